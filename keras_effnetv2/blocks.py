@@ -1,0 +1,245 @@
+"""Building blocks on tensors: conv_bn, squeeze_excite, mbconv, fused_mbconv.
+
+Plain arguments, stock Keras layers, any Keras backend. Layer names are made from the `name` a
+caller gives and are those of `keras.applications.efficientnet_v2`, so that programs which look
+layers up by name go on working.
+
+Numbers are the official ones (google/automl, efficientnetv2/effnetv2_model.py): batch norm
+momentum 0.9 and epsilon 1e-3, He-normal kernels over the fan-out, squeeze-excite with biases.
+"""
+
+from typing import Any
+
+import keras
+
+BATCH_NORM_MOMENTUM = 0.9  # share of the old moving statistic that is kept, as Keras counts
+BATCH_NORM_EPSILON = 1e-3
+
+
+def conv_initializer() -> keras.initializers.Initializer:
+    """Normal with standard deviation sqrt(2 / fan_out), not truncated, as officially."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+
+def channel_axis() -> int:
+    """Axis of the channels under the Keras image data format in force."""
+    return 1 if keras.config.image_data_format() == "channels_first" else -1
+
+
+def batch_norm(x: Any, *, name: str) -> Any:
+    """Batch normalisation over the channels with the official constants."""
+    return keras.layers.BatchNormalization(
+        axis=channel_axis(),
+        momentum=BATCH_NORM_MOMENTUM,
+        epsilon=BATCH_NORM_EPSILON,
+        name=name,
+    )(x)
+
+
+def conv_bn(
+    x: Any,
+    filters: int,
+    kernel_size: int,
+    *,
+    strides: int = 1,
+    activation: str | None = "swish",
+    name: str,
+) -> Any:
+    """Convolution without bias, batch norm, activation.
+
+    Args:
+        x: (B, H, W, C) tensor.
+        filters: output channels.
+        kernel_size: side of the kernel.
+        strides: 1 or 2; padding is TensorFlow's SAME.
+        activation: Keras activation name; None is no activation.
+        name: prefix such as "stem_"; the layers are `{name}conv`, `{name}bn`, `{name}activation`.
+
+    Returns:
+        (B, ceil(H / strides), ceil(W / strides), filters) tensor.
+    """
+    x = keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=conv_initializer(),
+        name=f"{name}conv",
+    )(x)
+    x = batch_norm(x, name=f"{name}bn")
+    if activation is not None:
+        x = keras.layers.Activation(activation, name=f"{name}activation")(x)
+    return x
+
+
+def squeeze_excite(
+    x: Any, *, filters: int, reduced_filters: int, activation: str = "swish", name: str
+) -> Any:
+    """Scales each channel by a gate computed from all channel means.
+
+    Args:
+        x: (B, H, W, filters) tensor.
+        filters: channels of `x`.
+        reduced_filters: channels between the two 1x1 convolutions.
+        activation: between the two convolutions; the gate is a sigmoid.
+        name: prefix; the layers are `{name}squeeze`, `{name}reduce`, `{name}expand`,
+            `{name}excite`.
+
+    Returns:
+        (B, H, W, filters) tensor.
+    """
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}squeeze")(x)
+    gate = keras.layers.Conv2D(
+        reduced_filters,
+        1,
+        activation=activation,
+        kernel_initializer=conv_initializer(),
+        name=f"{name}reduce",
+    )(gate)
+    gate = keras.layers.Conv2D(
+        filters,
+        1,
+        activation="sigmoid",
+        kernel_initializer=conv_initializer(),
+        name=f"{name}expand",
+    )(gate)
+    return keras.layers.Multiply(name=f"{name}excite")([x, gate])
+
+
+def residual(x: Any, shortcut: Any, *, drop_path_rate: float, name: str) -> Any:
+    """Stochastic depth on `x`, then the sum with `shortcut`.
+
+    Args:
+        x: (B, H, W, C) tensor, the block's output.
+        shortcut: (B, H, W, C) tensor, the block's input.
+        drop_path_rate: probability with which a whole example's `x` is zeroed while training;
+            survivors are scaled by 1 / (1 - rate). 0 adds no layer.
+        name: prefix; the layers are `{name}drop` and `{name}add`.
+    """
+    if drop_path_rate > 0:
+        x = keras.layers.Dropout(drop_path_rate, noise_shape=(None, 1, 1, 1), name=f"{name}drop")(x)
+    # The shortcut comes first: Keras walks a functional graph by recursion, first inputs first,
+    # and along the shortcuts even the 100 blocks of XL stay far below Python's recursion limit.
+    return keras.layers.Add(name=f"{name}add")([shortcut, x])
+
+
+def _reduced_filters(input_filters: int, se_ratio: float) -> int:
+    return max(1, int(input_filters * se_ratio))
+
+
+def mbconv(
+    x: Any,
+    *,
+    input_filters: int,
+    filters: int,
+    kernel_size: int = 3,
+    strides: int = 1,
+    expand_ratio: int = 4,
+    se_ratio: float | None = 0.25,
+    drop_path_rate: float = 0.0,
+    activation: str = "swish",
+    name: str,
+) -> Any:
+    """Inverted residual block: expand 1x1, depthwise, squeeze-excite, project 1x1.
+
+    Args:
+        x: (B, H, W, input_filters) tensor.
+        input_filters: channels of `x`; squeeze-excite is `se_ratio` of these.
+        filters: output channels. The shortcut is there when they equal `input_filters` and
+            `strides` is 1.
+        kernel_size: side of the depthwise kernel.
+        strides: of the depthwise convolution.
+        expand_ratio: expanded channels over `input_filters`; 1 has no expansion.
+        se_ratio: None is no squeeze-excite.
+        drop_path_rate: see `residual`; without a shortcut it has no effect.
+        activation: Keras activation name.
+        name: prefix such as "block4a_".
+
+    Returns:
+        (B, ceil(H / strides), ceil(W / strides), filters) tensor.
+    """
+    shortcut = x
+    expanded = input_filters * expand_ratio
+    if expand_ratio > 1:
+        x = conv_bn(x, expanded, 1, activation=activation, name=f"{name}expand_")
+    x = keras.layers.DepthwiseConv2D(
+        kernel_size,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        depthwise_initializer=conv_initializer(),
+        name=f"{name}dwconv2",
+    )(x)
+    x = batch_norm(x, name=f"{name}bn")
+    x = keras.layers.Activation(activation, name=f"{name}activation")(x)
+    if se_ratio is not None:
+        x = squeeze_excite(
+            x,
+            filters=expanded,
+            reduced_filters=_reduced_filters(input_filters, se_ratio),
+            activation=activation,
+            name=f"{name}se_",
+        )
+    x = conv_bn(x, filters, 1, activation=None, name=f"{name}project_")
+    if strides == 1 and input_filters == filters:
+        x = residual(x, shortcut, drop_path_rate=drop_path_rate, name=name)
+    return x
+
+
+def fused_mbconv(
+    x: Any,
+    *,
+    input_filters: int,
+    filters: int,
+    kernel_size: int = 3,
+    strides: int = 1,
+    expand_ratio: int = 4,
+    se_ratio: float | None = None,
+    drop_path_rate: float = 0.0,
+    activation: str = "swish",
+    name: str,
+) -> Any:
+    """Fused inverted residual block: one full convolution in place of expand and depthwise.
+
+    With `expand_ratio` 1 the block is that one convolution, and it ends with the activation.
+
+    Args:
+        x: (B, H, W, input_filters) tensor.
+        input_filters: channels of `x`; squeeze-excite is `se_ratio` of these.
+        filters: output channels. The shortcut is there when they equal `input_filters` and
+            `strides` is 1.
+        kernel_size: side of the full convolution.
+        strides: of the full convolution.
+        expand_ratio: expanded channels over `input_filters`; 1 has no expansion.
+        se_ratio: None is no squeeze-excite.
+        drop_path_rate: see `residual`; without a shortcut it has no effect.
+        activation: Keras activation name.
+        name: prefix such as "block1a_".
+
+    Returns:
+        (B, ceil(H / strides), ceil(W / strides), filters) tensor.
+    """
+    shortcut = x
+    expanded = input_filters * expand_ratio
+    if expand_ratio > 1:
+        x = conv_bn(
+            x, expanded, kernel_size, strides=strides, activation=activation, name=f"{name}expand_"
+        )
+    if se_ratio is not None:
+        x = squeeze_excite(
+            x,
+            filters=expanded,
+            reduced_filters=_reduced_filters(input_filters, se_ratio),
+            activation=activation,
+            name=f"{name}se_",
+        )
+    if expand_ratio > 1:
+        x = conv_bn(x, filters, 1, activation=None, name=f"{name}project_")
+    else:
+        x = conv_bn(
+            x, filters, kernel_size, strides=strides, activation=activation, name=f"{name}project_"
+        )
+    if strides == 1 and input_filters == filters:
+        x = residual(x, shortcut, drop_path_rate=drop_path_rate, name=name)
+    return x

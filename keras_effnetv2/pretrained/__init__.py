@@ -1,0 +1,1 @@
+"""Published weights: what there is (`registry`), strict loading (`load`), one importer a source."""

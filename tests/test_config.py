@@ -1,0 +1,209 @@
+"""Configs, block strings, scaling."""
+
+import dataclasses
+
+import oracle
+import pytest
+
+from keras_effnetv2.config import ModelConfig, Stage, decode_stages, encode_stages
+
+ALL = ModelConfig.variants()
+S_BLOCKS = [
+    "r2_k3_s1_e1_i24_o24_c1",
+    "r4_k3_s2_e4_i24_o48_c1",
+    "r4_k3_s2_e4_i48_o64_c1",
+    "r6_k3_s2_e4_i64_o128_se0.25",
+    "r9_k3_s1_e6_i128_o160_se0.25",
+    "r15_k3_s2_e6_i160_o256_se0.25",
+]
+
+
+def test_there_are_the_eight_v2_and_eight_v1_variants():
+    v2 = [f"efficientnetv2-{x}" for x in ("b0", "b1", "b2", "b3", "s", "m", "l", "xl")]
+    assert set(ALL) == {*v2, *(f"efficientnet-b{i}" for i in range(8))}
+
+
+@pytest.mark.parametrize("variant", oracle.VARIANTS)
+def test_blocks_are_the_official_ones(variant):
+    config = ModelConfig.from_name(variant)
+    golden = oracle.description(variant)
+    assert config.stem_filters == golden["stem_filters"]
+    assert config.head_filters == golden["head_filters"]
+    assert config.dropout_rate == golden["dropout_rate"]
+    blocks = [
+        (
+            stage.conv,
+            stage.kernel_size,
+            stage.strides if repeat == 0 else 1,
+            stage.expand_ratio,
+            stage.output_filters if repeat else stage.input_filters,
+            stage.output_filters,
+            stage.se_ratio,
+        )
+        for stage in config.stages
+        for repeat in range(stage.repeats)
+    ]
+    keys = (
+        "kind",
+        "kernel",
+        "stride",
+        "expand",
+        "input_filters",
+        "output_filters",
+        "se_ratio",
+    )
+    assert blocks == [tuple(block[key] for key in keys) for block in golden["blocks"]]
+
+
+# Official scaling of V1 b3 has 16 filters in stage one, the published weights have 24 (90 % rule).
+def test_v1_b3_has_the_filters_of_the_published_weights_and_v2_b3_those_of_the_code():
+    assert ModelConfig.from_name("efficientnet-b3").stages[0].output_filters == 24
+    assert ModelConfig.from_name("efficientnetv2-b3").stages[0].output_filters == 16
+
+
+# google/automl effnetv2_configs.py: train size, eval size, dropout, RandAugment, mixup.
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("efficientnetv2-b1", (192, 240, 0.2, None, 0.0)),
+        ("efficientnetv2-b3", (240, 300, 0.3, None, 0.0)),
+        ("efficientnetv2-s", (300, 384, 0.2, 10, 0.0)),
+        ("efficientnetv2-m", (384, 480, 0.3, 15, 0.2)),
+        ("efficientnetv2-l", (384, 480, 0.4, 20, 0.5)),
+        ("efficientnetv2-xl", (384, 512, 0.4, 20, 0.5)),
+        ("efficientnet-b7", (480, 600, 0.5, None, 0.0)),
+    ],
+)
+def test_training_figures(variant, expected):
+    config = ModelConfig.from_name(variant)
+    assert expected == (
+        config.train_size,
+        config.eval_size,
+        config.dropout_rate,
+        config.randaugment_magnitude,
+        config.mixup_alpha,
+    )
+
+
+def test_block_strings_round_trip():
+    stages = decode_stages(S_BLOCKS)
+    assert encode_stages(stages) == S_BLOCKS
+    assert stages == ModelConfig.from_name("efficientnetv2-s").stages
+    assert stages[3] == Stage(
+        "mbconv",
+        repeats=6,
+        kernel_size=3,
+        strides=2,
+        expand_ratio=4,
+        input_filters=64,
+        output_filters=128,
+        se_ratio=0.25,
+    )
+
+
+@pytest.mark.parametrize("variant", ALL)
+def test_every_variant_round_trips_as_block_strings_and_json(variant):
+    config = ModelConfig.from_name(variant)
+    assert decode_stages(encode_stages(config.stages)) == config.stages
+    assert ModelConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1.0, 0.1, 1 / 3, 1e-5])
+def test_any_squeeze_excite_ratio_round_trips(ratio):
+    stage = dataclasses.replace(decode_stages(S_BLOCKS)[3], se_ratio=ratio)
+    text = encode_stages([stage])
+    assert "e-" not in text[0]
+    assert decode_stages(text) == (stage,)
+
+
+def test_order_of_the_fields_does_not_matter():
+    assert decode_stages(["se0.25_o16_i32_e1_s1_k3_c1_r1"]) == (
+        Stage("fused", 1, 3, 1, 1, 32, 16, 0.25),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("r0_k3_s1_e1_i24_o24", "`r`"),
+        ("rx_k3_s1_e1_i24_o24", "`r`"),
+        ("r2_k2_s1_e1_i24_o24", "kernel_size"),
+        ("r2_k3_s3_e1_i24_o24", "`s`"),
+        ("r2_k3_s22_e1_i24_o24", "`s`"),
+        ("r2_k3_s1_e1.5_i24_o24", "`e`"),
+        ("r2_k3_s1_e1_i-24_o24", "`i`"),
+        ("r2_k3_s1_e1_i24", "`o`"),
+        ("r2_k3_s1_e1_i24_o24_c2", "`c`"),
+        ("r2_k3_s1_e1_i24_o24_se1.5", "se_ratio"),
+        ("r2_k3_s1_e1_i24_o24_se0", "se_ratio"),
+        ("r2_k3_s1_e1_i24_o24_q7", "'q7'"),
+        ("r2_r3_k3_s1_e1_i24_o24", "`r`"),
+        ("r2__k3_s1_e1_i24_o24", "''"),
+        ("r2_k3_s1_e1_i24_o24\n", "`o`"),
+        ("r٣_k3_s1_e1_i24_o24", "`r`"),
+        ("", "''"),
+    ],
+)
+def test_a_malformed_string_names_the_wrong_field(text, named):
+    with pytest.raises(ValueError, match="Block string") as error:
+        decode_stages([text])
+    assert named in str(error.value)
+
+
+def test_a_single_string_is_not_a_list():
+    with pytest.raises(ValueError, match="one a stage"):
+        decode_stages("r2_k3_s1_e1_i24_o24_c1")
+
+
+def test_unknown_variant_lists_the_known():
+    with pytest.raises(ValueError, match=r"efficientnetv2-xl.*Received: name='efficientnetv3'"):
+        ModelConfig.from_name("efficientnetv3")
+
+
+def test_neighbouring_stages_must_fit():
+    with pytest.raises(ValueError, match="Stage 2 takes 48 filters but stage 1 puts out 24"):
+        ModelConfig("mine", decode_stages([S_BLOCKS[0], S_BLOCKS[2]]))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"stages": ()}, {"name": "a/b"}, {"dropout_rate": 1.0}, {"eval_size": 0}]
+)
+def test_wrong_fields_are_named(wrong):
+    values = {"name": "mine", "stages": decode_stages(S_BLOCKS)} | wrong
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
+        ModelConfig(**values)
+
+
+def test_scaling_b0_gives_b3():
+    scaled = ModelConfig.from_name("efficientnetv2-b0").scaled(width=1.2, depth=1.4)
+    b3 = ModelConfig.from_name("efficientnetv2-b3")
+    assert (scaled.stages, scaled.head_filters) == (b3.stages, b3.head_filters)
+    assert (scaled.width, scaled.depth) == (1.2, 1.4)
+
+
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"depth": -1}, {"width": float("nan")}])
+def test_scaling_by_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
+        ModelConfig.from_name("efficientnetv2-b0").scaled(**wrong)
+
+
+def test_fused_stages_are_counted_from_one():
+    config = ModelConfig.from_name("efficientnet-b4").with_fused_stages(1, 3)
+    assert [s.conv for s in config.stages] == ["fused", "mbconv", "fused"] + ["mbconv"] * 4
+    assert [s.se_ratio for s in config.stages] == [None, 0.25, None, *[0.25] * 4]
+    plain = ModelConfig.from_name("efficientnetv2-b0").with_fused_stages()
+    assert {(s.conv, s.se_ratio) for s in plain.stages} == {("mbconv", 0.25)}
+
+
+@pytest.mark.parametrize("number", [0, 8, -1, "1", True])
+def test_a_stage_that_is_not_there_cannot_be_fused(number):
+    with pytest.raises(ValueError, match="stages 1 to 7"):
+        ModelConfig.from_name("efficientnet-b4").with_fused_stages(number)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"name": "x"}', '{"name": "x", "stages": [], "q": 1}']
+)
+def test_json_that_is_not_a_config(text):
+    with pytest.raises(ValueError, match="JSON"):
+        ModelConfig.from_json(text)
