@@ -1,0 +1,342 @@
+"""RandAugment against outputs of the official code (tests/golden/randaugment/README.md)."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_effnetv2.data import augment, augment_ops
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "randaugment"
+LEVELS = json.loads((GOLDEN / "levels.json").read_text())
+CASES = {case["key"]: case for case in json.loads((GOLDEN / "ops.json").read_text())["cases"]}
+OUTPUTS = dict(np.load(GOLDEN / "ops.npz"))
+IMAGE = OUTPUTS["input"]
+FUNCTIONS = {
+    "AutoContrast": augment_ops.auto_contrast,
+    "Equalize": augment_ops.equalize,
+    "Invert": augment_ops.invert,
+    "Rotate": augment_ops.rotate,
+    "Posterize": augment_ops.posterize,
+    "Solarize": augment_ops.solarize,
+    "Color": augment_ops.color,
+    "Contrast": augment_ops.contrast,
+    "Brightness": augment_ops.brightness,
+    "Sharpness": augment_ops.sharpness,
+    "ShearX": augment_ops.shear_x,
+    "ShearY": augment_ops.shear_y,
+    "TranslateX": augment_ops.translate_x,
+    "TranslateY": augment_ops.translate_y,
+    "SolarizeAdd": augment_ops.solarize_add,
+}
+GEOMETRIC = LEVELS["signed"]
+DYNAMIC = tf.TensorSpec([None, None, 3], tf.uint8)
+
+
+def _random_image(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _call(name, image, arguments):
+    """Calls an operation with arguments as the golden files give them."""
+    if name in GEOMETRIC:
+        arguments = [tf.constant(argument, tf.float64) for argument in arguments]
+    return FUNCTIONS[name](tf.constant(image), *arguments).numpy()
+
+
+def _magnitude(key):
+    """Returns the magnitude in a key such as `Rotate_m15_neg`, or None."""
+    fields = [field for field in key.split("_") if field[0] == "m" and field[1:].isdigit()]
+    return int(fields[0][1:]) if fields else None
+
+
+def test_the_operations_are_the_official_ones_in_order():
+    assert list(augment.OPERATION_NAMES) == LEVELS["ops"]
+
+
+@pytest.mark.parametrize("key", [key for key in CASES if _magnitude(key) is not None])
+def test_apply_equals_the_official_output(key):
+    output = augment.apply(
+        CASES[key]["op"], IMAGE, _magnitude(key), negate=key.endswith("_neg")
+    ).numpy()
+    assert output.dtype == np.uint8
+    # Sharpness too: its stored result is the unfused sum, row by row, that `sharpness` spells out.
+    np.testing.assert_array_equal(output, OUTPUTS[key])
+
+
+@pytest.mark.parametrize("key", [key for key in CASES if "_arg" in key or key.startswith("flat")])
+def test_an_operation_equals_the_official_output_at_any_argument(key):
+    case = CASES[key]
+    image = OUTPUTS[case.get("input", "input")]
+    np.testing.assert_array_equal(_call(case["op"], image, case["args"]), OUTPUTS[key])
+
+
+@pytest.mark.parametrize("key", [key for key in CASES if key.startswith("Cutout")])
+def test_cutout_equals_the_official_output_about_a_centre(key):
+    case = CASES[key]
+    magnitude = case["args"][0] / 4  # pad = int(magnitude / 10 * 40)
+    output = augment.apply("Cutout", IMAGE, magnitude, center=case["centre"])
+    np.testing.assert_array_equal(output.numpy(), OUTPUTS[key])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_magnitudes_become_the_official_arguments(name):
+    for key, arguments in LEVELS["arguments"][name].items():
+        magnitude = round(float(key) * 6) / 6  # the keys round 20/3, 25/3, 35/3 and 40/3
+        output = augment.apply(name, IMAGE, magnitude).numpy()
+        np.testing.assert_array_equal(output, _call(name, IMAGE, arguments), err_msg=key)
+
+
+def test_cutout_pads_are_the_official_ones():
+    black = np.zeros((256, 256, 3), np.uint8)
+    for key, (pad,) in LEVELS["arguments"]["Cutout"].items():
+        output = augment.apply("Cutout", black, round(float(key) * 6) / 6).numpy()
+        square = np.zeros_like(black)
+        square[128 - pad : 128 + pad, 128 - pad : 128 + pad] = 128
+        np.testing.assert_array_equal(output, square, err_msg=key)
+
+
+def test_graph_and_tf_data_give_the_official_output_for_unknown_shapes():
+    def every_operation(image):
+        outputs = [augment.apply(name, image, 15) for name in augment.OPERATION_NAMES]
+        assert all(output.shape.as_list() == image.shape.as_list() for output in outputs)
+        return tf.stack(outputs)
+
+    traced = tf.function(every_operation, input_signature=[DYNAMIC])(IMAGE)
+    images = tf.data.Dataset.from_generator(lambda: [IMAGE], output_signature=DYNAMIC)
+    mapped = next(iter(images.map(every_operation)))
+    eager = every_operation(tf.constant(IMAGE))
+    for position, name in enumerate(augment.OPERATION_NAMES):
+        suffix = "_pos" if name in GEOMETRIC else ""
+        expected = OUTPUTS.get(f"{name}_m15{suffix}", eager[position])
+        np.testing.assert_array_equal(traced[position], expected, err_msg=name)
+        np.testing.assert_array_equal(mapped[position], expected, err_msg=name)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 3)])
+def test_tiny_and_flat_images_keep_shape_and_dtype(shape):
+    for image in (_random_image(*shape), np.full((*shape, 3), 77, np.uint8)):
+        for name in augment.OPERATION_NAMES:
+            for magnitude in (0, 13.7, 30):
+                output = augment.apply(name, image, magnitude)
+                assert output.shape == (*shape, 3), name
+                assert output.dtype == tf.uint8, name
+
+
+def test_sharpness_keeps_the_border_so_a_tiny_image_too():
+    image = _random_image(2, 50)
+    np.testing.assert_array_equal(augment.apply("Sharpness", image, 20), image)
+    image = _random_image(20, 30)
+    output = augment.apply("Sharpness", image, 20).numpy()
+    changed = output != image
+    assert changed[1:-1, 1:-1].mean() > 0.5
+    changed[1:-1, 1:-1] = False
+    assert not changed.any()
+
+
+def test_contrast_blends_from_the_pixel_count():
+    for size, row in LEVELS["contrast_degenerate"]["checked"].items():
+        height, width = (int(side) for side in size.split("x"))
+        output = augment_ops.contrast(tf.constant(_random_image(height, width)), 0.0)
+        np.testing.assert_array_equal(output, np.full((height, width, 3), row["degenerate"]))
+
+
+@pytest.mark.parametrize(
+    ("magnitude", "threshold"), [(0, 0), (10, 0), (15, 128), (20, 0), (25, 128), (30, 0)]
+)
+def test_solarize_takes_the_threshold_modulo_256(magnitude, threshold):
+    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    output = augment.apply("Solarize", values, magnitude).numpy()
+    np.testing.assert_array_equal(output, np.where(values < threshold, values, 255 - values))
+
+
+@pytest.mark.parametrize(
+    ("magnitude", "mask"), [(0, 0x80), (2.5, 0x80), (5, 0xC0), (20, 0xFF), (22.5, 0x80), (30, 0x80)]
+)
+def test_posterize_keeps_more_bits_with_magnitude_until_the_shift_wraps(magnitude, mask):
+    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    np.testing.assert_array_equal(augment.apply("Posterize", values, magnitude), values & mask)
+
+
+def test_translation_moves_left_and_up_and_fills_with_grey():
+    image = _random_image(40, 60)
+    output = augment.apply("TranslateX", image, 1).numpy()  # 10 pixels
+    np.testing.assert_array_equal(output[:, :-10], image[:, 10:])
+    assert (output[:, -10:] == 128).all()
+    output = augment.apply("TranslateY", image, 1, negate=True).numpy()
+    np.testing.assert_array_equal(output[10:], image[:-10])
+    assert (output[:10] == 128).all()
+
+
+def test_reference_size_scales_pixel_arguments_only():
+    image = _random_image(64, 96)
+    for name in augment.OPERATION_NAMES:
+        official = augment.apply(name, image, 7)
+        np.testing.assert_array_equal(augment.apply(name, image, 7, reference_size=64), official)
+        halved = augment.apply(name, image, 7, reference_size=128)
+        if name in ("TranslateX", "TranslateY", "Cutout"):
+            half = augment.apply(name, image, 3.5)
+            assert (half.numpy() != official.numpy()).any()
+            np.testing.assert_array_equal(halved, half)
+        else:
+            np.testing.assert_array_equal(halved, official)
+
+
+def test_same_image_and_seed_give_the_same_result_everywhere():
+    layers = augment.RandAugment(num_layers=2, magnitude=10)
+    seeds = np.stack([np.arange(12), np.full(12, 5)], axis=1).astype(np.int32)
+    traced = tf.function(layers, input_signature=[DYNAMIC, tf.TensorSpec([2], tf.int32)])
+    mapped = tf.data.Dataset.from_tensor_slices(seeds).map(lambda seed: layers(IMAGE, seed))
+    eager = [layers(IMAGE, seed).numpy() for seed in seeds]
+    for seed, expected, output in zip(seeds, eager, mapped, strict=True):
+        np.testing.assert_array_equal(traced(IMAGE, seed), expected)
+        np.testing.assert_array_equal(output, expected)
+    assert len({output.tobytes() for output in eager}) > 6
+
+
+def test_object_seed_gives_a_sequence_that_repeats():
+    def sequence(seed):
+        layers = augment.RandAugment(num_layers=2, magnitude=10, seed=seed)
+        return [layers(IMAGE).numpy().tobytes() for _ in range(8)]
+
+    assert sequence(3) == sequence(3)
+    assert sequence(3) != sequence(4)
+    assert len(set(sequence(3))) > 4
+
+
+def test_object_seed_holds_in_tf_data():
+    def epoch(seed):
+        layers = augment.RandAugment(num_layers=1, magnitude=10, seed=seed)
+        images = tf.data.Dataset.from_tensors(IMAGE).repeat(8).map(layers)
+        return [image.tobytes() for image in images.as_numpy_iterator()]
+
+    first = epoch(3)
+    assert len(set(first)) > 4
+    assert epoch(3) == first
+
+
+def test_no_seed_gives_fresh_draws_of_the_global_generator():
+    layers = augment.RandAugment()
+    assert len({layers(IMAGE).numpy().tobytes() for _ in range(8)}) > 4
+    tf.random.set_seed(11)
+    first = [augment.RandAugment()(IMAGE).numpy().tobytes() for _ in range(4)]
+    tf.random.set_seed(11)
+    assert first == [augment.RandAugment()(IMAGE).numpy().tobytes() for _ in range(4)]
+
+
+def test_operations_and_signs_are_drawn_uniformly():
+    image = _random_image(16, 16)
+    outcomes = {}
+    for name in set(augment.OPERATION_NAMES) - {"Cutout"}:
+        for negate in (False, True):
+            output = augment.apply(name, image, 9, negate=negate, reference_size=224)
+            outcomes.setdefault(output.numpy().tobytes(), (name, name in GEOMETRIC and negate))
+    assert len(outcomes) == 15 + len(GEOMETRIC)  # all can be told apart
+
+    draws = 3200
+    layers = augment.RandAugment(1, 9, reference_size=224)
+    seeds = tf.data.Dataset.range(draws).map(lambda number: tf.stack([number, 0]))
+    counts = dict.fromkeys([*outcomes.values(), "Cutout"], 0)
+    for output in seeds.map(lambda seed: layers(image, seed)).as_numpy_iterator():
+        counts[outcomes.get(output.tobytes(), "Cutout")] += 1
+    for outcome, count in counts.items():
+        probability = 1 / 32 if outcome[0] in GEOMETRIC else 1 / 16
+        deviation = (draws * probability * (1 - probability)) ** 0.5
+        assert abs(count - draws * probability) < 4 * deviation, outcome
+
+
+def test_layers_draw_independently_and_with_replacement(monkeypatch):
+    # Each stand-in appends its number in base 16: a pixel then names the operations of two layers.
+    digits = {
+        name: lambda image, layer, digit=digit: image * 16 + digit
+        for digit, name in enumerate(augment.OPERATION_NAMES)
+    }
+    monkeypatch.setattr(augment, "_OPERATIONS", digits)
+    layers = augment.RandAugment(2)
+    seeds = tf.data.Dataset.range(5120).map(lambda number: tf.stack([number, 1]))
+    pixels = seeds.map(lambda seed: layers(np.zeros((1, 1, 3), np.uint8), seed)[0, 0, 0])
+    counts = np.bincount(list(pixels.as_numpy_iterator()), minlength=256)
+    # Chi-squared with 255 degrees of freedom: mean 255, standard deviation 22.6.
+    assert ((counts - 20) ** 2 / 20).sum() < 255 + 4 * 22.6
+
+
+def test_cutout_centres_are_uniform(monkeypatch):
+    only_cutout = {"Cutout": augment._OPERATIONS["Cutout"]}
+    monkeypatch.setattr(augment, "_OPERATIONS", only_cutout)
+    image = np.zeros((6, 12, 3), np.uint8)
+    layers = augment.RandAugment(1, 10, reference_size=240)  # pad 1: rows row - 1 and row
+    counts = np.zeros((6, 12))
+    seeds = tf.data.Dataset.range(1440).map(lambda number: tf.stack([number, 2]))
+    for output in seeds.map(lambda seed: layers(image, seed)).as_numpy_iterator():
+        rows, columns = np.nonzero(output[..., 0] == 128)
+        counts[rows.max(), columns.max()] += 1
+    # Chi-squared with 71 degrees of freedom: mean 71, standard deviation 11.9.
+    assert ((counts - 20) ** 2 / 20).sum() < 71 + 4 * 11.9
+
+
+def test_only_the_drawn_operation_is_computed(monkeypatch):
+    calls = []
+    counted = {
+        name: lambda image, layer, name=name: calls.append(name) or image
+        for name in augment.OPERATION_NAMES
+    }
+    monkeypatch.setattr(augment, "_OPERATIONS", counted)
+    augment.RandAugment(3)(IMAGE)
+    assert len(calls) == 3
+    graph = tf.function(augment.RandAugment(3)).get_concrete_function(DYNAMIC).graph
+    switches = [operation for operation in graph.get_operations() if "Case" in operation.type]
+    assert len(switches) == 3
+
+
+def test_no_layers_change_nothing():
+    np.testing.assert_array_equal(augment.RandAugment(num_layers=0)(IMAGE), IMAGE)
+
+
+def test_an_unknown_name_lists_all_sixteen():
+    with pytest.raises(ValueError, match="Received: 'Blur'") as error:
+        augment.apply("Blur", IMAGE, 5)
+    assert all(name in str(error.value) for name in LEVELS["ops"])
+
+
+@pytest.mark.parametrize("magnitude", [None, -0.1, 30.1, float("nan"), True, "10"])
+def test_a_magnitude_out_of_range_is_refused(magnitude):
+    with pytest.raises(ValueError, match=r"magnitude must be .* in \[0, 30\]. Received"):
+        augment.apply("Invert", IMAGE, magnitude)
+    with pytest.raises(ValueError, match=r"magnitude must be .* in \[0, 30\]. Received"):
+        augment.RandAugment(magnitude=magnitude)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [IMAGE.astype(np.float32), IMAGE.astype(np.int32), IMAGE[..., :1], IMAGE[..., 0], IMAGE[None]],
+    ids=["float32", "int32", "one channel", "no channels", "batch"],
+)
+def test_an_image_that_is_not_one_uint8_rgb_image_is_refused(image):
+    with pytest.raises(ValueError, match=r"one uint8 image of shape \(H, W, 3\).*Received: dtype"):
+        augment.apply("Invert", image, 5)
+    with pytest.raises(ValueError, match=r"one uint8 image of shape \(H, W, 3\).*Received: dtype"):
+        augment.RandAugment()(image)
+
+
+@pytest.mark.parametrize("reference_size", [0, -224, float("nan"), "224", True])
+def test_a_bad_reference_size_is_refused(reference_size):
+    with pytest.raises(ValueError, match="reference_size must be a positive number"):
+        augment.apply("Cutout", IMAGE, 5, reference_size=reference_size)
+    with pytest.raises(ValueError, match="reference_size must be a positive number"):
+        augment.RandAugment(reference_size=reference_size)
+
+
+@pytest.mark.parametrize("num_layers", [-1, 1.5, None])
+def test_a_bad_number_of_layers_is_refused(num_layers):
+    with pytest.raises(ValueError, match="num_layers must be an integer >= 0"):
+        augment.RandAugment(num_layers)
+
+
+def test_a_bad_seed_is_refused():
+    with pytest.raises(ValueError, match="seed must be an integer or None"):
+        augment.RandAugment(seed=(1, 2))
+    for seed in (7, (1, 2, 3), (0.5, 1.0)):
+        with pytest.raises(ValueError, match=r"seed must be two integers, shape \(2,\)"):
+            augment.RandAugment()(IMAGE, seed)
