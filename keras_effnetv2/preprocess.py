@@ -1,0 +1,243 @@
+"""Pictures to network inputs: crop and resize, one picture or a batch of files.
+
+One code path for training, evaluation, a scan of a folder and serving. Made of TensorFlow ops
+alone; the files themselves are read in `headers.py` and `decode.py`. Nothing here normalises:
+pictures stay in 0..255, and the model holds its own normalisation.
+"""
+
+import functools
+import operator
+from typing import Any
+
+import tensorflow as tf
+
+from keras_effnetv2.decode import decode_image
+from keras_effnetv2.headers import MAX_PIXELS, check_image, check_pixel_limit, format_name
+
+__all__ = [
+    "MAX_PIXELS",
+    "STYLES",
+    "check_image",
+    "decode_image",
+    "prepare_batch",
+    "random_crop_resize",
+    "resize_for_evaluation",
+]
+
+STYLES = ("whole", "v2", "v1", "finetune")
+"""How a picture becomes a square; see `resize_for_evaluation`."""
+
+_CROP_PADDING = 32
+"""Official `preprocessing.py`: the central crop is size / (size + 32) of the shorter side."""
+
+_V2_WHOLE_FROM = 320
+"""Official `preprocess_for_eval`: from this size on nothing is cropped."""
+
+_MIN_OBJECT_COVERED = 0.1  # official preprocess_legacy.py, `_decode_and_random_crop`
+_CROP_ATTEMPTS = 10  # the same
+
+
+def resize_for_evaluation(image: Any, image_size: int, style: str = "whole") -> Any:
+    """Make a picture square without chance.
+
+    Styles, the last three as the official code evaluates (google/automl, `preprocessing.py` and
+    `preprocess_legacy.py`):
+
+    - "whole": the whole picture, bilinear with antialias. The default for one's own pictures:
+      nothing at the edge is lost, and a large picture does not alias.
+    - "v2": below 320 pixels the central square of size / (size + 32) of the shorter side, from 320
+      on the whole picture; bilinear without antialias. ImageNet weights of S, M, L and XL, and
+      every ImageNet-21k set.
+    - "v1": the same square at every size, rounded to the other side, and TensorFlow 1's bicubic
+      resize, whose result may leave 0..255. ImageNet weights of V2 B0-B3 and all of V1.
+    - "finetune": the whole picture, bilinear without antialias, at every size.
+
+    Args:
+        image: (height, width, 3), 0..255, uint8 or float32; the size need not be known beforehand.
+        image_size: height and width of the result in pixels.
+        style: one of `STYLES`.
+
+    Returns:
+        float32 (image_size, image_size, 3), 0..255 up to rounding ("v1" overshoots).
+
+    Raises:
+        ValueError: an unknown style, or a size that is not a positive whole number.
+    """
+    size = check_image_size(image_size)
+    _check_style(style)
+    image = _checked_image(image)
+    if style == "v1":
+        image = _central_square(image, size, round_up=True)
+        # The current tf.image.resize has another bicubic kernel and other pixel centres.
+        resized = tf.raw_ops.ResizeBicubic(images=image[tf.newaxis], size=[size, size])[0]
+        return tf.ensure_shape(resized, [size, size, 3])
+    if style == "v2" and size < _V2_WHOLE_FROM:
+        image = _central_square(image, size, round_up=False)
+    return _resize_bilinear(image, size, antialias=style == "whole")
+
+
+def random_crop_resize(
+    image: Any,
+    image_size: int,
+    seed: Any,
+    area: tuple[float, float] = (0.08, 1.0),
+    aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    antialias: bool = True,
+) -> Any:
+    """Cut a random rectangle out of a picture and make it square (Inception-style training crop).
+
+    A pure function of the picture and the seed. If ten draws do not give a rectangle that fits,
+    the whole picture is taken. The default ranges are those of the official V1 and V2-B training
+    (`preprocess_legacy.py`); V2 S to XL train with area (0.05, 1.0) and without antialias.
+
+    Args:
+        image: (height, width, 3), 0..255, uint8 or float32.
+        image_size: height and width of the result in pixels.
+        seed: integers (2,), as `tf.random.stateless_uniform` takes them.
+        area: smallest and largest part of the picture's area, 0 < smallest <= largest <= 1;
+            (1, 1) takes the whole picture.
+        aspect_ratio: smallest and largest width / height of the rectangle.
+        antialias: average over the source pixels that one result pixel covers.
+
+    Returns:
+        float32 (image_size, image_size, 3), 0..255.
+
+    Raises:
+        ValueError: a range that is empty or out of bounds, or a size that is not a positive
+            whole number.
+    """
+    size = check_image_size(image_size)
+    if not 0 < area[0] <= area[1] <= 1:
+        raise ValueError(
+            f"area must be (smallest, largest) with 0 < smallest <= largest <= 1. Received: {area}"
+        )
+    if not 0 < aspect_ratio[0] <= aspect_ratio[1]:
+        raise ValueError(
+            "aspect_ratio must be (smallest, largest) with 0 < smallest <= largest. "
+            f"Received: {aspect_ratio}"
+        )
+    image = _checked_image(image)
+    if area[0] < 1:
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+            seed=seed,
+            min_object_covered=_MIN_OBJECT_COVERED,
+            aspect_ratio_range=aspect_ratio,
+            area_range=area,
+            max_attempts=_CROP_ATTEMPTS,
+        )
+        image = tf.ensure_shape(tf.slice(image, begin, extent), [None, None, 3])
+    return _resize_bilinear(image, size, antialias=antialias)
+
+
+def prepare_batch(
+    image_bytes: Any, image_size: int, style: str = "whole", max_pixels: int = MAX_PIXELS
+) -> tuple[Any, Any]:
+    """Decode and resize a batch of picture files; a bad one costs nothing but itself.
+
+    Never raises for the content of a file. Works in a graph without Python, keeps the order, and
+    decodes in parallel.
+
+    Args:
+        image_bytes: string (N,), the bytes of one file each; N may be 0.
+        image_size: height and width of the results in pixels.
+        style: one of `STYLES`.
+        max_pixels: larger pictures (height x width) are refused before they are decoded.
+
+    Returns:
+        Images, float32 (N, image_size, image_size, 3), 0..255, zeros for a bad file; and errors,
+        string (N,), empty where all is well, otherwise the reason in words.
+
+    Raises:
+        ValueError: an unknown style, or a size or limit that is not a positive whole number.
+    """
+    size = check_image_size(image_size)
+    _check_style(style)
+    check_pixel_limit(max_pixels)
+    return _batch_function(size, style, max_pixels)(tf.convert_to_tensor(image_bytes, tf.string))
+
+
+@functools.cache
+def _batch_function(image_size: int, style: str, max_pixels: int) -> Any:
+    """Return the graph function behind `prepare_batch`; making it takes seconds, calling it not."""
+    return tf.function(
+        lambda image_bytes: _prepare_batch(image_bytes, image_size, style, max_pixels),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
+
+
+def _prepare_batch(
+    image_bytes: Any, image_size: int, style: str, max_pixels: int
+) -> tuple[Any, Any]:
+    """Prepare a batch; the arguments are those of `prepare_batch`, found to be in order."""
+    count = tf.size(image_bytes, out_type=tf.int64)
+    blank = tf.zeros([image_size, image_size, 3])
+
+    def prepare_one(index: Any) -> tuple[Any, Any, Any]:
+        data = image_bytes[index]
+        reason = check_image(data, max_pixels)
+        image = tf.cond(
+            tf.equal(reason, ""),
+            lambda: resize_for_evaluation(decode_image(data), image_size, style),
+            lambda: blank,
+        )
+        return index, image, reason
+
+    # An op that fails takes its graph with it; only a tf.data pipeline can drop the element
+    # instead. What was dropped is then read from the indices that are missing. The last element
+    # stands in for those, and keeps the batch from being empty.
+    prepared = tf.data.Dataset.range(count).map(
+        prepare_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    stand_in = tf.data.Dataset.from_tensors((count, blank, tf.constant(b"")))
+    rows = prepared.ignore_errors().concatenate(stand_in).batch(count + 1)
+    indices, images, reasons = rows.get_single_element()
+
+    missing = tf.size(indices) - 1
+    row_of = tf.tensor_scatter_nd_update(
+        tf.fill([count + 1], missing), indices[:, tf.newaxis], tf.range(missing + 1)
+    )[:count]
+    undecodable = tf.strings.join(["corrupt or truncated ", format_name(image_bytes)])
+    errors = tf.where(row_of == missing, undecodable, tf.gather(reasons, row_of))
+    return tf.gather(images, row_of), errors
+
+
+def check_image_size(image_size: int) -> int:
+    """Return the size as an int; ValueError unless it is a positive whole number."""
+    try:
+        size = operator.index(image_size)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ValueError(
+            "image_size must be a positive whole number, the height and width in pixels. "
+            f"Received: {image_size!r}"
+        )
+    return size
+
+
+def _check_style(style: str) -> None:
+    if style not in STYLES:
+        raise ValueError(f"Unknown style. Allowed: {', '.join(STYLES)}. Received: {style!r}")
+
+
+def _checked_image(image: Any) -> Any:
+    return tf.ensure_shape(tf.convert_to_tensor(image), [None, None, 3])
+
+
+def _central_square(image: Any, image_size: int, round_up: bool) -> Any:
+    """Cut the official evaluation square; `round_up` says which way an odd margin is split."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    ratio = image_size / (image_size + _CROP_PADDING)
+    side = tf.cast(ratio * tf.cast(tf.minimum(height, width), tf.float32), tf.int32)
+    side = tf.maximum(side, 1)  # a picture one pixel high
+    top, left = ((length - side + int(round_up)) // 2 for length in (height, width))
+    return image[top : top + side, left : left + side]
+
+
+def _resize_bilinear(image: Any, image_size: int, antialias: bool) -> Any:
+    resized = tf.image.resize(image, [image_size, image_size], antialias=antialias)
+    # Without this, tf.image.resize hands a picture that has the size already back as uint8.
+    return tf.cast(tf.ensure_shape(resized, [image_size, image_size, 3]), tf.float32)

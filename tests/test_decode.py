@@ -1,0 +1,278 @@
+"""Decoding against Pillow, an independent decoder, on pictures made here."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_effnetv2.decode import decode_image
+from keras_effnetv2.headers import check_image, format_name
+
+HEIGHT, WIDTH = 37, 53  # odd, so that every kind of row padding occurs
+ROWS, COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH]
+RGB = np.stack([COLUMNS * 4, ROWS * 6, 255 - COLUMNS * 2 - ROWS * 3], axis=-1).astype(np.uint8)
+ALPHA = (COLUMNS * 5 % 256).astype(np.uint8)
+GRAY16 = (COLUMNS * 1200 + ROWS).astype(np.uint16)
+INDICES = ((ROWS + COLUMNS) % 2).astype(np.uint8)
+PALETTE = np.array([[200, 30, 90], [10, 250, 60]], np.uint8)
+PICTURE = Image.fromarray(RGB)
+RGBA = Image.fromarray(np.dstack([RGB, ALPHA]))
+TURNED = [PICTURE.rotate(180), PICTURE.rotate(90)]
+
+
+def encode(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def read_with_pillow(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def ycck_jpeg():
+    """Return a CMYK JPEG whose Adobe marker says that the first three channels are YCbCr."""
+    data = bytearray(encode(PICTURE.convert("CMYK"), "JPEG", quality=95))
+    data[data.index(b"Adobe") + 11] = 2
+    return bytes(data)
+
+
+def png(passes, bits, colour, interlaced):
+    """Return a PNG of the given scanline passes (uint8 rows), which Pillow cannot write."""
+
+    def chunk(kind, content):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, colour, 0, 0, interlaced)
+    lines = b"".join(b"\0" + row.tobytes() for rows in passes for row in rows)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def interlaced_png():
+    """Return a PNG in the seven passes of Adam7 (PNG specification, section 8.2)."""
+    starts_and_steps = [
+        (0, 8, 0, 8),
+        (0, 8, 4, 8),
+        (4, 8, 0, 4),
+        (0, 4, 2, 4),
+        (2, 4, 0, 2),
+        (0, 2, 1, 2),
+        (1, 2, 0, 1),
+    ]
+    return png([RGB[y::dy, x::dx] for y, dy, x, dx in starts_and_steps], 8, 2, True)
+
+
+def bmp(pixels, bits, *, height=HEIGHT, compression=0, extra=b"", core=False):
+    """Return a BMP with rows of bytes, which are padded to four; a negative height is top-down."""
+    rows = b"".join(row.tobytes() + bytes(-row.nbytes % 4) for row in pixels)
+    if core:
+        header = struct.pack("<IHHHH", 12, WIDTH, height, 1, bits)
+    else:
+        sizes = (len(rows), 0, 0, 0, 0)
+        header = struct.pack("<IiiHHI5I", 40, WIDTH, height, 1, bits, compression, *sizes)
+    offset = 14 + len(header) + len(extra)
+    start = struct.pack("<2sIHHI", b"BM", offset + len(rows), 0, 0, offset)
+    return start + header + extra + rows
+
+
+BGR_ENTRIES = PALETTE[:, ::-1]
+QUAD_ENTRIES = np.pad(BGR_ENTRIES, ((0, 0), (0, 1))).tobytes()
+FOUR_BITS = np.pad(INDICES, ((0, 0), (0, 1)))
+NIBBLES = FOUR_BITS[:, ::2] * 16 + FOUR_BITS[:, 1::2]
+BITS = np.packbits(INDICES, axis=1)
+XBGR = np.dstack([ALPHA, RGB[:, :, ::-1]])  # red in the highest byte of the little-endian pixel
+XBGR_MASKS = struct.pack("<3I", 0xFF000000, 0xFF0000, 0xFF00)
+
+EXACT = {
+    "png": (encode(PICTURE, "PNG"), RGB),
+    "png palette": (encode(PICTURE.quantize(200), "PNG"), None),
+    "png palette with transparency": (
+        encode(PICTURE.quantize(200), "PNG", transparency=3),
+        np.asarray(PICTURE.quantize(200).convert("RGB")),
+    ),
+    "png 1 bit": (encode(PICTURE.convert("1"), "PNG"), None),
+    "png 2 bits": (encode(PICTURE.quantize(4), "PNG", bits=2), None),
+    "png 4 bits": (encode(PICTURE.quantize(16), "PNG", bits=4), None),
+    "png gray": (encode(PICTURE.convert("L"), "PNG"), None),
+    "png gray alpha": (encode(PICTURE.convert("LA"), "PNG"), None),
+    "png rgba": (encode(RGBA, "PNG"), RGB),
+    "png gray 16 bits": (
+        encode(Image.fromarray(GRAY16), "PNG"),
+        np.repeat((GRAY16 >> 8).astype(np.uint8)[..., None], 3, axis=-1),
+    ),
+    "png rgb 16 bits": (png([np.repeat(RGB, 2, axis=-1)], 16, 2, False), RGB),
+    "png interlaced": (interlaced_png(), RGB),
+    "bmp 24 bits": (encode(PICTURE, "BMP"), RGB),
+    "bmp 24 bits top-down": (bmp(RGB[:, :, ::-1], 24, height=-HEIGHT), RGB),
+    "bmp 32 bits": (encode(RGBA, "BMP"), RGB),
+    "bmp 32 bits with masks": (
+        bmp(XBGR[::-1], 32, compression=3, extra=XBGR_MASKS),
+        RGB,
+    ),
+    "bmp gray": (encode(PICTURE.convert("L"), "BMP"), None),
+    "bmp palette": (encode(PICTURE.quantize(200), "BMP"), None),
+    "bmp 4 bits": (bmp(NIBBLES[::-1], 4, extra=QUAD_ENTRIES), PALETTE[INDICES]),
+    "bmp 1 bit": (bmp(BITS, 1, height=-HEIGHT, extra=QUAD_ENTRIES), PALETTE[INDICES]),
+    "bmp OS/2": (
+        bmp(BITS[::-1], 1, extra=BGR_ENTRIES.tobytes(), core=True),
+        PALETTE[INDICES],
+    ),
+    "gif": (encode(PICTURE, "GIF"), None),
+    "gif interlaced": (encode(PICTURE.quantize(30), "GIF", interlace=1, comment=b"c" * 700), None),
+    "gif animated": (encode(PICTURE, "GIF", save_all=True, append_images=TURNED), None),
+    "webp lossless": (encode(PICTURE, "WEBP", lossless=True), RGB),
+    "webp lossless alpha": (encode(RGBA, "WEBP", lossless=True, exact=True), RGB),
+    "webp animated": (
+        encode(PICTURE, "WEBP", lossless=True, save_all=True, append_images=TURNED),
+        RGB,
+    ),
+    "webp one pixel": (
+        encode(Image.new("RGB", (1, 1), (9, 80, 200)), "WEBP", lossless=True),
+        np.array([[[9, 80, 200]]]),
+    ),
+}
+"""File, and the picture it must give; None: what Pillow reads."""
+
+LOSSY = {
+    "jpeg": encode(PICTURE, "JPEG", quality=95),
+    "jpeg progressive": encode(PICTURE, "JPEG", quality=95, progressive=True),
+    "jpeg gray": encode(PICTURE.convert("L"), "JPEG"),
+    "jpeg cmyk": encode(PICTURE.convert("CMYK"), "JPEG", quality=95),
+    "jpeg ycck": ycck_jpeg(),
+    "jpeg with metadata": encode(PICTURE, "JPEG", quality=95, icc_profile=bytes(200_000)),
+    "webp": encode(PICTURE, "WEBP", quality=95),
+    "webp alpha": encode(RGBA, "WEBP", quality=95),
+}
+
+WHOLE = {name: data for name, (data, _) in EXACT.items()} | LOSSY
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_lossless_pictures_decode_exactly(name):
+    data, expected = EXACT[name]
+    image = decode_image(data)
+    assert image.dtype == tf.uint8
+    np.testing.assert_array_equal(image, read_with_pillow(data) if expected is None else expected)
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_lossy_pictures_decode_as_pillow_does_within_rounding(name):
+    # Pillow uses the slow integer DCT, TensorFlow (and so the official code) the fast one.
+    difference = np.abs(
+        decode_image(LOSSY[name]).numpy().astype(int) - read_with_pillow(LOSSY[name])
+    )
+    assert difference.max() <= 8
+    assert difference.mean() < 2
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_files_pass_and_truncated_ones_raise(name):
+    data = WHOLE[name]
+    assert check_image(data).numpy() == b""
+    for kept in (8, 20, 40, len(data) // 2, len(data) - 12, len(data) - 3):
+        if kept < len(data):
+            check_image(data[:kept])  # must not raise
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                decode_image(data[:kept])
+
+
+def test_eager_graph_and_dataset_agree_on_every_kind():
+    files = list(WHOLE.values())
+    dataset = tf.data.Dataset.from_tensor_slices(files).map(decode_image)
+    assert dataset.element_spec.shape.as_list() == [None, None, 3]
+    for data, image in zip(files, dataset, strict=True):
+        np.testing.assert_array_equal(image, decode_image(data))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_first_frame_smaller_than_the_picture_lies_at_its_place_on_black(kind):
+    frame = np.full((4, 6, 3), 130, np.uint8)
+    # The same small frame, and a header that says 20 x 30 with the frame at row 8, column 2.
+    if kind == "GIF":
+        data = bytearray(encode(Image.fromarray(frame), "GIF"))
+        data[6:10] = struct.pack("<HH", 30, 20)
+        at = data.index(b",", 13 + 3 * 2 ** ((data[10] & 7) + 1))
+        data[at + 1 : at + 5] = struct.pack("<HH", 2, 8)
+    else:
+        frames = [Image.fromarray(frame), Image.fromarray(255 - frame)]
+        data = bytearray(
+            encode(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:])
+        )
+        data[24:30] = (29).to_bytes(3, "little") + (19).to_bytes(3, "little")
+        at = data.index(b"ANMF") + 8
+        data[at : at + 6] = (1).to_bytes(3, "little") + (4).to_bytes(3, "little")  # halved
+    expected = np.zeros((20, 30, 3), np.uint8)
+    expected[8:12, 2:8] = 130
+    np.testing.assert_array_equal(decode_image(bytes(data)), expected)
+
+
+def test_png_with_flipped_bits_raises():
+    data = bytearray(EXACT["png"][0])
+    data[60] ^= 0xFF
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_image(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"plain text", "not a JPEG, PNG, BMP, GIF or WebP picture"),
+        (b"RIFF\x04\0\0\0WAVE", "not a JPEG, PNG, BMP, GIF or WebP picture"),
+        (LOSSY["jpeg"][:100], "truncated or corrupt JPEG header"),
+        (b"\xff\xd8\xff" + bytes(100_000), "truncated or corrupt JPEG header"),
+        (EXACT["png"][0][:20], "truncated or corrupt PNG header"),
+        (b"BMW is a car maker", "truncated or corrupt BMP header"),
+        (EXACT["gif"][0][:30], "truncated or corrupt GIF header"),
+        (LOSSY["webp"][:24], "truncated or corrupt WebP header"),
+        (
+            bmp(BITS, 16),
+            "a BMP of 16 bits a pixel with compression 0 is not supported: "
+            "save it uncompressed with 24 bits, or as PNG",
+        ),
+        (
+            bmp(BITS, 8, compression=1),
+            "a BMP of 8 bits a pixel with compression 1 is not supported: "
+            "save it uncompressed with 24 bits, or as PNG",
+        ),
+    ],
+)
+def test_reason_in_words_and_the_same_one_when_decoding(data, reason):
+    assert check_image(data).numpy().decode() == reason
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"JPEG|PNG|BMP|GIF|WebP|empty"):
+        decode_image(data)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_pixel_limit_counts_height_times_width(name):
+    height, width = read_with_pillow(WHOLE[name]).shape[:2]
+    pixels = height * width
+    assert check_image(WHOLE[name], max_pixels=pixels).numpy() == b""
+    if pixels > 1:
+        assert check_image(WHOLE[name], max_pixels=pixels - 1).numpy().decode() == (
+            f"{height} x {width} pixels (height x width) is more than the {pixels - 1} "
+            "that are accepted"
+        )
+
+
+def test_header_that_claims_four_thousand_million_rows_is_refused_undecoded():
+    data = bytearray(EXACT["png"][0])
+    data[16:24] = b"\xff" * 8
+    assert b"4294967295 x 4294967295 pixels" in check_image(bytes(data)).numpy()
+
+
+def test_check_image_refuses_a_limit_below_one():
+    with pytest.raises(ValueError, match=r"max_pixels must be a positive number. Received: 0"):
+        check_image(b"", max_pixels=0)
+
+
+def test_format_name_goes_by_content():
+    files = [LOSSY["jpeg"], EXACT["png"][0], EXACT["bmp gray"][0], EXACT["gif"][0], b"RIFF", b""]
+    names = format_name(tf.constant([*files, LOSSY["webp"]])).numpy().tolist()
+    assert names == [b"JPEG", b"PNG", b"BMP", b"GIF", b"picture", b"picture", b"WebP"]
