@@ -1,0 +1,88 @@
+"""What every reader of pictures hands over, before a train/validation split is drawn.
+
+A reader (`folder`, `csv_file`, `tfds`, `digits`) answers one question: which pictures are there
+and what are they called. It returns a `Catalog`; `sources.load_source` makes the splits, maps
+the class names and builds the `ImageSource`, so that those rules stand in one place.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+TRAIN = "train"
+VALIDATION = "validation"
+TEST = "test"
+ALL = "all"  # as a part of a Catalog: one pile of pictures that nobody has divided yet
+
+# How data sets in the wild call their splits -> how they are called here.
+SPLIT_ALIASES = {
+    "train": TRAIN,
+    "validation": VALIDATION,
+    "valid": VALIDATION,
+    "val": VALIDATION,
+    "test": TEST,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Pictures of one part of a catalog, in a fixed order.
+
+    Attributes:
+        labels: (N,) int64, positions in the class names of that part.
+        names: N readable names, for messages and tables.
+        origins: N places where the label was given, for messages about labels ("line 12").
+        store: (N,) string tensor: file paths, or the encoded pictures themselves.
+        stores_paths: whether `store` holds file paths.
+    """
+
+    labels: np.ndarray
+    names: Sequence[str]
+    origins: Sequence[str]
+    store: tf.Tensor
+    stores_paths: bool
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What a source of pictures offers.
+
+    Attributes:
+        class_names: for each part that is there (`TRAIN`, `VALIDATION`, `TEST`, or only `ALL`)
+            the names of its classes, in the order of their labels.
+        read: takes one of those parts and returns its pictures.
+        horizontal_flip: whether a mirrored picture still shows the same class.
+    """
+
+    class_names: Mapping[str, tuple[str, ...]]
+    read: Callable[[str], Pictures]
+    horizontal_flip: bool = True
+
+
+def string_tensor(values: Iterable[bytes]) -> tf.Tensor:
+    """Returns the byte strings as one (N,) string tensor in main memory."""
+    with tf.device("CPU:0"):  # strings never live on an accelerator
+        return tf.constant(list(values), dtype=tf.string)
+
+
+def readable(path: bytes) -> str:
+    """Returns a file name as text; bytes that are not UTF-8 show as `\\xNN`."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def read_path(path: str) -> bytes:
+    """Returns the absolute path in bytes, which TensorFlow reads whatever the bytes are.
+
+    Absolute, because TensorFlow takes a relative `a://b` for an address on another machine, and
+    because the working directory may change before the picture is read.
+    """
+    return os.path.abspath(os.fsencode(path))
+
+
+def some(items: Sequence[str], limit: int = 5) -> str:
+    """Returns the items quoted and joined for a message, at most `limit` of them."""
+    shown = ", ".join(repr(item) for item in items[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

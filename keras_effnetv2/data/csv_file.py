@@ -1,0 +1,161 @@
+"""A CSV table of pictures and labels as a `Catalog`.
+
+    path,label,split
+    photos/a.jpg,cat,train
+
+Paths are relative to the folder of the table. The column `split` is optional; other columns are
+ignored. Only the table is read here, never a picture.
+"""
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_effnetv2.data.catalog import (
+    ALL,
+    SPLIT_ALIASES,
+    Catalog,
+    Pictures,
+    read_path,
+    readable,
+    some,
+    string_tensor,
+)
+
+_REQUIRED = ("path", "label")
+_SPLIT = "split"
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    path: str
+    label: str
+    part: str
+
+
+def open_csv(path: str) -> Catalog:
+    """Reads a table with the header `path,label[,split]` (UTF-8, with or without a BOM).
+
+    Args:
+        path: the CSV file.
+
+    Returns:
+        A catalog with the splits that the column `split` names, or with the one part "all".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a file, not UTF-8, not CSV, a column missing, no rows, an empty field, an
+            unknown split, a path listed twice. The message gives the line.
+    """
+    if not os.path.lexists(path):
+        raise FileNotFoundError(
+            f"There is no file {path!r} (looked for {os.path.abspath(path)!r}). Expected "
+            "'csv:FILE' with the header 'path,label' or 'path,label,split'."
+        )
+    if os.path.isdir(path):
+        raise ValueError(f"{path!r} is a folder. For a folder of class folders leave out 'csv:'.")
+    rows = list(_parse_rows(path))
+    if not rows:
+        raise ValueError(f"{path!r} lists no pictures: there is no row below the header.")
+    _check_listed_once(path, rows)
+    names = {
+        part: tuple(sorted({row.label for row in rows if row.part == part}))
+        for part in {row.part for row in rows}
+    }
+
+    def read(part: str) -> Pictures:
+        return _pictures([row for row in rows if row.part == part], names[part])
+
+    return Catalog(names, read)
+
+
+def _pictures(rows: list[_Row], class_names: tuple[str, ...]) -> Pictures:
+    label_of = {name: label for label, name in enumerate(class_names)}
+    return Pictures(
+        labels=np.array([label_of[row.label] for row in rows], dtype=np.int64),
+        names=tuple(readable(os.fsencode(row.path)) for row in rows),
+        origins=tuple(f"line {row.line}" for row in rows),
+        store=string_tensor(read_path(row.path) for row in rows),
+        stores_paths=True,
+    )
+
+
+def _parse_rows(path: str) -> Iterator[_Row]:
+    folder = os.path.dirname(path)
+    header: list[str] | None = None
+    for line, fields in _read_table(path):
+        if header is None:
+            header = _check_header(path, fields)
+            continue
+        if len(fields) != len(header):
+            raise ValueError(
+                f"{path!r} line {line}: expected {len(header)} fields, received {len(fields)}. "
+                'A comma inside a field needs quotes around it: "a,b.jpg".'
+            )
+        row = dict(zip(header, fields, strict=True))
+        for column in (*_REQUIRED, _SPLIT):
+            if column in row and not row[column].strip():
+                raise ValueError(f"{path!r} line {line}: the field {column!r} is empty.")
+        part = row.get(_SPLIT, ALL).strip().lower()
+        if _SPLIT in row and part not in SPLIT_ALIASES:
+            raise ValueError(
+                f"{path!r} line {line}: unknown split {row[_SPLIT]!r}. "
+                f"Allowed: {', '.join(SPLIT_ALIASES)}."
+            )
+        yield _Row(
+            line=line,
+            path=os.path.normpath(os.path.join(folder, row["path"])),
+            label=row["label"].strip(),
+            part=SPLIT_ALIASES.get(part, ALL),
+        )
+
+
+def _read_table(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields (number of the row's first line, fields), blank lines left out."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            line = 1
+            for fields in reader:
+                if fields:
+                    yield line, fields
+                line = reader.line_num + 1
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path!r} is not UTF-8 text ({error.reason} at byte {error.start}). Save the table "
+            "as 'CSV UTF-8'."
+        ) from error
+    except csv.Error as error:
+        raise ValueError(f"{path!r} line {reader.line_num} is not CSV: {error}.") from error
+
+
+def _check_header(path: str, fields: list[str]) -> list[str]:
+    header = [field.strip().lower() for field in fields]
+    missing = [column for column in _REQUIRED if column not in header]
+    if missing:
+        raise ValueError(
+            f"{path!r} has no column {some(missing)}. The first line must be 'path,label' or "
+            f"'path,label,split', separated by commas. Received: {','.join(fields)!r}."
+        )
+    repeated = sorted({column for column in header if header.count(column) > 1})
+    if repeated:
+        raise ValueError(f"{path!r} has a column more than once: {some(repeated)}.")
+    return header
+
+
+def _check_listed_once(path: str, rows: list[_Row]) -> None:
+    """Raises if a picture is listed twice: it could be trained on and validated with."""
+    first_of: dict[str, _Row] = {}
+    for row in rows:
+        first = first_of.setdefault(row.path, row)
+        if first is row:
+            continue
+        labels = "" if first.label == row.label else f" as {first.label!r} and as {row.label!r}"
+        raise ValueError(
+            f"{path!r} lists {row.path!r} twice{labels}, on lines {first.line} and {row.line}. "
+            "A picture may be listed once."
+        )

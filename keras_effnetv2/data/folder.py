@@ -1,0 +1,215 @@
+"""A folder of class folders, divided into splits or not, as a `Catalog`.
+
+    photos/cat/a.jpg                 flat: the folders are the classes
+    photos/train/cat/a.jpg           split folder: train, validation (val, valid), test
+
+Below a class folder every file that is not hidden counts as a picture, at any depth and with
+any extension: the content decides, so that no picture is left out silently. Only names are read
+here, never a picture.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from keras_effnetv2.data.catalog import (
+    ALL,
+    SPLIT_ALIASES,
+    TRAIN,
+    Catalog,
+    Pictures,
+    read_path,
+    readable,
+    some,
+    string_tensor,
+)
+
+# Written by Windows and macOS beside pictures; dot-files (.DS_Store among them) are hidden anyway.
+_IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})
+# Only used where a file stands in the wrong place: does it look like a lost picture?
+_PICTURE_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
+    *(".tif", ".tiff", ".heic", ".avif"),
+)
+
+
+def open_folder(path: str) -> Catalog:
+    """Finds the classes of a folder of class folders.
+
+    Args:
+        path: the folder. It is a split folder if `train` lies in it with class folders below, or
+            if every folder in it is named like a split and has class folders below.
+
+    Returns:
+        A catalog with the parts of a split folder, or with the one part "all".
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+        ValueError: a file instead of a folder, no class folders, pictures beside the class
+            folders, a link that leads nowhere or in circles.
+    """
+    if not os.path.lexists(path):
+        raise FileNotFoundError(
+            f"There is no folder {path!r} (looked for {os.path.abspath(path)!r}). Expected a "
+            "folder of class folders, 'csv:FILE', 'tfds:NAME' or 'digits'."
+        )
+    if not os.path.isdir(path):
+        raise ValueError(
+            f"{path!r} is not a folder. Expected a folder of class folders; a table of pictures "
+            f"is written 'csv:{path}'."
+        )
+    parts = _find_parts(path)
+    folders = {part: _class_folders(folder) for part, folder in parts.items()}
+
+    def read(part: str) -> Pictures:
+        return _read_part(path, parts[part], folders[part])
+
+    return Catalog({part: tuple(names) for part, names in folders.items()}, read)
+
+
+def _find_parts(path: str) -> dict[str, str]:
+    """Returns the part names with their folders: {"all": path} for a flat folder."""
+    folders = [entry for entry in _visible_entries(path) if _is_folder(entry)]
+    with_classes = {
+        entry.name
+        for entry in folders
+        if entry.name.lower() in SPLIT_ALIASES and any(map(_is_folder, _visible_entries(entry)))
+    }
+    has_train = any(name.lower() == TRAIN for name in with_classes)
+    if not has_train and (not folders or len(with_classes) < len(folders)):
+        return {ALL: path}
+    _check_no_stray_pictures(path, "the split folders")
+    parts: dict[str, str] = {}
+    for entry in folders:
+        if entry.name.lower() not in SPLIT_ALIASES:
+            _check_holds_no_pictures(path, entry)
+            continue
+        part = SPLIT_ALIASES[entry.name.lower()]
+        if part in parts:
+            raise ValueError(
+                f"{path!r} has two folders for the {part} split: "
+                f"{os.path.basename(parts[part])!r} and {entry.name!r}. Keep one of them."
+            )
+        parts[part] = entry.path
+    return parts
+
+
+def _class_folders(path: str) -> dict[str, str]:
+    """Returns {class name: folder}, sorted by name."""
+    _check_no_stray_pictures(path, "the class folders")
+    found = sorted(
+        (readable(os.fsencode(entry.name)), entry.path)
+        for entry in _visible_entries(path)
+        if _is_folder(entry)
+    )
+    if not found:
+        raise ValueError(
+            f"{path!r} has no class folders. Expected one folder per class with the pictures of "
+            "that class in it, for example 'photos/cat/1.jpg' and 'photos/dog/2.jpg'."
+        )
+    folders = dict(found)
+    if len(folders) < len(found):
+        raise ValueError(
+            f"Two class folders in {path!r} have the same name once it is written as text; "
+            f"rename one. Found: {some([name for name, _ in found])}."
+        )
+    return folders
+
+
+def _read_part(root: str, part_path: str, folders: dict[str, str]) -> Pictures:
+    root_key = _folder_key(root)
+    paths: list[str] = []
+    counts: list[int] = []
+    for folder in folders.values():
+        before = len(paths)
+        paths.extend(_walk(folder, (root_key, _folder_key(part_path))))
+        counts.append(len(paths) - before)
+    empty = [name for name, count in zip(folders, counts, strict=True) if not count]
+    if empty:
+        raise ValueError(
+            f"Class folders without a picture in {part_path!r}: {some(empty)}. Put pictures in, "
+            "or remove the folders."
+        )
+    names = tuple(readable(os.fsencode(path)) for path in paths)
+    return Pictures(
+        labels=np.repeat(np.arange(len(counts), dtype=np.int64), counts),
+        names=names,
+        origins=names,
+        store=string_tensor(read_path(path) for path in paths),
+        stores_paths=True,
+    )
+
+
+def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Yields the files below a folder in the order of their names, following links.
+
+    A folder named like a picture counts as a picture: reading it fails, and that is reported.
+    """
+    key = _folder_key(folder)
+    if key in ancestors:
+        raise ValueError(
+            f"The link {folder!r} leads back to a folder above it ({os.path.realpath(folder)!r}): "
+            "its pictures would be read without end. Remove the link."
+        )
+    for entry in _visible_entries(folder):
+        if _is_folder(entry) and not _looks_like_picture(entry.name):
+            yield from _walk(entry.path, (*ancestors, key))
+        else:
+            yield entry.path
+
+
+def _visible_entries(folder: str | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        visible = [
+            entry
+            for entry in entries
+            if not entry.name.startswith(".") and entry.name.lower() not in _IGNORED_FILES
+        ]
+    return sorted(visible, key=lambda entry: os.fsencode(entry.name))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ValueError(f"The link {entry.path!r} leads to itself. Remove the link.") from error
+
+
+def _folder_key(folder: str) -> tuple[int, int]:
+    """Returns what identifies a folder, however many links lead to it."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _looks_like_picture(name: str) -> bool:
+    return name.lower().endswith(_PICTURE_EXTENSIONS)
+
+
+def _check_no_stray_pictures(path: str, where: str) -> None:
+    files = [entry for entry in _visible_entries(path) if not _is_folder(entry)]
+    stray = [entry.name for entry in files if _looks_like_picture(entry.name)]
+    if stray:
+        raise ValueError(
+            f"{path!r} holds pictures beside {where}: {some(stray)}. A picture gets "
+            "its class from the folder it lies in; move them into one."
+        )
+    dangling = [entry.name for entry in files if not os.path.exists(entry.path)]
+    if dangling:
+        raise ValueError(
+            f"Links in {path!r} that lead nowhere: {some(dangling)}. Mend or remove them."
+        )
+
+
+def _check_holds_no_pictures(path: str, entry: os.DirEntry[str]) -> None:
+    """Raises if a folder beside the splits has pictures, which no split would ever use."""
+    for file in _walk(entry.path, (_folder_key(path),)):
+        if _looks_like_picture(file):
+            raise ValueError(
+                f"{path!r} is divided into splits, but {entry.name!r} is not the name of one and "
+                f"holds pictures ({readable(os.fsencode(file))!r}). Allowed names: "
+                f"{', '.join(SPLIT_ALIASES)}. Move {entry.name!r} elsewhere."
+            )

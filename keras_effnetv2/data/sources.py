@@ -1,0 +1,316 @@
+"""Where pictures come from: a folder, a CSV table, TensorFlow Datasets, the built-in digits.
+
+`load_source` turns a short text into an `ImageSource`: labels, class names, and a way to the
+bytes of every picture. Every source yields encoded pictures, so that decoding stands in one
+place (`keras_effnetv2.preprocess`). Of files only paths and labels are held.
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import tensorflow as tf
+
+from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, Catalog, Pictures, some
+from keras_effnetv2.data.csv_file import open_csv
+from keras_effnetv2.data.digits import open_digits
+from keras_effnetv2.data.folder import open_folder
+from keras_effnetv2.data.splits import carve_validation, check_natural, stratified_draw
+from keras_effnetv2.data.tfds import open_tfds
+
+SPLITS = (TRAIN, VALIDATION, TEST, ALL)
+PILE_VALIDATION_FRACTION = 0.2  # one pile of pictures has to feed both sides
+TRAIN_VALIDATION_FRACTION = 0.1  # a given train split has its test pictures elsewhere
+_READERS: dict[str, Callable[[str], Catalog]] = {"csv": open_csv, "tfds": open_tfds}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """Labelled pictures, and where their bytes are. Made by `load_source`.
+
+    Attributes:
+        spec: what `load_source` was given.
+        split: "train", "validation", "test" or "all".
+        class_names: the name of every label, also of those without a picture here.
+        labels: (N,) int64, positions in `class_names`.
+        names: N readable names, for messages and tables; the path, where there are files.
+        horizontal_flip: whether a mirrored picture still shows the same class.
+        store: (M,) string tensor, shared by all subsets: file paths or encoded pictures.
+        rows: (N,) int64, the position of every picture in `store`.
+        stores_paths: whether `store` holds file paths.
+    """
+
+    spec: str
+    split: str
+    class_names: tuple[str, ...] = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    names: tuple[str, ...] = field(repr=False)
+    horizontal_flip: bool
+    store: tf.Tensor = field(repr=False)
+    rows: np.ndarray = field(repr=False)
+    stores_paths: bool
+
+    @property
+    def num_examples(self) -> int:
+        """The number of pictures."""
+        return len(self.labels)
+
+    def class_counts(self) -> np.ndarray:
+        """Returns the number of pictures of each class, (C,) int64."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def file_paths(self) -> tuple[bytes, ...] | None:
+        """Returns the absolute path of every picture, or None where there are no files."""
+        return tuple(tf.gather(self.store, self.rows).numpy()) if self.stores_paths else None
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "ImageSource":
+        """Returns the source with only these pictures, in this order.
+
+        Args:
+            indices: positions in this source, 0..N-1, at least one.
+
+        Raises:
+            ValueError: no index, or one out of range or not an integer.
+        """
+        chosen = np.asarray(indices)
+        if chosen.ndim != 1 or not chosen.size or not np.issubdtype(chosen.dtype, np.integer):
+            raise ValueError(
+                "A subset needs a list of at least one integer index. "
+                f"Received: shape {chosen.shape}, dtype {chosen.dtype}."
+            )
+        if chosen.min() < 0 or chosen.max() >= self.num_examples:
+            raise ValueError(
+                f"Subset indices must lie in 0..{self.num_examples - 1}. "
+                f"Received: {chosen.min()}..{chosen.max()}."
+            )
+        return replace(
+            self,
+            labels=self.labels[chosen],
+            names=tuple(self.names[index] for index in chosen),
+            rows=self.rows[chosen],
+        )
+
+    def stratified_subset(self, num_examples: int, seed: int = 0) -> "ImageSource":
+        """Returns a random part with the classes in proportion, at least one picture of each.
+
+        Args:
+            num_examples: from the number of classes that have pictures to all pictures.
+            seed: at least 0; the same seed draws the same pictures.
+
+        Raises:
+            ValueError: too few or too many pictures asked for; a negative seed.
+        """
+        check_natural("num_examples", num_examples)
+        present = int(np.count_nonzero(self.class_counts()))
+        if not present <= num_examples <= self.num_examples:
+            raise ValueError(
+                f"A stratified subset of {self.spec!r} ({self.split}) can have {present} (one "
+                f"picture per class) to {self.num_examples} pictures. Received: {num_examples}."
+            )
+        return self.subset(stratified_draw(self.labels, num_examples, seed))
+
+    def dataset(self, *, shuffle: bool = False, seed: int = 0, epoch: int = 0) -> tf.data.Dataset:
+        """Returns the pictures, still encoded, one by one.
+
+        Args:
+            shuffle: in a random order of all pictures (no shuffle buffer), which depends on the
+                seed and the epoch alone; else in the order of the source.
+            seed: at least 0.
+            epoch: at least 0.
+
+        Returns:
+            Dataset of (image_bytes () string, label () int64, index () int64), where index is the
+            position in this source. A file that cannot be read fails when it is reached.
+        """
+        order = np.arange(self.num_examples)
+        if shuffle:
+            check_natural("seed", seed)
+            check_natural("epoch", epoch)
+            order = np.random.default_rng([seed, epoch]).permutation(order)
+        store, stores_paths = self.store, self.stores_paths
+
+        def fetch(row: tf.Tensor, label: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            # Looked up in one shared tensor: permuting the encoded pictures would copy them all.
+            stored = tf.gather(store, row)
+            return (tf.io.read_file(stored) if stores_paths else stored), label, index
+
+        examples = (self.rows[order], self.labels[order], order)
+        return tf.data.Dataset.from_tensor_slices(examples).map(
+            fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+
+
+def load_source(
+    spec: str | os.PathLike[str],
+    split: str = TRAIN,
+    *,
+    class_names: Sequence[str] | None = None,
+    validation_fraction: float | None = None,
+    seed: int = 0,
+) -> ImageSource:
+    """Finds labelled pictures.
+
+    Splits that are given (folders `train`, `validation`, `test`; a CSV column `split`; those of a
+    TensorFlow Datasets set) are taken as they are. Where no validation split is given it is
+    carved out, stratified: of one undivided pile, or of the given train split. What is carved
+    depends on the pictures' order, the fraction and the seed alone; "train" and "validation" of
+    the same fraction and seed are disjoint, and together they are all.
+
+    Args:
+        spec: a folder of class folders, "csv:FILE" (header `path,label[,split]`), "tfds:NAME", or
+            "digits" (a folder of that name is written "./digits").
+        split: "train", "validation", "test" or "all".
+        class_names: the labels to use, for example those of a trained model; the classes found
+            are mapped to them by name. None: the classes of the train split, sorted by name (those
+            of TensorFlow Datasets in its own order).
+        validation_fraction: share to carve, inside (0, 1). None: 0.2 of an undivided pile, 0.1 of
+            a given train split.
+        seed: of the carving, at least 0.
+
+    Returns:
+        The pictures of the split. Files are not opened: see `scan.find_bad_pictures`.
+
+    Raises:
+        FileNotFoundError: nothing there, or a TensorFlow Datasets set that is not prepared.
+        ImportError: "tfds:" without the package tensorflow-datasets.
+        ValueError: everything else that is wrong with the arguments, the folder or the table.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"Unknown split. Allowed: {', '.join(SPLITS)}. Received: {split!r}.")
+    check_natural("seed", seed)
+    name = os.fsdecode(spec)
+    catalog = _open(name)
+    targets = _target_names(name, catalog, class_names)
+    parts, fraction = _plan(name, catalog, split, validation_fraction)
+    source = _read_parts(name, split, catalog, parts, targets)
+    if fraction is None:
+        return source
+    held_back = carve_validation(source.labels, targets, fraction, seed)
+    if split == VALIDATION:
+        return source.subset(held_back)
+    return source.subset(np.setdiff1d(source.rows, held_back, assume_unique=True))
+
+
+def _read_parts(
+    name: str, split: str, catalog: Catalog, parts: Sequence[str], targets: tuple[str, ...]
+) -> ImageSource:
+    """Returns the pictures of the parts, one part after the other."""
+    pictures = [catalog.read(part) for part in parts]
+    labels = [
+        _map_labels(name, read, catalog.class_names[part], targets)
+        for part, read in zip(parts, pictures, strict=True)
+    ]
+    return ImageSource(
+        spec=name,
+        split=split,
+        class_names=targets,
+        labels=np.concatenate(labels),
+        names=tuple(picture for read in pictures for picture in read.names),
+        horizontal_flip=catalog.horizontal_flip,
+        store=_join([read.store for read in pictures]),
+        rows=np.arange(sum(map(len, labels))),
+        stores_paths=pictures[0].stores_paths,
+    )
+
+
+def _open(name: str) -> Catalog:
+    if name == "digits":
+        return open_digits()
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix in _READERS:
+        if not rest:
+            raise ValueError(f"{name!r} names no data. Expected 'csv:FILE' or 'tfds:NAME'.")
+        return _READERS[prefix](rest)
+    # One letter is a Windows drive.
+    if colon and re.fullmatch(r"\w{2,}", prefix) and not os.path.lexists(name):
+        raise ValueError(
+            f"Unknown kind of source {prefix + ':'!r}. Expected a folder of class folders, "
+            f"'csv:FILE', 'tfds:NAME' or 'digits'. Received: {name!r}."
+        )
+    return open_folder(name)
+
+
+def _plan(
+    name: str, catalog: Catalog, split: str, validation_fraction: float | None
+) -> tuple[tuple[str, ...], float | None]:
+    """Returns the parts to read, and the fraction if validation is to be carved out of them."""
+    given = tuple(part for part in SPLITS if part in catalog.class_names)
+    if split == ALL:
+        return given, None
+    pile = ALL if ALL in given else TRAIN
+    if split in (TRAIN, VALIDATION) and VALIDATION not in given and pile in given:
+        default = PILE_VALIDATION_FRACTION if pile == ALL else TRAIN_VALIDATION_FRACTION
+        return (pile,), default if validation_fraction is None else validation_fraction
+    if split not in given:
+        carved = (TRAIN, VALIDATION) if pile in given and VALIDATION not in given else ()
+        there = [part for part in SPLITS if part in (*given, *carved, ALL)]
+        raise ValueError(f"{name!r} has no split {split!r}. It has: {', '.join(there)}.")
+    if split != TEST and validation_fraction is not None:
+        raise ValueError(
+            f"{name!r} has validation pictures of its own, so that validation_fraction="
+            f"{validation_fraction:g} would have no effect. Leave it out."
+        )
+    return (split,), None
+
+
+def _target_names(
+    name: str, catalog: Catalog, class_names: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Returns the names of the labels, checked."""
+    if class_names is not None:
+        return _check_class_names(class_names)
+    reference, *others = (part for part in SPLITS if part in catalog.class_names)
+    own = catalog.class_names[reference]
+    for part in others:
+        extra = [found for found in catalog.class_names[part] if found not in set(own)]
+        if extra:
+            raise ValueError(
+                f"{name!r} has classes in {part!r} that {reference!r} does not have: "
+                f"{some(extra)}. A class has to be trained before it can be evaluated."
+            )
+    if len(own) < 2:
+        raise ValueError(
+            f"{name!r} has one class only: {some(own)}. Training needs at least two; to evaluate "
+            "pictures of one class pass the class_names of the trained model."
+        )
+    return own
+
+
+def _check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(class_names)
+    if isinstance(class_names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names must be a list of names. Received: {class_names!r}.")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated or not names:
+        problem = f"Repeated: {some(repeated)}." if repeated else "Received none."
+        raise ValueError(f"class_names must be at least one name, each only once. {problem}")
+    return names
+
+
+def _map_labels(
+    name: str, pictures: Pictures, own: Sequence[str], targets: Sequence[str]
+) -> np.ndarray:
+    """Returns the labels as positions in `targets`, found by name."""
+    label_of = {target: label for label, target in enumerate(targets)}
+    unknown = [label for label in np.unique(pictures.labels) if own[label] not in label_of]
+    if unknown:
+        listed = []
+        for label in unknown:
+            found = np.flatnonzero(pictures.labels == label)
+            origins = ", ".join(pictures.origins[index] for index in found[:3])
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            listed.append(f"  {own[label]!r}: {origins}{more}")
+        raise ValueError(
+            f"{name!r} has classes that are not among the {len(targets)} class "
+            f"names ({some(targets)}):\n" + "\n".join(listed)
+        )
+    return np.array([label_of.get(found, -1) for found in own])[pictures.labels]
+
+
+def _join(stores: list[tf.Tensor]) -> tf.Tensor:
+    if len(stores) == 1:
+        return stores[0]  # tf.concat would copy every picture
+    with tf.device("CPU:0"):
+        return tf.concat(stores, axis=0)

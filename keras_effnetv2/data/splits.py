@@ -1,0 +1,104 @@
+"""Stratified draws: a validation split carved out of a pile of pictures, a small balanced part.
+
+Pure functions of the labels and a seed, so that two calls, or two processes, that load `train`
+and `validation` separately get parts that fit together.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_effnetv2.data.catalog import some
+
+
+def check_natural(name: str, value: int) -> None:
+    """Raises ValueError unless the value (a seed, an epoch) is an integer of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise ValueError(f"{name} must be an integer of at least 0. Received: {value!r}.")
+
+
+def carve_validation(
+    labels: np.ndarray, class_names: Sequence[str], fraction: float, seed: int
+) -> np.ndarray:
+    """Chooses the pictures that are kept for validation.
+
+    Args:
+        labels: (N,) integers, positions in `class_names`.
+        class_names: for messages.
+        fraction: share of the pictures, inside (0, 1). Every class keeps at least one picture on
+            either side; beyond that the classes share in proportion to their size.
+        seed: at least 0.
+
+    Returns:
+        Their positions, (V,) int64 ascending, V = N * fraction rounded.
+
+    Raises:
+        ValueError: a fraction that is out of range, or leaves fewer than one picture a class for
+            either side (the message says the limit); a class with a single picture.
+    """
+    if isinstance(fraction, bool) or not 0 < fraction < 1:
+        raise ValueError(
+            f"validation_fraction must lie between 0 and 1, both excluded. Received: {fraction!r}."
+        )
+    present, counts = np.unique(labels, return_counts=True)
+    single = [class_names[label] for label in present[counts == 1]]
+    if single:
+        raise ValueError(
+            f"Classes with one picture cannot be divided into train and validation: "
+            f"{some(single)}. Add pictures, or give validation pictures of your own (a folder "
+            "'validation' beside 'train', or a column 'split' in the CSV)."
+        )
+    total = int(len(labels) * fraction + 0.5)
+    if total < len(present):
+        smallest = math.ceil(len(present) / len(labels) * 1e6) / 1e6
+        raise ValueError(
+            f"validation_fraction={fraction:g} of {len(labels)} pictures is {total}, fewer than "
+            f"one for each of the {len(present)} classes. Use at least {smallest:g}."
+        )
+    if len(labels) - total < len(present):
+        largest = math.floor((1 - len(present) / len(labels)) * 1e6) / 1e6
+        raise ValueError(
+            f"validation_fraction={fraction:g} of {len(labels)} pictures leaves "
+            f"{len(labels) - total} for training, fewer than one for each of the {len(present)} "
+            f"classes. Use at most {largest:g}."
+        )
+    return stratified_draw(labels, total, seed, leave=1)
+
+
+def stratified_draw(labels: np.ndarray, total: int, seed: int, leave: int = 0) -> np.ndarray:
+    """Draws `total` pictures, the classes in proportion to their size, at least one of each.
+
+    The labels only group the pictures: numbering the classes otherwise draws the same pictures,
+    so that a run's class names in their own order meet the same validation split.
+
+    Args:
+        labels: (N,) integers.
+        total: between the number of classes that occur and N - `leave` * that number.
+        seed: at least 0.
+        leave: how many pictures of each class must not be drawn.
+
+    Returns:
+        Their positions, (total,) int64 ascending.
+    """
+    check_natural("seed", seed)
+    _, first, counts = np.unique(labels, return_index=True, return_counts=True)
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    by_appearance = np.argsort(first)
+    taken = _apportion(counts[by_appearance], total, leave)
+    drawn = [
+        np.random.default_rng([seed, rank]).permutation(members[group])[:count]
+        for rank, (group, count) in enumerate(zip(by_appearance, taken, strict=True))
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
+def _apportion(counts: np.ndarray, total: int, leave: int) -> np.ndarray:
+    """Returns how many to take of each class: proportional, within 1..count - leave, summing up."""
+    quota = counts * (total / counts.sum())
+    taken = np.clip(np.floor(quota).astype(np.int64), 1, counts - leave)
+    while missing := total - taken.sum():
+        step = 1 if missing > 0 else -1
+        movable = taken < counts - leave if step > 0 else taken > 1
+        taken[np.argmax(np.where(movable, (quota - taken) * step, -np.inf))] += step
+    return taken

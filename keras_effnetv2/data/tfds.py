@@ -1,0 +1,129 @@
+"""A data set of TensorFlow Datasets as a `Catalog`, its pictures kept encoded in memory."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from keras_effnetv2.data.catalog import SPLIT_ALIASES, Catalog, Pictures
+
+MAX_ENCODED_BYTES = 8 * 1024**3  # of one split, held in main memory as long as the source lives
+
+
+def open_tfds(name: str) -> Catalog:
+    """Opens a data set by its TensorFlow Datasets name, prepared or to be downloaded.
+
+    Args:
+        name: "cifar10", "dataset/config" or "dataset:1.0.0". The data lie in the folder that the
+            environment variable TFDS_DATA_DIR names, by default ~/tensorflow_datasets.
+
+    Returns:
+        A catalog with the train, validation and test splits the data set has. The classes keep
+        the data set's own order, so that a label is the number TensorFlow Datasets gives it.
+
+    Raises:
+        ImportError: the package tensorflow-datasets is missing.
+        FileNotFoundError: the data set is not on this machine and could not be downloaded.
+        ValueError: unknown data set, none of the three splits, no picture or no class label; on
+            reading: more than 8 GiB encoded, pictures without a label.
+    """
+    builder = _prepared_builder(name)
+    image_key, label_key = _feature_keys(name, builder.info.features)
+    names = tuple(builder.info.features[label_key].names)
+    splits = {SPLIT_ALIASES[own]: own for own in builder.info.splits if own in SPLIT_ALIASES}
+    if not splits:
+        raise ValueError(
+            f"'tfds:{name}' has none of the splits {', '.join(SPLIT_ALIASES)}. "
+            f"It has: {', '.join(builder.info.splits)}."
+        )
+
+    def read(part: str) -> Pictures:
+        return _read(name, builder, splits[part], image_key, label_key)
+
+    return Catalog(dict.fromkeys(splits, names), read)
+
+
+def _prepared_builder(name: str) -> Any:
+    try:
+        import tensorflow_datasets as tfds  # an optional dependency, and slow to import
+    except ImportError as error:
+        raise ImportError(
+            f"'tfds:{name}' needs the package tensorflow-datasets. "
+            'Install it with: pip install "keras-effnetv2[datasets]"'
+        ) from error
+    folder = os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
+    try:
+        builder = tfds.builder(name, data_dir=folder)
+    except (ValueError, AssertionError) as error:  # unknown name or config; unknown version
+        raise ValueError(
+            f"TensorFlow Datasets cannot open {name!r}: {_first_line(error)} (looked in "
+            f"{folder!r}). The names are listed at "
+            "https://www.tensorflow.org/datasets/catalog/overview."
+        ) from error
+    if builder.is_prepared():
+        return builder
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # the data set's own script ran: it may fail in any way
+        raise FileNotFoundError(
+            f"'tfds:{name}' is not prepared in {folder!r}, and preparing it failed "
+            f"({type(error).__name__}: {_first_line(error)}). Without a network here, prepare it "
+            f"elsewhere with `tfds build {name}` and copy the folder, or set TFDS_DATA_DIR to "
+            "where it is."
+        ) from error
+    return builder
+
+
+def _first_line(error: Exception) -> str:
+    """Returns what matters: TFDS appends the names of all its data sets, hundreds of lines."""
+    return str(error).strip().partition("\n")[0]
+
+
+def _feature_keys(name: str, features: Any) -> tuple[str, str]:
+    """Returns the keys of the picture and of the class label."""
+    import tensorflow_datasets as tfds
+
+    keys = []
+    for kind in (tfds.features.Image, tfds.features.ClassLabel):
+        found = [key for key in features if isinstance(features[key], kind)]
+        if len(found) != 1:
+            described = ", ".join(f"{key} ({type(features[key]).__name__})" for key in features)
+            raise ValueError(
+                f"'tfds:{name}' is no set of labelled pictures: expected one feature "
+                f"{kind.__name__}, found {len(found)}. Its features: {described}."
+            )
+        keys.append(found[0])
+    return keys[0], keys[1]
+
+
+def _read(name: str, builder: Any, split: str, image_key: str, label_key: str) -> Pictures:
+    import tensorflow_datasets as tfds
+
+    info = builder.info.splits[split]
+    if info.num_bytes > MAX_ENCODED_BYTES:
+        raise ValueError(
+            f"'tfds:{name}' split {split!r} holds {info.num_bytes / 1024**3:.1f} GiB encoded; at "
+            f"most {MAX_ENCODED_BYTES / 1024**3:.0f} GiB are kept in memory. Write the pictures "
+            "into class folders and pass that folder."
+        )
+    if not info.num_examples:
+        raise ValueError(f"'tfds:{name}' split {split!r} is empty.")
+    dataset = builder.as_dataset(
+        split=split,
+        decoders={image_key: tfds.decode.SkipDecoding()},
+        shuffle_files=False,
+        # One file after the other, so that the order does not depend on how many there are.
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    ).map(lambda example: (example[image_key], example[label_key]))
+    # One batch of everything: the bytes go into the tensor without a second copy in Python.
+    store, labels = dataset.batch(info.num_examples).get_single_element()
+    if labels.numpy().min() < 0:  # TFDS writes -1 where the publisher holds the labels back
+        raise ValueError(f"'tfds:{name}' split {split!r} has pictures without a label.")
+    names = tuple(f"{name}/{split}/{index:06d}" for index in range(len(labels)))
+    return Pictures(
+        labels=labels.numpy().astype(np.int64),
+        names=names,
+        origins=names,
+        store=store,
+        stores_paths=False,
+    )

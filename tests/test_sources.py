@@ -1,0 +1,350 @@
+"""load_source and ImageSource: folders, splits, class names, the digits, order, subsets."""
+
+import io
+import os
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from keras_effnetv2.data.sources import ImageSource, load_source
+
+
+def make_tree(root: Path, *files: str | bytes) -> str:
+    """Writes files whose content is their own path; an entry that ends in / is a folder."""
+    for file in map(os.fsencode, files):
+        path = os.path.join(os.fsencode(root), file)
+        os.makedirs(path if file.endswith(b"/") else os.path.dirname(path), exist_ok=True)
+        if not file.endswith(b"/"):
+            Path(os.fsdecode(path)).write_bytes(file)
+    return str(root)
+
+
+def numbered(folder: str, count: int) -> list[str]:
+    return [f"{folder}/{index:03d}.jpg" for index in range(count)]
+
+
+def contents(source: ImageSource, **order) -> list[bytes]:
+    return [data for data, _, _ in source.dataset(**order).as_numpy_iterator()]
+
+
+def relative_names(source: ImageSource, root: Path) -> list[str]:
+    return [os.path.relpath(name, root) for name in source.names]
+
+
+# Folders
+
+
+def test_flat_folder_reads_every_visible_file_at_any_depth(tmp_path):
+    make_tree(
+        tmp_path,
+        *("dog/b.jpg", "dog/a b'\".jpg", "cat/deep/er/no_extension", "cat/new\nline.txt"),
+        *("cat/.hidden.jpg", "cat/.git/x.jpg", "cat/Thumbs.db", "cat/desktop.ini", "cat/.DS_Store"),
+        *(".cache/x.jpg", "README.md"),
+    )
+    source = load_source(tmp_path, "all")
+    assert source.class_names == ("cat", "dog")
+    assert relative_names(source, tmp_path) == [
+        *("cat/deep/er/no_extension", "cat/new\nline.txt", "dog/a b'\".jpg", "dog/b.jpg"),
+    ]
+    assert source.labels.tolist() == [0, 0, 1, 1]
+    assert source.labels.dtype == np.int64
+    assert source.class_counts().tolist() == [2, 2]
+    assert source.horizontal_flip
+    # Each file holds its own path: the bytes belong to the name beside them.
+    assert [data.decode() for data in contents(source)] == relative_names(source, tmp_path)
+
+
+def test_bytes_that_are_not_utf8(tmp_path):
+    make_tree(tmp_path, b"caf\xe9/\xff.jpg", b"tea/x.jpg")
+    source = load_source(str(tmp_path), "all")
+    assert source.class_names == ("caf\\xe9", "tea")
+    assert source.names[0].endswith("caf\\xe9/\\xff.jpg")
+    assert contents(source) == [b"caf\xe9/\xff.jpg", b"tea/x.jpg"]
+
+
+def test_two_class_names_that_look_alike_as_text(tmp_path):
+    make_tree(tmp_path, b"a\xff/1.jpg", b"a\\xff/1.jpg", b"b/1.jpg")
+    with pytest.raises(ValueError, match="same name once it is written as text"):
+        load_source(tmp_path, "all")
+
+
+def test_relative_folder_is_read_after_the_working_directory_changed(tmp_path, monkeypatch):
+    make_tree(tmp_path, "photos/a/1.jpg", "photos/b/2.jpg", "other/")
+    monkeypatch.chdir(tmp_path)
+    source = load_source("photos", "all")
+    monkeypatch.chdir("other")
+    assert source.names == ("photos/a/1.jpg", "photos/b/2.jpg")
+    assert contents(source) == [b"photos/a/1.jpg", b"photos/b/2.jpg"]
+
+
+def test_links_are_followed(tmp_path):
+    make_tree(tmp_path, "elsewhere/1.jpg", "elsewhere/in/2.jpg", "photos/b/3.jpg")
+    (tmp_path / "photos/a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos/b/again").symlink_to(tmp_path / "elsewhere/in")
+    source = load_source(tmp_path / "photos", "all")
+    assert relative_names(source, tmp_path / "photos") == [
+        *("a/1.jpg", "a/in/2.jpg", "b/3.jpg", "b/again/2.jpg"),
+    ]
+
+
+@pytest.mark.parametrize("target", ["photos", "photos/a", "photos/a/deep", "photos/a/deep/loop"])
+def test_link_loop_is_reported_by_its_name(tmp_path, target):
+    make_tree(tmp_path, "photos/a/deep/1.jpg", "photos/b/2.jpg")
+    (tmp_path / "photos/a/deep/loop").symlink_to(tmp_path / target)
+    with pytest.raises(ValueError, match=r"link '.*/photos/a/deep/loop' leads"):
+        load_source(tmp_path / "photos", "all")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["only.txt"], "has no class folders"),
+        (["a/1.jpg"], "one class only: 'a'"),
+        (["a/1.jpg", "b/", "c/.x"], "without a picture in .*: 'b', 'c'"),
+        (
+            ["a/1.jpg", "b/1.jpg", "lost.PNG", "notes.txt"],
+            "pictures beside the class folders: 'lost.PNG'",
+        ),
+        (["train/a/1.jpg", "train/b/1.jpg", "lost.jpeg"], "beside the split folders: 'lost.jpeg'"),
+        (["train/a/1.jpg", "train/b/1.jpg", "train/lost.gif"], "beside the class folders"),
+        (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], "two folders for the validation"),
+        (["train/a/1.jpg", "train/b/1.jpg", "extra/c/1.jpg"], "'extra' is not the name of one"),
+        (["train/a/1.jpg", "train/b/1.jpg", "test/c/1.jpg"], "'test' that 'train' does not .*'c'"),
+    ],
+)
+def test_folder_errors(tmp_path, files, message):
+    make_tree(tmp_path, *files)
+    with pytest.raises(ValueError, match=message):
+        load_source(tmp_path, "all")
+
+
+def test_class_link_that_leads_nowhere_is_no_silent_loss(tmp_path):
+    make_tree(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "c").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match="lead nowhere: 'c'"):
+        load_source(tmp_path, "all")
+
+
+def test_specs_that_are_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder '.*gone'"):
+        load_source(tmp_path / "gone")
+    file = tmp_path / "table.csv"
+    file.touch()
+    with pytest.raises(ValueError, match=r"not a folder.* 'csv:.*table.csv'"):
+        load_source(file)
+    with pytest.raises(ValueError, match=r"kind of source 'zip:'.*'csv:FILE', 'tfds:NAME'"):
+        load_source("zip:pictures")
+    with pytest.raises(ValueError, match="names no data"):
+        load_source("csv:")
+    with pytest.raises(ValueError, match=r"Allowed: train, validation, test, all.*'valid'"):
+        load_source("digits", "valid")
+
+
+# Splits
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
+def test_split_folder(tmp_path, name):
+    make_tree(
+        tmp_path,
+        *("train/a/1.jpg", "train/b/2.jpg", "train/c/3.jpg", f"{name}/b/4.jpg", "test/a/5.jpg"),
+        *("test/c/6.jpg", "annotations/a.xml"),
+    )
+    found = {split: load_source(tmp_path, split) for split in ("train", "validation", "test")}
+    assert {split: contents(source) for split, source in found.items()} == {
+        "train": [b"train/a/1.jpg", b"train/b/2.jpg", b"train/c/3.jpg"],
+        "validation": [f"{name}/b/4.jpg".encode()],
+        "test": [b"test/a/5.jpg", b"test/c/6.jpg"],
+    }
+    assert all(source.class_names == ("a", "b", "c") for source in found.values())
+    assert [source.labels.tolist() for source in found.values()] == [[0, 1, 2], [1], [0, 2]]
+    everything = load_source(tmp_path, "all")
+    assert contents(everything) == [*chain.from_iterable(map(contents, found.values()))]
+    assert everything.labels.tolist() == [0, 1, 2, 1, 0, 2]
+    with pytest.raises(ValueError, match="validation pictures of its own"):
+        load_source(tmp_path, "train", validation_fraction=0.5)
+
+
+def test_train_is_a_class_where_pictures_lie_right_in_it(tmp_path):
+    make_tree(tmp_path, "train/1.jpg", "plane/2.jpg")
+    assert load_source(tmp_path, "all").class_names == ("plane", "train")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "fraction", "held_back"),
+    [("", None, [4, 2]), ("train/", None, [2, 1]), ("", 0.5, [10, 5]), ("train/", 0.25, [5, 3])],
+)
+def test_validation_is_carved_stratified_disjoint_and_complete(
+    tmp_path, prefix, fraction, held_back
+):
+    # 20 and 10 pictures; 0.2 of one pile and 0.1 of a train folder unless said otherwise. A
+    # quarter of 30 is 7.5, rounded to 8; 5 + 2.5 leaves the eighth to the class with the rest.
+    files = [*numbered(f"{prefix}a", 20), *numbered(f"{prefix}b", 10)]
+    make_tree(tmp_path, *files, *([f"{prefix}../test/a/1.jpg"] if prefix else []))
+    train, validation, same, other = (
+        load_source(tmp_path, split, validation_fraction=fraction, seed=seed)
+        for split, seed in (("train", 3), ("validation", 3), ("validation", 3), ("validation", 4))
+    )
+    assert validation.class_counts().tolist() == held_back
+    assert train.class_counts().tolist() == [20 - held_back[0], 10 - held_back[1]]
+    assert sorted(contents(train) + contents(validation)) == sorted(map(str.encode, files))
+    assert same.names == validation.names
+    assert other.names != validation.names
+    # Another order of the names is another order of the labels, not other pictures.
+    turned = load_source(
+        tmp_path, "validation", class_names=["b", "a"], validation_fraction=fraction, seed=3
+    )
+    assert turned.names == validation.names
+    assert turned.labels.tolist() == [1 - label for label in validation.labels]
+
+
+def test_rare_class_stands_on_both_sides(tmp_path):
+    make_tree(tmp_path, *numbered("common", 98), *numbered("rare", 2))
+    for split in ("train", "validation"):
+        source = load_source(tmp_path, split, validation_fraction=0.05)
+        assert source.class_counts()[1] == 1
+    assert source.num_examples == 5
+
+
+def test_missing_split_names_those_there_are(tmp_path):
+    make_tree(tmp_path / "flat", "a/1.jpg", "b/1.jpg")
+    make_tree(tmp_path / "divided", "train/a/1.jpg", "train/b/1.jpg")
+    make_tree(tmp_path / "tests", "test/a/1.jpg", "test/b/1.jpg")
+    for name, split, there in (
+        ("flat", "test", "train, validation, all"),
+        ("divided", "test", "train, validation, all"),
+        ("tests", "train", "test, all"),
+    ):
+        with pytest.raises(ValueError, match=f"has no split '{split}'. It has: {there}"):
+            load_source(tmp_path / name, split)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan"), True])
+def test_validation_fraction_out_of_range(fraction):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        load_source("digits", validation_fraction=fraction)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None, True])
+def test_seed_out_of_range(seed):
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
+        load_source("digits", seed=seed)
+
+
+@pytest.mark.parametrize(("fraction", "limit"), [(0.1, 0.230770), (0.9, 0.769230)])
+def test_validation_fraction_that_cannot_work_says_the_limit(tmp_path, fraction, limit):
+    # 3 classes, 13 pictures: 3 / 13 = 0.2307692... and 10 / 13 = 0.7692307..., rounded inwards.
+    make_tree(tmp_path, *numbered("a", 9), *numbered("b", 2), *numbered("c", 2))
+    with pytest.raises(ValueError, match=f"Use at (least|most) {limit:g}\\."):
+        load_source(tmp_path, validation_fraction=fraction)
+    for split in ("train", "validation"):
+        source = load_source(tmp_path, split, validation_fraction=limit)
+        assert source.class_counts().min() >= 1
+
+
+def test_class_with_one_picture_cannot_be_divided(tmp_path):
+    make_tree(tmp_path, *numbered("a", 9), "b/1.jpg", "c/1.jpg")
+    with pytest.raises(ValueError, match=r"Classes with one picture .*'b', 'c'"):
+        load_source(tmp_path)
+    assert load_source(tmp_path, "all").num_examples == 11
+
+
+# Class names
+
+
+def test_class_names_of_a_run(tmp_path):
+    make_tree(tmp_path, "cat/1.jpg", "dog/2.jpg", "dog/3.jpg")
+    source = load_source(tmp_path, "all", class_names=("dog", "emu", "cat"))
+    assert source.class_names == ("dog", "emu", "cat")
+    assert source.labels.tolist() == [2, 0, 0]
+    assert source.class_counts().tolist() == [2, 0, 1]
+    with pytest.raises(ValueError, match=r"classes .*\n  'dog': .*dog/2.jpg, .*dog/3.jpg") as error:
+        load_source(tmp_path, "all", class_names=("cat", "emu"))
+    assert "'cat': " not in str(error.value)
+
+
+def test_one_class_is_enough_to_evaluate(tmp_path):
+    make_tree(tmp_path, *numbered("cat", 5))
+    assert load_source(tmp_path, "all", class_names=["cat", "dog"]).class_counts()[0] == 5
+
+
+@pytest.mark.parametrize("names", ["cat", [], ["cat", "dog", "cat"], [1, 2]])
+def test_class_names_that_are_none(names):
+    with pytest.raises(ValueError, match="class_names must be"):
+        load_source("digits", class_names=names)
+
+
+# Digits, order, subsets
+
+
+def test_digits_are_the_pictures_of_scikit_learn():
+    source = load_source("digits", "all")
+    digits = load_digits()
+    assert source.num_examples == 1797
+    assert source.class_names == tuple("0123456789")
+    assert source.labels.tolist() == digits.target.tolist()
+    assert not source.horizontal_flip
+    data, label, index = next(iter(source.subset([1234]).dataset().as_numpy_iterator()))
+    picture = np.asarray(Image.open(io.BytesIO(data)))
+    # 0..16 becomes 0..255: an exact round trip says that no level is lost.
+    np.testing.assert_array_equal(np.round(picture / 255 * 16), digits.images[1234])
+    assert picture.max() == 255
+    assert (label, index) == (digits.target[1234], 0)
+
+
+def test_shuffle_is_a_full_permutation_of_seed_and_epoch():
+    source = load_source("digits", "validation")
+    in_order = list(source.dataset().as_numpy_iterator())
+    assert [index for _, _, index in in_order] == list(range(359))  # 0.2 * 1797 = 359.4
+    orders = {}
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        shuffled = list(source.dataset(shuffle=True, seed=seed, epoch=epoch).as_numpy_iterator())
+        assert shuffled != in_order
+        assert sorted(shuffled, key=lambda example: example[2]) == in_order
+        orders[seed, epoch] = tuple(index for _, _, index in shuffled)
+    assert len(set(orders.values())) == 3
+    with pytest.raises(ValueError, match=r"epoch must be an integer of at least 0.*-1"):
+        source.dataset(shuffle=True, epoch=-1)
+    again = source.dataset(shuffle=True, seed=0, epoch=1).as_numpy_iterator()
+    assert tuple(index for _, _, index in again) == orders[0, 1]
+
+
+def test_dataset_knows_its_length_and_types():
+    dataset = load_source("digits", "all").dataset(shuffle=True)
+    assert dataset.cardinality() == 1797
+    assert [spec.dtype.name for spec in dataset.element_spec] == ["string", "int64", "int64"]
+    assert all(spec.shape == () for spec in dataset.element_spec)
+
+
+def test_subset_of_a_subset_keeps_bytes_labels_and_names_together():
+    source = load_source("digits", "all")
+    part = source.subset([9, 5, 7]).subset(np.array([2, 0]))
+    assert part.names == (source.names[7], source.names[9])
+    assert part.labels.tolist() == source.labels[[7, 9]].tolist()
+    everything = contents(source)
+    assert contents(part) == [everything[7], everything[9]]
+    for wrong in ([], [1797], [-1], [0.5], [[1]]):
+        with pytest.raises(ValueError, match=r"[Ss]ubset"):
+            source.subset(wrong)
+
+
+def test_stratified_subset(tmp_path):
+    make_tree(tmp_path, *numbered("a", 60), *numbered("b", 30), *numbered("c", 2))
+    source = load_source(tmp_path, "all")
+    # 20 / 92 of 60, 30, 2 are 13.04, 6.52, 0.43: floors, at least one each, make 20.
+    part = source.stratified_subset(20, seed=1)
+    assert part.class_counts().tolist() == [13, 6, 1]
+    assert len(set(part.names)) == 20
+    assert part.names == source.stratified_subset(20, seed=1).names
+    assert part.names != source.stratified_subset(20, seed=2).names
+    assert source.stratified_subset(3).class_counts().tolist() == [1, 1, 1]
+    assert source.stratified_subset(92).names == source.names
+    with pytest.raises(ValueError, match=r"num_examples must be an integer.*20.5"):
+        source.stratified_subset(20.5)
+    for wrong in (2, 93):
+        with pytest.raises(ValueError, match=rf"can have 3 .* to 92 pictures. Received: {wrong}"):
+            source.stratified_subset(wrong)

@@ -1,0 +1,150 @@
+"""tfds:NAME with small data sets that are prepared in a temporary folder, without network."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_effnetv2.data import tfds as tfds_reader
+from keras_effnetv2.data.sources import load_source
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+# Not in alphabetical order: the data set's own order has to stay.
+CLASS_NAMES = ("red", "green", "blue")
+
+
+def png(value: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2), (value, 0, 0)).save(file, "png")
+    return file.getvalue()
+
+
+class KevColours(tfds.core.GeneratorBasedBuilder):
+    """Twenty training pictures and six test pictures, each with its number in the red channel."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "picture": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+            "kind": tfds.features.ClassLabel(names=list(CLASS_NAMES)),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(20), "test": self._generate_examples(6)}
+
+    def _generate_examples(self, count):
+        for index in range(count):
+            yield index, {"picture": io.BytesIO(png(index)), "kind": index % 3}
+
+
+class KevWords(tfds.core.GeneratorBasedBuilder):
+    """A set without pictures."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"text": "word"}
+
+
+class KevHeldBack(KevColours):
+    """A set whose publisher keeps the labels of the test pictures."""
+
+    def _split_generators(self, dl_manager):
+        return {"test": self._generate_examples(3)}
+
+    def _generate_examples(self, count):
+        for index in range(count):
+            yield index, {"picture": io.BytesIO(png(index)), "kind": -1}
+
+
+class KevUndivided(KevColours):
+    """A set whose only split has a name of its own."""
+
+    def _split_generators(self, dl_manager):
+        return {"everything": self._generate_examples(3)}
+
+
+class KevUnreachable(KevColours):
+    """A set whose pictures cannot be fetched."""
+
+    def _split_generators(self, dl_manager):
+        raise ConnectionError("no route to host")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    for builder in (KevColours, KevWords, KevHeldBack, KevUndivided):
+        builder(data_dir=str(folder)).download_and_prepare()
+    return str(folder)
+
+
+@pytest.fixture
+def data_dir(prepared, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", prepared)
+    return prepared
+
+
+def test_given_split_has_the_encoded_bytes_of_the_set(data_dir):
+    source = load_source("tfds:kev_colours", "test")
+    assert source.class_names == CLASS_NAMES
+    examples = list(source.dataset().as_numpy_iterator())
+    assert source.num_examples == len(examples) == 6
+    assert {data for data, _, _ in examples} == {png(index) for index in range(6)}
+    for data, label, _ in examples:
+        assert label == np.asarray(Image.open(io.BytesIO(data)))[0, 0, 0] % 3
+    assert source.names[5] == "kev_colours/test/000005"
+
+
+def test_validation_is_carved_out_of_train(data_dir):
+    sources = [
+        load_source("tfds:kev_colours:1.0.0", split, validation_fraction=0.25)
+        for split in ("train", "validation", "all")
+    ]
+    assert [source.num_examples for source in sources] == [15, 5, 26]
+    train, validation = (
+        {data for data, _, _ in source.dataset().as_numpy_iterator()} for source in sources[:2]
+    )
+    assert train | validation == {png(index) for index in range(20)}
+    assert not train & validation
+
+
+def test_limit_of_memory(data_dir, monkeypatch):
+    monkeypatch.setattr(tfds_reader, "MAX_ENCODED_BYTES", 1024)
+    with pytest.raises(ValueError, match=r"GiB encoded; at most 0 GiB are kept in memory"):
+        load_source("tfds:kev_colours")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("kev_words", ValueError, r"expected one feature Image, found 0.* text \(Text\)"),
+        ("kev_held_back", ValueError, "'test' has pictures without a label"),
+        ("kev_undivided", ValueError, r"none of the splits train, .* It has: everything"),
+        ("kev_no_such_set", ValueError, r"cannot open 'kev_no_such_set': .*not found"),
+        ("kev_colours:9.9.9", ValueError, r"cannot open 'kev_colours:9.9.9'"),
+        ("kev_unreachable", FileNotFoundError, r"not prepared in .*ConnectionError: no route"),
+    ],
+)
+def test_sets_that_do_not_work_give_one_clear_line(data_dir, name, kind, message):
+    with pytest.raises(kind, match=message) as error:
+        load_source(f"tfds:{name}", "all")
+    assert "\n" not in str(error.value)
+
+
+def test_missing_package_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(ImportError, match=r'pip install "keras-effnetv2\[datasets\]"'):
+        load_source("tfds:kev_colours")
