@@ -60,7 +60,9 @@ def _multiply_adds(model: keras.Model, input_shape: tuple[int, ...]) -> Iterator
         for node in chain.from_iterable(graph._nodes_by_depth.values())
         if isinstance(node.operation, (*_COUNTED, keras.Model))
     ]
-    probe = keras.Model(model.inputs[0], [[node.input_tensors[0], node.outputs[0]] for node in nodes])
+    probe = keras.Model(
+        model.inputs[0], [[node.input_tensors[0], node.outputs[0]] for node in nodes]
+    )
     specs = probe.compute_output_spec(keras.KerasTensor(input_shape))
     for node, (source, result) in zip(nodes, specs, strict=True):
         layer = node.operation

@@ -337,8 +337,9 @@ def _mistakes(report: Report) -> str:
         f'<span class="muted">{name_html(mistake.name)}</span></figcaption></figure>'
         for mistake in shown
     )
+    wrong = int(report.confusion.sum() - report.confusion.trace())
     note = (
-        f"<p>{len(shown)} of {len(report.mistakes):,}, the highest score on a wrong class first:"
+        f"<p>{len(shown)} of {wrong:,}, the highest score on a wrong class first:"
         " the prediction and its score, the truth, the file.</p>"
     )
     body = f'{note}<div class="pictures mistakes">{figures}</div>'

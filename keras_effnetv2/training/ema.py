@@ -1,0 +1,151 @@
+"""Exponential moving average of a model's weights, BatchNormalization statistics included."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+# Variables that are averaged though they are not trained, by name as in the official code
+# (google/automl, efficientnetv2/utils.py, `get_ema_vars`).
+_STATISTICS = ("moving_mean", "moving_variance")
+
+
+class EMA(keras.callbacks.Callback):
+    """Averages a model's weights while it trains; evaluates and leaves it with the averages.
+
+    After every train batch, with `n` the number of optimizer steps done:
+
+        d = min(decay, (1 + n) / (10 + n))    (without `ramp`: d = decay)
+        average -= (1 - d) * (average - weight)
+
+    The averages start at the weights that the model has when `fit` begins. Averaged are all
+    trainable variables and every `moving_mean` and `moving_variance` (Keras' own `use_ema` leaves
+    those out); random seeds and other state are not. With `steps_per_execution=k` every k-th set
+    of weights is seen, with the decay `d ** k`.
+
+    Evaluation during `fit` runs with the averages, and `on_train_end` leaves them in the model.
+    What other callbacks save between two epochs are the raw weights; `swap()` before and after
+    gives them the averages.
+
+    While `fit` runs the averages belong to the optimizer's state, so `BackupAndRestore` saves and
+    restores them together with the weights, whatever the order of the callbacks. A backup that
+    was written without EMA cannot be resumed with it: Keras then misses `weight_averages`.
+
+    Args:
+        decay: in (0, 1). Official: 0.9999, and 0.9996 for fine-tuning.
+        ramp: let the decay grow from 2/11 at the first step, so that the initial weights are soon
+            forgotten. Official: always.
+
+    Raises:
+        ValueError: `decay` is out of range; the model is not built or not compiled when `fit`
+            begins.
+    """
+
+    def __init__(self, decay: float = 0.9999, *, ramp: bool = True) -> None:
+        super().__init__()
+        if not 0 < decay < 1:
+            raise ValueError(f"`decay` must be in (0, 1). Received: decay={decay!r}")
+        self.decay = decay
+        self.ramp = ramp
+
+    def set_model(self, model: Any) -> None:
+        super().set_model(model)
+        if not model.built or model.optimizer is None:
+            raise ValueError(
+                "EMA starts from the model's first weights: build and compile the model before "
+                "`fit`, for example model.build((None, 224, 224, 3)). Received: "
+                f"model={model.name!r}, built={model.built}, optimizer={model.optimizer!r}"
+            )
+        # Made here and not in `on_train_begin`: BackupAndRestore may come first there, and it
+        # loads the averages into what it finds.
+        self._sources = _averaged_variables(model)
+        with _variable_scope(model):
+            self._averages = _Averages(self._sources, model.optimizer.iterations)
+        model.optimizer.weight_averages = self._averages
+        self._move = _mover(self._averages, self._sources, self.decay, self.ramp)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # On JAX, `self.model` also brings the variables up to date.
+        self._move(keras.ops.convert_to_tensor(self.model.optimizer.iterations))
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.swap()
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self.swap()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.swap()
+        del self.model.optimizer.weight_averages
+
+    def swap(self) -> None:
+        """Exchanges the model's weights and their averages; a second call undoes the first."""
+        # Copies (here and below) because JAX gives the model's buffers away to the train step.
+        for variable, average in zip(self._sources, self._averages.values, strict=True):
+            raw, mean = keras.ops.copy(variable), keras.ops.copy(average)
+            variable.assign(mean)
+            average.assign(raw)
+
+
+class _Averages(keras.layers.Layer):
+    """The averages and the optimizer step that they have seen; a Layer, so Keras saves them."""
+
+    def __init__(self, sources: list[Any], step: Any) -> None:
+        super().__init__(name="weight_averages")
+        self.values = [self._add_copy(variable) for variable in sources]
+        self.step = self._add_copy(step)
+        self.built = True
+
+    def _add_copy(self, variable: Any) -> Any:
+        weight = self.add_weight(
+            shape=variable.shape, dtype=variable.dtype, initializer="zeros", trainable=False
+        )
+        weight.assign(keras.ops.copy(variable))
+        return weight
+
+
+def _averaged_variables(model: Any) -> list[Any]:
+    statistics = [
+        variable for variable in model.non_trainable_variables if variable.name in _STATISTICS
+    ]
+    return [*model.trainable_variables, *statistics]
+
+
+def _variable_scope(model: Any) -> contextlib.AbstractContextManager[Any]:
+    """Where new variables are placed as the model's are (`tf.distribute`)."""
+    if keras.backend.backend() == "tensorflow":
+        return model.distribute_strategy.scope()
+    return contextlib.nullcontext()
+
+
+def _mover(
+    averages: _Averages, sources: list[Any], decay: float, ramp: bool
+) -> Callable[[Any], None]:
+    """Makes the function of the optimizer step that moves all averages, compiled if possible."""
+
+    def moved(values: list[Any], weights: list[Any], seen: Any, step: Any) -> list[Any]:
+        n = keras.ops.cast(step, "float32")
+        d = keras.ops.minimum(decay, (1.0 + n) / (10.0 + n)) if ramp else decay
+        rate = 1.0 - keras.ops.power(d, n - keras.ops.cast(seen, "float32"))
+        return [
+            value - keras.ops.cast(rate, value.dtype) * (value - weight)
+            for value, weight in zip(values, weights, strict=True)
+        ]
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        moved = jax.jit(moved)
+
+    def move(step: Any) -> None:
+        tensor = keras.ops.convert_to_tensor
+        values = [tensor(value) for value in averages.values]
+        weights = [tensor(weight) for weight in sources]
+        new_values = moved(values, weights, tensor(averages.step), step)
+        for average, value in zip(averages.values, new_values, strict=True):
+            average.assign(value)
+        averages.step.assign(keras.ops.copy(step))
+
+    return tf.function(move) if keras.backend.backend() == "tensorflow" else move

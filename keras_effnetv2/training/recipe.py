@@ -1,0 +1,320 @@
+"""`TrainRecipe`: every setting of a training as frozen data, and the named presets.
+
+Source of the official presets: google/automl efficientnetv2 (hparams.py, datasets.py), and the
+paper's section 5 and Table 6. Two things differ from the official code and are Keras' own: the
+RMSprop (its accumulator starts at zero and its epsilon stands outside the root) and the weight
+decay (decoupled: weight -= rate * decay * weight; officially it is a term of the loss).
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import keras
+
+from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.preprocess import STYLES
+from keras_effnetv2.training.schedule import WarmupSchedule
+from keras_effnetv2.training.stages import Range, StagePlan, progressive_stages
+
+LEARNING_RATE_BATCH = 256  # the batch size that `learning_rate` is given for
+_RMSPROP = {"rho": 0.9, "momentum": 0.9, "epsilon": 1e-3}  # official hparams.py
+_NO_DECAY = ("bias", "gamma", "beta")  # official exclusion from weight decay
+_PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """How to train. `TrainRecipe.preset(name)` gives the named ones, `dataclasses.replace` changes.
+
+    Args:
+        name: of the preset it comes from.
+        epochs: passes over the training pictures.
+        batch_size: pictures a step.
+        progressive: where a range below is "preset": "paper" or "official" (see
+            `training.stages`); None if no range is.
+        stages: number of stages of progressive learning; 1 is off.
+        image_size: side of the pictures, pixels: a number, or (first stage, last stage).
+        randaugment_magnitude: number, range, or None for off.
+        mixup_alpha: number or range; 0 is off.
+        cutmix_alpha: number or range; 0 is off.
+        dropout_rate: before the classifier: number, range, or None for the variant's.
+        drop_path_rate: stochastic depth of the last block.
+        crop_area: smallest and largest share of a picture that a random crop covers.
+        horizontal_flip: mirror half of the pictures; None leaves it to the source.
+        scale_randaugment: see `data.pipeline.make_dataset`.
+        optimizer: "adamw" or "rmsprop" (decay and momentum 0.9, epsilon 0.001).
+        learning_rate: highest rate for a batch of 256; it is scaled with the batch size.
+        schedule: "cosine", "exponential" (times 0.97 every 2.4 epochs), "linear" or "constant".
+        warmup_epochs: linear warm-up.
+        weight_decay: of the kernels; biases and batch norms have none.
+        label_smoothing: in [0, 1).
+        loss: "softmax" or "sigmoid" cross entropy.
+        ema_decay: decay of the weights' average that is evaluated and kept; None is off.
+        gradient_clip: largest global norm of the gradients; None is off.
+        evaluation_style: how evaluation and serving crop and resize, a name of
+            `preprocess.STYLES`.
+        precision: Keras dtype policy of a model that is built here.
+        deterministic: make TensorFlow repeat itself bit by bit, at some cost in speed.
+        seed: of the split, the order, the augmentation and the weights; 0 or more.
+
+    Raises:
+        ValueError: a field is outside its range. (Ranges of stages: when the plan is made.)
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    progressive: Literal["paper", "official"] | None = None
+    stages: int = 4
+    image_size: Range | Literal["preset"] = "preset"
+    randaugment_magnitude: Range | Literal["preset"] | None = "preset"
+    mixup_alpha: Range | Literal["preset"] = "preset"
+    cutmix_alpha: Range | Literal["preset"] = "preset"
+    dropout_rate: Range | Literal["preset"] | None = "preset"
+    drop_path_rate: float = 0.2
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    horizontal_flip: bool | None = None
+    scale_randaugment: bool = False
+    optimizer: Literal["adamw", "rmsprop"] = "rmsprop"
+    schedule: Literal["cosine", "exponential", "linear", "constant"] = "exponential"
+    warmup_epochs: float = 5.0
+    weight_decay: float = 1e-5
+    label_smoothing: float = 0.1
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    ema_decay: float | None = 0.9999
+    gradient_clip: float | None = None
+    evaluation_style: str = "v2"
+    precision: str = "float32"
+    deterministic: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check("epochs", self.epochs, "an integer of at least 1", _is_int(self.epochs, 1))
+        _check(
+            "batch_size", self.batch_size, "an integer of at least 1", _is_int(self.batch_size, 1)
+        )
+        _check("stages", self.stages, "an integer of at least 1", _is_int(self.stages, 1))
+        _check("seed", self.seed, "an integer of at least 0", _is_int(self.seed, 0))
+        for name, above in (
+            ("learning_rate", 0.0),
+            ("warmup_epochs", -1.0),
+            ("weight_decay", -1.0),
+        ):
+            value = getattr(self, name)
+            allowed = "a number above 0" if above == 0 else "a number of at least 0"
+            _check(name, value, allowed, _is_number(value) and (value > 0 or value == above + 1))
+        for name in ("drop_path_rate", "label_smoothing"):
+            value = getattr(self, name)
+            _check(name, value, "a number in [0, 1)", _is_number(value) and 0 <= value < 1)
+        for name, choices in (
+            ("progressive", ("paper", "official", None)),
+            ("optimizer", ("adamw", "rmsprop")),
+            ("schedule", ("cosine", "exponential", "linear", "constant")),
+            ("loss", ("softmax", "sigmoid")),
+            ("evaluation_style", STYLES),
+            ("precision", _PRECISIONS),
+        ):
+            value = getattr(self, name)
+            _check(name, value, f"one of {', '.join(map(repr, choices))}", value in choices)
+
+    @staticmethod
+    def presets() -> tuple[str, ...]:
+        """Names that `preset` knows."""
+        return tuple(_PRESETS)
+
+    @staticmethod
+    def preset(name: str) -> "TrainRecipe":
+        """A named recipe.
+
+        - "quickstart": small data from scratch on a laptop: AdamW, 32 -> 64 pixels.
+        - "finetune": a pretrained network on own pictures, one size, small constant rate.
+        - "imagenet-official", "imagenet-paper": 350 epochs, batch 4096, RMSprop, exponential
+          decay; the stages of the released code or of the paper's Table 6.
+        - "imagenet21k": 60 epochs at 224 pixels, cosine decay, sigmoid loss.
+
+        Raises:
+            ValueError: no such preset; the message lists them.
+        """
+        if name not in _PRESETS:
+            raise ValueError(
+                f"Unknown preset. Known: {', '.join(_PRESETS)}. Received: name={name!r}"
+            )
+        return _PRESETS[name]
+
+    def plan(self, variant: str | None) -> StagePlan:
+        """The stages of this training.
+
+        Args:
+            variant: a name of `ModelConfig.variants()`; None for any other model, which needs
+                explicit ranges.
+
+        Raises:
+            ValueError: see `progressive_stages`.
+        """
+        known = variant if variant in ModelConfig.variants() else None
+        if self.progressive is None and self.image_size == "preset":
+            if known is None:
+                raise ValueError(
+                    "`image_size` must be given for a model that is no published variant, for "
+                    "example dataclasses.replace(recipe, image_size=224)."
+                )
+            sizes: Any = ModelConfig.from_name(known).eval_size // 16 * 16
+        else:
+            sizes = self.image_size
+        return progressive_stages(
+            known if self.progressive else None,
+            epochs=self.epochs,
+            preset=self.progressive if known else None,
+            stages=self.stages,
+            image_size=sizes,
+            randaugment_magnitude=self.randaugment_magnitude,
+            mixup_alpha=self.mixup_alpha,
+            cutmix_alpha=self.cutmix_alpha,
+            dropout_rate=self.dropout_rate,
+            batch_size=self.batch_size,
+        )
+
+    def learning_rate_schedule(self, steps_per_epoch: float) -> WarmupSchedule:
+        """The schedule in optimizer steps."""
+        return WarmupSchedule(
+            self.learning_rate * self.batch_size / LEARNING_RATE_BATCH,
+            steps_per_epoch=steps_per_epoch,
+            warmup_epochs=min(self.warmup_epochs, self.epochs / 2),
+            schedule=self.schedule,
+            total_epochs=self.epochs,
+        )
+
+    def make_optimizer(self, steps_per_epoch: float) -> keras.optimizers.Optimizer:
+        """The Keras optimizer with its schedule; biases and batch norms without weight decay."""
+        rate = self.learning_rate_schedule(steps_per_epoch)
+        decay = self.weight_decay or None
+        if self.optimizer == "adamw":
+            optimizer = keras.optimizers.AdamW(
+                rate, weight_decay=decay, global_clipnorm=self.gradient_clip
+            )
+        else:
+            optimizer = keras.optimizers.RMSprop(
+                rate, weight_decay=decay, global_clipnorm=self.gradient_clip, **_RMSPROP
+            )
+        optimizer.exclude_from_weight_decay(var_names=list(_NO_DECAY))
+        return optimizer
+
+    def make_loss(self) -> keras.losses.Loss:
+        """The loss on probabilities, with label smoothing."""
+        if self.loss == "sigmoid":
+            return keras.losses.BinaryCrossentropy(label_smoothing=self.label_smoothing)
+        return keras.losses.CategoricalCrossentropy(label_smoothing=self.label_smoothing)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, the inverse of `from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainRecipe":
+        """Reads what `to_dict` gave, also after a way through JSON, which turns tuples to lists.
+
+        Raises:
+            ValueError: a field is missing, unknown or outside its range.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            raise ValueError(
+                f"A recipe has the fields {', '.join(sorted(names))}. Missing: "
+                f"{sorted(names - set(values))}, unknown: {sorted(set(values) - names)}."
+            )
+        restored: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**restored)
+
+
+def _check(name: str, value: Any, allowed: str, valid: bool) -> None:
+    if not valid:
+        raise ValueError(f"`{name}` must be {allowed}. Received: {name}={value!r}")
+
+
+def _is_int(value: Any, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_QUICKSTART = TrainRecipe(
+    name="quickstart",
+    epochs=24,
+    batch_size=32,
+    learning_rate=0.008,
+    image_size=(32, 64),
+    randaugment_magnitude=(2.0, 6.0),
+    mixup_alpha=(0.0, 0.2),
+    cutmix_alpha=0.0,
+    dropout_rate=(0.1, 0.3),
+    drop_path_rate=0.1,
+    crop_area=(0.5, 1.0),
+    scale_randaugment=True,
+    optimizer="adamw",
+    schedule="cosine",
+    warmup_epochs=2.0,
+    weight_decay=0.02,
+    label_smoothing=0.1,
+    ema_decay=0.999,
+    gradient_clip=1.0,
+    evaluation_style="whole",
+    deterministic=True,
+)
+_FINETUNE = TrainRecipe(
+    name="finetune",
+    epochs=15,
+    batch_size=512,
+    learning_rate=0.0005,
+    stages=1,
+    randaugment_magnitude=None,
+    mixup_alpha=0.0,
+    cutmix_alpha=0.0,
+    dropout_rate=None,
+    schedule="constant",
+    warmup_epochs=1.0,
+    ema_decay=0.9996,
+    evaluation_style="finetune",
+)
+_IMAGENET_OFFICIAL = TrainRecipe(
+    name="imagenet-official",
+    epochs=350,
+    batch_size=4096,
+    learning_rate=0.016,
+    progressive="official",
+    crop_area=(0.05, 1.0),
+)
+_IMAGENET21K = TrainRecipe(
+    name="imagenet21k",
+    epochs=60,
+    batch_size=4096,
+    learning_rate=0.008,
+    stages=1,
+    image_size=224,
+    randaugment_magnitude=None,
+    mixup_alpha=0.0,
+    cutmix_alpha=0.0,
+    dropout_rate=None,
+    drop_path_rate=0.0,
+    crop_area=(0.05, 1.0),
+    schedule="cosine",
+    warmup_epochs=1.0,
+    label_smoothing=0.0,
+    loss="sigmoid",
+)
+_PRESETS = {
+    recipe.name: recipe
+    for recipe in (
+        _QUICKSTART,
+        _FINETUNE,
+        _IMAGENET_OFFICIAL,
+        replace(_IMAGENET_OFFICIAL, name="imagenet-paper", progressive="paper"),
+        _IMAGENET21K,
+    )
+}

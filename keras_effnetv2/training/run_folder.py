@@ -1,0 +1,185 @@
+"""The folder of a run: its files, made whole or not at all, and the way back from it to a model."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+MODEL = "model.keras"
+SAVED_MODEL = "saved_model"
+LABELS = "labels.txt"
+RECIPE = "recipe.json"
+HISTORY = "history.csv"
+REPORT = "report.html"
+BACKUP = "backup"  # only while training, for `resume`
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training, read back by `open_run`.
+
+    Attributes:
+        path: its folder.
+        model: the trained Keras model, pixels 0..255 in, probabilities out.
+        class_names: one name for each output.
+        settings: what `recipe.json` holds.
+    """
+
+    path: Path
+    model: keras.Model
+    class_names: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures that the run is evaluated and served with."""
+        return int(self.settings["image_size"])
+
+    @property
+    def style(self) -> str:
+        """How evaluation crops and resizes."""
+        return str(self.settings["recipe"]["evaluation_style"])
+
+
+def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """Says whether a run may be written to a folder; changes nothing.
+
+    Args:
+        path: the folder.
+        resume: go on with what is there; a new run if there is nothing.
+        overwrite: a run that is there is to be replaced.
+
+    Returns:
+        The settings of the run to resume; None for a new run.
+
+    Raises:
+        FileExistsError: something is there and neither was asked for, or it is no run.
+        ValueError: both were asked for, or the run to resume is finished.
+    """
+    if resume and overwrite:
+        raise ValueError("Either resume the run that is there or overwrite it, not both.")
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return None
+    if not (path / RECIPE).is_file():
+        raise FileExistsError(
+            f"{path} exists and is not the folder of a run (it has no {RECIPE}). "
+            "Choose another output folder."
+        )
+    if overwrite:
+        return None
+    if not resume:
+        raise FileExistsError(
+            f"{path} holds a run already. Choose another output folder, go on with it "
+            "(--resume, resume=True) or replace it (--overwrite, overwrite=True)."
+        )
+    settings = read_settings(path)
+    if settings["finished"]:
+        raise ValueError(
+            f"{path} holds a run that is finished; there is nothing to resume. Replace it "
+            "(--overwrite, overwrite=True) or choose another output folder."
+        )
+    return settings
+
+
+def prepare_output(path: Path, *, keep: bool, needed_bytes: int) -> None:
+    """Makes the folder of a run, and removes the run that is there unless `keep`.
+
+    Raises:
+        OSError: the folder cannot be written, or its disk has fewer than `needed_bytes` free.
+    """
+    if path.exists() and not keep:
+        shutil.rmtree(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to {path}: {error.strerror}. Choose a folder that can be written."
+        ) from error
+    free = shutil.disk_usage(path).free
+    if free < needed_bytes:
+        raise OSError(
+            f"The disk of {path} has {free / 1e6:,.0f} MB free; the run needs about "
+            f"{needed_bytes / 1e6:,.0f} MB. Free some space or choose another output folder."
+        )
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to, with the same ending; moves it there if all is well.
+
+    So `path` holds the old file or the whole new one, whatever happens, a full disk included.
+    """
+    scratch = path.with_name(f".writing-{path.name}")
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, UTF-8, whole or not at all."""
+    with written_whole(path) as scratch:
+        scratch.write_text(text, encoding="utf-8", newline="\n")
+
+
+def as_json(values: Any) -> Any:
+    """What comes back when the values are written as JSON and read again."""
+    return json.loads(json.dumps(values))
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Writes `recipe.json`."""
+    write_text(path / RECIPE, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Reads `recipe.json`.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    try:
+        settings = json.loads((path / RECIPE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path} is not the folder of a run: it has no {RECIPE}. `keras-effnetv2 train` "
+            "makes such a folder."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path / RECIPE} cannot be read: {error}") from None
+    return settings
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Opens a finished run.
+
+    Raises:
+        ValueError: no folder of a run, or one that is not finished or damaged.
+    """
+    path = Path(path)
+    settings = read_settings(path)
+    if not settings["finished"]:
+        raise ValueError(
+            f"The run in {path} is not finished. Go on with it: keras-effnetv2 train ... --resume"
+        )
+    try:
+        model = keras.models.load_model(path / MODEL, compile=False)
+        class_names = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The run in {path} is damaged: {error}") from None
+    if model.output_shape[-1] != len(class_names):
+        raise ValueError(
+            f"The run in {path} is damaged: {LABELS} has {len(class_names)} names, the model "
+            f"{model.output_shape[-1]} classes."
+        )
+    return Run(path, model, class_names, settings)

@@ -1,0 +1,228 @@
+"""EMA against the official six-step example, and through `fit`, evaluation and resumption."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_effnetv2.training.ema import EMA
+
+# Made by running the official code (shared/oracle/README.md, section training).
+OPTIMIZER = json.loads(
+    (Path(__file__).parent / "golden/training/optimizer.json").read_text("utf-8")
+)
+EXAMPLE = OPTIMIZER["rmsprop_example"]
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+only_tensorflow = pytest.mark.skipif(not ON_TENSORFLOW, reason="needs the TensorFlow trainer")
+
+
+def values(variables):
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def state(model):
+    """Name -> value of everything that is to be averaged."""
+    variables = [
+        variable
+        for layer in model.layers
+        for variable in layer.variables
+        if variable.name in ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+    ]
+    return dict(zip([variable.path for variable in variables], values(variables), strict=True))
+
+
+def build_model(dropout=0.5, **compile_args):
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((4,)),
+        keras.layers.Dense(3, name="first"),
+        keras.layers.BatchNormalization(momentum=0.5, name="norm"),
+        keras.layers.Dropout(dropout, seed=3, name="drop"),
+        keras.layers.Dense(1, name="last"),
+    ]
+    model = keras.Sequential(layers, name="net")
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse", **compile_args)
+    return model
+
+
+def data(batches=5, scale=1.0):
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((batches * 8, 4)).astype("float32") * scale
+    targets = images.sum(axis=1, keepdims=True)
+    return tf.data.Dataset.from_tensor_slices((images, targets)).batch(8)
+
+
+class Reference(keras.callbacks.Callback):
+    """The formula in float64, on the weights after each batch."""
+
+    def __init__(self, decay, ramp=True):
+        super().__init__()
+        self.decay, self.ramp, self.step, self.average = decay, ramp, 0, None
+
+    def on_train_begin(self, logs=None):
+        self.average = {k: v.astype("float64") for k, v in state(self.model).items()}
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        d = min(self.decay, (1 + self.step) / (10 + self.step)) if self.ramp else self.decay
+        for name, value in state(self.model).items():
+            self.average[name] -= (1 - d) * (self.average[name] - value)
+
+
+def assert_close(found, expected, rtol=1e-5, atol=1e-6):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert np.isfinite(expected[name]).all()
+        np.testing.assert_allclose(found[name], expected[name], rtol=rtol, atol=atol, err_msg=name)
+
+
+@pytest.mark.backend
+def test_official_example():
+    weight = np.array(EXAMPLE["initial"]["w"], "float32").reshape(6, 1)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd", "mse")
+    model.layers[0].kernel.assign(weight)
+    ema = EMA(decay=OPTIMIZER["ema"]["decay"])
+    ema.set_model(model)
+    for step in EXAMPLE["steps"]:
+        model.layers[0].kernel.assign(np.array(step["w"], "float32").reshape(6, 1))
+        model.optimizer.iterations.assign(step["global_step_after"])
+        ema.on_train_batch_end(0)
+        ema.swap()
+        found = model.layers[0].kernel.numpy().ravel()
+        ema.swap()
+        np.testing.assert_allclose(found, step["ema"], rtol=1e-5, atol=2e-7)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("decay", "ramp"), [(0.9999, True), (0.3, True), (0.9, False)])
+def test_fit_leaves_the_averages(decay, ramp):
+    model = build_model()
+    reference = Reference(decay, ramp)
+    model.fit(data(), epochs=2, callbacks=[EMA(decay, ramp=ramp), reference], verbose=0)
+    assert_close(state(model), reference.average)
+    assert "net/norm/moving_variance" in reference.average
+    assert not hasattr(model.optimizer, "weight_averages")
+
+
+@pytest.mark.backend
+def test_validation_sees_the_averages_and_training_does_not():
+    held_out = data(2, scale=2.0)
+    model, plain = build_model(), build_model()
+    reference = Reference(0.9999)
+    losses = []
+
+    class Evaluate(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            other = build_model()
+            for layer in other.layers:
+                for variable in layer.variables:
+                    if variable.path in reference.average:
+                        variable.assign(reference.average[variable.path])
+            losses.append((logs["val_loss"], other.evaluate(held_out, verbose=0)))
+
+    callbacks = [EMA(), reference, Evaluate()]
+    history = model.fit(
+        data(), epochs=2, validation_data=held_out, callbacks=callbacks, verbose=0
+    ).history
+    for found, expected in losses:
+        assert found == pytest.approx(expected, rel=1e-4)
+    unaveraged = plain.fit(data(), epochs=2, validation_data=held_out, verbose=0).history
+    assert history["loss"] == pytest.approx(unaveraged["loss"], rel=1e-5)
+    assert history["val_loss"] != pytest.approx(unaveraged["val_loss"], rel=1e-2)
+
+
+@pytest.mark.backend
+def test_seeds_are_not_averaged():
+    model, plain = build_model(), build_model()
+    model.fit(data(), callbacks=[EMA()], verbose=0)
+    plain.fit(data(), verbose=0)
+    ours, expected = (m.get_layer("drop").seed_generator.state for m in (model, plain))
+    np.testing.assert_array_equal(*values([ours, expected]))
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("backup_first", [False, True])
+def test_resume(tmp_path, backup_first):
+    class Crash(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def callbacks(*more):
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        return [*([backup, EMA()] if backup_first else [EMA(), backup]), *more]
+
+    # Without dropout: Keras does not restore the state of its seeds.
+    whole = build_model(dropout=0.0)
+    whole.fit(data(), epochs=4, callbacks=[EMA()], verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        build_model(dropout=0.0).fit(data(), epochs=4, callbacks=callbacks(Crash()), verbose=0)
+    resumed = build_model(dropout=0.0)
+    resumed.set_weights([np.zeros_like(value) for value in resumed.get_weights()])
+    history = resumed.fit(data(), epochs=4, callbacks=callbacks(), verbose=0)
+    assert history.epoch == [2, 3]
+    assert_close(state(resumed), state(whole), rtol=1e-4)
+
+
+def test_backup_without_averages_is_refused(tmp_path):
+    build_model().save_weights(tmp_path / "latest.weights.h5")
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(ValueError, match="weight_averages"):
+        build_model().fit(data(), callbacks=[backup, EMA()], verbose=0)
+
+
+@only_tensorflow
+def test_steps_per_execution_counts_every_step():
+    model = build_model(steps_per_execution=5)
+    start = state(model)
+    raw = {}
+
+    class Raw(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raw.update(state(self.model))
+
+    model.fit(data(), callbacks=[EMA(0.5, ramp=False), Raw()], verbose=0)
+    expected = {name: raw[name] + 0.5**5 * (start[name] - raw[name]) for name in raw}
+    assert_close(state(model), expected)
+
+
+def check_mirrored_strategy():
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        model = build_model()
+    reference = Reference(0.9999)
+    callbacks = [EMA(), reference]
+    model.fit(data(), validation_data=data(), callbacks=callbacks, verbose=0)
+    assert_close(state(model), reference.average)
+
+
+@only_tensorflow
+def test_mirrored_strategy():
+    # Two CPU devices must be set up before TensorFlow starts, hence a process of its own.
+    code = "import test_ema; test_ema.check_mirrored_strategy()"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, -0.1, 2])
+def test_decay_out_of_range(decay):
+    with pytest.raises(ValueError, match=r"`decay` must be in \(0, 1\)"):
+        EMA(decay)
+
+
+@only_tensorflow  # JAX builds the model before the callbacks start
+def test_model_must_be_built():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="build and compile the model before"):
+        model.fit(data(), callbacks=[EMA()], verbose=0)
