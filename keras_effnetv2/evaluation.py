@@ -38,6 +38,13 @@ class Evaluation:
         best = np.argsort(-self.scores, axis=-1, kind="stable")[:, :k]
         return float((best == self.labels[:, None]).any(-1).mean())
 
+    def recall_by_class(self) -> np.ndarray:
+        """(classes,) share of each class's pictures that were recognised; NaN without pictures."""
+        classes = self.scores.shape[-1]
+        counts = np.bincount(self.labels, minlength=classes)
+        right = np.bincount(self.labels[self.predictions == self.labels], minlength=classes)
+        return np.divide(right, counts, out=np.full(classes, np.nan), where=counts > 0)
+
     @property
     def loss(self) -> float:
         """Mean cross entropy of the probability given to the truth, without label smoothing."""
@@ -77,7 +84,7 @@ def evaluate_source(
     )
     scores: list[np.ndarray] = []
     done = 0
-    for images, _ in batches:
+    for images, _ in batches.as_numpy_iterator():  # JAX takes no TensorFlow tensors
         scores.append(model.predict_on_batch(images))
         done += len(scores[-1])
         if progress is not None:

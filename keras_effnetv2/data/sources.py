@@ -193,6 +193,19 @@ def load_source(
     return source.subset(np.setdiff1d(source.rows, held_back, assume_unique=True))
 
 
+def available_splits(spec: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Returns the splits that are given in a source, not those that `load_source` can carve.
+
+    Args:
+        spec: as for `load_source`.
+
+    Raises:
+        As `load_source`.
+    """
+    catalog = _open(os.fsdecode(spec))
+    return tuple(part for part in SPLITS if part in catalog.class_names)
+
+
 def _read_parts(
     name: str, split: str, catalog: Catalog, parts: Sequence[str], targets: tuple[str, ...]
 ) -> ImageSource:

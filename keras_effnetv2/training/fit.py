@@ -1,10 +1,9 @@
 """`train`: pictures in, a run folder with a trained, judged and exported model out."""
 
+import contextlib
 import os
 import platform
-import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,20 @@ from keras_effnetv2.model import build_model
 from keras_effnetv2.report import write_report
 from keras_effnetv2.training import run_folder
 from keras_effnetv2.training.ema import EMA
-from keras_effnetv2.training.history import HistoryFile
+from keras_effnetv2.training.history import Backup, HistoryFile
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.recipe import TrainRecipe
-from keras_effnetv2.training.run_report import gather_report
+from keras_effnetv2.training.run_report import (
+    describe_plan,
+    describe_result,
+    gather_report,
+    summary_rows,
+)
 from keras_effnetv2.training.stages import StagePlan, TrainStage
 
-# 32-bit numbers on disk for each parameter: the backup (weights, average, two optimizer slots;
+# On disk for each parameter, four bytes each: the backup (weights, average, two optimizer slots;
 # twice, because the old one goes after the new one is there), the model and its export.
-_STORED_PER_PARAMETER = 2 * 4 + 2
+_BYTES_PER_PARAMETER = 4 * (2 * 4 + 2)
 _OTHER_FILES_BYTES = 50_000_000
 
 
@@ -84,12 +88,12 @@ def train(
         output: the run folder; must not hold a run unless `resume` or `overwrite`.
         validation: the validation pictures, where `source` is an `ImageSource`; None carves them
             out of it.
-        validation_fraction: share to carve; see `load_source`.
+        validation_fraction: share to carve; see `load_source`. None: 0.2 of an `ImageSource`.
         max_train_examples: train on a stratified part of that many pictures.
         weights: of a model that is built here, see `build_model`.
         skip_bad: leave out pictures that cannot be read; otherwise they are an error.
         resume: go on with the run in `output` after its last finished epoch.
-        overwrite: replace the run in `output`.
+        overwrite: replace the files of the run in `output`, when everything has been checked.
         verbose: 0 silent, 1 progress bars, 2 a line an epoch (as in Keras).
         echo: called with each line of the plan and the summary (silent with verbose=0).
 
@@ -99,35 +103,42 @@ def train(
     Raises:
         BadPicturesError: pictures that cannot be read; the message lists them.
         FileExistsError: `output` holds something already.
+        OSError: `output` cannot be written, or its disk is full; `resume` goes on from there.
+        RuntimeError: the loss or the scores are not finite.
         ValueError: an argument, the data or the model does not fit.
     """
-    recipe = recipe or TrainRecipe.preset("quickstart")
+    recipe = TrainRecipe.preset("quickstart") if recipe is None else recipe
+    _check_arguments(model_or_variant, recipe, weights)
     say = echo if verbose else _silent
     folder = Path(output)
     earlier = run_folder.check_output(folder, resume=resume, overwrite=overwrite)
     training, judged = _load(source, validation, validation_fraction, max_train_examples, recipe)
-    training, judged = (_scanned(part, skip_bad, say) for part in (training, judged))
     plan = recipe.plan(_name_of(model_or_variant))
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
-    model = _make_model(model_or_variant, weights, training, recipe, plan)
+    classes = len(training.class_names)
+    if isinstance(model_or_variant, str):
+        model = _build(model_or_variant, weights, classes, recipe, plan)
+    else:
+        model = model_or_variant
+        _check_model(model, classes, recipe, plan)
+    # After everything that is quick to check, because it reads every picture.
+    training, judged = _scanned((training, judged), skip_bad, say)
     job = _Job(model, training, judged, recipe, plan, folder)
-    settings = _settings(job, weights)
+    settings = _settings(job, weights, validation_fraction, max_train_examples)
     if earlier is not None:
-        _check_same_run(earlier, settings)
-    needed = 4 * _STORED_PER_PARAMETER * model.count_params() + _OTHER_FILES_BYTES
+        run_folder.check_same_run(earlier, settings)
+    needed = _BYTES_PER_PARAMETER * model.count_params() + _OTHER_FILES_BYTES
     run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
     run_folder.write_settings(folder, settings)
-    say(_describe(job))
-    started = time.monotonic()
-    history = _fit(job, resume=resume, verbose=verbose)
-    seconds = time.monotonic() - started
-    evaluation = evaluate_source(
-        model, judged, image_size=plan[-1].image_size, style=recipe.evaluation_style
-    )
-    _write_results(job, settings, history, evaluation, seconds)
-    say(_summary(job, evaluation, seconds))
+    say(describe_plan(settings, recipe, plan, model.count_params(), folder))
+    _compile(job)
+    with _resumable(folder):
+        history = _fit(job, resume=resume, verbose=verbose)
+        evaluation = _evaluate(job)
+        _write_results(job, settings, history, evaluation)
+    say(describe_result(settings, history, evaluation, folder))
     return TrainResult(model, evaluation, history, folder)
 
 
@@ -156,6 +167,7 @@ class _Job:
             epoch=epoch,
             crop_area=self.recipe.crop_area,
             horizontal_flip=self.recipe.horizontal_flip,
+            randaugment_layers=self.recipe.randaugment_layers,
             scale_randaugment=self.recipe.scale_randaugment,
         )
 
@@ -169,15 +181,6 @@ class _Job:
             style=self.recipe.evaluation_style,
         )
 
-    def mean_steps_per_epoch(self) -> float:
-        """Optimizer steps an epoch, averaged over the plan."""
-        examples = self.training.num_examples
-        steps = sum(
-            max(1, examples // stage.batch_size) * (stage.end_epoch - stage.start_epoch)
-            for stage in self.plan
-        )
-        return steps / self.plan.epochs
-
 
 def _silent(line: str) -> None:
     pass
@@ -188,6 +191,22 @@ def _name_of(model_or_variant: keras.Model | str) -> str:
 
 
 # --- before the training ------------------------------------------------------------------------
+
+
+def _check_arguments(model_or_variant: Any, recipe: Any, weights: str | None) -> None:
+    """What can be said before any data is touched."""
+    if not isinstance(recipe, TrainRecipe):
+        raise ValueError(
+            "`recipe` must be a TrainRecipe, for example TrainRecipe.preset('finetune'). "
+            f"Received: recipe={recipe!r}"
+        )
+    if not isinstance(model_or_variant, keras.Model):
+        ModelConfig.from_name(model_or_variant)  # an unknown name raises
+    elif weights is not None:
+        raise ValueError(
+            "`weights` goes with a variant; load them into the model instead. "
+            f"Received: weights={weights!r} and the model {model_or_variant.name!r}"
+        )
 
 
 def _load(
@@ -207,6 +226,11 @@ def _load(
         options: dict[str, Any] = {"validation_fraction": validation_fraction, "seed": recipe.seed}
         training = load_source(source, "train", **options)
         validation = load_source(source, "validation", **options)
+    elif validation is not None and validation_fraction is not None:
+        raise ValueError(
+            "Give the validation pictures or the fraction to carve, not both. Received: "
+            f"validation={validation!r}, validation_fraction={validation_fraction!r}"
+        )
     elif validation is None:
         fraction = 0.2 if validation_fraction is None else validation_fraction
         held = carve_validation(source.labels, source.class_names, fraction, recipe.seed)
@@ -214,12 +238,17 @@ def _load(
         training, validation = source.subset(rest), source.subset(held)
     else:
         training = source
+    if not isinstance(validation, ImageSource):
+        raise ValueError(
+            "`validation` must be an ImageSource, as load_source(...) makes it. "
+            f"Received: validation={validation!r}"
+        )
     if training.class_names != validation.class_names:
         raise ValueError(
             "Training and validation pictures must have the same class names in the same order; "
             "load the validation pictures with class_names=training.class_names."
         )
-    broken = [name for name in training.class_names if not name or len(name.splitlines()) > 1]
+    broken = [name for name in training.class_names if name.splitlines() != [name]]
     if broken:
         raise ValueError(
             "A class name must be one line that is not empty, because labels.txt holds one a "
@@ -230,73 +259,66 @@ def _load(
     return training, validation
 
 
-def _scanned(source: ImageSource, skip_bad: bool, say: Callable[[str], Any]) -> ImageSource:
-    """The source without unreadable pictures; BadPicturesError unless they may be left out."""
-    say(f"Checking {source.num_examples:,} {source.split} pictures ...")
-    bad = find_bad_pictures(source)
-    if not bad:
-        return source
-    if not skip_bad:
-        raise BadPicturesError(bad)
-    for picture in bad:
-        say(f"  left out: {picture.name!r}: {picture.reason}")
-    say(f"{len(bad):,} of {source.num_examples:,} {source.split} pictures are left out.")
-    return drop_bad(source, bad)
+def _scanned(
+    sources: Sequence[ImageSource], skip_bad: bool, say: Callable[[str], Any]
+) -> list[ImageSource]:
+    """The sources without unreadable pictures; one error for all unless they may be left out."""
+    found = []
+    for source in sources:
+        say(f"Checking {source.num_examples:,} {source.split} pictures ...")
+        found.append(find_bad_pictures(source))
+    if any(found) and not skip_bad:
+        raise BadPicturesError([picture for bad in found for picture in bad])
+    kept = []
+    for source, bad in zip(sources, found, strict=True):
+        for picture in bad:
+            say(f"  left out: {picture.name!r}: {picture.reason}")
+        if bad:
+            say(f"{len(bad):,} of {source.num_examples:,} {source.split} pictures are left out.")
+        kept.append(drop_bad(source, bad) if bad else source)
+    return kept
 
 
-def _make_model(
-    model_or_variant: keras.Model | str,
-    weights: str | None,
-    training: ImageSource,
-    recipe: TrainRecipe,
-    plan: StagePlan,
+def _build(
+    variant: str, weights: str | None, classes: int, recipe: TrainRecipe, plan: StagePlan
 ) -> keras.Model:
-    """The compiled model, built here or checked."""
-    classes = len(training.class_names)
-    if isinstance(model_or_variant, keras.Model):
-        model = model_or_variant
-        _check_model(model, classes, recipe)
-        if weights is not None:
-            raise ValueError("`weights` goes with a variant; load them into the model instead.")
-    else:
-        config = ModelConfig.from_name(model_or_variant)
-        rates = [stage.dropout_rate for stage in plan if stage.dropout_rate is not None]
-        policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(recipe.precision)
-        try:
-            model = build_model(
-                config,
-                weights=weights,
-                classes=classes,
-                classifier_activation=recipe.loss,
-                # The rate in force is set stage by stage; here it must be above 0 to be settable.
-                dropout_rate=max(rates) if rates else None,
-                drop_path_rate=recipe.drop_path_rate,
-            )
-        finally:
-            keras.config.set_dtype_policy(policy)
-    steps = max(1, training.num_examples // recipe.batch_size)
-    # XLA takes minutes to compile a train step on a CPU, once a stage; JAX knows no other way.
-    jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
-    model.compile(
-        recipe.make_optimizer(steps),
-        recipe.make_loss(),
-        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        jit_compile=jit_compile,
-    )
-    return model
+    rates = [stage.dropout_rate for stage in plan if stage.dropout_rate is not None]
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.precision)
+    try:
+        return build_model(
+            ModelConfig.from_name(variant),
+            weights=weights,
+            classes=classes,
+            classifier_activation=recipe.loss,
+            # The rate in force is set stage by stage; here it must be above 0 to be settable.
+            dropout_rate=max(rates) if rates else None,
+            drop_path_rate=recipe.drop_path_rate,
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
-def _check_model(model: keras.Model, classes: int, recipe: TrainRecipe) -> None:
-    if not model.built or len(model.outputs) != 1 or len(model.output_shape) != 2:
+def _check_model(model: keras.Model, classes: int, recipe: TrainRecipe, plan: StagePlan) -> None:
+    """Raises ValueError unless the model is a classifier that fits the pictures and the recipe."""
+    outputs = getattr(model, "outputs", None)  # a subclassed model has none
+    if not outputs or len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:
         raise ValueError(
-            "`train` needs a built classifier with one output (N, classes). "
-            f"Received: {model.name!r}"
+            "`train` needs a functional or Sequential classifier, built, with one input "
+            "(N, height, width, 3) and one output (N, classes). "
+            f"Received: {model.name!r} with outputs {outputs}"
         )
     if model.output_shape[-1] != classes:
         raise ValueError(
             f"The model {model.name!r} has {model.output_shape[-1]} classes, the pictures have "
             f"{classes}. Build it with classes={classes}."
+        )
+    sizes = [stage.image_size for stage in plan]
+    shape = tuple(model.input_shape)
+    if len(shape) != 4 or any(side not in (None, size) for size in sizes for side in shape[1:3]):
+        raise ValueError(
+            f"The model {model.name!r} takes {shape}, the stages have pictures of {sizes} pixels. "
+            "Build it with input_shape=(None, None, 3), or train with one size, the model's."
         )
     activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", None)
     if activation != recipe.loss:
@@ -307,11 +329,18 @@ def _check_model(model: keras.Model, classes: int, recipe: TrainRecipe) -> None:
         )
 
 
-def _settings(job: _Job, weights: str | None) -> dict[str, Any]:
+def _settings(
+    job: _Job,
+    weights: str | None,
+    validation_fraction: float | None,
+    max_train_examples: int | None,
+) -> dict[str, Any]:
     """What `recipe.json` holds: everything that repeats the run, then its state and result."""
 
     def describe(source: ImageSource) -> dict[str, Any]:
-        return {"spec": source.spec, "split": source.split, "pictures": source.num_examples}
+        # A path may hold bytes that are no UTF-8; neither a terminal nor a text file takes those.
+        spec = source.spec.encode("utf-8", "backslashreplace").decode("utf-8")
+        return {"spec": spec, "split": source.split, "pictures": source.num_examples}
 
     return {
         "finished": False,
@@ -319,6 +348,8 @@ def _settings(job: _Job, weights: str | None) -> dict[str, Any]:
         "weights": weights,
         "training": describe(job.training),
         "validation": describe(job.validation),
+        "validation_fraction": validation_fraction,
+        "max_train_examples": max_train_examples,
         "class_names": list(job.training.class_names),
         "recipe": job.recipe.to_dict(),
         "stages": [asdict(stage) for stage in job.plan],
@@ -334,55 +365,93 @@ def _settings(job: _Job, weights: str | None) -> dict[str, Any]:
     }
 
 
-def _check_same_run(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises ValueError if a run is resumed with other settings than it was started with."""
-    keys = ("model", "training", "validation", "class_names", "recipe")
-    # By way of JSON, so that tuples compare equal to the lists that were read.
-    mine = run_folder.as_json({key: settings[key] for key in keys})
-    changed = [key for key in keys if earlier[key] != mine[key]]
-    if changed:
-        listed = "; ".join(
-            f"{name}: was {old!r}, is {new!r}"
-            for key in changed
-            for name, old, new in _differences(key, earlier[key], mine[key])
-        )
-        raise ValueError(
-            f"A run can only be resumed with the settings it was started with. Changed: {listed}"
-        )
-
-
-def _differences(key: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [(key, old, new)]
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return [(f"{key}.{name}", old.get(name), new.get(name)) for name in names]
-
-
 # --- the training and what comes after ----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Says of a failed write (a full disk, most often) that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"The run in {folder} broke off: {error}. Mend the cause (is the disk full?) and go "
+            "on after the last finished epoch with --resume, resume=True."
+        ) from error
+
+
+def _compile(job: _Job) -> None:
+    model, recipe = job.model, job.recipe
+    # XLA takes minutes to compile a train step on a CPU, once a stage; JAX knows no other way.
+    jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
+    model.compile(
+        recipe.make_optimizer(max(1, job.training.num_examples // recipe.batch_size)),
+        recipe.make_loss(),
+        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
+        jit_compile=jit_compile,
+    )
+    # Before the first step, which would otherwise be traced a second time for the new variables.
+    model.optimizer.build(model.trainable_variables)
+
+
+class _Reseed(keras.callbacks.Callback):
+    """Makes the random numbers of an epoch (dropout, stochastic depth) depend on it and the seed.
+
+    Keras saves weights without the state of their random generators, so a resumed training would
+    otherwise draw the first epoch's numbers again.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        states = [v for v in self.model.variables if v.name == "seed_generator_state"]
+        for index, state in enumerate(states):
+            drawn = np.random.SeedSequence([self._seed, epoch, index]).generate_state(1)[0]
+            state.assign([int(drawn) >> 1, 0])  # 31 bits fit every backend's integers
 
 
 def _fit(job: _Job, *, resume: bool, verbose: int) -> dict[str, list[float]]:
     """Runs the one `fit` and returns its history."""
     progressive = ProgressiveLearning(job.stage_dataset, job.plan, verbose=min(verbose, 1))
     history = HistoryFile(job.folder / run_folder.HISTORY, job.plan, resume=resume)
+    backup = Backup(job.folder / run_folder.BACKUP)
     average = [] if job.recipe.ema_decay is None else [EMA(job.recipe.ema_decay)]
-    backup = keras.callbacks.BackupAndRestore(
-        str(job.folder / run_folder.BACKUP), delete_checkpoint=False
-    )
+    reseed, stop = _Reseed(job.recipe.seed), keras.callbacks.TerminateOnNaN()
     job.model.fit(
         progressive.dataset,
         epochs=progressive.epochs,
+        initial_epoch=backup.epochs_done,
+        shuffle=False,  # each epoch's data is shuffled as it is made
         validation_data=job.validation_dataset(),
-        callbacks=[progressive, *average, backup, history, keras.callbacks.TerminateOnNaN()],
+        callbacks=[progressive, reseed, *average, history, backup, stop],
         verbose=verbose,
     )
-    losses = history.columns.get("loss", [])
-    if len(losses) < progressive.epochs or not np.isfinite(losses[-1]):
-        raise RuntimeError(
-            f"Training stopped in epoch {len(losses) or 1}: the loss is not finite. Lower "
-            "the learning rate (--learning-rate) and start anew with --overwrite."
-        )
+    losses = history.columns["loss"]
+    if not np.isfinite(losses[-1]):
+        raise _not_finite(f"the loss of epoch {len(losses)}")
     return history.columns
+
+
+def _evaluate(job: _Job) -> Evaluation:
+    """The final scores on the validation pictures."""
+    evaluation = evaluate_source(
+        job.model,
+        job.validation,
+        image_size=job.plan[-1].image_size,
+        style=job.recipe.evaluation_style,
+    )
+    if not np.isfinite(evaluation.scores).all():
+        raise _not_finite("a score of the trained model")
+    return evaluation
+
+
+def _not_finite(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"Training failed: {what} is not finite. Lower the learning rate (--learning-rate) and "
+        "start anew with --overwrite."
+    )
 
 
 def _write_results(
@@ -390,7 +459,6 @@ def _write_results(
     settings: dict[str, Any],
     history: dict[str, list[float]],
     evaluation: Evaluation,
-    seconds: float,
 ) -> None:
     """Writes model, export, labels and report, then marks the run as finished."""
     folder, names = job.folder, job.training.class_names
@@ -399,7 +467,7 @@ def _write_results(
     with run_folder.written_whole(folder / run_folder.MODEL) as scratch:
         bare.save(scratch)
     run_folder.write_text(folder / run_folder.LABELS, "".join(f"{name}\n" for name in names))
-    shutil.rmtree(folder / run_folder.SAVED_MODEL, ignore_errors=True)
+    run_folder.remove(folder / run_folder.SAVED_MODEL)  # of an attempt that broke off here
     if keras.backend.backend() == "tensorflow":
         export_saved_model(
             bare,
@@ -410,7 +478,7 @@ def _write_results(
         )
     report = gather_report(
         title=f"{job.model.name} on {job.training.spec}",
-        summary=_summary_rows(job, evaluation, seconds),
+        summary=summary_rows(settings, history, evaluation, job.model.count_params()),
         plan=job.plan,
         history=history,
         validation=job.validation,
@@ -422,76 +490,8 @@ def _write_results(
     settings["result"] = {
         "validation_accuracy": evaluation.accuracy,
         "validation_loss": evaluation.loss,
-        "seconds": round(seconds, 1),
+        "seconds": round(sum(history["seconds"]), 1),
     }
     settings["finished"] = True
     run_folder.write_settings(folder, settings)
-    shutil.rmtree(folder / run_folder.BACKUP, ignore_errors=True)
-
-
-# --- what is said -------------------------------------------------------------------------------
-
-
-def _describe(job: _Job) -> str:
-    """The plan, before the training."""
-    names = job.training.class_names
-    recipe = job.recipe
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    rate = recipe.learning_rate_schedule(1.0).base_learning_rate
-    rows = (
-        ("model", f"{job.model.name}, {job.model.count_params():,} parameters"),
-        ("data", job.training.spec),
-        ("classes", f"{len(names):,}: {shown}"),
-        (
-            "pictures",
-            f"{job.training.num_examples:,} for training, "
-            f"{job.validation.num_examples:,} for validation",
-        ),
-        (
-            "optimizer",
-            f"{recipe.optimizer}, learning rate {rate:.3g} {recipe.schedule} after "
-            f"{recipe.warmup_epochs:g} epochs of warm-up, weight decay {recipe.weight_decay:g}"
-            + (f", weights averaged with {recipe.ema_decay:g}" if recipe.ema_decay else ""),
-        ),
-        ("loss", f"{recipe.loss} cross entropy, label smoothing {recipe.label_smoothing:g}"),
-        ("seed", f"{recipe.seed}"),
-        ("output", f"{job.folder}"),
-    )
-    return f"{_table(rows)}\n\n{job.plan}\n"
-
-
-def _summary_rows(job: _Job, evaluation: Evaluation, seconds: float) -> tuple[tuple[str, str], ...]:
-    size = job.plan[-1].image_size
-    return (
-        ("validation accuracy", f"{evaluation.accuracy:.2%}"),
-        ("validation loss", f"{evaluation.loss:.4f}"),
-        ("pictures", f"{job.training.num_examples:,} + {job.validation.num_examples:,}"),
-        ("training time", f"{seconds:,.0f} s for {job.plan.epochs} epochs"),
-        ("model", f"{job.model.name}, {job.model.count_params():,} parameters, {size} px"),
-        ("recipe", f"{job.recipe.name}, seed {job.recipe.seed}"),
-        (
-            "versions",
-            f"keras_effnetv2 {__version__}, Keras {keras.__version__} on "
-            f"{keras.backend.backend()}, TensorFlow {tf.__version__}",
-        ),
-    )
-
-
-def _summary(job: _Job, evaluation: Evaluation, seconds: float) -> str:
-    """What came out, after the training."""
-    folder = job.folder
-    rows = [
-        *_summary_rows(job, evaluation, seconds)[:4],
-        ("model", str(folder / run_folder.MODEL)),
-        ("report", str(folder / run_folder.REPORT)),
-    ]
-    if keras.backend.backend() == "tensorflow":
-        rows.append(("for serving", str(folder / run_folder.SAVED_MODEL)))
-    else:
-        rows.append(("for serving", f"KERAS_BACKEND=tensorflow keras-effnetv2 export {folder}"))
-    return f"\n{_table(rows)}"
-
-
-def _table(rows: Any) -> str:
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
+    run_folder.remove(folder / run_folder.BACKUP)

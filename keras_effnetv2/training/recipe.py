@@ -7,20 +7,28 @@ decay (decoupled: weight -= rate * decay * weight; officially it is a term of th
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 
 from keras_effnetv2.config import ModelConfig
 from keras_effnetv2.preprocess import STYLES
-from keras_effnetv2.training.schedule import WarmupSchedule
+from keras_effnetv2.training.schedule import Curve, WarmupSchedule
 from keras_effnetv2.training.stages import Range, StagePlan, progressive_stages
 
 LEARNING_RATE_BATCH = 256  # the batch size that `learning_rate` is given for
 _RMSPROP = {"rho": 0.9, "momentum": 0.9, "epsilon": 1e-3}  # official hparams.py
 _NO_DECAY = ("bias", "gamma", "beta")  # official exclusion from weight decay
-_PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+
+
+class _Rule(NamedTuple):
+    """What a field of `TrainRecipe` may hold, in words and as a test."""
+
+    field: str
+    allowed: str
+    is_valid: Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class TrainRecipe:
         stages: number of stages of progressive learning; 1 is off.
         image_size: side of the pictures, pixels: a number, or (first stage, last stage).
         randaugment_magnitude: number, range, or None for off.
+        randaugment_layers: operations applied to each picture.
         mixup_alpha: number or range; 0 is off.
         cutmix_alpha: number or range; 0 is off.
         dropout_rate: before the classifier: number, range, or None for the variant's.
@@ -43,7 +52,7 @@ class TrainRecipe:
         crop_area: smallest and largest share of a picture that a random crop covers.
         horizontal_flip: mirror half of the pictures; None leaves it to the source.
         scale_randaugment: see `data.pipeline.make_dataset`.
-        optimizer: "adamw" or "rmsprop" (decay and momentum 0.9, epsilon 0.001).
+        optimizer: "adam" or "rmsprop" (decay and momentum 0.9, epsilon 0.001).
         learning_rate: highest rate for a batch of 256; it is scaled with the batch size.
         schedule: "cosine", "exponential" (times 0.97 every 2.4 epochs), "linear" or "constant".
         warmup_epochs: linear warm-up.
@@ -55,11 +64,12 @@ class TrainRecipe:
         evaluation_style: how evaluation and serving crop and resize, a name of
             `preprocess.STYLES`.
         precision: Keras dtype policy of a model that is built here.
-        deterministic: make TensorFlow repeat itself bit by bit, at some cost in speed.
+        deterministic: make TensorFlow's GPU kernels repeat themselves bit by bit, at some cost in
+            speed (it also reads and augments pictures one by one). On a CPU runs repeat anyway.
         seed: of the split, the order, the augmentation and the weights; 0 or more.
 
     Raises:
-        ValueError: a field is outside its range. (Ranges of stages: when the plan is made.)
+        ValueError: a field is outside its range. (What varies by stage: when `plan` is made.)
     """
 
     name: str
@@ -70,6 +80,7 @@ class TrainRecipe:
     stages: int = 4
     image_size: Range | Literal["preset"] = "preset"
     randaugment_magnitude: Range | Literal["preset"] | None = "preset"
+    randaugment_layers: int = 2
     mixup_alpha: Range | Literal["preset"] = "preset"
     cutmix_alpha: Range | Literal["preset"] = "preset"
     dropout_rate: Range | Literal["preset"] | None = "preset"
@@ -77,8 +88,8 @@ class TrainRecipe:
     crop_area: tuple[float, float] = (0.08, 1.0)
     horizontal_flip: bool | None = None
     scale_randaugment: bool = False
-    optimizer: Literal["adamw", "rmsprop"] = "rmsprop"
-    schedule: Literal["cosine", "exponential", "linear", "constant"] = "exponential"
+    optimizer: Literal["adam", "rmsprop"] = "rmsprop"
+    schedule: Curve = "exponential"
     warmup_epochs: float = 5.0
     weight_decay: float = 1e-5
     label_smoothing: float = 0.1
@@ -91,33 +102,14 @@ class TrainRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check("epochs", self.epochs, "an integer of at least 1", _is_int(self.epochs, 1))
-        _check(
-            "batch_size", self.batch_size, "an integer of at least 1", _is_int(self.batch_size, 1)
-        )
-        _check("stages", self.stages, "an integer of at least 1", _is_int(self.stages, 1))
-        _check("seed", self.seed, "an integer of at least 0", _is_int(self.seed, 0))
-        for name, above in (
-            ("learning_rate", 0.0),
-            ("warmup_epochs", -1.0),
-            ("weight_decay", -1.0),
-        ):
+        for field in fields(self):  # JSON and users write pairs as lists, too
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+        for name, allowed, is_valid in _RULES:
             value = getattr(self, name)
-            allowed = "a number above 0" if above == 0 else "a number of at least 0"
-            _check(name, value, allowed, _is_number(value) and (value > 0 or value == above + 1))
-        for name in ("drop_path_rate", "label_smoothing"):
-            value = getattr(self, name)
-            _check(name, value, "a number in [0, 1)", _is_number(value) and 0 <= value < 1)
-        for name, choices in (
-            ("progressive", ("paper", "official", None)),
-            ("optimizer", ("adamw", "rmsprop")),
-            ("schedule", ("cosine", "exponential", "linear", "constant")),
-            ("loss", ("softmax", "sigmoid")),
-            ("evaluation_style", STYLES),
-            ("precision", _PRECISIONS),
-        ):
-            value = getattr(self, name)
-            _check(name, value, f"one of {', '.join(map(repr, choices))}", value in choices)
+            if not is_valid(value):
+                raise ValueError(f"`{name}` must be {allowed}. Received: {name}={value!r}")
 
     @staticmethod
     def presets() -> tuple[str, ...]:
@@ -128,7 +120,7 @@ class TrainRecipe:
     def preset(name: str) -> "TrainRecipe":
         """A named recipe.
 
-        - "quickstart": small data from scratch on a laptop: AdamW, 32 -> 64 pixels.
+        - "quickstart": small data from scratch on a laptop: Adam, 32 -> 64 pixels.
         - "finetune": a pretrained network on own pictures, one size, small constant rate.
         - "imagenet-official", "imagenet-paper": 350 epochs, batch 4096, RMSprop, exponential
           decay; the stages of the released code or of the paper's Table 6.
@@ -188,16 +180,15 @@ class TrainRecipe:
 
     def make_optimizer(self, steps_per_epoch: float) -> keras.optimizers.Optimizer:
         """The Keras optimizer with its schedule; biases and batch norms without weight decay."""
-        rate = self.learning_rate_schedule(steps_per_epoch)
-        decay = self.weight_decay or None
-        if self.optimizer == "adamw":
-            optimizer = keras.optimizers.AdamW(
-                rate, weight_decay=decay, global_clipnorm=self.gradient_clip
-            )
+        options: dict[str, Any] = {
+            "learning_rate": self.learning_rate_schedule(steps_per_epoch),
+            "weight_decay": self.weight_decay or None,
+            "global_clipnorm": self.gradient_clip,
+        }
+        if self.optimizer == "adam":
+            optimizer = keras.optimizers.Adam(**options)
         else:
-            optimizer = keras.optimizers.RMSprop(
-                rate, weight_decay=decay, global_clipnorm=self.gradient_clip, **_RMSPROP
-            )
+            optimizer = keras.optimizers.RMSprop(**options, **_RMSPROP)
         optimizer.exclude_from_weight_decay(var_names=list(_NO_DECAY))
         return optimizer
 
@@ -213,7 +204,7 @@ class TrainRecipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainRecipe":
-        """Reads what `to_dict` gave, also after a way through JSON, which turns tuples to lists.
+        """Reads what `to_dict` gave, also after a way through JSON.
 
         Raises:
             ValueError: a field is missing, unknown or outside its range.
@@ -224,16 +215,10 @@ class TrainRecipe:
                 f"A recipe has the fields {', '.join(sorted(names))}. Missing: "
                 f"{sorted(names - set(values))}, unknown: {sorted(set(values) - names)}."
             )
-        restored: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        return cls(**restored)
+        return cls(**values)
 
 
-def _check(name: str, value: Any, allowed: str, valid: bool) -> None:
-    if not valid:
-        raise ValueError(f"`{name}` must be {allowed}. Received: {name}={value!r}")
+# --- checks -------------------------------------------------------------------------------------
 
 
 def _is_int(value: Any, minimum: int) -> bool:
@@ -244,28 +229,98 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_area(value: Any) -> bool:
+    is_pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
+    return is_pair and 0 < value[0] <= value[1] <= 1
+
+
+def _count(name: str, minimum: int) -> _Rule:
+    allowed = f"an integer of at least {minimum}"
+    return _Rule(name, allowed, lambda value: _is_int(value, minimum))
+
+
+def _at_least_0(name: str) -> _Rule:
+    allowed = "a finite number of at least 0"
+    return _Rule(name, allowed, lambda value: _is_number(value) and value >= 0)
+
+
+def _rate(name: str) -> _Rule:
+    return _Rule(name, "a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1)
+
+
+def _choice(name: str, *choices: Any) -> _Rule:
+    # By identity for True, False and None: 1 and 0 are equal to True and False.
+    allowed = f"one of {', '.join(map(repr, choices))}"
+    return _Rule(
+        name,
+        allowed,
+        lambda value: any(
+            value is choice or (isinstance(choice, str) and value == choice) for choice in choices
+        ),
+    )
+
+
+# The settings that are ranges are checked by `progressive_stages`, which knows them.
+_RULES = (
+    _Rule("name", "a text", lambda value: isinstance(value, str)),
+    _count("epochs", 1),
+    _count("batch_size", 1),
+    _Rule("learning_rate", "a finite number above 0", lambda v: _is_number(v) and v > 0),
+    _choice("progressive", "paper", "official", None),
+    _count("stages", 1),
+    _count("randaugment_layers", 1),
+    _rate("drop_path_rate"),
+    _Rule("crop_area", "a pair of shares, 0 < smallest <= largest <= 1", _is_area),
+    _choice("horizontal_flip", True, False, None),
+    _choice("scale_randaugment", True, False),
+    _choice("optimizer", "adam", "rmsprop"),
+    _choice("schedule", *get_args(Curve)),
+    _at_least_0("warmup_epochs"),
+    _at_least_0("weight_decay"),
+    _rate("label_smoothing"),
+    _choice("loss", "softmax", "sigmoid"),
+    _Rule(
+        "ema_decay",
+        "a number in (0, 1), or None for off",
+        lambda value: value is None or (_is_number(value) and 0 < value < 1),
+    ),
+    _Rule(
+        "gradient_clip",
+        "a finite number above 0, or None for off",
+        lambda value: value is None or (_is_number(value) and value > 0),
+    ),
+    _choice("evaluation_style", *STYLES),
+    _choice("precision", "float32", "mixed_float16", "mixed_bfloat16"),
+    _choice("deterministic", True, False),
+    _count("seed", 0),
+)
+
+
+# --- presets ------------------------------------------------------------------------------------
+
 _QUICKSTART = TrainRecipe(
     name="quickstart",
-    epochs=24,
+    epochs=20,
     batch_size=32,
     learning_rate=0.008,
     image_size=(32, 64),
-    randaugment_magnitude=(2.0, 6.0),
+    # Off: in few epochs from scratch it costs more than it gives (docs/decisions.md).
+    randaugment_magnitude=None,
+    randaugment_layers=1,
     mixup_alpha=(0.0, 0.2),
     cutmix_alpha=0.0,
     dropout_rate=(0.1, 0.3),
     drop_path_rate=0.1,
     crop_area=(0.5, 1.0),
     scale_randaugment=True,
-    optimizer="adamw",
+    optimizer="adam",
     schedule="cosine",
     warmup_epochs=2.0,
-    weight_decay=0.02,
+    weight_decay=0.0,
     label_smoothing=0.1,
     ema_decay=0.999,
     gradient_clip=1.0,
     evaluation_style="whole",
-    deterministic=True,
 )
 _FINETUNE = TrainRecipe(
     name="finetune",
@@ -276,7 +331,7 @@ _FINETUNE = TrainRecipe(
     randaugment_magnitude=None,
     mixup_alpha=0.0,
     cutmix_alpha=0.0,
-    dropout_rate=None,
+    dropout_rate=0.0,  # officially 1e-6, to say off
     schedule="constant",
     warmup_epochs=1.0,
     ema_decay=0.9996,
@@ -300,7 +355,7 @@ _IMAGENET21K = TrainRecipe(
     randaugment_magnitude=None,
     mixup_alpha=0.0,
     cutmix_alpha=0.0,
-    dropout_rate=None,
+    dropout_rate=0.0,  # officially 1e-6, to say off
     drop_path_rate=0.0,
     crop_area=(0.05, 1.0),
     schedule="cosine",

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ RECIPE = "recipe.json"
 HISTORY = "history.csv"
 REPORT = "report.html"
 BACKUP = "backup"  # only while training, for `resume`
+_ALL = (MODEL, SAVED_MODEL, LABELS, RECIPE, HISTORY, REPORT, BACKUP)
+
+# What a run is resumed with must be what it was started with.
+_FIXED = ("model", "weights", "training", "validation", "class_names", "recipe")
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]
 
     Raises:
         FileExistsError: something is there and neither was asked for, or it is no run.
-        ValueError: both were asked for, or the run to resume is finished.
+        ValueError: both were asked for, the run to resume is finished, or its settings are damaged.
     """
     if resume and overwrite:
         raise ValueError("Either resume the run that is there or overwrite it, not both.")
@@ -72,6 +77,7 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]
             f"{path} exists and is not the folder of a run (it has no {RECIPE}). "
             "Choose another output folder."
         )
+    settings = read_settings(path)  # before `overwrite`: only what is surely a run is replaced
     if overwrite:
         return None
     if not resume:
@@ -79,7 +85,6 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]
             f"{path} holds a run already. Choose another output folder, go on with it "
             "(--resume, resume=True) or replace it (--overwrite, overwrite=True)."
         )
-    settings = read_settings(path)
     if settings["finished"]:
         raise ValueError(
             f"{path} holds a run that is finished; there is nothing to resume. Replace it "
@@ -88,14 +93,48 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]
     return settings
 
 
+def check_same_run(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Checks that a run is resumed with the settings it was started with.
+
+    Args:
+        earlier: what `recipe.json` holds.
+        settings: what it would hold for a new run.
+
+    Raises:
+        ValueError: they differ; the message names what was and what is.
+    """
+    # By way of JSON, so that tuples compare equal to the lists that were read.
+    mine = json.loads(json.dumps({key: settings[key] for key in _FIXED}))
+    changed = [
+        f"{name}: was {old!r}, is {new!r}"
+        for key in _FIXED
+        for name, old, new in _differences(key, earlier.get(key), mine[key])
+    ]
+    if changed:
+        raise ValueError(
+            "A run can only be resumed with the settings it was started with. Changed: "
+            + "; ".join(changed)
+        )
+
+
+def _differences(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [(name, old, new)]
+    return [
+        difference
+        for key in {**old, **new}
+        for difference in _differences(f"{name}.{key}", old.get(key), new.get(key))
+    ]
+
+
 def prepare_output(path: Path, *, keep: bool, needed_bytes: int) -> None:
-    """Makes the folder of a run, and removes the run that is there unless `keep`.
+    """Makes the folder of a run; removes the files of the run that is there unless `keep`.
+
+    Other files in the folder stay. Nothing is removed if the new run could not be written.
 
     Raises:
         OSError: the folder cannot be written, or its disk has fewer than `needed_bytes` free.
     """
-    if path.exists() and not keep:
-        shutil.rmtree(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -110,6 +149,17 @@ def prepare_output(path: Path, *, keep: bool, needed_bytes: int) -> None:
             f"The disk of {path} has {free / 1e6:,.0f} MB free; the run needs about "
             f"{needed_bytes / 1e6:,.0f} MB. Free some space or choose another output folder."
         )
+    if not keep:
+        for name in _ALL:
+            remove(path / name)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -132,11 +182,6 @@ def write_text(path: Path, text: str) -> None:
         scratch.write_text(text, encoding="utf-8", newline="\n")
 
 
-def as_json(values: Any) -> Any:
-    """What comes back when the values are written as JSON and read again."""
-    return json.loads(json.dumps(values))
-
-
 def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Writes `recipe.json`."""
     write_text(path / RECIPE, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
@@ -146,7 +191,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Reads `recipe.json`.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: there is none, it is damaged, or it is not one of a run.
     """
     try:
         settings = json.loads((path / RECIPE).read_text(encoding="utf-8"))
@@ -157,6 +202,11 @@ def read_settings(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path / RECIPE} cannot be read: {error}") from None
+    if not isinstance(settings, dict) or not isinstance(settings.get("finished"), bool):
+        raise ValueError(
+            f"{path / RECIPE} is not that of a run: it does not say whether the run is finished. "
+            "Choose another folder."
+        )
     return settings
 
 
@@ -175,7 +225,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     try:
         model = keras.models.load_model(path / MODEL, compile=False)
         class_names = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"The run in {path} is damaged: {error}") from None
     if model.output_shape[-1] != len(class_names):
         raise ValueError(

@@ -1,6 +1,10 @@
-"""Gathers what the report of a training run shows; `report.py` draws it."""
+"""What a run says of itself: its plan, its result, and the content of the report.
 
-from collections.abc import Callable, Sequence
+`report.py` draws the report. Settings are what `recipe.json` holds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,8 @@ from keras_effnetv2.report import (
     StageSamples,
     confusion_matrix,
 )
+from keras_effnetv2.training import run_folder
+from keras_effnetv2.training.recipe import TrainRecipe
 from keras_effnetv2.training.stages import StagePlan, TrainStage
 
 _SHARE_SHOWN = 0.005  # a smaller part of a mixed label is not named
@@ -68,7 +74,7 @@ def _samples(
     title = (
         f"Stage {stage.index + 1}: {stage.image_size} px, "
         f"RandAugment {'off' if magnitude is None else f'{magnitude:.3g}'}, "
-        f"mixup {stage.mixup_alpha:.3g}"
+        f"mixup {stage.mixup_alpha:.3g}, cutmix {stage.cutmix_alpha:.3g}"
     )
     return StageSamples(
         title,
@@ -120,3 +126,96 @@ def _mistakes(
 
 def _uint8(picture: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+# --- text ---------------------------------------------------------------------------------------
+
+
+def describe_plan(
+    settings: Mapping[str, Any],
+    recipe: TrainRecipe,
+    plan: StagePlan,
+    parameters: int,
+    folder: Path,
+) -> str:
+    """What is about to happen, as a table."""
+    names = settings["class_names"]
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    training, validation = settings["training"], settings["validation"]
+    schedule = recipe.learning_rate_schedule(1.0)
+    rows = (
+        ("model", f"{settings['model']}, {parameters:,} parameters"),
+        ("data", training["spec"]),
+        ("classes", f"{len(names):,}: {shown}"),
+        (
+            "pictures",
+            f"{training['pictures']:,} for training, {validation['pictures']:,} for validation",
+        ),
+        (
+            "optimizer",
+            f"{recipe.optimizer}, learning rate {schedule.base_learning_rate:.3g} "
+            f"{recipe.schedule} after {schedule.warmup_epochs:g} epochs of warm-up, "
+            f"weight decay {recipe.weight_decay:g}"
+            + (f", weights averaged with {recipe.ema_decay:g}" if recipe.ema_decay else ""),
+        ),
+        ("loss", f"{recipe.loss} cross entropy, label smoothing {recipe.label_smoothing:g}"),
+        ("seed", f"{recipe.seed}"),
+        ("output", f"{folder}"),
+    )
+    return f"{_table(rows)}\n\n{plan}\n"
+
+
+def summary_rows(
+    settings: Mapping[str, Any],
+    history: dict[str, list[float]],
+    evaluation: Evaluation,
+    parameters: int,
+) -> tuple[tuple[str, str], ...]:
+    """(label, value) pairs for the head of the report."""
+    recipe, versions = settings["recipe"], settings["versions"]
+    return (
+        *_result_rows(settings, history, evaluation),
+        ("model", f"{settings['model']}, {parameters:,} parameters, {settings['image_size']} px"),
+        ("recipe", f"{recipe['name']}, seed {recipe['seed']}"),
+        (
+            "versions",
+            f"keras_effnetv2 {versions['keras_effnetv2']}, Keras {versions['keras']} on "
+            f"{versions['backend']}, TensorFlow {versions['tensorflow']}",
+        ),
+    )
+
+
+def describe_result(
+    settings: Mapping[str, Any],
+    history: dict[str, list[float]],
+    evaluation: Evaluation,
+    folder: Path,
+) -> str:
+    """What came out, as a table."""
+    on_tensorflow = settings["versions"]["backend"] == "tensorflow"
+    export = f"KERAS_BACKEND=tensorflow keras-effnetv2 export {folder}"
+    rows = (
+        *_result_rows(settings, history, evaluation),
+        ("model", f"{folder / run_folder.MODEL}"),
+        ("report", f"{folder / run_folder.REPORT}"),
+        ("for serving", f"{folder / run_folder.SAVED_MODEL}" if on_tensorflow else export),
+    )
+    return f"\n{_table(rows)}"
+
+
+def _result_rows(
+    settings: Mapping[str, Any], history: dict[str, list[float]], evaluation: Evaluation
+) -> tuple[tuple[str, str], ...]:
+    seconds = sum(history["seconds"])  # also of the epochs before the run was resumed
+    pictures = [settings[part]["pictures"] for part in ("training", "validation")]
+    return (
+        ("validation accuracy", f"{evaluation.accuracy:.2%}"),
+        ("validation loss", f"{evaluation.loss:.4f}"),
+        ("pictures", f"{pictures[0]:,} + {pictures[1]:,}"),
+        ("training time", f"{seconds:,.0f} s for {len(history['seconds'])} epochs"),
+    )
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)

@@ -1,0 +1,64 @@
+# What people and CI run; needs Python 3.11 or newer (with its venv module) and make.
+#
+#   make demo           train, evaluate, export and serve a small network, from nothing
+#   make test           lint, types, tests with coverage, the backend tests on jax
+#   make test-backends  the backend tests on torch
+#   make lint | format  check the style | put it right
+#   make clean          remove the environments and what was built; runs/ stays
+#
+# Another interpreter: make test PYTHON=python3.12. The torch wheel of PyPI brings CUDA, which the
+# tests do not use; 2 GB less:
+#   make test-backends TORCH_PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+TORCH_PIP_ARGS ?=
+
+DEMO_VENV := .venv-demo
+DEMO_RUN := runs/demo
+TEST_VENV := .venv-test
+BIN := $(TEST_VENV)/bin
+TEST_READY := $(TEST_VENV)/ready
+TORCH_READY := $(TEST_VENV)/ready-torch
+
+.PHONY: demo test test-backends lint types format clean
+
+# A new environment each time, without extras and with a built package (not an editable one): it
+# shows that what is packaged is complete. An old build/ would be packaged along.
+demo:
+	rm -rf build
+	$(PYTHON) -m venv --clear $(DEMO_VENV)
+	$(DEMO_VENV)/bin/python -m pip install --quiet .
+	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" bash examples/demo.sh $(DEMO_RUN)
+
+test: lint types
+	$(BIN)/python -m pytest --cov
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m backend
+
+test-backends: $(TORCH_READY)
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -m backend
+
+lint: $(TEST_READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(TEST_READY)
+	$(BIN)/mypy
+
+format: $(TEST_READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(DEMO_VENV) $(TEST_VENV) build dist *.egg-info .coverage
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	find keras_effnetv2 tests examples -name __pycache__ -prune -exec rm -rf {} +
+
+$(TEST_READY): pyproject.toml
+	$(PYTHON) -m venv --clear $(TEST_VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+# jax and torch share one environment: each process starts one of them, named by KERAS_BACKEND.
+$(TORCH_READY): $(TEST_READY)
+	$(BIN)/python -m pip install --quiet $(TORCH_PIP_ARGS) torch==2.13.0
+	touch $@

@@ -1,0 +1,210 @@
+"""The words of the command `keras-effnetv2`: its options, their defaults and examples."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keras_effnetv2._version import __version__
+from keras_effnetv2.config import ModelConfig
+
+_DATA_HELP = (
+    "a folder of class folders (or of train/, validation/, test/ with class folders in them), "
+    "csv:FILE (columns path,label[,split]), tfds:NAME, or digits (built in)"
+)
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        # "(default: None)" and the False of a switch tell nobody anything.
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; what it returns names the command in `command`."""
+    parser = argparse.ArgumentParser(
+        "keras-effnetv2", description="Train, judge, export and use EfficientNetV2 on Keras 3."
+    )
+    parser.add_argument("--version", action="version", version=f"keras-effnetv2 {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (_add_train, _add_evaluate, _add_predict, _add_export, _add_info):
+        add(commands)
+    return parser
+
+
+def _add_command(commands: Any, name: str, help: str, example: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=help[0].upper() + help[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=_Help,
+    )
+    parser.add_argument("--debug", action="store_true", help="show a traceback on failure")
+    parser.set_defaults(command=name)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "train",
+        "train a classifier on pictures, progressively, and leave a run folder",
+        "keras-effnetv2 train --data photos/ --model efficientnetv2-b0 --output runs/photos",
+    )
+    add = parser.add_argument
+    add("--data", required=True, metavar="SPEC", help=_DATA_HELP)
+    add("--model", default="efficientnetv2-b0", metavar="VARIANT", help="see the command info")
+    add("--output", required=True, type=Path, metavar="DIR", help="the run folder")
+    add("--weights", metavar="PATH", help="weight file to start from; default: fresh weights")
+    add("--preset", default="quickstart", help="recipe that the options below change")
+    add("--recipe", type=Path, metavar="FILE", help="recipe.json of a run, instead of a preset")
+    unset: dict[str, Any] = {"default": argparse.SUPPRESS}
+    add("--epochs", type=int, help="default: the recipe's (quickstart: 20)", **unset)
+    add("--batch-size", type=int, help="default: the recipe's (quickstart: 32)", **unset)
+    add(
+        "--image-size",
+        type=_whole_range,
+        metavar="FIRST:LAST",
+        **unset,
+        help="pixels of the first and the last stage, or one number (quickstart: 32:64)",
+    )
+    add(
+        "--stages",
+        type=int,
+        help="stages of progressive learning; 1 is off (quickstart: 4)",
+        **unset,
+    )
+    add(
+        "--randaugment-magnitude",
+        type=_range_or_off,
+        metavar="FIRST:LAST",
+        **unset,
+        help="RandAugment, for example 5:10, or off (quickstart: off)",
+    )
+    add(
+        "--mixup-alpha",
+        type=_range,
+        metavar="FIRST:LAST",
+        **unset,
+        help="mixup, 0 is off (quickstart: 0:0.2)",
+    )
+    add("--cutmix-alpha", type=_range, metavar="FIRST:LAST", help="CutMix, 0 is off", **unset)
+    add(
+        "--dropout-rate",
+        type=_range,
+        metavar="FIRST:LAST",
+        **unset,
+        help="dropout before the classifier (quickstart: 0.1:0.3)",
+    )
+    add("--learning-rate", type=float, help="highest rate, for a batch of 256", **unset)
+    add("--seed", type=int, help="of split, order, augmentation and weights", **unset)
+    add(
+        "--validation-fraction",
+        type=float,
+        metavar="F",
+        help="share to hold back where no validation pictures are given "
+        "(default: 0.2, or 0.1 of a train folder)",
+    )
+    add("--max-train-examples", type=int, metavar="N", help="train on a stratified part of N")
+    add("--skip-bad", action="store_true", help="leave out pictures that cannot be read")
+    add("--resume", action="store_true", help="go on with an interrupted run in DIR")
+    add("--overwrite", action="store_true", help="replace the run in DIR")
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "evaluate",
+        "judge a trained run on labelled pictures",
+        "keras-effnetv2 evaluate runs/photos --data photos/",
+    )
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="a run folder")
+    add("--data", required=True, metavar="SPEC", help=_DATA_HELP)
+    add(
+        "--split",
+        choices=("train", "validation", "test", "all"),
+        help="default: test if there is one, else what the run held back of this very data, "
+        "else all",
+    )
+    add("--batch-size", type=int, default=64, help="pictures a step")
+    add("--skip-bad", action="store_true", help="leave out pictures that cannot be read")
+    add("--json", action="store_true", help="print JSON")
+
+
+def _add_predict(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "predict",
+        "name what pictures show",
+        "keras-effnetv2 predict runs/photos cat.jpg dog.png --top 3",
+    )
+    add = parser.add_argument
+    add("model", metavar="RUN_OR_VARIANT", help="a run folder, or a variant with --weights")
+    add("pictures", nargs="+", type=Path, metavar="PICTURE", help="picture files")
+    add("--weights", metavar="PATH", help="weight file of a variant")
+    add("--top", type=int, default=5, metavar="K", help="classes to name")
+    add("--json", action="store_true", help="print JSON")
+
+
+def _add_export(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "export",
+        "write a trained run as a SavedModel for TensorFlow Serving",
+        "keras-effnetv2 export runs/photos --output served/photos --version 2",
+    )
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="a run folder")
+    add("--format", choices=("saved_model",), default="saved_model", help="what to write")
+    add(
+        "--output", type=Path, metavar="DIR", help="folder of the versions; default RUN/saved_model"
+    )
+    add("--version", type=int, default=1, help="DIR/VERSION must not exist")
+    add("--top-k", type=int, default=5, help="classes that classify_bytes names")
+
+
+def _add_info(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "info",
+        "show the architecture of a variant, its parameters and multiply-adds",
+        "keras-effnetv2 info efficientnetv2-s",
+    )
+    add = parser.add_argument
+    add(
+        "variant",
+        choices=ModelConfig.variants(),
+        metavar="VARIANT",
+        help=", ".join(ModelConfig.variants()),
+    )
+    add("--image-size", type=int, metavar="PIXELS", help="default: the evaluation size")
+    add("--classes", type=int, default=1000, help="width of the classifier")
+    add("--json", action="store_true", help="print the config as JSON")
+
+
+def _range(text: str) -> float | tuple[float, float]:
+    return _parse_range(text, float)
+
+
+def _whole_range(text: str) -> int | tuple[int, int]:
+    return _parse_range(text, int)
+
+
+def _range_or_off(text: str) -> float | tuple[float, float] | None:
+    return None if text == "off" else _range(text)
+
+
+def _parse_range(text: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        values = tuple(kind(part) for part in text.split(":"))
+    except ValueError:
+        values = ()
+    if not 1 <= len(values) <= 2:
+        raise argparse.ArgumentTypeError(
+            f"expected a number or FIRST:LAST, for example 32:64, got {text!r}"
+        )
+    return values if len(values) == 2 else values[0]

@@ -1,0 +1,421 @@
+"""`train` from end to end: the run folder, repeating and resuming a run, and what is refused.
+
+The network is the smallest with a batch norm, a dropout and a squeeze of the picture; what is
+tested is the training around it.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from dataclasses import asdict, replace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_effnetv2.data.scan import BadPicturesError
+from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.evaluation import evaluate_source
+from keras_effnetv2.training import fit, run_folder
+from keras_effnetv2.training.recipe import TrainRecipe
+
+RECIPE = replace(
+    TrainRecipe.preset("quickstart"),
+    epochs=4,
+    stages=2,
+    batch_size=16,
+    image_size=(32, 40),
+    randaugment_magnitude=None,
+    learning_rate=0.2,
+    seed=3,
+)
+ONE_EPOCH = replace(RECIPE, epochs=1, stages=1, image_size=32, mixup_alpha=0.0)
+CLASSES = tuple("0123456789")
+
+
+def build(*, classes=10, activation="softmax", dropout=0.2, size=None):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(8, 8, strides=8, use_bias=False)(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.GlobalMaxPooling2D()(keras.layers.ReLU()(x))
+    x = keras.layers.Dropout(dropout)(x)
+    outputs = keras.layers.Dense(classes, activation=activation, name="predictions")(x)
+    return keras.Model(inputs, outputs, name="small")
+
+
+def weights_of(model):
+    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+
+
+def without_seconds(history):
+    return {name: values for name, values in history.items() if name != "seconds"}
+
+
+def settings_in(folder):
+    return json.loads((folder / "recipe.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_source("digits", "train").stratified_subset(60)
+
+
+@pytest.fixture(scope="module")
+def run(digits, tmp_path_factory):
+    """A whole silent run, and what it printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        result = fit.train(
+            build(), digits, RECIPE, tmp_path_factory.mktemp("fit") / "run", verbose=0
+        )
+    return result, printed.getvalue()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leaves out the export and the report, which cost seconds, where they are no subject."""
+    monkeypatch.setattr(fit, "export_saved_model", lambda *args, **options: None)
+    monkeypatch.setattr(fit, "gather_report", lambda **contents: None)
+    monkeypatch.setattr(fit, "write_report", lambda report, path: None)
+
+
+@pytest.fixture
+def unscanned(quick, monkeypatch):
+    """As `quick`, and without the scan."""
+    monkeypatch.setattr(fit, "find_bad_pictures", lambda source: ())
+
+
+# --- the run folder -----------------------------------------------------------------------------
+
+
+def test_a_run_leaves_exactly_these_files_and_prints_nothing_when_silent(run):
+    result, printed = run
+    assert printed == ""
+    assert {path.name for path in result.output.iterdir()} == {
+        *("model.keras", "saved_model", "labels.txt", "recipe.json", "history.csv", "report.html"),
+    }
+    assert (result.output / "labels.txt").read_text("utf-8") == "".join(f"{n}\n" for n in CLASSES)
+
+
+def test_recipe_json_repeats_the_run(run, digits):
+    result, _ = run
+    settings = settings_in(result.output)
+    assert settings["finished"] is True
+    assert TrainRecipe.from_dict(settings["recipe"]) == RECIPE
+    assert settings["stages"] == [asdict(stage) for stage in RECIPE.plan("small")]
+    assert [stage["image_size"] for stage in settings["stages"]] == [32, 40]
+    assert settings["image_size"] == 40
+    assert settings["class_names"] == list(CLASSES)
+    assert settings["training"] == {"spec": "digits", "split": "train", "pictures": 48}
+    assert settings["validation"]["pictures"] == 12
+    assert settings["versions"]["keras"] == keras.__version__
+    assert settings["versions"]["backend"] == "tensorflow"
+    assert settings["result"]["validation_accuracy"] == result.evaluation.accuracy
+    assert settings["result"]["validation_loss"] == result.evaluation.loss
+    assert settings["result"]["seconds"] == pytest.approx(sum(result.history["seconds"]), abs=0.1)
+
+
+def test_history_has_one_row_an_epoch(run):
+    result, _ = run
+    with (result.output / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["stage"] for row in rows] == ["1", "1", "2", "2"]
+    assert [row["image_size"] for row in rows] == ["32", "32", "40", "40"]
+    assert [row["batch_size"] for row in rows] == ["16"] * 4
+    # Warm-up of two epochs, then half a cosine that counts from epoch 0, to 0 after the fourth.
+    peak = 0.2 * 16 / 256
+    rates = [float(row["learning_rate"]) for row in rows]
+    expected = [peak / 2, peak / 2, peak * (1 + np.cos(0.75 * np.pi)) / 2, 0.0]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-9)
+    for name, values in result.history.items():
+        assert [float(row[name]) for row in rows] == values
+
+
+def test_the_scores_are_those_of_the_kept_model_on_the_validation_pictures(run, digits):
+    result, _ = run
+    assert result.evaluation.scores.shape == (12, 10)
+    # The last validation during `fit` ran with the averaged weights, which are the ones kept.
+    assert result.history["val_accuracy"][-1] == pytest.approx(result.evaluation.accuracy)
+    held_back = digits.num_examples - settings_in(result.output)["training"]["pictures"]
+    assert held_back == len(result.evaluation.labels)
+    assert np.bincount(result.evaluation.labels, minlength=10).min() >= 1
+
+
+def test_the_report_has_its_sections_and_all_stages(run):
+    page = (run[0].output / "report.html").read_text("utf-8")
+    assert "small on digits" in page
+    for anchor in ("curves", "classes", "confusion", "samples", "mistakes"):
+        assert f'id="{anchor}"' in page
+    assert "Stage 1: 32 px" in page
+    assert "Stage 2: 40 px" in page
+
+
+def test_model_and_exports_give_the_probabilities_of_the_returned_model(run, digits):
+    result, _ = run
+    data = [bytes(d) for d, _, _ in digits.subset(range(8)).dataset().as_numpy_iterator()]
+    image = np.random.default_rng(0).uniform(0, 255, (3, 40, 40, 3)).astype("float32")
+    expected = result.model.predict(image, verbose=0)
+    loaded = run_folder.open_run(result.output)
+    assert loaded.class_names == CLASSES
+    assert (loaded.image_size, loaded.style) == (40, "whole")
+    np.testing.assert_allclose(loaded.model.predict(image, verbose=0), expected, atol=1e-6)
+    served = tf.saved_model.load(str(result.output / "saved_model/1"))
+    probabilities = served.signatures["serving_default"](images=tf.constant(image))
+    np.testing.assert_allclose(probabilities["probabilities"], expected, atol=1e-6)
+    answer = served.signatures["classify_bytes"](image_bytes=tf.constant(data))
+    scores = evaluate_source(
+        result.model, digits.subset(range(8)), image_size=40, style="whole"
+    ).scores
+    np.testing.assert_allclose(answer["scores"], -np.sort(-scores, axis=1)[:, :5], atol=1e-6)
+    assert [name.decode() for name in answer["classes"].numpy()[:, 0]] == [
+        CLASSES[best] for best in scores.argmax(1)
+    ]
+    assert set(answer["error"].numpy()) == {b""}
+
+
+def test_model_keras_needs_neither_this_package_nor_a_compile(run):
+    with zipfile.ZipFile(run[0].output / "model.keras") as file:
+        config = file.read("config.json").decode()
+    assert "keras_effnetv2" not in config
+    assert not json.loads(config)["compile_config"]
+
+
+# --- repeating and resuming ---------------------------------------------------------------------
+
+
+def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(
+    run, digits, unscanned, monkeypatch, tmp_path
+):
+    """Crash in epoch 3, then a full disk while the model is saved, then a resume without training.
+
+    The whole run had the same seed, so this is also the test that a seed repeats a run.
+    """
+    whole, _ = run
+    folder = tmp_path / "run"
+    make_dataset = fit.make_dataset
+
+    def break_in_epoch_3(source, *, epoch=0, **options):
+        if epoch == 2:
+            raise ZeroDivisionError("power cut")
+        return make_dataset(source, epoch=epoch, **options)
+
+    monkeypatch.setattr(fit, "make_dataset", break_in_epoch_3)
+    with pytest.raises(ZeroDivisionError):
+        fit.train(build(), digits, RECIPE, folder, verbose=0)
+    assert settings_in(folder)["finished"] is False
+    assert not (folder / "model.keras").exists()
+    assert [path.name for path in (folder / "backup").iterdir()] == ["2.weights.h5"]
+    with pytest.raises(ValueError, match="not finished"):
+        run_folder.open_run(folder)
+
+    monkeypatch.setattr(fit, "make_dataset", make_dataset)
+    changed = replace(RECIPE, batch_size=8, epochs=5)
+    with pytest.raises(ValueError, match=r"epochs: was 4, is 5; recipe.batch_size: was 16, is 8$"):
+        fit.train(build(), digits, changed, folder, resume=True, verbose=0)
+
+    def full_disk(self, path):
+        with open(path, "wb") as file:
+            file.write(b"half a model")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "save", full_disk)
+        with pytest.raises(OSError, match=r"No space left on device.*--resume"):
+            fit.train(build(), digits, RECIPE, folder, resume=True, verbose=0)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"recipe.json", "history.csv", "backup"}
+
+    trained = []
+    monkeypatch.setattr(
+        fit, "make_dataset", lambda *a, **o: trained.append(o["training"]) or make_dataset(*a, **o)
+    )
+    resumed = fit.train(build(), digits, RECIPE, folder, resume=True, verbose=0)
+    assert True not in trained
+    assert settings_in(folder)["finished"] is True
+    assert not (folder / "backup").exists()
+    assert resumed.history["epoch"] == [1, 2, 3, 4]
+    assert without_seconds(resumed.history) == without_seconds(whole.history)
+    for ours, theirs in zip(weights_of(resumed.model), weights_of(whole.model), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="finished; there is nothing to resume"):
+        fit.train(build(), digits, RECIPE, folder, resume=True, verbose=0)
+
+
+def test_a_compiled_model_without_average_on_files_of_which_one_is_bad(quick, tmp_path, capsys):
+    pictures = write_pictures(tmp_path / os.fsdecode(b"no utf-8 \xff"), count=12)
+    (pictures / "dark" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
+    model = build(classes=2)
+    model.compile("sgd", "mse")  # compiled by its owner: `train` compiles it as the recipe says
+    before = weights_of(model)
+    recipe = replace(ONE_EPOCH, ema_decay=None, seed=4, batch_size=4)
+    result = fit.train(
+        model, pictures, recipe, tmp_path / "run", validation_fraction=0.25, skip_bad=True
+    )
+    printed = capsys.readouterr().out
+    assert re.search(r"^1 of \d+ \w+ pictures are left out", printed, re.MULTILINE)
+    assert "broken.png" in printed
+    assert "weights averaged" not in printed
+    assert "Stage 1/1" in printed
+    settings = settings_in(tmp_path / "run")
+    assert settings["training"]["pictures"] + settings["validation"]["pictures"] == 24
+    assert settings["training"]["spec"].endswith("no utf-8 \\udcff")
+    assert len(result.history["loss"]) == 1
+    changed = [not np.array_equal(a, b) for a, b in zip(before, weights_of(model), strict=True)]
+    assert all(changed[:-1])
+
+
+def test_another_seed_gives_other_weights(digits, unscanned, tmp_path):
+    kernels = [
+        weights_of(
+            fit.train(
+                build(), digits, replace(ONE_EPOCH, seed=seed), tmp_path / f"{seed}", verbose=0
+            ).model
+        )[0]
+        for seed in (0, 1)
+    ]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-4
+
+
+def test_a_loss_that_is_not_finite_ends_in_an_error_and_no_finished_run(
+    digits, unscanned, tmp_path
+):
+    recipe = replace(ONE_EPOCH, learning_rate=1e30, gradient_clip=None, warmup_epochs=0.0)
+    with pytest.raises(RuntimeError, match=r"not finite. Lower the learning rate"):
+        fit.train(build(), digits, recipe, tmp_path / "run", verbose=0)
+    assert settings_in(tmp_path / "run")["finished"] is False
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+JAX = """
+import keras, sys
+sys.path.insert(0, {tests!r})
+from test_fit import ONE_EPOCH, build
+from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.training.fit import train
+from keras_effnetv2.training.run_folder import open_run
+
+result = train(
+    build(), load_source("digits", "train").stratified_subset(60), ONE_EPOCH, {out!r}, verbose=2
+)
+assert open_run({out!r}).settings["versions"]["backend"] == "jax"
+assert result.evaluation.scores.shape == (12, 10)
+"""
+
+
+def test_on_jax_the_run_is_whole_but_for_the_saved_model(tmp_path):
+    out = tmp_path / "run"
+    script = JAX.format(tests=os.path.dirname(__file__), out=str(out))
+    finished = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert f"KERAS_BACKEND=tensorflow keras-effnetv2 export {out}" in finished.stdout
+    names = {path.name for path in out.iterdir()}
+    assert names == {"model.keras", "labels.txt", "recipe.json", "history.csv", "report.html"}
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+def write_pictures(folder, count):
+    rng = np.random.default_rng(0)
+    for name, brightness in (("dark", 40), ("light", 200)):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 55, (20, 24, 3)) + brightness
+            data = tf.io.encode_png(pixels.astype("uint8")).numpy()
+            (folder / name / f"{index}.png").write_bytes(data)
+    return folder
+
+
+def subclassed():
+    class Net(keras.Model):
+        def call(self, x):
+            return x
+
+    return Net(name="net")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: build(classes=7), "has 7 classes, the pictures have 10. Build it with classes=10"),
+        (lambda: build(activation=None), "classifier_activation='softmax'.*ending with linear"),
+        (lambda: build(activation="sigmoid"), "classifier_activation='softmax'.*with sigmoid"),
+        (subclassed, "functional or Sequential classifier.*'net'"),
+        (lambda: build(size=224), r"takes \(None, 224, 224, 3\).*\[32, 40\] pixels"),
+        (lambda: keras.Sequential([keras.layers.Dense(10)], name="new"), "built.*'new'"),
+        (lambda: "efficientnetv2-b9", "Unknown variant. Known: .*efficientnetv2-b0"),
+        (lambda: None, "Unknown variant.*None"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_read_or_written(
+    digits, monkeypatch, tmp_path, model, message
+):
+    monkeypatch.setattr(fit, "find_bad_pictures", lambda source: pytest.fail("scanned"))
+    with pytest.raises(ValueError, match=message):
+        fit.train(model(), digits, RECIPE, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_arguments_that_contradict_each_other(digits, tmp_path):
+    def refused(message, source=digits, recipe=RECIPE, **options):
+        with pytest.raises(ValueError, match=message):
+            fit.train(build(), source, recipe, tmp_path / "run", verbose=0, **options)
+
+    refused("`recipe` must be a TrainRecipe.*'finetune'", recipe="finetune")
+    refused("`weights` goes with a variant", weights="imagenet")
+    refused("`validation` goes with an ImageSource", "digits", validation=digits)
+    refused("`validation` must be an ImageSource.*'digits'", validation="digits")
+    refused("not both", validation=digits, validation_fraction=0.1)
+    refused("same class names", validation=replace(digits, class_names=tuple("abcdefghij")))
+    for name in ("two\nlines", "", "ends\n"):
+        names = (name, *CLASSES[1:])
+        refused(re.escape(f"Rename these: {[name]}"), replace(digits, class_names=names))
+    refused("Either resume the run .* or overwrite", resume=True, overwrite=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_run_is_kept_until_everything_has_been_checked(digits, monkeypatch, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run_folder.write_settings(folder, {"finished": True})
+    (folder / "model.keras").write_text("precious")
+    (folder / "notes.txt").write_text("mine")
+
+    def train(error, message, source=digits, **options):
+        with pytest.raises(error, match=message):
+            fit.train(build(), source, RECIPE, folder, verbose=0, **options)
+        assert (folder / "model.keras").read_text() == "precious"
+
+    train(FileExistsError, "holds a run already.*--resume.*--overwrite")
+    bad = replace(digits, store=tf.constant([b"no picture"] * len(digits.store)))
+    train(BadPicturesError, "60 pictures cannot be used|48 pictures", bad, overwrite=True)
+    monkeypatch.setattr(fit, "find_bad_pictures", lambda source: ())
+    usage = type("Usage", (), {"free": 10_000_000})
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder.shutil, "disk_usage", lambda path: usage)
+        train(OSError, r"has 10 MB free; the run needs about 50 MB", overwrite=True)
+
+    def stop(line):
+        if line.startswith("model "):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit.train(build(), digits, RECIPE, folder, overwrite=True, echo=stop)
+    assert {path.name for path in folder.iterdir()} == {"recipe.json", "notes.txt"}
+    assert settings_in(folder)["finished"] is False

@@ -1,0 +1,221 @@
+"""TrainRecipe: what it refuses, the presets against the official figures, plan and optimizer."""
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.training.recipe import TrainRecipe
+
+# Made by running the official code (shared/oracle/README.md, section training).
+OPTIMIZER = json.loads(
+    (Path(__file__).parent / "golden/training/optimizer.json").read_text("utf-8")
+)
+OVERRIDES = OPTIMIZER["dataset_overrides"]
+RECIPE = TrainRecipe("mine", epochs=4, batch_size=64, learning_rate=0.1, image_size=32, stages=1)
+WRONG = {
+    "name": (None, 3),
+    "epochs": (0, -1, 2.0, True, "4", None),
+    "batch_size": (0, 1.5, None),
+    "learning_rate": (0, 0.0, -0.1, float("nan"), float("inf"), "0.1", None, True),
+    "progressive": ("Paper", True, 0),
+    "stages": (0, 1.0, None),
+    "randaugment_layers": (0, 2.0, None),
+    "drop_path_rate": (-0.1, 1.0, None, float("nan")),
+    "crop_area": (0.5, (0.0, 1.0), (0.6, 0.5), (0.5, 1.1), (0.1,), (0.1, 0.5, 1.0), None),
+    "horizontal_flip": (1, 0, "yes"),
+    "scale_randaugment": (None, 1, "no"),
+    "optimizer": ("sgd", None),
+    "schedule": ("cos", None),
+    "warmup_epochs": (-1, float("inf"), None, True),
+    "weight_decay": (-1e-9, None),
+    "label_smoothing": (1.0, -0.1, None),
+    "loss": ("mse", None),
+    "ema_decay": (0, 1, 1.0, -0.5, "0.9", True),
+    "gradient_clip": (0, 0.0, -1, "1", float("inf")),
+    "evaluation_style": ("square", None),
+    "precision": ("float16", None),
+    "deterministic": (None, 1),
+    "seed": (-1, 0.0, None),
+}
+PLANNED = {
+    "image_size": (31, 32.5, None, (32, 40, 48), "big"),
+    "randaugment_magnitude": (-1, float("nan"), (0, float("inf"))),
+    "mixup_alpha": (-0.1, None, (0, 1, 2)),
+    "cutmix_alpha": (-0.1, None),
+    "dropout_rate": (1.0, -0.1, (0.1, 1.0)),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, vs in WRONG.items() for v in vs])
+def test_a_field_outside_its_range_is_named_with_what_is_allowed(name, value):
+    with pytest.raises(ValueError, match=rf"^`{name}` must be .*Received: {name}=") as error:
+        replace(RECIPE, **{name: value})
+    assert str(error.value).endswith(f"{name}={value!r}")
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, vs in PLANNED.items() for v in vs])
+def test_a_range_outside_its_bounds_is_refused_when_the_plan_is_made(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        replace(RECIPE, **{name: value}).plan("anything")
+
+
+def test_every_field_is_checked_and_off_is_none():
+    assert {field.name for field in fields(TrainRecipe)} == WRONG.keys() | PLANNED.keys()
+    off = {"ema_decay", "gradient_clip", "horizontal_flip", "progressive", "randaugment_magnitude"}
+    plan = replace(RECIPE, dropout_rate=None, **dict.fromkeys(off)).plan(None)
+    assert plan[0].randaugment_magnitude is None
+    assert plan[0].dropout_rate is None
+
+
+def test_json_gives_the_same_recipe_back_lists_included():
+    recipe = replace(RECIPE, image_size=[32, 64], crop_area=[0.5, 1.0])
+    assert recipe.crop_area == (0.5, 1.0)
+    assert TrainRecipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    for name in TrainRecipe.presets():
+        preset = TrainRecipe.preset(name)
+        assert TrainRecipe.from_dict(json.loads(json.dumps(preset.to_dict()))) == preset
+        assert preset.name == name
+
+
+def test_from_dict_names_missing_and_unknown_fields():
+    values = RECIPE.to_dict() | {"epoch": 3}
+    del values["epochs"]
+    with pytest.raises(ValueError, match=r"Missing: \['epochs'\], unknown: \['epoch'\]"):
+        TrainRecipe.from_dict(values)
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"quickstart, finetune, imagenet-official.*'fine'"):
+        TrainRecipe.preset("fine")
+
+
+@pytest.mark.parametrize(
+    ("preset", "key"),
+    [
+        ("imagenet-official", "imagenet"),
+        ("imagenet-paper", "imagenet"),
+        ("imagenet21k", "imagenet21k"),
+        ("finetune", "imagenet_finetune"),
+    ],
+)
+def test_presets_have_the_official_figures(preset, key):
+    official = OVERRIDES[key]
+    recipe = TrainRecipe.preset(preset)
+    assert recipe.epochs == official["epochs"]
+    assert recipe.batch_size == official["batch_size"]
+    assert recipe.learning_rate == official["lr_base"]
+    assert recipe.schedule == official["lr_sched"]
+    assert recipe.warmup_epochs == official["warmup_epochs"]
+    assert recipe.label_smoothing == official["label_smoothing"]
+    assert recipe.weight_decay == OPTIMIZER["weight_decay"]["value"]
+    assert recipe.ema_decay == official.get("ema_decay", OPTIMIZER["ema"]["decay"])
+    assert recipe.drop_path_rate == pytest.approx(1 - official.get("survival_prob", 0.8))
+    assert recipe.optimizer == "rmsprop"
+    if "dropout" in official:
+        assert recipe.dropout_rate == pytest.approx(official["dropout"], abs=1e-5)
+    if "mixup" in official:
+        assert recipe.mixup_alpha == recipe.cutmix_alpha == official["mixup"]
+        assert recipe.stages == 1
+
+
+def test_the_imagenet_presets_are_the_paper_s_and_the_code_s_stages():
+    # Table 6 of the paper with Algorithm 1; effnetv2_configs.py and main_tf2.py of the code.
+    paper = TrainRecipe.preset("imagenet-paper").plan("efficientnetv2-s")
+    assert [stage.image_size for stage in paper] == [128, 185, 242, 300]
+    assert [stage.randaugment_magnitude for stage in paper] == pytest.approx(
+        [5, 25 / 3, 35 / 3, 15]
+    )
+    assert [stage.dropout_rate for stage in paper] == pytest.approx([0.1, 1 / 6, 7 / 30, 0.3])
+    official = TrainRecipe.preset("imagenet-official").plan("efficientnetv2-s")
+    assert [stage.image_size for stage in official] == [171, 214, 257, 300]
+    assert [stage.batch_size for stage in official] == [4096] * 4
+    assert official.epochs == 350
+    with pytest.raises(ValueError, match="Table 6"):
+        TrainRecipe.preset("imagenet-paper").plan("efficientnetv2-b0")
+
+
+@pytest.mark.parametrize("variant", ModelConfig.variants())
+def test_finetuning_takes_the_evaluation_size_floored_to_a_multiple_of_16(variant):
+    # dataset_overrides: "1.0 * eval size, floored to a multiple of 16".
+    (stage,) = TrainRecipe.preset("finetune").plan(variant)
+    eval_size = ModelConfig.from_name(variant).eval_size
+    assert stage.image_size % 16 == 0
+    assert 0 <= eval_size - stage.image_size < 16
+    assert stage.randaugment_magnitude is None
+    assert TrainRecipe.preset("imagenet21k").plan(variant)[0].image_size == 224
+
+
+def test_another_model_needs_a_size_but_no_more():
+    with pytest.raises(ValueError, match="`image_size` must be given"):
+        TrainRecipe.preset("finetune").plan("my-resnet")
+    (stage,) = replace(TrainRecipe.preset("finetune"), image_size=96).plan("my-resnet")
+    assert stage.image_size == 96
+    plan = TrainRecipe.preset("quickstart").plan(None)
+    assert [stage.image_size for stage in plan] == [32, 42, 53, 64]
+
+
+def test_the_rate_peaks_at_the_batch_over_256():
+    recipe = replace(RECIPE, schedule="constant", warmup_epochs=1.0, batch_size=512)
+    schedule = recipe.learning_rate_schedule(steps_per_epoch=10)
+    rates = [float(schedule(step)) for step in (0, 5, 10, 39)]
+    np.testing.assert_allclose(rates, [0.0, 0.1, 0.2, 0.2], rtol=1e-6)
+    official = TrainRecipe.preset("imagenet-official").learning_rate_schedule(312.75)
+    assert official.base_learning_rate == pytest.approx(0.256)  # 0.016 * 4096 / 256
+
+
+def test_a_short_run_warms_up_for_half_of_it_at_most():
+    schedule = replace(RECIPE, epochs=4, warmup_epochs=5.0).learning_rate_schedule(10)
+    assert schedule.warmup_epochs == 2
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_weight_decay_shrinks_kernels_only(name):
+    layers = [
+        keras.Input((8, 8, 3)),
+        keras.layers.Conv2D(4, 3, name="conv"),
+        keras.layers.DepthwiseConv2D(3, name="depthwise"),
+        keras.layers.BatchNormalization(name="norm"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(2, name="dense"),
+    ]
+    model = keras.Sequential(layers)
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    recipe = replace(
+        RECIPE, optimizer=name, schedule="constant", warmup_epochs=0.0, weight_decay=0.5
+    )
+    optimizer = recipe.make_optimizer(1)
+    zeros = [np.zeros(variable.shape, "float32") for variable in model.trainable_variables]
+    optimizer.apply(
+        [keras.ops.convert_to_tensor(zero) for zero in zeros], model.trainable_variables
+    )
+    rate = 0.1 * 64 / 256
+    for variable in model.trainable_variables:
+        kept = 1 - rate * 0.5 if "kernel" in variable.name else 1.0
+        np.testing.assert_allclose(variable.numpy(), kept, rtol=1e-6, err_msg=variable.path)
+
+
+def test_optimizer_settings():
+    optimizer = replace(RECIPE, gradient_clip=2.0).make_optimizer(1)
+    assert optimizer.global_clipnorm == 2.0
+    assert (optimizer.rho, optimizer.momentum, optimizer.epsilon) == (0.9, 0.9, 1e-3)
+    assert replace(RECIPE, weight_decay=0.0).make_optimizer(1).weight_decay is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        # softmax: smoothed target 0.9 + 0.1 / 2 and 0.05 (optimizer.json, label_smoothing)
+        ("softmax", -(0.95 * np.log(0.8) + 0.05 * np.log(0.2))),
+        # sigmoid: both outputs, targets 0.95 and 0.05
+        ("sigmoid", -(0.95 * np.log(0.8) + 0.05 * np.log(0.2))),
+    ],
+)
+def test_losses_smooth_the_labels(loss, expected):
+    value = replace(RECIPE, loss=loss).make_loss()(np.eye(2)[:1], np.array([[0.8, 0.2]]))
+    assert float(value) == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,196 @@
+"""The run folder: what may be written where, files whole or not there, and the way back."""
+
+import os
+
+import keras
+import pytest
+
+from keras_effnetv2.training import run_folder
+from keras_effnetv2.training.run_folder import (
+    check_output,
+    check_same_run,
+    open_run,
+    prepare_output,
+    read_settings,
+    remove,
+    write_settings,
+    write_text,
+    written_whole,
+)
+
+SETTINGS = {
+    "finished": False,
+    "model": "small",
+    "weights": None,
+    "training": {"spec": "digits", "pictures": 48},
+    "validation": {"spec": "digits", "pictures": 12},
+    "class_names": ["a", "b"],
+    "recipe": {"epochs": 4, "image_size": (32, 64), "evaluation_style": "whole"},
+    "image_size": 64,
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_settings(tmp_path, SETTINGS)
+    return tmp_path
+
+
+def finish(folder):
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    keras.Model(inputs, keras.layers.Dense(2)(x)).save(folder / "model.keras")
+    write_text(folder / "labels.txt", "a\nb\n")
+    write_settings(folder, SETTINGS | {"finished": True})
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_new_or_an_empty_folder_is_a_new_run(tmp_path, resume, overwrite):
+    if resume and overwrite:
+        with pytest.raises(ValueError, match="not both"):
+            check_output(tmp_path, resume=True, overwrite=True)
+        return
+    for path in (tmp_path, tmp_path / "new" / "deep"):
+        assert check_output(path, resume=resume, overwrite=overwrite) is None
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+def test_what_is_no_run_is_never_taken(tmp_path, options):
+    options = {"resume": False, "overwrite": False} | options
+    (tmp_path / "photo.jpg").write_text("mine")
+    for path in (tmp_path, tmp_path / "photo.jpg"):
+        with pytest.raises(FileExistsError, match="is not the folder of a run"):
+            check_output(path, **options)
+    # A recipe, but not one of ours.
+    (tmp_path / "recipe.json").write_text('{"flour": "500 g"}')
+    with pytest.raises(ValueError, match=r"recipe\.json is not that of a run"):
+        check_output(tmp_path, **options)
+    assert (tmp_path / "photo.jpg").read_text() == "mine"
+
+
+def test_an_unfinished_run_is_resumed_a_finished_one_is_not(folder):
+    assert check_output(folder, resume=True, overwrite=False) == read_settings(folder)
+    assert check_output(folder, resume=False, overwrite=True) is None
+    with pytest.raises(FileExistsError, match=r"holds a run already.*resume.*overwrite"):
+        check_output(folder, resume=False, overwrite=False)
+    write_settings(folder, SETTINGS | {"finished": True})
+    with pytest.raises(ValueError, match="nothing to resume"):
+        check_output(folder, resume=True, overwrite=False)
+
+
+def test_only_changed_settings_are_named():
+    check_same_run(read_back(SETTINGS), SETTINGS | {"finished": True, "image_size": 1})
+    changed = SETTINGS | {
+        "weights": "imagenet",
+        "recipe": SETTINGS["recipe"] | {"image_size": (32, 96)},
+        "class_names": ["a", "c"],
+    }
+    with pytest.raises(ValueError, match=r"started with\. Changed: ") as error:
+        check_same_run(read_back(SETTINGS), changed)
+    assert str(error.value).partition("Changed: ")[2] == (
+        "weights: was None, is 'imagenet'; class_names: was ['a', 'b'], is ['a', 'c']; "
+        "recipe.image_size: was [32, 64], is [32, 96]"
+    )
+
+
+def read_back(settings):
+    return settings | {"recipe": settings["recipe"] | {"image_size": [32, 64]}}
+
+
+def test_replacing_a_run_leaves_other_files_and_follows_a_link(folder, tmp_path_factory):
+    finish(folder)
+    (folder / "saved_model" / "1").mkdir(parents=True)
+    (folder / "saved_model" / "1" / "saved_model.pb").write_text("old")
+    (folder / "notes.txt").write_text("mine")
+    link = tmp_path_factory.mktemp("links") / "latest"
+    link.symlink_to(folder)
+    prepare_output(link, keep=True, needed_bytes=0)
+    assert (folder / "model.keras").exists()
+    prepare_output(link, keep=False, needed_bytes=0)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert link.is_symlink()
+
+
+def test_a_folder_that_cannot_be_written_is_said_so(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"^Cannot write to .*run: Not a directory. Choose a folder"):
+        prepare_output(tmp_path / "file" / "run", keep=False, needed_bytes=0)
+
+
+def test_a_full_disk_is_said_before_anything_is_removed(folder, monkeypatch):
+    free = type("Usage", (), {"free": 3_000_000})
+    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda path: free)
+    with pytest.raises(OSError, match=r"has 3 MB free; the run needs about 4 MB\. Free some"):
+        prepare_output(folder, keep=False, needed_bytes=4_000_000)
+    assert (folder / "recipe.json").exists()
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+
+    def write_half():
+        with written_whole(path) as scratch:
+            assert scratch.suffix == ".keras"
+            scratch.write_text("ne")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_half()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["model.keras"]
+    with written_whole(path) as scratch:
+        scratch.write_text("new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_remove_takes_files_folders_links_and_nothing(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "full" / "deep").mkdir(parents=True)
+    for name in ("link", "full", "none"):
+        remove(tmp_path / name)
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_a_finished_run_opens(folder):
+    with pytest.raises(ValueError, match=r"is not finished.*--resume"):
+        open_run(folder)
+    finish(folder)
+    run = open_run(str(folder))
+    assert run.path == folder
+    assert run.class_names == ("a", "b")
+    assert (run.image_size, run.style) == (64, "whole")
+    assert run.model.output_shape == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: (path / "recipe.json").write_text("{"), "cannot be read"),
+        (lambda path: (path / "recipe.json").write_text("[]"), "is not that of a run"),
+        (lambda path: (path / "recipe.json").unlink(), "it has no recipe.json"),
+        (lambda path: (path / "model.keras").unlink(), "is damaged"),
+        (lambda path: (path / "model.keras").write_bytes(b"PK"), "is damaged"),
+        (lambda path: (path / "labels.txt").unlink(), "is damaged"),
+        (lambda path: (path / "labels.txt").write_text("a\n"), "1 names, the model 2 classes"),
+        (lambda path: (path / "labels.txt").write_bytes(b"a\n\xff\n"), "is damaged"),
+    ],
+)
+def test_a_damaged_run_is_one_clear_error(folder, damage, message):
+    finish(folder)
+    damage(folder)
+    with pytest.raises(ValueError, match=message):
+        open_run(folder)
+
+
+def test_a_model_with_flipped_bytes_is_damaged(folder):
+    finish(folder)
+    data = bytearray((folder / "model.keras").read_bytes())
+    data[300:330] = bytes(30)
+    (folder / "model.keras").write_bytes(data)
+    with pytest.raises(ValueError, match="is damaged"):
+        open_run(folder)

@@ -1,0 +1,167 @@
+"""What a run says of itself: the content of its report, its plan and its result."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.evaluation import Evaluation
+from keras_effnetv2.training.recipe import TrainRecipe
+from keras_effnetv2.training.run_report import (
+    describe_plan,
+    describe_result,
+    gather_report,
+    summary_rows,
+)
+from keras_effnetv2.training.stages import progressive_stages
+
+PLAN = progressive_stages(
+    epochs=5,
+    stages=2,
+    image_size=(32, 40),
+    randaugment_magnitude=(5, 7.5),
+    mixup_alpha=(0.0, 0.2),
+    cutmix_alpha=(0.0, 1.0),
+)
+HISTORY = {"epoch": [1.0, 2.0], "loss": [2.0, 1.0], "seconds": [30.0, 31.5]}
+SETTINGS = {
+    "model": "small",
+    "training": {"spec": "digits", "pictures": 1440},
+    "validation": {"spec": "digits", "pictures": 357},
+    "class_names": [f"class {index}" for index in range(12)],
+    "recipe": {"name": "quickstart", "seed": 3},
+    "image_size": 40,
+    "versions": {"keras_effnetv2": "9", "keras": "3", "backend": "jax", "tensorflow": "2"},
+}
+EVALUATION = Evaluation(np.array([0, 1, 1, 1]), np.eye(2, dtype=np.float32)[[0, 1, 0, 0]])
+
+
+@pytest.fixture(scope="module")
+def report():
+    """Six digits, of which the third, fifth and sixth are taken for the digit 0."""
+    validation = load_source("digits", "all").subset(range(6))  # 0, 1, 2, 3, 4, 5
+    scores = np.full((6, 10), 0.01, np.float32)
+    scores[np.arange(6), [0, 1, 0, 3, 0, 0]] = [0.9, 0.9, 0.5, 0.9, 0.8, 0.8]
+    asked = []
+
+    def stage_dataset(stage, epoch):
+        asked.append((stage.index, epoch))
+        size = stage.image_size
+        pictures = np.full((3, size, size, 3), 99.6, np.float32)
+        pictures[1:] = [[[[300.0]]], [[[-7.0]]]]
+        labels = np.zeros((3, 10), np.float32)
+        labels[0, 4] = 1.0
+        labels[1, [2, 7]] = 0.25, 0.75
+        labels[2, [2, 7]] = 0.004, 0.996
+        return tf.data.Dataset.from_tensors((pictures, labels))
+
+    report = gather_report(
+        title="small on digits",
+        summary=(("label", "value"),),
+        plan=PLAN,
+        history=HISTORY,
+        validation=validation,
+        evaluation=Evaluation(validation.labels, scores),
+        style="whole",
+        stage_dataset=stage_dataset,
+    )
+    assert asked == [(0, 0), (1, 2)]  # the first epoch of each stage
+    return report
+
+
+def test_the_samples_are_what_the_stages_train_on(report):
+    assert [group.title for group in report.stage_samples] == [
+        "Stage 1: 32 px, RandAugment 5, mixup 0, cutmix 0",
+        "Stage 2: 40 px, RandAugment 7.5, mixup 0.2, cutmix 1",
+    ]
+    samples = report.stage_samples[1].samples
+    # A part of less than half a percent is not named.
+    assert [sample.caption for sample in samples] == ["4", "0.75 7 + 0.25 2", "7"]
+    assert [sample.image.max() for sample in samples] == [100, 255, 0]
+    assert {sample.image.shape for sample in samples} == {(40, 40, 3)}
+    assert samples[0].image.dtype == np.uint8
+
+
+def test_mistakes_are_the_wrong_pictures_surest_first(report):
+    found = [(m.name, m.truth, m.prediction, m.score) for m in report.mistakes]
+    assert found == [
+        ("digits/0004", "4", "0", pytest.approx(0.8)),
+        ("digits/0005", "5", "0", pytest.approx(0.8)),
+        ("digits/0002", "2", "0", pytest.approx(0.5)),
+    ]
+    digits = load_source("digits", "all")
+    ((data, _, _),) = digits.subset([4]).dataset().as_numpy_iterator()
+    picture = tf.io.decode_png(data, 3).numpy()
+    # Enlarged five times: the picture beside its caption is that digit and no other.
+    shown = report.mistakes[0].image.reshape(8, 5, 8, 5, 3).mean((1, 3))
+    assert np.corrcoef(shown.ravel(), picture.ravel())[0, 1] > 0.95
+
+
+def test_counts_and_stages(report):
+    assert report.confusion.trace() == 3
+    assert report.confusion[:, 0].tolist() == [1, 0, 1, 0, 1, 1, 0, 0, 0, 0]
+    assert report.stage_starts == (1, 3)
+    assert [row[:3] for row in report.stages] == [
+        ("stage", "epochs", "size"),
+        ("0", "0-1", "32"),
+        ("1", "2-4", "40"),
+    ]
+    assert report.history is HISTORY
+
+
+def test_a_run_without_mistakes(report):
+    validation = load_source("digits", "all").subset([0])
+    right = gather_report(
+        title="",
+        summary=(),
+        plan=PLAN[:1],
+        history=HISTORY,
+        validation=validation,
+        evaluation=Evaluation(validation.labels, np.eye(10, dtype=np.float32)[:1]),
+        style="whole",
+        stage_dataset=lambda stage, epoch: tf.data.Dataset.from_tensors(
+            (np.zeros((1, 32, 32, 3), np.float32), np.eye(10, dtype=np.float32)[:1])
+        ),
+    )
+    assert right.mistakes == ()
+
+
+def test_the_plan_says_the_rate_in_force():
+    recipe = replace(TrainRecipe.preset("quickstart"), epochs=2, batch_size=64, warmup_epochs=5.0)
+    text = describe_plan(SETTINGS, recipe, PLAN, 1234567, Path("runs/a"))
+    assert "small, 1,234,567 parameters" in text
+    assert "12: class 0, class 1," in text
+    assert "class 9, ...\n" in text
+    assert "1,440 for training, 357 for validation" in text
+    # 0.008 * 64 / 256, and a warm-up of half of the two epochs.
+    assert "adam, learning rate 0.002 cosine after 1 epochs of warm-up" in text
+    assert "weights averaged with 0.999" in text
+    assert str(PLAN) in text
+    off = describe_plan(SETTINGS, replace(recipe, ema_decay=None), PLAN, 1, Path("a"))
+    assert "averaged" not in off
+
+
+def test_the_result_counts_all_epochs_and_says_how_to_export():
+    text = describe_result(SETTINGS, HISTORY, EVALUATION, Path("runs/a"))
+    assert "validation accuracy  50.00%" in text
+    assert "62 s for 2 epochs" in text
+    assert "KERAS_BACKEND=tensorflow keras-effnetv2 export runs/a" in text
+    on_tensorflow = SETTINGS | {"versions": SETTINGS["versions"] | {"backend": "tensorflow"}}
+    assert (
+        text.splitlines()[:-1]
+        == (describe_result(on_tensorflow, HISTORY, EVALUATION, Path("runs/a")).splitlines()[:-1])
+    )
+    assert "runs/a/saved_model" in describe_result(
+        on_tensorflow, HISTORY, EVALUATION, Path("runs/a")
+    )
+
+
+def test_summary_rows_name_versions_and_recipe():
+    rows = dict(summary_rows(SETTINGS, HISTORY, EVALUATION, 5000))
+    assert rows["pictures"] == "1,440 + 357"
+    assert rows["model"] == "small, 5,000 parameters, 40 px"
+    assert rows["recipe"] == "quickstart, seed 3"
+    assert rows["versions"] == "keras_effnetv2 9, Keras 3 on jax, TensorFlow 2"
