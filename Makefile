@@ -6,12 +6,13 @@
 #   make lint | format  check the style | put it right
 #   make clean          remove the environments and what was built; runs/ stays
 #
-# Another interpreter: make test PYTHON=python3.12. The torch wheel of PyPI brings CUDA, which the
+# Another interpreter: make test PYTHON=python3.12. One process: make test WORKERS=. The torch wheel of PyPI brings CUDA, which the
 # tests do not use; 2 GB less:
 #   make test-backends TORCH_PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
 TORCH_PIP_ARGS ?=
+WORKERS ?= -n 2
 
 DEMO_VENV := .venv-demo
 DEMO_RUN := runs/demo
@@ -31,11 +32,11 @@ demo:
 	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" bash examples/demo.sh $(DEMO_RUN)
 
 test: lint types
-	$(BIN)/python -m pytest --cov
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m backend
+	$(BIN)/python -m pytest --cov $(WORKERS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m backend $(WORKERS)
 
 test-backends: $(TORCH_READY)
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -m backend
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -m backend $(WORKERS)
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .

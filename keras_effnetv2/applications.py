@@ -105,4 +105,5 @@ def preprocess_input(images: Any, variant: str, weights: str | None = None) -> A
     )
     if isinstance(images, np.ndarray):
         return images.astype(np.float32) * scale + offset
+    scale, offset = keras.ops.convert_to_tensor(scale), keras.ops.convert_to_tensor(offset)
     return keras.ops.cast(images, "float32") * scale + offset

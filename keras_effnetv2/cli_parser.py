@@ -89,7 +89,7 @@ def _add_train(commands: Any) -> None:
         type=_range,
         metavar="FIRST:LAST",
         **unset,
-        help="mixup, 0 is off (quickstart: 0:0.2)",
+        help="mixup, for example 0:0.2; 0 is off (quickstart: 0)",
     )
     add("--cutmix-alpha", type=_range, metavar="FIRST:LAST", help="CutMix, 0 is off", **unset)
     add(

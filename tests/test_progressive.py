@@ -147,7 +147,9 @@ def test_every_stage_is_what_the_plan_says(recwarn):
         assert row["iterations"] == sum(STEPS[: epoch + 1])
         first = epoch == STAGES.at(epoch).start_epoch
         size = SIZES[epoch]
-        assert {shape[1:] for shape in row["shapes"]} == ({(size, size, 3)} if first else set())
+        # Torch traces nothing and calls the layer at every step.
+        traced = first or keras.backend.backend() == "torch"
+        assert {shape[1:] for shape in row["shapes"]} == ({(size, size, 3)} if traced else set())
     layers = {layer.name: layer for layer in model._flatten_layers()}
     assert layers["classifier_dropout"].rate == pytest.approx(0.6)  # the last stage's
     assert layers["stochastic_depth"].rate == 0.25

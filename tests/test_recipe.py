@@ -173,7 +173,7 @@ def test_a_short_run_warms_up_for_half_of_it_at_most():
     assert schedule.warmup_epochs == 2
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
 def test_weight_decay_shrinks_kernels_only(name):
     layers = [
         keras.Input((8, 8, 3)),

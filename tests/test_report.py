@@ -228,7 +228,14 @@ def test_stages_are_labelled_with_their_size_or_number(report):
 
 def test_worst_mistakes_come_first_and_are_cut(report):
     many = tuple(Mistake(picture(), f"{i}.png", "cat", "dog", i / 100) for i in range(60))
-    text = Page(render_report(replace(report, mistakes=(*many[::2], *many[1::2])))).text
+    confusion = np.array([[40, 60], [0, 30]])  # 60 mistakes in all
+    mistaken = replace(
+        report,
+        class_names=("cat", "dog"),
+        confusion=confusion,
+        mistakes=(*many[::2], *many[1::2]),
+    )
+    text = Page(render_report(mistaken)).text
     files = re.findall(r"(\d+)\.png", text)
     assert files == [str(i) for i in range(59, 59 - MAX_MISTAKES, -1)]
     assert "24 of 60" in text

@@ -52,7 +52,8 @@ class TrainRecipe:
         crop_area: smallest and largest share of a picture that a random crop covers.
         horizontal_flip: mirror half of the pictures; None leaves it to the source.
         scale_randaugment: see `data.pipeline.make_dataset`.
-        optimizer: "adam" or "rmsprop" (decay and momentum 0.9, epsilon 0.001).
+        optimizer: "adam", "rmsprop" (decay and momentum 0.9, epsilon 0.001) or "sgd" (Nesterov
+            momentum 0.9).
         learning_rate: highest rate for a batch of 256; it is scaled with the batch size.
         schedule: "cosine", "exponential" (times 0.97 every 2.4 epochs), "linear" or "constant".
         warmup_epochs: linear warm-up.
@@ -88,7 +89,7 @@ class TrainRecipe:
     crop_area: tuple[float, float] = (0.08, 1.0)
     horizontal_flip: bool | None = None
     scale_randaugment: bool = False
-    optimizer: Literal["adam", "rmsprop"] = "rmsprop"
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "rmsprop"
     schedule: Curve = "exponential"
     warmup_epochs: float = 5.0
     weight_decay: float = 1e-5
@@ -187,6 +188,8 @@ class TrainRecipe:
         }
         if self.optimizer == "adam":
             optimizer = keras.optimizers.Adam(**options)
+        elif self.optimizer == "sgd":
+            optimizer = keras.optimizers.SGD(**options, momentum=0.9, nesterov=True)
         else:
             optimizer = keras.optimizers.RMSprop(**options, **_RMSPROP)
         optimizer.exclude_from_weight_decay(var_names=list(_NO_DECAY))
@@ -273,7 +276,7 @@ _RULES = (
     _Rule("crop_area", "a pair of shares, 0 < smallest <= largest <= 1", _is_area),
     _choice("horizontal_flip", True, False, None),
     _choice("scale_randaugment", True, False),
-    _choice("optimizer", "adam", "rmsprop"),
+    _choice("optimizer", "adam", "rmsprop", "sgd"),
     _choice("schedule", *get_args(Curve)),
     _at_least_0("warmup_epochs"),
     _at_least_0("weight_decay"),
@@ -304,10 +307,9 @@ _QUICKSTART = TrainRecipe(
     batch_size=32,
     learning_rate=0.008,
     image_size=(32, 64),
-    # Off: in few epochs from scratch it costs more than it gives (docs/decisions.md).
+    # Both off, as too much for few epochs from scratch (docs/decisions.md).
     randaugment_magnitude=None,
-    randaugment_layers=1,
-    mixup_alpha=(0.0, 0.2),
+    mixup_alpha=0.0,
     cutmix_alpha=0.0,
     dropout_rate=(0.1, 0.3),
     drop_path_rate=0.1,
