@@ -29,7 +29,7 @@ WRONG = {
     "crop_area": (0.5, (0.0, 1.0), (0.6, 0.5), (0.5, 1.1), (0.1,), (0.1, 0.5, 1.0), None),
     "horizontal_flip": (1, 0, "yes"),
     "scale_randaugment": (None, 1, "no"),
-    "optimizer": ("sgd", None),
+    "optimizer": ("lamb", None),
     "schedule": ("cos", None),
     "warmup_epochs": (-1, float("inf"), None, True),
     "weight_decay": (-1e-9, None),
