@@ -13,7 +13,7 @@ an epoch. What is left out is said on the page.
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ from keras_effnetv2.report_style import (
 MAX_STAGES_SHOWN = 8
 MAX_SAMPLES = 12  # pictures of one stage
 MAX_MISTAKES = 24
+_OUTLIER = 3.0  # times the largest training value
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,21 @@ def _stage_labels(report: Report, epochs: Sequence[float]) -> list[tuple[float, 
     return labels
 
 
+def _without_outliers(series: list[Series]) -> tuple[list[Series], list[str]]:
+    """Leaves out validation values so high that the rest would be a flat line, and says so.
+
+    A net that has seen small pictures only can have a validation loss of thousands on larger ones.
+    """
+    train = [abs(value) for value in series[0].values if is_drawable(value)]
+    if len(series) == 1 or not train:
+        return series, []
+    ceiling = _OUTLIER * max(train)
+    values = tuple(math.nan if value > ceiling else value for value in series[1].values)
+    count = sum(value > ceiling for value in series[1].values)
+    note = f"{count} validation value{'s' if count > 1 else ''} above {ceiling:.3g} not drawn"
+    return [series[0], replace(series[1], values=values)], [note] if count else []
+
+
 def _curves(report: Report) -> str:
     count = max((len(values) for values in report.history.values()), default=0)
     columns = _charted(report.history)
@@ -262,6 +278,8 @@ def _curves(report: Report) -> str:
             if (values := report.history.get(name)) is not None
         ]
         words = [_describe(column, line, epochs) for line in series]
+        series, note = _without_outliers(series)
+        words += note
         spoken = f"{title}. {'; '.join(words)}"
         svg = line_chart(spoken, epochs, series, _stage_labels(report, epochs))
         caption = "".join(f"<span>{plain_text(line)}</span>" for line in words)

@@ -404,3 +404,10 @@ def test_the_page_in_a_browser(report, tmp_path):
         assert found["scroll"] == found["width"]
         assert found["charts"] == [True] * 3
         assert found["page"] == "rgb(255, 255, 255)"  # the style sheet is in force
+
+
+def test_a_validation_loss_of_thousands_does_not_flatten_the_chart(report):
+    history = {"loss": [2.0, 1.0, 0.5], "val_loss": [77_000.0, 6.5, 0.6]}
+    page = Page(render_report(replace(report, history=history, stage_starts=())))
+    assert "2 validation values above 6 not drawn" in page.text
+    assert "77000" not in page.text.replace(",", "")
