@@ -356,6 +356,7 @@ def subclassed():
         (lambda: build(classes=7), "has 7 classes, the pictures have 10. Build it with classes=10"),
         (lambda: build(activation=None), "classifier_activation='softmax'.*ending with linear"),
         (lambda: build(activation="sigmoid"), "classifier_activation='softmax'.*with sigmoid"),
+        (lambda: build(dropout=0.0), "the model has no Dropout layer to set"),
         (subclassed, "functional or Sequential classifier.*'net'"),
         (lambda: build(size=224), r"takes \(None, 224, 224, 3\).*\[32, 40\] pixels"),
         (lambda: keras.Sequential([keras.layers.Dense(10)], name="new"), "built.*'new'"),

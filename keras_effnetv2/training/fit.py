@@ -25,7 +25,7 @@ from keras_effnetv2.report import write_report
 from keras_effnetv2.training import run_folder
 from keras_effnetv2.training.ema import EMA
 from keras_effnetv2.training.history import Backup, HistoryFile
-from keras_effnetv2.training.progressive import ProgressiveLearning
+from keras_effnetv2.training.progressive import ProgressiveLearning, scheduled_dropout_layers
 from keras_effnetv2.training.recipe import TrainRecipe
 from keras_effnetv2.training.run_report import (
     describe_plan,
@@ -313,6 +313,9 @@ def _check_model(model: keras.Model, classes: int, recipe: TrainRecipe, plan: St
             f"The model {model.name!r} has {model.output_shape[-1]} classes, the pictures have "
             f"{classes}. Build it with classes={classes}."
         )
+    scheduled_dropout_layers(
+        model, None, plan
+    )  # raises where the plan has rates and the model none
     sizes = [stage.image_size for stage in plan]
     shape = tuple(model.input_shape)
     if len(shape) != 4 or any(side not in (None, size) for size in sizes for side in shape[1:3]):

@@ -110,7 +110,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
                 f"The plan has {self.epochs} epochs; use fit(epochs=progressive.epochs). "
                 f"Received: epochs={self.params['epochs']}"
             )
-        _dropout_layers(self.model, self.dropout_layers, self.stages)
+        scheduled_dropout_layers(self.model, self.dropout_layers, self.stages)
         distribute = None
         if keras.backend.backend() == "tensorflow":
             distribute = self.model.distribute_strategy.experimental_distribute_dataset
@@ -126,7 +126,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
     def _begin(self, stage: TrainStage) -> None:
         self._stage = stage
         if stage.dropout_rate is not None:
-            for layer in _dropout_layers(self.model, self.dropout_layers, self.stages):
+            for layer in scheduled_dropout_layers(self.model, self.dropout_layers, self.stages):
                 layer.rate = stage.dropout_rate
         self.model.make_train_function(force=True)
         if self.verbose:
@@ -345,7 +345,7 @@ def _cardinality(dataset: Any) -> int:
     return int(cardinality() if callable(cardinality) else cardinality)
 
 
-def _dropout_layers(model: Any, names: Sequence[str] | None, plan: StagePlan) -> list[Any]:
+def scheduled_dropout_layers(model: Any, names: Sequence[str] | None, plan: StagePlan) -> list[Any]:
     """The layers whose rate follows the plan; the rule is in `ProgressiveLearning`."""
     layers = model._flatten_layers(include_self=False)  # `model.layers` stops at the top level
     if names is not None:
