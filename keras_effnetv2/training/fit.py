@@ -385,7 +385,7 @@ def _resumable(folder: Path) -> Iterator[None]:
 
 def _compile(job: _Job) -> None:
     model, recipe = job.model, job.recipe
-    # XLA takes minutes to compile a train step on a CPU, once a stage; JAX knows no other way.
+    # XLA would compile the train step once more at every stage; JAX knows no other way.
     jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
     model.compile(
         recipe.make_optimizer(max(1, job.training.num_examples // recipe.batch_size)),
