@@ -49,9 +49,9 @@ def main():
         recipe,
         epochs=epochs,
         stages=1,
-        image_size=recipe.image_size[1],
-        mixup_alpha=recipe.mixup_alpha[1],
-        dropout_rate=recipe.dropout_rate[1],
+        image_size=last_of(recipe.image_size),
+        mixup_alpha=last_of(recipe.mixup_alpha),
+        dropout_rate=last_of(recipe.dropout_rate),
     )
     fixed = run(data, fixed_recipe, arguments, "fixed")
     print("\n| training | epochs | seconds in fit | test accuracy |\n|---|---|---|---|")
@@ -59,6 +59,11 @@ def main():
         print(
             f"| {name} | {result['epochs']} | {result['seconds']:.0f} | {result['accuracy']:.2%} |"
         )
+
+
+def last_of(value):
+    """The last stage's value of a recipe field, which is a range or one number."""
+    return value[1] if isinstance(value, tuple) else value
 
 
 def run(data, recipe, arguments, name):

@@ -1,14 +1,15 @@
-"""What a network costs and looks like: multiply-adds and the table of its stages."""
+"""What a network costs and looks like: multiply-adds, the table of its stages, how it ends."""
 
 import math
 from collections.abc import Iterator
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
 from keras_effnetv2.config import ModelConfig
 
+_PASS_THROUGH = ("Identity", "Cast")  # operations that change no value
 _COUNTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
 
@@ -119,3 +120,20 @@ def stage_table(config: ModelConfig, image_size: int) -> tuple[StageRow, ...]:
     head = "Conv1x1 & Pooling & FC"
     rows.append(StageRow(len(rows), head, 1, config.head_filters, 1, (side, side)))
     return tuple(rows)
+
+
+def last_activation(tensor: Any) -> str:
+    """Name of the activation that a symbolic tensor has gone through last, e.g. "softmax".
+
+    Looks through what passes values on unchanged (the float32 cast at the end of a mixed precision
+    model) and into nested models. The name of the layer's class, if it has no activation.
+    """
+    operation, node_index, _ = tensor._keras_history
+    if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+        return last_activation(operation.outputs[0])
+    kind = type(operation).__name__
+    activation = getattr(getattr(operation, "activation", None), "__name__", kind.lower())
+    linear_layer = isinstance(operation, keras.layers.Activation) and activation == "linear"
+    if linear_layer or kind in _PASS_THROUGH:
+        return last_activation(operation._inbound_nodes[node_index].input_tensors[0])
+    return activation

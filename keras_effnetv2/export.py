@@ -14,10 +14,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_effnetv2.architecture import last_activation
 from keras_effnetv2.headers import MAX_PIXELS
 from keras_effnetv2.preprocess import check_image_size, prepare_batch
 
-_PASS_THROUGH = ("Identity", "Cast")  # operations behind the classifier that change no value
 _PROBABILITIES = ("softmax", "sigmoid")
 
 
@@ -125,7 +125,7 @@ def _probability_function(model: keras.Model) -> Callable[[Any], Any]:
             "can be exported: for a model without its top, add a Dense layer; a subclassed model "
             f"has to be rebuilt from layers. Received: {model.name!r} with outputs {outputs}"
         )
-    activation = _last_activation(outputs[0])
+    activation = last_activation(outputs[0])
     if activation == "linear":
         return tf.nn.softmax if outputs[0].shape[-1] > 1 else tf.nn.sigmoid
     if activation in _PROBABILITIES:
@@ -134,23 +134,6 @@ def _probability_function(model: keras.Model) -> Callable[[Any], Any]:
         f"The last layer of {model.name!r} must be a classifier whose activation is linear "
         f"(logits), softmax or sigmoid: add such a Dense layer. Received: {activation}"
     )
-
-
-def _last_activation(tensor: Any) -> str:
-    """Return the name of the activation a symbolic tensor has gone through last.
-
-    Looks through what passes values on unchanged (the float32 cast at the end of a mixed precision
-    model) and into nested models. The name of the layer's class, if it has no activation.
-    """
-    operation, node_index, _ = tensor._keras_history
-    if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
-        return _last_activation(operation.outputs[0])
-    kind = type(operation).__name__
-    activation = getattr(getattr(operation, "activation", None), "__name__", kind.lower())
-    linear_layer = isinstance(operation, keras.layers.Activation) and activation == "linear"
-    if linear_layer or kind in _PASS_THROUGH:
-        return _last_activation(operation._inbound_nodes[node_index].input_tensors[0])
-    return activation
 
 
 def _resolve_image_size(model: keras.Model, image_size: int | None) -> int:
@@ -181,7 +164,7 @@ def _resolve_class_names(class_names: Sequence[str] | None, classes: int) -> lis
             f"Received: {len(class_names)} in a {type(class_names).__name__}"
         )
     for name in class_names:
-        if not isinstance(name, str) or not name or len(name.splitlines()) > 1:
+        if not isinstance(name, str) or name.splitlines() != [name]:
             raise ValueError(
                 "A class name must be a string of one line that is not empty, because labels.txt "
                 f"holds one a line. Received: {name!r}"

@@ -5,7 +5,7 @@ import math
 import keras
 import pytest
 
-from keras_effnetv2.architecture import count_flops, stage_table
+from keras_effnetv2.architecture import count_flops, last_activation, stage_table
 from keras_effnetv2.config import ModelConfig
 from keras_effnetv2.model import build_model
 
@@ -100,3 +100,23 @@ def test_stage_table_is_the_papers_table_4():
         (7, "Conv1x1 & Pooling & FC", 1, 1280, 1),
     ]
     assert [r.size[0] for r in rows] == [192, 192, 96, 48, 24, 24, 12, 12]
+
+
+def ends_with(*layers):
+    return keras.Sequential([keras.Input((4,)), *layers])
+
+
+@pytest.mark.parametrize(
+    ("model", "activation"),
+    [
+        (lambda: ends_with(keras.layers.Dense(3, activation="softmax")), "softmax"),
+        (lambda: ends_with(keras.layers.Dense(3), keras.layers.Activation("sigmoid")), "sigmoid"),
+        (lambda: ends_with(keras.layers.Dense(3), keras.layers.Softmax()), "softmax"),
+        (lambda: ends_with(keras.layers.Dense(3)), "linear"),
+        (lambda: ends_with(keras.layers.Dense(3), keras.layers.Activation("linear")), "linear"),
+        (lambda: ends_with(ends_with(keras.layers.Dense(3, activation="softmax"))), "softmax"),
+        (lambda: ends_with(keras.layers.Flatten()), "flatten"),
+    ],
+)
+def test_last_activation_looks_into_nested_models(model, activation):
+    assert last_activation(model().outputs[0]) == activation

@@ -261,6 +261,7 @@ def flat_input():
         ),
         (make_model, {"class_names": "abcdef"}, "Received: 6 in a str"),
         (make_model, {"class_names": [*NAMES[:-1], "two\nlines"]}, r"Received: 'two\\nlines'"),
+        (make_model, {"class_names": [*NAMES[:-1], "ends\n"]}, r"Received: 'ends\\n'"),
         (make_model, {"class_names": [*NAMES[:-1], ""]}, "not empty"),
         (make_model, {"class_names": [*NAMES[:-1], 7]}, "Received: 7"),
         (make_model, {"version": 0}, "version must be at least 1. Received: 0"),

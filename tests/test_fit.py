@@ -350,6 +350,14 @@ def subclassed():
     return Net(name="net")
 
 
+def test_a_model_nested_in_another_is_trained_and_exported(digits, tmp_path):
+    nested = keras.Sequential([keras.Input((None, None, 3)), build()])
+    recipe = replace(ONE_EPOCH, dropout_rate=0.2)
+    result = fit.train(nested, digits, recipe, tmp_path / "run", verbose=0)
+    assert (tmp_path / "run" / "saved_model" / "1").is_dir()
+    assert result.model is nested
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._version import __version__
+from keras_effnetv2.architecture import last_activation
 from keras_effnetv2.config import ModelConfig
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.scan import BadPicturesError, drop_bad, find_bad_pictures
@@ -323,7 +324,7 @@ def _check_model(model: keras.Model, classes: int, recipe: TrainRecipe, plan: St
             f"The model {model.name!r} takes {shape}, the stages have pictures of {sizes} pixels. "
             "Build it with input_shape=(None, None, 3), or train with one size, the model's."
         )
-    activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", None)
+    activation = last_activation(outputs[0])
     if activation != recipe.loss:
         raise ValueError(
             f"The recipe's loss wants a model that ends with a {recipe.loss}: build it with "
