@@ -35,6 +35,8 @@ _MODULE_OF = {
     "preprocess_input": "applications",
     "count_flops": "architecture",
     "load_weights": "pretrained.load",
+    "available_weights": "pretrained.registry",
+    "decode_predictions": "labels",
     "load_source": "data.sources",
     "make_dataset": "data.pipeline",
     "RandAugment": "data.augment",

@@ -1,5 +1,6 @@
 """The named builders (arguments of keras.applications) and `preprocess_input`."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from keras_effnetv2.config import NORMALIZATIONS, ModelConfig
 from keras_effnetv2.model import build_model
-from keras_effnetv2.pretrained.registry import check_published, normalization_of_set
+from keras_effnetv2.pretrained.registry import weight_set
 
 
 def _named_builder(function_name: str, variant: str) -> Callable[..., keras.Model]:
@@ -16,7 +17,7 @@ def _named_builder(function_name: str, variant: str) -> Callable[..., keras.Mode
 
     def builder(
         include_top: bool = True,
-        weights: str | None = "imagenet",
+        weights: str | os.PathLike[str] | None = "imagenet",
         input_tensor: Any = None,
         input_shape: tuple[int | None, int | None, int] | None = None,
         pooling: str | None = None,
@@ -84,14 +85,16 @@ def preprocess_input(images: Any, variant: str, weights: str | None = None) -> A
             which uses what the variant's authors train it with.
 
     Returns:
-        The same shape, float32: (x / 255 - mean) / std with ImageNet's figures, or
-        (x - 128) / 128, as the weights want. A NumPy array for an array.
+        The same shape, float32: (x / 255 - mean) / std with ImageNet's figures, (x - 128) / 128
+        or x / 127.5 - 1, as the weights want. A NumPy array for an array.
 
     Raises:
         ValueError: unknown variant, a set that is not published for it, or not 3 channels.
     """
     config = ModelConfig.from_name(variant)
-    check_published(variant, weights)
+    normalization = config.normalization
+    if weights is not None:
+        normalization = weight_set(variant, weights).normalization
     if not hasattr(images, "shape"):
         images = np.asarray(images)
     if not images.shape or images.shape[-1] != 3:
@@ -99,10 +102,7 @@ def preprocess_input(images: Any, variant: str, weights: str | None = None) -> A
             "`images` must have the shape (..., height, width, 3). "
             f"Received: shape={tuple(images.shape)}"
         )
-    scale, offset = (
-        np.asarray(values, np.float32)
-        for values in NORMALIZATIONS[normalization_of_set(config, weights)]
-    )
+    scale, offset = (np.asarray(values, np.float32) for values in NORMALIZATIONS[normalization])
     if isinstance(images, np.ndarray):
         return images.astype(np.float32) * scale + offset
     scale, offset = keras.ops.convert_to_tensor(scale), keras.ops.convert_to_tensor(offset)

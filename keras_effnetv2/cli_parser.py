@@ -12,6 +12,10 @@ _DATA_HELP = (
     "a folder of class folders (or of train/, validation/, test/ with class folders in them), "
     "csv:FILE (columns path,label[,split]), tfds:NAME, or digits (built in)"
 )
+_IMAGENET_DATA_HELP = (
+    "For a variant classes are named by WordNet id (n01440764, n01440764_tench) or by name "
+    "(tench); a part of the classes will do"
+)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -28,8 +32,9 @@ def make_parser() -> argparse.ArgumentParser:
         "keras-effnetv2", description="Train, judge, export and use EfficientNetV2 on Keras 3."
     )
     parser.add_argument("--version", action="version", version=f"keras-effnetv2 {__version__}")
+    parser.set_defaults(debug=False, starts_tensorflow=True)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_evaluate, _add_predict, _add_export, _add_info):
+    for add in (_add_train, _add_evaluate, _add_predict, _add_export, _add_info, _add_weights):
         add(commands)
     return parser
 
@@ -42,7 +47,13 @@ def _add_command(commands: Any, name: str, help: str, example: str) -> argparse.
         epilog=f"example:\n  {example}",
         formatter_class=_Help,
     )
-    parser.add_argument("--debug", action="store_true", help="show a traceback on failure")
+    # Without a default of its own: `weights --debug fetch` would be reset by the parser of fetch.
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show a traceback on failure",
+    )
     parser.set_defaults(command=name)
     return parser
 
@@ -118,21 +129,43 @@ def _add_evaluate(commands: Any) -> None:
     parser = _add_command(
         commands,
         "evaluate",
-        "judge a trained run on labelled pictures",
-        "keras-effnetv2 evaluate runs/photos --data photos/",
+        "judge a trained run or published weights on labelled pictures",
+        "keras-effnetv2 evaluate runs/photos --data photos/\n"
+        "  keras-effnetv2 evaluate efficientnetv2-s --weights imagenet21k-ft1k --data imagenet/val",
     )
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="a run folder")
-    add("--data", required=True, metavar="SPEC", help=_DATA_HELP)
+    add(
+        "model",
+        metavar="RUN_OR_VARIANT",
+        help="a run folder, or a variant such as efficientnetv2-s",
+    )
+    add(
+        "--data",
+        required=True,
+        metavar="SPEC",
+        help=f"{_DATA_HELP}. {_IMAGENET_DATA_HELP}",
+    )
+    _add_variant_weights(parser)
     add(
         "--split",
         choices=("train", "validation", "test", "all"),
-        help="default: test if there is one, else what the run held back of this very data, "
-        "else all",
+        help="default for a run: test if there is one, else what the run held back of this very "
+        "data, else all; for a variant: validation, test, all, the first that is there",
+    )
+    _add_judging(parser)
+    add("--json", action="store_true", help="print JSON")
+
+
+def _add_judging(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--protocol",
+        choices=("official", "timm", "keras"),
+        help="how a variant's pictures are cropped and resized: as its authors do (the default), "
+        "as PyTorch Image Models does, or the whole picture as image_dataset_from_directory does",
     )
     add("--batch-size", type=int, default=64, help="pictures a step")
     add("--skip-bad", action="store_true", help="leave out pictures that cannot be read")
-    add("--json", action="store_true", help="print JSON")
 
 
 def _add_predict(commands: Any) -> None:
@@ -140,14 +173,28 @@ def _add_predict(commands: Any) -> None:
         commands,
         "predict",
         "name what pictures show",
-        "keras-effnetv2 predict runs/photos cat.jpg dog.png --top 3",
+        "keras-effnetv2 predict runs/photos cat.jpg dog.png --top 3\n"
+        "  keras-effnetv2 predict efficientnetv2-b0 cat.jpg",
     )
     add = parser.add_argument
-    add("model", metavar="RUN_OR_VARIANT", help="a run folder, or a variant with --weights")
+    add(
+        "model",
+        metavar="RUN_OR_VARIANT",
+        help="a run folder, or a variant such as efficientnetv2-s",
+    )
     add("pictures", nargs="+", type=Path, metavar="PICTURE", help="picture files")
-    add("--weights", metavar="PATH", help="weight file of a variant")
+    _add_variant_weights(parser)
     add("--top", type=int, default=5, metavar="K", help="classes to name")
     add("--json", action="store_true", help="print JSON")
+
+
+def _add_variant_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        metavar="NAME_OR_PATH",
+        help="of a variant: a published set, which is fetched, or a weight file "
+        "(default: imagenet)",
+    )
 
 
 def _add_export(commands: Any) -> None:
@@ -184,6 +231,100 @@ def _add_info(commands: Any) -> None:
     add("--image-size", type=int, metavar="PIXELS", help="default: the evaluation size")
     add("--classes", type=int, default=1000, help="width of the classifier")
     add("--json", action="store_true", help="print the config as JSON")
+
+
+def _add_weights(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "weights",
+        "list the published weights, or fetch, convert or verify a weight file",
+        "keras-effnetv2 weights --variant efficientnetv2-s",
+    )
+    parser.set_defaults(action="list", starts_tensorflow=False)
+    parser.add_argument(
+        "--variant", choices=ModelConfig.variants(), metavar="VARIANT", help="list this one alone"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    for add in (_add_weights_fetch, _add_weights_convert, _add_weights_verify):
+        add(actions)
+
+
+def _add_weights_fetch(actions: Any) -> None:
+    parser = _add_action(
+        actions,
+        "fetch",
+        "download a published set into the cache",
+        "keras-effnetv2 weights fetch efficientnetv2-s/imagenet21k",
+    )
+    parser.add_argument("name", metavar="NAME", help="VARIANT/SET, as the list has it")
+    _add_no_top(parser)
+
+
+def _add_weights_convert(actions: Any) -> None:
+    parser = _add_action(
+        actions,
+        "convert",
+        "write weights of any source as .weights.h5 or .keras",
+        "keras-effnetv2 weights convert efficientnetv2-s.tgz s.keras --variant efficientnetv2-s",
+    )
+    _add_weight_file(parser)
+    parser.add_argument(
+        "output",
+        type=Path,
+        metavar="OUTPUT",
+        help="FILE.weights.h5 for the weights, FILE.keras for the network with its preprocessing",
+    )
+    _add_no_top(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT")
+
+
+def _add_weights_verify(actions: Any) -> None:
+    parser = _add_action(
+        actions,
+        "verify",
+        "hash a weight file, load it strictly, and judge it on labelled pictures",
+        "keras-effnetv2 weights verify efficientnetv2-s/imagenet --data imagenet/val",
+    )
+    _add_weight_file(parser)
+    parser.add_argument(
+        "--data",
+        metavar="SPEC",
+        help=f"labelled pictures to judge it on: {_DATA_HELP}. {_IMAGENET_DATA_HELP}",
+    )
+    _add_judging(parser)
+    parser.set_defaults(no_top=False)
+
+
+def _add_action(actions: Any, name: str, help: str, example: str) -> argparse.ArgumentParser:
+    """Adds an action of the command weights; its options may also stand before its name."""
+    parser = _add_command(actions, name, help, example)
+    parser.set_defaults(command="weights", action=name, starts_tensorflow=True)
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    return parser
+
+
+def _add_weight_file(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("name", metavar="NAME_OR_PATH", help="VARIANT/SET, which is fetched, or a file or folder")
+    add(
+        "--variant",
+        choices=ModelConfig.variants(),
+        default=argparse.SUPPRESS,
+        metavar="VARIANT",
+        help="the network a file is for; not needed where its hash is published",
+    )
+    add("--set", metavar="SET", help="the published set, if neither hash nor file name tell it")
+    add(
+        "--source",
+        default="auto",
+        help="layout of the file, where it cannot be told: official, timm, keras-applications, "
+        "leondgarse, keras",
+    )
+
+
+def _add_no_top(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-top", action="store_true", help="leave out the classifier")
 
 
 def _range(text: str) -> float | tuple[float, float]:

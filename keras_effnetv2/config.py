@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
-from keras_effnetv2.variants import V1_BLOCKS, VARIANTS
+from keras_effnetv2.variants import V1_BLOCKS, VARIANTS, Normalization
 
 WIDTH_DIVISOR = 8  # filters are multiples of this (official `depth_divisor`)
 HEAD_FILTERS = 1280  # before width scaling (official `feature_size`)
@@ -20,12 +20,13 @@ HEAD_FILTERS = 1280  # before width scaling (official `feature_size`)
 # Pixels in 0..255 become `pixels * scale + offset`, a channel at a time (R, G, B).
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+NORMALIZATIONS: dict[Normalization, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": (
         tuple(1 / (255 * std) for std in _IMAGENET_STD),
         tuple(-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)),
     ),
     "symmetric": ((1 / 128,) * 3, (-1.0,) * 3),
+    "inception": ((1 / 127.5,) * 3, (-1.0,) * 3),
 }
 
 
@@ -243,7 +244,7 @@ class ModelConfig:
     dropout_rate: float = 0.2
     randaugment_magnitude: float | None = None
     mixup_alpha: float = 0.0
-    normalization: Literal["imagenet", "symmetric"] = "symmetric"
+    normalization: Normalization = "symmetric"
 
     def __post_init__(self) -> None:
         if not self.name or not re.fullmatch(r"[A-Za-z0-9_.\-]+", self.name):

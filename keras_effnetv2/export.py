@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_effnetv2.architecture import last_activation
 from keras_effnetv2.headers import MAX_PIXELS
-from keras_effnetv2.preprocess import check_image_size, prepare_batch
+from keras_effnetv2.preprocess import Style, check_image_size, prepare_batch
 
 _PROBABILITIES = ("softmax", "sigmoid")
 
@@ -29,7 +29,7 @@ def export_saved_model(
     top_k: int = 5,
     image_size: int | None = None,
     *,
-    style: str = "whole",
+    style: Style = "whole",
     max_pixels: int = MAX_PIXELS,
 ) -> Path:
     """Write a classifier to `directory/version/`, as TensorFlow Serving expects it.

@@ -5,6 +5,7 @@ weights' normalisation is a `Rescaling` layer inside.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +14,16 @@ import keras
 
 from keras_effnetv2.blocks import conv_bn, fused_mbconv, mbconv
 from keras_effnetv2.config import NORMALIZATIONS, ModelConfig
-from keras_effnetv2.pretrained.load import assign_weights, read_weight_file
+from keras_effnetv2.pretrained.fetch import fetch_set
+from keras_effnetv2.pretrained.load import WeightFile, assign_weights, read_weight_file
 from keras_effnetv2.pretrained.registry import (
     IMAGENET21K_CLASSES,
     IMAGENET_CLASSES,
-    check_weights_argument,
-    normalization_of,
+    WeightSet,
+    find_weight_set,
+    normalization_of_file,
 )
+from keras_effnetv2.variants import Normalization
 
 MIN_SIZE = 32  # the network halves a picture five times
 _CHANNELS = 3
@@ -28,7 +32,7 @@ _CHANNELS = 3
 def build_model(
     config: ModelConfig,
     include_top: bool = True,
-    weights: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
     input_tensor: Any = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
@@ -48,9 +52,11 @@ def build_model(
     Args:
         config: the architecture, e.g. `ModelConfig.from_name("efficientnetv2-s")`.
         include_top: whether the pooling, dropout and classifier are there.
-        weights: None (fresh), the name of a published set, or the path of a weight file
-            (see `load_weights`). A path does not tell what its pixels were normalised with: an
-            ImageNet-21k head means (x - 128) / 128, anything else the config's `normalization`.
+        weights: None (fresh), the name of a published set, which is fetched into the Keras cache
+            (`available_weights` lists them), or the path of a weight file (see `load_weights`).
+            A file does not tell what its pixels were normalised with: one that has a published
+            file's name is taken for that, an ImageNet-21k head means (x - 128) / 128, anything
+            else the config's `normalization`.
         input_tensor: a Keras tensor (`keras.Input` or a layer's output) to build on.
         input_shape: (height, width, 3), or (3, height, width) under channels-first; a None side
             is any size from 32 up. Default (None, None, 3).
@@ -72,49 +78,71 @@ def build_model(
     Raises:
         ValueError: an argument is outside what is said above; sizes below 32; weights that do
             not fit.
+        ConnectionError: a published set is neither in the cache nor to be had.
     """
     if not isinstance(config, ModelConfig):
         raise ValueError(
             "`config` must be a ModelConfig; ModelConfig.from_name gives the published ones. "
             f"Received: config={config!r}"
         )
-    check_weights_argument(config.name, weights)
-    weight_file = None if weights is None else read_weight_file(weights)
-    file_classes = weight_file.classes if weight_file else None
-    new_head_allowed = classes is not None
-    if classes is None:
-        classes = file_classes or IMAGENET_CLASSES
+    weight_set = find_weight_set(config.name, weights)
     if dropout_rate is None:
         dropout_rate = config.dropout_rate
     _check_rates(dropout_rate=dropout_rate, drop_path_rate=drop_path_rate)
     if include_top:
         _check_classes(classes)
-        keeps_head = weight_file is not None and classes == file_classes
-        activation = _resolve_activation(
-            classifier_activation, trained_classes=file_classes if keeps_head else None
-        )
+        _check_activation(classifier_activation)
     elif pooling not in (None, "avg", "max"):
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
     inputs = _make_input(
-        input_tensor, input_shape, need_rgb=include_preprocessing or bool(weight_file)
+        input_tensor, input_shape, need_rgb=include_preprocessing or weights is not None
     )
+    weight_file = _read_weights(weights, weight_set, classes if include_top else 0)
+    trained_classes = weight_file.classes if weight_file else None
     x = inputs
     if include_preprocessing:
-        x = _normalization_layer(normalization_of(config, file_classes))(x)
+        normalization = config.normalization
+        if weight_set is not None:
+            normalization = weight_set.normalization
+        elif weight_file is not None:
+            normalization = normalization_of_file(config, trained_classes)
+        x = _normalization_layer(normalization)(x)
     x = _backbone(x, config, drop_path_rate)
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
         if dropout_rate > 0:
             x = keras.layers.Dropout(dropout_rate, name="top_dropout")(x)
-        x = _classifier(classes, activation)(x)
+        width = classes or trained_classes or IMAGENET_CLASSES
+        if classifier_activation == "auto":
+            keeps_head = width == trained_classes == IMAGENET21K_CLASSES
+            classifier_activation = "sigmoid" if keeps_head else "softmax"
+        x = _classifier(width, classifier_activation)(x)
     elif pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
     model = keras.Model(_sources(inputs), x, name=name or config.name)
     if weight_file is not None:
-        assign_weights(model, weight_file, fresh_classifier=new_head_allowed)
+        assign_weights(model, weight_file, fresh_classifier=classes is not None)
     return model
+
+
+def _read_weights(
+    weights: str | os.PathLike[str] | None, weight_set: WeightSet | None, classes: int | None
+) -> WeightFile | None:
+    """The tensors of the `weights` argument; a set that it names is fetched.
+
+    Args:
+        weights: see `build_model`.
+        weight_set: what `find_weight_set` said of it.
+        classes: width of the classifier to be filled, 0 if there is none, None for the file's.
+    """
+    if weights is None:
+        return None
+    if weight_set is None or weights != weight_set.weights:
+        return read_weight_file(weights)
+    path, file = fetch_set(weight_set, include_top=classes in (None, weight_set.classes))
+    return read_weight_file(path, file.source)
 
 
 def _backbone(x: Any, config: ModelConfig, drop_path_rate: float) -> Any:
@@ -150,7 +178,7 @@ def block_name(stage_number: int, repeat: int) -> str:
     return f"block{stage_number}{letters}_"
 
 
-def _normalization_layer(normalization: str) -> keras.layers.Layer:
+def _normalization_layer(normalization: Normalization) -> keras.layers.Layer:
     scale, offset = (_per_channel(values) for values in NORMALIZATIONS[normalization])
     # float32 whatever the policy: bfloat16 has too few digits for pixels between whole numbers.
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="normalization")
@@ -190,6 +218,8 @@ def _check_rates(**rates: float) -> None:
 
 
 def _check_classes(classes: Any) -> None:
+    if classes is None:
+        return
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
         raise ValueError(
             "`classes` must be an integer of at least 1, or None for as many as the weights "
@@ -197,9 +227,9 @@ def _check_classes(classes: Any) -> None:
         )
 
 
-def _resolve_activation(activation: Any, *, trained_classes: int | None) -> Any:
+def _check_activation(activation: Any) -> None:
     if activation == "auto":
-        return "sigmoid" if trained_classes == IMAGENET21K_CLASSES else "softmax"
+        return
     try:
         keras.activations.get(activation)
     except (ValueError, TypeError):
@@ -208,7 +238,6 @@ def _resolve_activation(activation: Any, *, trained_classes: int | None) -> Any:
             "activation such as 'softmax' or 'sigmoid', or a callable. "
             f"Received: classifier_activation={activation!r}"
         ) from None
-    return activation
 
 
 def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool) -> Any:

@@ -61,6 +61,10 @@ V2_XL_BLOCKS: Sequence[str] = (
 )
 
 
+Normalization = Literal["imagenet", "symmetric", "inception"]
+"""What pixels become before the first layer, see `config.NORMALIZATIONS`."""
+
+
 class Variant(NamedTuple):
     """One row: the block list before scaling, and what `config.ModelConfig` says of the rest."""
 
@@ -72,7 +76,7 @@ class Variant(NamedTuple):
     dropout: float
     randaugment: float | None
     mixup: float
-    normalization: Literal["imagenet", "symmetric"]
+    normalization: Normalization
 
 
 # V1 trains at int(eval size * 0.8) // 16 * 16 (official `train.isize` 0.8).

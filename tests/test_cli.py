@@ -312,10 +312,13 @@ def test_debug_shows_the_traceback(tmp_path):
         main(["evaluate", str(tmp_path), "--data", "digits", "--debug"])
 
 
-def test_a_variant_without_weights_says_so(photos, capsys):
-    code, _, err = command(capsys, "predict", "efficientnetv2-b0", photos / "red" / "0.png")
-    assert code == 1
-    assert "does not fetch" in err
+def test_a_variant_whose_weights_cannot_be_fetched_says_so(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_EFFNETV2_MIRROR", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://localhost:9")  # refuses, so nothing leaves here
+    code, out, err = command(capsys, "predict", "efficientnetv2-b0", photos / "red" / "0.png")
+    assert (code, out) == (1, "")
+    assert "efficientnetv2-b0/imagenet are not in the cache and could not be fetched" in err
 
 
 def test_a_published_variant_predicts_from_a_weight_file(photos, tmp_path, capsys):

@@ -1,45 +1,29 @@
-"""Strict loading of official checkpoints and of Keras' own files."""
+"""Strict loading: official checkpoints, Keras' own files, and what does not fit."""
 
+import dataclasses
+import hashlib
 import logging
+import re
 import shutil
 import tarfile
 
+import h5py
+import keras
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
+import source_files
+from source_files import AVERAGE, assert_holds, values_for, write_checkpoint
 from test_model import TINY
 
 from keras_effnetv2 import EfficientNetV2B0
+from keras_effnetv2.config import ModelConfig, decode_stages
 from keras_effnetv2.model import build_model
 from keras_effnetv2.pretrained.load import load_weights
 from keras_effnetv2.pretrained.official import official_names
 
 VARIANTS = ("training", "published", "ema-only", "raw-only")
-AVERAGE = "/ExponentialMovingAverage"
 SOFT = {"classes": 7, "drop_path_rate": 0.0}
-
-
-def values_for(model, tag=""):
-    """Official name -> a value drawn from the name alone."""
-    shapes = {f"{layer.name}/{w.name}": w.shape for layer in model.layers for w in layer.weights}
-    return {
-        theirs: np.abs(oracle.rng_for(theirs + tag).standard_normal(shapes[ours])).astype("float32")
-        for ours, theirs in official_names(model).items()
-    }
-
-
-def write_checkpoint(folder, tensors, prefix="model"):
-    """A name-based checkpoint as the official trainer writes it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tf.raw_ops.SaveV2(
-        prefix=str(folder / prefix),
-        tensor_names=list(tensors),
-        shape_and_slices=[""] * len(tensors),
-        tensors=[tf.constant(value) for value in tensors.values()],
-    )
-    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{prefix}"\n')
-    return folder
 
 
 def checkpoint_tensors(model, variant, name="efficientnetv2-b0"):
@@ -66,12 +50,6 @@ def model():
     return build_model(TINY, **SOFT)
 
 
-def assert_holds(model, expected):
-    weights = {f"{layer.name}/{w.name}": w for layer in model.layers for w in layer.weights}
-    for ours, theirs in official_names(model).items():
-        np.testing.assert_array_equal(weights[ours].numpy(), expected[theirs], err_msg=ours)
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_averages_are_preferred_in_every_kind_of_checkpoint(variant, source, model, tmp_path):
     folder = write_checkpoint(tmp_path / "ckpt", checkpoint_tensors(source, variant))
@@ -82,25 +60,19 @@ def test_averages_are_preferred_in_every_kind_of_checkpoint(variant, source, mod
     assert len(set(report.ignored.values())) == {"training": 3, "published": 2}.get(variant, 1)
 
 
-def test_prefix_and_archive(source, tmp_path):
+def test_prefix_and_archive(source, tmp_path, caplog):
     folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
     with tarfile.open(tmp_path / "net.tgz", "w:gz") as tar:
         tar.add(folder, "net")
-    for path in (folder / "model", tmp_path / "net.tgz", str(tmp_path / "net.tgz")):
+    shutil.copy(tmp_path / "net.tgz", tmp_path / "named-otherwise")
+    sha256 = hashlib.sha256((tmp_path / "net.tgz").read_bytes()).hexdigest()
+    for path in (folder / "model", tmp_path / "named-otherwise", str(tmp_path / "net.tgz")):
+        caplog.clear()
         model = build_model(TINY, **SOFT)
         load_weights(model, path)
         assert_holds(model, values_for(source))
-
-
-def test_an_archive_cannot_write_outside_its_folder(source, model, tmp_path):
-    folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "raw-only"))
-    with tarfile.open(tmp_path / "net.tgz", "w:gz") as tar:
-        for file in folder.iterdir():
-            tar.add(file, f"../../{file.name}")
-    shutil.rmtree(folder)
-    load_weights(model, tmp_path / "net.tgz")
-    assert_holds(model, values_for(source))
-    assert [p.name for p in tmp_path.iterdir()] == ["net.tgz"]
+        # An archive has no published hash, so its own is shown.
+        assert (f"sha256:{sha256}" in caplog.text) == (path != folder / "model")
 
 
 def test_without_top_the_classifier_is_left_out(source, tmp_path):
@@ -132,35 +104,131 @@ def test_other_classes_start_a_fresh_head_and_say_so(source, tmp_path, caplog):
     assert_holds(model, expected)
 
 
-def damaged(tensors):
-    """One of each fault, and what the error must say of it."""
-    name = "efficientnetv2-b0/"
-    del tensors[f"{name}stem/conv2d/kernel"]
-    tensors[f"{name}blocks_1/conv2d/kernel"] = np.zeros((3, 3, 8, 31), "float32")
-    tensors[f"{name}blocks_2/tpu_batch_normalization/beta"][0] = np.nan
-    tensors[f"{name}blocks_99/conv2d/kernel"] = np.zeros((1, 1, 2, 2), "float32")
-    return [
-        "missing: stem/conv2d/kernel (our stem_conv/kernel, shape (3, 3, 3, 8))",
-        "shape: blocks_1/conv2d/kernel is (3, 3, 8, 31), our block2a_expand_conv/kernel is "
-        "(3, 3, 8, 32)",
-        "not finite: blocks_2/tpu_batch_normalization/beta (our block2b_expand_bn/beta)",
-        "extra: blocks_99/conv2d/kernel, shape (1, 1, 2, 2)",
-        "4 problem(s)",
-        "nothing was loaded",
-    ]
+# --- strictness ---------------------------------------------------------------------------------
 
 
-def test_every_offender_is_listed_and_nothing_is_loaded(source, model, tmp_path):
-    tensors = checkpoint_tensors(source, "raw-only")
-    expected = damaged(tensors)
-    folder = write_checkpoint(tmp_path / "net", tensors)
-    before = model.get_weights()
-    with pytest.raises(ValueError, match="does not fit") as error:
-        load_weights(model, folder)
-    for line in expected:
+@pytest.fixture(params=source_files.SOURCES)
+def kind(request, source):
+    """A source: its name, and a function from an official name to its name there."""
+    layers = source_files.layers_for(request.param, source)
+
+    def theirs(name):
+        if request.param == "official":
+            return name
+        if request.param == "timm":
+            layer, _, weight = name.rpartition("/")
+            return f"{layers[layer]}.{source_files.TIMM_WEIGHTS[weight]}"
+        return source_files.in_h5(layers, name)
+
+    return request.param, layers, theirs
+
+
+def assert_refused(model, path, *lines):
+    """Loading fails with an error that has all the lines, and the model stays as it is."""
+    before = [oracle.numpy(weight) for weight in model.weights]
+    with pytest.raises(ValueError, match="nothing was loaded") as error:
+        load_weights(model, path)
+    for line in lines:
         assert line in str(error.value)
-    for old, new in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+    for old, new in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(old, oracle.numpy(new))
+
+
+def test_every_kind_of_offender_is_listed_with_both_names(kind, source, model, tmp_path):
+    name, layers, theirs = kind
+    tensors = values_for(source)
+    del tensors["stem/conv2d/kernel"]
+    tensors["blocks_1/conv2d/kernel"] = np.zeros((3, 3, 8, 31), "float32")
+    tensors["blocks_2/tpu_batch_normalization/beta"][0] = np.nan
+    tensors["blocks_3/tpu_batch_normalization/gamma"][1] = np.inf
+    tensors["head/conv2d/kernel"] = tensors["head/conv2d/kernel"].astype("int32")
+    tensors["extra/conv2d/kernel"] = np.zeros((1, 1, 2, 2), "float32")
+    layers = layers | {"extra/conv2d": "extra"}
+    path = source_files.write(name, tmp_path / "net", tensors, layers)
+    there = "(31, 8, 3, 3)" if name == "timm" else "(3, 3, 8, 31)"
+    extra = {"official": "extra/conv2d/kernel", "timm": "extra.weight"}
+    assert_refused(
+        model,
+        path,
+        "6 problem(s)",
+        f"missing: {theirs('stem/conv2d/kernel')} (our stem_conv/kernel, shape (3, 3, 3, 8))",
+        f"shape: {theirs('blocks_1/conv2d/kernel')} is {there}, our block2a_expand_conv/kernel is "
+        "(3, 3, 8, 32)",
+        f"not finite: {theirs('blocks_2/tpu_batch_normalization/beta')} "
+        "(our block2b_expand_bn/beta)",
+        f"not finite: {theirs('blocks_3/tpu_batch_normalization/gamma')} (our block3a_expand_bn",
+        f"not floating-point: {theirs('head/conv2d/kernel')} is int32 (our top_conv/kernel)",
+        f"extra: {extra.get(name, 'extra/kernel:0')}, shape",
+    )
+
+
+def test_many_offenders_are_all_listed(kind, source, model, tmp_path):
+    name, layers, theirs = kind
+    tensors = {t: np.append(v, v) for t, v in values_for(source).items()}
+    if name == "timm":  # its writer turns kernels
+        tensors = {t: v.reshape((-1, 1, 1, 1)) if "kernel" in t else v for t, v in tensors.items()}
+        tensors["head/dense/kernel"] = tensors["head/dense/kernel"][:, 0, 0]
+    path = source_files.write(name, tmp_path / "net", tensors, layers)
+    ours = official_names(model)
+    assert len(ours) > 100
+    assert_refused(
+        model,
+        path,
+        f"{len(ours)} problem(s)",
+        *(f"shape: {theirs(official)} is" for official in ours.values()),
+        *(f"our {name} is" for name in ours),
+    )
+
+
+def test_a_number_too_large_for_the_model_is_not_finite(source, model, tmp_path):
+    tensors = {name: value.astype("float64") for name, value in values_for(source).items()}
+    tensors["stem/conv2d/kernel"][0, 0, 0, 0] = 1e300
+    path = source_files.write("official", tmp_path / "net", tensors, None)
+    assert_refused(model, path, "1 problem(s)", "not finite: stem/conv2d/kernel")
+
+
+def test_a_layer_that_is_not_of_build_model_is_an_error(source, model, tmp_path):
+    folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "raw-only"))
+    longer = keras.Model(model.input, keras.layers.Dense(2, name="mine")(model.output))
+    assert_refused(longer, folder, "2 problem(s)", "unknown: our mine/kernel, shape (7, 2)")
+
+
+@pytest.mark.parametrize(("in_model", "in_file"), [(24, 16), (16, 24)])
+def test_the_two_networks_called_b3_are_told_apart(in_model, in_file, tmp_path):
+    """Stem and stage one of efficientnet-b3 (V1), as published (24) and as google/automl (16)."""
+
+    def b3(filters):
+        stages = decode_stages([f"r1_k3_s1_e1_i40_o{filters}_se0.25"])
+        return build_model(ModelConfig("b3", stages, head_filters=8), classes=2)
+
+    tensors = checkpoint_tensors(b3(in_file), "published", "efficientnet-b3")
+    folder = write_checkpoint(tmp_path / "net", tensors)
+    assert_refused(
+        b3(in_model),
+        folder,
+        "two networks called efficientnet-b3",
+        "24 filters in the original",
+        "16 as the google/automl repository builds it",
+        "90%",
+    )
+    with pytest.raises(ValueError, match="two networks") as error:
+        load_weights(b3(in_model), folder)
+    (code,) = re.findall(r"is (dataclasses\.replace.*depth=1\.4\))", str(error.value))
+    config = eval(code, {"dataclasses": dataclasses, "ModelConfig": ModelConfig})
+    published = ModelConfig.from_name("efficientnet-b3")
+    assert (config.stages[0].output_filters, published.stages[0].output_filters) == (16, 24)
+    assert config.stages[2:] == published.stages[2:]
+    assert config.head_filters == published.head_filters
+
+
+def test_another_network_says_nothing_of_b3(source, tmp_path):
+    folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
+    with pytest.raises(ValueError, match="nothing was loaded") as error:
+        load_weights(build_model(TINY, classes=8), folder)
+    assert "b3" not in str(error.value)
+
+
+# --- logits and own files -----------------------------------------------------------------------
 
 
 def test_official_logits_from_a_training_checkpoint(tmp_path):
@@ -185,14 +253,22 @@ def test_official_logits_from_a_training_checkpoint(tmp_path):
 @pytest.mark.parametrize("name", ["w.weights.h5", "w.keras"])
 def test_own_files_round_trip_with_optimizer_and_other_preprocessing(name, source, tmp_path):
     source.compile("adam", "categorical_crossentropy")
-    source.fit(np.zeros((2, 32, 32, 3)), np.eye(7)[:2], verbose=0)
+    source.optimizer.build(source.trainable_variables)
     (source.save_weights if name.endswith("h5") else source.save)(tmp_path / name)
     model = build_model(
         TINY, weights=str(tmp_path / name), include_preprocessing=False, dropout_rate=0
     )
     for old, new in zip(source.weights, model.weights, strict=True):
         np.testing.assert_array_equal(old.numpy(), new.numpy())
-    assert len(load_weights(model, tmp_path / name).ignored) > 0
+    assert set(load_weights(model, tmp_path / name).ignored.values()) == {"optimizer state"}
+
+
+def test_state_of_random_generators_is_ignored(model, tmp_path):
+    model.save_weights(tmp_path / "w.weights.h5")
+    with h5py.File(tmp_path / "w.weights.h5", "a") as file:
+        file["layers/dropout/seed_generator/vars/0"] = np.zeros(2, "uint32")
+    reasons = load_weights(model, tmp_path / "w.weights.h5").ignored
+    assert reasons == {"layers/dropout/seed_generator/vars/0": "random generator state"}
 
 
 def test_own_file_of_another_net_is_refused(model, tmp_path):
@@ -207,9 +283,12 @@ def test_own_file_of_another_net_is_refused(model, tmp_path):
     [
         (lambda p: (p / "x.weights.h5").write_bytes(b"no"), "cannot be read as a Keras weight"),
         (lambda p: (p / "x.keras").write_bytes(b"PK"), "cannot be read as a Keras weight"),
+        (lambda p: (p / "x.safetensors").write_bytes(b"{}"), "cannot be read as weights of timm"),
+        (lambda p: (p / "x.h5").write_bytes(b"no"), "A weight file is .* begins with b'no'"),
+        (lambda p: h5py.File(p / "x.h5", "w").close(), "not of an EfficientNet"),
         (lambda p: (p / "x.tgz").write_bytes(b"no"), "cannot be read as an archive"),
         (lambda p: (p / "x").mkdir(), "A weight file is"),
-        (lambda p: (p / "x.pt").write_bytes(b""), "A weight file is"),
+        (lambda p: (p / "x.npz").write_bytes(b""), "A weight file is"),
     ],
 )
 def test_files_that_are_no_weights(make, message, model, tmp_path):

@@ -12,7 +12,12 @@ import tensorflow as tf
 from keras_effnetv2.data.augment import RandAugment
 from keras_effnetv2.data.mixing import mix_batch
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.preprocess import decode_image, random_crop_resize, resize_for_evaluation
+from keras_effnetv2.preprocess import (
+    Style,
+    decode_for_evaluation,
+    decode_image,
+    random_crop_resize,
+)
 
 RANDAUGMENT_REFERENCE_SIZE = 224  # side for which the official pixel arguments were chosen
 # One stream of random numbers for each use; a stream's number enters its seed.
@@ -36,7 +41,7 @@ def make_dataset(
     horizontal_flip: bool | None = None,
     randaugment_layers: int = 2,
     scale_randaugment: bool = False,
-    style: str = "whole",
+    style: Style = "whole",
 ) -> tf.data.Dataset:
     """Batches of pictures and one-hot labels.
 
@@ -106,9 +111,9 @@ def make_dataset(
 
 # Tracing these takes a second or more; kept, it is paid once a stage and not once an epoch.
 @functools.lru_cache(maxsize=32)
-def _evaluation_function(image_size: int, style: str, num_classes: int) -> Any:
+def _evaluation_function(image_size: int, style: Style, num_classes: int) -> Any:
     def evaluate_one(data: Any, label: Any, index: Any) -> tuple[Any, Any]:
-        image = resize_for_evaluation(decode_image(data), image_size, style)
+        image = decode_for_evaluation(data, image_size, style)
         return image, tf.one_hot(label, num_classes)
 
     return tf.function(evaluate_one, input_signature=_EXAMPLE, autograph=False)

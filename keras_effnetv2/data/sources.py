@@ -7,6 +7,7 @@ place (`keras_effnetv2.preprocess`). Of files only paths and labels are held.
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -206,6 +207,19 @@ def available_splits(spec: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(part for part in SPLITS if part in catalog.class_names)
 
 
+def available_classes(spec: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Returns the names of the classes that a source has, those of all splits.
+
+    Args:
+        spec: as for `load_source`.
+
+    Raises:
+        As `load_source`.
+    """
+    catalog = _open(os.fsdecode(spec))
+    return tuple(dict.fromkeys(name for names in catalog.class_names.values() for name in names))
+
+
 def _read_parts(
     name: str, split: str, catalog: Catalog, parts: Sequence[str], targets: tuple[str, ...]
 ) -> ImageSource:
@@ -295,7 +309,7 @@ def _check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
     names = tuple(class_names)
     if isinstance(class_names, str) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"class_names must be a list of names. Received: {class_names!r}.")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated or not names:
         problem = f"Repeated: {some(repeated)}." if repeated else "Received none."
         raise ValueError(f"class_names must be at least one name, each only once. {problem}")

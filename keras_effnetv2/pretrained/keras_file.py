@@ -1,27 +1,37 @@
 """Keras' own files, `.weights.h5` and `.keras`: names as a function of position, and the reader.
 
 Keras stores a layer's weights under `layers/{class}_{count}/vars/{n}`, counted by class along
-`model.layers`; nothing but these arrays is read, so no code from the file is run.
+`model.layers`; nothing but these arrays is read, so no code from the file is run. The nets of
+keras.applications have the same layers of each class in the same order, and load too.
 """
 
 import io
 import os
+import re
 import zipfile
+import zlib
 from collections import Counter
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 
-_WEIGHTS_MEMBER = "model.weights.h5"
+from keras_effnetv2.pretrained.bounded import BoundedReader, unpacked_limit
+from keras_effnetv2.pretrained.hdf5 import read_arrays, refuse_code
+from keras_effnetv2.pretrained.legacy_h5 import normalization_reasons
+
+WEIGHTS_MEMBER = "model.weights.h5"
+_MODEL_MEMBER = "config.json"
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LAYER_NAMES = {
     "Conv2D": "conv2d",
     "DepthwiseConv2D": "depthwise_conv2d",
     "BatchNormalization": "batch_normalization",
     "Dense": "dense",
 }
-CLASSIFIER_BIAS = "layers/dense/vars/1"
+_NORMALIZATION = re.compile(r"layers/normalization/vars/\d")
+# What Python's zipfile reports of a damaged or encrypted archive.
+_DAMAGE = (OSError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def keras_names(model: keras.Model) -> dict[str, str]:
@@ -40,11 +50,6 @@ def keras_names(model: keras.Model) -> dict[str, str]:
     return names
 
 
-def is_keras_file(path: str | os.PathLike[str]) -> bool:
-    """Whether the path is named like a file that Keras 3 writes."""
-    return os.fspath(path).endswith((".weights.h5", ".keras"))
-
-
 def read_keras_file(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -56,30 +61,31 @@ def read_keras_file(
     Raises:
         ValueError: the file is not what its name says.
     """
-    path = Path(path)
     try:
-        if path.name.endswith(".keras"):
-            with zipfile.ZipFile(path) as archive:
-                return _read_h5(io.BytesIO(archive.read(_WEIGHTS_MEMBER)))
-        return _read_h5(path)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as a Keras weight file: {error}") from None
+        content = _unpacked(Path(path)) if zipfile.is_zipfile(path) else None
+        tensors, ignored = read_arrays(path, _ignore, content)
+    except (ValueError, *_DAMAGE) as error:
+        raise ValueError(
+            f"{os.fspath(path)} cannot be read as a Keras weight file: {error}"
+        ) from None
+    values = {name: tensors.pop(name) for name in list(tensors) if _NORMALIZATION.fullmatch(name)}
+    return tensors, ignored | normalization_reasons(path, values)
 
 
-def _read_h5(source: Path | io.BytesIO) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    tensors: dict[str, np.ndarray] = {}
-    ignored: dict[str, str] = {}
+def _unpacked(path: Path) -> io.BytesIO:
+    """The weights in a `.keras` archive."""
+    with zipfile.ZipFile(path) as archive:
+        members = {}
+        for name in (_MODEL_MEMBER, WEIGHTS_MEMBER):
+            if archive.getinfo(name).compress_type not in _METHODS:
+                raise ValueError(f"its {name} is packed in a way that Keras does not use")
+            with archive.open(name) as member:
+                members[name] = BoundedReader(member, unpacked_limit(path)).read()
+    refuse_code(members[_MODEL_MEMBER])
+    return io.BytesIO(members[WEIGHTS_MEMBER])
 
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if not isinstance(item, h5py.Dataset):
-            return
-        if name.startswith("optimizer/"):
-            ignored[name] = "optimizer state"
-        elif "/seed_generator/" in name:
-            ignored[name] = "random generator state"
-        else:
-            tensors[name] = item[()]
 
-    with h5py.File(source, "r") as file:
-        file.visititems(visit)
-    return tensors, ignored
+def _ignore(name: str) -> str | None:
+    if name.startswith("optimizer/"):
+        return "optimizer state"
+    return "random generator state" if "/seed_generator/" in name else None

@@ -4,27 +4,58 @@ An official name is `{model}/{stem | blocks_N | head}/{layer}/{variable}`, where
 kind are counted inside their block: conv2d, conv2d_1; tpu_batch_normalization, ..._1, ..._2.
 """
 
+import gzip
 import os
 import re
 import shutil
 import tarfile
 import tempfile
-from collections import Counter
-from pathlib import Path
+import zlib
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 import keras
 import numpy as np
 
+from keras_effnetv2.pretrained.bounded import BoundedReader, unpacked_limit
+from keras_effnetv2.pretrained.bundle import checked_names
+from keras_effnetv2.pretrained.places import Place, weight_names
+
 _AVERAGE = "/ExponentialMovingAverage"
 _OPTIMIZER_SLOT = re.compile(r"/(RMSProp(_\d+)?|Momentum|Adam(_\d+)?)$")
-CLASSIFIER_BIAS = "head/dense/bias"
-_LAYER_NAMES = {
-    "Conv2D": "conv2d",
-    "DepthwiseConv2D": "depthwise_conv2d",
-    "BatchNormalization": "tpu_batch_normalization",
-    "Dense": "dense",
+_CHECKPOINT_FILE = re.compile(r"\.(index|data-\d+-of-\d+)$")
+_OUTSIDE_BLOCKS = {
+    "stem_conv": "stem/conv2d",
+    "stem_bn": "stem/tpu_batch_normalization",
+    "top_conv": "head/conv2d",
+    "top_bn": "head/tpu_batch_normalization",
+    "predictions": "head/dense",
 }
-_VARIABLE_NAMES = {("DepthwiseConv2D", "kernel"): "depthwise_kernel"}
+_SQUEEZE_EXCITE = {"se_reduce": "se/conv2d", "se_expand": "se/conv2d_1"}
+_IN_BLOCKS = {
+    "fused_1": {"project_conv": "conv2d", "project_bn": "tpu_batch_normalization"},
+    "fused": {
+        "expand_conv": "conv2d",
+        "expand_bn": "tpu_batch_normalization",
+        "project_conv": "conv2d_1",
+        "project_bn": "tpu_batch_normalization_1",
+    },
+    "mbconv_1": {
+        "dwconv2": "depthwise_conv2d",
+        "bn": "tpu_batch_normalization",
+        "project_conv": "conv2d",
+        "project_bn": "tpu_batch_normalization_1",
+    },
+    "mbconv": {
+        "expand_conv": "conv2d",
+        "expand_bn": "tpu_batch_normalization",
+        "dwconv2": "depthwise_conv2d",
+        "bn": "tpu_batch_normalization_1",
+        "project_conv": "conv2d_1",
+        "project_bn": "tpu_batch_normalization_2",
+    },
+}
 
 
 def official_names(model: keras.Model) -> dict[str, str]:
@@ -37,37 +68,16 @@ def official_names(model: keras.Model) -> dict[str, str]:
         Our weight path (e.g. "block1a_project_conv/kernel") -> official name (e.g.
         "blocks_0/conv2d/kernel"), in the order of the layers.
     """
-    blocks: dict[str, int] = {}
-    counts: Counter[tuple[str, str]] = Counter()
-    names = {}
-    for layer in model.layers:
-        kind = _LAYER_NAMES.get(type(layer).__name__)
-        if kind is None:
-            continue
-        scope = _scope(layer.name, blocks)
-        number = counts[scope, kind]
-        counts[scope, kind] += 1
-        layer_name = f"{scope}/{kind}_{number}" if number else f"{scope}/{kind}"
-        for weight in layer.weights:
-            variable = _VARIABLE_NAMES.get((type(layer).__name__, weight.name), weight.name)
-            names[f"{layer.name}/{weight.name}"] = f"{layer_name}/{variable}"
-    return names
+    return weight_names(model, _name)
 
 
-def _scope(layer_name: str, blocks: dict[str, int]) -> str:
-    match = re.match(r"(block\d+[a-z]+)_(se_)?", layer_name)
-    if match:
-        index = blocks.setdefault(match.group(1), len(blocks))
-        return f"blocks_{index}/se" if match.group(2) else f"blocks_{index}"
-    return "stem" if layer_name.startswith("stem_") else "head"
-
-
-def is_official(path: str | os.PathLike[str]) -> bool:
-    """Whether the path looks like an official checkpoint: archive, folder or prefix."""
-    path = Path(path)
-    if path.is_dir():
-        return (path / "checkpoint").is_file() or any(path.glob("*.index"))
-    return path.name.endswith((".tgz", ".tar.gz")) or Path(f"{path}.index").is_file()
+def _name(place: Place, weight: str) -> str:
+    if place.kind == "outside":
+        return f"{_OUTSIDE_BLOCKS[place.role]}/{weight}"
+    if (place.role, weight) == ("dwconv2", "kernel"):
+        weight = "depthwise_kernel"
+    layer = (_IN_BLOCKS[place.kind] | _SQUEEZE_EXCITE)[place.role]
+    return f"blocks_{place.block}/{layer}/{weight}"
 
 
 def read_official(
@@ -88,31 +98,49 @@ def read_official(
         ValueError: no checkpoint is there, more than one is, or it is not one of EfficientNet.
     """
     path = Path(path)
-    if path.is_file() and path.name.endswith((".tgz", ".tar.gz")):
+    if path.is_file():
         with tempfile.TemporaryDirectory() as folder:
             _unpack(path, Path(folder))
-            return _read_prefix(_find_prefix(Path(folder), path))
-    return _read_prefix(_find_prefix(path, path))
+            return _read_prefix(_find_prefix(Path(folder), path), path)
+    return _read_prefix(_find_prefix(path, path), path)
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Extracts the checkpoint's files flat into `folder`; other members are left alone."""
+    """Extracts the checkpoint's files flat into `folder`; other files are left alone."""
     try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = Path(member.name).name
-                if not member.isfile() or not re.search(r"\.(index|data-\d+-of-\d+)$", name):
-                    continue
-                source = tar.extractfile(member)
-                if source is not None:
-                    with source, open(folder / name, "xb") as target:
-                        shutil.copyfileobj(source, target)
-    except FileExistsError:
-        raise ValueError(
-            f"{archive} holds two checkpoints; extract the one that is meant and give its folder."
-        ) from None
-    except (tarfile.TarError, EOFError, OSError) as error:
+        with open(archive, "rb") as file:
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            content: Any = gzip.GzipFile(fileobj=file) if packed else file
+            bounded: Any = BoundedReader(content, unpacked_limit(archive))
+            with tarfile.open(fileobj=bounded, mode="r|") as tar:
+                for member in tar:
+                    _check_member(member)
+                    name = PurePosixPath(member.name).name
+                    source = tar.extractfile(member) if _CHECKPOINT_FILE.search(name) else None
+                    if source is not None:
+                        _copy(source, folder / name)
+            while bounded.read(2**20):  # to the end, where gzip compares its checksum
+                pass
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         raise ValueError(f"{archive} cannot be read as an archive: {error}") from None
+
+
+def _check_member(member: tarfile.TarInfo) -> None:
+    """Refuses what no archive of a checkpoint has, before any of it is looked at."""
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"its member {member.name!r} points outside")
+    if not (member.isdir() or member.isreg()) or member.issparse():
+        raise ValueError(f"its member {member.name!r} is a link, a device or a sparse file")
+
+
+def _copy(source: IO[bytes], path: Path) -> None:
+    if path.exists():
+        raise ValueError(
+            "it holds two checkpoints; extract the one that is meant and give its folder"
+        )
+    with source, open(path, "xb") as target:
+        shutil.copyfileobj(source, target)
 
 
 def _find_prefix(path: Path, shown: Path) -> str:
@@ -127,31 +155,46 @@ def _find_prefix(path: Path, shown: Path) -> str:
     return str(found[0])[: -len(".index")]
 
 
-def _read_prefix(prefix: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read_prefix(prefix: str, shown: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     import tensorflow as tf
 
     try:
+        wanted, ignored = _choose(set(checked_names(prefix)))
         reader = tf.train.load_checkpoint(prefix)
-        stored = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: a file cut short
-        raise ValueError(f"{prefix} cannot be read as a checkpoint: {error}") from None
-    tensors: dict[str, np.ndarray] = {}
+        tensors = {short: reader.get_tensor(name) for short, name in wanted.items()}
+    except (tf.errors.OpError, OSError, ValueError, IndexError) as error:
+        # IndexError: a file cut short
+        raise ValueError(f"{shown} cannot be read as a checkpoint: {error}") from None
+    return tensors, ignored
+
+
+def _choose(names: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Which variables to read.
+
+    Args:
+        names: all variables in the checkpoint.
+
+    Returns:
+        Name without the leading `{model}/` -> name in the checkpoint, and the names left out
+        with the reason.
+    """
+    wanted: dict[str, str] = {}
     ignored: dict[str, str] = {}
     models = set()
-    for name, tensor in sorted(stored.items()):
+    for name in sorted(names):
         if name == "global_step":
             ignored[name] = "step counter"
         elif _OPTIMIZER_SLOT.search(name):
             ignored[name] = "optimizer slot"
-        elif not name.endswith(_AVERAGE) and name + _AVERAGE in stored:
+        elif not name.endswith(_AVERAGE) and name + _AVERAGE in names:
             ignored[name] = "raw value; the average is used"
         else:
             model_name, _, rest = name.removesuffix(_AVERAGE).partition("/")
             models.add(model_name)
-            tensors[rest] = tensor
+            wanted[rest] = name
     if len(models) != 1:
         raise ValueError(
-            f"{prefix} must hold one model, whose variables are named MODEL/stem/..., "
+            "it must hold one model, whose variables are named MODEL/stem/..., "
             f"MODEL/blocks_0/... Received: {sorted(models)[:10] or 'no variables'}"
         )
-    return tensors, ignored
+    return wanted, ignored

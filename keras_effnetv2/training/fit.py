@@ -314,9 +314,7 @@ def _check_model(model: keras.Model, classes: int, recipe: TrainRecipe, plan: St
             f"The model {model.name!r} has {model.output_shape[-1]} classes, the pictures have "
             f"{classes}. Build it with classes={classes}."
         )
-    scheduled_dropout_layers(
-        model, None, plan
-    )  # raises where the plan has rates and the model none
+    scheduled_dropout_layers(model, None, plan)  # raises where the plan has rates, the model none
     sizes = [stage.image_size for stage in plan]
     shape = tuple(model.input_shape)
     if len(shape) != 4 or any(side not in (None, size) for size in sizes for side in shape[1:3]):

@@ -1,0 +1,101 @@
+"""Pictures for a network whose classes have no names in its file: published or of one's own."""
+
+import os
+import re
+from collections.abc import Sequence
+
+from keras_effnetv2.data.catalog import some
+from keras_effnetv2.data.sources import ImageSource, available_classes, load_source
+from keras_effnetv2.labels import Label, class_list, has_class_list
+
+_STARTS_WITH_ID = re.compile(r"n\d{8}(?!\d)")
+
+
+def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> ImageSource:
+    """Finds labelled pictures and maps their classes to the outputs of a network.
+
+    Args:
+        spec: as for `load_source`.
+        split: as for `load_source`.
+        classes: width of the network's classifier. 1000 and 21843 mean the published lists: the
+            source's classes are found there as `match_classes` says, and may be a part of them.
+            For any other width the source's classes, sorted by name (those of TensorFlow Datasets
+            in its own order), have to be exactly so many.
+
+    Returns:
+        The pictures; `class_names[label]` is the source's own name, and for a published class
+        that the source does not have its WordNet id.
+
+    Raises:
+        FileNotFoundError: as `load_source`.
+        ImportError: as `load_source`.
+        ValueError: as `load_source`; a class that is not in the list; a wrong number of classes.
+    """
+    if has_class_list(classes):
+        found = available_classes(spec)
+        names = [label.wordnet_id for label in class_list(classes)]
+        for position, name in zip(match_classes(found, class_list(classes)), found, strict=True):
+            names[position] = name
+        return load_source(spec, split, class_names=names)
+    source = load_source(spec, split)
+    if len(source.class_names) != classes:
+        raise ValueError(
+            f"The network has {classes} classes, {source.spec!r} has {len(source.class_names)}: "
+            f"{some(source.class_names)}. The weights do not say what their classes are called, "
+            "so that the pictures must have exactly as many, in the same order by name."
+        )
+    return source
+
+
+def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, ...]:
+    """Finds classes in a published list.
+
+    Args:
+        names: of class folders, for example. A WordNet id, alone or in front of anything that is
+            no digit ("n01440764", "n01440764_tench"), or the name of one class only ("tench",
+            "African elephant").
+        labels: the list, see `labels.class_list`.
+
+    Returns:
+        The position in the list of each of the names.
+
+    Raises:
+        ValueError: names that are not in the list, that several classes have, or that mean one
+            class twice; the message says how a class is named.
+    """
+    positions: dict[str, list[int]] = {}
+    for position, label in enumerate(labels):
+        positions.setdefault(label.wordnet_id, []).append(position)
+        positions.setdefault(label.name, []).append(position)
+    found = [positions.get(_key(name), []) for name in names]
+    unknown = [name for name, where in zip(names, found, strict=True) if not where]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} of {len(names)} classes are not among the {len(labels)} of the "
+            f"network: {some(unknown)}. A class folder is named by a WordNet id, with or without "
+            f"a name behind it, or by a name, as in {labels[0].wordnet_id!r}, "
+            f"{'_'.join(labels[0])!r} or {labels[0].name!r}; "
+            f"keras_effnetv2.labels.class_list({len(labels)}) lists them."
+        )
+    for name, where in zip(names, found, strict=True):
+        if len(where) > 1:
+            ids = ", ".join(labels[position].wordnet_id for position in where)
+            raise ValueError(
+                f"{len(where)} classes of the network are called {name!r}: {ids}. Name the class "
+                "folder by the id that is meant."
+            )
+    same: dict[int, str] = {}
+    for name, (position,) in zip(names, found, strict=True):
+        other = same.setdefault(position, name)
+        if other != name:
+            raise ValueError(
+                f"{other!r} and {name!r} are one class of the network, "
+                f"{labels[position].wordnet_id}. Put their pictures together."
+            )
+    return tuple(position for (position,) in found)
+
+
+def _key(name: str) -> str:
+    """What stands for a class in the list: its id where the name begins with one."""
+    starts_with_id = _STARTS_WITH_ID.match(name)
+    return starts_with_id[0] if starts_with_id else name.replace(" ", "_")

@@ -1,0 +1,131 @@
+"""The arrays of an HDF5 file, and nothing else of it.
+
+Attributes that describe a model are not deserialised. A file that points elsewhere (links, external
+or virtual data), or declares far more than it holds, is refused.
+"""
+
+import io
+import math
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import ml_dtypes
+import numpy as np
+
+# Damage comes out of HDF5 as whatever Python error stands for the place of it (measured: all but
+# the last two).
+_DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, MemoryError)
+# A layer with Python code, in the older and the newer way to describe models.
+_CODE = re.compile(r'"class_name":\s*"(Lambda|__lambda__)"')
+
+
+def read_arrays(
+    path: str | os.PathLike[str],
+    ignore: Callable[[str], str | None],
+    content: io.BytesIO | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads the arrays of an HDF5 file.
+
+    Args:
+        path: the file; not read if there is `content`.
+        ignore: from the path of an array in the file (e.g. "model_weights/stem_conv/kernel") to
+            the reason why it is left out; None reads it.
+        content: the HDF5 file itself, if it was a member of an archive.
+
+    Returns:
+        Arrays by their path in the file, and the paths left out with the reason.
+
+    Raises:
+        ValueError: the file is damaged or refused, see the module; the text does not name it.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    ignored: dict[str, str] = {}
+    with _opened(path, content) as file:
+        left = os.path.getsize(path) if content is None else content.getbuffer().nbytes
+        for name, dataset in _datasets(file):
+            reason = ignore(name)
+            if reason is not None:
+                ignored[name] = reason
+                continue
+            left -= _checked_size(name, dataset)
+            if left < 0:
+                raise ValueError("its arrays take more bytes than it has")
+            array = np.asarray(dataset[()])
+            tensors[name] = array.view(ml_dtypes.bfloat16) if _is_bfloat16(dataset) else array
+    return tensors, ignored
+
+
+def array_names(path: str | os.PathLike[str]) -> list[str]:
+    """The paths of all arrays in an HDF5 file, which are not read; errors as of `read_arrays`."""
+    with _opened(path, None) as file:
+        return [name for name, _ in _datasets(file)]
+
+
+def refuse_code(description: str | bytes) -> None:
+    """Raises ValueError if a model's description has Python code in it, as Lambda layers have."""
+    text = description.decode("utf-8", "replace") if isinstance(description, bytes) else description
+    if _CODE.search(text):
+        raise ValueError(
+            "its model has a Lambda layer, which is Python code. Nothing was run; the files of "
+            "these networks have none"
+        )
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], content: io.BytesIO | None) -> Iterator[h5py.File]:
+    try:
+        with h5py.File(Path(path) if content is None else content, "r") as file:
+            refuse_code(file.attrs.get("model_config", ""))
+            yield file
+    except _DAMAGE as error:
+        raise ValueError(str(error)) from None
+
+
+def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Every dataset with its path. Only what a group itself holds is followed, and only once."""
+    seen = set()
+    waiting = [("", file)]
+    while waiting:
+        path, group = waiting.pop()
+        for key in group:
+            name = f"{path}/{key}" if path else key
+            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name} is a link; weight files have none")
+            item = group[key]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                raise ValueError(f"{name} is there twice, or contains itself")
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                waiting.append((name, item))
+            elif isinstance(item, h5py.Dataset):
+                yield name, item
+            else:
+                raise ValueError(f"{name} is neither a group nor an array")
+
+
+def _checked_size(name: str, dataset: h5py.Dataset) -> int:
+    """Bytes of an array once it is read, if it may be."""
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"the data of {name} is in another file")
+    # What unpacks it may be a plugin, that is code, and to what size is known only afterwards.
+    if dataset.id.get_create_plist().get_nfilters():
+        raise ValueError(
+            f"{name} is compressed, as Keras does not write it. Unpack it with HDF5's own tool: "
+            "h5repack -f NONE OLD NEW"
+        )
+    if dataset.dtype.kind not in "fiub" and not _is_bfloat16(dataset):
+        raise ValueError(f"{name} has no numbers but the type {dataset.dtype}")
+    size = math.prod(dataset.shape) * dataset.dtype.itemsize
+    if size and not dataset.id.get_storage_size():
+        raise ValueError(f"{name} declares the shape {dataset.shape} and holds no data")
+    return size
+
+
+def _is_bfloat16(dataset: h5py.Dataset) -> bool:
+    """Whether it is what Keras makes of bfloat16, which HDF5 does not have."""
+    return dataset.dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16"

@@ -1,0 +1,80 @@
+"""Where each layer of a model of `build_model` stands: the one walk that all name tables share.
+
+A source of weight files has a small literal table from the roles below to its own names; what a
+layer is called there follows from its place alone.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+
+CLASSIFIER = "predictions"
+_BLOCK_LAYER = re.compile(
+    r"(block(\d+)[a-z]+_)"
+    r"(expand_conv|expand_bn|dwconv2|bn|se_reduce|se_expand|project_conv|project_bn)"
+)
+_OUTSIDE_BLOCKS = ("stem_conv", "stem_bn", "top_conv", "top_bn", CLASSIFIER)
+
+
+class Place(NamedTuple):
+    """A layer with weights, and where it stands.
+
+    Attributes:
+        layer: our name, e.g. "block2a_project_conv".
+        role: the name without its block, e.g. "project_conv"; outside the blocks all of it.
+        kind: "outside", or what its block is: "fused", "mbconv", and "fused_1", "mbconv_1" with
+            an expand ratio of 1, that is without expansion.
+        stage: number of the stage from 0; -1 outside the blocks, also in the next two.
+        repeat: number of the block in its stage, from 0.
+        block: number of the block in the network, from 0.
+    """
+
+    layer: str
+    role: str
+    kind: str
+    stage: int
+    repeat: int
+    block: int
+
+
+def weight_names(model: keras.Model, theirs: Callable[[Place, str], str]) -> dict[str, str]:
+    """The name table of a source for a model.
+
+    Args:
+        model: a model of `build_model`. Other layers that it may have are left out.
+        theirs: from the place of a layer and our name of a weight of it ("kernel") to the name
+            in a file.
+
+    Returns:
+        Our weight path (e.g. "block1a_project_conv/kernel") -> name in a file, in the order of
+        the layers.
+    """
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    return {
+        f"{place.layer}/{weight.name}": theirs(place, weight.name)
+        for place in _places(list(layers))
+        for weight in layers[place.layer].weights
+    }
+
+
+def _places(names: list[str]) -> list[Place]:
+    """The places of all layers that are ours, given the names in the order of the network."""
+    blocks: dict[str, tuple[str, int, int, int]] = {}  # "block1a_" -> the end of a Place
+    stages: dict[str, int] = {}  # number in the name -> blocks so far
+    found = []
+    for name in names:
+        match = _BLOCK_LAYER.fullmatch(name)
+        if match:
+            prefix, stage, role = match.groups()
+            if prefix not in blocks:
+                repeat = stages.get(stage, 0)
+                stages[stage] = repeat + 1
+                kind = "mbconv" if f"{prefix}dwconv2" in names else "fused"
+                kind += "" if f"{prefix}expand_conv" in names else "_1"
+                blocks[prefix] = (kind, int(stage) - 1, repeat, len(blocks))
+            found.append(Place(name, role, *blocks[prefix]))
+        elif name in _OUTSIDE_BLOCKS:
+            found.append(Place(name, name, "outside", -1, -1, -1))
+    return found

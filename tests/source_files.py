@@ -1,0 +1,163 @@
+"""Weight files as the sources write them, made by other code than the package reads them with.
+
+The values come from the caller, by official name without the model in front
+("stem/conv2d/kernel"); the layers' names from tests/golden/importers.
+"""
+
+import json
+from functools import cache
+
+import h5py
+import numpy as np
+import oracle
+import tensorflow as tf
+from safetensors.numpy import save_file
+
+from keras_effnetv2.pretrained.keras_applications import keras_applications_names
+from keras_effnetv2.pretrained.leondgarse import leondgarse_names
+from keras_effnetv2.pretrained.official import official_names
+from keras_effnetv2.pretrained.timm import timm_names
+
+AVERAGE = "/ExponentialMovingAverage"
+SOURCES = ("official", "timm", "keras-applications", "leondgarse")
+TIMM_WEIGHTS = {
+    "kernel": "weight",
+    "depthwise_kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def write(source, path, tensors, layers):
+    """Writes a file of a source at `path`, whose suffix is added; returns the whole path.
+
+    Args:
+        tensors: official name -> array.
+        layers: official name of a layer -> the source's; "official" needs none.
+    """
+    if source == "official":
+        return write_checkpoint(path, {f"net/{name}": value for name, value in tensors.items()})
+    if source == "timm":
+        path = path.with_suffix(".safetensors")
+        save_file(as_timm(tensors, layers), path)
+        return path
+    path = path.with_suffix(".h5")
+    with h5py.File(path, "w") as file:
+        group = file
+        if source == "leondgarse":  # whole models
+            file.attrs["model_config"] = json.dumps({"class_name": "Functional"})
+            group = file.create_group("model_weights")
+        write_legacy(group, {in_h5(layers, name): value for name, value in tensors.items()})
+    return path
+
+
+def write_checkpoint(folder, tensors, prefix="model"):
+    """A name-based checkpoint as the official trainer writes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / prefix),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=[tf.constant(value) for value in tensors.values()],
+    )
+    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{prefix}"\n')
+    return folder
+
+
+def as_timm(tensors, layers):
+    """timm's state dict: names, order of axes, and the step counters of its batch norms."""
+    state = {}
+    for name, value in tensors.items():
+        layer, _, weight = name.rpartition("/")
+        if weight == "depthwise_kernel":
+            value = value.transpose(2, 3, 0, 1)
+        elif weight == "kernel":
+            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+        elif weight == "gamma":
+            state[f"{layers[layer]}.num_batches_tracked"] = np.array(5)
+        state[f"{layers[layer]}.{TIMM_WEIGHTS[weight]}"] = np.ascontiguousarray(value)
+    return state
+
+
+def in_h5(layers, name):
+    """ "stem/conv2d/kernel" -> "stem_conv/kernel:0"."""
+    layer, _, weight = name.rpartition("/")
+    return f"{layers[layer]}/{weight}:0"
+
+
+def write_legacy(group, weights, chunks=1):
+    """The layout of tf.keras 2: LAYER/LAYER/WEIGHT, with lists of names in attributes."""
+    layers = {"input_1": []}  # layers without weights are empty groups
+    for name in weights:
+        layers.setdefault(name.partition("/")[0], []).append(name)
+    names = np.array([layer.encode() for layer in layers])
+    for number, part in enumerate(np.array_split(names, chunks)):
+        group.attrs["layer_names" if chunks == 1 else f"layer_names{number}"] = part
+    for layer, own in layers.items():
+        folder = group.create_group(layer)
+        folder.attrs["weight_names"] = [name.encode() for name in own]
+        for name in own:
+            folder[name] = weights[name]
+
+
+@cache
+def golden_layers(source, variant):
+    """Official name of a layer -> name in the source, from the oracle."""
+    text = (oracle.GOLDEN / "importers" / f"{source}_{variant}.txt").read_text()
+    return {official: theirs for theirs, official in map(str.split, text.splitlines())}
+
+
+@cache
+def golden_tensors(variant, classes=1000):
+    """Official name -> the value by the fill rule, for a classifier of that width."""
+    tensors = {}
+    for row in oracle.description(variant)["variables"]:
+        shape = row["shape"]
+        if "/head/dense/" in row["name"]:
+            shape = [*shape[:-1], classes]
+        tensors[row["name"].partition("/")[2]] = oracle.fill(row["name"], shape)
+    return tensors
+
+
+def values_for(model):
+    """Official name -> a value drawn from the name alone, for any model."""
+    weights = weights_of(model)
+    return {
+        theirs: np.abs(oracle.rng_for(theirs).standard_normal(weights[ours].shape)).astype(
+            "float32"
+        )
+        for ours, theirs in official_names(model).items()
+    }
+
+
+def layers_for(source, model):
+    """Official name of a layer -> name in the source, for a model that the oracle has no list of.
+
+    These are the package's names: `test_importers` compares them with the oracle's.
+    """
+    names = {
+        "timm": lambda: timm_names(model),
+        "leondgarse": lambda: leondgarse_names(model, ()),
+        "keras-applications": lambda: keras_applications_names(model, ()),
+        "official": lambda: official_names(model),
+    }[source]()
+    separator = "." if source == "timm" else "/"
+    return {
+        official.rpartition("/")[0]: names[ours].rpartition(separator)[0]
+        for ours, official in official_names(model).items()
+    }
+
+
+def weights_of(model):
+    """Our weight path -> the variable."""
+    return {f"{layer.name}/{w.name}": w for layer in model.layers for w in layer.weights}
+
+
+def assert_holds(model, tensors):
+    weights = weights_of(model)
+    for ours, theirs in official_names(model).items():
+        value = oracle.numpy(weights[ours])
+        np.testing.assert_array_equal(value, tensors[theirs], err_msg=ours)

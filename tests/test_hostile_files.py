@@ -1,0 +1,401 @@
+"""Files made to do harm: refused with one error, the model untouched, nothing written or run."""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+import source_files
+import tables
+from test_model import TINY
+
+from keras_effnetv2.model import build_model
+from keras_effnetv2.pretrained.load import load_weights
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(TINY, classes=7)
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """Source -> a file of it that loads."""
+    folder = tmp_path_factory.mktemp("whole")
+    files = {
+        source: source_files.write(
+            source,
+            folder / source,
+            source_files.values_for(model),
+            source_files.layers_for(source, model),
+        )
+        for source in source_files.SOURCES
+    }
+    model.save(folder / "own.keras")
+    model.save_weights(folder / "own.weights.h5")
+    return files | {"zip": folder / "own.keras", "keras": folder / "own.weights.h5"}
+
+
+@pytest.fixture
+def refused(model, tmp_path, monkeypatch):
+    """Asserts that loading a file ends in an error with some words, and changes nothing."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(path, words, source="auto"):
+        before, files = model.get_weights(), everything(tmp_path)
+        with pytest.raises(ValueError, match=words):
+            load_weights(model, path, source)
+        assert everything(tmp_path) == files
+        for old, new in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+    return check
+
+
+def everything(folder):
+    return sorted(str(path) for path in folder.parent.rglob("*"))
+
+
+# --- archives -----------------------------------------------------------------------------------
+
+
+def member(name, **attributes):
+    info = tarfile.TarInfo(name)
+    for attribute, value in attributes.items():
+        setattr(info, attribute, value)
+    return info
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        member("/tmp/kev2_evil.index"),
+        member("../../kev2_evil.index"),
+        member("net/../../kev2_evil.txt"),
+        member("net/other.index", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        member("net/other.index", type=tarfile.LNKTYPE, linkname="../../x"),
+        member("net/zero", type=tarfile.CHRTYPE, devmajor=1, devminor=5),
+        member("net/pipe.index", type=tarfile.FIFOTYPE),
+        member("net/disk", type=tarfile.BLKTYPE),
+    ],
+    ids=lambda info: info.name + info.type.decode(),
+)
+def test_members_of_archives(evil, whole, refused, tmp_path):
+    with tarfile.open(tmp_path / "net.tgz", "w:gz") as tar:
+        tar.addfile(evil)
+        tar.add(whole["official"], "net")
+    words = r"net\.tgz cannot be read as an archive: its member '.*' (points outside|is a link)"
+    refused(tmp_path / "net.tgz", words)
+    assert not os.path.exists("/tmp/kev2_evil.index")
+
+
+def zeros(count):
+    """Gzip of that many MiB of zeros; parts of a gzip file may simply stand one after another."""
+    return gzip.compress(bytes(16 * MIB)) * (count // 16)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("name", ["net/model.data-00000-of-00001", "net/junk"])
+def test_ten_gigabytes_of_zeros(kind, name, refused, tmp_path):
+    header = member(name, type=kind, size=10 * 1024 * MIB).tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "net.tgz").write_bytes(gzip.compress(header) + zeros(10 * 1024))
+    assert os.path.getsize(tmp_path / "net.tgz") < 12 * MIB
+    refused(tmp_path / "net.tgz", "unpacks to more than 268,435,456 bytes")
+
+
+def test_a_sparse_member(refused, tmp_path):
+    """A header with a hole of a terabyte: nothing in the archive, a terabyte once extracted."""
+    header = bytearray(member("net/model.index", type=tarfile.GNUTYPE_SPARSE).tobuf())
+    header[386:398], header[398:410] = b"00000000000\0", b"00000000000\0"
+    header[483:495] = b"\x80" + (2**40).to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "net.tgz").write_bytes(gzip.compress(bytes(header) + bytes(1024)))
+    refused(tmp_path / "net.tgz", "is a link, a device or a sparse file")
+
+
+def test_an_archive_with_a_wrong_checksum(whole, refused, tmp_path):
+    with tarfile.open(tmp_path / "net.tgz", "w:gz") as tar:
+        tar.add(whole["official"], "net")
+    data = bytearray((tmp_path / "net.tgz").read_bytes())
+    data[-8] ^= 1
+    (tmp_path / "net.tgz").write_bytes(data)
+    refused(tmp_path / "net.tgz", "cannot be read as an archive: CRC check failed")
+
+
+# --- checkpoints --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("description", "words"),
+    [
+        ({"shape": [-1, 4]}, r"shape \[-1, 4\]"),
+        ({"shape": [2**40]}, "no room"),
+        ({"shape": [2**40, 2**40]}, "no room"),
+        ({"shape": [2**40, 2**40, 0], "size": 0}, "no room"),
+        ({"shape": [2**40], "size": 2**42}, "no room"),
+        ({"shape": [2, 2], "size": -4}, "no room"),
+        ({"shape": [1] * 300}, "no room"),
+        ({"shape": [2, 2], "dtype": 101}, "something else than a whole array"),
+        ({"shape": [2, 2], "dtype": 20}, "something else than a whole array"),
+        ({"shape": [2, 2], "dtype": 99}, "something else than a whole array"),
+        ({"shape": [2, 2], "shard": 7}, "cannot be read as a checkpoint"),
+        ({"shape": [4, 4]}, "cannot be read as a checkpoint"),
+        ({"shape": [2, 2]}, "does not fit the model"),
+    ],
+)
+def test_impossible_descriptions_in_an_index(description, words, refused, tmp_path):
+    """Its checksums are right. Most of the first eight end the process in TensorFlow's reader."""
+    data = struct.pack("<4f", 1, 2, 3, 4)
+    entries = [
+        (b"", tables.header()),
+        (b"net/stem/conv2d/kernel", tables.entry(data=data, **description)),
+    ]
+    (tmp_path / "model.index").write_bytes(tables.table(entries))
+    (tmp_path / "model.data-00000-of-00001").write_bytes(data)
+    refused(tmp_path / "model", words)
+
+
+def test_an_index_with_a_hidden_entry(refused, tmp_path):
+    """A search may begin inside a value, where only TensorFlow would see another entry."""
+    block = tables.block([(b"", tables.header()), (b"net/a", bytes(20))], starts=[0, 12])
+    (tmp_path / "model.index").write_bytes(tables.table_of(block))
+    (tmp_path / "model.data-00000-of-00001").write_bytes(bytes(64))
+    refused(tmp_path / "model", "its index is damaged")
+
+
+def test_a_name_twice_and_a_name_too_long(refused, tmp_path):
+    (tmp_path / "model.data-00000-of-00001").write_bytes(bytes(64))
+    for names, words in (([b"net/a"] * 2, "has net/a twice"), ([b"a" * 5000], "more than 4096")):
+        entries = [(name, tables.entry([2, 2], data=bytes(16))) for name in names]
+        (tmp_path / "model.index").write_bytes(tables.table([(b"", tables.header()), *entries]))
+        refused(tmp_path / "model", words)
+
+
+# --- HDF5 ---------------------------------------------------------------------------------------
+
+
+def external_link(file):
+    file["stem_conv/more"] = h5py.ExternalLink("/etc/passwd", "/")
+
+
+def soft_link(file):
+    file["stem_conv/more"] = h5py.SoftLink("/stem_bn")
+
+
+def soft_link_loop(file):
+    file["a"], file["b"] = h5py.SoftLink("/b"), h5py.SoftLink("/a")
+
+
+def hard_link_loop(file):
+    group = file.create_group("loop")
+    group["again"] = group
+
+
+def external_data(file):
+    file.create_dataset("stem_conv/more", (4,), "f4", external=[("/etc/hostname", 0, 16)])
+
+
+def virtual_data(file):
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource("/etc/hostname", "x", (4,))
+    file.create_virtual_dataset("stem_conv/more", layout)
+
+
+def text(file):
+    file["stem_conv/more"] = "a string"
+
+
+def references(file):
+    file.create_dataset("stem_conv/more", (1,), h5py.ref_dtype)[0] = file.ref
+
+
+def a_type(file):
+    file["stem_conv/more"] = np.dtype("f4")
+
+
+def nothing_in_it(file):
+    file.create_dataset("stem_conv/more", (2**40,), "f4")
+
+
+def packed_zeros(file):
+    file.create_dataset(
+        "stem_conv/more", data=np.zeros(2**22, "f4"), compression="gzip", chunks=(2**20,)
+    )
+
+
+def a_plugin(file):
+    file.create_dataset("stem_conv/more", data=np.zeros(64, "f4"), compression="lzf")
+
+
+def a_lambda_layer(file):
+    layers = [{"class_name": "Lambda", "config": {"function": ["4wEAAAD...", None, None]}}]
+    file.attrs["model_config"] = json.dumps({"class_name": "Functional", "layers": layers})
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (external_link, "more is a link"),
+        (soft_link, "more is a link"),
+        (soft_link_loop, "is a link"),
+        (hard_link_loop, "contains itself"),
+        (external_data, "more is in another file"),
+        (virtual_data, "more is in another file"),
+        (text, "more has no numbers"),
+        (references, "more has no numbers"),
+        (a_type, "more is neither a group nor an array"),
+        (nothing_in_it, "holds no data"),
+        (packed_zeros, "more is compressed"),
+        (a_plugin, "more is compressed.*h5repack"),
+        (a_lambda_layer, "Lambda layer, which is Python code. Nothing was run"),
+    ],
+)
+@pytest.mark.parametrize("source", ["keras-applications", "leondgarse", "keras"])
+def test_hdf5(source, harm, words, whole, refused, tmp_path):
+    path = tmp_path / whole[source].name
+    path.write_bytes(whole[source].read_bytes())
+    with h5py.File(path, "a") as file:
+        harm(file)
+    refused(path, words)
+    refused(path, words, source=source)
+
+
+def test_arrays_that_share_their_bytes(model, refused, tmp_path):
+    """Two arrays at one place of the file: what is read is more than the file has."""
+    with h5py.File(tmp_path / "n.h5", "w") as file:
+        for name in "ab":
+            file[f"stem_conv/{name}"] = np.full(2**16, 1.0, "f4")
+        first, second = (file[f"stem_conv/{name}"].id.get_offset() for name in "ab")
+    data = (tmp_path / "n.h5").read_bytes()
+    for old, new in ((second, first), (len(data), second)):  # the place, and the file's length
+        data = data.replace(struct.pack("<Q", old), struct.pack("<Q", new))
+    (tmp_path / "n.h5").write_bytes(data[:second])
+    refused(tmp_path / "n.h5", "more bytes than it has", source="keras-applications")
+
+
+# --- safetensors --------------------------------------------------------------------------------
+
+
+def described(size, **tensors):
+    header = json.dumps(tensors).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(size)
+
+
+TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack("<Q", 2**31) + b"{",
+        struct.pack("<Q", 2**64 - 1) + b"{",
+        b"{",
+        described(4, a=TENSOR),
+        described(8, a=TENSOR | {"shape": [2**40]}),
+        described(8, a=TENSOR | {"shape": [2**40, 2**40]}),
+        described(8, a=TENSOR | {"shape": [-2]}),
+        described(8, a=TENSOR | {"data_offsets": [8, 0]}),
+        described(8, a=TENSOR, b=TENSOR),
+        described(8, a=TENSOR | {"dtype": "F8_E4M3", "shape": [8]}),
+        struct.pack("<Q", 10**6) + b"[" * 10**6,
+    ],
+    ids=range(11),
+)
+def test_safetensors(data, refused, tmp_path):
+    (tmp_path / "net.safetensors").write_bytes(data)
+    refused(tmp_path / "net.safetensors", "cannot be read as weights of timm")
+
+
+def test_a_header_of_two_gigabytes(refused, tmp_path):
+    with open(tmp_path / "net.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", 2**31) + b"{")
+        file.truncate(2**31 + 100)
+    refused(tmp_path / "net.safetensors", "header too large")
+
+
+# --- Keras archives -----------------------------------------------------------------------------
+
+
+def archive(path, members, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+
+
+def test_zip_bomb(refused, tmp_path):
+    archive(tmp_path / "n.keras", {"config.json": "{}", "model.weights.h5": bytes(300 * MIB)})
+    refused(tmp_path / "n.keras", "unpacks to more than 268,435,456 bytes")
+
+
+def test_zip_packed_in_another_way(refused, tmp_path):
+    archive(tmp_path / "n.keras", {"config.json": "{}", "model.weights.h5": b""}, zipfile.ZIP_LZMA)
+    refused(tmp_path / "n.keras", "in a way that Keras does not use")
+
+
+def test_zip_that_understates_its_size(refused, tmp_path):
+    """The size in the directory is what the member says; the data go on."""
+    packed = zlib.compress(bytes(300 * MIB))
+    archive(tmp_path / "n.keras", {"config.json": "{}", "model.weights.h5": packed}, 0)
+    data = (tmp_path / "n.keras").read_bytes().replace(struct.pack("<I", len(packed)), b"\0\1\0\0")
+    (tmp_path / "n.keras").write_bytes(data)
+    refused(tmp_path / "n.keras", "cannot be read as")
+
+
+def test_zip_with_code(whole, refused, tmp_path):
+    layer = '{"module": "builtins", "class_name": "__lambda__", "config": {"value": "4wEA"}}'
+    with zipfile.ZipFile(whole["zip"]) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    archive(tmp_path / "n.keras", members | {"config.json": layer})
+    refused(tmp_path / "n.keras", "Lambda layer")
+
+
+def test_zip_with_other_members_is_read_in_memory(model, whole, tmp_path, monkeypatch):
+    with zipfile.ZipFile(whole["zip"]) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    archive(tmp_path / "n.keras", members | {"../evil.txt": b"x", "/tmp/kev2_evil": b"x"})
+    files = everything(tmp_path)
+    load_weights(model, tmp_path / "n.keras")
+    assert everything(tmp_path) == files
+    assert not os.path.exists("/tmp/kev2_evil")
+
+
+# --- pickles ------------------------------------------------------------------------------------
+
+
+class Harm:
+    def __reduce__(self):
+        return os.mkdir, ("harm",)  # into the working directory, which `refused` looks at
+
+
+def torch_archive(data):
+    """What torch.save writes: a zip with a pickle in it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("archive/data.pkl", data)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    "name",
+    ["n.pth", "n.pt", "n.bin", "n.pkl", "n.ckpt", "n.safetensors", "n.h5", "n.keras", "n.tgz"],
+)
+def test_pickles(name, protocol, refused, tmp_path):
+    (tmp_path / name).write_bytes(pickle.dumps(Harm(), protocol))
+    known = protocol >= 2 or name in ("n.pth", "n.pt", "n.bin", "n.pkl", "n.ckpt")
+    words = "is a pickle, which can run any code.*weights_only=True" if known else r"n\."
+    refused(tmp_path / name, words)
+    refused(tmp_path / name, words, source="timm")
+    (tmp_path / name).write_bytes(torch_archive(pickle.dumps(Harm(), protocol)))
+    refused(tmp_path / name, "is a pickle")

@@ -1,0 +1,395 @@
+"""Importers: names and logits against the lists and numbers of the oracle, and Keras' own nets."""
+
+import logging
+from functools import cache
+
+import h5py
+import keras
+import numpy as np
+import oracle
+import pytest
+import source_files
+from safetensors.numpy import save_file
+from test_model import TINY
+
+from keras_effnetv2.config import ModelConfig, decode_stages
+from keras_effnetv2.model import build_model
+from keras_effnetv2.pretrained.keras_applications import keras_applications_names
+from keras_effnetv2.pretrained.leondgarse import leondgarse_names
+from keras_effnetv2.pretrained.load import load_weights, read_weight_file
+from keras_effnetv2.pretrained.official import official_names
+from keras_effnetv2.pretrained.timm import timm_names
+
+LISTS = sorted(tuple(file.stem.split("_")) for file in (oracle.GOLDEN / "importers").glob("*.txt"))
+IN_FILES = [(source, variant) for source, variant in LISTS if variant.endswith("-b0")] + [
+    ("official", "efficientnetv2-b0"),
+    ("official", "efficientnet-b0"),
+]
+KERAS_NETS = [("EfficientNetV2B0", "efficientnetv2-b0"), ("EfficientNetB0", "efficientnet-b0")]
+SIZE = (96, 96)
+
+
+def bare(variant, **arguments):
+    """A model that gives logits for normalised pixels."""
+    config = ModelConfig.from_name(variant)
+    return build_model(config, classifier_activation=None, include_preprocessing=False, **arguments)
+
+
+@pytest.fixture(scope="module")
+def models():
+    """(variant, classes) -> model; classes 0 has no top. Built once, loaded many times."""
+    built = {}
+
+    def get(variant, classes):
+        if (variant, classes) not in built:
+            arguments = {"classes": classes} if classes else {"include_top": False}
+            built[variant, classes] = bare(variant, pooling="avg", **arguments)
+        model = built[variant, classes]
+        for weight in model.weights:
+            weight.assign(np.full(weight.shape, 0.5, "float32"))
+        return model
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """Name of a net of keras.applications -> that net with fresh weights."""
+    built = {}
+
+    def get(name):
+        if name not in built:
+            built[name] = getattr(keras.applications, name)(weights=None, classes=10)
+        return built[name]
+
+    return get
+
+
+def file_of(source, variant, folder, classes=1000, tensors=None):
+    layers = None if source == "official" else source_files.golden_layers(source, variant)
+    name = f"tf_{variant}"
+    tensors = tensors or source_files.golden_tensors(variant, classes)
+    return source_files.write(source, folder / name, tensors, layers)
+
+
+def golden(variant, what):
+    return np.load(oracle.GOLDEN / "models" / f"{variant}.npz")[f"{what}_{SIZE[0]}x{SIZE[1]}"]
+
+
+def outputs(model, variant):
+    return oracle.numpy(model(oracle.model_input(variant, *SIZE)))
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("source", "variant"), LISTS)
+def test_names_are_the_oracles_both_ways(source, variant):
+    layers = source_files.golden_layers(source, variant)
+    model = oracle.filled(variant)
+    if source == "timm":
+        ours = timm_names(model)
+        ending = source_files.TIMM_WEIGHTS
+        expected = {
+            name: f"{layers[layer]}.{ending[weight]}"
+            for name, layer, weight in split(official_names(model))
+        }
+    else:
+        expected = {
+            name: source_files.in_h5(layers, f"{layer}/{weight}")
+            for name, layer, weight in split(official_names(model))
+        }
+        function = leondgarse_names if source == "leondgarse" else keras_applications_names
+        ours = function(model, expected.values())
+    assert ours == expected
+    assert len(set(ours.values())) == len(model.weights)
+    assert {layer for _, layer, _ in split(official_names(model))} == set(layers)
+
+
+def split(official):
+    return [(ours, *name.rpartition("/")[::2]) for ours, name in official.items()]
+
+
+@pytest.mark.parametrize(("name", "variant"), KERAS_NETS)
+def test_names_are_those_of_keras_applications_in_both_spellings(name, variant, theirs):
+    model = oracle.filled(variant)
+    layers = [
+        layer
+        for layer in theirs(name).layers
+        if layer.weights and not isinstance(layer, keras.layers.Normalization)
+    ]
+    keras3 = {f"{layer.name}/{weight.name}" for layer in layers for weight in layer.weights}
+    keras2 = {
+        f"{layer.name}/{long_name(layer, weight)}:0" for layer in layers for weight in layer.weights
+    }
+    for stored in (keras3, keras2):
+        assert set(keras_applications_names(model, stored).values()) == stored
+
+
+def long_name(layer, weight):
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    return "depthwise_kernel" if depthwise else weight.name
+
+
+def test_names_beyond_the_letter_z():
+    config = ModelConfig("long", decode_stages(["r28_k3_s1_e1_i8_o8_c1"]), head_filters=8)
+    model = build_model(config, classes=2)
+    ours = "block1ab_project_conv/kernel"
+    own_h5 = keras_applications_names(model, {"block1ab_project_conv/kernel"})
+    assert own_h5[ours] == ours
+    theirs = keras_applications_names(model, {"block1|_project_conv/kernel:0"})  # z { |
+    assert theirs[ours] == "block1|_project_conv/kernel:0"
+    assert leondgarse_names(model, ())[ours] == "stack_0_block27_fu_conv/kernel"
+    assert timm_names(model)[ours] == "blocks.0.27.conv.weight"
+
+
+# --- logits -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("source", "variant"), IN_FILES)
+def test_logits_and_features_are_the_oracles(source, variant, models, tmp_path):
+    path = file_of(source, variant, tmp_path)
+    model = models(variant, 1000)
+    report = load_weights(model, path)
+    assert (report.source, report.loaded) == (source, len(model.weights))
+    np.testing.assert_allclose(
+        outputs(model, variant), golden(variant, "logits"), rtol=0, atol=2e-4
+    )
+    headless = models(variant, 0)
+    report = load_weights(headless, path)
+    assert report.loaded == len(headless.weights)
+    assert [why for why in report.ignored.values() if "no top" in why] == [
+        "classifier; the model has no top"
+    ] * 2
+    np.testing.assert_allclose(
+        outputs(headless, variant), golden(variant, "pooled"), rtol=0, atol=2e-4
+    )
+
+
+@pytest.mark.parametrize("source", source_files.SOURCES)
+def test_a_file_without_top(source, models, tmp_path):
+    variant = "efficientnetv2-b0"
+    tensors = {
+        name: value
+        for name, value in source_files.golden_tensors(variant).items()
+        if not name.startswith("head/dense/")
+    }
+    path = file_of(source, variant, tmp_path, tensors=tensors)
+    assert read_weight_file(path).classes is None
+    headless = models(variant, 0)
+    load_weights(headless, path)
+    np.testing.assert_allclose(
+        outputs(headless, variant), golden(variant, "pooled"), rtol=0, atol=2e-4
+    )
+    with pytest.raises(ValueError, match=r"2 problem.*\n.*missing.*our predictions/kernel"):
+        load_weights(models(variant, 1000), path)
+
+
+@pytest.mark.parametrize("source", source_files.SOURCES)
+def test_logits_of_21843_classes(source, models, tmp_path):
+    variant, classes = "efficientnetv2-b0", 21843
+    path = file_of(source, variant, tmp_path, classes)
+    assert read_weight_file(path).classes == classes
+    model = models(variant, classes)
+    load_weights(model, path)
+    tensors = source_files.golden_tensors(variant, classes)
+    expected = golden(variant, "pooled") @ tensors["head/dense/kernel"] + tensors["head/dense/bias"]
+    np.testing.assert_allclose(outputs(model, variant), expected, rtol=0, atol=2e-4)
+
+
+# --- files that Keras itself writes of the nets of keras.applications ---------------------------
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras"])
+@pytest.mark.parametrize(("name", "variant"), KERAS_NETS)
+def test_files_that_keras_3_writes(name, variant, suffix, theirs, models, tmp_path):
+    net = theirs(name)
+    rng = np.random.default_rng(1)
+    for weight in net.weights:
+        if not weight.path.startswith("normalization"):
+            weight.assign(rng.standard_normal(weight.shape))
+    path = tmp_path / f"net{suffix}"
+    (net.save_weights if suffix == ".weights.h5" else net.save)(path)
+    model = models(variant, 10)
+    report = load_weights(model, path)
+    assert report.source == ("keras-applications" if suffix == ".h5" else "keras")
+    for layer in model.layers:
+        there = layer.name.replace("dwconv2", "dwconv") if "V2" not in name else layer.name
+        if layer.weights:
+            for own, other in zip(layer.weights, net.get_layer(there).weights, strict=True):
+                np.testing.assert_array_equal(oracle.numpy(own), oracle.numpy(other))
+    expected = 0 if "V2" in name else 3
+    assert (
+        list(report.ignored.values()) == ["input normalisation; the model has its own"] * expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("variance", "warnings"),
+    [([0.229, 0.224, 0.225], 0), ([0.229**2, 0.224**2, 0.225**2], 0), ([1.0, 1.0, 1.0], 1)],
+)
+def test_another_input_normalisation_is_told(variance, warnings, tmp_path, caplog):
+    """The first row is what the published V1 files of keras.applications hold."""
+    model, layers, tensors = tiny()
+    path = source_files.write("keras-applications", tmp_path / "net", tensors, layers)
+    with h5py.File(path, "a") as file:
+        file["normalization/normalization/mean:0"] = [0.485, 0.456, 0.406]
+        file["normalization/normalization/variance:0"] = variance
+        file["normalization/normalization/count:0"] = 0
+    with caplog.at_level(logging.WARNING, "keras_effnetv2"):
+        assert len(load_weights(model, path).ignored) == 3
+    assert len(caplog.records) == warnings
+    assert all("normalization/variance:0 is [1.0, 1.0, 1.0]" in r.message for r in caplog.records)
+
+
+# --- layouts of HDF5 ----------------------------------------------------------------------------
+
+
+@cache
+def tiny_model():
+    return build_model(TINY, classes=7, drop_path_rate=0.0)
+
+
+def tiny(source="keras-applications"):
+    """A small model of zeros, official layer -> layer in the source, official name -> value."""
+    model = tiny_model()
+    for weight in model.weights:
+        weight.assign(np.zeros(weight.shape, "float32"))
+    return model, source_files.layers_for(source, model), source_files.values_for(model)
+
+
+def h5_names(layers, tensors):
+    return {source_files.in_h5(layers, name): value for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "model_weights/", "model_weights/efficientnetv2-b0/"])
+@pytest.mark.parametrize("short", [False, True])
+def test_places_and_spellings_in_an_h5(prefix, short, tmp_path):
+    """At the top, in a whole model, in a model in a model; with and without ":0"."""
+    model, layers, tensors = tiny()
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        for name, value in h5_names(layers, tensors).items():
+            name = name.removesuffix(":0").replace("depthwise_", "") if short else name
+            file[f"{prefix}{name}"] = value
+        file["optimizer_weights/iterations:0"] = 3
+    report = load_weights(model, tmp_path / "net.h5")
+    assert report.ignored == {"optimizer_weights/iterations:0": "optimizer state"}
+    source_files.assert_holds(model, tensors)
+
+
+def test_names_split_over_several_attributes(tmp_path):
+    model, layers, tensors = tiny()
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        source_files.write_legacy(file, h5_names(layers, tensors), chunks=3)
+        assert "layer_names2" in file.attrs
+    load_weights(model, tmp_path / "net.h5")
+    source_files.assert_holds(model, tensors)
+
+
+def test_two_networks_in_one_file_are_refused(tmp_path):
+    model, layers, tensors = tiny()
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        for place in "ab":
+            for name, value in h5_names(layers, tensors).items():
+                file[f"{place}/{name}"] = value
+    with pytest.raises(ValueError, match="twice"):
+        load_weights(model, tmp_path / "net.h5")
+
+
+# --- types --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "dtype"),
+    [(source, dtype) for source in source_files.SOURCES for dtype in ("float64", "float16")]
+    + [("official", "bfloat16"), ("timm", "bfloat16")],  # the older Keras layout has none
+)
+def test_other_floats_are_cast(source, dtype, tmp_path):
+    model, layers, tensors = tiny(source)
+    cast = {name: value.astype(dtype) for name, value in tensors.items()}
+    load_weights(model, source_files.write(source, tmp_path / "net", cast, layers))
+    assert {str(weight.dtype) for weight in model.weights} == {"float32"}
+    source_files.assert_holds(
+        model, {name: value.astype("float32") for name, value in cast.items()}
+    )
+
+
+def test_own_files_of_a_bfloat16_model(tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        first, second = build_model(TINY, classes=7), build_model(TINY, classes=7)
+    finally:
+        keras.config.set_dtype_policy(before)
+    first.save_weights(tmp_path / "net.weights.h5")
+    load_weights(second, tmp_path / "net.weights.h5")
+    assert "bfloat16" in {str(weight.dtype) for weight in second.weights}
+    for a, b in zip(first.weights, second.weights, strict=True):
+        np.testing.assert_array_equal(oracle.numpy(a), oracle.numpy(b))
+
+
+# --- nets that pad as PyTorch does --------------------------------------------------------------
+
+
+def torch_file(folder, name="model.safetensors", change=None, metadata=None):
+    model, layers, tensors = tiny("timm")
+    state = source_files.as_timm(tensors, layers)
+    (change or (lambda state: None))(state)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / name, metadata)
+    return model, folder / name
+
+
+def torchvision(state):
+    state["features.0.0.weight"] = state.pop("conv_stem.weight")
+
+
+def rw_s(state):
+    state["conv_head.weight"] = np.zeros((1792, 272, 1, 1), "float32")
+
+
+@pytest.mark.parametrize(
+    ("where", "arguments", "words"),
+    [
+        ("a", {"change": torchvision}, "a net of torchvision"),
+        ("a", {"change": rw_s}, "it is efficientnetv2_rw_s"),
+        ("a", {"name": "efficientnet_b0.safetensors"}, "its name says that it is efficientnet_b0"),
+        ("a", {"name": "efficientnet_b3_ra2-cf984f9c.safetensors"}, "it is efficientnet_b3"),
+        ("efficientnetv2_rw_m.agc_in1k", {}, "it is efficientnetv2_rw_m"),
+        ("models--timm--efficientnet_b1.ft_in1k/snapshots/7a", {}, "it is efficientnet_b1"),
+        ("a", {"metadata": {"architecture": "efficientnet_b4"}}, "it is efficientnet_b4"),
+    ],
+)
+def test_torch_padding_is_recognised(where, arguments, words, tmp_path):
+    model, path = torch_file(tmp_path / where, **arguments)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=words) as error:
+        load_weights(model, path)
+    assert "symmetric" in str(error.value)
+    assert "1e-5" in str(error.value)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_torch_padding_by_the_config_beside_it(tmp_path):
+    model, path = torch_file(tmp_path)
+    (tmp_path / "config.json").write_text('{"architecture": "efficientnet_b0"}')
+    with pytest.raises(ValueError, match="it is efficientnet_b0"):
+        load_weights(model, path)
+    (tmp_path / "config.json").write_text('{"architecture": "tf_efficientnet_b0"}')
+    load_weights(model, path)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "tf_efficientnet_b0.ns_jft_in1k",
+        "models--timm--tf_efficientnetv2_s.in21k/snapshots/7a",
+        "efficientnet_b0/tf_efficientnet_b0",  # what is nearer to the file decides
+        "test_efficientnet_b0",
+        "efficientnet-b0",
+    ],
+)
+def test_names_that_are_no_torch_padding(where, tmp_path):
+    model, path = torch_file(tmp_path / where)
+    assert load_weights(model, path).source == "timm"

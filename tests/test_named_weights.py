@@ -1,0 +1,129 @@
+"""Building a model with the name of a published set: what is fetched, and what it becomes."""
+
+import hashlib
+
+import keras
+import numpy as np
+import oracle
+import pytest
+
+from keras_effnetv2.config import ModelConfig, decode_stages
+from keras_effnetv2.model import build_model
+from keras_effnetv2.pretrained import registry
+from keras_effnetv2.pretrained.registry import PublishedFile, WeightSet
+
+pytestmark = pytest.mark.backend
+TINY = ModelConfig(
+    "tiny",
+    decode_stages(["r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16_se0.25"]),
+    head_filters=24,
+    normalization="imagenet",
+)
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3)).astype("float32")
+PUBLISHED_CLASSES = 21843
+
+
+def md5(path):
+    return f"md5:{hashlib.md5(path.read_bytes()).hexdigest()}"
+
+
+@pytest.fixture
+def publish(tmp_path, monkeypatch):
+    """Publishes weights of TINY as its set "imagenet21k", in a mirror folder; returns the model."""
+
+    def make():
+        model = build_model(TINY, classes=PUBLISHED_CLASSES, include_preprocessing=False)
+        rng = np.random.default_rng(1)
+        for weight in model.weights:
+            weight.assign(weight + 0.05 * np.abs(rng.standard_normal(weight.shape)))
+        mirror = tmp_path / "mirror"
+        mirror.mkdir()
+        model.save_weights(mirror / "tiny.weights.h5")
+        headless = keras.Model(model.input, model.get_layer("avg_pool").output)
+        headless.save_weights(mirror / "tiny_notop.weights.h5")
+        files = [
+            PublishedFile("keras", f"http://localhost:9/{path.name}", md5(path), has_top)
+            for path, has_top in (
+                (mirror / "tiny.weights.h5", True),
+                (mirror / "tiny_notop.weights.h5", False),
+            )
+        ]
+        found = WeightSet(
+            variant="tiny",
+            weights="imagenet21k",
+            classes=PUBLISHED_CLASSES,
+            normalization="symmetric",
+            style="v2",
+            image_size=64,
+            timm=None,
+            top1=None,
+            files=tuple(files),
+            archive="http://localhost:9/tiny-21k.tgz",
+        )
+        monkeypatch.setitem(registry.WEIGHT_SETS, ("tiny", "imagenet21k"), found)
+        monkeypatch.setenv("KERAS_EFFNETV2_MIRROR", str(mirror))
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+        return model, mirror
+
+    return make
+
+
+def run(model, pixels):
+    return oracle.numpy(model(pixels))
+
+
+def test_a_set_brings_its_normalisation_classes_and_activation(publish):
+    raw, _ = publish()
+    model = build_model(TINY, weights="imagenet21k")
+    assert model.output_shape == (None, PUBLISHED_CLASSES)
+    assert model.get_layer("predictions").activation.__name__ == "sigmoid"
+    logits = keras.Model(raw.input, raw.get_layer("avg_pool").output)(PIXELS / 128 - 1)
+    kernel, bias = (oracle.numpy(weight) for weight in raw.get_layer("predictions").weights)
+    expected = 1 / (1 + np.exp(-(oracle.numpy(logits) @ kernel + bias)))
+    np.testing.assert_allclose(run(model, PIXELS), expected, rtol=0, atol=1e-5)
+
+
+def test_features_are_the_same_with_and_without_preprocessing_inside(publish):
+    publish()
+    inside = build_model(TINY, weights="imagenet21k", include_top=False, pooling="avg")
+    outside = build_model(
+        TINY, weights="imagenet21k", include_top=False, pooling="avg", include_preprocessing=False
+    )
+    features = run(inside, PIXELS)
+    assert features.std() > 0.01
+    np.testing.assert_allclose(features, run(outside, PIXELS / 128 - 1), rtol=0, atol=1e-5)
+
+
+def test_other_classes_start_a_fresh_head_on_the_smaller_file_and_say_so(publish, caplog):
+    raw, mirror = publish()
+    (mirror / "tiny.weights.h5").unlink()  # not needed
+    model = build_model(TINY, weights="imagenet21k", classes=7)
+    assert model.output_shape == (None, 7)
+    assert model.get_layer("predictions").activation.__name__ == "softmax"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "fresh" in caplog.text
+    assert model.get_layer("normalization").scale == 1 / 128
+    kernel = oracle.numpy(model.get_layer("top_conv").kernel)
+    np.testing.assert_array_equal(kernel, oracle.numpy(raw.get_layer("top_conv").kernel))
+
+
+def test_the_top_needs_the_file_that_has_it(publish):
+    _, mirror = publish()
+    (mirror / "tiny.weights.h5").unlink()
+    with pytest.raises(ConnectionError, match=r"of tiny/imagenet21k are not in the cache"):
+        build_model(TINY, weights="imagenet21k")
+
+
+def test_bad_arguments_are_found_before_anything_is_fetched(publish, monkeypatch):
+    publish()
+    monkeypatch.setattr("keras_effnetv2.model.fetch_set", lambda *_, **__: pytest.fail("fetched"))
+    for bad in (
+        {"classes": 0},
+        {"classifier_activation": "swoosh"},
+        {"include_top": False, "pooling": "sum"},
+        {"input_shape": (16, 16, 3)},
+        {"input_shape": (64, 64, 1)},
+        {"dropout_rate": 1.0},
+    ):
+        with pytest.raises(ValueError, match=r"Received|received"):
+            build_model(TINY, weights="imagenet21k", **bad)

@@ -1,0 +1,202 @@
+"""What is published where: the registry against the publishers' own lists."""
+
+import importlib
+import json
+
+import oracle
+import pytest
+
+import keras_effnetv2 as kev2
+from keras_effnetv2.config import NORMALIZATIONS, ModelConfig
+from keras_effnetv2.pretrained import registry
+from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights, find_weight_set
+
+PUBLISHED = json.loads((oracle.GOLDEN / "weights" / "published.json").read_text("utf-8"))
+V2 = [f"efficientnetv2-{size}" for size in ("b0", "b1", "b2", "b3", "s", "m", "l", "xl")]
+V1 = [f"efficientnet-b{number}" for number in range(8)]
+
+
+def rows(source):
+    return {row.url: row for row in available_weights() if row.source == source}
+
+
+def test_every_set_of_every_variant_is_there():
+    expected = {(v, w) for v in V2 for w in ("imagenet", "imagenet21k", "imagenet21k-ft1k")}
+    expected -= {("efficientnetv2-xl", "imagenet")}  # was not trained on ImageNet alone
+    expected |= {(v, w) for v in V1 for w in ("imagenet", "imagenet-advprop", "noisy-student")}
+    assert {(row.variant, row.weights) for row in kev2.available_weights()} == expected
+    assert set(WEIGHT_SETS) == expected
+
+
+def test_files_and_hashes_are_those_that_keras_applications_checks():
+    v2 = importlib.import_module("keras.src.applications.efficientnet_v2")
+    v1 = importlib.import_module("keras.src.applications.efficientnet")
+    expected = {}
+    for key, hashes in v2.WEIGHTS_HASHES.items():
+        for suffix, md5 in zip(("", "_notop"), hashes, strict=True):
+            name = f"efficientnetv2-{key.removeprefix('-')}{suffix}.h5"  # keys: b0, -s
+            expected[v2.BASE_WEIGHTS_PATH + name] = f"md5:{md5}"
+    for key, hashes in v1.WEIGHTS_HASHES.items():
+        for suffix, md5 in zip(("", "_notop"), hashes, strict=True):
+            expected[f"{v1.BASE_WEIGHTS_PATH}efficientnet{key}{suffix}.h5"] = f"md5:{md5}"
+    found = rows("keras-applications")
+    assert {url: row.hash for url, row in found.items()} == expected
+    assert all(row.has_top == ("_notop" not in url) for url, row in found.items())
+    assert {row.weights for row in found.values()} == {"imagenet"}
+
+
+def test_files_and_hashes_are_those_that_leondgarse_checks():
+    expected = {file["url"]: f"md5:{file['md5']}" for file in PUBLISHED["leondgarse"].values()}
+    # The V1 file called imagenet is our imagenet-advprop; every file is offered once.
+    assert {url: row.hash for url, row in rows("leondgarse").items()} == expected
+
+
+def test_a_file_belongs_to_the_variant_and_set_in_its_name():
+    names = {"21k": "imagenet21k", "21k-ft1k": "imagenet21k-ft1k", "imagenet": "imagenet"}
+    for url, row in rows("leondgarse").items():
+        stem = url.rpartition("/")[2].removesuffix(".h5")
+        family, variant, kind = stem.split("-", 2)
+        if family == "efficientnetv1":
+            expected = "noisy-student" if kind == "noisy_student" else "imagenet-advprop"
+            assert (row.variant, row.weights) == (f"efficientnet-{variant}", expected)
+        else:
+            assert (row.variant, row.weights) == (f"{family}-{variant}", names[kind])
+
+
+def test_archives_are_those_of_the_official_code():
+    for variant, sets in PUBLISHED["archives"].items():
+        for name, url in sets.items():
+            if variant.startswith("efficientnet-"):
+                name = {"imagenet": "imagenet-advprop", "jft": "noisy-student"}[name]
+            assert WEIGHT_SETS[variant, name].archive == url
+
+
+def has_a_set(tag):
+    """Not the tags of V1 trainings that no file with a published hash holds, and not b8."""
+    v1 = tag.startswith("tf_efficientnet_b")
+    return not (v1 and (tag.endswith((".in1k", ".ra_in1k")) or "_b8." in tag))
+
+
+@pytest.mark.parametrize("tag", [tag for tag in PUBLISHED["timm"] if has_a_set(tag)])
+def test_evaluation_of_pytorch_image_models(tag):
+    theirs = PUBLISHED["timm"][tag]
+    architecture, _, pretraining = tag.partition(".")
+    variant = architecture.removeprefix("tf_").replace("_", "-")
+    names = {
+        "in1k": "imagenet",
+        "in21k": "imagenet21k",
+        "in21k_ft_in1k": "imagenet21k-ft1k",
+        "aa_in1k": "imagenet",
+        "ap_in1k": "imagenet-advprop",
+        "ns_jft_in1k": "noisy-student",
+    }
+    found = WEIGHT_SETS[variant, names[pretraining]]
+    assert found.classes == theirs["num_classes"]
+    assert found.timm == (theirs["size"], theirs["crop_pct"], theirs["crop_mode"])
+    scale, offset = NORMALIZATIONS[found.normalization]
+    # (x / 255 - mean) / std; theirs says 127.5 where the official code has 128.
+    tolerance = 0.005 if found.normalization == "symmetric" else 1e-6
+    for channel in range(3):
+        mean, std = theirs["mean"][channel], theirs["std"][channel]
+        assert scale[channel] * 255 == pytest.approx(1 / std, rel=tolerance)
+        assert offset[channel] == pytest.approx(-mean / std, rel=tolerance)
+
+
+def test_sets_without_an_evaluation_of_pytorch_image_models():
+    small = [f"efficientnetv2-b{number}" for number in range(3)]
+    expected = {(v, w) for v in small for w in ("imagenet21k", "imagenet21k-ft1k")}
+    assert {key for key, found in WEIGHT_SETS.items() if found.timm is None} == expected
+
+
+def test_preprocessing_and_official_evaluation_of_every_set():
+    for (variant, weights), found in WEIGHT_SETS.items():
+        small = variant in V1 or variant[:-1] == "efficientnetv2-b"
+        if weights == "imagenet-advprop":
+            assert found.normalization == "inception"
+        elif small and weights in ("imagenet", "noisy-student"):
+            assert found.normalization == "imagenet"
+        else:
+            assert found.normalization == "symmetric"
+        assert found.classes == (21843 if weights == "imagenet21k" else 1000)
+        if weights == "imagenet21k":
+            assert (found.style, found.image_size) == ("v2", 224)
+        else:
+            style = "finetune" if weights == "imagenet21k-ft1k" else "v1" if small else "v2"
+            size = ModelConfig.from_name(variant).eval_size
+            assert (found.style, found.image_size) == (style, size)
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "imagenet21k-ft1k", "noisy-student"])
+def test_published_accuracy_grows_with_the_variant(weights):
+    for family in (V2, V1):
+        found = [WEIGHT_SETS[v, weights].top1 for v in family if (v, weights) in WEIGHT_SETS]
+        known = [top1 for top1 in found if top1 is not None]
+        assert known == sorted(known)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("efficientnetv2-b0-21k-ft1k.h5", "imagenet21k-ft1k"),
+        ("efficientnetv2-b0-21k-ft1k.tgz", "imagenet21k-ft1k"),
+        ("efficientnetv2-b0-21k-ft1k", "imagenet21k-ft1k"),
+        ("efficientnetv2-b0-21k-ft1k/own.h5", None),  # a file of somebody's in such a folder
+        ("efficientnetv2-b0_notop.h5", "imagenet"),
+        ("efficientnetv2-b1-21k-ft1k.h5", None),  # another variant's
+        ("my-b0.h5", None),
+    ],
+)
+def test_a_published_file_is_known_by_its_name(tmp_path, name, expected):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    found = find_weight_set("efficientnetv2-b0", path)
+    assert (found and found.weights) == expected
+
+
+def test_a_checkpoint_is_known_by_its_folder(tmp_path):
+    folder = tmp_path / "efficientnetv2-b0-21k-ft1k"
+    folder.mkdir()
+    (folder / "model.index").write_bytes(b"")
+    for path in (folder, folder / "model"):
+        assert find_weight_set("efficientnetv2-b0", path).weights == "imagenet21k-ft1k"
+
+
+def test_the_name_of_a_v1_archive_does_not_tell_its_set(tmp_path):
+    path = tmp_path / "efficientnet-b0.tar.gz"  # of ckptsaug or of advprop
+    path.write_bytes(b"")
+    assert find_weight_set("efficientnet-b0", path) is None
+    path = tmp_path / "noisy_student_efficientnet-b0.tar.gz"
+    path.write_bytes(b"")
+    assert find_weight_set("efficientnet-b0", path).weights == "noisy-student"
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "missing.h5", 3, b"imagenet"])
+def test_what_cannot_be_given_as_weights(weights):
+    with pytest.raises(ValueError, match=r"`weights` must be None.*Received: weights=") as error:
+        find_weight_set("efficientnetv2-xl", weights)
+    if isinstance(weights, str):
+        assert "'imagenet21k', 'imagenet21k-ft1k'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variant", "classes", "expected", "warns"),
+    [
+        ("efficientnetv2-b0", 1000, "imagenet", True),
+        ("efficientnetv2-b0", 37, "imagenet", True),
+        ("efficientnetv2-b0", 21843, "symmetric", False),
+        ("efficientnet-b7", 1000, "imagenet", True),
+        ("efficientnetv2-s", 1000, "symmetric", False),  # all its sets have the same
+    ],
+)
+def test_a_file_that_may_have_another_input_range_is_not_taken_in_silence(
+    caplog, variant, classes, expected, warns
+):
+    config = ModelConfig.from_name(variant)
+    assert registry.normalization_of_file(config, classes) == expected
+    assert ("normalization=" in caplog.text) == warns
+
+
+def test_no_set_is_published_for_a_network_of_ones_own():
+    with pytest.raises(ValueError, match=r"published for mine \(none\)"):
+        registry.weight_set("mine", "imagenet")

@@ -1,0 +1,79 @@
+"""The folder weights/: the manifest is what the registry gives, scripts run in a bare clone."""
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_effnetv2.cli_parser import make_parser
+from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights
+
+FOLDER = Path(__file__).parent.parent / "weights"
+README = (FOLDER / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^keras-effnetv2 (.*)$", README, flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    return (FOLDER / "MANIFEST.md").read_text(encoding="utf-8")
+
+
+def test_the_manifest_is_what_the_registry_gives(manifest, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    spec = importlib.util.spec_from_file_location("make_manifest", FOLDER / "make_manifest.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert manifest == script.manifest(), "run: python weights/make_manifest.py"
+
+
+def test_every_set_and_file_has_its_line(manifest):
+    lines = manifest.splitlines()
+    for found in WEIGHT_SETS.values():
+        (line,) = [line for line in lines if f"({found.archive})" in line]
+        assert line.startswith(f"| {found.variant} | {found.weights} | {found.classes:,} |")
+        assert found.top1 is None or f"| {found.top1} |" in line
+    for row in available_weights():
+        (line,) = [line for line in lines if row.hash.removeprefix("md5:") in line]
+        assert line.startswith(f"| {row.variant} | {row.weights} | ")
+        assert f"({row.url})" in line
+        assert row.licence in line
+
+
+@pytest.mark.parametrize("script", ["convert", "verify"])
+def test_scripts_run_in_a_clone_without_installation(script, tmp_path):
+    finished = subprocess.run(
+        # -S: without site-packages, where the package may be installed
+        [sys.executable, "-S", FOLDER / f"{script}.py", "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"keras-effnetv2 weights {script} " in finished.stdout
+
+
+def test_readme_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    assert "MANIFEST.md" in links
+    for link in links:
+        assert (FOLDER / link).exists(), link
+
+
+def test_readme_says_what_every_file_is():
+    files = {path.name for path in FOLDER.iterdir() if path.is_file()} - {"README.md"}
+    first_table = README.partition("\n## ")[0]
+    assert files == set(re.findall(r"^\| [`[]([\w.]+)", first_table, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_commands_parse(command):
+    make_parser().parse_args(shlex.split(command))
+
+
+def test_readme_has_a_command_for_every_action():
+    actions = {make_parser().parse_args(shlex.split(command)).action for command in COMMANDS}
+    assert actions == {"list", "fetch", "convert", "verify"}
