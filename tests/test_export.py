@@ -267,7 +267,11 @@ def flat_input():
         (make_model, {"version": 0}, "version must be at least 1. Received: 0"),
         (make_model, {"top_k": 0}, "top_k must be at least 1. Received: 0"),
         (make_model, {"image_size": 32}, r"leave it out .* image_size=32 for an input of"),
-        (make_model, {"style": "crop"}, "Allowed: whole, v2, v1, finetune. Received: 'crop'"),
+        (
+            make_model,
+            {"style": "crop"},
+            "Allowed: whole, v2, v1, finetune, or a CentralCrop. Received: 'crop'",
+        ),
         (make_model, {"max_pixels": 0}, "max_pixels must be a positive number"),
         (lambda: make_model(size=None), {}, "any size, so image_size must say"),
         (lambda: make_model(size=None), {"image_size": -4}, "image_size must be a positive"),
