@@ -139,6 +139,7 @@ def require(data: Any, condition: Any, message: Any) -> Any:
 
 
 def byte_length(data: Any) -> Any:
+    """Number of bytes, int64."""
     return tf.cast(tf.strings.length(data), tf.int64)
 
 
@@ -220,6 +221,7 @@ def gif_extent(data: Any) -> Any:
 
 
 def webp_extent(data: Any) -> Any:
+    """Height and width of a WebP file, int64 (2,); of an animation, those of its canvas."""
     kind = byte_slice(data, 12, 4)
     # A lossy frame begins with three bytes of flags and the start code 9D 01 2A.
     lossy = tf.equal(kind, b"VP8 ") & tf.equal(byte_slice(data, 23, 3), b"\x9d\x01\x2a")
@@ -248,6 +250,7 @@ class BmpHeader:
 
 
 def read_bmp_header(data: Any) -> BmpHeader:
+    """What a BMP file says of its pixels."""
     size = number_at(data, 14, 4)
     is_core = size == 12  # OS/2 1.x: 16-bit numbers, no compression, never top-down
 

@@ -360,17 +360,12 @@ def weight_set(variant: str, weights: str) -> WeightSet:
     Raises:
         ValueError: nothing of that name is published for the variant; the message lists what is.
     """
-    check_published(variant, weights)
-    return WEIGHT_SETS[variant, weights]
-
-
-def check_published(variant: str, weights: str | None) -> None:
-    """Raises ValueError unless `weights` is None or a set published for the variant."""
-    if weights is not None and weights not in published(variant):
+    if weights not in published(variant):
         raise ValueError(
             f"`weights` must be None or a set that is published for {variant} "
             f"({_names(variant)}). Received: weights={weights!r}"
         )
+    return WEIGHT_SETS[variant, weights]
 
 
 def find_weight_set(variant: str, weights: str | os.PathLike[str] | None) -> WeightSet | None:
