@@ -71,6 +71,9 @@ def _start_tensorflow_quietly() -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    if arguments.preview:
+        _preview(arguments)
+        return
     from keras_effnetv2.training.fit import train
 
     train(
@@ -82,11 +85,29 @@ def _train(arguments: argparse.Namespace) -> None:
         max_train_examples=arguments.max_train_examples,
         weights=arguments.weights,
         skip_bad=arguments.skip_bad,
+        scan=arguments.scan,
+        cache=arguments.cache,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         # A bar redraws its line; into a file or a pipe one line an epoch is better.
         verbose=1 if sys.stdout.isatty() else 2,
     )
+
+
+def _preview(arguments: argparse.Namespace) -> None:
+    from keras_effnetv2.training.preview import write_preview
+
+    written = write_preview(
+        arguments.model,
+        arguments.data,
+        _recipe(arguments),
+        arguments.output,
+        validation_fraction=arguments.validation_fraction,
+        max_train_examples=arguments.max_train_examples,
+        skip_bad=arguments.skip_bad,
+        scan=arguments.scan,
+    )
+    print(written)
 
 
 def _recipe(arguments: argparse.Namespace) -> "TrainRecipe":
@@ -174,6 +195,12 @@ def _weights(arguments: argparse.Namespace) -> None:
     weights(arguments)
 
 
+def _pack(arguments: argparse.Namespace) -> None:
+    from keras_effnetv2.cli_pack import pack
+
+    pack(arguments)
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": _train,
     "evaluate": _evaluate,
@@ -181,4 +208,5 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "export": _export,
     "info": _info,
     "weights": _weights,
+    "pack": _pack,
 }

@@ -10,7 +10,8 @@ from keras_effnetv2.config import ModelConfig
 
 _DATA_HELP = (
     "a folder of class folders (or of train/, validation/, test/ with class folders in them), "
-    "csv:FILE (columns path,label[,split]), tfds:NAME, or digits (built in)"
+    "csv:FILE (columns path,label[,split]), tfds:NAME, tfrecord:PATTERN (or a folder that the "
+    "command pack wrote), or digits (built in)"
 )
 _IMAGENET_DATA_HELP = (
     "For a variant classes are named by WordNet id (n01440764, n01440764_tench) or by name "
@@ -34,7 +35,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"keras-effnetv2 {__version__}")
     parser.set_defaults(debug=False, starts_tensorflow=True)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_evaluate, _add_predict, _add_export, _add_info, _add_weights):
+    for add in (
+        _add_train,
+        _add_evaluate,
+        _add_predict,
+        _add_export,
+        _add_info,
+        _add_weights,
+        _add_pack,
+    ):
         add(commands)
     return parser
 
@@ -70,6 +79,41 @@ def _add_train(commands: Any) -> None:
     add("--model", default="efficientnetv2-b0", metavar="VARIANT", help="see the command info")
     add("--output", required=True, type=Path, metavar="DIR", help="the run folder")
     add("--weights", metavar="PATH", help="weight file to start from; default: fresh weights")
+    _add_recipe(parser)
+    add(
+        "--validation-fraction",
+        type=float,
+        metavar="F",
+        help="share to hold back where no validation pictures are given "
+        "(default: 0.2, or 0.1 of a train folder)",
+    )
+    add("--max-train-examples", type=int, metavar="N", help="train on a stratified part of N")
+    add("--skip-bad", action="store_true", help="leave out pictures that cannot be read")
+    add(
+        "--scan",
+        action=argparse.BooleanOptionalAction,
+        help="decode every picture before the training (default: unless there are over 50,000)",
+    )
+    add(
+        "--cache",
+        metavar="memory|DIR",
+        help="keep the encoded pictures in memory, or packed in DIR on a quicker disk",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--preview",
+        action="store_true",
+        help="train nothing: write DIR/preview.html, the pictures and labels of every stage",
+    )
+    instead.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted run in DIR"
+    )
+    add("--overwrite", action="store_true", help="replace the run in DIR")
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose a recipe and change it; one that is not given is not set."""
+    add = parser.add_argument
     add("--preset", default="quickstart", help="recipe that the options below change")
     add("--recipe", type=Path, metavar="FILE", help="recipe.json of a run, instead of a preset")
     unset: dict[str, Any] = {"default": argparse.SUPPRESS}
@@ -96,6 +140,12 @@ def _add_train(commands: Any) -> None:
         help="RandAugment, for example 5:10, or off (quickstart: off)",
     )
     add(
+        "--autoaugment",
+        action="store_true",
+        **unset,
+        help="AutoAugment's policy v0 in place of RandAugment, as officially for b0-b3",
+    )
+    add(
         "--mixup-alpha",
         type=_range,
         metavar="FIRST:LAST",
@@ -112,17 +162,6 @@ def _add_train(commands: Any) -> None:
     )
     add("--learning-rate", type=float, help="highest rate, for a batch of 256", **unset)
     add("--seed", type=int, help="of split, order, augmentation and weights", **unset)
-    add(
-        "--validation-fraction",
-        type=float,
-        metavar="F",
-        help="share to hold back where no validation pictures are given "
-        "(default: 0.2, or 0.1 of a train folder)",
-    )
-    add("--max-train-examples", type=int, metavar="N", help="train on a stratified part of N")
-    add("--skip-bad", action="store_true", help="leave out pictures that cannot be read")
-    add("--resume", action="store_true", help="go on with an interrupted run in DIR")
-    add("--overwrite", action="store_true", help="replace the run in DIR")
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -294,6 +333,40 @@ def _add_weights_verify(actions: Any) -> None:
     )
     _add_judging(parser)
     parser.set_defaults(no_top=False)
+
+
+def _add_pack(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "pack",
+        "write labelled pictures as TFRecord shards, which are read in sequence",
+        "keras-effnetv2 pack --data imagenet/ --output packed/\n"
+        "  keras-effnetv2 pack --verify packed/",
+    )
+    add = parser.add_argument
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--data", metavar="SPEC", help=_DATA_HELP)
+    subject.add_argument(
+        "--verify",
+        type=Path,
+        metavar="DIR",
+        help="instead of packing, check every file of a packed folder against its checksum",
+    )
+    add("--output", type=Path, metavar="DIR", help="the packed folder; with --data")
+    add(
+        "--split",
+        choices=("train", "validation", "test", "all"),
+        help="pack this one alone, carved out where it is not given; default: all that are given",
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--shards", type=int, metavar="N", help="files of each split")
+    size.add_argument(
+        "--shard-size", type=float, default=128.0, metavar="MB", help="size of a file, about"
+    )
+    add("--seed", type=int, default=0, help="of the order of training pictures in the files")
+    add("--skip-bad", action="store_true", help="leave out pictures that cannot be read")
+    add("--overwrite", action="store_true", help="replace a packed folder in DIR")
+    add("--json", action="store_true", help="print JSON")
 
 
 def _add_action(actions: Any, name: str, help: str, example: str) -> argparse.ArgumentParser:

@@ -24,6 +24,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WebP")
 
 GIF_EXTENSION, GIF_FRAME, GIF_TRAILER = b"!", b",", b";"  # the byte a block begins with
 
+_JPEG_START = b"\xff\xd8\xff"
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)  # OS/2 1, INFO, V2, V3, OS/2 2, V4, V5
 _JPEG_MAX_STEPS = 4096  # segments in front of the frame header; real files have some dozens
 
@@ -110,6 +111,11 @@ def format_name(data: Any) -> Any:
     return tf.gather(tf.constant([*FORMATS, "picture"]), format_index(data))
 
 
+def is_jpeg(data: Any) -> Any:
+    """Tell which files are JPEG, bool as shaped; a twelfth of the work of `format_index`."""
+    return tf.equal(tf.strings.substr(data, 0, len(_JPEG_START)), _JPEG_START)
+
+
 def branches(functions: Sequence[Callable[[Any], Any]], data: Any) -> list[Callable[[], Any]]:
     """Bind functions of `data` to it, as `tf.switch_case` wants its branches."""
     return [partial(function, data) for function in functions]
@@ -123,7 +129,7 @@ def format_index(data: Any) -> Any:
         return tf.equal(tf.strings.substr(head, position, len(magic)), magic)
 
     found = [
-        starts(b"\xff\xd8\xff"),
+        starts(_JPEG_START),
         starts(b"\x89PNG\r\n\x1a\n"),
         starts(b"BM"),
         starts(b"GIF87a") | starts(b"GIF89a"),

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_effnetv2.decode import decode_image
-from keras_effnetv2.headers import MAX_PIXELS, check_image, check_pixel_limit, format_name
+from keras_effnetv2.headers import MAX_PIXELS, check_image, check_pixel_limit, format_name, is_jpeg
 from keras_effnetv2.pretrained.registry import CentralCrop
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "decode_for_evaluation",
     "decode_image",
     "prepare_batch",
-    "random_crop_resize",
     "resize_for_evaluation",
 ]
 
@@ -41,9 +40,6 @@ _CROP_PADDING = 32
 
 _V2_WHOLE_FROM = 320
 """Official `preprocess_for_eval`: from this size on nothing is cropped."""
-
-_MIN_OBJECT_COVERED = 0.1  # official preprocess_legacy.py, `_decode_and_random_crop`
-_CROP_ATTEMPTS = 10  # the same
 
 
 def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -> Any:
@@ -84,10 +80,10 @@ def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -
     if isinstance(style, CentralCrop):
         return _resize_as_pillow(image, style)
     if style == "v1":
-        return _resize_bicubic(_central_square(image, size, round_up=True), size)
+        return resize_bicubic(_central_square(image, size, round_up=True), size)
     if style == "v2" and size < _V2_WHOLE_FROM:
         image = _central_square(image, size, round_up=False)
-    return _resize_bilinear(image, size, antialias=style == "whole")
+    return resize_bilinear(image, size, antialias=style == "whole")
 
 
 def decode_for_evaluation(data: Any, image_size: int, style: Style = "whole") -> Any:
@@ -113,68 +109,13 @@ def decode_for_evaluation(data: Any, image_size: int, style: Style = "whole") ->
     if style == "v1":
         size = check_image_size(image_size)
         square = tf.cond(
-            tf.equal(format_name(data), b"JPEG"),
+            is_jpeg(data),
             lambda: _decode_jpeg_square(data, size),
             lambda: _central_square(decode_image(data), size, round_up=True),
         )
-        return _resize_bicubic(square, size)
+        return resize_bicubic(square, size)
     image = decode_image(data, accurate=isinstance(style, CentralCrop))
     return resize_for_evaluation(image, image_size, style)
-
-
-def random_crop_resize(
-    image: Any,
-    image_size: int,
-    seed: Any,
-    area: tuple[float, float] = (0.08, 1.0),
-    aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    antialias: bool = True,
-) -> Any:
-    """Cut a random rectangle out of a picture and make it square (Inception-style training crop).
-
-    A pure function of the picture and the seed. If ten draws do not give a rectangle that fits,
-    the whole picture is taken. The default ranges are those of the official V1 and V2-B training
-    (`preprocess_legacy.py`); V2 S to XL train with area (0.05, 1.0) and without antialias.
-
-    Args:
-        image: (height, width, 3), 0..255, uint8 or float32.
-        image_size: height and width of the result in pixels.
-        seed: integers (2,), as `tf.random.stateless_uniform` takes them.
-        area: smallest and largest part of the picture's area, 0 < smallest <= largest <= 1;
-            (1, 1) takes the whole picture.
-        aspect_ratio: smallest and largest width / height of the rectangle.
-        antialias: average over the source pixels that one result pixel covers.
-
-    Returns:
-        float32 (image_size, image_size, 3), 0..255.
-
-    Raises:
-        ValueError: a range that is empty or out of bounds, or a size that is not a positive
-            whole number.
-    """
-    size = check_image_size(image_size)
-    if not 0 < area[0] <= area[1] <= 1:
-        raise ValueError(
-            f"area must be (smallest, largest) with 0 < smallest <= largest <= 1. Received: {area}"
-        )
-    if not 0 < aspect_ratio[0] <= aspect_ratio[1]:
-        raise ValueError(
-            "aspect_ratio must be (smallest, largest) with 0 < smallest <= largest. "
-            f"Received: {aspect_ratio}"
-        )
-    image = _checked_image(image)
-    if area[0] < 1:
-        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-            tf.shape(image),
-            bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-            seed=seed,
-            min_object_covered=_MIN_OBJECT_COVERED,
-            aspect_ratio_range=aspect_ratio,
-            area_range=area,
-            max_attempts=_CROP_ATTEMPTS,
-        )
-        image = tf.ensure_shape(tf.slice(image, begin, extent), [None, None, 3])
-    return _resize_bilinear(image, size, antialias=antialias)
 
 
 def prepare_batch(
@@ -282,7 +223,7 @@ def _checked_image(image: Any) -> Any:
     return tf.ensure_shape(tf.convert_to_tensor(image), [None, None, 3])
 
 
-def _central_window(extent: Any, image_size: int, round_up: bool) -> Any:
+def central_window(extent: Any, image_size: int, round_up: bool) -> Any:
     """The official evaluation square of a picture.
 
     Args:
@@ -302,7 +243,7 @@ def _central_window(extent: Any, image_size: int, round_up: bool) -> Any:
 
 
 def _central_square(image: Any, image_size: int, round_up: bool) -> Any:
-    window = _central_window(tf.shape(image), image_size, round_up)
+    window = central_window(tf.shape(image), image_size, round_up)
     top, left, side, _ = tf.unstack(window)
     return image[top : top + side, left : left + side]
 
@@ -310,11 +251,12 @@ def _central_square(image: Any, image_size: int, round_up: bool) -> Any:
 def _decode_jpeg_square(data: Any, image_size: int) -> Any:
     # Cutting decodes no further than it has to, and would not see that a file is truncated.
     whole = decode_image(data)
-    window = _central_window(tf.shape(whole), image_size, round_up=True)
+    window = central_window(tf.shape(whole), image_size, round_up=True)
     return tf.image.decode_and_crop_jpeg(data, window, channels=3)
 
 
-def _resize_bicubic(image: Any, image_size: int) -> Any:
+def resize_bicubic(image: Any, image_size: int) -> Any:
+    """Resize to a square as TensorFlow 1's `tf.image.resize_bicubic` does, float32."""
     # The current tf.image.resize has another bicubic kernel and other pixel centres.
     size = [image_size, image_size]
     resized = tf.raw_ops.ResizeBicubic(images=image[tf.newaxis], size=size)[0]
@@ -369,7 +311,8 @@ def _resize_one_way(image: Any, axis: int, length: Any, kept: int) -> Any:
     return tf.clip_by_value(tf.floor(resized + 0.5), 0.0, 255.0)
 
 
-def _resize_bilinear(image: Any, image_size: int, antialias: bool) -> Any:
+def resize_bilinear(image: Any, image_size: int, antialias: bool = False) -> Any:
+    """Resize to a square as `tf.image.resize` does, float32."""
     resized = tf.image.resize(image, [image_size, image_size], antialias=antialias)
     # Without this, tf.image.resize hands a picture that has the size already back as uint8.
     return tf.cast(tf.ensure_shape(resized, [image_size, image_size, 3]), tf.float32)

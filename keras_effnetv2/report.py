@@ -1,8 +1,7 @@
 """The report of a training run: one HTML file with its curves, its classes, and its pictures.
 
-The file needs nothing else: no script, no network, no other file. Its style sheet is in it, its
-charts are SVG, its pictures are PNG in `data:` addresses, and its content security policy forbids
-the browser everything but those. It is readable on a phone, in print, and in the dark.
+The file needs nothing else (see `report_style.py`): its style sheet is in it, its charts are SVG,
+its pictures are PNG. It is readable on a phone, in print, and in the dark.
 
 The size is bounded, with ten classes as with twenty thousand: at most `MAX_STAGES_SHOWN` x
 `MAX_SAMPLES` + `MAX_MISTAKES` = 120 pictures of at most 128 x 128 pixels (8 MB in all, where every
@@ -30,11 +29,14 @@ from keras_effnetv2.report_charts import (
 )
 from keras_effnetv2.report_style import (
     MAX_EDGE,
-    STYLE,
     data_table,
     name_html,
+    page_html,
     picture_html,
     plain_text,
+    section_html,
+    spread,
+    summary_table,
 )
 
 MAX_STAGES_SHOWN = 8
@@ -184,25 +186,14 @@ def confusion_matrix(
     return counts.astype(np.int64).reshape(num_classes, num_classes)
 
 
-def _section(anchor: str, heading: str, body: str) -> str:
-    return (
-        f'<section id="{anchor}" aria-labelledby="{anchor}-heading">'
-        f'<h2 id="{anchor}-heading">{heading}</h2>{body}</section>'
-    )
-
-
 def _summary(report: Report) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{plain_text(label)}</th><td>{name_html(value, 200)}</td></tr>'
-        for label, value in report.summary
-    )
-    table = f"<table><tbody>{rows}</tbody></table>" if rows else "<p>No summary was given.</p>"
-    return _section("summary", "Summary", table)
+    table = summary_table(report.summary) if report.summary else "<p>No summary was given.</p>"
+    return section_html("summary", "Summary", table)
 
 
 def _stage_plan(report: Report) -> str:
     if not report.stages:
-        return _section("stages", "Stage plan", "<p>Trained without stages.</p>")
+        return section_html("stages", "Stage plan", "<p>Trained without stages.</p>")
     header, *rows = report.stages
     table = data_table(
         "How the stages differ",
@@ -210,7 +201,7 @@ def _stage_plan(report: Report) -> str:
         [plain_text(cell) for cell in header],
         [f"<tr>{''.join(f'<td>{name_html(cell)}</td>' for cell in row)}</tr>" for row in rows],
     )
-    return _section("stages", "Stage plan", table)
+    return section_html("stages", "Stage plan", table)
 
 
 def _charted(history: dict[str, list[float]]) -> list[str]:
@@ -266,7 +257,7 @@ def _curves(report: Report) -> str:
     count = max((len(values) for values in report.history.values()), default=0)
     columns = _charted(report.history)
     if not count or not columns:
-        return _section("curves", "Curves", "<p>No epoch was recorded.</p>")
+        return section_html("curves", "Curves", "<p>No epoch was recorded.</p>")
     epochs = _values(report.history.get("epoch", list(range(count))))
     charts = []
     for column in columns:
@@ -287,18 +278,20 @@ def _curves(report: Report) -> str:
             f'<figure class="chart"><h3>{plain_text(title)}</h3>{svg}'
             f"<figcaption>{caption}</figcaption></figure>"
         )
-    return _section("curves", "Curves", f'<div class="charts">{"".join(charts)}</div>')
+    return section_html("curves", "Curves", f'<div class="charts">{"".join(charts)}</div>')
 
 
 def _classes(report: Report) -> str:
     right, total = int(np.trace(report.confusion)), int(report.confusion.sum())
     if not total:
-        return _section("classes", "Classes", "<p>No validation example was counted.</p>")
+        return section_html("classes", "Classes", "<p>No validation example was counted.</p>")
     text = (
         f"<p>{right:,} of {total:,} examples are in the right class:"
         f" accuracy {right / total:.4f}.</p>"
     )
-    return _section("classes", "Classes", text + class_table(report.class_names, report.confusion))
+    return section_html(
+        "classes", "Classes", text + class_table(report.class_names, report.confusion)
+    )
 
 
 def _confusion(report: Report) -> str:
@@ -308,7 +301,7 @@ def _confusion(report: Report) -> str:
         body = confused_pairs_table(report.class_names, report.confusion)
     else:
         body = heat_table(report.class_names, report.confusion)
-    return _section("confusion", "Confusion", body)
+    return section_html("confusion", "Confusion", body)
 
 
 def _stage_pictures(stage: StageSamples) -> str:
@@ -326,22 +319,21 @@ def _stage_pictures(stage: StageSamples) -> str:
 def _samples(report: Report) -> str:
     groups = report.stage_samples
     if not groups:
-        return _section("samples", "Training pictures", "<p>No picture was kept.</p>")
+        return section_html("samples", "Training pictures", "<p>No picture was kept.</p>")
     note = (
         "As the net saw them: cropped, augmented and mixed."
         f" Those of more than {MAX_EDGE} px are reduced for this page."
     )
     if len(groups) > MAX_STAGES_SHOWN:
         note += f" {MAX_STAGES_SHOWN} of {len(groups)} stages, from the first to the last."
-        spread = np.linspace(0, len(groups) - 1, MAX_STAGES_SHOWN).round().astype(int)
-        groups = tuple(groups[i] for i in spread)
+        groups = tuple(groups[i] for i in spread(len(groups), MAX_STAGES_SHOWN))
     pictures = "".join(_stage_pictures(stage) for stage in groups)
-    return _section("samples", "Training pictures", f"<p>{note}</p>{pictures}")
+    return section_html("samples", "Training pictures", f"<p>{note}</p>{pictures}")
 
 
 def _mistakes(report: Report) -> str:
     if not report.mistakes:
-        return _section("mistakes", "Worst mistakes", "<p>No picture is in a wrong class.</p>")
+        return section_html("mistakes", "Worst mistakes", "<p>No picture is in a wrong class.</p>")
     # NaN has no order; a net that scores NaN has failed, and its pictures are the first to see.
     scores = [
         math.inf if math.isnan(mistake.score) else mistake.score for mistake in report.mistakes
@@ -361,7 +353,7 @@ def _mistakes(report: Report) -> str:
         " the prediction and its score, the truth, the file.</p>"
     )
     body = f'{note}<div class="pictures mistakes">{figures}</div>'
-    return _section("mistakes", "Worst mistakes", body)
+    return section_html("mistakes", "Worst mistakes", body)
 
 
 def render_report(report: Report) -> str:
@@ -371,26 +363,14 @@ def render_report(report: Report) -> str:
         ValueError: a picture is not uint8 of the shape (H, W, 3).
     """
     sections = (_summary, _stage_plan, _curves, _classes, _confusion, _samples, _mistakes)
-    links = "".join(
-        f'<a href="#{anchor}">{word}</a> '
-        for anchor, word in (
-            ("curves", "Curves"),
-            ("classes", "Classes"),
-            ("confusion", "Confusion"),
-            ("samples", "Training pictures"),
-            ("mistakes", "Worst mistakes"),
-        )
+    links = (
+        ("curves", "Curves"),
+        ("classes", "Classes"),
+        ("confusion", "Confusion"),
+        ("samples", "Training pictures"),
+        ("mistakes", "Worst mistakes"),
     )
-    title = plain_text(report.title)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\';'
-        " img-src data:; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n"
-        f'<body><header><h1>{title}</h1><nav aria-label="Sections">{links}</nav></header>\n'
-        f"<main>{''.join(section(report) for section in sections)}</main></body></html>\n"
-    )
+    return page_html(report.title, links, [section(report) for section in sections])
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> None:

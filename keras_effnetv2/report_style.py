@@ -1,4 +1,8 @@
-"""How the training report looks: its style sheet, and how text, tables and pictures enter it.
+"""How a page of this package looks: its style sheet, and how text, tables and pictures enter it.
+
+The pages are the training report and the preview. Each is one file that needs nothing else: no
+script, no network, no other file. Their content security policy forbids the browser everything but
+the style sheet in the page and pictures in `data:` addresses.
 
 Class and file names are other people's text: all of it passes through `plain_text` or `name_html`.
 """
@@ -13,6 +17,7 @@ import numpy.typing as npt
 
 NAME_LENGTH = 40  # letters of a name that are shown; the rest is in its title attribute
 MAX_EDGE = 128  # pixels of a picture's longer edge; a larger one is reduced
+JPEG_QUALITY = 90  # no artefact is seen, and a photograph takes a quarter of the bytes of a PNG
 SMALL_EDGE = 96  # pixels; a picture below this is enlarged without smoothing
 
 # Colours: Okabe & Ito, "Color Universal Design" (2008), which colour-blind readers can tell apart:
@@ -39,7 +44,7 @@ nav a{color:var(--train);margin-right:16px;white-space:nowrap}
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding-bottom:6px}
 th,td{padding:5px 12px 5px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--edge)}
-thead th{color:var(--muted);font-weight:600}tbody th{font-weight:600;min-width:7em}
+thead th{color:var(--muted);font-weight:600}tbody th{font-weight:600;min-width:8em}
 td.number,th.number{text-align:right;white-space:nowrap;padding-left:12px}
 td.bar{background:linear-gradient(90deg,rgb(var(--hit)/.3) var(--share),transparent 0)
 no-repeat 12px 4px/calc(100% - 24px) 1.6em;min-width:8em}
@@ -73,6 +78,9 @@ object-fit:contain;background:var(--card);border-radius:6px}
 img.small{image-rendering:pixelated}
 .pictures figcaption{font-size:.8125rem;line-height:1.35;margin-top:4px}
 figcaption span{display:block}
+.sheet{display:grid;grid-template-columns:repeat(auto-fill,min(100%,var(--column)));gap:20px 12px}
+.sheet img{display:block;width:var(--side);max-width:100%;height:auto;margin-bottom:4px}
+.sheet figcaption{font-size:.8125rem;line-height:1.35}
 @media(max-width:600px){header,main{padding:0 14px}h1{font-size:1.4rem}.chart{padding:10px}
 td.bar{min-width:6em}}
 @media print{nav{display:none}body{font-size:10pt}.charts{grid-template-columns:1fr 1fr}
@@ -116,6 +124,49 @@ def name_html(text: str, length: int = NAME_LENGTH) -> str:
     return f'<bdi title="{escape(text)}">{escape(short)}</bdi>'
 
 
+def spread(total: int, count: int) -> list[int]:
+    """Returns at most `count` of the positions 0..total - 1, from the first to the last."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+
+
+def page_html(title: str, links: Sequence[tuple[str, str]], sections: Sequence[str]) -> str:
+    """Returns a whole page.
+
+    Args:
+        title: any text.
+        links: (anchor, word) of the sections that the head of the page links to.
+        sections: what `section_html` returned.
+    """
+    title = plain_text(title)
+    navigation = "".join(f'<a href="#{anchor}">{word}</a> ' for anchor, word in links)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\';'
+        " img-src data:; style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head>\n"
+        f'<body><header><h1>{title}</h1><nav aria-label="Sections">{navigation}</nav></header>\n'
+        f"<main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def section_html(anchor: str, heading: str, body: str) -> str:
+    """Returns a section; `heading` and `body` are HTML."""
+    return (
+        f'<section id="{anchor}" aria-labelledby="{anchor}-heading">'
+        f'<h2 id="{anchor}-heading">{heading}</h2>{body}</section>'
+    )
+
+
+def summary_table(rows: Sequence[tuple[str, str]]) -> str:
+    """Returns a table of (label, value) texts."""
+    cells = "".join(
+        f'<tr><th scope="row">{plain_text(label)}</th><td>{name_html(value, 200)}</td></tr>'
+        for label, value in rows
+    )
+    return f"<table><tbody>{cells}</tbody></table>"
+
+
 def scroll_frame(label: str, table: str) -> str:
     """Returns `table` in a frame that scrolls alone where the page is too narrow for it."""
     return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">{table}</div>'
@@ -134,25 +185,39 @@ def data_table(caption: str, text_columns: int, headers: Sequence[str], rows: Se
     )
 
 
-def picture_html(image: npt.NDArray[np.uint8], alt: str) -> str:
-    """Returns `image`, reduced to `MAX_EDGE` where it is larger, as an `<img>` element."""
+def picture_html(image: npt.NDArray[np.uint8], alt: str, *, reduce: bool = True) -> str:
+    """Returns a picture as an `<img>` element.
+
+    Args:
+        image: uint8 (H, W, 3).
+        alt: what it shows, any text.
+        reduce: bring a picture larger than `MAX_EDGE` down to it, and be exact (PNG); otherwise it
+            keeps its size, and is exact where it is small (a larger one is a JPEG).
+
+    Raises:
+        ValueError: the image has another dtype or shape.
+    """
     # Imported here: a report without pictures, and the import of this module, need no TensorFlow.
     import tensorflow as tf
 
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise ValueError(
-            "A picture of a report must be uint8 of the shape (H, W, 3), not empty; of floats"
+            "A picture must be uint8 of the shape (H, W, 3), not empty; of floats"
             f" 0..255 take .astype('uint8'). Received: {image.dtype} of the shape {image.shape}."
         )
     height, width = image.shape[:2]
     longer = max(height, width)
-    if longer > MAX_EDGE:
+    if longer > MAX_EDGE and reduce:
         height, width = (max(1, round(edge * MAX_EDGE / longer)) for edge in (height, width))
         reduced = tf.image.resize(image, (height, width), method="area")
         image = tf.cast(tf.round(reduced), tf.uint8)
-    png = base64.b64encode(tf.io.encode_png(image).numpy()).decode("ascii")
+    if longer >= SMALL_EDGE and not reduce:
+        kind, data = "jpeg", tf.io.encode_jpeg(image, quality=JPEG_QUALITY)
+    else:
+        kind, data = "png", tf.io.encode_png(image)
+    text = base64.b64encode(data.numpy()).decode("ascii")
     small = ' class="small"' if longer < SMALL_EDGE else ""
     return (
-        f'<img{small} src="data:image/png;base64,{png}" width="{width}" height="{height}"'
+        f'<img{small} src="data:image/{kind};base64,{text}" width="{width}" height="{height}"'
         f' alt="{plain_text(alt)}">'
     )

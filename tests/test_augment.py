@@ -1,5 +1,6 @@
 """RandAugment against outputs of the official code (tests/golden/randaugment/README.md)."""
 
+import itertools
 import json
 import pathlib
 
@@ -19,8 +20,8 @@ FUNCTIONS = {
     "Equalize": augment_ops.equalize,
     "Invert": augment_ops.invert,
     "Rotate": augment_ops.rotate,
-    "Posterize": augment_ops.posterize,
-    "Solarize": augment_ops.solarize,
+    "Posterize": lambda image, bits: augment_ops.posterize(image, bits if 1 <= bits <= 8 else 1),
+    "Solarize": lambda image, threshold: augment_ops.solarize(image, threshold % 256),
     "Color": augment_ops.color,
     "Contrast": augment_ops.contrast,
     "Brightness": augment_ops.brightness,
@@ -253,7 +254,7 @@ def test_layers_draw_independently_and_with_replacement(monkeypatch):
         name: lambda image, layer, digit=digit: image * 16 + digit
         for digit, name in enumerate(augment.OPERATION_NAMES)
     }
-    monkeypatch.setattr(augment, "_OPERATIONS", digits)
+    monkeypatch.setattr(augment, "OPERATIONS", digits)
     layers = augment.RandAugment(2)
     seeds = tf.data.Dataset.range(5120).map(lambda number: tf.stack([number, 1]))
     pixels = seeds.map(lambda seed: layers(np.zeros((1, 1, 3), np.uint8), seed)[0, 0, 0])
@@ -263,8 +264,8 @@ def test_layers_draw_independently_and_with_replacement(monkeypatch):
 
 
 def test_cutout_centres_are_uniform(monkeypatch):
-    only_cutout = {"Cutout": augment._OPERATIONS["Cutout"]}
-    monkeypatch.setattr(augment, "_OPERATIONS", only_cutout)
+    only_cutout = {"Cutout": augment.OPERATIONS["Cutout"]}
+    monkeypatch.setattr(augment, "OPERATIONS", only_cutout)
     image = np.zeros((6, 12, 3), np.uint8)
     layers = augment.RandAugment(1, 10, reference_size=240)  # pad 1: rows row - 1 and row
     counts = np.zeros((6, 12))
@@ -282,7 +283,7 @@ def test_only_the_drawn_operation_is_computed(monkeypatch):
         name: lambda image, layer, name=name: calls.append(name) or image
         for name in augment.OPERATION_NAMES
     }
-    monkeypatch.setattr(augment, "_OPERATIONS", counted)
+    monkeypatch.setattr(augment, "OPERATIONS", counted)
     augment.RandAugment(3)(IMAGE)
     assert len(calls) == 3
     graph = tf.function(augment.RandAugment(3)).get_concrete_function(DYNAMIC).graph
@@ -340,3 +341,86 @@ def test_a_bad_seed_is_refused():
     for seed in (7, (1, 2, 3), (0.5, 1.0)):
         with pytest.raises(ValueError, match=r"seed must be two integers, shape \(2,\)"):
             augment.RandAugment()(IMAGE, seed)
+
+
+# ---- without the quirks ------------------------------------------------------------------------
+
+MAGNITUDES = (0, 2, 5, 8, 10, 15, 20, 30)
+
+
+def _strength(name, magnitude, negate):
+    output = augment.apply(name, IMAGE, magnitude, negate, corrected=True).numpy()
+    return np.abs(output.astype(int) - IMAGE).mean()
+
+
+@pytest.mark.parametrize("negate", [False, True])
+@pytest.mark.parametrize(
+    "name", sorted(set(augment.OPERATION_NAMES) - {"AutoContrast", "Equalize", "Invert"})
+)
+def test_corrected_operations_start_at_nothing_and_grow(name, negate):
+    strengths = [_strength(name, magnitude, negate) for magnitude in MAGNITUDES]
+    assert strengths[0] == 0
+    assert strengths[2] > 0
+    # A picture that is turned or moved far does not differ ever more; the others do.
+    if name not in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"):
+        assert all(b >= a - 0.01 for a, b in itertools.pairwise(strengths))
+
+
+def test_corrected_contrast_blends_from_the_mean_grey():
+    grey = np.asarray(tf.image.rgb_to_grayscale(IMAGE), float).mean()
+    output = augment.apply("Contrast", IMAGE, 30, negate=True, corrected=True).numpy()  # factor 0
+    np.testing.assert_array_equal(output, np.full_like(IMAGE, int(grey + 0.5)))
+
+
+@pytest.mark.parametrize(
+    ("magnitude", "bits", "threshold"), [(0, 8, 256), (5, 6, 128), (10, 4, 0), (20, 1, 0)]
+)
+def test_corrected_posterize_and_solarize_neither_invert_nor_wrap(magnitude, bits, threshold):
+    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    posterized = augment.apply("Posterize", values, magnitude, corrected=True)
+    np.testing.assert_array_equal(posterized, values >> (8 - bits) << (8 - bits))
+    solarized = augment.apply("Solarize", values, magnitude, corrected=True)
+    np.testing.assert_array_equal(solarized, np.where(values < threshold, values, 255 - values))
+
+
+def test_corrected_enhancement_goes_both_ways_about_the_picture():
+    brighter = augment.apply("Brightness", IMAGE, 5, corrected=True).numpy()
+    darker = augment.apply("Brightness", IMAGE, 5, negate=True, corrected=True).numpy()
+    assert darker.mean() < IMAGE.mean() < brighter.mean()
+    np.testing.assert_array_equal(darker, (IMAGE * np.float32(0.55)).astype(np.uint8))
+    seeds = [(number, 3) for number in range(60)]
+    official, corrected = augment.RandAugment(1, 5), augment.RandAugment(1, 5, corrected=True)
+    # Officially magnitude 5 leaves the picture as it is in 4 of 16 draws.
+    same = [
+        sum(np.array_equal(layers(IMAGE, s), IMAGE) for s in seeds)
+        for layers in (official, corrected)
+    ]
+    assert same[0] > 5
+    assert same[1] == 0
+
+
+def test_geometry_is_that_of_the_projective_transform_op():
+    """The op that the official code calls, on matrices and sizes of every kind."""
+    random = np.random.default_rng(4)
+    for _ in range(40):
+        height, width = random.integers(1, 90, 2)
+        image = _random_image(height, width, seed=int(random.integers(1000)))
+        matrix = np.float32(random.normal(0, [1, 1, 40], (2, 3)))
+        if random.random() < 0.5:  # halves, which are rounded away from zero
+            matrix = np.round(matrix * 2) / 2
+        expected = tf.raw_ops.ImageProjectiveTransformV3(
+            images=image[None],
+            transforms=[[*matrix.ravel(), 0.0, 0.0]],
+            output_shape=[height, width],
+            fill_value=128.0,
+            interpolation="NEAREST",
+            fill_mode="CONSTANT",
+        )[0]
+        output = augment_ops._transform(tf.constant(image), tuple(map(tuple, matrix)))
+        np.testing.assert_array_equal(output, expected)
+
+
+def test_grey_is_that_of_rgb_to_grayscale_for_many_colours():
+    colours = _random_image(512, 512)
+    expected = tf.image.rgb_to_grayscale(colours)[..., 0]
+    np.testing.assert_array_equal(augment_ops._grey(tf.constant(colours)), expected)

@@ -155,3 +155,52 @@ def test_seeds_of_neighbours_differ():
         for k in range(4)
     }
     assert len(seeds) == 2 * 3 * 3 * 4
+
+
+def test_workers_see_together_the_very_batches_of_one_process(source):
+    settings = {"image_size": 32, "training": True, "randaugment_magnitude": 9, "epoch": 1}
+    whole, labels = arrays(make_dataset(source, batch_size=8, **settings))
+    parts = [
+        arrays(make_dataset(source, batch_size=4, shard=(worker, 2), **settings))
+        for worker in range(2)
+    ]
+    for worker, (images, own_labels) in enumerate(parts):
+        np.testing.assert_array_equal(images, whole[worker::2])
+        np.testing.assert_array_equal(own_labels, labels[worker::2])
+
+
+def test_autoaugment_takes_the_place_of_randaugment(source):
+    settings = {"image_size": 32, "batch_size": 50, "training": True, "crop_area": (1.0, 1.0)}
+    plain, _ = arrays(make_dataset(source, **settings))
+    images, _ = arrays(make_dataset(source, autoaugment=True, **settings))
+    changed = (images != plain).any((1, 2, 3)).mean()
+    assert changed > 0.5  # most sub-policies do something
+    assert (images % 1 == 0).all()
+    with pytest.raises(ValueError, match="Choose one of RandAugment and AutoAugment"):
+        make_dataset(source, autoaugment=True, randaugment_magnitude=5, **settings)
+
+
+def test_augmented_pictures_are_whole_grey_levels_and_others_are_not(source):
+    settings = {"image_size": 40, "batch_size": 50, "training": True}
+    plain, _ = arrays(make_dataset(source, **settings))
+    augmented, _ = arrays(make_dataset(source, randaugment_magnitude=5, **settings))
+    assert (plain % 1 != 0).mean() > 0.3
+    assert (augmented % 1 == 0).all()
+
+
+def test_mixup_as_in_the_paper_lets_the_partner_outweigh(source):
+    settings = {"image_size": 32, "batch_size": 50, "training": True, "mixup_alpha": 1.0}
+    smallest = {
+        style: arrays(make_dataset(source, mixup_style=style, **settings))[1].max(-1).min()
+        for style in ("official", "paper")
+    }
+    assert smallest["official"] >= 0.5
+    own = arrays(make_dataset(source, **(settings | {"mixup_alpha": 0.0})))[1].argmax(-1)
+    mixed = arrays(make_dataset(source, mixup_style="paper", **settings))[1]
+    assert mixed[np.arange(50), own].min() < 0.3
+
+
+def test_the_number_of_batches_is_known(source):
+    for training, batches in ((True, 6), (False, 7)):
+        dataset = make_dataset(source, image_size=32, batch_size=8, training=training)
+        assert int(dataset.cardinality()) == batches == sum(1 for _ in dataset)

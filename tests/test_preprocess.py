@@ -17,7 +17,6 @@ from keras_effnetv2.preprocess import (
     STYLES,
     decode_image,
     prepare_batch,
-    random_crop_resize,
     resize_for_evaluation,
 )
 from keras_effnetv2.pretrained.registry import CentralCrop
@@ -102,9 +101,9 @@ def test_extreme_shapes_keep_a_flat_colour(style, shape):
 
 def test_unchanged_size_is_an_exact_copy_in_float():
     image = np.random.default_rng(0).integers(0, 256, (24, 24, 3)).astype(np.uint8)
-    for result in (resize_for_evaluation(image, 24), random_crop_resize(image, 24, (0, 0), (1, 1))):
-        assert result.dtype == tf.float32
-        np.testing.assert_array_equal(result, image)
+    result = resize_for_evaluation(image, 24)
+    assert result.dtype == tf.float32
+    np.testing.assert_array_equal(result, image)
 
 
 def test_unknown_style_lists_the_styles():
@@ -234,88 +233,11 @@ def test_size_must_be_a_positive_whole_number(size):
     image = np.zeros((4, 4, 3))
     calls = (
         lambda: resize_for_evaluation(image, size),
-        lambda: random_crop_resize(image, size, (0, 0)),
         lambda: prepare_batch([b""], size),
     )
     for call in calls:
         with pytest.raises(ValueError, match="image_size must be a positive whole number"):
             call()
-
-
-GRADIENT = np.zeros((200, 300, 3), np.float32)
-GRADIENT[..., 0] = np.linspace(0, 255, 300)[None, :]
-GRADIENT[..., 1] = np.linspace(0, 255, 200)[:, None]
-
-
-def crop_of(seed, **options):
-    """Return the crop's fractions of the width and of the height, read off the gradient."""
-    image = random_crop_resize(GRADIENT, 64, (seed, 1), **options).numpy()
-    # The outermost of 64 pixel centres are 63 / 64 of the crop apart.
-    return np.ptp(image[..., 0]) / 255 * 64 / 63, np.ptp(image[..., 1]) / 255 * 64 / 63
-
-
-def test_random_crops_stay_within_the_ranges_and_fill_them():
-    crops = np.array([crop_of(seed, area=(0.2, 0.5)) for seed in range(100)])
-    areas = crops[:, 0] * crops[:, 1]
-    ratios = crops[:, 0] * 300 / (crops[:, 1] * 200)
-    assert areas.min() > 0.18
-    assert areas.min() < 0.25
-    assert areas.max() < 0.52
-    assert areas.max() > 0.45
-    assert 0.72 < ratios.min() < 0.8
-    assert 1.25 < ratios.max() < 1.37
-
-
-def test_random_crop_depends_on_the_seed_alone():
-    first, again, other = (
-        random_crop_resize(GRADIENT, 32, (seed, 7)).numpy() for seed in (1, 1, 2)
-    )
-    np.testing.assert_array_equal(first, again)
-    assert np.abs(first - other).max() > 1
-    in_dataset = next(
-        iter(
-            tf.data.Dataset.from_tensors(GRADIENT).map(
-                lambda image: random_crop_resize(image, 32, (1, 7))
-            )
-        )
-    )
-    np.testing.assert_allclose(in_dataset, first, atol=1e-4)
-
-
-def test_area_of_one_is_the_whole_picture_whatever_its_shape():
-    whole = resize_for_evaluation(GRADIENT, 32)
-    for antialias, expected in (
-        (True, whole),
-        (False, resize_for_evaluation(GRADIENT, 32, "finetune")),
-    ):
-        image = random_crop_resize(GRADIENT, 32, (5, 5), area=(1, 1), antialias=antialias)
-        np.testing.assert_array_equal(image, expected)
-
-
-def test_crop_that_cannot_fit_falls_back_to_the_whole_picture():
-    narrow = np.zeros((400, 2, 3), np.uint8)
-    narrow[-1] = 255
-    crops = [
-        random_crop_resize(narrow, 8, (seed, 0), area=(0.9, 1.0), antialias=False)
-        for seed in range(3)
-    ]
-    for crop in crops:
-        np.testing.assert_array_equal(crop, resize_for_evaluation(narrow, 8, "finetune"))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"area": (0.0, 1.0)}, r"area must be .* Received: \(0.0, 1.0\)"),
-        ({"area": (0.5, 0.4)}, "area must be"),
-        ({"area": (0.5, 1.1)}, "area must be"),
-        ({"aspect_ratio": (1.5, 1.0)}, "aspect_ratio must be"),
-        ({"aspect_ratio": (0.0, 1.0)}, "aspect_ratio must be"),
-    ],
-)
-def test_random_crop_names_a_bad_range(options, message):
-    with pytest.raises(ValueError, match=message):
-        random_crop_resize(GRADIENT, 8, (0, 0), **options)
 
 
 BATCH = [COLOUR, b"", GRAY, GRAY[:-200], b"no picture", COLOUR]

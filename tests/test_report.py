@@ -1,17 +1,13 @@
 """Tests of the training report: its numbers, its page, and its look in a browser."""
 
 import base64
-import json
 import math
 import re
-import shutil
-import subprocess
 from dataclasses import replace
-from html import escape
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from html_pages import CHROMIUM, HOSTILE, Page, measure_in_chromium
 
 from keras_effnetv2.report import (
     MAX_MISTAKES,
@@ -29,35 +25,6 @@ from keras_effnetv2.report_style import MAX_EDGE
 
 NAN = math.nan
 SECTIONS = ["summary", "stages", "curves", "classes", "confusion", "samples", "mistakes"]
-VOID = {"meta", "img"}
-HOSTILE = "<script>alert(1)</script>\"' onload='x' & \N{LATIN SMALL LETTER E WITH ACUTE}\x00\udcff"
-
-
-class Page(HTMLParser):
-    """What a page holds; fails at the first tag that is not closed where it should be."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.text = [], [], [], ""
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes.append(dict(attrs))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
-            self.text += data
-
-    def all(self, tag):
-        return [a for t, a in zip(self.tags, self.attributes, strict=True) if t == tag]
 
 
 def picture(height=8, width=8, seed=0):
@@ -349,46 +316,6 @@ def test_write_report_that_fails_leaves_nothing_beside(report, tmp_path):
 
 
 # ---- in a browser
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-MEASURE = """
-onload = () => {
-  const found = [...document.querySelectorAll('iframe')].map(frame => {
-    const page = frame.contentDocument, root = page.documentElement;
-    const box = element => element.getBoundingClientRect();
-    return {
-      sections: [...page.querySelectorAll('section')].map(s => s.id),
-      images: [...page.images].map(i =>
-        [i.naturalWidth, i.naturalHeight, Math.round(box(i).width), Math.round(box(i).height)]),
-      width: root.clientWidth, scroll: root.scrollWidth,
-      charts: [...page.querySelectorAll('svg')].map(s => box(s).width > 200),
-      page: getComputedStyle(page.body).backgroundColor,
-    };
-  });
-  document.getElementById('found').textContent = JSON.stringify(found);
-};
-"""
-
-
-def measure_in_chromium(html, widths, folder):
-    """Shows `html`, unchanged, in a frame of every width; returns what `MEASURE` finds in each."""
-    frames = "".join(f'<iframe width="{w}" srcdoc="{escape(html)}"></iframe>' for w in widths)
-    wrapper = folder / "wrapper.html"
-    wrapper.write_text(
-        f'<meta charset="utf-8"><script>{MEASURE}</script><pre id="found"></pre>{frames}',
-        encoding="utf-8",
-    )
-    options = (
-        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
-        " --disable-component-update --disable-sync --window-size=1300,900 --dump-dom"
-    )
-    command = [CHROMIUM, *options.split(), f"--user-data-dir={folder / 'profile'}"]
-    dom = subprocess.run(
-        [*command, wrapper.as_uri()], capture_output=True, timeout=120, check=True
-    ).stdout.decode("utf-8")
-    return json.loads(re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL).group(1))
 
 
 @pytest.mark.browser

@@ -121,10 +121,14 @@ def test_validation_is_carved_out_of_train(data_dir):
     assert not train & validation
 
 
-def test_limit_of_memory(data_dir, monkeypatch):
-    monkeypatch.setattr(tfds_reader, "MAX_ENCODED_BYTES", 1024)
-    with pytest.raises(ValueError, match=r"GiB encoded; at most 0 GiB are kept in memory"):
-        load_source("tfds:kev_colours")
+def test_large_splits_are_read_from_their_files(data_dir, monkeypatch):
+    in_memory = load_source("tfds:kev_colours", "all")
+    monkeypatch.setattr(tfds_reader, "MAX_ENCODED_BYTES", 100)
+    source = load_source("tfds:kev_colours", "all")
+    assert source.class_names == CLASS_NAMES
+    examples = list(source.dataset().as_numpy_iterator())
+    assert examples == list(in_memory.dataset().as_numpy_iterator())
+    assert source.names[0] == "kev_colours-train.tfrecord-00000-of-00001#0"
 
 
 @pytest.mark.parametrize(

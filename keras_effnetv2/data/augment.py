@@ -1,38 +1,8 @@
-"""RandAugment as the official EfficientNetV2 training applies it.
+"""RandAugment as the official EfficientNetV2 training applies it, and its single operations.
 
-Source of every number and oddity: google/automl, efficientnetv2/autoaugment.py
-(`distort_image_with_randaugment`), run on TensorFlow 2.21; method: Cubuk et al. 2019,
-arXiv:1909.13719. Pixel values are uint8 before and after each operation. `m` is the magnitude,
-int() truncates, and +- marks an operation that draws a sign.
-
-    operation     argument from m                what the official code does, oddities included
-    ------------  -----------------------------  ---------------------------------------------------
-    AutoContrast  none                           stretch each channel to 0..255; flat: unchanged
-    Equalize      none                           Pillow's integer histogram equalisation by channel
-    Invert        none                           255 - value
-    Rotate        +- m / 10 * 30 degrees         nearest neighbour about ((W-1)/2, (H-1)/2)
-    Posterize     int(m / 10 * 4) bits           MORE magnitude keeps MORE bits: m = 20 changes
-                                                 nothing; 0 bits (m < 2.5) and over 8 (m >= 22.5,
-                                                 the shift wraps) both keep one bit
-    Solarize      threshold int(m / 10 * 256)    taken modulo 256: m = 10, 20, 30 and m = 0 invert
-                                                 every value, m = 15 those from 128
-    Color         factor m / 10 * 1.8 + 0.1      blend from grey; 1 (m = 5) is the identity, and
-                                                 above it the effect is exaggerated and clipped
-    Contrast      factor as Color                blend from min(255, H * W // 256): the pixel COUNT,
-                                                 not the mean grey
-    Brightness    factor as Color                blend from black
-    Sharpness     factor as Color                blend from 3 x 3 smoothing; its border of one pixel
-                                                 stays
-    ShearX        +- m / 10 * 0.3                out(x, y) = in(x + level * y, y), about the corner
-    ShearY        +- m / 10 * 0.3                out(x, y) = in(x, y + level * x), about the corner
-    TranslateX    +- m / 10 * 100 pixels         out(x, y) = in(x + pixels, y), whatever the size
-    TranslateY    +- m / 10 * 100 pixels         out(x, y) = in(x, y + pixels), whatever the size
-    Cutout        pad int(m / 10 * 40) pixels    a square of side 2 * pad about a uniform centre,
-                                                 clipped at the border, whatever the size
-    SolarizeAdd   addition int(m / 10 * 110)     added to values below 128, then clipped
-
-Geometry picks the nearest pixel; it and Cutout fill with 128. Blends truncate towards zero. A layer
-always applies the operation it drew: the probability the official code draws beside it is unused.
+What a magnitude means to each operation, and where the official results leave the textbook, is the
+table in `augment_levels.py`; the operations are in `augment_ops.py`. Pixel values are uint8 before
+and after each of them.
 """
 
 import functools
@@ -43,6 +13,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from keras_effnetv2.data import augment_levels as levels
 from keras_effnetv2.data import augment_ops as ops
 
 MAX_MAGNITUDE = 30
@@ -50,25 +21,24 @@ MAX_MAGNITUDE = 30
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """What one application of an operation is told, beside the picture.
 
     Attributes:
-        level: magnitude / 10.
+        magnitude: number in [0, `MAX_MAGNITUDE`].
+        constants: the arguments that are pixels.
+        corrected: take out the quirks of the official code.
         negate: bool, or a scalar bool tensor; read by the operations that draw a sign.
         center: (row, column) of the Cutout square, int32.
         pixel_scale: multiplies the arguments that are pixels; float64 scalar, 1 is official.
     """
 
-    level: float
+    magnitude: float
+    constants: levels.PixelConstants
+    corrected: bool
     negate: bool | tf.Tensor
     center: tuple[int | tf.Tensor, int | tf.Tensor]
     pixel_scale: tf.Tensor
-
-    @property
-    def factor(self) -> float:
-        """Blend factor of the four enhancing operations, 0.1 .. 5.5."""
-        return self.level * 1.8 + 0.1
 
     def signed(self, argument: float) -> tf.Tensor:
         """Returns the argument with the drawn sign, float64 as Python would compute it."""
@@ -76,46 +46,92 @@ class _Layer:
         return tf.where(self.negate, -value, value)
 
     @property
+    def rotation(self) -> tf.Tensor:
+        """Degrees with the drawn sign; float64."""
+        return self.signed(levels.rotation(self.magnitude))
+
+    @property
+    def shear(self) -> tf.Tensor:
+        """Pixels sideways a pixel along, with the drawn sign; float64."""
+        return self.signed(levels.shear(self.magnitude))
+
+    @property
     def translation(self) -> tf.Tensor:
-        """Pixels of a translation, with the drawn sign; float64."""
-        return self.signed(self.level * 100.0) * self.pixel_scale
+        """Pixels with the drawn sign; float64."""
+        return self.signed(levels.translation(self.magnitude, self.constants)) * self.pixel_scale
 
     @property
     def cutout_pad(self) -> tf.Tensor:
         """Half the side of the Cutout square in pixels, int32."""
-        return tf.cast(self.level * 40.0 * self.pixel_scale, tf.int32)
+        pad = levels.cutout_pad(self.magnitude, self.constants)
+        return tf.cast(pad * self.pixel_scale, tf.int32)
+
+    @property
+    def factor(self) -> float | tf.Tensor:
+        """Blend factor of the four enhancing operations."""
+        if not self.corrected:
+            return levels.enhance_factor(self.magnitude)
+        step = self.signed(levels.enhance_step(self.magnitude))
+        return tf.cast(tf.maximum(1.0 + step, 0.0), tf.float32)
+
+    @property
+    def bits(self) -> int:
+        """Bits that Posterize keeps."""
+        return levels.posterize_bits(self.magnitude, self.corrected)
+
+    @property
+    def threshold(self) -> int:
+        """Lowest value that Solarize inverts."""
+        return levels.solarize_threshold(self.magnitude, self.corrected)
+
+    @property
+    def addition(self) -> int:
+        """What SolarizeAdd adds."""
+        return levels.solarize_addition(self.magnitude)
+
+
+def _contrast(image: tf.Tensor, layer: Layer) -> tf.Tensor:
+    operation = ops.contrast_about_mean if layer.corrected else ops.contrast
+    return operation(image, layer.factor)
 
 
 # In the official order, which is also the order of the drawn index.
-_OPERATIONS: dict[str, Callable[[tf.Tensor, _Layer], tf.Tensor]] = {
+OPERATIONS: dict[str, Callable[[tf.Tensor, Layer], tf.Tensor]] = {
     "AutoContrast": lambda image, layer: ops.auto_contrast(image),
     "Equalize": lambda image, layer: ops.equalize(image),
     "Invert": lambda image, layer: ops.invert(image),
-    "Rotate": lambda image, layer: ops.rotate(image, layer.signed(layer.level * 30.0)),
-    "Posterize": lambda image, layer: ops.posterize(image, int(layer.level * 4)),
-    "Solarize": lambda image, layer: ops.solarize(image, int(layer.level * 256)),
+    "Rotate": lambda image, layer: ops.rotate(image, layer.rotation),
+    "Posterize": lambda image, layer: ops.posterize(image, layer.bits),
+    "Solarize": lambda image, layer: ops.solarize(image, layer.threshold),
     "Color": lambda image, layer: ops.color(image, layer.factor),
-    "Contrast": lambda image, layer: ops.contrast(image, layer.factor),
+    "Contrast": _contrast,
     "Brightness": lambda image, layer: ops.brightness(image, layer.factor),
     "Sharpness": lambda image, layer: ops.sharpness(image, layer.factor),
-    "ShearX": lambda image, layer: ops.shear_x(image, layer.signed(layer.level * 0.3)),
-    "ShearY": lambda image, layer: ops.shear_y(image, layer.signed(layer.level * 0.3)),
+    "ShearX": lambda image, layer: ops.shear_x(image, layer.shear),
+    "ShearY": lambda image, layer: ops.shear_y(image, layer.shear),
     "TranslateX": lambda image, layer: ops.translate_x(image, layer.translation),
     "TranslateY": lambda image, layer: ops.translate_y(image, layer.translation),
     "Cutout": lambda image, layer: ops.cutout(image, layer.cutout_pad, layer.center),
-    "SolarizeAdd": lambda image, layer: ops.solarize_add(image, int(layer.level * 110)),
+    "SolarizeAdd": lambda image, layer: ops.solarize_add(image, layer.addition),
 }
 
-OPERATION_NAMES = tuple(_OPERATIONS)
+OPERATION_NAMES = tuple(OPERATIONS)
 """Names of the sixteen operations, in the official order."""
 
 
-def _checked_image(image: tf.Tensor) -> tf.Tensor:
-    """Returns the image as a tensor of static rank 3, or raises for another dtype or shape."""
+def checked_image(image: tf.Tensor) -> tf.Tensor:
+    """Returns an image as a tensor of static rank 3.
+
+    Args:
+        image: uint8 (H, W, 3), values 0..255.
+
+    Raises:
+        ValueError: another dtype or shape.
+    """
     image = tf.convert_to_tensor(image)
     if image.dtype != tf.uint8 or not image.shape.is_compatible_with([None, None, 3]):
         raise ValueError(
-            "RandAugment works on one uint8 image of shape (H, W, 3), values 0..255. "
+            "Augmentation works on one uint8 image of shape (H, W, 3), values 0..255. "
             f"Received: dtype {image.dtype.name}, shape {image.shape}. Augment single images "
             "before batching and before normalising; tf.cast(..., tf.uint8) floats in 0..255."
         )
@@ -127,7 +143,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> bool:
     """Tells whether a value is an integer of Python or NumPy; a bool or a tensor is not."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
@@ -142,8 +158,8 @@ def _checked_magnitude(magnitude: float) -> float:
     return float(magnitude)
 
 
-def _check_reference_size(reference_size: int | None) -> None:
-    """Raises unless the reference size is None or a positive number of pixels."""
+def check_reference_size(reference_size: int | None) -> None:
+    """Raises ValueError unless `reference_size` is None or a positive number of pixels."""
     if reference_size is not None and (not is_number(reference_size) or reference_size <= 0):
         raise ValueError(
             "reference_size must be a positive number of pixels, or None for the official "
@@ -170,11 +186,33 @@ def check_seed(seed: tf.Tensor) -> tf.Tensor:
     return seed
 
 
-def _pixel_scale(image: tf.Tensor, reference_size: int | None) -> tf.Tensor:
-    """Returns min(H, W) / reference_size, or 1; float64, so that int() truncates as in Python."""
+def pixel_scale(image: tf.Tensor, reference_size: int | None) -> tf.Tensor:
+    """Returns what multiplies the arguments that are pixels, of a policy's official ones.
+
+    Args:
+        image: (H, W, 3).
+        reference_size: pixels, or None for the official arguments.
+
+    Returns:
+        min(H, W) / reference_size, or 1; float64, so that int() truncates as in Python.
+    """
     if reference_size is None:
         return tf.constant(1.0, tf.float64)
     return tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float64) / reference_size
+
+
+def drawn_center(
+    image: tf.Tensor, row: tf.Tensor, column: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns a pixel (row, column), int32.
+
+    Args:
+        image: (H, W, 3).
+        row: uniform draw in [0, 1).
+        column: the same.
+    """
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    return tf.cast(row * height, tf.int32), tf.cast(column * width, tf.int32)
 
 
 def apply(
@@ -185,19 +223,21 @@ def apply(
     *,
     center: tuple[int, int] | None = None,
     reference_size: int | None = None,
+    corrected: bool = False,
 ) -> tf.Tensor:
     """Applies one operation, without chance.
 
     Args:
         name: one of `OPERATION_NAMES`.
         image: uint8 (H, W, 3), values 0..255.
-        magnitude: number in [0, 30]; the table of this module tells what it means.
-        negate: the other sign of Rotate, ShearX, ShearY, TranslateX, TranslateY; the eleven
-            others have no sign and ignore it.
+        magnitude: number in [0, 30]; the table of `augment_levels` tells what it means.
+        negate: the other sign of Rotate, ShearX, ShearY, TranslateX, TranslateY (and, corrected,
+            of Color, Contrast, Brightness, Sharpness); the others ignore it.
         center: (row, column) of the Cutout square in pixels; default (H // 2, W // 2). The others
             ignore it.
         reference_size: None for the official 100 (translation) and 40 (Cutout) pixels at magnitude
             10; a size R in pixels multiplies both by min(H, W) / R.
+        corrected: without the quirks of the official code, see `augment_levels`.
 
     Returns:
         uint8 (H, W, 3).
@@ -206,19 +246,20 @@ def apply(
         ValueError: unknown name, magnitude outside [0, 30], image not uint8 (H, W, 3), or a
             reference size that is not positive.
     """
-    if name not in _OPERATIONS:
+    if name not in OPERATIONS:
         raise ValueError(
             f"Unknown RandAugment operation. Allowed: {', '.join(OPERATION_NAMES)}. "
             f"Received: {name!r}."
         )
-    level = _checked_magnitude(magnitude) / 10.0
-    _check_reference_size(reference_size)
-    image = _checked_image(image)
+    magnitude = _checked_magnitude(magnitude)
+    check_reference_size(reference_size)
+    image = checked_image(image)
     if center is None:
         height, width = tf.unstack(tf.shape(image)[:2])
         center = (height // 2, width // 2)
-    layer = _Layer(level, negate, center, _pixel_scale(image, reference_size))
-    return tf.ensure_shape(_OPERATIONS[name](image, layer), image.shape)
+    scale = pixel_scale(image, reference_size)
+    layer = Layer(magnitude, levels.RANDAUGMENT, corrected, negate, center, scale)
+    return tf.ensure_shape(OPERATIONS[name](image, layer), image.shape)
 
 
 class RandAugment:
@@ -240,6 +281,7 @@ class RandAugment:
         seed: int | None = None,
         *,
         reference_size: int | None = None,
+        corrected: bool = False,
     ) -> None:
         """Sets up the augmentation.
 
@@ -254,21 +296,23 @@ class RandAugment:
             reference_size: None for the official 100 (translation) and 40 (Cutout) pixels at
                 magnitude 10, whatever the picture; a size R in pixels multiplies both by
                 min(H, W) / R, so that small pictures are not wiped out.
+            corrected: without the quirks of the official code, see `augment_levels`.
 
         Raises:
             ValueError: an argument out of range.
         """
-        if not _is_integer(num_layers) or num_layers < 0:
+        if not is_integer(num_layers) or num_layers < 0:
             raise ValueError(
                 "num_layers must be an integer >= 0 (0 applies nothing, 2 is official). "
                 f"Received: {num_layers!r}."
             )
-        if seed is not None and not _is_integer(seed):
+        if seed is not None and not is_integer(seed):
             raise ValueError(f"seed must be an integer or None. Received: {seed!r}.")
-        _check_reference_size(reference_size)
+        check_reference_size(reference_size)
         self.num_layers = num_layers
         self.magnitude = _checked_magnitude(magnitude)
         self.reference_size = reference_size
+        self.corrected = corrected
         self._generator = None if seed is None else tf.random.Generator.from_seed(seed)
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
@@ -285,22 +329,25 @@ class RandAugment:
         Raises:
             ValueError: another dtype or shape, of the image or the seed.
         """
-        image = _checked_image(image)
+        image = checked_image(image)
         seed = self._next_seed() if seed is None else check_seed(seed)
         # One draw for everything: an index, a sign, a row and a column for each layer.
         uniforms = tf.random.stateless_uniform([self.num_layers, 4], seed)
-        pixel_scale = _pixel_scale(image, self.reference_size)
-        height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+        scale = pixel_scale(image, self.reference_size)
         shape = image.shape
         for layer_uniforms in tf.unstack(uniforms, num=self.num_layers):
             index, sign, row, column = tf.unstack(layer_uniforms, num=4)
-            layer = _Layer(
-                level=self.magnitude / 10.0,
+            layer = Layer(
+                magnitude=self.magnitude,
+                constants=levels.RANDAUGMENT,
+                corrected=self.corrected,
                 negate=sign < 0.5,
-                center=(tf.cast(row * height, tf.int32), tf.cast(column * width, tf.int32)),
-                pixel_scale=pixel_scale,
+                center=drawn_center(image, row, column),
+                pixel_scale=scale,
             )
-            branches = [functools.partial(op, image, layer) for op in _OPERATIONS.values()]
+            branches = [
+                functools.partial(operation, image, layer) for operation in OPERATIONS.values()
+            ]
             drawn = tf.cast(index * len(branches), tf.int32)
             image = tf.ensure_shape(tf.switch_case(drawn, branches), shape)
         return image

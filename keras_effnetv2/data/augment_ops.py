@@ -3,16 +3,20 @@
 Every function takes a uint8 (H, W, 3) tensor, H and W >= 1 and possibly unknown while tracing, and
 returns the same shape and dtype. The arguments are already degrees, bits, pixels and factors; how a
 magnitude becomes one of them, and where these operations differ from their textbook namesakes, is
-the table in `augment.py`.
+the table in `augment_levels.py`.
 
 Two rules hold throughout, because they are what the official results contain: floats are truncated
 towards zero when they become uint8, and arithmetic is float32 in the order written.
 
-The point operations (invert, posterize, solarize, solarize_add, contrast, brightness,
-auto_contrast, equalize) map a value to a value, given the picture's statistics.
+What is fast in TensorFlow decides how they are written. Float arithmetic on whole tensors of equal
+shape runs at memory speed; a comparison with `tf.where`, a byte-wise lookup and broadcasting along
+the three channels cost five to thirty times as much. So thresholds are clipped differences, numbers
+that belong to a channel are spread over a row (H, 3 W) before they are used, and geometry looks up
+whole pixels.
 """
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -24,79 +28,107 @@ SOLARIZE_ADD_THRESHOLD = 128
 
 _VALUES = 256  # distinct values of a uint8
 _BITS = 8
+_LUMA = (0.2989, 0.5870, 0.1140)  # of tf.image.rgb_to_grayscale
+# Added before floor() it rounds halves up, and never a number below one half.
+_BELOW_HALF = 0.5 - 2**-25
 
 
-def _to_uint8(values: tf.Tensor) -> tf.Tensor:
+def _to_uint8(values: Any) -> Any:
     """Clips float values to 0..255 and truncates them towards zero."""
-    return tf.cast(tf.clip_by_value(values, 0.0, 255.0), tf.uint8)
+    return tf.cast(tf.minimum(tf.maximum(values, 0.0), 255.0), tf.uint8)
 
 
-def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Moves from `degenerate` (factor 0) through `image` (factor 1) and beyond, then clips."""
-    degenerate = tf.cast(degenerate, tf.float32)
-    return _to_uint8(degenerate + factor * (tf.cast(image, tf.float32) - degenerate))
+def _blend(degenerate: Any, values: Any, factor: Any) -> Any:
+    """Moves float values from `degenerate` (factor 0) through themselves (1) and beyond."""
+    return _to_uint8(degenerate + factor * (values - degenerate))
+
+
+def _rows(image: Any) -> Any:
+    """Lays the channels side by side: float32 (H, 3 W)."""
+    return tf.cast(tf.reshape(image, tf.stack([tf.shape(image)[0], -1])), tf.float32)
+
+
+def _along_row(channels: Any, image: Any) -> Any:
+    """Repeats three numbers, one a channel, over a row of the image: (3 W,)."""
+    return tf.tile(channels, tf.shape(image)[1:2])
+
+
+def _at_least(values: Any, threshold: int) -> Any:
+    """Tells for whole float values whether they reach the threshold: 1.0 or 0.0."""
+    return tf.minimum(tf.maximum(values - (threshold - 1.0), 0.0), 1.0)
 
 
 # ---- point operations --------------------------------------------------------------------------
 
 
-def invert(image: tf.Tensor) -> tf.Tensor:
+def invert(image: Any) -> Any:
     """Returns 255 - value."""
     return 255 - image
 
 
-def posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
-    """Keeps the upper `bits` bits of each value.
-
-    The shift 8 - bits is a uint8, so it wraps below zero, and TensorFlow limits it to 7: bits <= 0
-    and bits > 8 all keep one bit.
-    """
-    shift = min((_BITS - bits) % _VALUES, _BITS - 1)
-    return tf.bitwise.bitwise_and(image, tf.constant((0xFF << shift) & 0xFF, tf.uint8))
+def posterize(image: Any, bits: int) -> Any:
+    """Keeps the upper `bits` bits of each value, 0..8; 0 bits leave black."""
+    return tf.bitwise.bitwise_and(image, tf.constant(0xFF << (_BITS - bits) & 0xFF, tf.uint8))
 
 
-def solarize(image: tf.Tensor, threshold: int) -> tf.Tensor:
-    """Inverts the values at or above `threshold`, which meets uint8 values and so wraps at 256."""
-    return tf.where(image < tf.constant(threshold % _VALUES, tf.uint8), image, 255 - image)
+def solarize(image: Any, threshold: int) -> Any:
+    """Inverts the values at or above `threshold`, 0..256."""
+    values = tf.cast(image, tf.float32)
+    return tf.cast(values + _at_least(values, threshold) * (255.0 - 2.0 * values), tf.uint8)
 
 
-def solarize_add(image: tf.Tensor, addition: int) -> tf.Tensor:
-    """Adds `addition` to the values below `SOLARIZE_ADD_THRESHOLD` and clips to 0..255."""
-    added = tf.clip_by_value(tf.cast(image, tf.int32) + addition, 0, 255)
-    return tf.where(image < SOLARIZE_ADD_THRESHOLD, tf.cast(added, tf.uint8), image)
+def solarize_add(image: Any, addition: int) -> Any:
+    """Adds `addition` (>= 0) to the values below `SOLARIZE_ADD_THRESHOLD` and clips at 255."""
+    values = tf.cast(image, tf.float32)
+    below = 1.0 - _at_least(values, SOLARIZE_ADD_THRESHOLD)
+    return tf.cast(tf.minimum(values + addition * below, 255.0), tf.uint8)
 
 
-def brightness(image: tf.Tensor, factor: float) -> tf.Tensor:
+def brightness(image: Any, factor: Any) -> Any:
     """Blends with black."""
-    return _blend(tf.zeros([], tf.uint8), image, factor)
+    return _to_uint8(factor * tf.cast(image, tf.float32))
 
 
-def contrast(image: tf.Tensor, factor: float) -> tf.Tensor:
+def contrast(image: Any, factor: Any) -> Any:
     """Blends with one grey for the whole picture: min(255, H * W // 256), not its mean grey."""
     pixels = tf.reduce_prod(tf.shape(image)[:2])
-    return _blend(tf.minimum(pixels // _VALUES, 255), image, factor)
+    grey = tf.cast(tf.minimum(pixels // _VALUES, 255), tf.float32)
+    return _blend(grey, tf.cast(image, tf.float32), factor)
 
 
-def auto_contrast(image: tf.Tensor) -> tf.Tensor:
+def contrast_about_mean(image: Any, factor: Any) -> Any:
+    """Blends with the mean grey of the picture, rounded, as Pillow does."""
+    grey = tf.floor(tf.reduce_mean(_grey(image)) + 0.5)
+    return _blend(grey, tf.cast(image, tf.float32), factor)
+
+
+def auto_contrast(image: Any) -> Any:
     """Stretches each channel to 0..255; a flat channel stays as it is."""
-    low = tf.cast(tf.reduce_min(image, axis=[0, 1]), tf.float32)
-    high = tf.cast(tf.reduce_max(image, axis=[0, 1]), tf.float32)
-    scale = 255.0 / tf.maximum(high - low, 1.0)
-    stretched = _to_uint8(tf.cast(image, tf.float32) * scale + -low * scale)
-    return tf.where(high > low, stretched, image)
+    rows = _rows(image)
+    low = tf.reduce_min(tf.reshape(tf.reduce_min(rows, axis=0), [-1, 3]), axis=0)
+    high = tf.reduce_max(tf.reshape(tf.reduce_max(rows, axis=0), [-1, 3]), axis=0)
+    scale = tf.where(high > low, 255.0 / tf.maximum(high - low, 1.0), 1.0)
+    offset = tf.where(high > low, -low * scale, 0.0)
+    stretched = rows * _along_row(scale, image) + _along_row(offset, image)
+    return tf.reshape(_to_uint8(stretched), tf.shape(image))
 
 
-def equalize(image: tf.Tensor) -> tf.Tensor:
+def equalize(image: Any) -> Any:
     """Flattens the histogram of each channel with Pillow's integer arithmetic.
 
     A channel whose pixels, the brightest value aside, number fewer than 255 stays as it is.
     """
+    height, width = tf.unstack(tf.shape(image)[:2])
     # Channel c counts in bins 256 * c ... 256 * c + 255: one histogram and one lookup for all.
-    bins = tf.cast(image, tf.int32) + tf.constant([0, _VALUES, 2 * _VALUES])
-    counts = tf.math.bincount(tf.reshape(bins, [-1]), minlength=3 * _VALUES, maxlength=3 * _VALUES)
+    first_bins = _along_row(tf.constant([0, _VALUES, 2 * _VALUES]), image)
+    values = tf.cast(tf.reshape(image, tf.stack([height, -1])), tf.int32)
+    bins = tf.reshape(values + first_bins, [-1])
+    # The op behind tf.math.bincount, without its three passes that look for the largest value.
+    no_weights = tf.zeros([0], tf.int32)
+    counts = tf.raw_ops.Bincount(arr=bins, size=3 * _VALUES, weights=no_weights)
     counts = tf.reshape(counts, [3, _VALUES])
-    brightest = tf.cast(tf.reduce_max(image, axis=[0, 1]), tf.int32)
-    step = (tf.reduce_sum(counts, axis=1) - tf.gather(counts, brightest, batch_dims=1)) // 255
+    brightest = tf.reduce_max(tf.where(counts > 0, tf.range(_VALUES), 0), axis=1)
+    step = (height * width - tf.gather(counts, brightest, batch_dims=1)) // 255
     step = step[:, tf.newaxis]
     below = tf.cumsum(counts, axis=1, exclusive=True)
     # The official table is shifted by one: its first entry is 0, without the rounding term.
@@ -104,63 +136,86 @@ def equalize(image: tf.Tensor) -> tf.Tensor:
         tf.range(_VALUES) > 0, (below + step // 2) // tf.maximum(step, 1), tf.zeros_like(below)
     )
     table = tf.where(step > 0, tf.minimum(flattened, 255), tf.range(_VALUES))
-    return tf.gather(tf.reshape(tf.cast(table, tf.uint8), [-1]), bins)
+    table = tf.reshape(tf.cast(table, tf.uint8), [-1])
+    return tf.reshape(tf.gather_nd(table, bins[:, tf.newaxis]), tf.shape(image))
 
 
 # ---- colour and neighbourhood ------------------------------------------------------------------
 
 
-def color(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Blends with the grey version of the picture (ITU-R BT.601 luma)."""
-    return _blend(tf.image.rgb_to_grayscale(image), image, factor)
+def _grey(image: Any) -> Any:
+    """Returns `tf.image.rgb_to_grayscale` (ITU-R BT.601 luma): whole float32 (H, W)."""
+    red, green, blue = tf.unstack(tf.cast(image, tf.float32) * (1 / 255), axis=2)
+    luma = (red * _LUMA[0] + green * _LUMA[1]) + blue * _LUMA[2]
+    return tf.floor(luma * 255.5)
 
 
-def sharpness(image: tf.Tensor, factor: float) -> tf.Tensor:
+def color(image: Any, factor: Any) -> Any:
+    """Blends with the grey version of the picture."""
+    # A product with ones is the cheapest way to write each grey value three times.
+    grey = tf.matmul(tf.reshape(_grey(image), [-1, 1]), tf.ones([1, 3]))
+    values = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
+    return tf.reshape(_blend(grey, values, factor), tf.shape(image))
+
+
+def sharpness(image: Any, factor: Any) -> Any:
     """Blends with the picture smoothed by ((1, 1, 1), (1, 5, 1), (1, 1, 1)) / 13.
 
     The border of one pixel is not smoothed, so a picture under 3 x 3 comes back unchanged. The nine
     products are added one after the other, row by row: a convolution op leaves order and fused
     multiply-adds to the machine, and each rounding can become a whole unit when truncated.
     """
-    height, width = tf.shape(image)[0], tf.shape(image)[1]
-    values = tf.cast(image, tf.float32)
-    neighbours = tf.pad(values * (1.0 / 13.0), [[1, 1], [1, 1], [0, 0]])
-    smooth = tf.zeros_like(values)
-    for row in range(3):
-        for column in range(3):
-            if row == column == 1:
-                smooth += values * (5.0 / 13.0)
-            else:
-                smooth += neighbours[row : row + height, column : column + width]
-    rows, columns = tf.range(height)[:, tf.newaxis], tf.range(width)
-    inner = (rows > 0) & (rows < height - 1) & (columns > 0) & (columns < width - 1)
-    degenerate = tf.where(inner[..., tf.newaxis], _to_uint8(smooth), image)
-    return _blend(degenerate, image, factor)
+    width = tf.shape(image)[1]
+    values = tf.reshape(tf.cast(image, tf.float32), [-1])
+    # In the flat picture a neighbour is a shift. Shifts that leave a row meet the border only.
+    margin = 3 * (width + 1)
+    thirteenths = tf.pad(values * (1.0 / 13.0), [tf.stack([margin, margin])])
+    smooth = thirteenths[: tf.size(values)]
+    for row, column in ((0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)):
+        if row == column == 1:
+            smooth += values * (5.0 / 13.0)
+        else:
+            shift = 3 * (row * width + column)
+            smooth += thirteenths[shift : shift + tf.size(values)]
+    degenerate = tf.floor(tf.minimum(smooth, 255.0))
+    sharpened = tf.reshape(_blend(degenerate, values, factor), tf.shape(image))
+    middle = image[1:-1]
+    inner = [middle[:, :1], sharpened[1:-1, 1:-1], middle[:, 1:][:, -1:]]
+    return tf.concat([image[:1], tf.concat(inner, axis=1), image[1:][-1:]], axis=0)
 
 
 # ---- geometry ----------------------------------------------------------------------------------
 
 
-def _transform(image: tf.Tensor, matrix: tuple[tuple, tuple]) -> tf.Tensor:
+def _transform(image: Any, matrix: tuple[tuple, tuple]) -> Any:
     """Fetches each output pixel (x, y) from the nearest input pixel, `FILL` outside.
+
+    The same as the op ImageProjectiveTransformV3, which takes three times as long because it
+    computes the place once for every channel.
 
     Args:
         image: uint8 (H, W, 3).
         matrix: ((a, b, c), (d, e, f)), float32: the input point is (a x + b y + c, d x + e y + f).
     """
-    projective = tf.stack([*matrix[0], *matrix[1], 0.0, 0.0])
-    output = tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[tf.newaxis],
-        transforms=projective[tf.newaxis],
-        output_shape=tf.shape(image)[:2],
-        fill_value=float(FILL),
-        interpolation="NEAREST",
-        fill_mode="CONSTANT",
-    )
-    return output[0]
+    height, width = tf.unstack(tf.shape(image)[:2])
+    x = tf.cast(tf.range(width), tf.float32)
+    y = tf.cast(tf.range(height), tf.float32)[:, tf.newaxis]
+
+    def nearest(coefficients: tuple, size: Any) -> Any:
+        """Returns the coordinate plus one; 0 and size + 1 are the border of `FILL`."""
+        along_x, along_y, constant = coefficients
+        place = tf.floor(((along_x * x + along_y * y) + constant) + _BELOW_HALF)
+        # -0.5 is rounded away from zero, so it lies outside.
+        place = tf.minimum(tf.maximum(place, -1.0), tf.cast(size, tf.float32))
+        return tf.cast(place, tf.int32) + 1
+
+    column, row = nearest(matrix[0], width), nearest(matrix[1], height)
+    bordered = tf.pad(image, [[1, 1], [1, 1], [0, 0]], constant_values=FILL)
+    places = tf.reshape(row * (width + 2) + column, [-1])
+    return tf.reshape(tf.gather(tf.reshape(bordered, [-1, 3]), places), tf.shape(image))
 
 
-def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
+def rotate(image: Any, degrees: Any) -> Any:
     """Rotates about the centre ((W - 1) / 2, (H - 1) / 2); `degrees` is a float64 scalar."""
     radians = tf.cast(degrees * (math.pi / 180.0), tf.float32)
     cosine, sine = tf.cos(radians), tf.sin(radians)
@@ -171,27 +226,27 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     return _transform(image, ((cosine, -sine, shift_x), (sine, cosine, shift_y)))
 
 
-def shear_x(image: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+def shear_x(image: Any, level: Any) -> Any:
     """Shears along x about the top left corner: out(x, y) = in(x + level * y, y)."""
     return _transform(image, ((1.0, tf.cast(level, tf.float32), 0.0), (0.0, 1.0, 0.0)))
 
 
-def shear_y(image: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+def shear_y(image: Any, level: Any) -> Any:
     """Shears along y about the top left corner: out(x, y) = in(x, y + level * x)."""
     return _transform(image, ((1.0, 0.0, 0.0), (tf.cast(level, tf.float32), 1.0, 0.0)))
 
 
-def translate_x(image: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+def translate_x(image: Any, pixels: Any) -> Any:
     """Moves the picture to the left by `pixels`: out(x, y) = in(x + pixels, y)."""
     return _transform(image, ((1.0, 0.0, tf.cast(pixels, tf.float32)), (0.0, 1.0, 0.0)))
 
 
-def translate_y(image: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+def translate_y(image: Any, pixels: Any) -> Any:
     """Moves the picture up by `pixels`: out(x, y) = in(x, y + pixels)."""
     return _transform(image, ((1.0, 0.0, 0.0), (0.0, 1.0, tf.cast(pixels, tf.float32))))
 
 
-def cutout(image: tf.Tensor, pad: tf.Tensor, center: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+def cutout(image: Any, pad: Any, center: tuple[Any, Any]) -> Any:
     """Fills rows [row - pad, row + pad) and columns [column - pad, column + pad) with `FILL`.
 
     Args:
@@ -199,9 +254,13 @@ def cutout(image: tf.Tensor, pad: tf.Tensor, center: tuple[tf.Tensor, tf.Tensor]
         pad: int32 scalar, half the side of the square in pixels; 0 fills nothing.
         center: (row, column), int32; what lies outside the picture is clipped.
     """
-    rows = tf.range(tf.shape(image)[0])[:, tf.newaxis]
-    columns = tf.range(tf.shape(image)[1])
-    in_rows = (rows >= center[0] - pad) & (rows < center[0] + pad)
-    in_columns = (columns >= center[1] - pad) & (columns < center[1] + pad)
-    square = (in_rows & in_columns)[..., tf.newaxis]
-    return tf.where(square, tf.constant(FILL, tf.uint8), image)
+
+    def span(position: Any, size: Any) -> tuple[Any, Any]:
+        return tf.clip_by_value(position - pad, 0, size), tf.clip_by_value(position + pad, 0, size)
+
+    height, width = tf.unstack(tf.shape(image)[:2])
+    (top, bottom), (left, right) = span(center[0], height), span(center[1], width)
+    hole = tf.fill(tf.stack([bottom - top, right - left, 3]), tf.constant(FILL, tf.uint8))
+    band = image[top:bottom]
+    band = tf.concat([band[:, :left], hole, band[:, right:]], axis=1)
+    return tf.concat([image[:top], band, image[bottom:]], axis=0)

@@ -1,8 +1,8 @@
 """What every reader of pictures hands over, before a train/validation split is drawn.
 
-A reader (`folder`, `csv_file`, `tfds`, `digits`) answers one question: which pictures are there
-and what are they called. It returns a `Catalog`; `sources.load_source` makes the splits, maps
-the class names and builds the `ImageSource`, so that those rules stand in one place.
+A reader (`folder`, `csv_file`, `tfrecord`, `tfds`, `digits`) answers one question: which pictures
+are there and what are they called. It returns a `Catalog`; `sources.load_source` makes the splits,
+maps the class names and builds the `ImageSource`, so that those rules stand in one place.
 """
 
 import os
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+
+from keras_effnetv2.data.stores import Store
 
 TRAIN = "train"
 VALIDATION = "validation"
@@ -33,17 +35,15 @@ class Pictures:
 
     Attributes:
         labels: (N,) int64, positions in the class names of that part.
-        names: N readable names, for messages and tables.
         origins: N places where the label was given, for messages about labels ("line 12").
-        store: (N,) string tensor: file paths, or the encoded pictures themselves.
-        stores_paths: whether `store` holds file paths.
+        store: where the pictures are.
+        rows: (N,) int64, where each one is in `store`; a permutation of 0..N-1.
     """
 
     labels: np.ndarray
-    names: Sequence[str]
     origins: Sequence[str]
-    store: tf.Tensor
-    stores_paths: bool
+    store: Store
+    rows: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from keras_effnetv2.data.catalog import (
     some,
     string_tensor,
 )
+from keras_effnetv2.data.stores import FileStore
 
 _REQUIRED = ("path", "label")
 _SPLIT = "split"
@@ -77,10 +78,12 @@ def _pictures(rows: list[_Row], class_names: tuple[str, ...]) -> Pictures:
     label_of = {name: label for label, name in enumerate(class_names)}
     return Pictures(
         labels=np.array([label_of[row.label] for row in rows], dtype=np.int64),
-        names=tuple(readable(os.fsencode(row.path)) for row in rows),
         origins=tuple(f"line {row.line}" for row in rows),
-        store=string_tensor(read_path(row.path) for row in rows),
-        stores_paths=True,
+        store=FileStore(
+            string_tensor(read_path(row.path) for row in rows),
+            tuple(readable(os.fsencode(row.path)) for row in rows),
+        ),
+        rows=np.arange(len(rows)),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2.data.catalog import ALL, Catalog, Pictures, string_tensor
+from keras_effnetv2.data.stores import MemoryStore
 
 _BRIGHTEST = 16  # load_digits counts the set pixels in 4 x 4 cells
 
@@ -26,10 +27,10 @@ def _read(part: str) -> Pictures:
     names = tuple(f"digits/{index:04d}" for index in range(len(pixels)))
     return Pictures(
         labels=digits.target.astype(np.int64),
-        names=names,
         origins=names,
-        store=string_tensor(
-            tf.io.encode_png(picture[..., np.newaxis]).numpy() for picture in pixels
+        store=MemoryStore(
+            string_tensor(tf.io.encode_png(picture[..., np.newaxis]).numpy() for picture in pixels),
+            names,
         ),
-        stores_paths=False,
+        rows=np.arange(len(names)),
     )

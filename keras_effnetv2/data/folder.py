@@ -25,6 +25,7 @@ from keras_effnetv2.data.catalog import (
     some,
     string_tensor,
 )
+from keras_effnetv2.data.stores import FileStore
 
 # Written by Windows and macOS beside pictures; dot-files (.DS_Store among them) are hidden anyway.
 _IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})
@@ -53,7 +54,7 @@ def open_folder(path: str) -> Catalog:
     if not os.path.lexists(path):
         raise FileNotFoundError(
             f"There is no folder {path!r} (looked for {os.path.abspath(path)!r}). Expected a "
-            "folder of class folders, 'csv:FILE', 'tfds:NAME' or 'digits'."
+            "folder of class folders, 'csv:FILE', 'tfrecord:PATTERN', 'tfds:NAME' or 'digits'."
         )
     if not os.path.isdir(path):
         raise ValueError(
@@ -132,13 +133,19 @@ def _read_part(root: str, part_path: str, folders: dict[str, str]) -> Pictures:
             f"Class folders without a picture in {part_path!r}: {some(empty)}. Put pictures in, "
             "or remove the folders."
         )
-    names = tuple(readable(os.fsencode(path)) for path in paths)
+    encoded = list(map(os.fsencode, paths))
+    names = tuple(map(readable, encoded))
+    # Made absolute once: what scandir found below needs no normalising, path by path.
+    start, skipped = os.path.join(read_path(root), b""), len(os.fsencode(root))
+    separator = os.fsencode(os.sep)
     return Pictures(
         labels=np.repeat(np.arange(len(counts), dtype=np.int64), counts),
-        names=names,
         origins=names,
-        store=string_tensor(read_path(path) for path in paths),
-        stores_paths=True,
+        store=FileStore(
+            string_tensor(start + path[skipped:].lstrip(separator) for path in encoded),
+            names,
+        ),
+        rows=np.arange(len(names)),
     )
 
 

@@ -69,7 +69,9 @@ def _checked_batch(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.
 
 def _mix_reversed(values: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Gives `share` of each example to its partner in the reversed batch."""
-    return (1.0 - share) * values + share * values[::-1]
+    # values[::-1] would copy number by number, ten times as slowly.
+    partners = tf.gather(values, tf.range(tf.shape(values)[0] - 1, -1, -1))
+    return (1.0 - share) * values + share * partners
 
 
 def draw_beta(size: tf.Tensor, alpha: float, seed: tf.Tensor) -> tf.Tensor:
@@ -243,6 +245,7 @@ def mix_batch(
     mixup_alpha: float,
     cutmix_alpha: float,
     seed: tf.Tensor,
+    mixup_style: str = "official",
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mixes a batch as the official training does: MixUp, CutMix, one half each, or neither.
 
@@ -252,6 +255,7 @@ def mix_batch(
         mixup_alpha: parameter of MixUp's Beta(alpha, alpha), >= 0; 0 is off.
         cutmix_alpha: parameter of CutMix's Beta(alpha, alpha), >= 0; 0 is off.
         seed: integer (2,), stateless: the result depends on the arguments alone.
+        mixup_style: the `style` of `mixup`.
 
     Returns:
         images float32 (B, H, W, 3) and labels float32 (B, C); the inputs untouched if both are off.
@@ -261,14 +265,15 @@ def mix_batch(
     """
     _check_alpha("mixup_alpha", mixup_alpha)
     _check_alpha("cutmix_alpha", cutmix_alpha)
+    _check_choice("mixup_style", mixup_style, MIXUP_STYLES)
     if cutmix_alpha == 0:
-        return mixup(images, labels, mixup_alpha, seed)
+        return mixup(images, labels, mixup_alpha, seed, style=mixup_style)
     if mixup_alpha == 0:
         return cutmix(images, labels, cutmix_alpha, seed)
     images, labels = _checked_batch(images, labels)
     mixup_seed, cutmix_seed = tf.unstack(tf.random.split(check_seed(seed), 2))
     half = tf.shape(images)[0] // 2
-    first = mixup(images[:half], labels[:half], mixup_alpha, mixup_seed)
+    first = mixup(images[:half], labels[:half], mixup_alpha, mixup_seed, style=mixup_style)
     second = cutmix(images[half:], labels[half:], cutmix_alpha, cutmix_seed)
     mixed_images = tf.concat([first[0], second[0]], axis=0)
     mixed_labels = tf.concat([first[1], second[1]], axis=0)

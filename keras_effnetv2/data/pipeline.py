@@ -1,25 +1,31 @@
-"""Wiring of the input pipeline: source -> decode -> crop -> RandAugment -> batch -> mix.
+"""Wiring of the input pipeline: source -> decode and crop -> flip -> augment -> batch -> mix.
 
 What a picture becomes is a pure function of (seed, epoch, its index in the source), so a resumed
 training sees what an uninterrupted one would have seen, whatever the number of worker threads.
+
+Memory: a batch of B pictures of side S takes B * S * S * 12 bytes (float32). In flight are at most
+one batch that the model has, two that wait for it, and, where batches are mixed, one for each core;
+besides one decoded picture and its file for each core, and what the source itself needs (labels and
+paths, or the pictures, if they are kept in memory). `benchmarks/pipeline.py --memory` measures it.
 """
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from keras_effnetv2.data.augment import RandAugment
+from keras_effnetv2.data.autoaugment import AutoAugment
 from keras_effnetv2.data.mixing import mix_batch
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.preprocess import (
-    Style,
-    decode_for_evaluation,
-    decode_image,
-    random_crop_resize,
-)
+from keras_effnetv2.data.unreadable import UnreadablePictures, batch_readable
+from keras_effnetv2.preprocess import Style, decode_for_evaluation
+from keras_effnetv2.random_crop import decode_random_crop
 
 RANDAUGMENT_REFERENCE_SIZE = 224  # side for which the official pixel arguments were chosen
+_PREFETCH = 2  # batches: one is not enough where batches take turns at taking long
 # One stream of random numbers for each use; a stream's number enters its seed.
 _CROP, _FLIP, _AUGMENT, _MIX = range(4)
 _EXAMPLE = [tf.TensorSpec([], dtype) for dtype in (tf.string, tf.int64, tf.int64)]
@@ -37,11 +43,18 @@ def make_dataset(
     cutmix_alpha: float = 0.0,
     seed: int = 0,
     epoch: int = 0,
-    crop_area: tuple[float, float] = (0.08, 1.0),
+    crop_style: str = "v2",
+    crop_area: tuple[float, float] | None = None,
+    reduced_decode: bool = True,
     horizontal_flip: bool | None = None,
     randaugment_layers: int = 2,
+    randaugment_corrected: bool = False,
     scale_randaugment: bool = False,
+    autoaugment: bool = False,
+    mixup_style: str = "official",
     style: Style = "whole",
+    shard: tuple[int, int] | None = None,
+    unreadable: UnreadablePictures | None = None,
 ) -> tf.data.Dataset:
     """Batches of pictures and one-hot labels.
 
@@ -52,18 +65,29 @@ def make_dataset(
         training: True: every picture once, shuffled, random crop and flip, then what the further
             arguments ask for; the last batch is left out if it is not full (a source smaller than
             one batch makes one smaller batch). False: every picture once, in order.
-        randaugment_magnitude: None is off; training only, as all that follows but `style`.
+        randaugment_magnitude: None is off; training only, as all that follows but `style`,
+            `shard` and `unreadable`.
         mixup_alpha: 0 is off.
         cutmix_alpha: 0 is off; both on: each takes half of a batch.
         seed: 0 or more.
         epoch: 0 or more; another epoch has another order and other random draws.
+        crop_style: "v2", "v1" or "finetune", see `random_crop.decode_random_crop`.
         crop_area: smallest and largest share of a picture that a random crop covers; (1, 1) keeps
-            the whole picture.
+            the whole picture; None is the style's.
+        reduced_decode: decode at a smaller scale where a crop allows it; False is official.
         horizontal_flip: mirror half of the pictures; None leaves it to the source.
         randaugment_layers: operations applied to each picture.
-        scale_randaugment: shrink RandAugment's translations and cut-outs, which are officially
-            given in pixels for pictures of about 224, along with smaller pictures.
+        randaugment_corrected: without the quirks of the official code, see `augment_levels`.
+        scale_randaugment: shrink the translations and cut-outs of RandAugment and AutoAugment,
+            which are officially given in pixels for pictures of about 224, along with smaller
+            pictures.
+        autoaugment: apply AutoAugment's policy v0, with which V2 B0-B3 were trained; not together
+            with RandAugment.
+        mixup_style: "official" or "paper", see `mixing.mixup`.
         style: how evaluation crops and resizes, see `preprocess.resize_for_evaluation`.
+        shard: (index, count): the part of one of several workers, see `ImageSource.dataset`;
+            `batch_size` is then the worker's.
+        unreadable: what becomes of a picture that cannot be read. None: an error that names it.
 
     Returns:
         `tf.data.Dataset` of (images (B, image_size, image_size, 3) float32 0..255, labels
@@ -71,42 +95,96 @@ def make_dataset(
 
     Raises:
         ValueError: an argument is outside what is said above.
+        tf.errors.InvalidArgumentError: while it is iterated: a picture cannot be read.
     """
+    _check_choices(batch_size, autoaugment, randaugment_magnitude)
+    order = source.order(shuffle=training, seed=seed, epoch=epoch, shard=shard)
+    batched = functools.partial(
+        batch_readable,
+        source=source,
+        order=order,
+        batch_size=min(batch_size, len(order)) if training else batch_size,
+        policy=UnreadablePictures() if unreadable is None else unreadable,
+        training=training,
+    )
+    num_classes = len(source.class_names)
+    if not training:
+        evaluate_one = _evaluation_function(image_size, style, num_classes)
+        return batched(source.in_order(order, evaluate_one)).prefetch(_PREFETCH)
+    settings = _Settings(
+        image_size=image_size,
+        num_classes=num_classes,
+        crop_style=crop_style,
+        crop_area=crop_area,
+        reduced_decode=reduced_decode,
+        horizontal_flip=source.horizontal_flip if horizontal_flip is None else horizontal_flip,
+        randaugment_layers=randaugment_layers,
+        randaugment_magnitude=randaugment_magnitude,
+        randaugment_corrected=randaugment_corrected,
+        autoaugment=autoaugment,
+        reference_size=RANDAUGMENT_REFERENCE_SIZE if scale_randaugment else None,
+    )
+    train_one = _training_function(settings)
+    run = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
+    batches = batched(source.in_order(order, lambda *example: train_one(*example, *run)))
+
+    def finish(number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+        images, labels = batch
+        return mix_batch(
+            tf.cast(images, tf.float32),
+            labels,
+            mixup_alpha=mixup_alpha,
+            cutmix_alpha=cutmix_alpha,
+            seed=_seed(*run, number, _MIX),
+            mixup_style=mixup_style,
+        )
+
+    finished = batches.enumerate().map(
+        finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    return finished.prefetch(_PREFETCH)
+
+
+def _check_choices(batch_size: int, autoaugment: bool, randaugment_magnitude: float | None) -> None:
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise ValueError(
             f"`batch_size` must be an integer of at least 1. Received: batch_size={batch_size!r}"
         )
-    num_classes = len(source.class_names)
-    dataset = source.dataset(shuffle=training, seed=seed, epoch=epoch)
-    if not training:
-        evaluate_one = _evaluation_function(image_size, style, num_classes)
-        dataset = _parallel(dataset, evaluate_one)
-        return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    train_one = _training_function(
-        image_size,
-        num_classes,
-        crop_area,
-        source.horizontal_flip if horizontal_flip is None else horizontal_flip,
-        randaugment_layers,
-        randaugment_magnitude,
-        RANDAUGMENT_REFERENCE_SIZE if scale_randaugment else None,
-    )
-    run = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
-    batch_size = min(batch_size, source.num_examples)
-    dataset = _parallel(dataset, lambda *example: train_one(*example, *run))
-    dataset = dataset.batch(batch_size, drop_remainder=True)
-    if mixup_alpha or cutmix_alpha:
+    if autoaugment and randaugment_magnitude is not None:
+        raise ValueError(
+            "Choose one of RandAugment and AutoAugment. Received: autoaugment=True and "
+            f"randaugment_magnitude={randaugment_magnitude!r}"
+        )
 
-        def mix(number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
-            return mix_batch(
-                *batch,
-                mixup_alpha=mixup_alpha,
-                cutmix_alpha=cutmix_alpha,
-                seed=_seed(*run, number, _MIX),
-            )
 
-        dataset = _parallel(dataset.enumerate(), mix)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+@dataclass(frozen=True)
+class _Settings:
+    """What is done to each training picture; the arguments of `make_dataset`, looked up."""
+
+    image_size: int
+    num_classes: int
+    crop_style: str
+    crop_area: tuple[float, float] | None
+    reduced_decode: bool
+    horizontal_flip: bool
+    randaugment_layers: int
+    randaugment_magnitude: float | None
+    randaugment_corrected: bool
+    autoaugment: bool
+    reference_size: int | None
+
+    def augmentation(self) -> Callable[[Any, Any], Any] | None:
+        """What is applied to (image uint8, seed), if anything."""
+        if self.autoaugment:
+            return AutoAugment(reference_size=self.reference_size)
+        if self.randaugment_magnitude is None:
+            return None
+        return RandAugment(
+            self.randaugment_layers,
+            self.randaugment_magnitude,
+            reference_size=self.reference_size,
+            corrected=self.randaugment_corrected,
+        )
 
 
 # Tracing these takes a second or more; kept, it is paid once a stage and not once an epoch.
@@ -120,39 +198,30 @@ def _evaluation_function(image_size: int, style: Style, num_classes: int) -> Any
 
 
 @functools.lru_cache(maxsize=32)
-def _training_function(
-    image_size: int,
-    num_classes: int,
-    crop_area: tuple[float, float],
-    horizontal_flip: bool,
-    randaugment_layers: int,
-    randaugment_magnitude: float | None,
-    reference_size: int | None,
-) -> Any:
-    augment = None
-    if randaugment_magnitude is not None:
-        augment = RandAugment(
-            randaugment_layers, randaugment_magnitude, reference_size=reference_size
-        )
+def _training_function(settings: _Settings) -> Any:
+    augment = settings.augmentation()
 
     def train_one(data: Any, label: Any, index: Any, seed: Any, epoch: Any) -> tuple[Any, Any]:
-        image = random_crop_resize(
-            decode_image(data), image_size, _seed(seed, epoch, index, _CROP), area=crop_area
+        image = decode_random_crop(
+            data,
+            settings.image_size,
+            _seed(seed, epoch, index, _CROP),
+            style=settings.crop_style,
+            area=settings.crop_area,
+            reduced_decode=settings.reduced_decode,
         )
-        if horizontal_flip:
+        if augment is not None:
+            # As officially: grey levels are cut off, not rounded.
+            image = tf.cast(tf.minimum(tf.maximum(image, 0.0), 255.0), tf.uint8)
+        if settings.horizontal_flip:
             image = tf.image.stateless_random_flip_left_right(
                 image, _seed(seed, epoch, index, _FLIP)
             )
         if augment is not None:
-            pixels = tf.saturate_cast(tf.round(image), tf.uint8)
-            image = augment(pixels, seed=_seed(seed, epoch, index, _AUGMENT))
-        return tf.cast(image, tf.float32), tf.one_hot(label, num_classes)
+            image = augment(image, _seed(seed, epoch, index, _AUGMENT))
+        return image, tf.one_hot(label, settings.num_classes)
 
     return tf.function(train_one, input_signature=_EXAMPLE + _RUN, autograph=False)
-
-
-def _parallel(dataset: tf.data.Dataset, function: Any) -> tf.data.Dataset:
-    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _seed(seed: Any, epoch: Any, index: Any, stream: int) -> Any:

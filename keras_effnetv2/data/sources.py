@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, a CSV table, TensorFlow Datasets, the built-in digits.
+"""Where pictures come from: a folder, a CSV table, TFRecords, TensorFlow Datasets, the digits.
 
 `load_source` turns a short text into an `ImageSource`: labels, class names, and a way to the
 bytes of every picture. Every source yields encoded pictures, so that decoding stands in one
@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,13 +19,26 @@ from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, Catalog, P
 from keras_effnetv2.data.csv_file import open_csv
 from keras_effnetv2.data.digits import open_digits
 from keras_effnetv2.data.folder import open_folder
+from keras_effnetv2.data.source_cache import in_memory, on_disk
 from keras_effnetv2.data.splits import carve_validation, check_natural, stratified_draw
+from keras_effnetv2.data.stores import FileStore, Names, Store
 from keras_effnetv2.data.tfds import open_tfds
+from keras_effnetv2.data.tfrecord import open_tfrecord
 
 SPLITS = (TRAIN, VALIDATION, TEST, ALL)
 PILE_VALIDATION_FRACTION = 0.2  # one pile of pictures has to feed both sides
 TRAIN_VALIDATION_FRACTION = 0.1  # a given train split has its test pictures elsewhere
-_READERS: dict[str, Callable[[str], Catalog]] = {"csv": open_csv, "tfds": open_tfds}
+_READERS: dict[str, Callable[[str], Catalog]] = {
+    "csv": open_csv,
+    "tfds": open_tfds,
+    "tfrecord": open_tfrecord,
+}
+_KINDS = "a folder of class folders, 'csv:FILE', 'tfds:NAME', 'tfrecord:PATTERN' or 'digits'"
+IN_MEMORY = "memory"  # for `ImageSource.cached`
+
+
+def _as_it_is(*example: Any) -> tuple[Any, ...]:
+    return example
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,35 +50,36 @@ class ImageSource:
         split: "train", "validation", "test" or "all".
         class_names: the name of every label, also of those without a picture here.
         labels: (N,) int64, positions in `class_names`.
-        names: N readable names, for messages and tables; the path, where there are files.
         horizontal_flip: whether a mirrored picture still shows the same class.
-        store: (M,) string tensor, shared by all subsets: file paths or encoded pictures.
-        rows: (N,) int64, the position of every picture in `store`.
-        stores_paths: whether `store` holds file paths.
+        store: where the bytes of the pictures are; shared by all subsets.
+        rows: (N,) int64, where each picture is in `store`.
     """
 
     spec: str
     split: str
     class_names: tuple[str, ...] = field(repr=False)
     labels: np.ndarray = field(repr=False)
-    names: tuple[str, ...] = field(repr=False)
     horizontal_flip: bool
-    store: tf.Tensor = field(repr=False)
+    store: Store = field(repr=False)
     rows: np.ndarray = field(repr=False)
-    stores_paths: bool
 
     @property
     def num_examples(self) -> int:
         """The number of pictures."""
         return len(self.labels)
 
+    @property
+    def names(self) -> Names:
+        """N readable names, for messages and tables; the path, where each picture has a file."""
+        return Names(self.store, self.rows)
+
     def class_counts(self) -> np.ndarray:
         """Returns the number of pictures of each class, (C,) int64."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
     def file_paths(self) -> tuple[bytes, ...] | None:
-        """Returns the absolute path of every picture, or None where there are no files."""
-        return tuple(tf.gather(self.store, self.rows).numpy()) if self.stores_paths else None
+        """Returns the absolute path of every picture, or None where they have no files."""
+        return self.store.paths(self.rows) if isinstance(self.store, FileStore) else None
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "ImageSource":
         """Returns the source with only these pictures, in this order.
@@ -86,12 +101,39 @@ class ImageSource:
                 f"Subset indices must lie in 0..{self.num_examples - 1}. "
                 f"Received: {chosen.min()}..{chosen.max()}."
             )
-        return replace(
-            self,
-            labels=self.labels[chosen],
-            names=tuple(self.names[index] for index in chosen),
-            rows=self.rows[chosen],
-        )
+        return replace(self, labels=self.labels[chosen], rows=self.rows[chosen])
+
+    def cached(self, place: str | os.PathLike[str]) -> "ImageSource":
+        """Returns the source with its pictures, still encoded, where they are quicker to read.
+
+        The pictures, their order and their labels stay as they are; subsets of what is returned
+        share the copy.
+
+        Args:
+            place: "memory" reads everything into main memory at once, which takes the sum of the
+                sizes of the files. Any other is a folder ("./memory" for one of that name): the
+                pictures are packed there at the first call, beside what they are now, and read from
+                there from then on, also by later processes.
+
+        Raises:
+            ValueError: the folder is the cache of other pictures, of another split or of other
+                labels, or the pictures have changed since; a picture cannot be read.
+            FileExistsError: the folder holds something else.
+            OSError: there is not enough room on the disk.
+        """
+        pictures = Pictures(self.labels, self.names, self.store, self.rows)
+        if place == IN_MEMORY:
+            pictures = in_memory(pictures)
+        else:
+            pictures = on_disk(
+                place,
+                pictures,
+                spec=self.spec,
+                split=self.split,
+                class_names=self.class_names,
+                horizontal_flip=self.horizontal_flip,
+            )
+        return replace(self, store=pictures.store, rows=pictures.rows)
 
     def stratified_subset(self, num_examples: int, seed: int = 0) -> "ImageSource":
         """Returns a random part with the classes in proportion, at least one picture of each.
@@ -112,35 +154,70 @@ class ImageSource:
             )
         return self.subset(stratified_draw(self.labels, num_examples, seed))
 
-    def dataset(self, *, shuffle: bool = False, seed: int = 0, epoch: int = 0) -> tf.data.Dataset:
+    def dataset(
+        self,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        shard: tuple[int, int] | None = None,
+    ) -> tf.data.Dataset:
         """Returns the pictures, still encoded, one by one.
 
         Args:
-            shuffle: in a random order of all pictures (no shuffle buffer), which depends on the
-                seed and the epoch alone; else in the order of the source.
+            shuffle: in a random order, which depends on the seed and the epoch alone: uniform over
+                all pictures, but of records in the way that keeps reading sequential (see
+                `records.RecordStore.order`). Else in the order of the source.
             seed: at least 0.
             epoch: at least 0.
+            shard: (index, count): the part of worker `index`, 0..count-1, of `count` workers. The
+                parts are disjoint. Shuffled, every worker has N // count pictures, so that none
+                waits for another; in order, all together have every picture once. Pictures that
+                have files or are in memory: worker i has elements i, i + count, ... of the order
+                without `shard`. Records: each worker has one stretch of the records (or, shuffled,
+                of the permuted blocks of records), so that it reads its own part alone.
 
         Returns:
             Dataset of (image_bytes () string, label () int64, index () int64), where index is the
-            position in this source. A file that cannot be read fails when it is reached.
+            position in this source. A picture that cannot be read fails when it is reached.
+
+        Raises:
+            ValueError: an argument out of range; fewer pictures to shuffle than workers.
         """
-        order = np.arange(self.num_examples)
+        return self.in_order(self.order(shuffle=shuffle, seed=seed, epoch=epoch, shard=shard))
+
+    def order(
+        self,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        shard: tuple[int, int] | None = None,
+    ) -> np.ndarray:
+        """Returns the positions of the pictures in the order that `dataset` has them, int64.
+
+        Takes and raises what `dataset` does.
+        """
+        random = None
         if shuffle:
             check_natural("seed", seed)
             check_natural("epoch", epoch)
-            order = np.random.default_rng([seed, epoch]).permutation(order)
-        store, stores_paths = self.store, self.stores_paths
+            random = np.random.default_rng([seed, epoch])
+        if shard is not None:
+            _check_shard(shard, self.num_examples if shuffle else None)
+        return self.store.order(self.rows, random, shard)
 
-        def fetch(row: tf.Tensor, label: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            # Looked up in one shared tensor: permuting the encoded pictures would copy them all.
-            stored = tf.gather(store, row)
-            return (tf.io.read_file(stored) if stores_paths else stored), label, index
+    def in_order(
+        self, order: np.ndarray, function: Callable[[Any, Any, Any], Any] = _as_it_is
+    ) -> tf.data.Dataset:
+        """Returns what a function makes of each picture, in any order.
 
-        examples = (self.rows[order], self.labels[order], order)
-        return tf.data.Dataset.from_tensor_slices(examples).map(
-            fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
+        Args:
+            order: positions in this source, int64.
+            function: called with the (image_bytes, label, index) of `dataset`, in parallel; by
+                default it returns them.
+        """
+        return self.store.read(self.rows[order], (self.labels[order], order), function)
 
 
 def load_source(
@@ -154,14 +231,15 @@ def load_source(
     """Finds labelled pictures.
 
     Splits that are given (folders `train`, `validation`, `test`; a CSV column `split`; those of a
-    TensorFlow Datasets set) are taken as they are. Where no validation split is given it is
-    carved out, stratified: of one undivided pile, or of the given train split. What is carved
-    depends on the pictures' order, the fraction and the seed alone; "train" and "validation" of
-    the same fraction and seed are disjoint, and together they are all.
+    TensorFlow Datasets set or of TFRecord files) are taken as they are. Where no validation split
+    is given it is carved out, stratified: of one undivided pile, or of the given train split. What
+    is carved depends on the pictures' order, the fraction and the seed alone; "train" and
+    "validation" of the same fraction and seed are disjoint, and together they are all.
 
     Args:
-        spec: a folder of class folders, "csv:FILE" (header `path,label[,split]`), "tfds:NAME", or
-            "digits" (a folder of that name is written "./digits").
+        spec: a folder of class folders, "csv:FILE" (header `path,label[,split]`), "tfds:NAME",
+            "tfrecord:PATTERN" (see `tfrecord`; also a folder that `pack` wrote), or "digits" (a
+            folder of that name is written "./digits").
         split: "train", "validation", "test" or "all".
         class_names: the labels to use, for example those of a trained model; the classes found
             are mapped to them by name. None: the classes of the train split, sorted by name (those
@@ -191,7 +269,27 @@ def load_source(
     held_back = carve_validation(source.labels, targets, fraction, seed)
     if split == VALIDATION:
         return source.subset(held_back)
-    return source.subset(np.setdiff1d(source.rows, held_back, assume_unique=True))
+    everything = np.arange(source.num_examples)
+    return source.subset(np.setdiff1d(everything, held_back, assume_unique=True))
+
+
+def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:
+    """Finds the pictures of every split that is given; nothing is carved out of any.
+
+    Args:
+        spec: as for `load_source`.
+
+    Returns:
+        The pictures of each of `available_splits`, all with the same class names.
+
+    Raises:
+        As `load_source`.
+    """
+    name = os.fsdecode(spec)
+    catalog = _open(name)
+    targets = _target_names(name, catalog, None)
+    given = (part for part in SPLITS if part in catalog.class_names)
+    return {part: _read_parts(name, part, catalog, [part], targets) for part in given}
 
 
 def available_splits(spec: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -225,6 +323,7 @@ def _read_parts(
 ) -> ImageSource:
     """Returns the pictures of the parts, one part after the other."""
     pictures = [catalog.read(part) for part in parts]
+    first_rows = np.cumsum([0, *(len(read.rows) for read in pictures)])
     labels = [
         _map_labels(name, read, catalog.class_names[part], targets)
         for part, read in zip(parts, pictures, strict=True)
@@ -234,11 +333,11 @@ def _read_parts(
         split=split,
         class_names=targets,
         labels=np.concatenate(labels),
-        names=tuple(picture for read in pictures for picture in read.names),
         horizontal_flip=catalog.horizontal_flip,
-        store=_join([read.store for read in pictures]),
-        rows=np.arange(sum(map(len, labels))),
-        stores_paths=pictures[0].stores_paths,
+        store=pictures[0].store.joined([read.store for read in pictures[1:]]),
+        rows=np.concatenate(
+            [read.rows + by for read, by in zip(pictures, first_rows[:-1], strict=True)]
+        ),
     )
 
 
@@ -248,13 +347,12 @@ def _open(name: str) -> Catalog:
     prefix, colon, rest = name.partition(":")
     if colon and prefix in _READERS:
         if not rest:
-            raise ValueError(f"{name!r} names no data. Expected 'csv:FILE' or 'tfds:NAME'.")
+            raise ValueError(f"{name!r} names no data. Expected {_KINDS}.")
         return _READERS[prefix](rest)
     # One letter is a Windows drive.
     if colon and re.fullmatch(r"\w{2,}", prefix) and not os.path.lexists(name):
         raise ValueError(
-            f"Unknown kind of source {prefix + ':'!r}. Expected a folder of class folders, "
-            f"'csv:FILE', 'tfds:NAME' or 'digits'. Received: {name!r}."
+            f"Unknown kind of source {prefix + ':'!r}. Expected {_KINDS}. Received: {name!r}."
         )
     return open_folder(name)
 
@@ -305,6 +403,21 @@ def _target_names(
     return own
 
 
+def _check_shard(shard: tuple[int, int], num_examples: int | None) -> None:
+    """Raises ValueError for a part that is none, or if some of the workers would have nothing."""
+    index, count = shard
+    check_natural("shard index", index)
+    check_natural("shard count", count)
+    if index >= count:
+        raise ValueError(
+            f"shard must be (index, count) with an index of 0..count-1. Received: {shard!r}."
+        )
+    if num_examples is not None and num_examples < count:
+        raise ValueError(
+            f"{num_examples} pictures cannot be shared by {count} workers. Use fewer workers."
+        )
+
+
 def _check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
     names = tuple(class_names)
     if isinstance(class_names, str) or not all(isinstance(name, str) for name in names):
@@ -334,10 +447,3 @@ def _map_labels(
             f"names ({some(targets)}):\n" + "\n".join(listed)
         )
     return np.array([label_of.get(found, -1) for found in own])[pictures.labels]
-
-
-def _join(stores: list[tf.Tensor]) -> tf.Tensor:
-    if len(stores) == 1:
-        return stores[0]  # tf.concat would copy every picture
-    with tf.device("CPU:0"):
-        return tf.concat(stores, axis=0)

@@ -1,4 +1,7 @@
-"""A data set of TensorFlow Datasets as a `Catalog`, its pictures kept encoded in memory."""
+"""A data set of TensorFlow Datasets as a `Catalog`.
+
+A split of up to 8 GiB is kept encoded in memory; of a larger one the files are read in sequence.
+"""
 
 import os
 from typing import Any
@@ -6,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from keras_effnetv2.data.catalog import SPLIT_ALIASES, Catalog, Pictures
+from keras_effnetv2.data.record_index import Keys
+from keras_effnetv2.data.stores import MemoryStore
+from keras_effnetv2.data.tfrecord import open_records
 
-MAX_ENCODED_BYTES = 8 * 1024**3  # of one split, held in main memory as long as the source lives
+MAX_ENCODED_BYTES = 8 * 1024**3  # of one split; held in memory as long as the source lives
 
 
 def open_tfds(name: str) -> Catalog:
@@ -25,7 +31,7 @@ def open_tfds(name: str) -> Catalog:
         ImportError: the package tensorflow-datasets is missing.
         FileNotFoundError: the data set is not on this machine and could not be downloaded.
         ValueError: unknown data set, none of the three splits, no picture or no class label; on
-            reading: more than 8 GiB encoded, pictures without a label.
+            reading: pictures without a label, more than 8 GiB in another format than TFRecord.
     """
     builder = _prepared_builder(name)
     image_key, label_key = _feature_keys(name, builder.info.features)
@@ -100,14 +106,19 @@ def _read(name: str, builder: Any, split: str, image_key: str, label_key: str) -
     import tensorflow_datasets as tfds
 
     info = builder.info.splits[split]
-    if info.num_bytes > MAX_ENCODED_BYTES:
-        raise ValueError(
-            f"'tfds:{name}' split {split!r} holds {info.num_bytes / 1024**3:.1f} GiB encoded; at "
-            f"most {MAX_ENCODED_BYTES / 1024**3:.0f} GiB are kept in memory. Write the pictures "
-            "into class folders and pass that folder."
-        )
     if not info.num_examples:
         raise ValueError(f"'tfds:{name}' split {split!r} is empty.")
+    if info.num_bytes > MAX_ENCODED_BYTES:
+        if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
+            raise ValueError(
+                f"'tfds:{name}' split {split!r} holds {info.num_bytes / 1024**3:.1f} GiB encoded; "
+                f"more than {MAX_ENCODED_BYTES / 1024**3:.0f} GiB are read from TFRecord files "
+                f"alone. Received: {builder.info.file_format.name}. Prepare it with "
+                f"`tfds build {name} --file_format=tfrecord`."
+            )
+        files = {split: tuple(map(os.fspath, info.filepaths))}
+        names = builder.info.features[label_key].names
+        return open_records(files, f"tfds:{name}", Keys(image_key, label_key), names).read(split)
     dataset = builder.as_dataset(
         split=split,
         decoders={image_key: tfds.decode.SkipDecoding()},
@@ -122,8 +133,7 @@ def _read(name: str, builder: Any, split: str, image_key: str, label_key: str) -
     names = tuple(f"{name}/{split}/{index:06d}" for index in range(len(labels)))
     return Pictures(
         labels=labels.numpy().astype(np.int64),
-        names=names,
         origins=names,
-        store=store,
-        stores_paths=False,
+        store=MemoryStore(store, names),
+        rows=np.arange(len(names)),
     )

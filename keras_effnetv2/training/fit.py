@@ -3,7 +3,7 @@
 import contextlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._version import __version__
-from keras_effnetv2.architecture import last_activation
 from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.data.pipeline import make_dataset
-from keras_effnetv2.data.scan import BadPicturesError, drop_bad, find_bad_pictures
-from keras_effnetv2.data.sources import ImageSource, load_source
-from keras_effnetv2.data.splits import carve_validation
+from keras_effnetv2.data.scan import BadPicturesError
+from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.evaluation import Evaluation, evaluate_source
 from keras_effnetv2.export import export_saved_model
 from keras_effnetv2.model import build_model
@@ -26,7 +24,14 @@ from keras_effnetv2.report import write_report
 from keras_effnetv2.training import run_folder
 from keras_effnetv2.training.ema import EMA
 from keras_effnetv2.training.history import Backup, HistoryFile
-from keras_effnetv2.training.progressive import ProgressiveLearning, scheduled_dropout_layers
+from keras_effnetv2.training.preflight import (
+    Inputs,
+    check_arguments,
+    check_model,
+    load_inputs,
+    without_bad_pictures,
+)
+from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.recipe import TrainRecipe
 from keras_effnetv2.training.run_report import (
     describe_plan,
@@ -34,7 +39,6 @@ from keras_effnetv2.training.run_report import (
     gather_report,
     summary_rows,
 )
-from keras_effnetv2.training.stages import StagePlan, TrainStage
 
 # On disk for each parameter, four bytes each: the backup (weights, average, two optimizer slots;
 # twice, because the old one goes after the new one is there), the model and its export.
@@ -70,6 +74,8 @@ def train(
     max_train_examples: int | None = None,
     weights: str | None = None,
     skip_bad: bool = False,
+    scan: bool | None = None,
+    cache: str | os.PathLike[str] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     verbose: int = 1,
@@ -92,7 +98,11 @@ def train(
         validation_fraction: share to carve; see `load_source`. None: 0.2 of an `ImageSource`.
         max_train_examples: train on a stratified part of that many pictures.
         weights: of a model that is built here, see `build_model`.
-        skip_bad: leave out pictures that cannot be read; otherwise they are an error.
+        skip_bad: leave out pictures that cannot be read, also those that become so while training
+            (see `data.unreadable`); otherwise they are an error.
+        scan: decode every picture before the training; None: unless there are more than 50,000.
+        cache: "memory", or a folder on a quicker disk, to keep the encoded pictures in; see
+            `ImageSource.cached`.
         resume: go on with the run in `output` after its last finished epoch.
         overwrite: replace the files of the run in `output`, when everything has been checked.
         verbose: 0 silent, 1 progress bars, 2 a line an epoch (as in Keras).
@@ -109,36 +119,47 @@ def train(
         ValueError: an argument, the data or the model does not fit.
     """
     recipe = TrainRecipe.preset("quickstart") if recipe is None else recipe
-    _check_arguments(model_or_variant, recipe, weights)
+    check_arguments(model_or_variant, recipe, weights)
     say = echo if verbose else _silent
     folder = Path(output)
     earlier = run_folder.check_output(folder, resume=resume, overwrite=overwrite)
-    training, judged = _load(source, validation, validation_fraction, max_train_examples, recipe)
-    plan = recipe.plan(_name_of(model_or_variant))
+    inputs = load_inputs(
+        model_or_variant,
+        source,
+        recipe,
+        validation,
+        validation_fraction,
+        max_train_examples,
+        skip_bad,
+    )
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
-    classes = len(training.class_names)
     if isinstance(model_or_variant, str):
-        model = _build(model_or_variant, weights, classes, recipe, plan)
+        model = _build(model_or_variant, weights, inputs)
     else:
         model = model_or_variant
-        _check_model(model, classes, recipe, plan)
+        check_model(model, inputs)
     # After everything that is quick to check, because it reads every picture.
-    training, judged = _scanned((training, judged), skip_bad, say)
-    job = _Job(model, training, judged, recipe, plan, folder)
+    inputs = without_bad_pictures(inputs, scan, say)
+    job = _Job(model, inputs if cache is None else inputs.cached(cache), folder)
     settings = _settings(job, weights, validation_fraction, max_train_examples)
     if earlier is not None:
         run_folder.check_same_run(earlier, settings)
     needed = _BYTES_PER_PARAMETER * model.count_params() + _OTHER_FILES_BYTES
     run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
     run_folder.write_settings(folder, settings)
-    say(describe_plan(settings, recipe, plan, model.count_params(), folder))
+    say(describe_plan(settings, inputs.recipe, inputs.plan, model.count_params(), folder))
     _compile(job)
-    with _resumable(folder):
+    with _resumable(folder, inputs.unreadable):
         history = _fit(job, resume=resume, verbose=verbose)
         evaluation = _evaluate(job)
         _write_results(job, settings, history, evaluation)
+    if inputs.unreadable.found:
+        say(
+            f"left out, because they became unreadable: {len(inputs.unreadable.found):,} of "
+            f"{inputs.training.num_examples:,} pictures"
+        )
     say(describe_result(settings, history, evaluation, folder))
     return TrainResult(model, evaluation, history, folder)
 
@@ -148,149 +169,27 @@ class _Job:
     """A training that is ready to run: everything has been looked up and checked."""
 
     model: keras.Model
-    training: ImageSource
-    validation: ImageSource
-    recipe: TrainRecipe
-    plan: StagePlan
+    inputs: Inputs
     folder: Path
-
-    def stage_dataset(self, stage: TrainStage, epoch: int) -> tf.data.Dataset:
-        """The training batches of an epoch."""
-        return make_dataset(
-            self.training,
-            image_size=stage.image_size,
-            batch_size=stage.batch_size,
-            training=True,
-            randaugment_magnitude=stage.randaugment_magnitude,
-            mixup_alpha=stage.mixup_alpha,
-            cutmix_alpha=stage.cutmix_alpha,
-            seed=self.recipe.seed,
-            epoch=epoch,
-            crop_area=self.recipe.crop_area,
-            horizontal_flip=self.recipe.horizontal_flip,
-            randaugment_layers=self.recipe.randaugment_layers,
-            scale_randaugment=self.recipe.scale_randaugment,
-        )
-
-    def validation_dataset(self) -> tf.data.Dataset:
-        """The validation batches, at the size of the last stage."""
-        return make_dataset(
-            self.validation,
-            image_size=self.plan[-1].image_size,
-            batch_size=self.recipe.batch_size,
-            training=False,
-            style=self.recipe.evaluation_style,
-        )
 
 
 def _silent(line: str) -> None:
     pass
 
 
-def _name_of(model_or_variant: keras.Model | str) -> str:
-    return model_or_variant if isinstance(model_or_variant, str) else model_or_variant.name
-
-
 # --- before the training ------------------------------------------------------------------------
 
 
-def _check_arguments(model_or_variant: Any, recipe: Any, weights: str | None) -> None:
-    """What can be said before any data is touched."""
-    if not isinstance(recipe, TrainRecipe):
-        raise ValueError(
-            "`recipe` must be a TrainRecipe, for example TrainRecipe.preset('finetune'). "
-            f"Received: recipe={recipe!r}"
-        )
-    if not isinstance(model_or_variant, keras.Model):
-        ModelConfig.from_name(model_or_variant)  # an unknown name raises
-    elif weights is not None:
-        raise ValueError(
-            "`weights` goes with a variant; load them into the model instead. "
-            f"Received: weights={weights!r} and the model {model_or_variant.name!r}"
-        )
-
-
-def _load(
-    source: ImageSource | str | os.PathLike[str],
-    validation: ImageSource | None,
-    validation_fraction: float | None,
-    max_train_examples: int | None,
-    recipe: TrainRecipe,
-) -> tuple[ImageSource, ImageSource]:
-    """The training and the validation pictures."""
-    if not isinstance(source, ImageSource):
-        if validation is not None:
-            raise ValueError(
-                "`validation` goes with an ImageSource; of a folder, a table or a data set the "
-                f"validation split is used. Received: source={source!r} and a validation source"
-            )
-        options: dict[str, Any] = {"validation_fraction": validation_fraction, "seed": recipe.seed}
-        training = load_source(source, "train", **options)
-        validation = load_source(source, "validation", **options)
-    elif validation is not None and validation_fraction is not None:
-        raise ValueError(
-            "Give the validation pictures or the fraction to carve, not both. Received: "
-            f"validation={validation!r}, validation_fraction={validation_fraction!r}"
-        )
-    elif validation is None:
-        fraction = 0.2 if validation_fraction is None else validation_fraction
-        held = carve_validation(source.labels, source.class_names, fraction, recipe.seed)
-        rest = np.setdiff1d(np.arange(source.num_examples), held)
-        training, validation = source.subset(rest), source.subset(held)
-    else:
-        training = source
-    if not isinstance(validation, ImageSource):
-        raise ValueError(
-            "`validation` must be an ImageSource, as load_source(...) makes it. "
-            f"Received: validation={validation!r}"
-        )
-    if training.class_names != validation.class_names:
-        raise ValueError(
-            "Training and validation pictures must have the same class names in the same order; "
-            "load the validation pictures with class_names=training.class_names."
-        )
-    broken = [name for name in training.class_names if name.splitlines() != [name]]
-    if broken:
-        raise ValueError(
-            "A class name must be one line that is not empty, because labels.txt holds one a "
-            f"line. Rename these: {broken}"
-        )
-    if max_train_examples is not None:
-        training = training.stratified_subset(max_train_examples, recipe.seed)
-    return training, validation
-
-
-def _scanned(
-    sources: Sequence[ImageSource], skip_bad: bool, say: Callable[[str], Any]
-) -> list[ImageSource]:
-    """The sources without unreadable pictures; one error for all unless they may be left out."""
-    found = []
-    for source in sources:
-        say(f"Checking {source.num_examples:,} {source.split} pictures ...")
-        found.append(find_bad_pictures(source))
-    if any(found) and not skip_bad:
-        raise BadPicturesError([picture for bad in found for picture in bad])
-    kept = []
-    for source, bad in zip(sources, found, strict=True):
-        for picture in bad:
-            say(f"  left out: {picture.name!r}: {picture.reason}")
-        if bad:
-            say(f"{len(bad):,} of {source.num_examples:,} {source.split} pictures are left out.")
-        kept.append(drop_bad(source, bad) if bad else source)
-    return kept
-
-
-def _build(
-    variant: str, weights: str | None, classes: int, recipe: TrainRecipe, plan: StagePlan
-) -> keras.Model:
-    rates = [stage.dropout_rate for stage in plan if stage.dropout_rate is not None]
+def _build(variant: str, weights: str | None, inputs: Inputs) -> keras.Model:
+    recipe = inputs.recipe
+    rates = [stage.dropout_rate for stage in inputs.plan if stage.dropout_rate is not None]
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)
     try:
         return build_model(
             ModelConfig.from_name(variant),
             weights=weights,
-            classes=classes,
+            classes=len(inputs.training.class_names),
             classifier_activation=recipe.loss,
             # The rate in force is set stage by stage; here it must be above 0 to be settable.
             dropout_rate=max(rates) if rates else None,
@@ -298,37 +197,6 @@ def _build(
         )
     finally:
         keras.config.set_dtype_policy(policy)
-
-
-def _check_model(model: keras.Model, classes: int, recipe: TrainRecipe, plan: StagePlan) -> None:
-    """Raises ValueError unless the model is a classifier that fits the pictures and the recipe."""
-    outputs = getattr(model, "outputs", None)  # a subclassed model has none
-    if not outputs or len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:
-        raise ValueError(
-            "`train` needs a functional or Sequential classifier, built, with one input "
-            "(N, height, width, 3) and one output (N, classes). "
-            f"Received: {model.name!r} with outputs {outputs}"
-        )
-    if model.output_shape[-1] != classes:
-        raise ValueError(
-            f"The model {model.name!r} has {model.output_shape[-1]} classes, the pictures have "
-            f"{classes}. Build it with classes={classes}."
-        )
-    scheduled_dropout_layers(model, None, plan)  # raises where the plan has rates, the model none
-    sizes = [stage.image_size for stage in plan]
-    shape = tuple(model.input_shape)
-    if len(shape) != 4 or any(side not in (None, size) for size in sizes for side in shape[1:3]):
-        raise ValueError(
-            f"The model {model.name!r} takes {shape}, the stages have pictures of {sizes} pixels. "
-            "Build it with input_shape=(None, None, 3), or train with one size, the model's."
-        )
-    activation = last_activation(outputs[0])
-    if activation != recipe.loss:
-        raise ValueError(
-            f"The recipe's loss wants a model that ends with a {recipe.loss}: build it with "
-            f"classifier_activation={recipe.loss!r}. Received: {model.name!r} ending with "
-            f"{activation}"
-        )
 
 
 def _settings(
@@ -344,18 +212,19 @@ def _settings(
         spec = source.spec.encode("utf-8", "backslashreplace").decode("utf-8")
         return {"spec": spec, "split": source.split, "pictures": source.num_examples}
 
+    inputs = job.inputs
     return {
         "finished": False,
         "model": job.model.name,
         "weights": weights,
-        "training": describe(job.training),
-        "validation": describe(job.validation),
+        "training": describe(inputs.training),
+        "validation": describe(inputs.validation),
         "validation_fraction": validation_fraction,
         "max_train_examples": max_train_examples,
-        "class_names": list(job.training.class_names),
-        "recipe": job.recipe.to_dict(),
-        "stages": [asdict(stage) for stage in job.plan],
-        "image_size": job.plan[-1].image_size,
+        "class_names": list(inputs.training.class_names),
+        "recipe": inputs.recipe.to_dict(),
+        "stages": [asdict(stage) for stage in inputs.plan],
+        "image_size": inputs.plan[-1].image_size,
         "versions": {
             "keras_effnetv2": __version__,
             "keras": keras.__version__,
@@ -371,10 +240,17 @@ def _settings(
 
 
 @contextlib.contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
-    """Says of a failed write (a full disk, most often) that nothing is lost."""
+def _resumable(folder: Path, unreadable: UnreadablePictures) -> Iterator[None]:
+    """Says of a failed write (a full disk, most often) that nothing is lost.
+
+    Of a failed read it says which picture it was, without the graph around it.
+    """
     try:
         yield
+    except tf.errors.OpError as error:
+        if not unreadable.is_exhausted:
+            raise
+        raise BadPicturesError(tuple(unreadable.found.values())) from error
     except OSError as error:
         raise OSError(
             f"The run in {folder} broke off: {error}. Mend the cause (is the disk full?) and go "
@@ -383,11 +259,11 @@ def _resumable(folder: Path) -> Iterator[None]:
 
 
 def _compile(job: _Job) -> None:
-    model, recipe = job.model, job.recipe
+    model, recipe = job.model, job.inputs.recipe
     # XLA would compile the train step once more at every stage; JAX knows no other way.
     jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
     model.compile(
-        recipe.make_optimizer(max(1, job.training.num_examples // recipe.batch_size)),
+        recipe.make_optimizer(max(1, job.inputs.training.num_examples // recipe.batch_size)),
         recipe.make_loss(),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
         jit_compile=jit_compile,
@@ -416,17 +292,18 @@ class _Reseed(keras.callbacks.Callback):
 
 def _fit(job: _Job, *, resume: bool, verbose: int) -> dict[str, list[float]]:
     """Runs the one `fit` and returns its history."""
-    progressive = ProgressiveLearning(job.stage_dataset, job.plan, verbose=min(verbose, 1))
-    history = HistoryFile(job.folder / run_folder.HISTORY, job.plan, resume=resume)
+    inputs = job.inputs
+    progressive = ProgressiveLearning(inputs.stage_dataset, inputs.plan, verbose=min(verbose, 1))
+    history = HistoryFile(job.folder / run_folder.HISTORY, inputs.plan, resume=resume)
     backup = Backup(job.folder / run_folder.BACKUP)
-    average = [] if job.recipe.ema_decay is None else [EMA(job.recipe.ema_decay)]
-    reseed, stop = _Reseed(job.recipe.seed), keras.callbacks.TerminateOnNaN()
+    average = [] if inputs.recipe.ema_decay is None else [EMA(inputs.recipe.ema_decay)]
+    reseed, stop = _Reseed(inputs.recipe.seed), keras.callbacks.TerminateOnNaN()
     job.model.fit(
         progressive.dataset,
         epochs=progressive.epochs,
         initial_epoch=backup.epochs_done,
         shuffle=False,  # each epoch's data is shuffled as it is made
-        validation_data=job.validation_dataset(),
+        validation_data=inputs.validation_dataset(),
         callbacks=[progressive, reseed, *average, history, backup, stop],
         verbose=verbose,
     )
@@ -438,11 +315,12 @@ def _fit(job: _Job, *, resume: bool, verbose: int) -> dict[str, list[float]]:
 
 def _evaluate(job: _Job) -> Evaluation:
     """The final scores on the validation pictures."""
+    inputs = job.inputs
     evaluation = evaluate_source(
         job.model,
-        job.validation,
-        image_size=job.plan[-1].image_size,
-        style=job.recipe.evaluation_style,
+        inputs.validation,
+        image_size=inputs.plan[-1].image_size,
+        style=inputs.recipe.evaluation_style,
     )
     if not np.isfinite(evaluation.scores).all():
         raise _not_finite("a score of the trained model")
@@ -463,7 +341,8 @@ def _write_results(
     evaluation: Evaluation,
 ) -> None:
     """Writes model, export, labels and report, then marks the run as finished."""
-    folder, names = job.folder, job.training.class_names
+    folder, inputs = job.folder, job.inputs
+    names = inputs.training.class_names
     # Of the layers only: compiled, the file would need this package to be loaded.
     bare = keras.Model(job.model.inputs, job.model.outputs, name=job.model.name)
     with run_folder.written_whole(folder / run_folder.MODEL) as scratch:
@@ -475,18 +354,18 @@ def _write_results(
             bare,
             folder / run_folder.SAVED_MODEL,
             names,
-            image_size=job.plan[-1].image_size,
-            style=job.recipe.evaluation_style,
+            image_size=inputs.plan[-1].image_size,
+            style=inputs.recipe.evaluation_style,
         )
     report = gather_report(
-        title=f"{job.model.name} on {job.training.spec}",
+        title=f"{job.model.name} on {inputs.training.spec}",
         summary=summary_rows(settings, history, evaluation, job.model.count_params()),
-        plan=job.plan,
+        plan=inputs.plan,
         history=history,
-        validation=job.validation,
+        validation=inputs.validation,
         evaluation=evaluation,
-        style=job.recipe.evaluation_style,
-        stage_dataset=job.stage_dataset,
+        style=inputs.recipe.evaluation_style,
+        stage_dataset=inputs.stage_dataset,
     )
     write_report(report, folder / run_folder.REPORT)
     settings["result"] = {
@@ -494,6 +373,7 @@ def _write_results(
         "validation_loss": evaluation.loss,
         "seconds": round(sum(history["seconds"]), 1),
     }
+    settings["left_out_while_training"] = [bad.name for bad in inputs.unreadable.found.values()]
     settings["finished"] = True
     run_folder.write_settings(folder, settings)
     run_folder.remove(folder / run_folder.BACKUP)

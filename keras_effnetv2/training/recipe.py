@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import keras
 
 from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.data.mixing import MIXUP_STYLES
 from keras_effnetv2.preprocess import STYLES
+from keras_effnetv2.random_crop import CROP_STYLES
 from keras_effnetv2.training.schedule import Curve, WarmupSchedule
 from keras_effnetv2.training.stages import Range, StagePlan, progressive_stages
 
@@ -45,11 +47,17 @@ class TrainRecipe:
         image_size: side of the pictures, pixels: a number, or (first stage, last stage).
         randaugment_magnitude: number, range, or None for off.
         randaugment_layers: operations applied to each picture.
+        autoaugment: apply AutoAugment's policy v0 in place of RandAugment; "preset": for the
+            variants that were trained so (V2 B0-B3, V1).
         mixup_alpha: number or range; 0 is off.
+        mixup_style: "official" (a picture keeps at least one half) or "paper".
         cutmix_alpha: number or range; 0 is off.
         dropout_rate: before the classifier: number, range, or None for the variant's.
         drop_path_rate: stochastic depth of the last block.
-        crop_area: smallest and largest share of a picture that a random crop covers.
+        crop_style: "v2", "v1" or "finetune", see `random_crop.decode_random_crop`; "preset": what
+            the variant was trained with.
+        crop_area: smallest and largest share of a picture that a random crop covers; None is the
+            style's.
         horizontal_flip: mirror half of the pictures; None leaves it to the source.
         scale_randaugment: see `data.pipeline.make_dataset`.
         optimizer: "adam", "rmsprop" (decay and momentum 0.9, epsilon 0.001) or "sgd" (Nesterov
@@ -82,11 +90,14 @@ class TrainRecipe:
     image_size: Range | Literal["preset"] = "preset"
     randaugment_magnitude: Range | Literal["preset"] | None = "preset"
     randaugment_layers: int = 2
+    autoaugment: bool | Literal["preset"] = False
     mixup_alpha: Range | Literal["preset"] = "preset"
+    mixup_style: Literal["official", "paper"] = "official"
     cutmix_alpha: Range | Literal["preset"] = "preset"
     dropout_rate: Range | Literal["preset"] | None = "preset"
     drop_path_rate: float = 0.2
-    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_style: Literal["v2", "v1", "finetune", "preset"] = "v2"
+    crop_area: tuple[float, float] | None = None
     horizontal_flip: bool | None = None
     scale_randaugment: bool = False
     optimizer: Literal["adam", "rmsprop", "sgd"] = "rmsprop"
@@ -135,6 +146,24 @@ class TrainRecipe:
                 f"Unknown preset. Known: {', '.join(_PRESETS)}. Received: name={name!r}"
             )
         return _PRESETS[name]
+
+    def for_variant(self, variant: str | None) -> "TrainRecipe":
+        """The recipe with `crop_style` and `autoaugment` looked up where they are "preset".
+
+        Args:
+            variant: a name of `ModelConfig.variants()`; anything else counts as V2 S to XL.
+        """
+        # The variants without a magnitude of their own are those with AutoAugment and V1's crops.
+        is_v1_style = (
+            variant in ModelConfig.variants()
+            and ModelConfig.from_name(variant).randaugment_magnitude is None
+        )
+        recipe = self
+        if recipe.crop_style == "preset":
+            recipe = replace(recipe, crop_style="v1" if is_v1_style else "v2")
+        if recipe.autoaugment == "preset":
+            recipe = replace(recipe, autoaugment=is_v1_style)
+        return replace(recipe, randaugment_magnitude=None) if recipe.autoaugment else recipe
 
     def plan(self, variant: str | None) -> StagePlan:
         """The stages of this training.
@@ -273,7 +302,14 @@ _RULES = (
     _count("stages", 1),
     _count("randaugment_layers", 1),
     _rate("drop_path_rate"),
-    _Rule("crop_area", "a pair of shares, 0 < smallest <= largest <= 1", _is_area),
+    _choice("autoaugment", True, False, "preset"),
+    _choice("mixup_style", *MIXUP_STYLES),
+    _choice("crop_style", *CROP_STYLES, "preset"),
+    _Rule(
+        "crop_area",
+        "a pair of shares, 0 < smallest <= largest <= 1, or None for the style's",
+        lambda value: value is None or _is_area(value),
+    ),
     _choice("horizontal_flip", True, False, None),
     _choice("scale_randaugment", True, False),
     _choice("optimizer", "adam", "rmsprop", "sgd"),
@@ -334,6 +370,7 @@ _FINETUNE = TrainRecipe(
     mixup_alpha=0.0,
     cutmix_alpha=0.0,
     dropout_rate=0.0,  # officially 1e-6, to say off
+    crop_style="finetune",
     schedule="constant",
     warmup_epochs=1.0,
     ema_decay=0.9996,
@@ -345,7 +382,8 @@ _IMAGENET_OFFICIAL = TrainRecipe(
     batch_size=4096,
     learning_rate=0.016,
     progressive="official",
-    crop_area=(0.05, 1.0),
+    autoaugment="preset",
+    crop_style="preset",
 )
 _IMAGENET21K = TrainRecipe(
     name="imagenet21k",
@@ -359,7 +397,6 @@ _IMAGENET21K = TrainRecipe(
     cutmix_alpha=0.0,
     dropout_rate=0.0,  # officially 1e-6, to say off
     drop_path_rate=0.0,
-    crop_area=(0.05, 1.0),
     schedule="cosine",
     warmup_epochs=1.0,
     label_smoothing=0.0,
@@ -371,7 +408,9 @@ _PRESETS = {
         _QUICKSTART,
         _FINETUNE,
         _IMAGENET_OFFICIAL,
-        replace(_IMAGENET_OFFICIAL, name="imagenet-paper", progressive="paper"),
+        replace(
+            _IMAGENET_OFFICIAL, name="imagenet-paper", progressive="paper", mixup_style="paper"
+        ),
         _IMAGENET21K,
     )
 }

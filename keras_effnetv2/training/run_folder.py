@@ -20,6 +20,7 @@ RECIPE = "recipe.json"
 HISTORY = "history.csv"
 REPORT = "report.html"
 BACKUP = "backup"  # only while training, for `resume`
+PREVIEW = "preview.html"  # what `preview.py` writes beside a run, or where one is to be
 _ALL = (MODEL, SAVED_MODEL, LABELS, RECIPE, HISTORY, REPORT, BACKUP)
 
 # What a run is resumed with must be what it was started with.
@@ -70,7 +71,7 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]
     """
     if resume and overwrite:
         raise ValueError("Either resume the run that is there or overwrite it, not both.")
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists() or (path.is_dir() and {file.name for file in path.iterdir()} <= {PREVIEW}):
         return None
     if not (path / RECIPE).is_file():
         raise FileExistsError(

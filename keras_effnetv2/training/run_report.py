@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation import Evaluation
 from keras_effnetv2.report import (
@@ -23,9 +22,13 @@ from keras_effnetv2.report import (
 )
 from keras_effnetv2.training import run_folder
 from keras_effnetv2.training.recipe import TrainRecipe
+from keras_effnetv2.training.samples import (
+    evaluation_pictures,
+    label_parts,
+    stage_title,
+    training_pictures,
+)
 from keras_effnetv2.training.stages import StagePlan, TrainStage
-
-_SHARE_SHOWN = 0.005  # a smaller part of a mixed label is not named
 
 
 def gather_report(
@@ -68,29 +71,22 @@ def gather_report(
 def _samples(
     stage: TrainStage, stage_dataset: Callable[[TrainStage, int], Any], names: Sequence[str]
 ) -> StageSamples:
-    """The first pictures of a stage: the pipeline repeats itself, so it trained on these."""
-    pictures, labels = next(stage_dataset(stage, stage.start_epoch).as_numpy_iterator())
-    magnitude = stage.randaugment_magnitude
-    title = (
-        f"Stage {stage.index + 1}: {stage.image_size} px, "
-        f"RandAugment {'off' if magnitude is None else f'{magnitude:.3g}'}, "
-        f"mixup {stage.mixup_alpha:.3g}, cutmix {stage.cutmix_alpha:.3g}"
-    )
+    _, pictures, labels = training_pictures(stage, stage_dataset, MAX_SAMPLES)
     return StageSamples(
-        title,
+        stage_title(stage),
         tuple(
-            Sample(_uint8(picture), _caption(label, names))
-            for picture, label in zip(pictures[:MAX_SAMPLES], labels, strict=False)
+            Sample(picture, _caption(label, names))
+            for picture, label in zip(pictures, labels, strict=True)
         ),
     )
 
 
 def _caption(label: np.ndarray, names: Sequence[str]) -> str:
     """ "cat", or "0.7 cat + 0.3 dog" of a mixed label."""
-    order = [index for index in np.argsort(-label) if label[index] > _SHARE_SHOWN]
-    if len(order) == 1:
-        return names[order[0]]
-    return " + ".join(f"{label[index]:.2g} {names[index]}" for index in order)
+    parts = label_parts(label, names)
+    if len(parts) == 1:
+        return parts[0][0]
+    return " + ".join(f"{weight:.2g} {name}" for name, weight in parts)
 
 
 def _mistakes(
@@ -103,18 +99,11 @@ def _mistakes(
     shown = worst[:MAX_MISTAKES]
     if not len(shown):
         return ()
-    batches = make_dataset(
-        validation.subset(shown),
-        image_size=image_size,
-        batch_size=len(shown),
-        training=False,
-        style=style,
-    )
-    pictures, _ = next(batches.as_numpy_iterator())
+    pictures = evaluation_pictures(validation, shown, image_size, style)
     names = validation.class_names
     return tuple(
         Mistake(
-            image=_uint8(picture),
+            image=picture,
             name=validation.names[index],
             truth=names[evaluation.labels[index]],
             prediction=names[predictions[index]],
@@ -122,10 +111,6 @@ def _mistakes(
         )
         for index, picture in zip(shown, pictures, strict=True)
     )
-
-
-def _uint8(picture: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 # --- text ---------------------------------------------------------------------------------------

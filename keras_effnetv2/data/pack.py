@@ -1,0 +1,141 @@
+"""Packs labelled pictures of any source into TFRecord shards, which are read in sequence.
+
+    index = pack("photos/", "packed/")           # or: keras-effnetv2 pack --data photos/ ...
+    source = load_source("tfrecord:packed/")     # the splits, labels and pictures of photos/
+
+A set of many small files is read from a slow disk one seek a picture; packed, one seek a few
+hundred. The encoded bytes stay as they are.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_effnetv2.data.catalog import Pictures
+from keras_effnetv2.data.pack_writer import SHARD_BYTES, Layout, check_free, write_pack
+from keras_effnetv2.data.packed import Pack
+from keras_effnetv2.data.scan import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
+from keras_effnetv2.data.sources import ImageSource, load_given_splits, load_source
+from keras_effnetv2.data.splits import check_natural
+
+MIN_SHARD_BYTES = 10**6
+
+
+def pack(
+    source: ImageSource | str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    shards: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    seed: int = 0,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    left_out: Callable[[BadPicture], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Pack:
+    """Writes pictures as a packed folder, see `packed`, after every one has been decoded once.
+
+    Training pictures ("train", "all") are written in a random order, so that reading on mixes the
+    classes; validation and test pictures in the order of the source. The position of a picture in
+    the source stays its position in the packed one, so that the same are carved for validation and
+    each is augmented alike.
+
+    Args:
+        source: what `load_source` takes, or made by it.
+        output: the folder; written beside and renamed, so it is never half a pack.
+        split: as for `load_source`, which carves it where it is not given. None: every split that
+            is given, as it is; of one undivided pile "all".
+        shards: files of each split. None: as `shard_bytes` asks for.
+        shard_bytes: size of a file, about; at least 1,000,000.
+        seed: of the order in which training pictures are written, at least 0.
+        skip_bad: leave out pictures that cannot be decoded, which are an error otherwise.
+        overwrite: replace a pack in `output`; anything else there is never replaced.
+        left_out: called with each picture that is left out.
+        progress: called with ("checking" or "packing", pictures done, pictures in all).
+
+    Returns:
+        What was written.
+
+    Raises:
+        BadPicturesError: pictures cannot be decoded.
+        FileExistsError: something is in `output`.
+        FileNotFoundError: as `load_source`.
+        ImportError: as `load_source`.
+        OSError: not enough room on the disk.
+        ValueError: as `load_source`; an argument out of range; a split for a source that has one.
+    """
+    check_natural("seed", seed)
+    if shards is not None and (isinstance(shards, bool) or shards < 1):
+        raise ValueError(f"shards must be at least 1. Received: {shards!r}.")
+    if shard_bytes < MIN_SHARD_BYTES:
+        raise ValueError(
+            f"shard_bytes must be at least {MIN_SHARD_BYTES:,}. Received: {shard_bytes!r}."
+        )
+    folder = Path(output)
+    check_free(folder, overwrite)  # before the pictures are decoded, which takes long
+    parts = _parts(source, split)
+    checked = _checked(parts, skip_bad, left_out, progress)
+    any_part = next(iter(checked.values()))
+    return write_pack(
+        folder,
+        {
+            name: Pictures(part.labels, part.names, part.store, part.rows)
+            for name, part in checked.items()
+        },
+        any_part.class_names,
+        horizontal_flip=any_part.horizontal_flip,
+        prefix=_prefix(any_part.spec),
+        layout=Layout(shards, shard_bytes, seed),
+        overwrite=overwrite,
+        progress=None if progress is None else lambda *state: progress("packing", *state),
+    )
+
+
+def _parts(
+    source: ImageSource | str | os.PathLike[str], split: str | None
+) -> dict[str, ImageSource]:
+    if isinstance(source, ImageSource):
+        if split is not None:
+            raise ValueError(
+                f"This ImageSource is of the split {source.split!r} already; `split` goes with a "
+                f"folder or another spec. Received: {split!r}."
+            )
+        return {source.split: source}
+    return load_given_splits(source) if split is None else {split: load_source(source, split)}
+
+
+def _checked(
+    parts: dict[str, ImageSource],
+    skip_bad: bool,
+    left_out: Callable[[BadPicture], None] | None,
+    progress: Callable[[str, int, int], None] | None,
+) -> dict[str, ImageSource]:
+    """The parts without bad pictures; one error for all of them unless they may be left out."""
+    total = sum(part.num_examples for part in parts.values())
+    before = 0
+    found: dict[str, tuple[BadPicture, ...]] = {}
+    for name, part in parts.items():
+
+        def show(done: int, _: int, before: int = before) -> None:
+            if progress is not None:
+                progress("checking", before + done, total)
+
+        found[name] = find_bad_pictures(part, progress=show)
+        before += part.num_examples
+    bad = [picture for pictures in found.values() for picture in pictures]
+    if bad and not skip_bad:
+        raise BadPicturesError(bad)
+    if left_out is not None:
+        for picture in bad:
+            left_out(picture)
+    return {
+        name: drop_bad(part, found[name]) if found[name] else part for name, part in parts.items()
+    }
+
+
+def _prefix(spec: str) -> str:
+    """The beginning of the names that says nothing: the folder that was packed."""
+    kind, colon, path = spec.partition(":")
+    folder = os.path.dirname(path) if colon and kind == "csv" else spec
+    return os.path.join(folder, "") if os.path.isdir(folder) else ""

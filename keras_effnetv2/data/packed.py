@@ -1,0 +1,315 @@
+"""The folder that `pack` writes: shards of records, and an index that is read instead of them.
+
+    train-00000-of-00016.tfrecord ...   tf.train.Example records, readable by other programs
+    index.npz                           arrays by split, see `_ARRAYS`
+    index.json                          everything else; written last, so it stands for the whole
+
+The records lie shuffled on the disk, but a packed split has its pictures in the order of what was
+packed: the same positions, labels and carved validation split.
+"""
+
+import hashlib
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, Catalog, Pictures
+from keras_effnetv2.data.records import RecordStore, Texts
+from keras_effnetv2.data.stores import Names
+
+INDEX = "index.json"
+ARRAYS = "index.npz"
+FORMAT = "keras-effnetv2 pack"
+VERSION = 1
+IMAGE_KEY = "image/encoded"
+_MAX_INDEX_BYTES = 256 * 1024**2  # 21,843 classes and a million shards take less
+# Of each split with N pictures: labels (N,) and rows (N,), where each picture's record is, in the
+# order of the source; lengths (N,) of the records with their frames, names as in `Texts`, in the
+# order of the records.
+_ARRAYS = ("labels", "rows", "lengths", "name_data", "name_ends")
+_SHARD_NAME = re.compile(rf"({TRAIN}|{VALIDATION}|{TEST}|{ALL})-\d{{5,}}-of-\d{{5,}}\.tfrecord")
+
+
+@dataclass(frozen=True)
+class PackedShard:
+    """One file of a packed split.
+
+    Attributes:
+        name: of the file in its folder.
+        examples: its records.
+        bytes: its size.
+        sha256: of its contents, hexadecimal.
+    """
+
+    name: str
+    examples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A packed folder, as its `index.json` describes it.
+
+    Attributes:
+        folder: where it is.
+        class_names: of all splits, in the order of the labels.
+        horizontal_flip: whether a mirrored picture still shows the same class.
+        splits: the shards of each split.
+        arrays_sha256: of `index.npz`.
+        fingerprint: of what was packed, if it is the cache of a source; see `source_cache`.
+    """
+
+    folder: Path
+    class_names: tuple[str, ...]
+    horizontal_flip: bool
+    splits: Mapping[str, tuple[PackedShard, ...]]
+    arrays_sha256: str
+    fingerprint: str | None = None
+
+    def num_examples(self, split: str) -> int:
+        """Returns the number of pictures of a split."""
+        return sum(shard.examples for shard in self.splits[split])
+
+    def to_json(self) -> str:
+        """Returns the text of `index.json`."""
+        described = {
+            "format": FORMAT,
+            "version": VERSION,
+            "class_names": self.class_names,
+            "horizontal_flip": self.horizontal_flip,
+            "splits": {
+                split: [vars(shard) for shard in shards] for split, shards in self.splits.items()
+            },
+            "arrays_sha256": self.arrays_sha256,
+            "fingerprint": self.fingerprint,
+        }
+        return json.dumps(described, indent=1, ensure_ascii=False) + "\n"
+
+
+def is_pack(folder: str | os.PathLike[str]) -> bool:
+    """Returns whether a folder has the index of a pack."""
+    return os.path.isfile(os.path.join(folder, INDEX))
+
+
+def open_pack(folder: str | os.PathLike[str]) -> Pack:
+    """Reads `index.json`; the files it lists have to be there, with their sizes.
+
+    Args:
+        folder: what `pack.pack` wrote.
+
+    Raises:
+        FileNotFoundError: no `index.json`.
+        ValueError: it is damaged or of another version, or files are missing or cut off.
+    """
+    path = Path(folder).absolute() / INDEX
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{os.fspath(folder)!r} is no folder that `keras-effnetv2 pack` wrote: it has no "
+            f"{INDEX}."
+        )
+    if path.stat().st_size > _MAX_INDEX_BYTES:
+        raise ValueError(f"{path} is no index of a pack: it has more than 256 MiB.")
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(_damaged(path, f"it is no JSON ({error})")) from None
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise ValueError(f"{path} is not the index of a folder that `keras-effnetv2 pack` wrote.")
+    if described.get("version") != VERSION:
+        raise ValueError(
+            f"{path} has version {described.get('version')!r}, this program reads version "
+            f"{VERSION}. Pack the pictures again, or use the program that wrote it."
+        )
+    try:
+        pack = _parse(path.parent, described)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from None
+    _check_sizes(pack)
+    return pack
+
+
+def open_packed(folder: str | os.PathLike[str]) -> Catalog:
+    """Opens a packed folder as a `Catalog`.
+
+    Args:
+        folder: what `pack.pack` wrote.
+
+    Raises:
+        As `open_pack`; ValueError also if `index.npz` is damaged.
+    """
+    pack = open_pack(folder)
+    return Catalog(
+        dict.fromkeys(pack.splits, pack.class_names),
+        lambda split: read_split(pack, split),
+        pack.horizontal_flip,
+    )
+
+
+def read_split(pack: Pack, split: str) -> Pictures:
+    """Returns the pictures of one split, in the order of what was packed.
+
+    Raises:
+        ValueError: `index.npz` is damaged.
+    """
+    path = pack.folder / ARRAYS
+    if file_sha256(path) != pack.arrays_sha256:
+        raise ValueError(_damaged(path, "its checksum is not the one in index.json"))
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            labels, rows, lengths, data, ends = (arrays[f"{split}.{key}"] for key in _ARRAYS)
+    except (OSError, KeyError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from None
+    shards = pack.splits[split]
+    counts = np.array([shard.examples for shard in shards], dtype=np.int64)
+    if not _fit(labels, rows, lengths, data, ends, counts, len(pack.class_names)) or not (
+        np.array_equal(
+            np.add.reduceat(lengths, np.cumsum(counts) - counts), [shard.bytes for shard in shards]
+        )
+    ):
+        raise ValueError(_damaged(path, f"its arrays of {split!r} do not fit index.json"))
+    store = RecordStore(
+        paths=tuple(str(pack.folder / shard.name) for shard in shards),
+        counts=counts,
+        lengths=lengths.astype(np.int64),
+        image_key=IMAGE_KEY,
+        filenames=Texts(data, ends.astype(np.int64)),
+    )
+    rows = rows.astype(np.int64)
+    return Pictures(labels.astype(np.int64), Names(store, rows), store, rows)
+
+
+def write_arrays(
+    path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[str]]]
+) -> None:
+    """Writes `index.npz`: of each split its labels, rows, lengths and names, see `_ARRAYS`."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for split, (labels, rows, lengths, names) in splits.items():
+            texts = Texts.of(names)
+            columns = (labels.astype(np.int32), rows, lengths, texts.data, texts.ends)
+            for key, column in zip(_ARRAYS, columns, strict=True):
+                # As np.savez, but without the time: the same pictures give the same bytes.
+                entry = zipfile.ZipInfo(f"{split}.{key}.npy")
+                with archive.open(entry, "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, column, allow_pickle=False)
+
+
+def verify_pack(
+    folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
+) -> Pack:
+    """Checks every byte of a packed folder against its checksums.
+
+    Args:
+        folder: what `pack.pack` wrote.
+        progress: called with (bytes checked, bytes in all).
+
+    Raises:
+        FileNotFoundError: no `index.json`.
+        ValueError: what `open_packed` refuses, or files that have changed; they are listed.
+    """
+    pack = open_pack(folder)
+    for split in pack.splits:
+        read_split(pack, split)
+    shards = [shard for shards in pack.splits.values() for shard in shards]
+    total, done, changed = sum(shard.bytes for shard in shards), 0, []
+    for shard in shards:
+        if file_sha256(pack.folder / shard.name) != shard.sha256:
+            changed.append(shard.name)
+        done += shard.bytes
+        if progress is not None:
+            progress(done, total)
+    if changed:
+        raise ValueError(
+            f"{len(changed)} of {len(shards)} shards in {str(pack.folder)!r} have changed since "
+            f"they were written: {', '.join(changed)}. Copy them again, or pack again."
+        )
+    return pack
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Returns the SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parse(folder: Path, described: Mapping[str, Any]) -> Pack:
+    splits = {
+        split: tuple(PackedShard(**shard) for shard in shards)
+        for split, shards in described["splits"].items()
+    }
+    for split, shards in splits.items():
+        if not shards:
+            raise ValueError(f"no shards in {split!r}")
+        for shard in shards:
+            matched = _SHARD_NAME.fullmatch(shard.name)
+            if matched is None or matched[1] != split:
+                raise ValueError(f"no file name of the split {split!r}: {shard.name!r}")
+            if not all(type(n) is int and n > 0 for n in (shard.examples, shard.bytes)):
+                raise ValueError(f"no positive whole numbers with {shard.name!r}")
+    names = described["class_names"]
+    if not splits or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names or splits are empty or of another type")
+    if len(set(names)) < len(names):
+        raise ValueError("class_names has a name twice")
+    return Pack(
+        folder,
+        tuple(names),
+        bool(described["horizontal_flip"]),
+        splits,
+        str(described["arrays_sha256"]),
+        described["fingerprint"],
+    )
+
+
+def _check_sizes(pack: Pack) -> None:
+    """Raises ValueError if files are missing or have another size; reads none of them."""
+    wrong = []
+    for shard in (shard for shards in pack.splits.values() for shard in shards):
+        path = pack.folder / shard.name
+        if not path.is_file():
+            wrong.append(f"{shard.name} is missing")
+        elif path.stat().st_size != shard.bytes:
+            wrong.append(
+                f"{shard.name} has {path.stat().st_size:,} bytes instead of {shard.bytes:,}"
+            )
+    if not (pack.folder / ARRAYS).is_file():
+        wrong.append(f"{ARRAYS} is missing")
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ValueError(
+            f"The packed folder {str(pack.folder)!r} is not whole: {'; '.join(wrong[:5])}{more}. "
+            "Copy it again, or pack again with --overwrite."
+        )
+
+
+def _fit(
+    labels: np.ndarray,
+    rows: np.ndarray,
+    lengths: np.ndarray,
+    data: np.ndarray,
+    ends: np.ndarray,
+    counts: np.ndarray,
+    classes: int,
+) -> bool:
+    """Returns whether the arrays of a split fit one another."""
+    total = counts.sum()
+    whole = (labels, rows, lengths, ends)
+    return (
+        all(array.shape == (total,) and array.dtype.kind == "i" for array in whole)
+        and data.dtype == np.uint8
+        and data.ndim == 1
+        and bool(labels.min() >= 0 and labels.max() < classes and lengths.min() > 0)
+        and np.array_equal(np.sort(rows), np.arange(total))
+        and bool((np.diff(ends, prepend=0) >= 0).all() and ends[-1] == len(data))
+    )
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path} is damaged: {reason}. Copy the folder again, or pack again with --overwrite."

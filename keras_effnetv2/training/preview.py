@@ -1,0 +1,211 @@
+"""The preview of a training: one page with the very pictures and labels that the net would get.
+
+It answers, before hours are spent: are the labels right, is a crop too tight, is the augmentation
+of a late stage too strong, what do MixUp and CutMix make of a picture.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.random_crop import crop_area
+from keras_effnetv2.report_style import (
+    SMALL_EDGE,
+    name_html,
+    page_html,
+    picture_html,
+    plain_text,
+    section_html,
+    spread,
+    summary_table,
+)
+from keras_effnetv2.training import run_folder
+from keras_effnetv2.training.preflight import (
+    Inputs,
+    check_arguments,
+    check_model,
+    load_inputs,
+    without_bad_pictures,
+)
+from keras_effnetv2.training.recipe import TrainRecipe
+from keras_effnetv2.training.samples import (
+    evaluation_pictures,
+    label_parts,
+    stage_title,
+    training_pictures,
+)
+from keras_effnetv2.training.stages import TrainStage
+
+MAX_STAGES = 8
+MAX_PICTURES = 24  # of one stage
+MIN_PICTURES = 4
+# Of all training pictures on the page together; as many again are shown unaugmented. Photographs
+# take half a byte a pixel in the page (ImageNet's: 4.1 MB for 7.8 million), so 4.5 MB in all.
+MAX_PIXELS = 4_400_000
+_COLUMN = 128  # pixels: a narrower picture is enlarged, or leaves room for its caption
+
+
+def write_preview(
+    model_or_variant: keras.Model | str,
+    source: ImageSource | str | os.PathLike[str],
+    recipe: TrainRecipe | None = None,
+    output: str | os.PathLike[str] = "runs/latest",
+    *,
+    validation: ImageSource | None = None,
+    validation_fraction: float | None = None,
+    max_train_examples: int | None = None,
+    skip_bad: bool = False,
+    scan: bool | None = None,
+    echo: Callable[[str], Any] = print,
+) -> Path:
+    """Writes what `train` with these arguments would show the net, and trains nothing.
+
+    The pictures are read, checked, divided, cropped, augmented and mixed by the code that trains
+    and with its seeds: those of a stage are delivered by its first epoch. Above each stands the
+    same picture as evaluation sees it. A variant is not built, so its weights are not looked at.
+
+    Args:
+        model_or_variant: as for `train`.
+        source: as for `train`.
+        recipe: default `TrainRecipe.preset("quickstart")`.
+        output: the run folder that `train` would get. A run that is there is left as it is.
+        validation: as for `train`.
+        validation_fraction: as for `train`.
+        max_train_examples: as for `train`.
+        skip_bad: leave out pictures that cannot be read; otherwise they are an error.
+        scan: as for `train`.
+        echo: called with each line of what is done.
+
+    Returns:
+        The page, `output/preview.html`: one file that needs no other. It has at most `MAX_STAGES`
+        stages of `MAX_PICTURES` pictures, fewer if they are large.
+
+    Raises:
+        BadPicturesError: pictures that cannot be read; the message lists them.
+        FileExistsError: `output` is there and is not the folder of a run.
+        OSError: `output` cannot be written, or its disk is full.
+        ValueError: an argument, the data or the model does not fit.
+    """
+    recipe = TrainRecipe.preset("quickstart") if recipe is None else recipe
+    check_arguments(model_or_variant, recipe)
+    folder = Path(output)
+    # As with `overwrite`: the page may stand beside a run, but not where `train` could not write.
+    run_folder.check_output(folder, resume=False, overwrite=True)
+    inputs = load_inputs(
+        model_or_variant,
+        source,
+        recipe,
+        validation,
+        validation_fraction,
+        max_train_examples,
+        skip_bad,
+    )
+    if isinstance(model_or_variant, keras.Model):
+        check_model(model_or_variant, inputs)
+    inputs = without_bad_pictures(inputs, scan, echo)
+    echo(f"\n{inputs.plan}\n")
+    page = render_preview(inputs)
+    run_folder.prepare_output(folder, keep=True, needed_bytes=len(page))
+    path = folder / run_folder.PREVIEW
+    run_folder.write_text(path, page)
+    return path
+
+
+def render_preview(inputs: Inputs) -> str:
+    """Returns the page on what a training would read; the same inputs, the same page."""
+    stages = [inputs.plan[index] for index in spread(len(inputs.plan), MAX_STAGES)]
+    area = sum(stage.image_size**2 for stage in stages)
+    count = min(MAX_PICTURES, max(MIN_PICTURES, MAX_PIXELS // area))
+    note = (
+        "<p>Above, each picture as evaluation sees it, at the size of the stage. Below, the same"
+        " picture as the net is trained on it: cropped, augmented and mixed, with its label. Of a"
+        " mixed label every class is named with its weight, from 0.5 % on.</p>"
+    )
+    if len(stages) < len(inputs.plan):
+        note += f"<p>{len(stages)} of {len(inputs.plan)} stages, from the first to the last.</p>"
+    return page_html(
+        f"Preview of a training on {inputs.training.spec}",
+        [(f"stage-{stage.index + 1}", f"Stage {stage.index + 1}") for stage in stages],
+        [
+            section_html("summary", "Summary", note + summary_table(_summary(inputs))),
+            *(_stage_section(inputs, stage, count) for stage in stages),
+        ],
+    )
+
+
+def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
+    recipe, training = inputs.recipe, inputs.training
+    names = training.class_names
+    flips = training.horizontal_flip if recipe.horizontal_flip is None else recipe.horizontal_flip
+    smallest, largest = crop_area(recipe.crop_style, recipe.crop_area)
+    augmentation = [("AutoAugment", "policy v0")] if recipe.autoaugment else []
+    if any(stage.randaugment_magnitude is not None for stage in inputs.plan):
+        scaled = ", shifts and cut-outs scaled with the size" if recipe.scale_randaugment else ""
+        augmentation = [("RandAugment", f"{recipe.randaugment_layers} operations{scaled}")]
+    return (
+        ("data", training.spec),
+        ("classes", f"{len(names):,}: {', '.join(names[:10])}{', ...' if names[10:] else ''}"),
+        (
+            "pictures",
+            f"{training.num_examples:,} for training, "
+            f"{inputs.validation.num_examples:,} for validation",
+        ),
+        ("recipe", f"{recipe.name}, seed {recipe.seed}"),
+        ("random crop", f"of {smallest:.0%} to {largest:.0%} of a picture"),
+        ("mirrored", "half of the pictures" if flips else "none"),
+        *augmentation,
+        ("label smoothing", f"{recipe.label_smoothing:g}, in the loss: not in the weights below"),
+        ("evaluation", f"style {recipe.evaluation_style}"),
+    )
+
+
+def _stage_section(inputs: Inputs, stage: TrainStage, count: int) -> str:
+    source = inputs.training
+    positions, pictures, labels = training_pictures(stage, inputs.stage_dataset, count)
+    indices = inputs.epoch_order(stage.start_epoch)[positions]
+    originals = evaluation_pictures(
+        source, indices, stage.image_size, inputs.recipe.evaluation_style
+    )
+    figures = [
+        _figure(original, source.names[index], picture, label_parts(label, source.class_names))
+        for original, index, picture, label in zip(
+            originals, indices, pictures, labels, strict=True
+        )
+    ]
+    rate = stage.dropout_rate
+    text = (
+        f"<p>Epochs {stage.start_epoch + 1} to {stage.end_epoch} of {inputs.plan.epochs}, dropout"
+        f" {'as the model has it' if rate is None else f'{rate:.3g}'}, batch size"
+        f" {stage.batch_size}. {len(figures)} pictures of epoch {stage.start_epoch + 1}.</p>"
+    )
+    size = stage.image_size
+    side = size * -(-_COLUMN // size) if size < SMALL_EDGE else size  # whole pixels stay sharp
+    grid = f'<div class="sheet" style="--side:{side}px;--column:{max(side, _COLUMN)}px">'
+    return section_html(
+        f"stage-{stage.index + 1}", stage_title(stage), f"{text}{grid}{''.join(figures)}</div>"
+    )
+
+
+def _figure(
+    original: npt.NDArray[np.uint8],
+    name: str,
+    picture: npt.NDArray[np.uint8],
+    parts: Sequence[tuple[str, float]],
+) -> str:
+    """A picture as evaluation and as training see it, its label, and where it is."""
+    weighted = [(named, f" {weight:.2f}" if len(parts) > 1 else "") for named, weight in parts]
+    spoken = " + ".join(f"{named}{weight}" for named, weight in weighted)
+    label = " + ".join(f"<strong>{name_html(named)}</strong>{weight}" for named, weight in weighted)
+    above = picture_html(original, f"As evaluation sees it: {name}", reduce=False)
+    below = picture_html(picture, f"As it is trained on: {spoken}", reduce=False)
+    return (
+        f"<figure>{above}{below}<figcaption><span>{label}</span>"
+        f'<span class="muted" title="{plain_text(name)}">{name_html(os.path.basename(name))}</span>'
+        "</figcaption></figure>"
+    )

@@ -1,0 +1,328 @@
+"""tfrecord:PATTERN: records of others, their labels and splits, and files that are damaged.
+
+The key layouts are those of google/automl `efficientnetv2/datasets.py` (official ImageNet records)
+and of TensorFlow Datasets' writer, written here with TensorFlow's own classes.
+"""
+
+import gzip
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_effnetv2.data import record_index, records
+from keras_effnetv2.data.scan import find_bad_pictures
+from keras_effnetv2.data.sources import ImageSource, load_source
+
+PNG = tf.io.encode_png(np.zeros((2, 2, 3), np.uint8)).numpy()
+
+
+def feature(value: bytes | int | float | list) -> tf.train.Feature:
+    values = value if isinstance(value, list) else [value]
+    if isinstance(values[0], bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    if isinstance(values[0], int):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+
+def example(**values) -> bytes:
+    """One record; a double underscore stands for the slash in its keys."""
+    features = {key.replace("__", "/"): feature(value) for key, value in values.items()}
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def official(number: int, label: int, **more) -> bytes:
+    return example(image__encoded=b"picture %03d" % number, image__class__label=label, **more)
+
+
+def plain(number: int, label: int) -> bytes:
+    return example(image=b"picture %03d" % number, label=label)
+
+
+def write(path: Path, examples: list[bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in examples:
+            writer.write(record)
+    return path
+
+
+def numbers(source: ImageSource, **order) -> list[int]:
+    """The numbers of the pictures, each checked against its label and its index."""
+    found = []
+    for data, label, index in source.dataset(**order).as_numpy_iterator():
+        assert label == source.labels[index]
+        found.append(int(data.split()[1]))
+    return found
+
+
+def test_official_keys_with_synsets(tmp_path):
+    names = {1: b"n01440764", 2: b"n01443537", 3: b"n01484850"}
+    for shard in range(2):
+        numbered = [(10 * shard + k, 1 + (shard + k) % 3) for k in range(4)]
+        write(
+            tmp_path / f"train-{shard:05d}-of-00002",
+            [
+                official(n, label, image__class__synset=names[label], image__class__text=b"fish")
+                for n, label in numbered
+            ],
+        )
+    source = load_source(f"tfrecord:{tmp_path}/train-*", "all")
+    assert source.class_names == ("n01440764", "n01443537", "n01484850")
+    assert source.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert numbers(source) == [0, 1, 2, 3, 10, 11, 12, 13]
+    assert source.names[5] == "train-00001-of-00002#1"
+    assert source.horizontal_flip
+
+
+def test_text_names_a_class_where_there_is_no_synset_and_two_classes_may_share_it(tmp_path):
+    # As "crane" in ImageNet, a bird and a machine.
+    texts = [b"crane", b"crane", b"heron"]
+    path = write(
+        tmp_path / "a.tfrecord",
+        [official(n, n + 1, image__class__text=text) for n, text in enumerate(texts)],
+    )
+    source = load_source(f"tfrecord:{path}", "all")
+    assert source.class_names == ("crane (1)", "crane (2)", "heron")
+
+
+@pytest.mark.parametrize(
+    ("make", "labels", "class_names", "positions"),
+    [
+        # 1..1000 and no 0, as the official ImageNet files; a class may have no picture here.
+        (official, [1, 4, 2], ("1", "2", "3", "4"), [0, 3, 1]),
+        (official, [0, 2, 1], ("0", "1", "2"), [0, 2, 1]),
+        (plain, [1, 2, 1], ("0", "1", "2"), [1, 2, 1]),
+    ],
+)
+def test_labels_without_names(tmp_path, caplog, make, labels, class_names, positions):
+    path = write(tmp_path / "a.record", [make(n, label) for n, label in enumerate(labels)])
+    with caplog.at_level(logging.INFO, "keras_effnetv2"):
+        source = load_source(f"tfrecord:{path}", "all")
+    assert source.class_names == class_names
+    assert source.labels.tolist() == positions
+    assert ("counted from 1" in caplog.text) == (class_names[0] == "1")
+
+
+def test_names_that_tensorflow_datasets_writes_beside_its_files(tmp_path):
+    write(tmp_path / "set-train.tfrecord-00000-of-00001", [plain(n, n % 3) for n in range(30)])
+    (tmp_path / "label.labels.txt").write_text("red\ngreen\nblue\nblack\n")
+    (tmp_path / "features.json").write_text("{}")
+    source = load_source(f"tfrecord:{tmp_path}")
+    assert source.class_names == ("red", "green", "blue", "black")
+    assert source.class_counts().tolist() == [9, 9, 9, 0]  # a tenth of the train split is held back
+    held = load_source(f"tfrecord:{tmp_path}", "validation")
+    assert sorted(numbers(source) + numbers(held)) == list(range(30))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"],
+        ["x-train.tfrecord-00000-of-00001", "y_train.tfrec", "val.tfrecord"],
+        ["train/1.tfrecord", "train/2.tfrecord", "valid/1.tfrecord"],
+    ],
+)
+def test_splits_of_a_folder(tmp_path, files):
+    for shard, file in enumerate(files):
+        write(tmp_path / file, [plain(10 * shard + n, n % 2) for n in range(2)])
+    (tmp_path / "README.md").touch()
+    assert numbers(load_source(f"tfrecord:{tmp_path}", "train")) == [0, 1, 10, 11]
+    assert numbers(load_source(f"tfrecord:{tmp_path}", "validation")) == [20, 21]
+    everything = load_source(f"tfrecord:{tmp_path}", "all")
+    assert numbers(everything) == [0, 1, 10, 11, 20, 21]
+    with pytest.raises(ValueError, match=r"no split 'test'. It has: train, validation, all"):
+        load_source(f"tfrecord:{tmp_path}", "test")
+
+
+def test_files_of_a_folder_that_do_not_fit_together(tmp_path):
+    write(tmp_path / "train-00000-of-00003", [plain(0, 0), plain(1, 1)])
+    write(tmp_path / "train-00002-of-00003", [plain(2, 0)])
+    with pytest.raises(ValueError, match=r"2 of the 3 files 'train'; missing: '00001'.*train-\*'"):
+        load_source(f"tfrecord:{tmp_path}")
+    assert load_source(f"tfrecord:{tmp_path}/train-*", "all").num_examples == 3
+    write(tmp_path / "train-00001-of-00003", [])  # a file may be empty where there are others
+    assert load_source(f"tfrecord:{tmp_path}", "all").num_examples == 3
+    write(tmp_path / "extra.tfrecord", [plain(3, 0)])
+    with pytest.raises(ValueError, match=r"some whose split .* 'extra.tfrecord'"):
+        load_source(f"tfrecord:{tmp_path}")
+
+
+def many(folder: Path, monkeypatch) -> ImageSource:
+    """100 pictures in 4 files, sorted by class as no good set is, in windows of 32 pictures."""
+    monkeypatch.setattr(records, "_WINDOW_PICTURES", 32)
+    for shard in range(4):
+        write(folder / f"{shard}.tfrecord", [plain(n, n // 50) for n in range(shard, 100, 4)])
+    return load_source(f"tfrecord:{folder}/*", "all")
+
+
+def test_order_is_a_function_of_seed_and_epoch_and_complete(tmp_path, monkeypatch):
+    source = many(tmp_path, monkeypatch)
+    in_order = [n for shard in range(4) for n in range(shard, 100, 4)]
+    assert numbers(source) == in_order
+    orders = {
+        (seed, epoch): numbers(source, shuffle=True, seed=seed, epoch=epoch)
+        for seed, epoch in ((0, 0), (0, 1), (1, 0))
+    }
+    assert all(sorted(order) == list(range(100)) for order in orders.values())
+    assert len({tuple(order) for order in [in_order, *orders.values()]}) == 4
+    tf.random.set_seed(5)  # must not enter
+    assert numbers(many(tmp_path, monkeypatch), shuffle=True, epoch=1) == orders[0, 1]
+    assert source.dataset(shuffle=True).cardinality() == 100
+    # The first window has pictures of all files, not the first ones of the first.
+    assert {n % 4 for n in orders[0, 0][:32]} == {0, 1, 2, 3}
+
+
+def test_shuffled_pictures_are_read_block_by_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_BLOCKS_PER_WINDOW", 4)
+    source = many(tmp_path, monkeypatch)
+    rows = source.rows[source.store.order(source.rows, np.random.default_rng(0), None)]
+    for start in range(0, 100, 32):
+        window = np.sort(rows[start : start + 32])
+        # 32 pictures in at most 4 blocks of 8 and the two that the edges cut.
+        assert np.count_nonzero(np.diff(window) != 1) <= 6
+
+
+def test_subsets_in_any_order_are_the_same_pictures(tmp_path, monkeypatch):
+    source = many(tmp_path, monkeypatch)
+    everything = numbers(source)
+    chosen = [99, 3, 3, 50, 0, 51, 52, 7]
+    assert numbers(source.subset(chosen)) == [everything[index] for index in chosen]
+    part = source.stratified_subset(20, seed=1)
+    assert part.class_counts().tolist() == [10, 10]
+    assert sorted(numbers(part, shuffle=True)) == sorted(numbers(part))
+    spec = f"tfrecord:{tmp_path}/*"
+    train, held = (load_source(spec, split) for split in ("train", "validation"))
+    assert held.class_counts().tolist() == [10, 10]
+    assert sorted(numbers(train) + numbers(held)) == list(range(100))
+
+
+# Damage
+
+
+def test_a_flipped_byte_names_file_record_and_byte_and_spares_the_others(tmp_path, monkeypatch):
+    source = many(tmp_path, monkeypatch)
+    path = tmp_path / "2.tfrecord"
+    size = source.store.lengths[50]  # all records here are equally long
+    with open(path, "r+b") as file:
+        file.seek(int(3 * size + 20))
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(tf.errors.OpError, match=rf"record 3 of {path} \(at byte {3 * size}\)"):
+        numbers(source)
+    bad = find_bad_pictures(source)
+    # These pictures are no pictures; of one alone the bytes cannot be had.
+    assert len(bad) == 100
+    (damaged,) = [picture for picture in bad if "cannot be read" in picture.reason]
+    assert (damaged.index, damaged.name) == (53, "2.tfrecord#3")
+    rest = source.subset(np.delete(np.arange(100), damaged.index))
+    assert len(numbers(rest)) == 99
+    with pytest.raises(ValueError, match=rf"{path}' is damaged.*record 3 at byte {3 * size}"):
+        load_source(f"tfrecord:{tmp_path}/*", "all")
+
+
+def test_a_file_that_was_removed_fails_when_it_is_reached(tmp_path, monkeypatch):
+    source = many(tmp_path, monkeypatch)
+    (tmp_path / "1.tfrecord").unlink()
+    with pytest.raises(tf.errors.OpError, match=r"1\.tfrecord \(at byte 0\) .* removed"):
+        numbers(source)
+
+
+def test_files_that_are_no_records(tmp_path):
+    whole = write(tmp_path / "whole", [plain(n, n) for n in range(5)]).read_bytes()
+    size = len(whole) // 5
+    label = example(image=PNG, label=0.5)
+    bad = {
+        "cut": (whole[:-5], f"record 4 at byte {4 * size}"),
+        "gz": (gzip.compress(whole), "compressed with gzip"),
+        "empty": (b"", "is empty"),
+        "text": (b"no records here, but text", "record 0 at byte 0"),
+        "words": (write(tmp_path / "x", [b"\xff\xff"]).read_bytes(), "no tf.train.Example"),
+        "float": (write(tmp_path / "x", [label]).read_bytes(), "'label' not one int64"),
+        "two": (
+            write(tmp_path / "x", [example(image=PNG, label=[1, 2])]).read_bytes(),
+            "'label' not one int64",
+        ),
+        "late": (
+            write(tmp_path / "x", [plain(0, 0), example(image=PNG)]).read_bytes(),
+            "a record without 'label'",
+        ),
+        "blank": (
+            write(tmp_path / "x", [plain(0, 0), example(image=b"", label=1)]).read_bytes(),
+            "a record without 'image'",
+        ),
+        "keys": (
+            write(tmp_path / "x", [example(pixels=PNG, kind=1)]).read_bytes(),
+            "expected 'image/encoded' and 'image/class/label' or 'image' and 'label'.*'kind', 'pix",
+        ),
+    }
+    for name, (data, message) in bad.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match=message) as error:
+            load_source(f"tfrecord:{tmp_path / name}", "all")
+        assert str(tmp_path / name) in str(error.value)
+    # Among good files the bad one is named.
+    for name in ("cut", "float", "late"):
+        write(tmp_path / "among/a", [plain(0, 0), plain(1, 1)])
+        (tmp_path / "among/b").write_bytes(bad[name][0])
+        write(tmp_path / "among/c", [plain(2, 0)])
+        with pytest.raises(ValueError, match="among/b'"):
+            load_source(f"tfrecord:{tmp_path}/among/*", "all")
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([plain(0, -1), plain(1, 1)], r"without a label: 'label' is -1 in 1 of 2"),
+        ([plain(0, 0), plain(1, 10**9)], "has the label 1000000000"),
+        (
+            [official(0, 1, image__class__text=b"a"), official(1, 1, image__class__text=b"b")],
+            "Label 1 has several names: 'a', 'b'",
+        ),
+        ([plain(0, 0), plain(1, 0)], "one class only"),
+    ],
+)
+def test_labels_that_are_none(tmp_path, examples, message):
+    path = write(tmp_path / "a", examples)
+    with pytest.raises(ValueError, match=message):
+        load_source(f"tfrecord:{path}", "all")
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No file is called '.*/\*\.tfrecord'"):
+        load_source(f"tfrecord:{tmp_path}/*.tfrecord")
+    with pytest.raises(FileNotFoundError, match="has no TFRecord files"):
+        load_source(f"tfrecord:{tmp_path}")
+    with pytest.raises(ValueError, match="names no data"):
+        load_source("tfrecord:")
+
+
+# The kept index
+
+
+def test_index_of_large_sets_is_kept_and_follows_changes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(record_index, "_KEEP_FROM", 1)
+    path = tmp_path / "a.tfrecord"
+
+    def load(labels):
+        write(path, [official(n, k, image__class__text=b"<%d>" % k) for n, k in enumerate(labels)])
+        os.utime(path, ns=(0, len(labels)))
+        return load_source(f"tfrecord:{path}", "all")
+
+    first = load([1, 2, 1])
+    assert "Indexing 1 TFRecord files" in capsys.readouterr().err
+    (kept,) = (tmp_path / "home/tfrecord_index").iterdir()
+    again = load([1, 2, 1])
+    assert capsys.readouterr().err == ""
+    assert again.class_names == first.class_names == ("<1>", "<2>")
+    assert numbers(again) == [0, 1, 2]
+    assert load([1, 2, 1, 3]).labels.tolist() == [0, 1, 0, 2]
+    kept.write_bytes(kept.read_bytes()[:100])  # damaged: made once more
+    assert load([1, 2, 1]).labels.tolist() == [0, 1, 0]
+    assert "Indexing" in capsys.readouterr().err
