@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import tensorflow as tf
-from pipeline_peers import RANDAUGMENT_LAYERS, decode, file_paths, parallel
+from pipeline_peers import PREFETCHED, RANDAUGMENT_LAYERS, decode, file_paths, parallel
 from pipeline_report import Table
 from pipeline_rest import wait_for_rest
 
@@ -20,7 +20,7 @@ PAUSE_EVERY = 4  # batches: the one who takes them is now faster, now slower tha
 MAGNITUDE = 15
 MIXUP_ALPHA = 0.2
 # What `keras_effnetv2/data/pipeline.py` holds at most, see `memory_bound`.
-PREFETCHED = 2
+MIXING_CALLS = 2
 MIXING_BATCHES = 5
 WORKING_PICTURES = 10
 KEPT_BY_MALLOC = 64 * MEBIBYTE  # for each core: one heap of glibc, which keeps what was freed
@@ -32,7 +32,7 @@ def memory_bound(
     """Bytes that a training pipeline takes at most.
 
     Batches: one is with the one who asked for it, PREFETCHED wait, one is being filled from its
-    pictures (which makes two), and every call that mixes holds MIXING_BATCHES: what it got, what it
+    pictures (which makes two), and each of MIXING_CALLS holds MIXING_BATCHES: what it got, what it
     returns, and the reversed and the two weighted ones between. Beside them every call that decodes
     holds a whole picture and its cut-out, and WORKING_PICTURES of the final size in float32. Freed
     memory that stays with the process counts as KEPT_BY_MALLOC for each of these calls.
@@ -44,7 +44,7 @@ def memory_bound(
         parallel_calls: of a map, which `tf.data` keeps at or below the number of cores.
     """
     picture = image_size**2 * FLOAT_PIXEL
-    batches = 1 + PREFETCHED + 2 + MIXING_BATCHES * parallel_calls
+    batches = 1 + PREFETCHED + 2 + MIXING_BATCHES * MIXING_CALLS
     working = 2 * largest_picture * BYTE_PIXEL + WORKING_PICTURES * picture + KEPT_BY_MALLOC
     return batches * batch_size * picture + parallel_calls * working
 

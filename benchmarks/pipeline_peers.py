@@ -1,7 +1,9 @@
 """The input pipelines that `pipeline.py` measures side by side.
 
 Every one crops at random, resizes, mirrors and then augments in its own way; all decode the same
-files, make batches, run their calls in parallel and prefetch as `tf.data` thinks best.
+files, make batches and run their calls in parallel as `tf.data` thinks best. They prefetch two
+batches, as ours does: left to `tf.data`, the buffers of pipelines that wait for their turn grow
+until the memory is full.
 """
 
 import functools
@@ -19,6 +21,7 @@ from keras_effnetv2.data.sources import ImageSource
 CROP_AREA = (0.05, 1.0)  # official preprocessing.py, `preprocess_for_train`
 RANDAUGMENT_LAYERS = 2  # official, and the paper's
 MAGNITUDES = (15, 5, 25)
+PREFETCHED = 2  # batches
 KERAS_CV = "keras-cv"
 CROP_ONLY = "crop only"
 
@@ -151,7 +154,7 @@ def file_paths(source: ImageSource) -> list[str]:
 def decode_alone(source: ImageSource, image_size: int, batch_size: int) -> tf.data.Dataset:
     """The top left pixel of every picture: the pictures themselves have as many sizes as files."""
     pictures = parallel(encoded(source), lambda data: decode(data)[0, 0])
-    return pictures.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return pictures.batch(batch_size).prefetch(PREFETCHED)
 
 
 def ours(
@@ -185,7 +188,7 @@ def peer(
     dataset = parallel(encoded(source), lambda data: flip(crop(decode(data), image_size)))
     if augmentation is not None:
         dataset = parallel(dataset, augmentation())
-    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return dataset.batch(batch_size).prefetch(PREFETCHED)
 
 
 def keras_cv_randaugment() -> Callable[[tf.Tensor], tf.Tensor]:

@@ -7,7 +7,8 @@ for S to XL, "v1" `preprocess_legacy.py` for V2 B0-B3 and all of V1, "finetune" 
 Two things make it fast. A JPEG is decoded inside the rectangle alone. And where the rectangle is at
 least twice, four or eight times as large as what it becomes, a JPEG's inverse cosine transform
 delivers it at half, a quarter or an eighth of its size. Plain bilinear interpolation of the full
-picture, as in the official code, would skip pixels there; the reduced decode averages them.
+picture, as in the official code, would skip pixels there; the reduced decode averages them. What it
+cannot do, for other formats and beyond eight, averaging does.
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from keras_effnetv2.preprocess import (
 )
 
 _REDUCTIONS = (1, 2, 4, 8)  # what the JPEG decoder offers
+_BLOCKS = (*_REDUCTIONS, 16, 32, 64)  # sides of what is averaged after decoding
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ def decode_random_crop(
         style: one of `CROP_STYLES`.
         area: smallest and largest share of the area in place of the style's,
             0 < smallest <= largest <= 1; (1, 1) takes the whole picture.
-        reduced_decode: average blocks of 2 x 2, 4 x 4 or 8 x 8 pixels before interpolating, where
-            the rectangle is that much larger than the result; a JPEG's come so from the decoder,
-            sooner than single pixels. False is official: pixels in between are skipped.
+        reduced_decode: average blocks of 2 x 2, 4 x 4, ... pixels before interpolating, where the
+            rectangle is that much larger than the result; a JPEG's come so from the decoder, up to
+            8 x 8, sooner than single pixels. False is official: pixels in between are skipped.
 
     Returns:
         float32 (image_size, image_size, 3), 0..255 but for "v1".
@@ -114,12 +116,13 @@ def decode_random_crop(
     def decode_other() -> Any:
         image = decode_image(data)
         top, left, height, width = tf.unstack(_draw_window(tf.shape(image), size, seed, rule, area))
-        window = image[top : top + height, left : left + width]
-        return _average(window, size) if reduced_decode else window
+        return image[top : top + height, left : left + width]
 
     # The bytes of other formats decode whole, and much more slowly.
     image = tf.cond(is_jpeg(data), decode_jpeg, decode_other)
     image = tf.ensure_shape(image, [None, None, 3])
+    if reduced_decode:
+        image = _average(image, size)  # of a JPEG what is still large at an eighth
     return resize_bicubic(image, size) if rule.is_v1 else resize_bilinear(image, size)
 
 
@@ -167,10 +170,9 @@ def _draw_window(shape: Any, size: int, seed: Any, rule: _Style, area: tuple[flo
     return tf.where(no_draw_fits, central_window(shape, size, round_up=True), window)
 
 
-def _reduction_index(extent: Any, size: int) -> Any:
-    """Return which of `_REDUCTIONS` leaves at least `size` pixels to either side."""
-    shorter = tf.reduce_min(extent)
-    fits = tf.constant([size * reduction for reduction in _REDUCTIONS[1:]]) <= shorter
+def _largest_index(blocks: tuple[int, ...], extent: Any, size: int) -> Any:
+    """Return which of the ascending blocks, the first being 1, leaves `size` to either side."""
+    fits = tf.constant([size * block for block in blocks[1:]]) <= tf.reduce_min(extent)
     return tf.reduce_sum(tf.cast(fits, tf.int32))
 
 
@@ -182,19 +184,17 @@ def _decode_jpeg_window(data: Any, window: Any, size: int, reduced: bool) -> Any
     if not reduced:
         return decode(1)
     branches = [partial(decode, reduction) for reduction in _REDUCTIONS]
-    return tf.switch_case(_reduction_index(window[2:], size), branches)
+    return tf.switch_case(_largest_index(_REDUCTIONS, window[2:], size), branches)
 
 
 def _average(image: Any, size: int) -> Any:
-    """Average blocks of pixels as the reduced decode of a JPEG does; uint8."""
+    """Average blocks of pixels, as large as leave `size` to either side; uint8."""
 
-    def reduce(reduction: int) -> Any:
-        if reduction == 1:
-            return image
-        blocks = tf.nn.avg_pool2d(
-            tf.cast(image, tf.float32)[tf.newaxis], reduction, reduction, "VALID"
-        )
-        return tf.cast(tf.round(blocks[0]), tf.uint8)
+    def average(block: int) -> Any:
+        values = tf.cast(image, tf.float32)[tf.newaxis]
+        means = tf.nn.avg_pool2d(values, block, block, "VALID")
+        return tf.cast(tf.round(means[0]), tf.uint8)
 
-    branches = [partial(reduce, reduction) for reduction in _REDUCTIONS]
-    return tf.switch_case(_reduction_index(tf.shape(image)[:2], size), branches)
+    branches = [lambda: image, *(partial(average, block) for block in _BLOCKS[1:])]
+    averaged = tf.switch_case(_largest_index(_BLOCKS, tf.shape(image)[:2], size), branches)
+    return tf.ensure_shape(averaged, [None, None, 3])

@@ -424,3 +424,34 @@ def test_grey_is_that_of_rgb_to_grayscale_for_many_colours():
     colours = _random_image(512, 512)
     expected = tf.image.rgb_to_grayscale(colours)[..., 0]
     np.testing.assert_array_equal(augment_ops._grey(tf.constant(colours)), expected)
+
+
+@pytest.mark.parametrize("shape", [(24, 36, 3), (None, None, 3)])
+def test_graphs_round_as_the_operations_do_alone(shape):
+    """TensorFlow's graph optimizer reorders sums where it knows the shapes."""
+    scale = tf.constant(1.0, tf.float64)
+
+    def every_operation(image, negate, center):
+        layer = augment.Layer(
+            11.0, augment.levels.RANDAUGMENT, False, negate, (center[0], center[1]), scale
+        )
+        return [augment.out_of_line(op, image, layer) for op in augment.OPERATIONS.values()]
+
+    specs = [
+        tf.TensorSpec(shape, tf.uint8),
+        tf.TensorSpec([], tf.bool),
+        tf.TensorSpec([2], tf.int32),
+    ]
+    traced = tf.function(every_operation, input_signature=specs)
+    images = np.stack([_random_image(24, 36, seed) for seed in range(20)])
+    mapped = tf.data.Dataset.from_tensor_slices(images).map(
+        lambda image: every_operation(image, True, tf.constant([5, 7]))
+    )
+    for image, in_data in zip(images, mapped, strict=True):
+        for negate in (False, True):
+            outputs = traced(image, tf.constant(negate), tf.constant([5, 7]))
+            for name, output, other in zip(augment.OPERATIONS, outputs, in_data, strict=True):
+                alone = augment.apply(name, image, 11, negate, center=(5, 7))
+                np.testing.assert_array_equal(output, alone, err_msg=name)
+                if negate:
+                    np.testing.assert_array_equal(other, alone, err_msg=name)

@@ -107,7 +107,7 @@ def test_where_no_v1_crop_fits_it_is_the_central_square():
 
 
 @pytest.mark.parametrize(
-    ("size", "block"), [(101, 1), (100, 2), (51, 2), (50, 4), (26, 4), (25, 8), (10, 8)]
+    ("size", "block"), [(101, 1), (100, 2), (51, 2), (50, 4), (26, 4), (25, 8), (20, 8)]
 )
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_reduced_decode_averages_the_blocks_that_fit(size, block, kind):
@@ -127,6 +127,16 @@ def test_reduced_decode_averages_the_blocks_that_fit(size, block, kind):
     assert np.abs(image - expected).mean() < tolerance
     if block > 2:  # bilinear interpolation at one half is the average of 2 x 2 itself
         assert np.abs(skipped - expected).mean() > 3 * np.abs(image - expected).mean()
+
+
+@pytest.mark.parametrize("encode", [tf.io.encode_png, tf.io.encode_jpeg])
+def test_a_very_large_picture_is_averaged_beyond_an_eighth(encode):
+    noise = np.random.default_rng(1).integers(0, 256, (640, 640, 3)).astype(np.uint8)
+    data = encode(noise)
+    # Blocks of 64 x 64 single values, each with a deviation of 74, average out.
+    assert decode_random_crop(data, 10, (0, 0), area=(1, 1)).numpy().std() < 3
+    skipped = decode_random_crop(data, 10, (0, 0), area=(1, 1), reduced_decode=False).numpy()
+    assert skipped.std() > 25
 
 
 @pytest.mark.parametrize("style", CROP_STYLES)

@@ -24,8 +24,8 @@ def test_example_runs(example, capsys):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 2
-    assert len(COMMANDS) == 4
+    assert len(EXAMPLES) == 3
+    assert len(COMMANDS) == 6
 
 
 @pytest.mark.parametrize("command", COMMANDS)

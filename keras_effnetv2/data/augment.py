@@ -215,6 +215,25 @@ def drawn_center(
     return tf.cast(row * height, tf.int32), tf.cast(column * width, tf.int32)
 
 
+def out_of_line(
+    operation: Callable[[tf.Tensor, Layer], tf.Tensor], image: tf.Tensor, layer: Layer
+) -> tf.Tensor:
+    """Applies an operation, in a graph as a function of its own.
+
+    Otherwise the nodes of all branches that were not drawn would be visited for nothing.
+
+    Args:
+        operation: one of `OPERATIONS`.
+        image: uint8 (H, W, 3).
+        layer: what it is told.
+    """
+    if tf.executing_eagerly():
+        return operation(image, layer)
+    attributes = {"_noinline": True}
+    function = functools.partial(operation, image, layer)
+    return tf.function(function, autograph=False, experimental_attributes=attributes)()
+
+
 def apply(
     name: str,
     image: tf.Tensor,
@@ -346,7 +365,8 @@ class RandAugment:
                 pixel_scale=scale,
             )
             branches = [
-                functools.partial(operation, image, layer) for operation in OPERATIONS.values()
+                functools.partial(out_of_line, operation, image, layer)
+                for operation in OPERATIONS.values()
             ]
             drawn = tf.cast(index * len(branches), tf.int32)
             image = tf.ensure_shape(tf.switch_case(drawn, branches), shape)

@@ -13,6 +13,9 @@ shape runs at memory speed; a comparison with `tf.where`, a byte-wise lookup and
 the three channels cost five to thirty times as much. So thresholds are clipped differences, numbers
 that belong to a channel are spread over a row (H, 3 W) before they are used, and geometry looks up
 whole pixels.
+
+A sum of several terms is written with minus signs: in a graph TensorFlow's arithmetic optimizer
+puts chains of additions into another order, which rounds otherwise. It leaves subtractions alone.
 """
 
 import math
@@ -146,7 +149,7 @@ def equalize(image: Any) -> Any:
 def _grey(image: Any) -> Any:
     """Returns `tf.image.rgb_to_grayscale` (ITU-R BT.601 luma): whole float32 (H, W)."""
     red, green, blue = tf.unstack(tf.cast(image, tf.float32) * (1 / 255), axis=2)
-    luma = (red * _LUMA[0] + green * _LUMA[1]) + blue * _LUMA[2]
+    luma = (red * _LUMA[0] - green * -_LUMA[1]) - blue * -_LUMA[2]
     return tf.floor(luma * 255.5)
 
 
@@ -170,14 +173,14 @@ def sharpness(image: Any, factor: Any) -> Any:
     # In the flat picture a neighbour is a shift. Shifts that leave a row meet the border only.
     margin = 3 * (width + 1)
     thirteenths = tf.pad(values * (1.0 / 13.0), [tf.stack([margin, margin])])
-    smooth = thirteenths[: tf.size(values)]
+    minus_smooth = 0.0 - thirteenths[: tf.size(values)]
     for row, column in ((0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)):
         if row == column == 1:
-            smooth += values * (5.0 / 13.0)
+            minus_smooth -= values * (5.0 / 13.0)
         else:
             shift = 3 * (row * width + column)
-            smooth += thirteenths[shift : shift + tf.size(values)]
-    degenerate = tf.floor(tf.minimum(smooth, 255.0))
+            minus_smooth -= thirteenths[shift : shift + tf.size(values)]
+    degenerate = tf.floor(tf.minimum(0.0 - minus_smooth, 255.0))
     sharpened = tf.reshape(_blend(degenerate, values, factor), tf.shape(image))
     middle = image[1:-1]
     inner = [middle[:, :1], sharpened[1:-1, 1:-1], middle[:, 1:][:, -1:]]
@@ -185,6 +188,13 @@ def sharpness(image: Any, factor: Any) -> Any:
 
 
 # ---- geometry ----------------------------------------------------------------------------------
+
+
+def _nearest(place: Any, size: Any) -> Any:
+    """Rounds float coordinates to pixels, and adds one: 0 and size + 1 are outside."""
+    place = tf.minimum(tf.maximum(place, -1.0), tf.cast(size, tf.float32))
+    # -0.5 is rounded away from zero, so it lies outside.
+    return tf.cast(tf.floor(place + _BELOW_HALF), tf.int32) + 1
 
 
 def _transform(image: Any, matrix: tuple[tuple, tuple]) -> Any:
@@ -200,16 +210,9 @@ def _transform(image: Any, matrix: tuple[tuple, tuple]) -> Any:
     height, width = tf.unstack(tf.shape(image)[:2])
     x = tf.cast(tf.range(width), tf.float32)
     y = tf.cast(tf.range(height), tf.float32)[:, tf.newaxis]
-
-    def nearest(coefficients: tuple, size: Any) -> Any:
-        """Returns the coordinate plus one; 0 and size + 1 are the border of `FILL`."""
-        along_x, along_y, constant = coefficients
-        place = tf.floor(((along_x * x + along_y * y) + constant) + _BELOW_HALF)
-        # -0.5 is rounded away from zero, so it lies outside.
-        place = tf.minimum(tf.maximum(place, -1.0), tf.cast(size, tf.float32))
-        return tf.cast(place, tf.int32) + 1
-
-    column, row = nearest(matrix[0], width), nearest(matrix[1], height)
+    (a, b, c), (d, e, f) = matrix
+    column = _nearest((a * x - (0.0 - b) * y) - (0.0 - c), width)
+    row = _nearest((d * x - (0.0 - e) * y) - (0.0 - f), height)
     bordered = tf.pad(image, [[1, 1], [1, 1], [0, 0]], constant_values=FILL)
     places = tf.reshape(row * (width + 2) + column, [-1])
     return tf.reshape(tf.gather(tf.reshape(bordered, [-1, 3]), places), tf.shape(image))
@@ -238,12 +241,26 @@ def shear_y(image: Any, level: Any) -> Any:
 
 def translate_x(image: Any, pixels: Any) -> Any:
     """Moves the picture to the left by `pixels`: out(x, y) = in(x + pixels, y)."""
-    return _transform(image, ((1.0, 0.0, tf.cast(pixels, tf.float32)), (0.0, 1.0, 0.0)))
+    height, width = tf.unstack(tf.shape(image)[:2])
+    column = _nearest(tf.cast(tf.range(width), tf.float32) + tf.cast(pixels, tf.float32), width)
+    # Inside, the columns follow each other: one stretch of each row is copied as it is.
+    left = tf.reduce_sum(tf.cast(column < 1, tf.int32))
+    right = tf.reduce_sum(tf.cast(column > width, tf.int32))
+    first = column[tf.minimum(left, width - 1)] - 1
+
+    def gap(columns: Any) -> Any:
+        return tf.fill(tf.stack([height, 3 * columns]), tf.constant(FILL, tf.uint8))
+
+    rows = tf.reshape(image, tf.stack([height, -1]))
+    stretch = rows[:, 3 * first : 3 * (first + width - left - right)]
+    return tf.reshape(tf.concat([gap(left), stretch, gap(right)], axis=1), tf.shape(image))
 
 
 def translate_y(image: Any, pixels: Any) -> Any:
     """Moves the picture up by `pixels`: out(x, y) = in(x, y + pixels)."""
-    return _transform(image, ((1.0, 0.0, 0.0), (0.0, 1.0, tf.cast(pixels, tf.float32))))
+    height = tf.shape(image)[0]
+    row = _nearest(tf.cast(tf.range(height), tf.float32) + tf.cast(pixels, tf.float32), height)
+    return tf.gather(tf.pad(image, [[1, 1], [0, 0], [0, 0]], constant_values=FILL), row)
 
 
 def cutout(image: Any, pad: Any, center: tuple[Any, Any]) -> Any:

@@ -17,6 +17,7 @@ from keras_effnetv2.data.augment import (
     check_seed,
     checked_image,
     drawn_center,
+    out_of_line,
     pixel_scale,
 )
 from keras_effnetv2.data.augment_levels import AUTOAUGMENT
@@ -117,6 +118,7 @@ class AutoAugment:
             steps = [sub_policy[half] for sub_policy in POLICY_V0]
             branches = [
                 functools.partial(
+                    out_of_line,
                     OPERATIONS[step.name],
                     image,
                     Layer(step.magnitude, AUTOAUGMENT, False, sign < 0.5, center, scale),

@@ -3,10 +3,12 @@
 What a picture becomes is a pure function of (seed, epoch, its index in the source), so a resumed
 training sees what an uninterrupted one would have seen, whatever the number of worker threads.
 
-Memory: a batch of B pictures of side S takes B * S * S * 12 bytes (float32). In flight are at most
-one batch that the model has, two that wait for it, and, where batches are mixed, one for each core;
-besides one decoded picture and its file for each core, and what the source itself needs (labels and
-paths, or the pictures, if they are kept in memory). `benchmarks/pipeline.py --memory` measures it.
+Memory: a batch of B pictures of side S takes 12 B S^2 bytes (float32), and 15 of them are there at
+most: one that was handed out, two that wait, two while the next is filled, five for each of two
+that are being mixed. Besides, for each core, a decoded picture and its crop (3 bytes a pixel), ten
+pictures of 12 S^2 bytes and what malloc keeps of freed memory (64 MiB), and what the source itself
+needs: labels and paths, or 320 MiB of records, or the pictures, if they are cached in memory.
+`benchmarks/pipeline.py --memory` compares this with what is measured.
 """
 
 import functools
@@ -26,6 +28,7 @@ from keras_effnetv2.random_crop import decode_random_crop
 
 RANDAUGMENT_REFERENCE_SIZE = 224  # side for which the official pixel arguments were chosen
 _PREFETCH = 2  # batches: one is not enough where batches take turns at taking long
+_MIXED_AT_ONCE = 2  # batches
 # One stream of random numbers for each use; a stream's number enters its seed.
 _CROP, _FLIP, _AUGMENT, _MIX = range(4)
 _EXAMPLE = [tf.TensorSpec([], dtype) for dtype in (tf.string, tf.int64, tf.int64)]
@@ -140,7 +143,7 @@ def make_dataset(
         )
 
     finished = batches.enumerate().map(
-        finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        finish, num_parallel_calls=_MIXED_AT_ONCE, deterministic=True
     )
     return finished.prefetch(_PREFETCH)
 
