@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from pipeline_memory import memory_table
 from pipeline_operations import operations_tables
 from pipeline_peers import (
@@ -230,8 +231,12 @@ def measure(
         ValueError: a pipeline that yields nothing.
     """
     running = {}
+    options = tf.data.Options()
+    # It would put a buffer behind `repeat` that grows until the memory is full, turn after turn.
+    options.experimental_optimization.inject_prefetch = False
     for pipeline in pipelines:
-        running[pipeline.name] = iter(pipeline.make(source, image_size, batch_size))
+        batches = pipeline.make(source, image_size, batch_size).with_options(options)
+        running[pipeline.name] = iter(batches)
         if next(running[pipeline.name], None) is None:  # traces, which takes seconds
             raise ValueError(f"Pipeline {pipeline.name!r} yields nothing.")
     turns: dict[str, list[Turn]] = {name: [] for name in running}
