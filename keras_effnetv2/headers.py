@@ -112,7 +112,7 @@ def format_name(data: Any) -> Any:
 
 
 def is_jpeg(data: Any) -> Any:
-    """Tell which files are JPEG, bool as shaped; a twelfth of the work of `format_index`."""
+    """Tell which files are JPEG, bool as shaped; sooner than `format_index`."""
     return tf.equal(tf.strings.substr(data, 0, len(_JPEG_START)), _JPEG_START)
 
 

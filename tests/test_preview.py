@@ -291,6 +291,21 @@ def test_bad_pictures_are_an_error_or_left_out(tmp_path):
     assert "broken.png" not in path.read_text("utf-8")
 
 
+def test_names_follow_what_is_left_out_without_a_scan(tmp_path):
+    greys = write_grey(tmp_path / "photos", ("cat", "dog"), count=4)
+    (tmp_path / "photos" / "cat" / "cat1.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
+    source = load_source(tmp_path / "photos", "all")
+    html = preview(tmp_path / "run", source, validation=source, skip_bad=True, scan=False)
+    for figures in figures_of(html):
+        names = [name for *_, name in figures]
+        assert names == names[:7] + names[:1]  # the first takes the place of the one left out
+        assert {*names} == {*greys} - {"cat1.png"}
+        for above, below, label, name in figures:
+            assert label == name[:3]
+            assert above.min() == above.max() == greys[name]
+            assert np.abs(below.astype(int) - greys[name]).max() <= 1
+
+
 # --- the command --------------------------------------------------------------------------------
 
 

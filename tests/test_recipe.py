@@ -142,6 +142,32 @@ def test_the_imagenet_presets_are_the_paper_s_and_the_code_s_stages():
         TrainRecipe.preset("imagenet-paper").plan("efficientnetv2-b0")
 
 
+@pytest.mark.parametrize(
+    ("variant", "style", "autoaugment"),
+    [
+        # effnetv2_configs.py: B0-B3 have augname "effnetv1_autoaug", S to XL "randaug".
+        ("efficientnetv2-b0", "v1", True),
+        ("efficientnetv2-b3", "v1", True),
+        ("efficientnet-b4", "v1", True),
+        ("efficientnetv2-s", "v2", False),
+        ("efficientnetv2-xl", "v2", False),
+        ("resnet50", "v2", False),
+        (None, "v2", False),
+    ],
+)
+def test_what_a_variant_was_trained_with_is_looked_up(variant, style, autoaugment):
+    preset = TrainRecipe.preset("imagenet-official")
+    recipe = preset.for_variant(variant)
+    assert (recipe.crop_style, recipe.evaluation_style) == (style, style)
+    assert recipe.autoaugment is autoaugment
+    assert recipe.randaugment_magnitude == (None if autoaugment else "preset")
+    assert recipe.for_variant(variant) == recipe
+    chosen = replace(preset, crop_style="finetune", evaluation_style="whole", autoaugment=False)
+    assert chosen.for_variant(variant) == chosen
+    quickstart = TrainRecipe.preset("quickstart")
+    assert quickstart.for_variant(variant) == quickstart
+
+
 @pytest.mark.parametrize("variant", ModelConfig.variants())
 def test_finetuning_takes_the_evaluation_size_floored_to_a_multiple_of_16(variant):
     # dataset_overrides: "1.0 * eval size, floored to a multiple of 16".

@@ -10,9 +10,9 @@ towards zero when they become uint8, and arithmetic is float32 in the order writ
 
 What is fast in TensorFlow decides how they are written. Float arithmetic on whole tensors of equal
 shape runs at memory speed; a comparison with `tf.where`, a byte-wise lookup and broadcasting along
-the three channels cost five to thirty times as much. So thresholds are clipped differences, numbers
-that belong to a channel are spread over a row (H, 3 W) before they are used, and geometry looks up
-whole pixels.
+the three channels cost several times as much. So thresholds are clipped differences, numbers that
+belong to a channel are spread over a row (H, 3 W) before they are used, and geometry looks up whole
+pixels.
 
 A sum of several terms is written with minus signs: in a graph TensorFlow's arithmetic optimizer
 puts chains of additions into another order, which rounds otherwise. It leaves subtractions alone.
@@ -200,8 +200,8 @@ def _nearest(place: Any, size: Any) -> Any:
 def _transform(image: Any, matrix: tuple[tuple, tuple]) -> Any:
     """Fetches each output pixel (x, y) from the nearest input pixel, `FILL` outside.
 
-    The same as the op ImageProjectiveTransformV3, which takes three times as long because it
-    computes the place once for every channel.
+    The same as the op ImageProjectiveTransformV3, which takes longer because it computes the place
+    once for every channel.
 
     Args:
         image: uint8 (H, W, 3).

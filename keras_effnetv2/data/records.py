@@ -125,7 +125,6 @@ class RecordStore:
         Whatever the order, pictures are read in windows of about 64 MiB (`_WINDOW_BYTES`), each in
         the order of the disk, and handed out in the order of `rows`. Two windows are read, twice
         in memory while they are put in order, and a third is handed out: five times 64 MiB.
-        Measured with 8,000 pictures of 110 kB over five epochs: 330 to 430 MB, not growing.
         """
         plan = _plan(self, rows, self._window())
         paths = tf.constant(self.paths)

@@ -13,16 +13,26 @@ import tensorflow as tf
 from keras_effnetv2.data.catalog import Pictures
 from keras_effnetv2.data.pack_writer import Layout, write_pack
 from keras_effnetv2.data.packed import is_pack, open_pack, read_split
-from keras_effnetv2.data.stores import MemoryStore, Names
+from keras_effnetv2.data.stores import MemoryStore, Names, why_unread
 
 
 def in_memory(pictures: Pictures) -> Pictures:
-    """Reads all pictures, encoded, into main memory."""
+    """Reads all pictures, encoded, into main memory.
+
+    Raises:
+        ValueError: a picture cannot be read.
+    """
     by_row = np.argsort(pictures.rows, kind="stable")  # the order of a disk is the quick one
     rows = pictures.rows[by_row]
-    with tf.device("CPU:0"):
-        # One batch of everything: the bytes go into the tensor without a copy in Python.
-        data = pictures.store.read(rows).batch(len(rows)).get_single_element()
+    try:
+        with tf.device("CPU:0"):
+            # One batch of everything: the bytes go into the tensor without a copy in Python.
+            data = pictures.store.read(rows).batch(len(rows)).get_single_element()
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"A picture cannot be kept in memory: {why_unread(error)}. Mend or remove it; a scan "
+            "(--scan) lists all such pictures, and --skip-bad leaves out what it finds."
+        ) from error
     back = np.empty_like(by_row)
     back[by_row] = np.arange(len(rows))
     return replace(pictures, store=MemoryStore(data, Names(pictures.store, rows)), rows=back)

@@ -55,8 +55,7 @@ class Store(Protocol):
     ) -> tf.data.Dataset:
         """Returns a dataset of what a function makes of each encoded picture.
 
-        Reading and the function are one step, because each parallel step costs each picture some
-        hundredths of a millisecond.
+        Reading and the function are one step, because each parallel step costs time of its own.
 
         Args:
             rows: (N,) int64; the pictures come in this order.

@@ -51,17 +51,16 @@ class UnreadablePictures:
         Args:
             source: where they are from.
             indices: positions in it of pictures that have not come through.
-            certain: False: some of them may not have been tried; those that can be read are not
-                noted.
+            certain: False: some of them may not have been tried; those that can be read are noted
+                only if all can.
 
         Raises:
             BadPicturesError: they are not, or no longer, to be skipped.
         """
-        for index in indices.tolist():
-            if index in self.found:
-                continue
-            reason = why_unreadable(source.subset([index]))
-            if reason or certain:
+        new = [index for index in indices.tolist() if index not in self.found]
+        reasons = {index: why_unreadable(source.subset([index])) for index in new}
+        for index, reason in reasons.items():
+            if reason or certain or not any(reasons.values()):
                 reason = reason or "could not be read for a moment"
                 self.found[index] = bad = BadPicture(index, source.names[index], reason)
                 if self.skip:

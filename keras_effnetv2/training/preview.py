@@ -168,7 +168,9 @@ def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
 def _stage_section(inputs: Inputs, stage: TrainStage, count: int) -> str:
     source = inputs.training
     positions, pictures, labels = training_pictures(stage, inputs.stage_dataset, count)
-    indices = inputs.epoch_order(stage.start_epoch)[positions]
+    order = inputs.epoch_order(stage.start_epoch)
+    delivered = order[~np.isin(order, list(inputs.unreadable.found))]
+    indices = delivered[np.asarray(positions) % len(delivered)]  # the first take lost places
     originals = evaluation_pictures(
         source, indices, stage.image_size, inputs.recipe.evaluation_style
     )

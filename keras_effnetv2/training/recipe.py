@@ -71,7 +71,7 @@ class TrainRecipe:
         ema_decay: decay of the weights' average that is evaluated and kept; None is off.
         gradient_clip: largest global norm of the gradients; None is off.
         evaluation_style: how evaluation and serving crop and resize, a name of
-            `preprocess.STYLES`.
+            `preprocess.STYLES`; "preset": what goes with the variant's training.
         precision: Keras dtype policy of a model that is built here.
         deterministic: make TensorFlow's GPU kernels repeat themselves bit by bit, at some cost in
             speed (it also reads and augments pictures one by one). On a CPU runs repeat anyway.
@@ -148,7 +148,7 @@ class TrainRecipe:
         return _PRESETS[name]
 
     def for_variant(self, variant: str | None) -> "TrainRecipe":
-        """The recipe with `crop_style` and `autoaugment` looked up where they are "preset".
+        """The recipe with what is "preset" and no range looked up: crops and AutoAugment.
 
         Args:
             variant: a name of `ModelConfig.variants()`; anything else counts as V2 S to XL.
@@ -158,11 +158,16 @@ class TrainRecipe:
             variant in ModelConfig.variants()
             and ModelConfig.from_name(variant).randaugment_magnitude is None
         )
-        recipe = self
-        if recipe.crop_style == "preset":
-            recipe = replace(recipe, crop_style="v1" if is_v1_style else "v2")
-        if recipe.autoaugment == "preset":
-            recipe = replace(recipe, autoaugment=is_v1_style)
+        style = "v1" if is_v1_style else "v2"
+        known: dict[str, Any] = {
+            "crop_style": style,
+            "evaluation_style": style,
+            "autoaugment": is_v1_style,
+        }
+        recipe = replace(
+            self,
+            **{name: value for name, value in known.items() if getattr(self, name) == "preset"},
+        )
         return replace(recipe, randaugment_magnitude=None) if recipe.autoaugment else recipe
 
     def plan(self, variant: str | None) -> StagePlan:
@@ -328,7 +333,7 @@ _RULES = (
         "a finite number above 0, or None for off",
         lambda value: value is None or (_is_number(value) and value > 0),
     ),
-    _choice("evaluation_style", *STYLES),
+    _choice("evaluation_style", *STYLES, "preset"),
     _choice("precision", "float32", "mixed_float16", "mixed_bfloat16"),
     _choice("deterministic", True, False),
     _count("seed", 0),
@@ -384,6 +389,7 @@ _IMAGENET_OFFICIAL = TrainRecipe(
     progressive="official",
     autoaugment="preset",
     crop_style="preset",
+    evaluation_style="preset",
 )
 _IMAGENET21K = TrainRecipe(
     name="imagenet21k",
