@@ -45,7 +45,7 @@ def main():
     recipe = dataclasses.replace(TrainRecipe.preset("quickstart"), epochs=arguments.epochs)
     plan = recipe.plan(VARIANT)
     steps = arguments.examples // recipe.batch_size  # an epoch
-    seconds = time_steps([stage.image_size for stage in plan], recipe, steps)
+    seconds = time_steps(plan, recipe, arguments.examples)
     budget = sum(
         seconds[stage.image_size].trace
         + (stage.end_epoch - stage.start_epoch) * steps * seconds[stage.image_size].step
@@ -88,12 +88,13 @@ class Seconds(NamedTuple):
     step: float
 
 
-def time_steps(sizes, recipe, steps_per_epoch):
+def time_steps(plan, recipe, num_examples):
     """Size -> `Seconds` of training the network on random pictures, all sizes in turns."""
     model = build_model(
         ModelConfig.from_name(VARIANT), classes=CLASSES, drop_path_rate=recipe.drop_path_rate
     )
-    optimizer = recipe.make_optimizer(steps_per_epoch)
+    sizes = [stage.image_size for stage in plan]
+    optimizer = recipe.make_optimizer(plan, num_examples, model)
     model.compile(optimizer, "categorical_crossentropy", jit_compile=False)
     optimizer.build(model.trainable_variables)
     rng = np.random.default_rng(0)

@@ -5,6 +5,8 @@ import importlib
 import json
 import math
 import os
+import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2.cli_parser import make_parser
 from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.training.interruption import TrainingInterrupted
 
 if TYPE_CHECKING:
     from keras_effnetv2.training.recipe import TrainRecipe
@@ -26,23 +29,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, or 1 for a failure, which is printed to stderr without a traceback
-        (with one under --debug). Wrong usage ends the process with 2, as argparse does.
+        (with one under --debug). Wrong usage ends the process with 2, as argparse does; Ctrl-C
+        and SIGTERM give 128 and the signal's number, as a shell counts.
     """
-    arguments = make_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = make_parser().parse_args(words)
     try:
         if arguments.starts_tensorflow and not arguments.debug:
             _start_tensorflow_quietly()
         return _COMMANDS[arguments.command](arguments) or 0
+    except TrainingInterrupted as interruption:
+        print(f"\n{interruption.state} Go on with: {_resuming(words)}", file=sys.stderr)
+        return _failed(arguments, 128 + interruption.signal)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-        return 1
+        return 128 + signal.SIGINT
     except Exception as error:
         if arguments.debug:
             raise
         # A KeyError's text is only the key; an error without text still needs its kind.
         text = str(error) if str(error) and not isinstance(error, KeyError) else repr(error)
         print(f"error: {text}", file=sys.stderr)
-        return 1
+        return _failed(arguments, 1)
+
+
+def _failed(arguments: argparse.Namespace, code: int) -> int:
+    """Returns the exit code; where there are other workers, the process ends here.
+
+    JAX would first wait for those that are gone, and then abort.
+    """
+    if getattr(arguments, "workers", 1) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _resuming(words: Sequence[str]) -> str:
+    """The command that goes on with the run of a command."""
+    kept = [word for word in words if word not in ("--overwrite", "--resume")]
+    return shlex.join(["keras-effnetv2", *kept, "--resume"])
 
 
 def _start_tensorflow_quietly() -> None:
@@ -76,6 +102,7 @@ def _train(arguments: argparse.Namespace) -> None:
         return
     from keras_effnetv2.training.fit import train
 
+    strategy = _devices(arguments)
     train(
         arguments.model,
         arguments.data,
@@ -89,9 +116,32 @@ def _train(arguments: argparse.Namespace) -> None:
         cache=arguments.cache,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
+        strategy=strategy,
         # A bar redraws its line; into a file or a pipe one line an epoch is better.
         verbose=1 if sys.stdout.isatty() else 2,
     )
+
+
+def _devices(arguments: argparse.Namespace) -> Any:
+    """Joins the other workers, or returns the strategy for the GPUs of this machine, if asked to.
+
+    Raises:
+        ValueError: options that do not go together.
+    """
+    if arguments.coordinator is None:
+        if arguments.workers != 1:
+            raise ValueError("--workers needs --coordinator HOST:PORT, the address of worker 0.")
+        if not arguments.mirrored:
+            return None
+        from keras_effnetv2.training.workers import mirrored_strategy
+
+        return mirrored_strategy()
+    if arguments.mirrored:
+        raise ValueError("Choose one of --mirrored (TensorFlow) and --coordinator (JAX).")
+    from keras_effnetv2.training.workers import connect
+
+    connect(arguments.coordinator, arguments.workers, arguments.worker)
+    return None
 
 
 def _preview(arguments: argparse.Namespace) -> None:

@@ -109,6 +109,26 @@ def _add_train(commands: Any) -> None:
         "--resume", action="store_true", help="go on with an interrupted run in DIR"
     )
     add("--overwrite", action="store_true", help="replace the run in DIR")
+    _add_devices(parser)
+
+
+def _add_devices(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "several devices", "batch sizes are those of all devices together"
+    )
+    group.add_argument(
+        "--mirrored",
+        action="store_true",
+        help="train on all GPUs of this machine (TensorFlow's MirroredStrategy)",
+    )
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="of worker 0: train with other processes, each started with this command and its own "
+        "--worker, all seeing the same DIR; needs KERAS_BACKEND=jax",
+    )
+    group.add_argument("--workers", type=int, default=1, metavar="N", help="processes in all")
+    group.add_argument("--worker", type=int, default=0, metavar="I", help="of this process, from 0")
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +138,13 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--recipe", type=Path, metavar="FILE", help="recipe.json of a run, instead of a preset")
     unset: dict[str, Any] = {"default": argparse.SUPPRESS}
     add("--epochs", type=int, help="default: the recipe's (quickstart: 20)", **unset)
-    add("--batch-size", type=int, help="default: the recipe's (quickstart: 32)", **unset)
+    add(
+        "--batch-size",
+        type=_whole_range,
+        metavar="FIRST:LAST",
+        **unset,
+        help="of the first and the last stage, or one number (quickstart: 32)",
+    )
     add(
         "--image-size",
         type=_whole_range,
@@ -131,6 +157,14 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="stages of progressive learning; 1 is off (quickstart: 4)",
         **unset,
+    )
+    add(
+        "--crop-area",
+        type=_range,
+        metavar="SMALLEST:LARGEST",
+        **unset,
+        help="smallest and largest share of a picture that a random crop covers (quickstart: "
+        "0.5:1)",
     )
     add(
         "--randaugment-magnitude",

@@ -11,15 +11,15 @@ from test_fit import ONE_EPOCH, build
 
 from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.training import fit, preflight
+from keras_effnetv2.training import fit, preflight, results
 
 
 @pytest.fixture(autouse=True)
 def without_results(monkeypatch):
     """Export and report are judged elsewhere, and take seconds."""
-    monkeypatch.setattr(fit, "export_saved_model", lambda *args, **options: None)
-    monkeypatch.setattr(fit, "gather_report", lambda **contents: None)
-    monkeypatch.setattr(fit, "write_report", lambda report, path: None)
+    monkeypatch.setattr(results, "export_saved_model", lambda *args, **options: None)
+    monkeypatch.setattr(results, "gather_report", lambda **contents: None)
+    monkeypatch.setattr(results, "write_report", lambda report, path: None)
 
 
 @pytest.fixture

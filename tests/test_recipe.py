@@ -9,18 +9,23 @@ import numpy as np
 import pytest
 
 from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.training.optimizers import RMSprop
 from keras_effnetv2.training.recipe import TrainRecipe
 
 # Made by running the official code (shared/oracle/README.md, section training).
 OPTIMIZER = json.loads(
     (Path(__file__).parent / "golden/training/optimizer.json").read_text("utf-8")
 )
+RATES = json.loads(
+    (Path(__file__).parent / "golden/training/learning_rate.json").read_text("utf-8")
+)
 OVERRIDES = OPTIMIZER["dataset_overrides"]
 RECIPE = TrainRecipe("mine", epochs=4, batch_size=64, learning_rate=0.1, image_size=32, stages=1)
 WRONG = {
     "name": (None, 3),
     "epochs": (0, -1, 2.0, True, "4", None),
-    "batch_size": (0, 1.5, None),
+    "batch_size": (0, 1.5, None, (64,), (64, 0), (64, 32, 16), ((64, 32), 16)),
+    "min_steps": (-1, 1.0, None),
     "learning_rate": (0, 0.0, -0.1, float("nan"), float("inf"), "0.1", None, True),
     "progressive": ("Paper", True, 0),
     "stages": (0, 1.0, None),
@@ -30,11 +35,16 @@ WRONG = {
     "crop_style": ("v3", None),
     "autoaugment": (1, "v0", None),
     "mixup_style": ("plain", None),
+    "reduced_decode": (1, None, "yes"),
     "horizontal_flip": (1, 0, "yes"),
     "scale_randaugment": (None, 1, "no"),
     "optimizer": ("lamb", None),
     "schedule": ("cos", None),
     "warmup_epochs": (-1, float("inf"), None, True),
+    "head_warmup_epochs": (-0.1, float("inf"), None),
+    "unfreeze_epochs": (-0.1, float("nan"), None),
+    "layer_decay": (0, 0.0, 1.01, None, True),
+    "batch_norm": ("freezes", None, True),
     "weight_decay": (-1e-9, None),
     "label_smoothing": (1.0, -0.1, None),
     "loss": ("mse", None),
@@ -76,8 +86,9 @@ def test_every_field_is_checked_and_off_is_none():
 
 
 def test_json_gives_the_same_recipe_back_lists_included():
-    recipe = replace(RECIPE, image_size=[32, 64], crop_area=[0.5, 1.0])
+    recipe = replace(RECIPE, image_size=[32, 64], crop_area=[0.5, 1.0], batch_size=[64, 16])
     assert recipe.crop_area == (0.5, 1.0)
+    assert recipe.batch_size == (64, 16)
     assert TrainRecipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
     for name in TrainRecipe.presets():
         preset = TrainRecipe.preset(name)
@@ -92,8 +103,18 @@ def test_from_dict_names_missing_and_unknown_fields():
         TrainRecipe.from_dict(values)
 
 
+def test_a_recipe_of_an_older_version_gets_the_defaults():
+    # The fields of version 0.1, before fine-tuning options came.
+    new = {"min_steps", "head_warmup_epochs", "unfreeze_epochs", "layer_decay", "batch_norm"}
+    old = {name: value for name, value in RECIPE.to_dict().items() if name not in new}
+    recipe = TrainRecipe.from_dict(old)
+    assert recipe == RECIPE
+    assert (recipe.min_steps, recipe.head_warmup_epochs, recipe.unfreeze_epochs) == (0, 0, 0)
+    assert (recipe.layer_decay, recipe.batch_norm) == (1.0, "auto")
+
+
 def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"quickstart, finetune, imagenet-official.*'fine'"):
+    with pytest.raises(ValueError, match=r"quickstart, finetune, finetune-official.*'fine'"):
         TrainRecipe.preset("fine")
 
 
@@ -103,7 +124,7 @@ def test_an_unknown_preset_lists_the_known_ones():
         ("imagenet-official", "imagenet"),
         ("imagenet-paper", "imagenet"),
         ("imagenet21k", "imagenet21k"),
-        ("finetune", "imagenet_finetune"),
+        ("finetune-official", "imagenet_finetune"),
     ],
 )
 def test_presets_have_the_official_figures(preset, key):
@@ -119,11 +140,49 @@ def test_presets_have_the_official_figures(preset, key):
     assert recipe.ema_decay == official.get("ema_decay", OPTIMIZER["ema"]["decay"])
     assert recipe.drop_path_rate == pytest.approx(1 - official.get("survival_prob", 0.8))
     assert recipe.optimizer == "rmsprop"
+    assert recipe.min_steps == official.get("min_steps", 0)
     if "dropout" in official:
         assert recipe.dropout_rate == pytest.approx(official["dropout"], abs=1e-5)
     if "mixup" in official:
         assert recipe.mixup_alpha == recipe.cutmix_alpha == official["mixup"]
         assert recipe.stages == 1
+
+
+def test_the_finetuning_of_the_paper():
+    # EfficientNetV2, section 5.3. CIFAR-10 has 50,000 training pictures, 97 batches of 512.
+    recipe = TrainRecipe.preset("finetune-paper").for_data(50_000)
+    assert (recipe.batch_size, recipe.schedule, recipe.weight_decay) == (512, "cosine", 0.0)
+    assert recipe.learning_rate_schedule(97).base_learning_rate == pytest.approx(0.001)
+    assert recipe.epochs * 97 == pytest.approx(10_000, abs=97)
+    assert recipe.epochs * 97 >= 10_000
+    # Flowers: 2,040 pictures, 3 batches.
+    assert TrainRecipe.preset("finetune-paper").for_data(2040).epochs == 3334
+
+
+def test_the_default_finetuning_is_gentle_and_keeps_the_official_rates():
+    recipe, official = (TrainRecipe.preset(name) for name in ("finetune", "finetune-official"))
+    for name in ("learning_rate", "ema_decay", "label_smoothing", "optimizer", "weight_decay"):
+        assert getattr(recipe, name) == getattr(official, name), name
+    assert (recipe.batch_size, recipe.head_warmup_epochs) == (32, 1.0)
+    assert (recipe.batch_norm, recipe.schedule) == ("auto", "cosine")
+    assert recipe.for_data(100) == recipe
+
+
+@pytest.mark.parametrize(
+    ("pictures", "epochs"),
+    # 10,000 steps: of 97 (CIFAR-10), 2,454 (ImageNet, 1,256,144 pictures) and 1 an epoch.
+    [(50_000, 104), (1_256_144, 15), (300, 10_000)],
+)
+def test_finetuning_lasts_as_many_steps_as_officially(pictures, epochs):
+    # main.py: max(min_steps, epochs * steps_per_epoch), here up to whole epochs.
+    recipe = TrainRecipe.preset("finetune-official").for_data(pictures)
+    assert recipe.epochs == epochs
+    assert recipe.for_data(pictures) == recipe
+
+
+def test_a_number_of_steps_needs_one_batch_size():
+    with pytest.raises(ValueError, match=r"`min_steps` needs one batch size.*\(64, 16\)"):
+        replace(RECIPE, min_steps=10, batch_size=(64, 16))
 
 
 def test_the_imagenet_presets_are_the_paper_s_and_the_code_s_stages():
@@ -162,16 +221,24 @@ def test_what_a_variant_was_trained_with_is_looked_up(variant, style, autoaugmen
     assert recipe.autoaugment is autoaugment
     assert recipe.randaugment_magnitude == (None if autoaugment else "preset")
     assert recipe.for_variant(variant) == recipe
-    chosen = replace(preset, crop_style="finetune", evaluation_style="whole", autoaugment=False)
+    chosen = replace(
+        preset,
+        crop_style="finetune",
+        evaluation_style="whole",
+        reduced_decode=False,
+        autoaugment=False,
+    )
     assert chosen.for_variant(variant) == chosen
     quickstart = TrainRecipe.preset("quickstart")
-    assert quickstart.for_variant(variant) == quickstart
+    # The whole picture is judged averaged; the official styles skip pixels there and in training.
+    assert quickstart.for_variant(variant) == replace(quickstart, reduced_decode=True)
+    assert recipe.reduced_decode is False
 
 
 @pytest.mark.parametrize("variant", ModelConfig.variants())
 def test_finetuning_takes_the_evaluation_size_floored_to_a_multiple_of_16(variant):
     # dataset_overrides: "1.0 * eval size, floored to a multiple of 16".
-    (stage,) = TrainRecipe.preset("finetune").plan(variant)
+    (stage,) = TrainRecipe.preset("finetune-official").plan(variant)
     eval_size = ModelConfig.from_name(variant).eval_size
     assert stage.image_size % 16 == 0
     assert 0 <= eval_size - stage.image_size < 16
@@ -202,8 +269,41 @@ def test_a_short_run_warms_up_for_half_of_it_at_most():
     assert schedule.warmup_epochs == 2
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
-def test_weight_decay_shrinks_kernels_only(name):
+def test_batches_that_shrink_keep_the_rate_per_picture():
+    recipe = replace(
+        RECIPE,
+        batch_size=(128, 32),
+        stages=2,
+        image_size=(32, 64),
+        schedule="constant",
+        warmup_epochs=0.0,
+    )
+    plan = recipe.plan(None)
+    assert [stage.batch_size for stage in plan] == [128, 32]
+    optimizer = recipe.make_optimizer(plan, 1000, small_model())
+    # Two epochs of 1000 // 128 = 7 steps, then the second stage.
+    rates = []
+    for step in (0, 13, 14, 75):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    np.testing.assert_allclose(rates, [0.05, 0.05, 0.0125, 0.0125], rtol=1e-6)
+    (stage,) = replace(recipe, stages=1).plan(None)
+    single = replace(recipe, stages=1).learning_rate_schedule(1)
+    assert single.base_learning_rate == pytest.approx(0.1 * stage.batch_size / 256)
+
+
+def test_the_imagenet_recipe_has_the_official_rate_at_every_step():
+    recipe = TrainRecipe.preset("imagenet-official")
+    optimizer = recipe.make_optimizer(recipe.plan("efficientnetv2-s"), 1_256_144, small_model())
+    golden = RATES["imagenet_exponential_main_tf2"]
+    found = []
+    for step in golden["steps"]:
+        optimizer.iterations.assign(step)
+        found.append(float(optimizer.learning_rate))
+    np.testing.assert_allclose(found, golden["lr"], rtol=1e-6)
+
+
+def small_model():
     layers = [
         keras.Input((8, 8, 3)),
         keras.layers.Conv2D(4, 3, name="conv"),
@@ -215,25 +315,88 @@ def test_weight_decay_shrinks_kernels_only(name):
     model = keras.Sequential(layers)
     for variable in model.trainable_variables:
         variable.assign(np.ones(variable.shape))
+    return model
+
+
+def make_optimizer(recipe, model, num_examples=64):
+    return recipe.make_optimizer(recipe.plan(None), num_examples, model)
+
+
+def step(optimizer, model, gradient=0.0):
+    gradients = [keras.ops.full(variable.shape, gradient) for variable in model.trainable_variables]
+    optimizer.apply(gradients, model.trainable_variables)
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
+def test_weight_decay_shrinks_kernels_only(name):
+    model = small_model()
     recipe = replace(
         RECIPE, optimizer=name, schedule="constant", warmup_epochs=0.0, weight_decay=0.5
     )
-    optimizer = recipe.make_optimizer(1)
-    zeros = [np.zeros(variable.shape, "float32") for variable in model.trainable_variables]
-    optimizer.apply(
-        [keras.ops.convert_to_tensor(zero) for zero in zeros], model.trainable_variables
-    )
+    step(make_optimizer(recipe, model), model)
     rate = 0.1 * 64 / 256
+    # Decoupled: weight -= rate * decay * weight. Official: as if the gradient were 0.5.
+    official = 1 - rate * 0.5 / np.sqrt(0.9 + 0.1 * 0.5**2 + 1e-3)
+    shrunk = official if name == "rmsprop" else 1 - rate * 0.5
     for variable in model.trainable_variables:
-        kept = 1 - rate * 0.5 if "kernel" in variable.name else 1.0
+        kept = shrunk if "kernel" in variable.name else 1.0
         np.testing.assert_allclose(variable.numpy(), kept, rtol=1e-6, err_msg=variable.path)
 
 
 def test_optimizer_settings():
-    optimizer = replace(RECIPE, gradient_clip=2.0).make_optimizer(1)
-    assert optimizer.global_clipnorm == 2.0
-    assert (optimizer.rho, optimizer.momentum, optimizer.epsilon) == (0.9, 0.9, 1e-3)
-    assert replace(RECIPE, weight_decay=0.0).make_optimizer(1).weight_decay is None
+    model = small_model()
+    optimizer = make_optimizer(replace(RECIPE, gradient_clip=2.0), model)
+    assert type(optimizer) is RMSprop
+    assert optimizer.clipnorm == 2.0
+    official = OPTIMIZER["optimizer"]
+    assert (optimizer.rho, optimizer.momentum, optimizer.epsilon) == tuple(
+        official[name] for name in ("decay", "momentum", "epsilon")
+    )
+    assert optimizer.weight_decay == OPTIMIZER["weight_decay"]["value"]
+    assert optimizer.variable_rates == ()
+    assert make_optimizer(replace(RECIPE, weight_decay=0.0), model).weight_decay is None
+    for name in ("adam", "sgd"):
+        recipe = replace(RECIPE, optimizer=name, gradient_clip=2.0)
+        assert make_optimizer(recipe, model).global_clipnorm == 2.0
+
+
+def test_rates_by_depth_begin_at_their_epochs():
+    # Groups: conv, depthwise with its norm, dense. 10 steps an epoch.
+    recipe = replace(
+        RECIPE,
+        epochs=8,
+        layer_decay=0.5,
+        head_warmup_epochs=1.5,
+        unfreeze_epochs=2.0,
+        schedule="constant",
+        warmup_epochs=0.0,
+        optimizer="sgd",
+        weight_decay=0.5,
+    )
+    model = small_model()
+    optimizer = make_optimizer(recipe, model, num_examples=640)
+    conv, depthwise, norm, dense = ((0.25, 35), (0.5, 15), (0.5, 15), (1.0, 0))
+    assert optimizer.variable_rates == (
+        *(conv, conv),
+        *(depthwise, depthwise),
+        *(norm, norm),
+        *(dense, dense),
+    )
+    start = [variable.numpy() for variable in model.trainable_variables]
+    for _ in range(15):
+        step(optimizer, model, gradient=1.0)
+    moved = [
+        not np.array_equal(variable.numpy(), before)
+        for variable, before in zip(model.trainable_variables, start, strict=True)
+    ]
+    assert moved == [False] * 6 + [True] * 2
+
+
+def test_a_short_run_leaves_half_of_its_epochs_to_the_whole_network():
+    # 3 + 1 epochs of waiting in 4: 1.5 + 0.5, of 10 steps each.
+    recipe = replace(RECIPE, epochs=4, head_warmup_epochs=3.0, unfreeze_epochs=1.0)
+    optimizer = make_optimizer(recipe, small_model(), num_examples=640)
+    assert [rate.first_step for rate in optimizer.variable_rates[::2]] == [20, 15, 15, 0]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +404,8 @@ def test_optimizer_settings():
     [
         # softmax: smoothed target 0.9 + 0.1 / 2 and 0.05 (optimizer.json, label_smoothing)
         ("softmax", -(0.95 * np.log(0.8) + 0.05 * np.log(0.2))),
-        # sigmoid: both outputs, targets 0.95 and 0.05
+        # sigmoid: both outputs, targets 0.95 and 0.05, averaged over the classes as officially
+        # by tf.losses.sigmoid_cross_entropy (a sum would be twice that)
         ("sigmoid", -(0.95 * np.log(0.8) + 0.05 * np.log(0.2))),
     ],
 )

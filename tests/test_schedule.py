@@ -1,4 +1,4 @@
-"""WarmupSchedule against the learning rates of the official code."""
+"""WarmupSchedule against the learning rates of the official code; stages of other batch sizes."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnetv2.training.schedule import WarmupSchedule
+from keras_effnetv2.training.schedule import (
+    StagedSchedule,
+    WarmupSchedule,
+    follow_plan,
+    step_of_epoch,
+    steps_per_epoch,
+)
+from keras_effnetv2.training.stages import progressive_stages
 
 # Made by running the official code (shared/oracle/README.md, section training).
 GOLDEN = json.loads(
@@ -97,3 +104,112 @@ def test_length_in_epochs():
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         WarmupSchedule(**{"base_learning_rate": 0.1, **MINIMAL, **arguments})
+
+
+# --- stages with other batch sizes ----------------------------------------------------------------
+
+PICTURES = 970  # 3 steps an epoch of 256, 6 of 160, 15 of 64
+# 6 epochs: two at a batch of 256 (6 steps), two at 160 (12 steps), two at 64 (30 steps).
+PLAN = progressive_stages(epochs=6, stages=3, image_size=32, batch_size=(256, 64))
+STARTS = [0, 6, 18]
+
+
+def curve(kind="cosine", **arguments):
+    defaults = {"steps_per_epoch": 3, "warmup_epochs": 0, "schedule": kind, "total_epochs": 6}
+    return WarmupSchedule(0.1, **{**defaults, **arguments})
+
+
+@pytest.mark.backend
+def test_the_place_is_in_epochs_and_the_rate_follows_the_batch():
+    schedule = follow_plan(curve(), PLAN, PICTURES)
+    steps = range(6 + 12 + 30)
+    epochs = [step / 3 for step in range(6)]
+    epochs += [2 + step / 6 for step in range(12)]
+    epochs += [4 + step / 15 for step in range(30)]
+    batches = [256] * 6 + [160] * 12 + [64] * 30
+    expected = [
+        0.05 * (1 + np.cos(np.pi * epoch / 6)) * batch / 256
+        for epoch, batch in zip(epochs, batches, strict=True)
+    ]
+    np.testing.assert_allclose(rates(schedule, steps), expected, rtol=2e-6, atol=1e-9)
+
+
+@pytest.mark.backend
+def test_warm_up_and_falls_are_where_their_epochs_are():
+    # Warm-up over 3 of 6 epochs, so half into the second stage: steps 0 to 11, of 6 + 6.
+    warming = follow_plan(curve("constant", warmup_epochs=3), PLAN, PICTURES)
+    np.testing.assert_allclose(
+        rates(warming, [3, 6, 9, 12, 18]),
+        [0.1 / 3, 0.1 * 2 / 3 * 160 / 256, 0.1 * 2.5 / 3 * 160 / 256, 0.0625, 0.025],
+        rtol=1e-6,
+    )
+    # A fall at every epoch: the first steps of the epochs 1, 3 and 5 and those before them.
+    falling = follow_plan(curve("exponential", decay_factor=0.5, decay_epochs=1), PLAN, PICTURES)
+    found = rates(falling, [2, 3, 11, 12, 32, 33]) / [1, 1, 0.625, 0.625, 0.25, 0.25]
+    np.testing.assert_allclose(found, [0.1, 0.05, 0.025, 0.0125, 0.00625, 0.003125], rtol=1e-6)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("name", CURVES)
+def test_stages_of_one_batch_size_change_nothing(name):
+    schedule = official(name)
+    total = int(GOLDEN[name]["params"]["total_steps"])
+    equal = [(start, 306, 4096) for start in (0, total // 4, total // 2)]
+    steps = GOLDEN[name]["steps"]
+    np.testing.assert_array_equal(
+        rates(StagedSchedule(schedule, equal), steps), rates(schedule, steps)
+    )
+    plan = progressive_stages(epochs=350, stages=4, image_size=32, batch_size=4096)
+    assert follow_plan(schedule, plan, 1_256_144) is schedule
+
+
+@pytest.mark.backend
+def test_a_staged_schedule_survives_serialization():
+    schedule = follow_plan(curve(), PLAN, PICTURES)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(schedule)))
+    restored = keras.saving.deserialize_keras_object(config)
+    assert isinstance(restored, StagedSchedule)
+    assert restored.get_config() == schedule.get_config()
+    steps = range(0, 48, 5)
+    np.testing.assert_array_equal(rates(restored, steps), rates(schedule, steps))
+
+
+@pytest.mark.backend
+def test_a_staged_schedule_drives_a_compiled_optimizer():
+    schedule = StagedSchedule(curve("constant"), [(0, 3, 100), (2, 6, 50)])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(schedule), loss=lambda y, outputs: outputs)
+    model.layers[0].kernel.assign([[0.0]])
+    model.fit(np.ones((5, 1)), np.ones((5, 1)), batch_size=1, shuffle=False, verbose=0)
+    # Gradient 1 a step: two steps of 0.1 and three of 0.05.
+    assert model.layers[0].get_weights()[0] == pytest.approx(-0.35)
+
+
+@pytest.mark.parametrize(
+    ("segments", "message"),
+    [
+        ([], "start at step 0"),
+        ([(1, 3, 64)], "start at step 0"),
+        ([(0, 3, 64), (0, 3, 32)], "each one after the one before"),
+        ([(0, 0, 64)], "at least one step an epoch"),
+        ([(0, 3, 64), (6, 3, 0)], "one picture a step.*batch_size=0"),
+    ],
+)
+def test_segments_that_are_no_stages(segments, message):
+    with pytest.raises(ValueError, match=message):
+        StagedSchedule(curve(), segments)
+
+
+def test_steps_are_whole_batches_and_at_least_one():
+    # 1,256,144 pictures in batches of 4,096 (learning_rate.json, imagenet_exponential_main_tf2).
+    params = GOLDEN["imagenet_exponential_main_tf2"]["params"]
+    assert steps_per_epoch(1_256_144, 4096) == params["steps_per_epoch"] == 306
+    assert steps_per_epoch(10, 32) == 1
+
+
+def test_steps_until_an_epoch():
+    assert [step_of_epoch(PLAN, PICTURES, stage.start_epoch) for stage in PLAN] == STARTS
+    assert [step_of_epoch(PLAN, PICTURES, epoch) for epoch in (0.5, 2.5, 6)] == [2, 9, 48]
+    # In floating point 0.1 * 30 is a little more than 3.
+    plan = progressive_stages(epochs=1, stages=1, image_size=32, batch_size=1)
+    assert step_of_epoch(plan, 30, 0.1) == 3

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from keras_effnetv2.training.stages import StagePlan, TrainStage, progressive_st
 
 # Made by running the official configuration, and from Algorithm 1 with Table 6 of the paper
 # (shared/oracle/README.md, section training).
+DOCUMENT = (Path(__file__).parent.parent / "docs/progressive.md").read_text("utf-8")
 GOLDEN = json.loads((Path(__file__).parent / "golden/training/progressive.json").read_text("utf-8"))
 
 
@@ -49,6 +51,88 @@ def test_paper_preset(variant):
         expected = (row["randaug_magnitude"], row["mixup_alpha"], row["dropout_rate"])
         assert found == pytest.approx(expected, rel=1e-12)
         assert stage.cutmix_alpha == 0.0
+
+
+DOCUMENTED = {
+    "image size": "image_size",
+    "RandAugment magnitude": "randaugment_magnitude",
+    "mixup alpha": "mixup_alpha",
+    "cutmix alpha": "cutmix_alpha",
+    "dropout rate": "dropout_rate",
+}
+
+
+def documented_range(variant, preset, setting):
+    """A cell of the table in docs/progressive.md, as the plan has it."""
+    try:
+        plan = progressive_stages(variant, epochs=350, preset=preset)
+    except ValueError:
+        return "-"
+    first, last = (f"{getattr(stage, DOCUMENTED[setting]):g}" for stage in (plan[0], plan[-1]))
+    return first if first == last else f"{first} -> {last}"
+
+
+def test_documented_differences_between_the_presets():
+    rows = re.findall(
+        r"^\| (efficientnetv2-\w+) \| (.+) \| (.+) \| (.+) \|$", DOCUMENT, re.MULTILINE
+    )
+    expected = [
+        (variant, setting, *(documented_range(variant, preset, setting) for preset in columns))
+        for variant in (
+            "efficientnetv2-s",
+            "efficientnetv2-m",
+            "efficientnetv2-l",
+            "efficientnetv2-xl",
+        )
+        for setting in DOCUMENTED
+        for columns in [("paper", "official")]
+    ]
+    assert rows == expected
+
+
+def test_documented_epochs_and_batch_sizes(capsys):
+    plan = progressive_stages("efficientnetv2-s", epochs=350, preset="paper")
+    epochs = ", ".join(f"{stage.start_epoch}-{stage.end_epoch - 1}" for stage in plan)
+    assert epochs in DOCUMENT.replace("\n", " ")
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    exec(compile(example, "docs/progressive.md", "exec"), {})
+    assert f"# {capsys.readouterr().out.strip()}" in example
+
+
+def test_documented_batch_size_range():
+    plan = progressive_stages(epochs=4, image_size=64, batch_size=(256, 64))
+    assert [stage.batch_size for stage in plan] == [256, 192, 128, 64]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "stages", "expected"),
+    [
+        ((256, 64), 2, [256, 64]),
+        ((64, 256), 4, [64, 128, 192, 256]),  # may grow too
+        ((100, 33), 4, [100, 77, 55, 33]),  # 77.67 and 55.33: rounded down
+        ((7, 7), 3, [7, 7, 7]),
+        ((1, 2), 5, [1, 1, 1, 1, 2]),
+        ((30, 27), 11, [30, 29, 29, 29, 28, 28, 28, 27, 27, 27, 27]),
+        ((256, 64), 1, [64]),  # a single stage takes the last value
+        (48, 3, [48, 48, 48]),
+    ],
+)
+def test_batch_size_by_stage(batch_size, stages, expected):
+    plan = progressive_stages(epochs=20, stages=stages, image_size=64, batch_size=batch_size)
+    assert [stage.batch_size for stage in plan] == expected
+    assert all(type(stage.batch_size) is int for stage in plan)
+
+
+@pytest.mark.parametrize("variant", GOLDEN["code"])
+def test_official_steps(variant):
+    """main.py ends its stages at a step: of the last epoch of the plan's stage, or of the next."""
+    golden = GOLDEN["code"][variant]
+    steps_per_epoch = golden["steps_per_epoch_main"]
+    plan = progressive_stages(variant, epochs=golden["epochs"], batch_size=golden["batch_size"])
+    assert steps_per_epoch == golden["train_images"] / plan[0].batch_size
+    for stage, row in zip(plan, golden["per_stage"], strict=True):
+        later = row["end_step_main"] - int(stage.end_epoch * steps_per_epoch)
+        assert 0 <= later < steps_per_epoch
 
 
 @pytest.mark.parametrize("variant", ModelConfig.variants())

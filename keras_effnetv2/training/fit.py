@@ -3,8 +3,8 @@
 import contextlib
 import os
 import platform
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,16 @@ import tensorflow as tf
 
 from keras_effnetv2._version import __version__
 from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.data.scan import BadPicturesError
+from keras_effnetv2.data.scan import BadPicture, BadPicturesError
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.data.unreadable import UnreadablePictures
-from keras_effnetv2.evaluation import Evaluation, evaluate_source
-from keras_effnetv2.export import export_saved_model
+from keras_effnetv2.evaluation import Evaluation
 from keras_effnetv2.model import build_model
-from keras_effnetv2.report import write_report
 from keras_effnetv2.training import run_folder
 from keras_effnetv2.training.ema import EMA
-from keras_effnetv2.training.history import Backup, HistoryFile
+from keras_effnetv2.training.findings import look_for_findings, stop_on_errors
+from keras_effnetv2.training.footprint import this_machine
+from keras_effnetv2.training.history import HistoryFile
+from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.preflight import (
     Inputs,
     check_arguments,
@@ -33,16 +33,33 @@ from keras_effnetv2.training.preflight import (
 )
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.recipe import TrainRecipe
-from keras_effnetv2.training.run_report import (
-    describe_plan,
-    describe_result,
-    gather_report,
-    summary_rows,
+from keras_effnetv2.training.results import evaluate_model, write_results
+from keras_effnetv2.training.run_report import describe_plan, describe_result
+from keras_effnetv2.training.snapshots import (
+    LossWatch,
+    Snapshot,
+    Snapshots,
+    latest_snapshot,
+    random_states,
+)
+from keras_effnetv2.training.transfer import (
+    batch_norms,
+    freeze_batch_norm,
+    has_learned_statistics,
+    resolve_batch_norm,
+)
+from keras_effnetv2.training.workers import (
+    current_workers,
+    explained,
+    local_copy,
+    undistributed,
+    wait_for_all,
 )
 
-# On disk for each parameter, four bytes each: the backup (weights, average, two optimizer slots;
-# twice, because the old one goes after the new one is there), the model and its export.
-_BYTES_PER_PARAMETER = 4 * (2 * 4 + 2)
+# On disk, four bytes each for a parameter: a snapshot holds weights, average and two optimizer
+# slots; the results are the model and its export.
+_SNAPSHOT_BYTES = 4 * 4
+_RESULT_BYTES = 4 * 2
 _OTHER_FILES_BYTES = 50_000_000
 
 
@@ -78,6 +95,9 @@ def train(
     cache: str | os.PathLike[str] | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    keep_snapshots: int = 2,
+    snapshot_minutes: float | None = 30.0,
+    strategy: tf.distribute.Strategy | None = None,
     verbose: int = 1,
     echo: Callable[[str], Any] = print,
 ) -> TrainResult:
@@ -85,6 +105,12 @@ def train(
 
     The folder holds `model.keras`, `saved_model/1/`, `labels.txt`, `recipe.json`, `history.csv`
     and `report.html`. Files are written beside and renamed, so none is ever half there.
+
+    However a run ends before its time, `resume` goes on from its latest snapshot (in `backup/`,
+    after every epoch, and every `snapshot_minutes` within one) and ends with the weights of a run
+    that was not interrupted: on a CPU bit for bit. SIGTERM and SIGINT (Ctrl-C) make a snapshot
+    after the batch that runs, or after the validation that runs, and end the run; a second signal
+    ends the process at once.
 
     Args:
         model_or_variant: "efficientnetv2-b0" and so on, or a Keras classifier that takes pixels
@@ -103,8 +129,16 @@ def train(
         scan: decode every picture before the training; None: unless there are more than 50,000.
         cache: "memory", or a folder on a quicker disk, to keep the encoded pictures in; see
             `ImageSource.cached`.
-        resume: go on with the run in `output` after its last finished epoch.
+        resume: go on with the run in `output` from its latest snapshot that is whole, with the
+            same arguments; a run that has not begun is begun.
         overwrite: replace the files of the run in `output`, when everything has been checked.
+        keep_snapshots: how many stay, 1 or more. Two, so that there is one when the newest is
+            damaged; each has the size of four models.
+        snapshot_minutes: time between snapshots within an epoch, 0 for every batch; None: only
+            between epochs. Going on within an epoch reads the batches before it once more.
+        strategy: `tf.distribute.MirroredStrategy()` for the GPUs of this machine; a model that is
+            given was built in its scope. How JAX does it, and several machines: see
+            `training.workers`. Whichever, batches are those of all devices together.
         verbose: 0 silent, 1 progress bars, 2 a line an epoch (as in Keras).
         echo: called with each line of the plan and the summary (silent with verbose=0).
 
@@ -115,14 +149,21 @@ def train(
         BadPicturesError: pictures that cannot be read; the message lists them.
         FileExistsError: `output` holds something already.
         OSError: `output` cannot be written, or its disk is full; `resume` goes on from there.
-        RuntimeError: the loss or the scores are not finite.
-        ValueError: an argument, the data or the model does not fit.
+        RuntimeError: the loss, a weight or a score is not finite; says when, and what is kept.
+        TrainingInterrupted: SIGTERM or SIGINT (see `training.interruption`); a
+            `KeyboardInterrupt`. The state is saved.
+        ValueError: an argument, the data or the model does not fit, or all snapshots are damaged.
     """
     recipe = TrainRecipe.preset("quickstart") if recipe is None else recipe
     check_arguments(model_or_variant, recipe, weights)
+    schedule = _SnapshotSchedule(keep_snapshots, snapshot_minutes)
+    workers = current_workers(strategy)
+    verbose = verbose if workers.is_first else 0
     say = echo if verbose else _silent
     folder = Path(output)
-    earlier = run_folder.check_output(folder, resume=resume, overwrite=overwrite)
+    earlier = None
+    if workers.is_first or resume:
+        earlier = run_folder.check_output(folder, resume=resume, overwrite=overwrite)
     inputs = load_inputs(
         model_or_variant,
         source,
@@ -131,37 +172,34 @@ def train(
         validation_fraction,
         max_train_examples,
         skip_bad,
+        workers,
     )
-    keras.utils.set_random_seed(recipe.seed)
-    if recipe.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    if isinstance(model_or_variant, str):
-        model = _build(model_or_variant, weights, inputs)
-    else:
-        model = model_or_variant
-        check_model(model, inputs)
+    with _scope(strategy):
+        model = _prepared_model(model_or_variant, weights, inputs, say)
     # After everything that is quick to check, because it reads every picture.
     inputs = without_bad_pictures(inputs, scan, say)
     job = _Job(model, inputs if cache is None else inputs.cached(cache), folder)
     settings = _settings(job, weights, validation_fraction, max_train_examples)
     if earlier is not None:
         run_folder.check_same_run(earlier, settings)
-    needed = _BYTES_PER_PARAMETER * model.count_params() + _OTHER_FILES_BYTES
-    run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
-    run_folder.write_settings(folder, settings)
+    needed = schedule.bytes_per_parameter * model.count_params() + _OTHER_FILES_BYTES
+    _look_ahead(job, needed, say)
+    resumed = None if earlier is None else latest_snapshot(folder / run_folder.BACKUP, say)
+    wait_for_all(workers)  # before anything is written
+    if workers.is_first:
+        run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
+        run_folder.write_settings(folder, settings)
     say(describe_plan(settings, inputs.recipe, inputs.plan, model.count_params(), folder))
-    _compile(job)
-    with _resumable(folder, inputs.unreadable):
-        history = _fit(job, resume=resume, verbose=verbose)
-        evaluation = _evaluate(job)
-        _write_results(job, settings, history, evaluation)
+    with _scope(strategy):
+        _compile(job)
+    result = _run(job, schedule, settings, resumed, verbose)
     if inputs.unreadable.found:
         say(
             f"left out, because they became unreadable: {len(inputs.unreadable.found):,} of "
             f"{inputs.training.num_examples:,} pictures"
         )
-    say(describe_result(settings, history, evaluation, folder))
-    return TrainResult(model, evaluation, history, folder)
+    say(describe_result(settings, result.history, result.evaluation, folder))
+    return result
 
 
 @dataclass(frozen=True)
@@ -173,11 +211,66 @@ class _Job:
     folder: Path
 
 
+@dataclass(frozen=True)
+class _SnapshotSchedule:
+    """How many snapshots are kept, and the minutes between them; see `train`."""
+
+    keep: int
+    minutes: float | None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.keep, int) or self.keep < 1:
+            raise ValueError(
+                f"`keep_snapshots` must be an integer of at least 1. Received: {self.keep!r}"
+            )
+        is_number = isinstance(self.minutes, int | float)
+        if self.minutes is not None and not (is_number and self.minutes >= 0):
+            raise ValueError(
+                "`snapshot_minutes` must be a number of at least 0, or None for snapshots between "
+                f"epochs only. Received: {self.minutes!r}"
+            )
+
+    @property
+    def bytes_per_parameter(self) -> int:
+        """On disk at most: the oldest snapshot goes when the new one is there."""
+        return (self.keep + 1) * _SNAPSHOT_BYTES + _RESULT_BYTES
+
+
 def _silent(line: str) -> None:
     pass
 
 
+def _scope(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
 # --- before the training ------------------------------------------------------------------------
+
+
+def _prepared_model(
+    model_or_variant: keras.Model | str,
+    weights: str | None,
+    inputs: Inputs,
+    say: Callable[[str], Any],
+) -> keras.Model:
+    """The model to train, checked if it was given; seeds everything that draws at random."""
+    keras.utils.set_random_seed(inputs.recipe.seed)
+    if inputs.recipe.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if isinstance(model_or_variant, str):
+        model = _build(model_or_variant, weights, inputs)
+    else:
+        model = model_or_variant
+        check_model(model, inputs)
+    if batch_norms(model):
+        smallest = min(stage.batch_size for stage in inputs.plan) // inputs.workers.devices
+        is_pretrained = has_learned_statistics(model)
+        choice = resolve_batch_norm(inputs.recipe.batch_norm, smallest, is_pretrained)
+        if choice.freeze:
+            freeze_batch_norm(model)
+        if is_pretrained:
+            say(f"batch norms {'frozen' if choice.freeze else 'trained'}: {choice.reason}")
+    return model
 
 
 def _build(variant: str, weights: str | None, inputs: Inputs) -> keras.Model:
@@ -197,6 +290,14 @@ def _build(variant: str, weights: str | None, inputs: Inputs) -> keras.Model:
         )
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _look_ahead(job: _Job, needed_disk: int, say: Callable[[str], Any]) -> None:
+    """Says what is to be known before the first step; raises ValueError if it cannot work."""
+    findings = look_for_findings(job.model, job.inputs, this_machine(job.folder), needed_disk)
+    for finding in findings:
+        say(str(finding))
+    stop_on_errors(findings)
 
 
 def _settings(
@@ -240,13 +341,16 @@ def _settings(
 
 
 @contextlib.contextmanager
-def _resumable(folder: Path, unreadable: UnreadablePictures) -> Iterator[None]:
+def _resumable(job: _Job) -> Iterator[None]:
     """Says of a failed write (a full disk, most often) that nothing is lost.
 
-    Of a failed read it says which picture it was, without the graph around it.
+    Of a failed read it says which picture it was, without the graph around it, and of a failed
+    exchange with other workers that it is most likely not the fault of this one.
     """
+    folder, unreadable = job.folder, job.inputs.unreadable
     try:
-        yield
+        with explained(job.inputs.workers):
+            yield
     except tf.errors.OpError as error:
         if not unreadable.is_exhausted:
             raise
@@ -254,7 +358,7 @@ def _resumable(folder: Path, unreadable: UnreadablePictures) -> Iterator[None]:
     except OSError as error:
         raise OSError(
             f"The run in {folder} broke off: {error}. Mend the cause (is the disk full?) and go "
-            "on after the last finished epoch with --resume, resume=True."
+            "on from the last snapshot with --resume, resume=True."
         ) from error
 
 
@@ -263,20 +367,22 @@ def _compile(job: _Job) -> None:
     # XLA would compile the train step once more at every stage; JAX knows no other way.
     jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
     model.compile(
-        recipe.make_optimizer(max(1, job.inputs.training.num_examples // recipe.batch_size)),
+        recipe.make_optimizer(job.inputs.plan, job.inputs.training.num_examples, model),
         recipe.make_loss(),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
         jit_compile=jit_compile,
     )
     # Before the first step, which would otherwise be traced a second time for the new variables.
     model.optimizer.build(model.trainable_variables)
+    # Makes the metrics' variables, into which a snapshot from within an epoch is restored.
+    labels = np.zeros((1, len(job.inputs.training.class_names)), "float32")
+    model.compute_metrics(None, labels, labels)
 
 
 class _Reseed(keras.callbacks.Callback):
     """Makes the random numbers of an epoch (dropout, stochastic depth) depend on it and the seed.
 
-    Keras saves weights without the state of their random generators, so a resumed training would
-    otherwise draw the first epoch's numbers again.
+    So the epochs of a resumed training draw the same numbers as those of one that ran through.
     """
 
     def __init__(self, seed: int) -> None:
@@ -284,96 +390,84 @@ class _Reseed(keras.callbacks.Callback):
         self._seed = seed
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        states = [v for v in self.model.variables if v.name == "seed_generator_state"]
-        for index, state in enumerate(states):
+        for index, state in enumerate(random_states(self.model)):
             drawn = np.random.SeedSequence([self._seed, epoch, index]).generate_state(1)[0]
             state.assign([int(drawn) >> 1, 0])  # 31 bits fit every backend's integers
 
 
-def _fit(job: _Job, *, resume: bool, verbose: int) -> dict[str, list[float]]:
+def _run(
+    job: _Job,
+    schedule: _SnapshotSchedule,
+    settings: dict[str, Any],
+    resumed: Snapshot | None,
+    verbose: int,
+) -> TrainResult:
+    """Trains, judges and writes the results."""
+    workers = job.inputs.workers
+    with _resumable(job), StopSignals(job.folder) as signals:
+        with signals.deferred():
+            history = _fit(job, schedule, resumed, signals, verbose)
+        with undistributed():
+            if workers.devices > 1:
+                job = replace(job, model=local_copy(job.model))
+            evaluation = evaluate_model(job.model, job.inputs)
+            if workers.is_first:
+                write_results(job.model, job.inputs, job.folder, settings, history, evaluation)
+        wait_for_all(workers)
+    return TrainResult(job.model, evaluation, history, job.folder)
+
+
+def _fit(
+    job: _Job,
+    schedule: _SnapshotSchedule,
+    resumed: Snapshot | None,
+    signals: StopSignals,
+    verbose: int,
+) -> dict[str, list[float]]:
     """Runs the one `fit` and returns its history."""
-    inputs = job.inputs
-    progressive = ProgressiveLearning(inputs.stage_dataset, inputs.plan, verbose=min(verbose, 1))
-    history = HistoryFile(job.folder / run_folder.HISTORY, inputs.plan, resume=resume)
-    backup = Backup(job.folder / run_folder.BACKUP)
-    average = [] if inputs.recipe.ema_decay is None else [EMA(inputs.recipe.ema_decay)]
-    reseed, stop = _Reseed(inputs.recipe.seed), keras.callbacks.TerminateOnNaN()
+    inputs, recipe = job.inputs, job.inputs.recipe
+    kept: Mapping[str, Any] = {} if resumed is None else resumed.notes
+    progressive = ProgressiveLearning(
+        inputs.stage_dataset,
+        inputs.plan,
+        skip_batches=0 if resumed is None else resumed.batches,
+        verbose=min(verbose, 1),
+    )
+    is_first = inputs.workers.is_first
+    history = HistoryFile(
+        job.folder / run_folder.HISTORY if is_first else None,
+        inputs.plan,
+        state=kept.get("history"),
+    )
+    found = inputs.unreadable.found
+    found.update((bad["index"], BadPicture(**bad)) for bad in kept.get("unreadable", ()))
+
+    def notes() -> dict[str, Any]:
+        return {
+            "history": history.state(),
+            "unreadable": [asdict(bad) for bad in found.values()],
+        }
+
+    backup = job.folder / run_folder.BACKUP
+    watch = LossWatch(backup)
+    snapshots = Snapshots(
+        backup,
+        resumed,
+        notes,
+        watch,
+        signals,
+        keep=schedule.keep if is_first else 0,
+        minutes=schedule.minutes,
+    )
+    average = [] if recipe.ema_decay is None else [EMA(recipe.ema_decay)]
     job.model.fit(
         progressive.dataset,
         epochs=progressive.epochs,
-        initial_epoch=backup.epochs_done,
+        initial_epoch=0 if resumed is None else resumed.epochs,
         shuffle=False,  # each epoch's data is shuffled as it is made
         validation_data=inputs.validation_dataset(),
-        callbacks=[progressive, reseed, *average, history, backup, stop],
+        # The snapshots last: what they save is what the others have made of a batch or an epoch.
+        callbacks=[progressive, _Reseed(recipe.seed), *average, watch, history, snapshots],
         verbose=verbose,
     )
-    losses = history.columns["loss"]
-    if not np.isfinite(losses[-1]):
-        raise _not_finite(f"the loss of epoch {len(losses)}")
     return history.columns
-
-
-def _evaluate(job: _Job) -> Evaluation:
-    """The final scores on the validation pictures."""
-    inputs = job.inputs
-    evaluation = evaluate_source(
-        job.model,
-        inputs.validation,
-        image_size=inputs.plan[-1].image_size,
-        style=inputs.recipe.evaluation_style,
-    )
-    if not np.isfinite(evaluation.scores).all():
-        raise _not_finite("a score of the trained model")
-    return evaluation
-
-
-def _not_finite(what: str) -> RuntimeError:
-    return RuntimeError(
-        f"Training failed: {what} is not finite. Lower the learning rate (--learning-rate) and "
-        "start anew with --overwrite."
-    )
-
-
-def _write_results(
-    job: _Job,
-    settings: dict[str, Any],
-    history: dict[str, list[float]],
-    evaluation: Evaluation,
-) -> None:
-    """Writes model, export, labels and report, then marks the run as finished."""
-    folder, inputs = job.folder, job.inputs
-    names = inputs.training.class_names
-    # Of the layers only: compiled, the file would need this package to be loaded.
-    bare = keras.Model(job.model.inputs, job.model.outputs, name=job.model.name)
-    with run_folder.written_whole(folder / run_folder.MODEL) as scratch:
-        bare.save(scratch)
-    run_folder.write_text(folder / run_folder.LABELS, "".join(f"{name}\n" for name in names))
-    run_folder.remove(folder / run_folder.SAVED_MODEL)  # of an attempt that broke off here
-    if keras.backend.backend() == "tensorflow":
-        export_saved_model(
-            bare,
-            folder / run_folder.SAVED_MODEL,
-            names,
-            image_size=inputs.plan[-1].image_size,
-            style=inputs.recipe.evaluation_style,
-        )
-    report = gather_report(
-        title=f"{job.model.name} on {inputs.training.spec}",
-        summary=summary_rows(settings, history, evaluation, job.model.count_params()),
-        plan=inputs.plan,
-        history=history,
-        validation=inputs.validation,
-        evaluation=evaluation,
-        style=inputs.recipe.evaluation_style,
-        stage_dataset=inputs.stage_dataset,
-    )
-    write_report(report, folder / run_folder.REPORT)
-    settings["result"] = {
-        "validation_accuracy": evaluation.accuracy,
-        "validation_loss": evaluation.loss,
-        "seconds": round(sum(history["seconds"]), 1),
-    }
-    settings["left_out_while_training"] = [bad.name for bad in inputs.unreadable.found.values()]
-    settings["finished"] = True
-    run_folder.write_settings(folder, settings)
-    run_folder.remove(folder / run_folder.BACKUP)

@@ -1,21 +1,16 @@
-"""What a run keeps of every epoch: a row in `history.csv`, and the state to go on from.
-
-Both are written as training goes and carried on when a run is resumed. The callbacks belong into
-`fit` in this order, history first: a run that is killed between the two repeats that epoch, and
-its row is replaced.
-"""
+"""`history.csv`, the table of a run: written as training goes, carried on by `resume`."""
 
 import csv
 import io
 import math
-import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_effnetv2.training.run_folder import write_text, written_whole
+from keras_effnetv2.training.run_folder import write_text
 from keras_effnetv2.training.stages import StagePlan
 
 _FIRST = ("epoch", "stage", "image_size", "batch_size", "learning_rate", "seconds")
@@ -28,17 +23,30 @@ class HistoryFile(keras.callbacks.Callback):
     the epoch), seconds, then what Keras logs.
 
     Args:
-        path: the CSV file; rewritten whole after every epoch.
+        path: the CSV file; rewritten whole after every epoch. None: another process writes it.
         plan: the stages of the training.
-        resume: keep the rows that are there for the epochs before the first one of this `fit`.
+        state: what `state()` gave when the training broke off; None for a new one. The file is
+            not read: it may be ahead of the state of the weights.
     """
 
-    def __init__(self, path: Path, plan: StagePlan, *, resume: bool) -> None:
+    def __init__(
+        self, path: Path | None, plan: StagePlan, *, state: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self._path = path
         self._plan = plan
-        self._rows = read_history(path) if resume and path.exists() else []
-        self._started = 0.0
+        self._rows: list[dict[str, float]] = [] if state is None else list(state["rows"])
+        self._seconds_before = 0.0 if state is None else float(state["seconds"])
+        self._started: float | None = None
+
+    def state(self) -> dict[str, Any]:
+        """The rows, and the seconds that the epoch that is running has taken; data for JSON."""
+        return {"rows": self._rows, "seconds": self._seconds()}
+
+    def _seconds(self) -> float:
+        if self._started is None:
+            return self._seconds_before
+        return round(self._seconds_before + time.monotonic() - self._started, 3)
 
     @property
     def columns(self) -> dict[str, list[float]]:
@@ -46,8 +54,11 @@ class HistoryFile(keras.callbacks.Callback):
         names = list(dict.fromkeys(name for row in self._rows for name in row))
         return {name: [row.get(name, math.nan) for row in self._rows] for name in names}
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self._rows:  # the file may have been lost, or be an epoch ahead
+            self._write()
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._rows = [row for row in self._rows if row["epoch"] <= epoch]
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -59,11 +70,17 @@ class HistoryFile(keras.callbacks.Callback):
             stage.image_size,
             stage.batch_size,
             float(rate),
-            round(time.monotonic() - self._started, 3),
+            self._seconds(),
         )
         logged = {name: float(value) for name, value in (logs or {}).items()}
         self._rows.append(dict(zip(_FIRST, values, strict=True)) | logged)
-        write_text(self._path, _to_csv(self.columns))
+        self._started = None
+        self._seconds_before = 0.0
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is not None:
+            write_text(self._path, _to_csv(self.columns))
 
 
 def _to_csv(columns: dict[str, list[float]]) -> str:
@@ -72,60 +89,3 @@ def _to_csv(columns: dict[str, list[float]]) -> str:
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Reads the rows of a `history.csv`.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [
-                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
-            ]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-
-
-class Backup(keras.callbacks.Callback):
-    """Saves the state of the training after every epoch, and restores it when training begins.
-
-    The epoch is in the file's name and the file before it goes only when the new one is whole, so
-    however the process dies, only the epoch that runs is lost. (Keras' `BackupAndRestore` writes
-    over its only file, and the number of the epoch into a second one.)
-
-    Args:
-        folder: where the state is kept.
-
-    Attributes:
-        epochs_done: finished epochs of the state that is there, for `fit(initial_epoch=...)`.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._folder = folder
-        found = [path for path in folder.glob("*") if _BACKUP_NAME.fullmatch(path.name)]
-        self._latest = max(found, key=_epochs_done, default=None)
-        self.epochs_done = 0 if self._latest is None else _epochs_done(self._latest)
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        if self._latest is not None:
-            self.model.load_weights(self._latest)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._folder.mkdir(exist_ok=True)
-        path = self._folder / f"{epoch + 1}.weights.h5"
-        with written_whole(path) as scratch:
-            self.model.save_weights(scratch)
-        if self._latest is not None:
-            self._latest.unlink(missing_ok=True)
-        self._latest = path
-
-
-_BACKUP_NAME = re.compile(r"(\d+)\.weights\.h5")
-
-
-def _epochs_done(path: Path) -> int:
-    return int(path.name.partition(".")[0])

@@ -23,6 +23,7 @@ from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.training.progressive import scheduled_dropout_layers
 from keras_effnetv2.training.recipe import TrainRecipe
 from keras_effnetv2.training.stages import StagePlan, TrainStage
+from keras_effnetv2.training.workers import ALONE, Workers
 
 MAX_SCANNED = 50_000
 """Pictures that are decoded before a training begins; more would take minutes."""
@@ -38,6 +39,7 @@ class Inputs:
         recipe: how they are cropped, augmented and mixed.
         plan: the stages.
         unreadable: what becomes of training pictures that can no longer be read.
+        workers: this process and its part of each batch.
     """
 
     training: ImageSource
@@ -45,13 +47,14 @@ class Inputs:
     recipe: TrainRecipe
     plan: StagePlan
     unreadable: UnreadablePictures
+    workers: Workers = ALONE
 
     def stage_dataset(self, stage: TrainStage, epoch: int) -> tf.data.Dataset:
-        """The training batches of an epoch."""
+        """The training batches of an epoch, or this worker's part of each."""
         return make_dataset(
             self.training,
             image_size=stage.image_size,
-            batch_size=stage.batch_size,
+            batch_size=self.workers.local_batch_size(stage.batch_size),
             training=True,
             randaugment_magnitude=stage.randaugment_magnitude,
             mixup_alpha=stage.mixup_alpha,
@@ -60,11 +63,13 @@ class Inputs:
             epoch=epoch,
             crop_style=self.recipe.crop_style,
             crop_area=self.recipe.crop_area,
+            reduced_decode=self.recipe.reduced_decode is True,
             horizontal_flip=self.recipe.horizontal_flip,
             randaugment_layers=self.recipe.randaugment_layers,
             scale_randaugment=self.recipe.scale_randaugment,
             autoaugment=self.recipe.autoaugment is True,
             mixup_style=self.recipe.mixup_style,
+            shard=self.workers.shard,
             unreadable=self.unreadable,
         )
 
@@ -90,11 +95,16 @@ class Inputs:
         return self.training.order(shuffle=True, seed=self.recipe.seed, epoch=epoch)
 
     def validation_dataset(self) -> tf.data.Dataset:
-        """The validation batches, at the size of the last stage."""
+        """The validation batches, or this worker's part of each, at the size of the last stage.
+
+        Devices have equal parts: with several, the first pictures may stand in for missing ones.
+        """
+        workers, count = self.workers, self.validation.num_examples
+        filled = np.resize(np.arange(count), -(-count // workers.devices) * workers.devices)
         return make_dataset(
-            self.validation,
+            self.validation.subset(filled[workers.index :: workers.count]),
             image_size=self.plan[-1].image_size,
-            batch_size=self.recipe.batch_size,
+            batch_size=workers.local_batch_size(self.plan[-1].batch_size),
             training=False,
             style=self.recipe.evaluation_style,
         )
@@ -128,11 +138,12 @@ def load_inputs(
     validation_fraction: float | None,
     max_train_examples: int | None,
     skip_bad: bool,
+    workers: Workers = ALONE,
 ) -> Inputs:
     """The pictures and the stages of a training; the arguments are those of `train`.
 
     Raises:
-        ValueError: arguments that contradict each other or do not fit the data.
+        ValueError: arguments that contradict each other or do not fit the data or the devices.
         Further errors are those of `load_source`.
     """
     training, validation = _load_pictures(source, recipe, validation, validation_fraction)
@@ -150,8 +161,11 @@ def load_inputs(
     if max_train_examples is not None:
         training = training.stratified_subset(max_train_examples, recipe.seed)
     name = model_or_variant if isinstance(model_or_variant, str) else model_or_variant.name
-    recipe = recipe.for_variant(name)
-    return Inputs(training, validation, recipe, recipe.plan(name), UnreadablePictures(skip_bad))
+    recipe = recipe.for_variant(name).for_data(training.num_examples)
+    plan = recipe.plan(name)
+    for stage in plan:
+        workers.local_batch_size(stage.batch_size)  # raises where the devices cannot share it
+    return Inputs(training, validation, recipe, plan, UnreadablePictures(skip_bad), workers)
 
 
 def _load_pictures(

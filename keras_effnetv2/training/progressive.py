@@ -59,6 +59,8 @@ class ProgressiveLearning(keras.callbacks.Callback):
             A progress bar asks it once more a stage, for the lengths.
         stages: `StagePlan` or a sequence of `TrainStage`s.
         dropout_layers: names of the layers whose `rate` follows the stages; None is the rule above.
+        skip_batches: leave out that many batches of the first epoch that `fit` runs, to go on in
+            the middle of it; fewer than it has. `steps_per_epoch` counts those after them.
         verbose: 1 prints a line where a stage begins, 0 is silent.
 
     Attributes:
@@ -80,12 +82,14 @@ class ProgressiveLearning(keras.callbacks.Callback):
         stages: Iterable[TrainStage],
         *,
         dropout_layers: Sequence[str] | None = None,
+        skip_batches: int = 0,
         verbose: int = 0,
     ) -> None:
         super().__init__()
         self.stages = StagePlan(stages)
         self.dataset = _EpochDataset(make_dataset, self.stages)
         self.dropout_layers = dropout_layers
+        self.skip_batches = skip_batches
         self.verbose = verbose
         self._stage: TrainStage | None = None
         self._steps_per_epoch: int | None = None
@@ -114,7 +118,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
         distribute = None
         if keras.backend.backend() == "tensorflow":
             distribute = self.model.distribute_strategy.experimental_distribute_dataset
-        self.dataset.start(distribute, self._steps_per_epoch)
+        self.dataset.start(distribute, self._steps_per_epoch, self.skip_batches)
         self._stage = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -164,6 +168,7 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         self._plan = plan
         self._distribute: Callable[[Any], Any] | None = None
         self._steps_per_epoch: int | None = None
+        self._skip_batches = 0
         self.was_read = False
         self._forget()
 
@@ -174,11 +179,17 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         self.iterator: Any = None
         self.length: int | None = None  # batches of the open epoch, None if unknown or without end
 
-    def start(self, distribute: Callable[[Any], Any] | None, steps_per_epoch: int | None) -> None:
+    def start(
+        self,
+        distribute: Callable[[Any], Any] | None,
+        steps_per_epoch: int | None,
+        skip_batches: int,
+    ) -> None:
         """Begins a training; `distribute` maps each epoch's dataset to its distributed form."""
         self._forget()
         self._distribute = distribute
         self._steps_per_epoch = steps_per_epoch
+        self._skip_batches = skip_batches
         self.was_read = False
 
     def stop(self) -> None:
@@ -192,6 +203,8 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
             return
         self._forget()  # first, so that two pipelines never stand side by side
         dataset = self._make(self._plan.at(epoch), epoch)
+        if self._skip_batches:
+            dataset = self._without_skipped(dataset, epoch)
         if self._steps_per_epoch is None and _cardinality(dataset) == tf.data.INFINITE_CARDINALITY:
             raise ValueError(
                 "The data has no end: pass `steps_per_epoch` to `fit`, or let make_dataset(stage, "
@@ -205,6 +218,16 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         ):
             dataset = self._distribute(dataset)
         self.iterator = iter(dataset)
+
+    def _without_skipped(self, dataset: Any, epoch: int) -> Any:
+        count, self._skip_batches = self._skip_batches, 0
+        rest = dataset.skip(count)
+        if count < 0 or _length(rest) == 0:
+            raise ValueError(
+                "`skip_batches` must be fewer than the batches of the epoch to go on in. "
+                f"Received: skip_batches={count}, epoch={epoch} with {_length(dataset)} batches"
+            )
+        return rest
 
     def _make(self, stage: TrainStage, epoch: int) -> Any:
         dataset = self._make_dataset(stage, epoch)

@@ -1,14 +1,13 @@
-"""`TrainRecipe`: every setting of a training as frozen data, and the named presets.
+"""`TrainRecipe`: every setting of a training as frozen data; presets: `recipe_presets.py`.
 
-Source of the official presets: google/automl efficientnetv2 (hparams.py, datasets.py), and the
-paper's section 5 and Table 6. Two things differ from the official code and are Keras' own: the
-RMSprop (its accumulator starts at zero and its epsilon stands outside the root) and the weight
-decay (decoupled: weight -= rate * decay * weight; officially it is a term of the loss).
+"rmsprop" is the official optimizer step for step, weight decay and clipping included. With "adam"
+and "sgd", which officially are not used, both are Keras' own: the decay is decoupled (weight -=
+rate * decay * weight), and only the global norm of the gradients is clipped.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import keras
@@ -17,12 +16,25 @@ from keras_effnetv2.config import ModelConfig
 from keras_effnetv2.data.mixing import MIXUP_STYLES
 from keras_effnetv2.preprocess import STYLES
 from keras_effnetv2.random_crop import CROP_STYLES
-from keras_effnetv2.training.schedule import Curve, WarmupSchedule
+from keras_effnetv2.training.optimizers import (
+    SGD,
+    Adam,
+    RMSprop,
+    VariableRate,
+    variable_depths,
+    variable_rates,
+)
+from keras_effnetv2.training.recipe_presets import PRESETS
+from keras_effnetv2.training.schedule import (
+    Curve,
+    WarmupSchedule,
+    follow_plan,
+    step_of_epoch,
+    steps_per_epoch,
+)
 from keras_effnetv2.training.stages import Range, StagePlan, progressive_stages
 
 LEARNING_RATE_BATCH = 256  # the batch size that `learning_rate` is given for
-_RMSPROP = {"rho": 0.9, "momentum": 0.9, "epsilon": 1e-3}  # official hparams.py
-_NO_DECAY = ("bias", "gamma", "beta")  # official exclusion from weight decay
 
 
 class _Rule(NamedTuple):
@@ -40,7 +52,9 @@ class TrainRecipe:
     Args:
         name: of the preset it comes from.
         epochs: passes over the training pictures.
-        batch_size: pictures a step.
+        batch_size: pictures a step: a number, or (first stage, last stage).
+        min_steps: optimizer steps to train at least, with more epochs where the pictures are few,
+            see `for_data`; officially 10,000 for fine-tuning. Needs one batch size.
         progressive: where a range below is "preset": "paper" or "official" (see
             `training.stages`); None if no range is.
         stages: number of stages of progressive learning; 1 is off.
@@ -58,18 +72,30 @@ class TrainRecipe:
             the variant was trained with.
         crop_area: smallest and largest share of a picture that a random crop covers; None is the
             style's.
+        reduced_decode: average what a crop is larger than its picture, see
+            `random_crop.decode_random_crop`; "preset": where evaluation ("whole") averages, too.
         horizontal_flip: mirror half of the pictures; None leaves it to the source.
         scale_randaugment: see `data.pipeline.make_dataset`.
-        optimizer: "adam", "rmsprop" (decay and momentum 0.9, epsilon 0.001) or "sgd" (Nesterov
-            momentum 0.9).
-        learning_rate: highest rate for a batch of 256; it is scaled with the batch size.
+        optimizer: "rmsprop" (the official one: decay and momentum 0.9, epsilon 0.001), "adam" or
+            "sgd" (Nesterov momentum 0.9).
+        learning_rate: highest rate for a batch of 256; it is scaled with the batch size, stage by
+            stage.
         schedule: "cosine", "exponential" (times 0.97 every 2.4 epochs), "linear" or "constant".
-        warmup_epochs: linear warm-up.
+        warmup_epochs: linear warm-up of the rate.
+        head_warmup_epochs: epochs in which only the classifier learns, so that its first gradients
+            do not disturb pretrained weights.
+        unfreeze_epochs: epochs after these over which the blocks start to learn one after another,
+            last first, the stem at the end. 0: all at once.
+        layer_decay: in (0, 1]: factor of the rate from each block to the one before it, counted
+            from the classifier (see `optimizers.variable_depths`); 1 is off.
+        batch_norm: "train", "freeze" (mean, variance, scale and offset stay), or "auto": frozen
+            when weights are loaded and the batch is below 32.
         weight_decay: of the kernels; biases and batch norms have none.
         label_smoothing: in [0, 1).
         loss: "softmax" or "sigmoid" cross entropy.
         ema_decay: decay of the weights' average that is evaluated and kept; None is off.
-        gradient_clip: largest global norm of the gradients; None is off.
+        gradient_clip: largest global norm of the gradients ("rmsprop": and of each one before, as
+            officially); None is off.
         evaluation_style: how evaluation and serving crop and resize, a name of
             `preprocess.STYLES`; "preset": what goes with the variant's training.
         precision: Keras dtype policy of a model that is built here.
@@ -83,8 +109,9 @@ class TrainRecipe:
 
     name: str
     epochs: int
-    batch_size: int
+    batch_size: int | tuple[int, int]
     learning_rate: float
+    min_steps: int = 0
     progressive: Literal["paper", "official"] | None = None
     stages: int = 4
     image_size: Range | Literal["preset"] = "preset"
@@ -98,11 +125,16 @@ class TrainRecipe:
     drop_path_rate: float = 0.2
     crop_style: Literal["v2", "v1", "finetune", "preset"] = "v2"
     crop_area: tuple[float, float] | None = None
+    reduced_decode: bool | Literal["preset"] = "preset"
     horizontal_flip: bool | None = None
     scale_randaugment: bool = False
     optimizer: Literal["adam", "rmsprop", "sgd"] = "rmsprop"
     schedule: Curve = "exponential"
     warmup_epochs: float = 5.0
+    head_warmup_epochs: float = 0.0
+    unfreeze_epochs: float = 0.0
+    layer_decay: float = 1.0
+    batch_norm: Literal["auto", "train", "freeze"] = "auto"
     weight_decay: float = 1e-5
     label_smoothing: float = 0.1
     loss: Literal["softmax", "sigmoid"] = "softmax"
@@ -122,18 +154,31 @@ class TrainRecipe:
             value = getattr(self, name)
             if not is_valid(value):
                 raise ValueError(f"`{name}` must be {allowed}. Received: {name}={value!r}")
+        if self.min_steps and isinstance(self.batch_size, tuple):
+            raise ValueError(
+                "`min_steps` needs one batch size, for its epochs to be counted; set min_steps=0 "
+                f"or one number. Received: min_steps={self.min_steps}, batch_size="
+                f"{self.batch_size}"
+            )
 
     @staticmethod
     def presets() -> tuple[str, ...]:
         """Names that `preset` knows."""
-        return tuple(_PRESETS)
+        return tuple(PRESETS)
 
     @staticmethod
     def preset(name: str) -> "TrainRecipe":
         """A named recipe.
 
         - "quickstart": small data from scratch on a laptop: Adam, 32 -> 64 pixels.
-        - "finetune": a pretrained network on own pictures, one size, small constant rate.
+        - "finetune": a pretrained network on own pictures, on a laptop: batch 32, mild random
+          crops, an epoch for the classifier alone, cosine decay.
+        - "finetune-official": the released code's for CIFAR-10/100, Cars, Flowers and ImageNet:
+          batch 512, constant rate, at least 10,000 steps.
+        - "finetune-paper": those of the paper's section 5.3: batch 512, rate 0.001 with cosine
+          decay, 10,000 steps (up to whole epochs), no weight decay. It says nothing of picture
+          size, warm-up, average, label smoothing, dropout and stochastic depth, which are the
+          released code's here; its "simple cutout" has no size either and is left out.
         - "imagenet-official", "imagenet-paper": 350 epochs, batch 4096, RMSprop, exponential
           decay; the stages of the released code or of the paper's Table 6.
         - "imagenet21k": 60 epochs at 224 pixels, cosine decay, sigmoid loss.
@@ -141,14 +186,14 @@ class TrainRecipe:
         Raises:
             ValueError: no such preset; the message lists them.
         """
-        if name not in _PRESETS:
+        if name not in PRESETS:
             raise ValueError(
-                f"Unknown preset. Known: {', '.join(_PRESETS)}. Received: name={name!r}"
+                f"Unknown preset. Known: {', '.join(PRESETS)}. Received: name={name!r}"
             )
-        return _PRESETS[name]
+        return TrainRecipe.from_dict({"name": name, **PRESETS[name]})
 
     def for_variant(self, variant: str | None) -> "TrainRecipe":
-        """The recipe with what is "preset" and no range looked up: crops and AutoAugment.
+        """The recipe with what is "preset" and no range looked up: crops, decode, AutoAugment.
 
         Args:
             variant: a name of `ModelConfig.variants()`; anything else counts as V2 S to XL.
@@ -168,7 +213,20 @@ class TrainRecipe:
             self,
             **{name: value for name, value in known.items() if getattr(self, name) == "preset"},
         )
+        if recipe.reduced_decode == "preset":
+            recipe = replace(recipe, reduced_decode=recipe.evaluation_style == "whole")
         return replace(recipe, randaugment_magnitude=None) if recipe.autoaugment else recipe
+
+    def for_data(self, num_examples: int) -> "TrainRecipe":
+        """The recipe with `min_steps` turned into `epochs`, whichever of the two is longer.
+
+        Args:
+            num_examples: training pictures.
+        """
+        if isinstance(self.batch_size, tuple) or not self.min_steps:
+            return self
+        needed = math.ceil(self.min_steps / steps_per_epoch(num_examples, self.batch_size))
+        return replace(self, epochs=max(self.epochs, needed), min_steps=0)
 
     def plan(self, variant: str | None) -> StagePlan:
         """The stages of this training.
@@ -204,33 +262,77 @@ class TrainRecipe:
         )
 
     def learning_rate_schedule(self, steps_per_epoch: float) -> WarmupSchedule:
-        """The schedule in optimizer steps."""
+        """The schedule in optimizer steps of the first stage, for its batch size."""
+        batch_size = self.batch_size
+        if isinstance(batch_size, tuple):
+            batch_size = batch_size[0 if self.stages > 1 else 1]  # a single stage has the last
         return WarmupSchedule(
-            self.learning_rate * self.batch_size / LEARNING_RATE_BATCH,
+            self.learning_rate * batch_size / LEARNING_RATE_BATCH,
             steps_per_epoch=steps_per_epoch,
+            # A short run warms up for half of it at most.
             warmup_epochs=min(self.warmup_epochs, self.epochs / 2),
             schedule=self.schedule,
             total_epochs=self.epochs,
         )
 
-    def make_optimizer(self, steps_per_epoch: float) -> keras.optimizers.Optimizer:
-        """The Keras optimizer with its schedule; biases and batch norms without weight decay."""
-        options: dict[str, Any] = {
-            "learning_rate": self.learning_rate_schedule(steps_per_epoch),
-            "weight_decay": self.weight_decay or None,
-            "global_clipnorm": self.gradient_clip,
-        }
+    def make_optimizer(
+        self, plan: StagePlan, num_examples: int, model: keras.Model
+    ) -> keras.optimizers.Optimizer:
+        """The optimizer with its schedule, weight decay and a learning rate for every variable.
+
+        Args:
+            plan: the stages, as `plan` gives them.
+            num_examples: training pictures.
+            model: what is to be trained. Layers that are to be frozen must be so already.
+
+        Raises:
+            ValueError: rates by depth are asked for, and the model's variables have none, see
+                `optimizers.variable_depths`.
+        """
+        steps = steps_per_epoch(num_examples, plan[0].batch_size)
+        schedule = follow_plan(self.learning_rate_schedule(steps), plan, num_examples)
+        decay = self.weight_decay or None
+        optimizer: Adam | SGD | RMSprop
         if self.optimizer == "adam":
-            optimizer = keras.optimizers.Adam(**options)
+            optimizer = Adam(schedule, weight_decay=decay, global_clipnorm=self.gradient_clip)
         elif self.optimizer == "sgd":
-            optimizer = keras.optimizers.SGD(**options, momentum=0.9, nesterov=True)
+            optimizer = SGD(
+                schedule,
+                momentum=0.9,
+                nesterov=True,
+                weight_decay=decay,
+                global_clipnorm=self.gradient_clip,
+            )
         else:
-            optimizer = keras.optimizers.RMSprop(**options, **_RMSPROP)
-        optimizer.exclude_from_weight_decay(var_names=list(_NO_DECAY))
+            optimizer = RMSprop(schedule, weight_decay=decay, clipnorm=self.gradient_clip)
+        optimizer.set_variable_rates(self._variable_rates(plan, num_examples, model))
         return optimizer
 
+    def _variable_rates(
+        self, plan: StagePlan, num_examples: int, model: keras.Model
+    ) -> tuple[VariableRate, ...]:
+        """A rate for each of `model.trainable_variables`; none if all have the same."""
+        waiting = self.head_warmup_epochs + self.unfreeze_epochs
+        if not waiting and self.layer_decay == 1:
+            return ()
+        # A short run lets the network wait for half of it at most.
+        share = min(1.0, plan.epochs / 2 / waiting) if waiting else 1.0
+        head = step_of_epoch(plan, num_examples, share * self.head_warmup_epochs)
+        return variable_rates(
+            variable_depths(model),
+            layer_decay=self.layer_decay,
+            head_warmup_steps=head,
+            unfreeze_steps=step_of_epoch(plan, num_examples, share * waiting) - head,
+        )
+
     def make_loss(self) -> keras.losses.Loss:
-        """The loss on probabilities, with label smoothing."""
+        """The loss on probabilities, with label smoothing, averaged over the pictures.
+
+        "softmax": the targets are labels * (1 - s) + s / classes. "sigmoid": they are
+        labels * (1 - s) + s / 2, and the loss is averaged over the classes, too; both as the
+        official code has it (main.py, `tf.losses.softmax_cross_entropy` and
+        `sigmoid_cross_entropy`). A sum over the classes is what it calls "custom".
+        """
         if self.loss == "sigmoid":
             return keras.losses.BinaryCrossentropy(label_smoothing=self.label_smoothing)
         return keras.losses.CategoricalCrossentropy(label_smoothing=self.label_smoothing)
@@ -243,14 +345,17 @@ class TrainRecipe:
     def from_dict(cls, values: dict[str, Any]) -> "TrainRecipe":
         """Reads what `to_dict` gave, also after a way through JSON.
 
+        A field that is missing gets its default, so that recipes of older versions can be read.
+
         Raises:
-            ValueError: a field is missing, unknown or outside its range.
+            ValueError: a field is unknown, outside its range, or missing and without default.
         """
-        names = {field.name for field in fields(cls)}
-        if set(values) != names:
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        known = {field.name for field in fields(cls)}
+        if not needed <= set(values) <= known:
             raise ValueError(
-                f"A recipe has the fields {', '.join(sorted(names))}. Missing: "
-                f"{sorted(names - set(values))}, unknown: {sorted(set(values) - names)}."
+                f"A recipe has the fields {', '.join(sorted(known))}. Missing: "
+                f"{sorted(needed - set(values))}, unknown: {sorted(set(values) - known)}."
             )
         return cls(**values)
 
@@ -266,9 +371,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2
+
+
 def _is_area(value: Any) -> bool:
-    is_pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
-    return is_pair and 0 < value[0] <= value[1] <= 1
+    return _is_pair(value) and all(map(_is_number, value)) and 0 < value[0] <= value[1] <= 1
 
 
 def _count(name: str, minimum: int) -> _Rule:
@@ -301,7 +409,12 @@ def _choice(name: str, *choices: Any) -> _Rule:
 _RULES = (
     _Rule("name", "a text", lambda value: isinstance(value, str)),
     _count("epochs", 1),
-    _count("batch_size", 1),
+    _Rule(
+        "batch_size",
+        "an integer of at least 1, or a pair of them (first stage, last stage)",
+        lambda value: all(_is_int(size, 1) for size in (value if _is_pair(value) else (value,))),
+    ),
+    _count("min_steps", 0),
     _Rule("learning_rate", "a finite number above 0", lambda v: _is_number(v) and v > 0),
     _choice("progressive", "paper", "official", None),
     _count("stages", 1),
@@ -315,11 +428,16 @@ _RULES = (
         "a pair of shares, 0 < smallest <= largest <= 1, or None for the style's",
         lambda value: value is None or _is_area(value),
     ),
+    _choice("reduced_decode", True, False, "preset"),
     _choice("horizontal_flip", True, False, None),
     _choice("scale_randaugment", True, False),
     _choice("optimizer", "adam", "rmsprop", "sgd"),
     _choice("schedule", *get_args(Curve)),
     _at_least_0("warmup_epochs"),
+    _at_least_0("head_warmup_epochs"),
+    _at_least_0("unfreeze_epochs"),
+    _Rule("layer_decay", "a number in (0, 1]", lambda v: _is_number(v) and 0 < v <= 1),
+    _choice("batch_norm", "auto", "train", "freeze"),
     _at_least_0("weight_decay"),
     _rate("label_smoothing"),
     _choice("loss", "softmax", "sigmoid"),
@@ -338,85 +456,3 @@ _RULES = (
     _choice("deterministic", True, False),
     _count("seed", 0),
 )
-
-
-# --- presets ------------------------------------------------------------------------------------
-
-_QUICKSTART = TrainRecipe(
-    name="quickstart",
-    epochs=20,
-    batch_size=32,
-    learning_rate=0.008,
-    image_size=(32, 64),
-    # Both off, as too much for few epochs from scratch (docs/decisions.md).
-    randaugment_magnitude=None,
-    mixup_alpha=0.0,
-    cutmix_alpha=0.0,
-    dropout_rate=(0.1, 0.3),
-    drop_path_rate=0.1,
-    crop_area=(0.5, 1.0),
-    scale_randaugment=True,
-    optimizer="adam",
-    schedule="cosine",
-    warmup_epochs=2.0,
-    weight_decay=0.0,
-    label_smoothing=0.1,
-    ema_decay=0.999,
-    gradient_clip=1.0,
-    evaluation_style="whole",
-)
-_FINETUNE = TrainRecipe(
-    name="finetune",
-    epochs=15,
-    batch_size=512,
-    learning_rate=0.0005,
-    stages=1,
-    randaugment_magnitude=None,
-    mixup_alpha=0.0,
-    cutmix_alpha=0.0,
-    dropout_rate=0.0,  # officially 1e-6, to say off
-    crop_style="finetune",
-    schedule="constant",
-    warmup_epochs=1.0,
-    ema_decay=0.9996,
-    evaluation_style="finetune",
-)
-_IMAGENET_OFFICIAL = TrainRecipe(
-    name="imagenet-official",
-    epochs=350,
-    batch_size=4096,
-    learning_rate=0.016,
-    progressive="official",
-    autoaugment="preset",
-    crop_style="preset",
-    evaluation_style="preset",
-)
-_IMAGENET21K = TrainRecipe(
-    name="imagenet21k",
-    epochs=60,
-    batch_size=4096,
-    learning_rate=0.008,
-    stages=1,
-    image_size=224,
-    randaugment_magnitude=None,
-    mixup_alpha=0.0,
-    cutmix_alpha=0.0,
-    dropout_rate=0.0,  # officially 1e-6, to say off
-    drop_path_rate=0.0,
-    schedule="cosine",
-    warmup_epochs=1.0,
-    label_smoothing=0.0,
-    loss="sigmoid",
-)
-_PRESETS = {
-    recipe.name: recipe
-    for recipe in (
-        _QUICKSTART,
-        _FINETUNE,
-        _IMAGENET_OFFICIAL,
-        replace(
-            _IMAGENET_OFFICIAL, name="imagenet-paper", progressive="paper", mixup_style="paper"
-        ),
-        _IMAGENET21K,
-    )
-}

@@ -21,7 +21,13 @@ HISTORY = "history.csv"
 REPORT = "report.html"
 BACKUP = "backup"  # only while training, for `resume`
 PREVIEW = "preview.html"  # what `preview.py` writes beside a run, or where one is to be
-_ALL = (MODEL, SAVED_MODEL, LABELS, RECIPE, HISTORY, REPORT, BACKUP)
+# As they are removed: as long as anything is left, RECIPE says that it is a run.
+_ALL = (BACKUP, HISTORY, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
+
+_SCRATCH = ".writing-"  # how the names of files begin that are not whole yet
+# What a process that was killed leaves: our scratch files, and those of `write_report` and
+# `export_saved_model`.
+_LEFTOVERS = (f"{_SCRATCH}*", f".{REPORT}.*.tmp", ".export-*")
 
 # What a run is resumed with must be what it was started with.
 _FIXED = ("model", "weights", "training", "validation", "class_names", "recipe")
@@ -71,7 +77,7 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]
     """
     if resume and overwrite:
         raise ValueError("Either resume the run that is there or overwrite it, not both.")
-    if not path.exists() or (path.is_dir() and {file.name for file in path.iterdir()} <= {PREVIEW}):
+    if not path.exists() or (path.is_dir() and _is_unused(path)):
         return None
     if not (path / RECIPE).is_file():
         raise FileExistsError(
@@ -92,6 +98,12 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]
             "(--overwrite, overwrite=True) or choose another output folder."
         )
     return settings
+
+
+def _is_unused(path: Path) -> bool:
+    """Whether a folder has nothing but a preview, and what a run left that broke off at once."""
+    names = {file.name for file in path.iterdir() if not file.name.startswith(_SCRATCH)}
+    return names <= {PREVIEW}
 
 
 def check_same_run(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -153,6 +165,9 @@ def prepare_output(path: Path, *, keep: bool, needed_bytes: int) -> None:
     if not keep:
         for name in _ALL:
             remove(path / name)
+    for pattern in _LEFTOVERS:
+        for leftover in path.glob(pattern):
+            remove(leftover)
 
 
 def remove(path: Path) -> None:
@@ -167,14 +182,27 @@ def remove(path: Path) -> None:
 def written_whole(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to, with the same ending; moves it there if all is well.
 
-    So `path` holds the old file or the whole new one, whatever happens, a full disk included.
+    So `path` holds the old file or the whole new one, whatever happens, a full disk and a power
+    cut included.
     """
     scratch = path.with_name(f".writing-{path.name}")
     try:
         yield scratch
+        _sync(scratch)  # else the name could be on the disk before the content
         os.replace(scratch, path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _sync(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or the names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,12 +1,17 @@
 """Learning rate schedules of the official trainings: a linear warm-up, then one of four curves.
 
-Source: google/automl, efficientnetv2/utils.py, `WarmupLearningRateSchedule`.
+Source of `WarmupSchedule`: google/automl, efficientnetv2/utils.py, `WarmupLearningRateSchedule`.
+`follow_plan` makes such a curve fit stages with other batch sizes and so other numbers of steps.
 """
 
 import math
-from typing import Any, Literal, get_args
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, get_args
 
 import keras
+
+from keras_effnetv2.training.stages import StagePlan
 
 Curve = Literal["exponential", "cosine", "linear", "constant"]
 
@@ -138,3 +143,141 @@ def _length(
             f"total_epochs={total_epochs!r}, total_steps={total_steps!r}"
         )
     return steps
+
+
+# --- stages with other batch sizes ----------------------------------------------------------------
+
+
+class Segment(NamedTuple):
+    """Optimizer steps of one batch size.
+
+    Attributes:
+        start_step: the first one, counted from 0 over the whole training.
+        steps_per_epoch: above 0.
+        batch_size: pictures a step.
+    """
+
+    start_step: int
+    steps_per_epoch: int
+    batch_size: int
+
+
+@keras.saving.register_keras_serializable(package="keras_effnetv2")
+class StagedSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A `WarmupSchedule` for a training whose batch size changes from stage to stage.
+
+    The rate at an optimizer step is
+
+        curve(epochs done) * batch size of the stage / batch size of the first stage
+
+    The place on the curve counts in epochs, so that a stage with more steps an epoch neither
+    hastens the decay nor shortens the warm-up; the rate is proportional to the batch size, as
+    officially (`lr_base * batch_size / 256`).
+
+    Args:
+        curve: the schedule if all stages were as the first one.
+        segments: a `Segment`, or its three numbers, for each stage in order.
+
+    Raises:
+        ValueError: the segments do not begin at step 0, are not in order or hold no steps.
+    """
+
+    def __init__(self, curve: WarmupSchedule, segments: Iterable[tuple[int, int, int]]) -> None:
+        super().__init__()
+        self.curve = curve
+        self.segments = tuple(Segment(*segment) for segment in segments)
+        starts = [segment.start_step for segment in self.segments]
+        if starts[:1] != [0] or any(a >= b for a, b in pairwise(starts)):
+            raise ValueError(
+                "`segments` must start at step 0 and each one after the one before. "
+                f"Received: segments={self.segments}"
+            )
+        if any(segment.steps_per_epoch < 1 or segment.batch_size < 1 for segment in self.segments):
+            raise ValueError(
+                "`segments` must have at least one step an epoch and one picture a step. "
+                f"Received: segments={self.segments}"
+            )
+
+    def __call__(self, step: Any) -> Any:
+        """The rate (float32 scalar) at `step`, an integer scalar: steps done before this one."""
+        step = keras.ops.cast(step, "float32")
+        first = self.segments[0]
+        # The place on the curve in steps of the first stage, which leaves that stage's exact.
+        place, scale, start = step, 1.0, 0.0
+        for before, segment in pairwise(self.segments):
+            length = segment.start_step - before.start_step
+            start += length * first.steps_per_epoch / before.steps_per_epoch
+            pace = first.steps_per_epoch / segment.steps_per_epoch
+            has_begun = step >= segment.start_step
+            place = keras.ops.where(has_begun, start + (step - segment.start_step) * pace, place)
+            scale = keras.ops.where(has_begun, segment.batch_size / first.batch_size, scale)
+        return self.curve(place) * scale
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "curve": keras.saving.serialize_keras_object(self.curve),
+            "segments": [list(segment) for segment in self.segments],
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "StagedSchedule":
+        curve = keras.saving.deserialize_keras_object(config["curve"])
+        return cls(curve, config["segments"])
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Optimizer steps of an epoch: whole batches, and one of fewer pictures than a batch.
+
+    Args:
+        num_examples: training pictures.
+        batch_size: pictures a step.
+    """
+    return max(1, num_examples // batch_size)
+
+
+def follow_plan(
+    curve: WarmupSchedule, plan: StagePlan, num_examples: int
+) -> WarmupSchedule | StagedSchedule:
+    """The schedule of a plan's optimizer steps.
+
+    Args:
+        curve: the schedule if all stages were as the first one, in its steps.
+        plan: the stages.
+        num_examples: training pictures.
+
+    Returns:
+        `curve` itself where all stages have one batch size, else a `StagedSchedule`.
+    """
+    if len({stage.batch_size for stage in plan}) == 1:
+        return curve
+    return StagedSchedule(
+        curve,
+        (
+            (
+                step_of_epoch(plan, num_examples, stage.start_epoch),
+                steps_per_epoch(num_examples, stage.batch_size),
+                stage.batch_size,
+            )
+            for stage in plan
+        ),
+    )
+
+
+def step_of_epoch(plan: StagePlan, num_examples: int, epoch: float) -> int:
+    """Optimizer steps until a place in the training.
+
+    Args:
+        plan: the stages.
+        num_examples: training pictures.
+        epoch: epochs done, fractions allowed, up to the plan's.
+
+    Returns:
+        The number of steps, rounded up.
+    """
+    steps = sum(
+        (min(epoch, stage.end_epoch) - stage.start_epoch)
+        * steps_per_epoch(num_examples, stage.batch_size)
+        for stage in plan
+        if epoch > stage.start_epoch
+    )
+    return math.ceil(round(steps, 6))  # 0.1 epochs of 30 steps are 3, not 3.0000000000000004

@@ -1,7 +1,8 @@
 """The plan of progressive learning: which picture size and regularisation in which epochs.
 
 Pure data and pure functions; the callback that follows a plan is in `progressive.py`. A plan is
-made by `progressive_stages` from one of two presets or from explicit ranges:
+made by `progressive_stages` from one of two presets (all values: docs/progressive.md) or from
+explicit ranges:
 
                       paper                         official
     source            EfficientNetV2, Algorithm 1   google/automl, effnetv2_configs.py, main_tf2.py

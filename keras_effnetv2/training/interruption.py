@@ -1,0 +1,98 @@
+"""SIGTERM and Ctrl-C during a run: one exception, at a moment when nothing is lost."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """A run was asked to stop, by SIGTERM or SIGINT (Ctrl-C), and can be resumed.
+
+    A `KeyboardInterrupt` for both, so that code that tries again after any `Exception` lets it
+    through.
+
+    Attributes:
+        signal: the number of the signal.
+        state: what happened and what is saved, one sentence.
+    """
+
+    def __init__(self, number: int, state: str) -> None:
+        self.signal = number
+        self.state = f"interrupted by {signal.Signals(number).name} {state}"
+        super().__init__(f"{self.state} Go on with the same call and resume=True.")
+
+
+class StopSignals:
+    """Context of a run in which SIGTERM and SIGINT raise `TrainingInterrupted`.
+
+    At once, or within `deferred()` where the code there says so. The first signal puts the earlier
+    handlers back, so that a second one ends the process as if nobody had listened. A signal that
+    the process ignores (as background jobs of a shell do SIGINT) stays ignored, and outside the
+    main thread, which alone may set handlers, nothing is done.
+
+    Args:
+        folder: of the run, for the messages.
+
+    Attributes:
+        received: the signal that was noted within `deferred()`; None if there was none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.received: int | None = None
+        self._folder = folder
+        self._earlier: dict[int, Any] = {}
+        self._is_deferred = False
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                # None is a handler that was not set from Python, and cannot be put back from here.
+                if signal.getsignal(number) not in (None, signal.SIG_IGN):
+                    self._earlier[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._put_back()
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only notes a signal; raises it at the end, if `raise_received` has not done so."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+        self.raise_received("after the training.")
+
+    def raise_received(self, where: str) -> None:
+        """Raises `TrainingInterrupted` if a signal was noted.
+
+        Args:
+            where: how far the run has come; all of that is saved. Ends with a full stop.
+        """
+        if self.received is not None:
+            raise self._interrupted(self.received, where)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._put_back()
+        if not self._is_deferred:
+            raise self._interrupted(number, "after the training.")
+        self.received = number
+
+    def _put_back(self) -> None:
+        while self._earlier:
+            signal.signal(*self._earlier.popitem())
+
+    def _interrupted(self, number: int, where: str) -> TrainingInterrupted:
+        return TrainingInterrupted(number, f"{where} All of it is saved in {self._folder}.")

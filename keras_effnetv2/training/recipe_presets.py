@@ -1,0 +1,109 @@
+"""The settings of the named recipes, for `TrainRecipe.preset`; what is left out is default.
+
+Official figures are those of google/automl efficientnetv2: hparams.py (`base_config`), datasets.py
+(`ImageNet`, `ImageNet21k`, `ImagenetFt` and its children for CIFAR-10/100, Cars and Flowers).
+"""
+
+from typing import Any
+
+_Settings = dict[str, Any]
+
+_NO_MIXING: _Settings = {"randaugment_magnitude": None, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
+
+_QUICKSTART: _Settings = {
+    "epochs": 20,
+    "batch_size": 32,
+    "learning_rate": 0.008,
+    "image_size": (32, 64),
+    # Off, as too much for few epochs from scratch (docs/decisions.md).
+    **_NO_MIXING,
+    "dropout_rate": (0.1, 0.3),
+    "drop_path_rate": 0.1,
+    "crop_area": (0.5, 1.0),
+    "scale_randaugment": True,
+    "optimizer": "adam",
+    "schedule": "cosine",
+    "warmup_epochs": 2.0,
+    "weight_decay": 0.0,
+    "ema_decay": 0.999,
+    "gradient_clip": 1.0,
+    "evaluation_style": "whole",
+}
+
+_FINETUNE_OFFICIAL: _Settings = {
+    "epochs": 15,
+    "min_steps": 10_000,
+    "batch_size": 512,
+    "learning_rate": 0.0005,
+    "stages": 1,
+    **_NO_MIXING,
+    "dropout_rate": 0.0,  # officially 1e-6, to say off
+    "crop_style": "finetune",
+    "schedule": "constant",
+    "warmup_epochs": 1.0,
+    "ema_decay": 0.9996,
+    "evaluation_style": "finetune",
+}
+
+# EfficientNetV2 (Tan and Le, 2021), section 5.3: batch 512, rate 0.001 with cosine decay, 10,000
+# steps, no weight decay. Its rate is that of batch 512, ours that of batch 256.
+_FINETUNE_PAPER: _Settings = {
+    **_FINETUNE_OFFICIAL,
+    "epochs": 1,
+    "schedule": "cosine",
+    "weight_decay": 0.0,
+}
+
+# Rate for a batch of 256, average and smoothing are official. The rest is for hundreds to some
+# thousands of pictures on a laptop: batches that fit; a rate that comes to rest; a mild crop and
+# the whole picture at the end, since few pictures are soon learned by heart and nothing at their
+# edges should be lost; and an epoch for the fresh classifier before its gradients, which mean
+# nothing at first, reach the pretrained weights.
+_FINETUNE: _Settings = {
+    **_FINETUNE_OFFICIAL,
+    "min_steps": 0,
+    "batch_size": 32,
+    "crop_style": "v2",
+    "crop_area": (0.5, 1.0),
+    "schedule": "cosine",
+    "head_warmup_epochs": 1.0,
+    "evaluation_style": "whole",
+}
+
+_IMAGENET_OFFICIAL: _Settings = {
+    "epochs": 350,
+    "batch_size": 4096,
+    "learning_rate": 0.016,
+    "progressive": "official",
+    "autoaugment": "preset",
+    "crop_style": "preset",
+    "evaluation_style": "preset",
+}
+
+_IMAGENET21K: _Settings = {
+    "epochs": 60,
+    "batch_size": 4096,
+    "learning_rate": 0.008,
+    "stages": 1,
+    "image_size": 224,
+    **_NO_MIXING,
+    "dropout_rate": 0.0,  # officially 1e-6, to say off
+    "drop_path_rate": 0.0,
+    "schedule": "cosine",
+    "warmup_epochs": 1.0,
+    "label_smoothing": 0.0,
+    # The published heads are used with a sigmoid. The released configuration names no loss, which
+    # means softmax over labels divided by their number.
+    "loss": "sigmoid",
+}
+
+PRESETS: dict[str, _Settings] = {
+    "quickstart": _QUICKSTART,
+    "finetune": _FINETUNE,
+    "finetune-official": _FINETUNE_OFFICIAL,
+    "finetune-paper": _FINETUNE_PAPER,
+    "imagenet-official": _IMAGENET_OFFICIAL,
+    "imagenet-paper": {**_IMAGENET_OFFICIAL, "progressive": "paper", "mixup_style": "paper"},
+    "imagenet21k": _IMAGENET21K,
+}
+"""Name -> fields of a `TrainRecipe`."""

@@ -1,0 +1,89 @@
+"""What a run leaves when it is trained: scores, model, export, labels, report."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_effnetv2.evaluation import Evaluation, evaluate_source
+from keras_effnetv2.export import export_saved_model
+from keras_effnetv2.report import write_report
+from keras_effnetv2.training import run_folder
+from keras_effnetv2.training.preflight import Inputs
+from keras_effnetv2.training.run_report import gather_report, summary_rows
+
+
+def evaluate_model(model: keras.Model, inputs: Inputs) -> Evaluation:
+    """The final scores on the validation pictures.
+
+    Raises:
+        RuntimeError: one is not finite.
+    """
+    evaluation = evaluate_source(
+        model,
+        inputs.validation,
+        image_size=inputs.plan[-1].image_size,
+        style=inputs.recipe.evaluation_style,
+    )
+    if not np.isfinite(evaluation.scores).all():
+        raise RuntimeError(
+            "Training failed: a score of the trained model is not finite. Lower the learning rate "
+            "(--learning-rate) and start anew with --overwrite."
+        )
+    return evaluation
+
+
+def write_results(
+    model: keras.Model,
+    inputs: Inputs,
+    folder: Path,
+    settings: dict[str, Any],
+    history: dict[str, list[float]],
+    evaluation: Evaluation,
+) -> None:
+    """Writes model, export, labels and report, then marks the run as finished.
+
+    Args:
+        model: trained, on one device.
+        inputs: what it was trained on.
+        folder: of the run.
+        settings: of `recipe.json`; gets the result.
+        history: column -> one value an epoch.
+        evaluation: what `evaluate_model` gave.
+    """
+    names = inputs.training.class_names
+    # Of the layers only: compiled, the file would need this package to be loaded.
+    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    with run_folder.written_whole(folder / run_folder.MODEL) as scratch:
+        bare.save(scratch)
+    run_folder.write_text(folder / run_folder.LABELS, "".join(f"{name}\n" for name in names))
+    run_folder.remove(folder / run_folder.SAVED_MODEL)  # of an attempt that broke off here
+    if keras.backend.backend() == "tensorflow":
+        export_saved_model(
+            bare,
+            folder / run_folder.SAVED_MODEL,
+            names,
+            image_size=inputs.plan[-1].image_size,
+            style=inputs.recipe.evaluation_style,
+        )
+    report = gather_report(
+        title=f"{model.name} on {inputs.training.spec}",
+        summary=summary_rows(settings, history, evaluation, model.count_params()),
+        plan=inputs.plan,
+        history=history,
+        validation=inputs.validation,
+        evaluation=evaluation,
+        style=inputs.recipe.evaluation_style,
+        stage_dataset=inputs.stage_dataset,
+    )
+    write_report(report, folder / run_folder.REPORT)
+    settings["result"] = {
+        "validation_accuracy": evaluation.accuracy,
+        "validation_loss": evaluation.loss,
+        "seconds": round(sum(history["seconds"]), 1),
+    }
+    settings["left_out_while_training"] = [bad.name for bad in inputs.unreadable.found.values()]
+    settings["finished"] = True
+    run_folder.write_settings(folder, settings)
+    run_folder.remove(folder / run_folder.BACKUP)

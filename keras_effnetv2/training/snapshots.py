@@ -1,0 +1,270 @@
+"""Snapshots of a training: its whole state on disk, from which it goes on bit for bit.
+
+A snapshot is a Keras weight file (weights, BatchNormalization statistics, optimizer with loss
+scale, and the averages of `EMA`) with a group more for what Keras leaves out: the states of the
+random generators, the running means of the metrics, and notes of the caller. Beside it lies its
+SHA-256, as `sha256sum --check` reads it. The file's name says how far the training had come, and
+it gets that name when file and checksum are whole and on the disk.
+"""
+
+import hashlib
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from keras_effnetv2.training.interruption import StopSignals
+from keras_effnetv2.training.run_folder import remove, write_text, written_whole
+from keras_effnetv2.training.workers import undistributed
+
+_NAME = re.compile(r"after-(\d+)-epochs(?:-(\d+)-batches)?\.weights\.h5")
+
+# In the optimizer's group, so that who reads the weights alone passes over it.
+_STATE = "optimizer/run_state"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot that is whole.
+
+    Attributes:
+        path: its file.
+        epochs: epochs done.
+        batches: batches done of the epoch after those.
+        notes: what the caller gave to be kept.
+    """
+
+    path: Path
+    epochs: int
+    batches: int
+    notes: Mapping[str, Any]
+
+
+def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
+    """The newest snapshot that is whole; None if none was written yet.
+
+    Args:
+        folder: where they are.
+        say: called with a line for each one that is damaged, and for the one used instead.
+
+    Raises:
+        ValueError: there are some, and all are damaged.
+    """
+    paths = _snapshots(folder)
+    for path in reversed(paths):
+        reason = _damage(path)
+        if reason is None:
+            if path is not paths[-1]:
+                say(f"Going on from {path.name} instead.")
+            with h5py.File(path) as file:
+                notes = json.loads(bytes(file[_STATE]["notes"][...]))
+            return Snapshot(path, *_progress(path), notes)
+        say(f"Skipped {path}: {reason}.")
+    if paths:
+        raise ValueError(
+            f"The run cannot be resumed, all its snapshots are damaged: "
+            f"{', '.join(str(path) for path in paths)}. Put a copy in their place or start anew "
+            "(--overwrite, overwrite=True)."
+        )
+    return None
+
+
+class LossWatch(keras.callbacks.Callback):
+    """Ends a training whose loss or weights are no longer finite numbers.
+
+    Belongs before whatever saves the state.
+
+    Args:
+        folder: of the snapshots, for the message.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self._epoch = 0
+        self._finite_loss: float | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        loss = float(logs["loss"])  # mean over the epoch so far: one bad batch shows to its end
+        if not math.isfinite(loss):
+            raise self._error(f"the loss is not finite ({loss})")
+        self._finite_loss = loss
+
+    def check_weights(self) -> None:
+        """Raises RuntimeError if a weight of the model is not finite."""
+        for weight in self.model.weights:
+            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+                raise self._error(f"the weight {weight.path} is not finite")
+
+    def _error(self, what: str) -> RuntimeError:
+        optimizer = self.model.optimizer
+        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        before = "none" if self._finite_loss is None else f"{self._finite_loss:.4g}"
+        kept = _snapshots(self._folder)
+        where = f"the last good state is kept in {kept[-1]}" if kept else "no state was saved yet"
+        return RuntimeError(
+            f"Training failed: {what} in epoch {self._epoch + 1}, after optimizer step "
+            f"{int(optimizer.iterations)}; last finite loss: {before}, learning rate: {rate:.3g}; "
+            f"{where}. Resuming would fail in the same way: start a new run with a lower learning "
+            "rate (--learning-rate) or gradient clipping (gradient_clip of the recipe); it can "
+            "start from the weights of the kept state (--weights)."
+        )
+
+
+class Snapshots(keras.callbacks.Callback):
+    """Saves the state of a training when it begins, after every epoch, and within epochs.
+
+    Goes on from `resumed` when training begins. Belongs after the callbacks whose state it keeps.
+
+    Args:
+        folder: where the snapshots are.
+        resumed: the one to go on from; None starts with the model as it is.
+        notes: gives what else is to be kept, plain data for JSON.
+        watch: what keeps bad states from being written.
+        signals: where one of them is noted, the state is saved and the training ends.
+        keep: snapshots that stay, the newest; 0: none is written, because another process does.
+        minutes: time between snapshots within an epoch; None: there are none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        resumed: Snapshot | None,
+        notes: Callable[[], Mapping[str, Any]],
+        watch: LossWatch,
+        signals: StopSignals,
+        *,
+        keep: int,
+        minutes: float | None,
+    ) -> None:
+        super().__init__()
+        self._folder = folder
+        self._resumed = resumed
+        self._notes = notes
+        self._watch = watch
+        self._signals = signals
+        self._keep = keep
+        self._seconds = math.inf if minutes is None else 60 * minutes
+        # What is newer than the one resumed from is damaged.
+        found = _snapshots(folder)
+        self._whole = [] if resumed is None else found[: found.index(resumed.path) + 1]
+        self._epoch = 0
+        self._skipped = 0
+        self._saved_at = 0.0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self._resumed is None:
+            # So that a run can be resumed in its first epoch though its weights are random.
+            self._save(0, 0)
+        else:
+            self.model.load_weights(self._resumed.path)
+        self._saved_at = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._signals.raise_received(f"after {epoch} epochs.")
+        self._epoch = epoch
+        self._skipped = 0
+        if self._resumed is not None and self._resumed.batches:
+            self._skipped = self._resumed.batches
+            with h5py.File(self._resumed.path) as file:
+                for name, variable in _unsaved_variables(self.model).items():
+                    variable.assign(file[_STATE][name][...])
+        self._resumed = None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.model.stop_training:
+            return  # the last batch: a state without any batch to come could not be gone on from
+        is_due = time.monotonic() - self._saved_at >= self._seconds
+        if is_due or self._signals.received is not None:
+            done = self._skipped + batch + 1
+            self._save(self._epoch, done)
+            self._signals.raise_received(
+                f"in epoch {self._epoch + 1}, after {done} of its batches."
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._save(epoch + 1, 0)
+
+    def _save(self, epochs: int, batches: int) -> None:
+        self._watch.check_weights()
+        if not self._keep:
+            return
+        self._folder.mkdir(exist_ok=True)
+        within = f"-{batches}-batches" if batches else ""
+        path = self._folder / f"after-{epochs}-epochs{within}.weights.h5"
+        with written_whole(path) as scratch:
+            with undistributed():
+                self.model.save_weights(scratch)
+            with h5py.File(scratch, "a") as file:
+                state = file.create_group(_STATE)
+                notes = json.dumps(self._notes()).encode("ascii")
+                state["notes"] = np.frombuffer(notes, "uint8")
+                for name, variable in _unsaved_variables(self.model).items():
+                    state[name] = keras.ops.convert_to_numpy(variable)
+            write_text(_checksum_file(path), f"{_sha256(scratch)}  {path.name}\n")
+        self._whole = [*self._whole, path][-self._keep :]
+        stay = {*self._whole, *map(_checksum_file, self._whole)}
+        for other in self._folder.iterdir():
+            if other not in stay:
+                remove(other)
+        self._saved_at = time.monotonic()
+
+
+def random_states(model: keras.Model) -> list[Any]:
+    """The variables of a model that its random layers (dropout, stochastic depth) draw from."""
+    return [variable for variable in model.variables if variable.name == "seed_generator_state"]
+
+
+def _unsaved_variables(model: keras.Model) -> dict[str, Any]:
+    """State that changes within an epoch and that Keras leaves out of a weight file, by name."""
+    groups = {"random": random_states(model), "metric": model.metrics_variables}
+    return {
+        f"{group}_{index}": variable
+        for group, variables in groups.items()
+        for index, variable in enumerate(variables)
+    }
+
+
+def _snapshots(folder: Path) -> list[Path]:
+    """The files in a folder that are snapshots by their names, the oldest first."""
+    return sorted((p for p in folder.glob("*") if _NAME.fullmatch(p.name)), key=_progress)
+
+
+def _progress(path: Path) -> tuple[int, int]:
+    """(Epochs done, batches done of the next one), from the name of a snapshot."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 0)
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a snapshot, in words; None if it is whole."""
+    try:
+        if path.stat().st_size == 0:
+            return "it is empty"
+        recorded = _checksum_file(path).read_text("ascii").split()
+        if recorded[:1] != [_sha256(path)]:
+            return f"it is damaged (its SHA-256 is not that in {_checksum_file(path).name})"
+    except (OSError, ValueError) as error:
+        return f"it cannot be checked ({error})"
+    return None

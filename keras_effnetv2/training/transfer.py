@@ -1,0 +1,107 @@
+"""What batch norms do while a pretrained network learns something new: go on learning, or stay.
+
+A batch norm that trains normalises by the mean and variance of its batch. Of few pictures these
+are noisy, and their averages replace the statistics that the weights were trained with. Frozen, it
+is a fixed scale and offset. `benchmarks/transfer.py` compares the two.
+"""
+
+from typing import Any, Literal, NamedTuple, get_args
+
+import keras
+
+BatchNormPolicy = Literal["auto", "train", "freeze"]
+"""Whether the batch norms of a network are trained; "auto" is the rule of `resolve_batch_norm`."""
+
+SMALL_BATCH = 32
+"""Pictures a device; with fewer the statistics of a batch are worse than those of the weights.
+
+Wu and He (Group Normalization, arXiv 1803.08494, table 2): ResNet-50 on ImageNet has a validation
+error of 23.6% with 32 pictures a device, 23.7% with 16, 24.8% with 8, 27.3% with 4, 34.7% with 2.
+At 16 `benchmarks/transfer.py` sees no difference beyond its noise; frozen is the safe side.
+"""
+
+
+class BatchNormChoice(NamedTuple):
+    """What becomes of the batch norms.
+
+    Attributes:
+        freeze: whether `freeze_batch_norm` is to be called.
+        reason: why, one line.
+    """
+
+    freeze: bool
+    reason: str
+
+
+def resolve_batch_norm(
+    policy: BatchNormPolicy, smallest_batch: int, is_pretrained: bool
+) -> BatchNormChoice:
+    """Decides whether the batch norms are trained or frozen.
+
+    Args:
+        policy: "train", "freeze", or "auto": frozen if the network is pretrained and its batches
+            are smaller than `SMALL_BATCH`.
+        smallest_batch: pictures a device in the stage that has the fewest.
+        is_pretrained: whether the network has statistics that can be kept; see
+            `has_learned_statistics`.
+
+    Raises:
+        ValueError: an unknown policy.
+    """
+    if policy not in get_args(BatchNormPolicy):
+        raise ValueError(
+            f"The batch norm policy must be one of {', '.join(get_args(BatchNormPolicy))}. "
+            f"Received: {policy!r}"
+        )
+    if policy != "auto":
+        return BatchNormChoice(policy == "freeze", f'batch_norm="{policy}" was asked for')
+    if not is_pretrained:
+        return BatchNormChoice(False, "the network has no statistics yet that could be kept")
+    if smallest_batch >= SMALL_BATCH:
+        return BatchNormChoice(
+            False,
+            f"batches of {smallest_batch} pictures (at least {SMALL_BATCH}) have statistics good "
+            "enough to train on",
+        )
+    return BatchNormChoice(
+        True,
+        f"batches of {smallest_batch} pictures (fewer than {SMALL_BATCH}) have noisier statistics "
+        "than the pretrained weights",
+    )
+
+
+def batch_norms(model: keras.Model) -> list[Any]:
+    """Returns every `BatchNormalization` of a model, also those in nested models."""
+    layers = model._flatten_layers(include_self=False)  # `model.layers` stops at the top level
+    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def has_learned_statistics(model: keras.Model) -> bool:
+    """Says whether the batch norms have seen pictures, in this process or before.
+
+    A fresh batch norm has the moving mean 0. A model without batch norms has none to keep.
+
+    Args:
+        model: any built model.
+    """
+    return any(bool(keras.ops.any(layer.moving_mean != 0)) for layer in batch_norms(model))
+
+
+def freeze_batch_norm(model: keras.Model) -> int:
+    """Has every batch norm of a model, nested models included, stay as it is while it trains.
+
+    Each gets `trainable = False`, which in Keras means both: it normalises by its moving
+    statistics, in training as in inference, and statistics, gamma and beta keep their values. Call
+    it before `compile`, and again after setting `trainable` of the model or of a part that holds
+    batch norms, because that sets it in every layer inside.
+
+    Args:
+        model: any built model.
+
+    Returns:
+        The number of batch norms.
+    """
+    layers = batch_norms(model)
+    for layer in layers:
+        layer.trainable = False
+    return len(layers)

@@ -1,0 +1,218 @@
+"""Training on several devices and machines: which worker a process is, and its part of each batch.
+
+The batch size of a recipe is that of all devices together, everywhere: so neither the learning rate
+nor the number of steps depends on how many there are, and n workers train what one would train.
+
+- One machine, TensorFlow: `train(..., strategy=tf.distribute.MirroredStrategy())`.
+  Each device has its own batch norm statistics and clips its own part of the gradients there.
+- One machine, JAX: `keras.distribution.set_distribution(keras.distribution.DataParallel())`.
+- Several machines or processes, JAX: each calls `connect` before anything else of JAX. (Keras 3
+  cannot train with TensorFlow's strategy for several machines: keras issue 20585.)
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+# Seconds. JAX waits 100 for the sign of life of a worker, 300 for all of them at the end.
+_HEARTBEAT_TIMEOUT = 30
+_SHUTDOWN_TIMEOUT = 30
+
+# In what JAX says of a failed exchange: the libraries that do it, and the service that counts who
+# is there.
+_EXCHANGE_WORDS = ("Gloo", "NCCL", "heartbeat", "coordination service", "CoordinationService")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes of a training, as one of them sees it.
+
+    Attributes:
+        index: of this process, from 0; the first one writes the run folder.
+        count: number of processes.
+        devices: number of devices of all processes together; each has an equal part of a batch.
+    """
+
+    index: int = 0
+    count: int = 1
+    devices: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files of the run."""
+        return self.index == 0
+
+    @property
+    def shard(self) -> tuple[int, int] | None:
+        """What `make_dataset` takes."""
+        return None if self.count == 1 else (self.index, self.count)
+
+    def local_batch_size(self, batch_size: int) -> int:
+        """The pictures that this process has of a batch.
+
+        Args:
+            batch_size: of all devices together.
+
+        Raises:
+            ValueError: it cannot be divided among the devices.
+        """
+        if batch_size % self.devices:
+            raise ValueError(
+                f"A batch is divided equally among the {self.devices} devices of this training: "
+                f"choose a multiple of {self.devices}. Received: batch_size={batch_size}"
+            )
+        return batch_size // self.count
+
+
+ALONE = Workers()
+"""One process with one device."""
+
+
+def current_workers(strategy: tf.distribute.Strategy | None = None) -> Workers:
+    """Returns what the backend says of this process.
+
+    Args:
+        strategy: TensorFlow's, if there is one.
+
+    Raises:
+        ValueError: a strategy with another backend, or one for several machines.
+    """
+    if strategy is not None:
+        if keras.backend.backend() != "tensorflow" or not isinstance(
+            strategy, tf.distribute.MirroredStrategy | tf.distribute.OneDeviceStrategy
+        ):
+            raise ValueError(
+                "`strategy` must be a tf.distribute.MirroredStrategy, with the TensorFlow backend; "
+                "several machines train together with JAX, see `training.workers`. "
+                f"Received: {strategy!r} with the backend {keras.backend.backend()!r}"
+            )
+        return Workers(devices=strategy.num_replicas_in_sync)
+    if keras.backend.backend() == "jax":
+        distribution = keras.distribution.distribution()
+        if distribution is None:
+            return ALONE
+        import jax
+
+        return Workers(
+            jax.process_index(), jax.process_count(), distribution.device_mesh.devices.size
+        )
+    return ALONE
+
+
+def mirrored_strategy() -> tf.distribute.Strategy:
+    """Returns the strategy for all GPUs of this machine (the CPU if it has none).
+
+    Raises:
+        ValueError: another backend than TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "MirroredStrategy needs KERAS_BACKEND=tensorflow; with JAX several devices are used by "
+            "keras.distribution. "
+            f"Received: the backend {keras.backend.backend()!r}"
+        )
+    return tf.distribute.MirroredStrategy()
+
+
+def connect(coordinator: str, count: int, index: int) -> Workers:
+    """Joins this process with others to one JAX training; waits until all are there.
+
+    Args:
+        coordinator: HOST:PORT of worker 0, where all can reach it.
+        count: number of processes.
+        index: of this one, from 0.
+
+    Returns:
+        What `current_workers` gives from now on, in `train` too. A model that is given to `train`
+        must have the same weights in all processes: call `keras.utils.set_random_seed` before.
+
+    Raises:
+        RuntimeError: not all workers came within five minutes, or JAX has been used already.
+        ValueError: another backend, or numbers that cannot be.
+    """
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            "Several processes train together with the JAX backend: set KERAS_BACKEND=jax. "
+            f"Received: the backend {keras.backend.backend()!r}"
+        )
+    if not 0 <= index < count:
+        raise ValueError(
+            "Workers are numbered from 0 to one less than their count. "
+            f"Received: worker {index} of {count}"
+        )
+    if not coordinator.rpartition(":")[2].isdecimal():
+        raise ValueError(
+            "The address of worker 0 must be HOST:PORT, for example 10.0.0.1:1234. "
+            f"Received: {coordinator!r}"
+        )
+    import jax
+
+    # Not keras.distribution.initialize, which has no time limits.
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            index,
+            heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT,
+            shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
+        )
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"Worker {index} of {count} found no connection by {coordinator}: "
+            f"{str(error).splitlines()[0]}. Start all workers within five minutes, with the same "
+            "address, before anything else uses JAX."
+        ) from error
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    return current_workers()
+
+
+@contextlib.contextmanager
+def explained(workers: Workers) -> Iterator[None]:
+    """Says of an exchange with other workers that failed what it means.
+
+    Raises:
+        RuntimeError: in place of JAX's error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if workers.count == 1 or not any(word in str(error) for word in _EXCHANGE_WORDS):
+            raise
+        raise RuntimeError(
+            f"Worker {workers.index} of {workers.count} cannot go on, because another one has "
+            f"ended or cannot be reached; what that one printed says why. Start all again, going "
+            f"on from the last snapshot (--resume, resume=True). JAX says: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def wait_for_all(workers: Workers) -> None:
+    """Waits until every worker is here."""
+    if workers.count > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("keras_effnetv2")
+
+
+@contextlib.contextmanager
+def undistributed() -> Iterator[None]:
+    """Context in which Keras makes variables of this process alone, as it does when it saves."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+
+def local_copy(model: keras.Model) -> keras.Model:
+    """Returns a copy of a model, weights included, that is on one device of this process.
+
+    Call it within `undistributed`, and outside the scope of a strategy.
+    """
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy

@@ -1,0 +1,114 @@
+"""The programs in examples/ that a test can run at toy size, in this process."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_effnetv2 as kev2
+from keras_effnetv2.training import results
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load_example(name):
+    """The module of an example, which does nothing until `main` is called."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_pictures(folder, classes, count):
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            picture = rng.integers(0, 256, (40, 40, 3), np.uint8)
+            (folder / name / f"{number}.png").write_bytes(tf.io.encode_png(picture).numpy())
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """Has every name mean the network with one block a stage, which is traced in seconds."""
+    small = kev2.ModelConfig.from_name("efficientnetv2-b0").scaled(width=0.25, depth=0.1)
+    monkeypatch.setattr(kev2.ModelConfig, "from_name", lambda name: small)
+    return small
+
+
+def test_transfer_learning(small_network, tmp_path, capsys):
+    """From a weight file and a folder of pictures to a SavedModel, the batch norms as they were."""
+    write_pictures(tmp_path / "pictures", ("cat", "dog"), 5)
+    keras.utils.set_random_seed(0)
+    pretrained = kev2.build_model(small_network, classes=3)
+    norm = pretrained.get_layer("stem_bn")
+    norm.moving_mean.assign(keras.ops.ones_like(norm.moving_mean))
+    pretrained.save_weights(tmp_path / "pretrained.weights.h5")
+    arguments = {
+        "--data": tmp_path / "pictures",
+        "--output": tmp_path / "served",
+        "--weights": tmp_path / "pretrained.weights.h5",
+        "--image-size": 32,
+        "--batch-size": 4,
+        "--epochs": 1,
+    }
+    model = load_example("transfer_learning").main(
+        [str(word) for pair in arguments.items() for word in pair]
+    )
+    assert "validation accuracy" in capsys.readouterr().out
+    np.testing.assert_array_equal(model.get_layer("stem_bn").moving_mean, norm.moving_mean)
+    kernels = [net.get_layer("stem_conv").kernel for net in (pretrained, model)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0
+    served = tf.saved_model.load(str(tmp_path / "served" / "1"))
+    picture = (tmp_path / "pictures" / "cat" / "0.png").read_bytes()
+    answer = served.signatures["classify_bytes"](image_bytes=tf.constant([picture, b"none"]))
+    assert set(answer["classes"].numpy()[0]) == {b"cat", b"dog"}
+    assert answer["error"].numpy()[0] == b""
+    assert answer["error"].numpy()[1] != b""
+
+
+@pytest.fixture
+def quick(small_network, monkeypatch):
+    """Trains the small network, and writes neither export nor report."""
+    monkeypatch.setattr(results, "export_saved_model", lambda *args, **options: None)
+    monkeypatch.setattr(results, "gather_report", lambda **contents: None)
+    monkeypatch.setattr(results, "write_report", lambda report, path: None)
+
+
+@pytest.mark.slow  # four stages are traced, with AutoAugment
+def test_imagenet(tmp_path, capsys, quick):
+    output = tmp_path / "run"
+    words = ["--data", "digits", "--output", str(output), "--variant", "efficientnetv2-b0"]
+    words += ["--preset", "imagenet-official", "--batch-size", "1024"]
+    accuracy = load_example("imagenet").main([*words, "--epochs", "4", "--image-size", "32", "40"])
+    assert f"top-1 {accuracy:.1%}" in capsys.readouterr().out
+    settings = json.loads((output / "recipe.json").read_text())
+    assert settings["finished"]
+    assert [stage["image_size"] for stage in settings["stages"]] == [32, 34, 37, 40]
+    # B0's own: AutoAugment, the crops of V1, and their evaluation.
+    recipe = settings["recipe"]
+    assert recipe["autoaugment"] is True
+    assert (recipe["crop_style"], recipe["evaluation_style"]) == ("v1", "v1")
+
+
+def test_imagenet21k_and_what_comes_after_it(tmp_path, capsys, quick):
+    write_pictures(tmp_path / "many", ("a", "b", "c"), 6)
+    write_pictures(tmp_path / "few", ("x", "y"), 6)
+    main = load_example("imagenet21k").main
+    words = ["--variant", "efficientnetv2-b0", "--epochs", "1", "--batch-size", "8"]
+    words += ["--image-size", "32"]
+    main([*words, "--data", str(tmp_path / "many"), "--output", str(tmp_path / "pretrained")])
+    weights = tmp_path / "pretrained" / "model.keras"
+    words += ["--pretrained", str(weights)]
+    main([*words, "--data", str(tmp_path / "few"), "--output", str(tmp_path / "tuned")])
+    assert capsys.readouterr().out.count("top-1") == 2
+    first, second = (
+        json.loads((tmp_path / run / "recipe.json").read_text()) for run in ("pretrained", "tuned")
+    )
+    assert (first["recipe"]["loss"], second["recipe"]["loss"]) == ("sigmoid", "softmax")
+    assert second["class_names"] == ["x", "y"]
+    assert second["weights"] == str(weights)

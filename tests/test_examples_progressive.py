@@ -1,0 +1,110 @@
+"""The examples of progressive learning, at toy size, and the networks of the paper's Table 12."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_effnetv2 as kev2
+from keras_effnetv2.training.progressive import scheduled_dropout_layers
+
+ROOT = Path(__file__).parent.parent
+PLAN = kev2.progressive_stages(epochs=4, image_size=(128, 224), dropout_rate=(0.1, 0.3))
+
+
+@pytest.fixture(autouse=True)
+def in_scratch_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run_example(name, *arguments):
+    """Runs an example as a program does; what it printed is for `capsys`."""
+    path = ROOT / "examples" / name
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(path), *arguments])
+        runpy.run_path(str(path), run_name="__main__")
+
+
+def some_digits(folder, count):
+    """A folder of class folders with the first `count` digits of each split."""
+    for split in ("train", "validation"):
+        digits = kev2.load_source("digits", split)
+        for data, label, index in digits.dataset().take(count):
+            target = folder / split / digits.class_names[int(label)]
+            target.mkdir(parents=True, exist_ok=True)
+            (target / f"{int(index)}.png").write_bytes(data.numpy())
+    return folder
+
+
+# Slow: traces the train step of ResNet50 at each stage, and RandAugment (45 s of CPU time).
+@pytest.mark.slow
+def test_resnet50(tmp_path, capsys):
+    data = some_digits(tmp_path / "digits", 48)
+    sizes = ["--stages", "2", "--image-size", "32", "48", "--batch-size", "16"]
+    run_example("progressive_resnet50.py", str(data), "--epochs", "2", *sizes)
+    printed = capsys.readouterr().out
+    mixing = "mixup 0, cutmix 0"
+    for line in (
+        f"Stage 1/2, epochs 1-1: size 32, randaugment 5, {mixing}, dropout 0.1, batch 16",
+        f"Stage 2/2, epochs 2-2: size 48, randaugment 15, {mixing}, dropout 0.3, batch 16",
+    ):
+        assert line in printed
+    model = keras.models.load_model("resnet50.keras")
+    assert model.get_layer("classifier_dropout").rate == 0.3
+    assert int(model.optimizer.iterations) == 2 * 3
+    assert model.output_shape == (None, 10)
+
+
+def test_resnet50_takes_pictures_from_0_to_255():
+    build_model = runpy.run_path(str(ROOT / "examples/progressive_resnet50.py"))["build_model"]
+    model = build_model(10)
+    pictures = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    # What keras.applications trained ResNet50 with: blue first, minus the mean of ImageNet.
+    normalised = pictures[..., ::-1] - np.array([103.939, 116.779, 123.68], "float32")
+    features = model.get_layer("resnet50")(normalised)
+    np.testing.assert_allclose(model(pictures), model.layers[-1](features), rtol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["EfficientNetB4", "EfficientNetB5"])
+def test_dropout_of_the_papers_efficientnets(network):
+    model = getattr(keras.applications, network)(weights=None, classes=10)
+    stochastic_depth = {
+        layer.name: layer.rate for layer in model.layers if layer.name.endswith("_drop")
+    }
+    progressive = kev2.ProgressiveLearning(lambda stage, epoch: None, PLAN)
+    progressive.set_model(model)
+    progressive._begin(PLAN[3])
+    assert model.get_layer("top_dropout").rate == 0.3
+    for name, rate in stochastic_depth.items():
+        assert model.get_layer(name).rate == rate
+    assert len(stochastic_depth) > 20
+
+
+def test_resnet152_needs_a_dropout_for_a_schedule():
+    backbone = keras.applications.ResNet152(weights=None, include_top=False, pooling="avg")
+    with pytest.raises(ValueError, match=r"no Dropout layer to set.*dropout_rate=None"):
+        scheduled_dropout_layers(backbone, None, PLAN)
+    without = kev2.progressive_stages(epochs=4, image_size=(128, 224))
+    assert {stage.dropout_rate for stage in without} == {None}
+    assert scheduled_dropout_layers(backbone, None, without) == []
+    dropout = keras.layers.Dropout(0.1)
+    model = keras.Sequential([backbone, dropout, keras.layers.Dense(10)])
+    assert scheduled_dropout_layers(model, None, PLAN) == [dropout]
+
+
+def test_from_scratch(monkeypatch, capsys):
+    # B0 takes half a minute to trace; this has one block a stage.
+    small = kev2.ModelConfig.from_name("efficientnetv2-b0").scaled(width=0.1, depth=0.1)
+
+    def small_network(**arguments):
+        return kev2.build_model(small, **arguments)
+
+    monkeypatch.setattr(kev2, "EfficientNetV2B0", small_network)
+    sizes = ["--stages", "2", "--image-size", "32", "40", "--batch-size", "360"]
+    run_example("progressive_from_scratch.py", "--epochs", "2", *sizes)
+    printed = capsys.readouterr().out
+    assert "Stage 2/2, epochs 2-2: size 40" in printed
+    assert printed.count("4/4") == printed.count("val_accuracy") == 2

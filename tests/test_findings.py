@@ -1,0 +1,402 @@
+"""What is said of a training before it begins: each finding where it belongs, no false alarm."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.data.sources import ImageSource, load_source
+from keras_effnetv2.data.stores import MemoryStore
+from keras_effnetv2.data.unreadable import UnreadablePictures
+from keras_effnetv2.model import build_model
+from keras_effnetv2.training import findings
+from keras_effnetv2.training.findings import Finding, look_for_findings, stop_on_errors
+from keras_effnetv2.training.footprint import Machine, this_machine, training_memory
+from keras_effnetv2.training.preflight import Inputs
+from keras_effnetv2.training.recipe import TrainRecipe
+from keras_effnetv2.training.stages import progressive_stages
+from keras_effnetv2.training.transfer import freeze_batch_norm
+
+QUICKSTART = TrainRecipe.preset("quickstart")
+ONE_SIZE = replace(QUICKSTART, stages=1, image_size=64)
+LAPTOP = Machine(free_disk=10**11, free_memory=8 * 10**9, has_accelerator=False)
+GPU = replace(LAPTOP, has_accelerator=True)
+
+
+def picture_source(contents, labels, classes=10, split="train"):
+    """A source of pictures in memory: the n-th has the n-th bytes (the last ones again)."""
+    names = tuple(f"{n}.png" for n in range(len(contents)))
+    return ImageSource(
+        spec="memory",
+        split=split,
+        class_names=tuple(f"class {n}" for n in range(classes)),
+        labels=np.asarray(labels, np.int64),
+        horizontal_flip=True,
+        store=MemoryStore(tf.constant(contents), names),
+        rows=np.minimum(np.arange(len(labels)), len(contents) - 1),
+    )
+
+
+def png(side, value):
+    return tf.io.encode_png(np.full((side, side, 3), value, np.uint8)).numpy()
+
+
+def big_source(num_examples, classes, side=500, split="train"):
+    return picture_source([png(side, 0)], np.arange(num_examples) % classes, classes, split)
+
+
+def inputs_of(training, validation, recipe=ONE_SIZE, variant=None):
+    return Inputs(training, validation, recipe, recipe.plan(variant), UnreadablePictures())
+
+
+def without_front(classes=10):
+    """A network that normalises nothing itself, with a batch norm that has the momentum 0.9."""
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(4, 8, strides=8),
+            keras.layers.BatchNormalization(momentum=0.9),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(classes, activation="softmax"),
+        ]
+    )
+
+
+def network(*front, inner=None):
+    return keras.Sequential([keras.Input((None, None, 3)), *front, inner or without_front()])
+
+
+def found(iterator):
+    return [(finding.level, finding.text) for finding in iterator]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_source("digits", "train"), load_source("digits", "validation")
+
+
+# --- good cases ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_found_for_the_digits_with_quickstart(digits):
+    model = build_model(ModelConfig.from_name("efficientnetv2-b0"), classes=10)
+    inputs = inputs_of(*digits, recipe=QUICKSTART)
+    assert look_for_findings(model, inputs, LAPTOP, needed_disk=10**9) == ()
+
+
+def test_nothing_is_found_for_small_photos_with_quickstart():
+    training = picture_source([png(32, n % 256) for n in range(8)], np.arange(2000) % 10)
+    validation = picture_source([png(32, 100)], np.arange(200) % 10)
+    model = network(keras.layers.Rescaling(1 / 127.5, -1))
+    inputs = inputs_of(training, validation, recipe=QUICKSTART)
+    assert look_for_findings(model, inputs, LAPTOP, needed_disk=10**9) == ()
+
+
+@pytest.mark.parametrize("preset", ["imagenet-official", "imagenet-paper"])
+def test_nothing_is_found_for_imagenet(preset):
+    recipe = TrainRecipe.preset(preset)
+    training, validation = big_source(1_281_167, 1000), big_source(50_000, 1000)
+    model = network(keras.layers.Rescaling(1 / 128, -1), inner=without_front(1000))
+    inputs = inputs_of(training, validation, recipe, "efficientnetv2-s")
+    assert look_for_findings(model, inputs, GPU, needed_disk=10**9) == ()
+
+
+# --- input range --------------------------------------------------------------------------------
+
+
+def caffe(x):
+    return x - np.array([103.939, 116.779, 123.68], "float32")
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        [keras.layers.Rescaling(1 / 255)],
+        [keras.layers.Rescaling(1 / 127.5, -1)],
+        [keras.layers.Normalization(mean=[124.0] * 3, variance=[3300.0] * 3)],
+        [keras.layers.Lambda(caffe)],
+        [keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 255)],
+        [keras.layers.BatchNormalization()],
+    ],
+    ids=["rescaled", "centred", "normalised", "mean taken off", "flipped first", "batch norm"],
+)
+def test_a_normalised_input_is_no_finding(front):
+    plan = ONE_SIZE.plan(None)
+    assert found(findings.input_range_findings(network(*front), plan, True)) == []
+
+
+def test_raw_pixels_at_the_first_weights():
+    plan = ONE_SIZE.plan(None)
+    ((level, text),) = found(findings.input_range_findings(network(), plan, learned=True))
+    assert level == "warning"
+    assert "0..255 reach the first weights" in text
+    assert "include_preprocessing=True" in text
+    unadapted = network(keras.layers.Normalization(mean=[0.0] * 3, variance=[1.0] * 3))
+    assert found(findings.input_range_findings(unadapted, plan, learned=False))[0][0] == "note"
+
+
+def test_a_network_that_normalises_twice():
+    inner = network(keras.layers.Rescaling(1 / 128, -1))
+    model = network(keras.layers.Rescaling(1 / 255), inner=inner)
+    ((level, text),) = found(findings.input_range_findings(model, ONE_SIZE.plan(None), True))
+    assert level == "warning"
+    assert "only -1..-0.992 reach the first weights" in text
+    # In front as a model of its own, which has weights, but only those of the normalisation.
+    mean, variance = [127.5] * 3, [255.0**2] * 3
+    front = keras.Sequential([keras.layers.Normalization(mean=mean, variance=variance)])
+    ((_, text),) = found(
+        findings.input_range_findings(network(front, inner=inner), ONE_SIZE.plan(None), True)
+    )
+    assert "only -1..-0.996 reach the first weights" in text
+
+
+@pytest.mark.parametrize(("preprocessing", "count"), [(True, 0), (False, 1)])
+def test_networks_of_keras_applications(preprocessing, count):
+    backbone = keras.applications.MobileNetV3Small(
+        input_shape=(64, 64, 3),
+        weights=None,
+        include_top=False,
+        include_preprocessing=preprocessing,
+    )
+    assert len(found(findings.input_range_findings(backbone, ONE_SIZE.plan(None), True))) == count
+
+
+# --- labels and pictures ------------------------------------------------------------------------
+
+
+def labels_found(training_labels, validation_labels, classes=3):
+    training = picture_source([b""], training_labels, classes)
+    validation = picture_source([b""], validation_labels, classes, "validation")
+    return found(findings.label_findings(training, validation))
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "level", "text"),
+    [
+        ([0, 1, 3], [0, 1, 2], "error", "The train labels are 0..3, but 3 classes have"),
+        ([0, 1, 2], [-1, 1, 2], "error", "The validation labels are -1..2"),
+        ([0, 1], [0, 1, 2], "warning", "none for training, so they cannot be learned: 'class 2'"),
+        ([0, 1], [0, 1], "note", "These classes have no pictures: 'class 2'"),
+        ([0, 1, 2], [0, 1], "note", "nothing will be known of them: 'class 2'"),
+        ([0] * 31 + [1, 2] * 3, [0, 1, 2], "warning", "'class 0' has 31 training pictures"),
+    ],
+)
+def test_labels(training, validation, level, text):
+    ((found_level, found_text),) = labels_found(training, validation)
+    assert found_level == level
+    assert text in found_text
+
+
+def test_ten_times_as_many_pictures_are_no_finding():
+    assert labels_found([0] * 30 + [1, 2] * 3, [0, 1, 2]) == []
+
+
+def test_pictures_on_both_sides_are_counted_by_content():
+    training = picture_source([png(8, n) for n in range(20)], np.arange(20) % 10)
+    validation = picture_source([png(8, 3), png(8, 200), b"broken", png(8, 4)], [3, 0, 1, 4])
+    ((level, text),) = found(findings.shared_picture_findings(training, validation))
+    assert level == "warning"
+    assert text.startswith("2 of 4 validation pictures are training pictures too")
+
+
+def test_thousands_of_files_of_one_size_are_not_read():
+    source = picture_source([b"no picture"], np.arange(10_001) % 10)
+    assert found(findings.shared_picture_findings(source, source)) == []
+
+
+@pytest.mark.parametrize(
+    ("classes", "text"),
+    [(21_841, "21,843 outputs, two more"), (21_842, "one more"), (1_001, "1,000 outputs")],
+)
+def test_a_number_of_classes_next_to_a_published_one(classes, text):
+    ((level, message),) = found(findings.class_count_findings(classes))
+    assert level == "warning"
+    assert text in message
+
+
+@pytest.mark.parametrize("classes", [2, 999, 1000, 21_843])
+def test_other_numbers_of_classes_are_no_finding(classes):
+    assert found(findings.class_count_findings(classes)) == []
+
+
+@pytest.mark.parametrize(("side", "size", "count"), [(8, 64, 0), (112, 224, 0), (32, 224, 1)])
+def test_enlarged_pictures(side, size, count):
+    source = big_source(100, 10, side)
+    recipe = replace(ONE_SIZE, image_size=size)
+    messages = found(findings.enlargement_findings(inputs_of(source, source, recipe)))
+    assert [level for level, _ in messages] == ["note"] * count
+    if count:
+        assert "about 32 pixels high or wide and are enlarged to 224" in messages[0][1]
+        assert "49 times" in messages[0][1]
+
+
+# --- batches, steps, sizes ----------------------------------------------------------------------
+
+
+def batch_norms_found(pictures, *, batch=32, epochs=20, learned=False, is_frozen=False):
+    source = big_source(pictures, 10)
+    inputs = inputs_of(source, source, replace(ONE_SIZE, batch_size=batch, epochs=epochs))
+    model = without_front()
+    if is_frozen:
+        freeze_batch_norm(model)
+    return found(findings.batch_norm_findings(model, inputs, learned))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"batch": 15}, "train on batches of 15 pictures"),
+        ({"epochs": 1, "pictures": 32 * 28}, "After all 28 steps"),  # 0.9 ** 28 = 5.2%
+        ({"is_frozen": True}, "frozen, but have learned nothing yet"),
+    ],
+)
+def test_batch_norms(options, text):
+    ((level, message),) = batch_norms_found(**{"pictures": 3200, **options})
+    assert level == "warning"
+    assert text in message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch": 16},
+        {"epochs": 1, "pictures": 32 * 29},  # 0.9 ** 29 = 4.7%
+        {"epochs": 1, "pictures": 32, "learned": True},
+        {"batch": 2, "learned": True, "is_frozen": True},
+    ],
+)
+def test_batch_norms_that_work(options):
+    assert batch_norms_found(**{"pictures": 3200, **options}) == []
+
+
+def test_fewer_pictures_than_a_batch_and_a_long_warm_up():
+    source = big_source(30, 10)
+    recipe = replace(ONE_SIZE, epochs=5, warmup_epochs=3.0)
+    (first, second) = found(findings.step_findings(inputs_of(source, source, recipe)))
+    assert first[0] == "warning"
+    assert "30 training pictures do not fill one batch of 32" in first[1]
+    assert second[0] == "note"
+    assert "A warm-up of 3 epochs is most of 5; it ends after 2.5" in second[1]
+
+
+def test_pictures_too_small_for_the_strides_are_an_error():
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 33)(inputs)
+    outputs = keras.layers.Dense(10)(keras.layers.GlobalMaxPooling2D()(x))
+    model = keras.Model(inputs, outputs, name="wide")
+    plan = progressive_stages(epochs=2, stages=2, image_size=(32, 64))
+    ((level, text),) = found(findings.picture_size_errors(model, plan))
+    assert level == "error"
+    assert text.startswith("'wide' cannot work with pictures of 32 pixels: ")
+    assert "\n" not in text
+    plan = progressive_stages(epochs=2, stages=2, image_size=(40, 64))
+    assert found(findings.picture_size_errors(model, plan)) == []
+
+
+# --- precision ----------------------------------------------------------------------------------
+
+
+def half_precision_network(policy, *, last="float32", whole=True):
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        layers = [keras.layers.Conv2D(2, 3), keras.layers.GlobalMaxPooling2D()]
+        layers.append(keras.layers.Dense(10, dtype=last, activation="softmax"))
+    finally:
+        keras.config.set_dtype_policy(policy if whole else previous)
+    try:
+        return keras.Sequential([keras.Input((64, 64, 3)), *layers])
+    finally:
+        keras.config.set_dtype_policy(previous)
+
+
+@pytest.mark.parametrize(
+    ("options", "precision", "machine", "texts"),
+    [
+        ({"policy": "float32"}, "float32", LAPTOP, []),
+        ({"policy": "mixed_float16"}, "mixed_float16", GPU, []),
+        ({"policy": "mixed_bfloat16"}, "mixed_bfloat16", GPU, []),
+        ({"policy": "mixed_float16"}, "mixed_float16", LAPTOP, ["There is no GPU"]),
+        ({"policy": "float32"}, "mixed_float16", GPU, ["is that of models that are built here"]),
+        ({"policy": "mixed_float16", "whole": False}, "float32", GPU, ["does not scale the loss"]),
+        (
+            {"policy": "mixed_float16", "last": None},
+            "mixed_float16",
+            GPU,
+            ["ends in float16, too coarse"],
+        ),
+    ],
+)
+def test_precision(options, precision, machine, texts):
+    model = half_precision_network(**options)
+    recipe = replace(ONE_SIZE, precision=precision)
+    messages = [text for _, text in found(findings.precision_findings(model, recipe, machine))]
+    assert len(messages) == len(texts)
+    assert all(text in message for text, message in zip(texts, messages, strict=True))
+
+
+def test_keras_scales_the_loss_of_a_policy_that_is_no_finding():
+    model = half_precision_network("mixed_float16")
+    model.compile("sgd", "categorical_crossentropy")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    model = half_precision_network("mixed_float16", whole=False)
+    model.compile("sgd", "categorical_crossentropy")
+    assert not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+# --- memory and disk ----------------------------------------------------------------------------
+
+
+def test_the_estimate_of_memory_follows_its_formula():
+    plan = progressive_stages(epochs=2, stages=2, image_size=(64, 64), batch_size=(8, 4))
+    # Bytes: 8 x 8 x 4 twice (convolution, batch norm), 4, 10; five copies of every parameter.
+    one_picture = 4 * (8 * 8 * 4 * 2 + 4 + 10)
+    parameters = (8 * 8 * 3 * 4 + 4) + 4 * 4 + (4 * 10 + 10)
+    expected = 8 * one_picture + 5 * 4 * parameters + 300_000_000
+    assert training_memory(without_front(), plan) == expected
+    assert training_memory(network(), plan) == expected  # nested
+    rescaled = network(keras.layers.Rescaling(1 / 255))
+    assert training_memory(rescaled, plan) == expected + 8 * 4 * 64 * 64 * 3
+
+
+@pytest.mark.parametrize(
+    ("machine", "needed_disk", "text"),
+    [
+        (replace(LAPTOP, free_memory=3 * 10**8), 1, "about 0.3 GB of memory, and 0.3 GB are free"),
+        (replace(LAPTOP, free_disk=19 * 10**8), 10**9, "about 1,000 MB, and the disk has only"),
+        (replace(LAPTOP, free_memory=4 * 10**8), 1, None),
+        (replace(LAPTOP, free_memory=None), 1, None),
+        (replace(GPU, free_memory=1), 1, None),
+        (replace(LAPTOP, free_disk=2 * 10**9), 10**9, None),
+    ],
+)
+def test_memory_and_disk(machine, needed_disk, text):
+    plan = progressive_stages(epochs=1, stages=1, image_size=64, batch_size=8)
+    messages = found(findings.resource_findings(without_front(), plan, machine, needed_disk))
+    assert [level for level, _ in messages] == ["warning"] * (text is not None)
+    assert text is None or text in messages[0][1]
+
+
+def test_this_machine_is_looked_at(tmp_path):
+    machine = this_machine(tmp_path / "not" / "there yet")
+    assert machine.free_disk > 0
+    assert machine.free_memory is None or machine.free_memory > 10**6
+    assert machine.has_accelerator is False  # tests/conftest.py
+
+
+# --- all together -------------------------------------------------------------------------------
+
+
+def test_errors_come_first_and_stop_the_training(digits):
+    training = replace(digits[0], labels=digits[0].labels + 1)
+    inputs = inputs_of(training, digits[1], replace(ONE_SIZE, batch_size=4))
+    every = look_for_findings(without_front(), inputs, LAPTOP, needed_disk=1)
+    assert [finding.level for finding in every] == ["error", "note", "warning"]
+    assert all("\n" not in str(finding) for finding in every)
+    assert str(every[0]).startswith("error: The train labels are 1..10, but 10 classes have")
+    with pytest.raises(ValueError, match=r"^This training cannot work\. The train labels are 1"):
+        stop_on_errors(every)
+    stop_on_errors([Finding("warning", "something"), Finding("note", "more")])

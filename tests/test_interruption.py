@@ -1,0 +1,153 @@
+"""SIGTERM and SIGINT: noted or raised, the second at once, and everything put back."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from keras_effnetv2 import cli
+from keras_effnetv2.training.interruption import StopSignals, TrainingInterrupted
+
+BOTH = (signal.SIGTERM, signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_our_own():
+    """Known handlers, so that nothing here ends the tests; checks that they are put back."""
+
+    def handler(number, frame):
+        raise ZeroDivisionError(number)
+
+    earlier = {number: signal.signal(number, handler) for number in BOTH}
+    yield
+    left = {number: signal.signal(number, earlier[number]) for number in BOTH}
+    assert set(left.values()) == {handler}
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+def outside_of_the_training(number):
+    with StopSignals(Path("runs/x")):
+        send(number)
+        pytest.fail("went on")
+
+
+def within_the_training(*numbers, stop=True):
+    signals = StopSignals(Path("runs/x"))
+    with signals:
+        with signals.deferred():
+            signals.raise_received("too early.")
+            for number in numbers:
+                send(number)
+            assert signals.received == numbers[0]
+            if stop:
+                signals.raise_received("in epoch 3, after 2 of its batches.")
+        pytest.fail("went on")
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_outside_of_the_training_a_signal_ends_the_run_at_once(number):
+    message = r"^interrupted by SIG.*saved in runs/x.*resume=True\.$"
+    with pytest.raises(TrainingInterrupted, match=message):
+        outside_of_the_training(number)
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_within_the_training_a_signal_is_noted_and_raised_where_the_training_says(number):
+    with pytest.raises(TrainingInterrupted) as caught:
+        within_the_training(number)
+    assert caught.value.signal == number
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert str(caught.value) == (
+        f"interrupted by {number.name} in epoch 3, after 2 of its batches. All of it is saved in "
+        "runs/x. Go on with the same call and resume=True."
+    )
+
+
+def test_a_signal_that_nobody_asked_for_is_raised_at_the_end():
+    with pytest.raises(TrainingInterrupted, match="after the training"):
+        within_the_training(signal.SIGTERM, stop=False)
+
+
+@pytest.mark.parametrize("second", BOTH)
+def test_a_second_signal_meets_the_earlier_handler(second):
+    with pytest.raises(ZeroDivisionError):
+        within_the_training(signal.SIGTERM, second)
+
+
+def test_an_ignored_signal_stays_ignored():
+    ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals = StopSignals(Path("runs/x"))
+    try:
+        with signals:
+            send(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, ours)
+    assert signals.received is None
+
+
+def test_outside_the_main_thread_no_handlers_are_set():
+    before = [signal.getsignal(number) for number in BOTH]
+    within = []
+
+    def run():
+        with StopSignals(Path("runs/x")) as signals, signals.deferred():
+            within.extend(signal.getsignal(number) for number in BOTH)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert within == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_command_says_how_to_go_on_and_gives_the_code_of_the_signal(
+    monkeypatch, capsys, number, code
+):
+    def interrupted(arguments):
+        raise TrainingInterrupted(number, "in epoch 2. All of it is saved in x.")
+
+    monkeypatch.setitem(cli._COMMANDS, "train", interrupted)
+    words = ["train", "--data", "my photos", "--output", "x", "--overwrite"]
+    assert cli.main(words) == code
+    assert capsys.readouterr().err == (
+        f"\ninterrupted by {number.name} in epoch 2. All of it is saved in x. Go on with: "
+        "keras-effnetv2 train --data 'my photos' --output x --resume\n"
+    )
+
+
+def test_ctrl_c_before_anything_is_saved_has_its_code_too(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli._COMMANDS, "info", interrupted)
+    assert cli.main(["info", "efficientnetv2-b0"]) == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+from keras_effnetv2.training.interruption import StopSignals
+
+signals = StopSignals(Path("x"))
+with signals, signals.deferred():
+    for number in (int(word) for word in sys.argv[1:]):
+        os.kill(os.getpid(), number)
+    print("went on")
+"""
+
+
+def test_two_sigterms_end_a_process_as_if_nobody_had_listened():
+    command = [sys.executable, "-c", PROGRAM, *map(str, [signal.SIGTERM, signal.SIGTERM])]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == -signal.SIGTERM, shlex.join(command)
+    assert finished.stdout == ""

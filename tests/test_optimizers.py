@@ -1,0 +1,480 @@
+"""The official RMSprop against its six-step example, and a learning rate for every variable."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.model import build_model
+from keras_effnetv2.training.ema import EMA
+from keras_effnetv2.training.optimizers import (
+    SGD,
+    Adam,
+    RMSprop,
+    VariableRate,
+    variable_depths,
+    variable_rates,
+)
+
+# Made by running the official code (shared/oracle/README.md, section training).
+GOLDEN = json.loads((Path(__file__).parent / "golden/training/optimizer.json").read_text("utf-8"))
+EXAMPLE = GOLDEN["rmsprop_example"]
+RATES = np.array([step["lr"] for step in EXAMPLE["steps"]], "float32")
+DECAY = GOLDEN["weight_decay"]["value"]
+
+only_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="needs tf.distribute"
+)
+each_optimizer = pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RMSprop(0.1, weight_decay=0.5),
+        lambda: Adam(0.1, weight_decay=0.5),
+        lambda: SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.5),
+    ],
+    ids=["rmsprop", "adam", "sgd"],
+)
+
+
+@keras.saving.register_keras_serializable(package="test_optimizers")
+class ExampleRate(keras.optimizers.schedules.LearningRateSchedule):
+    """The rate of each step of the example."""
+
+    def __call__(self, step):
+        return keras.ops.take(keras.ops.convert_to_tensor(RATES), step)
+
+    def get_config(self):
+        return {}
+
+
+def array(value):
+    return keras.ops.convert_to_numpy(value)
+
+
+def kernel_model(value, **compile_args):
+    """Predicts `inputs @ kernel`; the loss is that, so the gradient is the mean input."""
+    kernel = np.array(value, "float32").reshape(-1, 1)
+    model = keras.Sequential(
+        [keras.Input((len(kernel),)), keras.layers.Dense(1, use_bias=False, name="dense")]
+    )
+    model.compile(loss=lambda targets, outputs: outputs, **compile_args)
+    model.layers[0].kernel.assign(kernel)
+    return model
+
+
+def variables(count=3, name="kernel"):
+    made = [
+        keras.Variable(np.full((2, 2), index + 1, "float32"), name=name) for index in range(count)
+    ]
+    return made, [np.full((2, 2), 0.1 * (index + 1), "float32") for index in range(count)]
+
+
+def step(optimizer, made, gradients):
+    optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], made)
+
+
+def official_steps(weight, gradients, rate, decay=0.0):
+    """The formulas of `GOLDEN["optimizer"]` in float64, the decay as a part of the gradient."""
+    weight = np.array(weight, "float64")
+    rms, momentum = np.ones_like(weight), np.zeros_like(weight)
+    for gradient in gradients:
+        gradient = gradient + decay * weight
+        rms = 0.9 * rms + 0.1 * gradient**2
+        momentum = 0.9 * momentum + rate * gradient / np.sqrt(rms + 1e-3)
+        weight = weight - momentum
+    return weight
+
+
+# --- the official RMSprop -----------------------------------------------------------------------
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_official_example_through_fit(jit_compile):
+    if jit_compile and keras.backend.backend() == "torch":
+        pytest.skip("torch.compile needs a C++ compiler")
+    model = kernel_model(
+        EXAMPLE["initial"]["w"], optimizer=RMSprop(ExampleRate()), jit_compile=jit_compile
+    )
+    ema = EMA(GOLDEN["ema"]["decay"])
+    found = []
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            ema.swap()
+            average = model.layers[0].get_weights()[0]
+            ema.swap()
+            _, *slots = (array(variable) for variable in model.optimizer.variables)
+            found.append([model.layers[0].get_weights()[0], *slots[:2], average])
+
+    gradients = np.array([step["grad"] for step in EXAMPLE["steps"]], "float32")
+    model.fit(
+        gradients,
+        np.zeros((len(gradients), 1)),
+        batch_size=1,
+        shuffle=False,
+        verbose=0,
+        callbacks=[ema, Record()],
+    )
+    for values, expected in zip(found, EXAMPLE["steps"], strict=True):
+        for value, name in zip(values, ("w", "rms", "momentum", "ema"), strict=True):
+            np.testing.assert_allclose(
+                value.ravel(), expected[name], rtol=1e-6, atol=1e-6, err_msg=name
+            )
+
+
+@pytest.mark.backend
+def test_the_slots_are_those_of_the_official_checkpoint():
+    made, gradients = variables(1)
+    optimizer = RMSprop(0.01)
+    optimizer.build(made)
+    rms, momentum = optimizer.variables[-2:]
+    np.testing.assert_array_equal(array(rms), np.ones((2, 2)))
+    np.testing.assert_array_equal(array(momentum), np.zeros((2, 2)))
+    step(optimizer, made, gradients)
+    # 0.9 * 1 + 0.1 * 0.1 ** 2; Keras' own RMSprop has 0.1 * 0.1 ** 2.
+    np.testing.assert_allclose(array(rms), 0.901, rtol=1e-6)
+    np.testing.assert_allclose(array(momentum), 0.01 * 0.1 / math.sqrt(0.902), rtol=1e-6)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("name", "is_decayed"), [("kernel", True), ("bias", False), ("gamma", False), ("beta", False)]
+)
+def test_official_weight_decay_is_a_part_of_the_gradient(name, is_decayed):
+    made, gradients = variables(1, name)
+    optimizer = RMSprop(0.1, weight_decay=0.5)
+    for _ in range(3):
+        step(optimizer, made, gradients)
+    expected = official_steps(np.ones((2, 2)), 3 * gradients, 0.1, 0.5 if is_decayed else 0.0)
+    np.testing.assert_allclose(array(made[0]), expected, rtol=1e-5)
+
+
+@pytest.mark.backend
+def test_clipping_is_first_of_each_gradient_then_of_all():
+    made, _ = variables(2)
+    gradients = [np.full((2, 2), 2.5, "float32"), np.full((2, 2), -0.6, "float32")]
+    optimizer = RMSprop(1.0, weight_decay=0.5, clipnorm=1.0)
+    step(optimizer, made, gradients)
+    # With the decay 2.5 + 0.5 * 1 = 3 and -0.6 + 0.5 * 2 = 0.4 everywhere, the norms 6 and 0.8;
+    # after the first clip 0.5 and 0.4, together of the norm sqrt(1 + 0.64).
+    scale = 1 / math.sqrt(1.64)
+    for variable, before, gradient in zip(made, (1, 2), (0.5, 0.4), strict=True):
+        g = gradient * scale
+        expected = before - g / math.sqrt(0.9 + 0.1 * g**2 + 1e-3)
+        np.testing.assert_allclose(array(variable), expected, rtol=1e-5)
+
+
+@pytest.mark.backend
+def test_small_gradients_are_not_clipped():
+    plain, clipped = RMSprop(0.1), RMSprop(0.1, clipnorm=10.0)
+    results = []
+    for optimizer in (plain, clipped):
+        made, gradients = variables()
+        step(optimizer, made, gradients)
+        results.append([array(variable) for variable in made])
+    np.testing.assert_array_equal(*results)
+
+
+def check_two_devices():
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    inputs = np.random.default_rng(0).standard_normal((8, 6)).astype("float32")
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, np.zeros((8, 1)))).batch(4)
+    gradients = [inputs[:4].mean(0), inputs[4:].mean(0)] * 2
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = kernel_model(np.ones(6), optimizer=RMSprop(0.1, weight_decay=0.5))
+        waiting = kernel_model(np.ones(6), optimizer=Adam(0.1, weight_decay=0.5))
+    model.fit(dataset, epochs=2, verbose=0)
+    found = model.get_weights()[0].ravel()
+    np.testing.assert_allclose(found, official_steps(np.ones(6), gradients, 0.1, 0.5), rtol=1e-5)
+    waiting.optimizer.set_variable_rates([(1.0, 2)])
+    waiting.fit(dataset, epochs=1, verbose=0)
+    np.testing.assert_array_equal(waiting.get_weights()[0], np.ones((6, 1)))
+    waiting.fit(dataset, epochs=1, verbose=0)
+    assert (waiting.get_weights()[0] != 1).all()
+
+
+@only_tensorflow
+def test_two_devices_take_the_steps_of_one():
+    # They must be set up before TensorFlow starts, hence a process of its own.
+    code = "import test_optimizers; test_optimizers.check_two_devices()"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.backend
+@each_optimizer
+def test_steps_under_loss_scaling_are_the_plain_ones(make):
+    inputs = np.random.default_rng(0).standard_normal((3, 6)).astype("float32")
+    weights = []
+    for optimizer in (make(), keras.optimizers.LossScaleOptimizer(make(), initial_scale=8.0)):
+        model = kernel_model(np.ones(6), optimizer=optimizer)
+        model.fit(inputs, np.zeros((3, 1)), batch_size=1, shuffle=False, verbose=0)
+        weights.append(model.get_weights()[0])
+    np.testing.assert_allclose(*weights, rtol=1e-6)
+
+
+@pytest.mark.backend
+@each_optimizer
+def test_a_saved_model_goes_on_where_it_was(make, tmp_path):
+    inputs = np.random.default_rng(0).standard_normal((4, 3)).astype("float32")
+
+    def train(model):
+        model.fit(inputs, np.zeros((4, 1)), batch_size=2, shuffle=False, verbose=0)
+
+    optimizer = make()
+    optimizer.set_variable_rates([(0.5, 3), (1.0, 0)])
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(optimizer, "mse")
+    train(model)
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(restored.optimizer) is type(optimizer)
+    assert restored.optimizer.get_config() == optimizer.get_config()
+    for each in (model, restored):
+        train(each)
+    for found, expected in zip(restored.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "allowed"),
+    [
+        ("rho", 1.0, r"in \[0, 1\)"),
+        ("momentum", -0.1, r"in \[0, 1\)"),
+        ("epsilon", 0.0, "above 0"),
+        ("weight_decay", -1e-5, "0 or more, or None"),
+        ("clipnorm", 0.0, "above 0, or None"),
+    ],
+)
+def test_rmsprop_refuses(argument, value, allowed):
+    with pytest.raises(ValueError, match=f"`{argument}` must be {allowed}. Received: .*{value}"):
+        RMSprop(0.1, **{argument: value})
+
+
+# --- a rate for every variable ------------------------------------------------------------------
+
+
+@pytest.mark.backend
+@each_optimizer
+def test_a_variable_that_waits_does_not_change_by_a_bit_and_then_learns(make):
+    made, gradients = variables()
+    optimizer = make()
+    optimizer.set_variable_rates([(1.0, 2), (0.0, 0), (1.0, 0)])
+    optimizer.build(made)
+    before = [array(variable) for variable in made]
+    for _ in range(2):
+        step(optimizer, made, gradients)
+    np.testing.assert_array_equal(array(made[0]), before[0])
+    np.testing.assert_array_equal(array(made[1]), before[1])
+    assert (array(made[2]) < before[2]).all()
+    step(optimizer, made, gradients)
+    assert (array(made[0]) < before[0]).all()
+    np.testing.assert_array_equal(array(made[1]), before[1])
+
+
+@pytest.mark.backend
+@each_optimizer
+def test_a_factor_is_that_of_the_rate_decay_included(make):
+    made, gradients = variables()
+    optimizer = make()
+    optimizer.set_variable_rates([(0.25, 0), (1.0, 0), (2.0, 0)])
+    alone = []
+    for index, factor in enumerate((0.25, 1.0, 2.0)):
+        scaled = make()
+        scaled.learning_rate = 0.1 * factor
+        alone.append((scaled, variables()[0][index]))
+    for _ in range(3):
+        step(optimizer, made, gradients)
+        for (scaled, variable), gradient in zip(alone, gradients, strict=True):
+            step(scaled, [variable], [gradient])
+    for (_, expected), found in zip(alone, made, strict=True):
+        np.testing.assert_allclose(array(found), array(expected), rtol=1e-6)
+
+
+@pytest.mark.backend
+def test_estimates_of_a_waiting_variable_follow_its_gradients():
+    made, gradients = variables(1)
+    optimizer = RMSprop(0.1)
+    optimizer.set_variable_rates([(1.0, 5)])
+    for _ in range(2):
+        step(optimizer, made, gradients)
+    rms, momentum = optimizer.variables[-2:]
+    np.testing.assert_allclose(array(rms), 0.9**2 + 0.1 * 0.01 * 1.9, rtol=1e-6)
+    np.testing.assert_array_equal(array(momentum), np.zeros((2, 2)))
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("ours", "kerass"), [(Adam, keras.optimizers.Adam), (SGD, keras.optimizers.SGD)]
+)
+def test_without_rates_adam_and_sgd_are_those_of_keras(ours, kerass):
+    results = []
+    for optimizer in (ours(0.1, weight_decay=0.5), kerass(0.1, weight_decay=0.5)):
+        made, gradients = variables()
+        for _ in range(3):
+            step(optimizer, made, gradients)
+        results.append([array(variable) for variable in made])
+    np.testing.assert_allclose(*results, rtol=1e-6)
+
+
+@pytest.mark.backend
+def test_one_trace_serves_before_and_after_the_start():
+    traced, weights = [], []
+
+    class Counted(SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            traced.append(variable)
+            super().update_step(gradient, variable, learning_rate)
+
+    optimizer = Counted(1.0)
+    optimizer.set_variable_rates([(1.0, 3)])
+    model = kernel_model([0.0], optimizer=optimizer)
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            weights.append((float(self.model.get_weights()[0][0, 0]), len(traced)))
+
+    ones = np.ones((6, 1), "float32")
+    model.fit(ones, ones, batch_size=1, verbose=0, callbacks=[Record()])
+    assert [weight for weight, _ in weights] == [0.0, 0.0, 0.0, -1.0, -2.0, -3.0]
+    if keras.backend.backend() != "torch":  # which traces nothing
+        traces = [count for _, count in weights]
+        assert traces[1:] == traces[1:2] * 5
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ([(-0.1, 0)], "factors of at least 0.*factor=-0.1"),
+        ([(math.inf, 0)], "finite factors.*factor=inf"),
+        ([(math.nan, 0)], "finite factors.*factor=nan"),
+        ([(1.0, -1)], "first steps of at least 0.*first_step=-1"),
+    ],
+)
+def test_a_rate_outside_its_range_is_refused(rates, message):
+    with pytest.raises(ValueError, match=message):
+        Adam(0.1).set_variable_rates(rates)
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+def test_rates_must_be_as_many_as_the_variables(is_built):
+    made, _ = variables(3)
+    optimizer = Adam(0.1)
+    if is_built:
+        optimizer.build(made)
+
+    def give_and_build():
+        optimizer.set_variable_rates([(1.0, 0)] * 2)
+        optimizer.build(made)
+
+    with pytest.raises(ValueError, match=r"have been frozen.*Received: 2 rates for 3 variables"):
+        give_and_build()
+
+
+# --- depths ---------------------------------------------------------------------------------------
+
+
+def depth_of(model):
+    """Layer name -> depth."""
+    depths = variable_depths(model)
+    return {
+        variable.path.split("/")[-2]: depth
+        for variable, depth in zip(model.trainable_variables, depths, strict=True)
+    }
+
+
+def test_depths_of_our_networks_are_stem_blocks_head_and_classifier():
+    config = ModelConfig.from_name("efficientnetv2-b0")
+    model = build_model(config, classes=3)
+    depths = depth_of(model)
+    blocks = config.num_blocks
+    assert depths["stem_conv"] == depths["stem_bn"] == 0
+    assert depths["block1a_project_conv"] == 1
+    assert depths["block2a_expand_conv"] == depths["block2a_project_bn"] == 2
+    last = {name: depth for name, depth in depths.items() if name.startswith("block6h_")}
+    assert set(last.values()) == {blocks}
+    assert depths["top_conv"] == depths["top_bn"] == blocks + 1
+    assert depths["predictions"] == blocks + 2
+    assert set(depths.values()) == set(range(blocks + 3))
+    model.get_layer("stem_bn").trainable = False
+    assert len(variable_depths(model)) == len(model.trainable_variables)
+
+
+def test_a_network_in_a_network_counts_where_it_stands():
+    inner = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(4, name="first"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Dense(4, name="second"),
+        ]
+    )
+    inputs = keras.Input((8,))
+    outputs = keras.layers.Dense(2, name="head")(inner(inputs))
+    depths = depth_of(keras.Model(inputs, outputs))
+    assert depths == {"first": 0, "norm": 0, "second": 1, "head": 2}
+
+
+def test_a_leading_norm_and_a_shared_layer_have_their_first_place():
+    inputs = keras.Input((4,))
+    shared = keras.layers.Dense(4, name="shared")
+    x = shared(keras.layers.BatchNormalization(name="norm")(inputs))
+    x = shared(keras.layers.Dense(4, name="between")(x))
+    depths = depth_of(keras.Model(inputs, keras.layers.Dense(2, name="head")(x)))
+    assert depths["norm"] == 0
+    assert depths["head"] == max(depths.values()) == 3
+    assert {depths["shared"], depths["between"]} == {1, 2}
+
+
+def test_depths_of_a_residual_network_are_by_block():
+    depths = depth_of(keras.applications.ResNet50(weights=None, classes=2, input_shape=(32, 32, 3)))
+    # He et al., Deep Residual Learning, table 1: 3 + 4 + 6 + 3 blocks.
+    assert depths["conv1_conv"] == depths["conv1_bn"] == 0
+    assert depths["conv2_block1_0_conv"] == depths["conv2_block1_3_bn"] == 1
+    assert depths["conv5_block3_1_conv"] == 16
+    assert depths["predictions"] == 17
+
+
+def test_a_variable_outside_all_layers_has_no_depth():
+    class Scaled(keras.Model):
+        def __init__(self):
+            super().__init__(name="scaled")
+            self.dense = keras.layers.Dense(2)
+            self.scale = self.add_weight(shape=(2,), name="scale")
+
+        def call(self, inputs):
+            return self.dense(inputs) * self.scale
+
+    model = Scaled()
+    model(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match=r"layer_decay=1.0.*'scaled' with \['scaled/scale'\]"):
+        variable_depths(model)
+
+
+def test_rates_by_depth():
+    rates = variable_rates(
+        (0, 0, 1, 2, 3, 4), layer_decay=0.5, head_warmup_steps=10, unfreeze_steps=7
+    )
+    # Starts 10 + 7 * (distance - 1) / 3, rounded up: 10, 12.33, 14.67, 17.
+    assert rates == (
+        VariableRate(0.0625, 17),
+        VariableRate(0.0625, 17),
+        VariableRate(0.125, 15),
+        VariableRate(0.25, 13),
+        VariableRate(0.5, 10),
+        VariableRate(1.0, 0),
+    )
+    assert variable_rates((0, 1), head_warmup_steps=3, unfreeze_steps=9)[0].first_step == 3
+    assert variable_rates((0, 0), head_warmup_steps=3) == (VariableRate(), VariableRate())

@@ -1,0 +1,169 @@
+"""ProgressiveLearning: what a training carries from stage to stage, and what it lets go of."""
+
+import gc
+import os
+import weakref
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from progressive_probe import (
+    EPOCHS,
+    STAGES,
+    STEPS,
+    build_model,
+    make_dataset,
+    no_dropout_model,
+    only_tensorflow,
+    train,
+)
+
+from keras_effnetv2.training.ema import EMA
+from keras_effnetv2.training.progressive import ProgressiveLearning
+from keras_effnetv2.training.schedule import WarmupSchedule
+from keras_effnetv2.training.stages import progressive_stages
+
+PROCESS_PAGES = Path("/proc/self/statm")  # second number: pages of memory that are resident
+
+
+def state_of(model):
+    """Copies of all there is to carry over: weights and seeds, optimizer, averages."""
+    averages = model.optimizer.weight_averages
+    variables = {
+        "model": model.variables,
+        "optimizer": model.optimizer.variables,
+        "averages": [*averages.values, averages.step],
+    }
+    return {
+        part: [np.array(keras.ops.convert_to_numpy(variable)) for variable in group]
+        for part, group in variables.items()
+    }
+
+
+class Boundaries(keras.callbacks.Callback):
+    """Notes the state at the end of every epoch and right before the first step of the next."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.after = {}, {}
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            self.before[self.epoch] = state_of(self.model)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.after[epoch] = state_of(self.model)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("fit_args", [{}, {"steps_per_epoch": 2}], ids=str)
+def test_state_crosses_every_boundary_bit_by_bit(fit_args):
+    rate = WarmupSchedule(0.01, steps_per_epoch=4, warmup_epochs=1)
+    model = build_model(optimizer=keras.optimizers.RMSprop(rate, rho=0.9, momentum=0.9))
+    boundaries = Boundaries()
+    train(model, ProgressiveLearning(make_dataset, STAGES), [EMA(0.99), boundaries], **fit_args)
+    for epoch in range(EPOCHS):
+        after = boundaries.after[epoch]
+        done = sum(STEPS[: epoch + 1]) if not fit_args else 2 * (epoch + 1)
+        assert after["optimizer"][0] == after["averages"][-1] == done  # both count the steps
+        if epoch == 0:  # the slots are made in the first step
+            continue
+        last = boundaries.after[epoch - 1]
+        for part, variables in boundaries.before[epoch].items():
+            for ours, expected in zip(variables, last[part], strict=True):
+                assert ours.dtype == expected.dtype
+                np.testing.assert_array_equal(ours, expected, err_msg=f"{part}, {epoch=}")
+            # All of it moves in every epoch: nothing above compares two constants.
+            for new, old in zip(after[part], last[part], strict=True):
+                assert not np.array_equal(new, old), f"{part}, {epoch=}: {new}"
+
+
+@pytest.mark.backend
+def test_learning_rate_runs_on_over_the_stages():
+    """A bias with the gradient 1 under plain SGD: its steps are the learning rates in force."""
+
+    class Bias(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.values = [0.0]
+
+        def on_train_batch_end(self, batch, logs=None):
+            bias = self.model.get_layer("learned").bias
+            self.values.append(float(keras.ops.convert_to_numpy(bias)[0]))
+
+    rate = WarmupSchedule(
+        0.1, steps_per_epoch=4, warmup_epochs=1, decay_epochs=1.5, decay_factor=0.5
+    )
+    model = build_model(optimizer=keras.optimizers.SGD(rate), loss=lambda y, outputs: outputs[:, 0])
+    bias = Bias()
+    train(model, ProgressiveLearning(make_dataset, STAGES), [bias])
+    steps = range(sum(STEPS))
+    expected = [0.1 * step / 4 if step < 4 else 0.1 * 0.5 ** (step // 6) for step in steps]
+    np.testing.assert_allclose(-np.diff(bias.values), expected, atol=1e-6)
+
+
+@pytest.mark.backend
+def test_weights_are_those_of_a_plain_training():
+    """They equal those of a training over the same batches without any callback, bit by bit."""
+    model, plain = build_model(), build_model()
+    plain.set_weights(model.get_weights())
+    model.get_layer("stochastic_depth").rate = plain.get_layer("stochastic_depth").rate = 0.0
+    train(model, ProgressiveLearning(make_dataset, STAGES))
+    for epoch in range(EPOCHS):
+        plain.fit(make_dataset(STAGES.at(epoch), epoch), verbose=0)
+    for ours, expected in zip(
+        [*model.optimizer.variables, *model.trainable_variables],
+        [*plain.optimizer.variables, *plain.trainable_variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(expected)
+        )
+
+
+def train_over_twelve_stages(make):
+    """Trains with the datasets of `make(stage)`; how many older ones lived when each was made."""
+    stages = progressive_stages(epochs=12, stages=12, image_size=64)
+    made = []
+    alive = []
+
+    def dataset(stage, epoch):
+        alive.append(sum(reference() is not None for reference in made))
+        data = make(stage)
+        made.append(weakref.ref(data))
+        return data
+
+    progressive = ProgressiveLearning(dataset, stages)
+    no_dropout_model().fit(progressive.dataset, epochs=12, callbacks=[progressive], verbose=0)
+    assert len(made) == 12
+    gc.collect()
+    return alive, [reference() for reference in made]
+
+
+@only_tensorflow  # JAX reads one dataset more, to build the model
+def test_old_datasets_are_freed():
+    alive, left = train_over_twelve_stages(lambda stage: make_dataset(stage, 0))
+    assert alive == [0] * 12
+    assert left == [None] * 12
+
+
+@only_tensorflow
+@pytest.mark.skipif(not PROCESS_PAGES.exists(), reason="memory is read from /proc (Linux)")
+def test_memory_is_steady_over_twelve_stages():
+    """Every stage has pictures of its own, 25 MB; eight stages more take less than three such."""
+    resident = []
+
+    def dataset(stage):
+        gc.collect()
+        pages = int(PROCESS_PAGES.read_text().split()[1])
+        resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
+        images = tf.random.uniform([512, 64, 64, 3], seed=stage.index)
+        return tf.data.Dataset.from_tensor_slices((images, tf.zeros([512, 2]))).batch(128)
+
+    train_over_twelve_stages(dataset)
+    own = 512 * 64 * 64 * 3 * 4
+    assert resident[11] - resident[3] < 3 * own

@@ -1,0 +1,244 @@
+"""Runs that are killed, interrupted or damaged end as one that ran through, bit for bit."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from killed_runs import RECIPE, build
+
+from keras_effnetv2.training import fit, preflight, results
+from keras_effnetv2.training.interruption import TrainingInterrupted
+from keras_effnetv2.training.progressive import ProgressiveLearning
+from keras_effnetv2.training.stages import progressive_stages
+
+KILLS = 20
+RUN_FILES = {"model.keras", "saved_model", "labels.txt", "recipe.json", "history.csv"} | {
+    "report.html"
+}
+
+
+def write_pictures(folder):
+    rng = np.random.default_rng(0)
+    for name, brightness in (("dark", 40), ("light", 200)):
+        (folder / name).mkdir(parents=True)
+        for index in range(16):
+            pixels = (rng.integers(0, 55, (28, 30, 3)) + brightness).astype("uint8")
+            tf.io.write_file(str(folder / name / f"{index}.png"), tf.io.encode_png(pixels))
+    return folder
+
+
+def history_of(output):
+    """The rows of `history.csv`, as text, without the seconds."""
+    with (output / "history.csv").open(newline="") as file:
+        return [row | {"seconds": None} for row in csv.DictReader(file)]
+
+
+def weights_of(model):
+    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+
+
+def assert_same_run(output, whole):
+    assert history_of(output) == history_of(whole)
+    models = [keras.models.load_model(path / "model.keras") for path in (output, whole)]
+    for ours, theirs in zip(*map(weights_of, models), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+# Twenty processes, each of which traces the training anew.
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the children of the helper are forked")
+def test_a_run_that_is_killed_at_twenty_random_moments_ends_as_one_that_was_not(tmp_path):
+    write_pictures(tmp_path / "pictures")
+    script = Path(__file__).with_name("killed_runs.py")
+    command = [sys.executable, str(script), str(tmp_path), str(KILLS), "7"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    report = json.loads(finished.stdout)
+    assert sum(not is_through for _, is_through, _ in report["log"]) == KILLS
+    # Some of the kills met a run that had begun, not only processes that were starting.
+    assert any("after-" in "".join(files) for _, is_through, files in report["log"])
+    for number in range(1, report["runs"] + 1):
+        output = tmp_path / f"run-{number}"
+        assert {path.name for path in output.iterdir()} - {"backup"} == RUN_FILES
+        assert_same_run(output, tmp_path / "run-0")
+
+
+# --- in this process ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("survival") / "pictures")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Leaves out the export and the report, which cost seconds, where they are no subject."""
+    leave_out_results(monkeypatch)
+
+
+def leave_out_results(patch):
+    patch.setattr(results, "export_saved_model", lambda *args, **options: None)
+    patch.setattr(results, "gather_report", lambda **contents: None)
+    patch.setattr(results, "write_report", lambda report, path: None)
+
+
+def other_weights():
+    model = build()
+    for weight in model.weights:
+        weight.assign(weight + 1)
+    return model
+
+
+def train(pictures, output, recipe=RECIPE, *, model=None, **options):
+    return fit.train(
+        model or build(),
+        pictures,
+        recipe,
+        output,
+        validation_fraction=0.25,
+        scan=False,
+        **{"verbose": 0} | options,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(pictures, tmp_path_factory):
+    """The folder of a run that ran through."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_results(patch)
+        train(pictures, output)
+    return output
+
+
+def snapshots_in(output):
+    return {path.name for path in (output / "backup").glob("*.h5")}
+
+
+class At:
+    """Calls `do` when the training has done a batch, after everything else of that batch."""
+
+    def __init__(self, patch, epoch, batch, do):
+        def after_batch(snapshots, number, logs=None):
+            real(snapshots, number, logs)
+            if (snapshots._epoch, snapshots._skipped + number) == (epoch, batch):
+                do()
+
+        real = fit.Snapshots.on_train_batch_end
+        patch.setattr(fit.Snapshots, "on_train_batch_end", after_batch)
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+class PowerCut(BaseException):
+    """Not caught by anything, as a process that is killed does nothing more."""
+
+
+def cut():
+    raise PowerCut
+
+
+def test_a_run_that_breaks_off_in_every_epoch_ends_as_one_that_ran_through(
+    whole, pictures, tmp_path, monkeypatch
+):
+    """A cut, a SIGTERM, a SIGINT and a damaged snapshot; each resume begins with other weights."""
+    output = tmp_path / "run"
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    def break_off(epoch, batch, do, error, message=None, **options):
+        with monkeypatch.context() as patch:
+            At(patch, epoch, batch, do)
+            with pytest.raises(error, match=message):
+                train(pictures, output, model=other_weights(), **options)
+        assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        return snapshots_in(output)
+
+    with monkeypatch.context() as patch:
+        At(patch, 0, 1, cut)
+        with pytest.raises(PowerCut):
+            train(pictures, output)
+    assert snapshots_in(output) == {"after-0-epochs.weights.h5"}
+
+    # Sent after the first batch of the second epoch: the batch that runs then is the second.
+    interrupted = r"by SIGTERM in epoch 2, after 2 of its batches\. .*resume=True"
+    names = break_off(
+        1, 0, lambda: send(signal.SIGTERM), TrainingInterrupted, interrupted, resume=True
+    )
+    assert names == {"after-1-epochs.weights.h5", "after-1-epochs-2-batches.weights.h5"}
+
+    # The last batch of the epoch runs: the next state to go on from is that after the epoch.
+    names = break_off(
+        *(1, 2, lambda: send(signal.SIGINT), TrainingInterrupted),
+        "by SIGINT after 2 epochs",
+        resume=True,
+    )
+    assert names == {"after-1-epochs-2-batches.weights.h5", "after-2-epochs.weights.h5"}
+
+    names = break_off(2, 1, cut, PowerCut, resume=True, snapshot_minutes=0)
+    older, newer = (f"after-2-epochs-{n}-batches.weights.h5" for n in (1, 2))
+    assert names == {older, newer}
+    os.truncate(output / "backup" / newer, 1000)
+    said = []
+    train(pictures, output, model=other_weights(), resume=True, verbose=2, echo=said.append)
+    assert said[1].startswith(f"Skipped {output / 'backup' / newer}: it is damaged")
+    assert said[2] == f"Going on from {older} instead."
+    assert_same_run(output, whole)
+
+
+def test_what_became_unreadable_stays_noted(pictures, tmp_path, monkeypatch):
+    """The picture is left out before the cut and can be read again when the run is resumed."""
+    source = preflight.load_source(pictures, "train", validation_fraction=0.25, seed=RECIPE.seed)
+    victim = Path(source.names[3])
+    victim = victim if victim.is_absolute() else pictures / victim
+    content = victim.read_bytes()
+    output = tmp_path / "run"
+    recipe = replace(RECIPE, epochs=1, stages=1, image_size=32)
+    try:
+        victim.write_bytes(b"broken")
+        with monkeypatch.context() as patch:
+            At(patch, 0, 1, cut)
+            with pytest.raises(PowerCut):
+                train(pictures, output, recipe, skip_bad=True, snapshot_minutes=0)
+    finally:
+        victim.write_bytes(content)
+    train(pictures, output, recipe, skip_bad=True, resume=True)
+    settings = json.loads((output / "recipe.json").read_text("utf-8"))
+    assert settings["left_out_while_training"] == [source.names[3]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep_snapshots": 0}, "`keep_snapshots` must be an integer of at least 1. Received: 0"),
+        ({"snapshot_minutes": -1}, "`snapshot_minutes` must be a number of at least 0, or None"),
+        ({"snapshot_minutes": float("nan")}, "`snapshot_minutes` must be .* Received: nan"),
+        ({"snapshot_minutes": "30"}, "`snapshot_minutes` must be .* Received: '30'"),
+    ],
+)
+def test_snapshots_that_cannot_be_meant_are_refused(pictures, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        train(pictures, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("count", [-1, 2, 3])
+def test_an_epoch_must_have_more_batches_than_are_skipped(count):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    data = tf.data.Dataset.from_tensor_slices((np.ones((2, 4, 1)), np.ones((2, 4, 1))))
+    plan = progressive_stages(epochs=1, stages=1, image_size=32)
+    progressive = ProgressiveLearning(lambda stage, epoch: data, plan, skip_batches=count)
+    with pytest.raises(ValueError, match=rf"skip_batches={count}, epoch=0 with 2 batches"):
+        model.fit(progressive.dataset, callbacks=[progressive], verbose=0)

@@ -1,0 +1,106 @@
+"""Frozen batch norms stay as they are while the rest learns, on every backend; and when they do."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.model import build_model
+from keras_effnetv2.training.transfer import (
+    batch_norms,
+    freeze_batch_norm,
+    has_learned_statistics,
+    resolve_batch_norm,
+)
+
+RNG = np.random.default_rng(0)
+PICTURES = RNG.uniform(0, 255, (4, 32, 32, 3)).astype("float32")
+LABELS = np.eye(3, dtype="float32")[[0, 1, 2, 0]]
+
+
+def small_network():
+    """The architecture with one block of each stage."""
+    config = ModelConfig.from_name("efficientnetv2-b0").scaled(width=0.25, depth=0.1)
+    return build_model(config, classes=3, dropout_rate=0.0, drop_path_rate=0.0)
+
+
+def nested(model):
+    """The network inside of two others, as keras.applications models are used."""
+    inputs = keras.Input((32, 32, 3))
+    within = keras.Sequential([model])
+    return keras.Model(inputs, within(inputs))
+
+
+def values(variables):
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def step(model):
+    model.compile("sgd", "categorical_crossentropy", jit_compile=False)
+    model.train_on_batch(PICTURES, LABELS)
+
+
+def norm_variables(model):
+    return [variable for layer in batch_norms(model) for variable in layer.weights]
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("wrap", [lambda model: model, nested], ids=["plain", "nested"])
+def test_a_frozen_batch_norm_stays_as_it_is_while_the_rest_learns(wrap):
+    keras.utils.set_random_seed(0)
+    network = small_network()
+    model = wrap(network)
+    assert freeze_batch_norm(model) == len(batch_norms(network)) > 10
+    norms, kernel = norm_variables(model), network.get_layer("stem_conv").kernel
+    before, stem = values(norms), values([kernel])
+    step(model)
+    for variable, old, new in zip(norms, before, values(norms), strict=True):
+        np.testing.assert_array_equal(new, old, err_msg=variable.path)
+    assert np.abs(values([kernel])[0] - stem[0]).max() > 0
+
+
+@pytest.mark.backend
+def test_a_frozen_network_computes_the_same_in_training_as_in_inference():
+    keras.utils.set_random_seed(0)
+    model = small_network()
+
+    def difference():
+        trained = model(PICTURES, training=True)
+        return np.abs(values([trained])[0] - values([model(PICTURES, training=False)])[0]).max()
+
+    assert difference() > 1e-3
+    freeze_batch_norm(model)
+    assert difference() < 1e-6
+
+
+@pytest.mark.backend
+def test_batch_norms_have_learned_once_they_have_seen_pictures():
+    keras.utils.set_random_seed(0)
+    model = small_network()
+    assert not has_learned_statistics(model)
+    step(model)
+    assert has_learned_statistics(model)
+    assert has_learned_statistics(nested(model))
+    assert not has_learned_statistics(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]))
+
+
+@pytest.mark.parametrize(
+    ("policy", "batch", "is_pretrained", "freeze", "reason"),
+    [
+        ("auto", 31, True, True, "31 pictures (fewer than 32)"),
+        ("auto", 32, True, False, "32 pictures (at least 32)"),
+        ("auto", 1, False, False, "no statistics yet"),
+        ("train", 1, True, False, 'batch_norm="train" was asked for'),
+        ("freeze", 4096, False, True, 'batch_norm="freeze" was asked for'),
+    ],
+)
+def test_when_batch_norms_are_frozen(policy, batch, is_pretrained, freeze, reason):
+    choice = resolve_batch_norm(policy, batch, is_pretrained)
+    assert choice.freeze is freeze
+    assert reason in choice.reason
+    assert "\n" not in choice.reason
+
+
+def test_an_unknown_policy_is_refused():
+    with pytest.raises(ValueError, match=r"one of auto, train, freeze\. Received: 'frozen'"):
+        resolve_batch_norm("frozen", 32, True)
