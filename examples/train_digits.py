@@ -10,7 +10,11 @@ import dataclasses
 import keras_effnetv2 as kev2
 
 recipe = dataclasses.replace(
-    kev2.TrainRecipe.preset("quickstart"), epochs=14, stages=2, image_size=(32, 40)
+    kev2.TrainRecipe.preset("quickstart"),
+    epochs=14,
+    stages=2,
+    image_size=(32, 40),
+    crop_area=(0.7, 1.0),
 )
 result = kev2.train(
     "efficientnetv2-b0", "digits", recipe, "runs/digits-example", overwrite=True, verbose=2
