@@ -112,3 +112,16 @@ def test_imagenet21k_and_what_comes_after_it(tmp_path, capsys, quick):
     assert (first["recipe"]["loss"], second["recipe"]["loss"]) == ("sigmoid", "softmax")
     assert second["class_names"] == ["x", "y"]
     assert second["weights"] == str(weights)
+
+
+def test_augmentation_by_size(tmp_path, capsys, small_network):
+    for split in ("train", "test"):
+        write_pictures(tmp_path / split, ("a", "b"), 8)
+    words = ["--data", str(tmp_path), "--pictures", "12", "--image-size", "32"]
+    words += ["--magnitude", "5", "10", "--epochs", "1", "--batch-size", "8"]
+    found = load_example("augmentation_by_size").main(words)
+    assert found.shape == (1, 1, 2)
+    assert np.isin(found * 16, range(17)).all()
+    *_, head, row = capsys.readouterr().out.splitlines()
+    assert head == "| pixels | magnitude 5 | magnitude 10 |"
+    assert row == f"| 32 | {found[0, 0, 0]:.2%} | {found[0, 0, 1]:.2%} |"

@@ -27,7 +27,10 @@ def free_port():
 
 
 def start(output, count, index, port, epochs=4):
-    words = [sys.executable, SCRIPT, output, count, index, port, epochs]
+    return run_process([sys.executable, SCRIPT, output, count, index, port, epochs])
+
+
+def run_process(words):
     return subprocess.Popen(
         [str(word) for word in words],
         stdout=subprocess.PIPE,
@@ -115,3 +118,31 @@ def test_a_worker_that_dies_ends_the_others_with_a_word_and_the_run_goes_on(tmp_
     assert "Worker 0 of 2 cannot go on, because another one has ended" in printed
     assert "--resume" in printed
     second.communicate()
+
+
+# Runs an example with a network of which each stage has one block.
+SMALL = """
+import runpy, sys
+import keras_effnetv2 as kev2
+small = kev2.ModelConfig.from_name("efficientnetv2-b0").scaled(width=0.25, depth=0.1)
+kev2.ModelConfig.from_name = lambda name: small
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow  # two processes that start JAX and compile
+def test_the_example(tmp_path):
+    example = SCRIPT.parent.parent / "examples" / "two_processes.py"
+    port = free_port()
+    words = [sys.executable, "-c", SMALL, example, "--data", "digits", "--epochs", "4"]
+    words += ["--image-size", "32", "32", "--batch-size", "718", "--output", tmp_path / "run"]
+    words += ["--coordinator", f"127.0.0.1:{port}", "--workers", "2", "--worker"]
+    pair = [run_process([*words, index]) for index in range(2)]
+    printed = [process.communicate(timeout=400)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], printed
+    accuracy = json.loads((tmp_path / "run/recipe.json").read_text())["result"][
+        "validation_accuracy"
+    ]
+    for index in range(2):
+        assert f"worker {index}: accuracy {accuracy:.1%}" in printed[index]
