@@ -111,7 +111,8 @@ def test_recipe_json_repeats_the_run(run, digits):
     result, _ = run
     settings = settings_in(result.output)
     assert settings["finished"] is True
-    assert TrainRecipe.from_dict(settings["recipe"]) == RECIPE
+    settled = replace(RECIPE, reduced_decode=True, batch_norm="train")
+    assert TrainRecipe.from_dict(settings["recipe"]) == settled
     assert settings["stages"] == [asdict(stage) for stage in RECIPE.plan("small")]
     assert [stage["image_size"] for stage in settings["stages"]] == [32, 40]
     assert settings["image_size"] == 40
@@ -433,3 +434,23 @@ def test_an_existing_run_is_kept_until_everything_has_been_checked(digits, monke
         fit.train(build(), digits, RECIPE, folder, overwrite=True, echo=stop)
     assert {path.name for path in folder.iterdir()} == {"recipe.json", "notes.txt"}
     assert settings_in(folder)["finished"] is False
+
+
+def test_batch_norms_of_a_pretrained_network_are_frozen_on_small_batches(
+    digits, unscanned, tmp_path, capsys
+):
+    model = build()
+    norm = next(la for la in model.layers if isinstance(la, keras.layers.BatchNormalization))
+    norm.moving_mean.assign(keras.ops.full_like(norm.moving_mean, 0.01))
+    before = [keras.ops.convert_to_numpy(weight) for weight in norm.weights]
+    kernel = keras.ops.convert_to_numpy(model.layers[2].kernel)
+    fit.train(model, digits, ONE_EPOCH, tmp_path / "frozen", verbose=2)
+    assert "batch norms frozen: batches of 16 pictures (fewer than 32)" in capsys.readouterr().out
+    for value, weight in zip(before, norm.weights, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    assert np.abs(model.layers[2].kernel - kernel).max() > 0
+    assert settings_in(tmp_path / "frozen")["recipe"]["batch_norm"] == "freeze"
+    trained = replace(ONE_EPOCH, batch_norm="train")
+    norm.trainable = True
+    fit.train(model, digits, trained, tmp_path / "trained", verbose=0)
+    assert np.abs(norm.moving_mean - before[2]).max() > 0

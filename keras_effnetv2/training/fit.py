@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -43,7 +43,6 @@ from keras_effnetv2.training.snapshots import (
     random_states,
 )
 from keras_effnetv2.training.transfer import (
-    batch_norms,
     freeze_batch_norm,
     has_learned_statistics,
     resolve_batch_norm,
@@ -175,7 +174,8 @@ def train(
         workers,
     )
     with _scope(strategy):
-        model = _prepared_model(model_or_variant, weights, inputs, say)
+        model = _prepared_model(model_or_variant, weights, inputs)
+    inputs = _settle_batch_norms(model, inputs, earlier, say)
     # After everything that is quick to check, because it reads every picture.
     inputs = without_bad_pictures(inputs, scan, say)
     job = _Job(model, inputs if cache is None else inputs.cached(cache), folder)
@@ -251,7 +251,6 @@ def _prepared_model(
     model_or_variant: keras.Model | str,
     weights: str | None,
     inputs: Inputs,
-    say: Callable[[str], Any],
 ) -> keras.Model:
     """The model to train, checked if it was given; seeds everything that draws at random."""
     keras.utils.set_random_seed(inputs.recipe.seed)
@@ -262,14 +261,6 @@ def _prepared_model(
     else:
         model = model_or_variant
         check_model(model, inputs)
-    if batch_norms(model):
-        smallest = min(stage.batch_size for stage in inputs.plan) // inputs.workers.devices
-        is_pretrained = has_learned_statistics(model)
-        choice = resolve_batch_norm(inputs.recipe.batch_norm, smallest, is_pretrained)
-        if choice.freeze:
-            freeze_batch_norm(model)
-        if is_pretrained:
-            say(f"batch norms {'frozen' if choice.freeze else 'trained'}: {choice.reason}")
     return model
 
 
@@ -290,6 +281,30 @@ def _build(variant: str, weights: str | None, inputs: Inputs) -> keras.Model:
         )
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _settle_batch_norms(
+    model: keras.Model,
+    inputs: Inputs,
+    earlier: Mapping[str, Any] | None,
+    say: Callable[[str], Any],
+) -> Inputs:
+    """Freezes the batch norms if they are to be; the inputs, whose recipe says so.
+
+    A run that is resumed does as it began: its model may have learned statistics since.
+    """
+    policy = inputs.recipe.batch_norm
+    if policy == "auto" and earlier is not None:
+        policy = earlier["recipe"]["batch_norm"]
+    smallest = min(stage.batch_size for stage in inputs.plan) // inputs.workers.devices
+    is_pretrained = has_learned_statistics(model)
+    choice = resolve_batch_norm(policy, smallest, is_pretrained)
+    if choice.freeze:
+        freeze_batch_norm(model)
+    if is_pretrained:
+        say(f"batch norms {'frozen' if choice.freeze else 'trained'}: {choice.reason}")
+    settled: Literal["freeze", "train"] = "freeze" if choice.freeze else "train"
+    return replace(inputs, recipe=replace(inputs.recipe, batch_norm=settled))
 
 
 def _look_ahead(job: _Job, needed_disk: int, say: Callable[[str], Any]) -> None:
