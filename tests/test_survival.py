@@ -86,6 +86,14 @@ def quick(monkeypatch):
     leave_out_results(monkeypatch)
 
 
+@pytest.fixture(autouse=True)
+def sigint_is_heard():
+    """A background job of a shell, as CI may be, is started with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def leave_out_results(patch):
     patch.setattr(results, "export_saved_model", lambda *args, **options: None)
     patch.setattr(results, "gather_report", lambda **contents: None)
