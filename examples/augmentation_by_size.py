@@ -1,7 +1,7 @@
 """Does a larger picture want a stronger RandAugment? The paper's Table 5, for a laptop.
 
 command:  python examples/augmentation_by_size.py --data cifar10/
-time:     not measured yet; 9 trainings for each seed
+time:     not measured; nine trainings for each seed
 result:   a table of accuracies, sizes by magnitudes. The paper, a network of its search space on
           ImageNet at 128, 192 and 300 pixels, magnitudes 5, 10, 15: 78.3, 78.0, 77.7; 81.2, 81.6,
           81.5; 82.5, 82.7, 83.2% top-1. Small pictures want 5, large ones 15.

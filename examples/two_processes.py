@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="the run folder")
     parser.add_argument("--variant", default="efficientnetv2-b0")
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--stages", type=int, default=4)
     parser.add_argument("--image-size", type=int, nargs=2, default=[128, 224])
     parser.add_argument("--batch-size", type=int, default=64, help="of all workers together")
     parser.add_argument("--coordinator", required=True, help="HOST:PORT of worker 0")
@@ -39,6 +40,7 @@ def main() -> None:
     recipe = replace(
         kev2.TrainRecipe.preset("quickstart"),
         epochs=options.epochs,
+        stages=options.stages,
         image_size=tuple(options.image_size),
         batch_size=options.batch_size,
     )

@@ -21,9 +21,7 @@ from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.stages import progressive_stages
 
 KILLS = 20
-RUN_FILES = {"model.keras", "saved_model", "labels.txt", "recipe.json", "history.csv"} | {
-    "report.html"
-}
+RUN_FILES = {"model.keras", "labels.txt", "recipe.json", "history.csv"}
 
 
 def write_pictures(folder):
