@@ -30,7 +30,7 @@ def test_modes_of_execution(compile_args):
         assert row["iterations"] == sum(STEPS[: epoch + 1])
 
 
-@pytest.mark.backend
+@only_tensorflow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(policy):
     keras.config.set_dtype_policy(policy)

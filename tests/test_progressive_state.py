@@ -83,7 +83,7 @@ def test_state_crosses_every_boundary_bit_by_bit(fit_args):
                 assert not np.array_equal(new, old), f"{part}, {epoch=}: {new}"
 
 
-@pytest.mark.backend
+@only_tensorflow
 def test_learning_rate_runs_on_over_the_stages():
     """A bias with the gradient 1 under plain SGD: its steps are the learning rates in force."""
 
@@ -106,7 +106,7 @@ def test_learning_rate_runs_on_over_the_stages():
     np.testing.assert_allclose(-np.diff(bias.values), expected, atol=1e-6)
 
 
-@pytest.mark.backend
+@only_tensorflow
 def test_weights_are_those_of_a_plain_training():
     """They equal those of a training over the same batches without any callback, bit by bit."""
     model, plain = build_model(), build_model()
