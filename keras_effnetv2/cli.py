@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(arguments, 128 + interruption.signal)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return _failed(arguments, 128 + signal.SIGINT)
     except Exception as error:
         if arguments.debug:
             raise

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from quick_runs import leave_out_results
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.training import results
 from keras_effnetv2.training.recipe_presets import PRESETS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -75,9 +75,7 @@ def test_transfer_learning(small_network, tmp_path, capsys):
 @pytest.fixture
 def quick(small_network, monkeypatch):
     """Trains the small network, and writes neither export nor report."""
-    monkeypatch.setattr(results, "export_saved_model", lambda *args, **options: None)
-    monkeypatch.setattr(results, "gather_report", lambda **contents: None)
-    monkeypatch.setattr(results, "write_report", lambda report, path: None)
+    leave_out_results(monkeypatch)
 
 
 def test_imagenet(tmp_path, capsys, quick, monkeypatch):

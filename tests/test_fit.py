@@ -19,12 +19,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from quick_runs import leave_out_results
 
 from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.stores import MemoryStore
 from keras_effnetv2.evaluation import evaluate_source
-from keras_effnetv2.training import fit, preflight, results, run_folder
+from keras_effnetv2.training import fit, preflight, run_folder
 from keras_effnetv2.training.recipe import TrainRecipe
 
 RECIPE = replace(
@@ -84,9 +85,7 @@ def run(digits, tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Leaves out the export and the report, which cost seconds, where they are no subject."""
-    monkeypatch.setattr(results, "export_saved_model", lambda *args, **options: None)
-    monkeypatch.setattr(results, "gather_report", lambda **contents: None)
-    monkeypatch.setattr(results, "write_report", lambda report, path: None)
+    leave_out_results(monkeypatch)
 
 
 @pytest.fixture

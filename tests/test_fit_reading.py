@@ -7,19 +7,18 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
+from quick_runs import leave_out_results
 from test_fit import ONE_EPOCH, build
 
 from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.training import fit, preflight, results
+from keras_effnetv2.training import fit, preflight
 
 
 @pytest.fixture(autouse=True)
 def without_results(monkeypatch):
     """Export and report are judged elsewhere, and take seconds."""
-    monkeypatch.setattr(results, "export_saved_model", lambda *args, **options: None)
-    monkeypatch.setattr(results, "gather_report", lambda **contents: None)
-    monkeypatch.setattr(results, "write_report", lambda report, path: None)
+    leave_out_results(monkeypatch)
 
 
 @pytest.fixture

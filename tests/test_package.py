@@ -27,6 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "pretrained": set(),
     "training": set(),
     "variants": set(),
+    "checksums": set(),
     "config": set(),
     "blocks": {"keras"},
     "pretrained.bounded": set(),

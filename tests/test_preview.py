@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from html_pages import CHROMIUM, Page, measure_in_chromium
+from quick_runs import leave_out_results
 
 from keras_effnetv2.cli import main
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.training import fit, preflight, results, run_folder
+from keras_effnetv2.training import fit, preflight, run_folder
 from keras_effnetv2.training import preview as preview_module
 from keras_effnetv2.training.preview import write_preview
 from keras_effnetv2.training.recipe import TrainRecipe
@@ -163,9 +164,7 @@ def test_training_asks_for_the_same_batches(photos, unscanned, monkeypatch, tmp_
         return make_dataset(source, **options | {"randaugment_magnitude": None})
 
     monkeypatch.setattr(preflight, "make_dataset", spy)
-    monkeypatch.setattr(results, "export_saved_model", lambda *args, **options: None)
-    monkeypatch.setattr(results, "gather_report", lambda **contents: None)
-    monkeypatch.setattr(results, "write_report", lambda report, path: None)
+    leave_out_results(monkeypatch)
     settings = {"validation_fraction": 0.25, "max_train_examples": 11}
     preview(tmp_path / "run", photos[0], recipe, build(), **settings)
     previewed, asked[:] = list(asked), []

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from killed_runs import RECIPE, build
+from quick_runs import leave_out_results
 
-from keras_effnetv2.training import fit, preflight, results
+from keras_effnetv2.training import fit, preflight
 from keras_effnetv2.training.interruption import TrainingInterrupted
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.stages import progressive_stages
@@ -90,12 +91,6 @@ def sigint_is_heard():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-def leave_out_results(patch):
-    patch.setattr(results, "export_saved_model", lambda *args, **options: None)
-    patch.setattr(results, "gather_report", lambda **contents: None)
-    patch.setattr(results, "write_report", lambda report, path: None)
 
 
 def other_weights():

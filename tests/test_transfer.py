@@ -99,8 +99,3 @@ def test_when_batch_norms_are_frozen(policy, batch, is_pretrained, freeze, reaso
     assert choice.freeze is freeze
     assert reason in choice.reason
     assert "\n" not in choice.reason
-
-
-def test_an_unknown_policy_is_refused():
-    with pytest.raises(ValueError, match=r"one of auto, train, freeze\. Received: 'frozen'"):
-        resolve_batch_norm("frozen", 32, True)

@@ -55,6 +55,13 @@ def test_each_worker_has_an_equal_part():
         second.local_batch_size(60)
 
 
+def test_devices_of_tensorflow_have_batch_norm_statistics_of_their_own(monkeypatch):
+    workers = Workers(devices=4)
+    assert workers.batch_norm_batch(64) == 16
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert workers.batch_norm_batch(64) == 64
+
+
 def test_without_others_there_is_one():
     assert current_workers() == ALONE
 

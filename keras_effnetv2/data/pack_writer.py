@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2.checksums import file_sha256
 from keras_effnetv2.data.catalog import ALL, TRAIN, Pictures
 from keras_effnetv2.data.packed import (
     ARRAYS,
@@ -21,7 +22,6 @@ from keras_effnetv2.data.packed import (
     INDEX,
     Pack,
     PackedShard,
-    file_sha256,
     is_pack,
     write_arrays,
 )

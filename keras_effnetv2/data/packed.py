@@ -8,7 +8,6 @@ The records lie shuffled on the disk, but a packed split has its pictures in the
 packed: the same positions, labels and carved validation split.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnetv2.checksums import file_sha256
 from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, Catalog, Pictures
 from keras_effnetv2.data.records import RecordStore, Texts
 from keras_effnetv2.data.stores import Names
@@ -231,12 +231,6 @@ def verify_pack(
             f"they were written: {', '.join(changed)}. Copy them again, or pack again."
         )
     return pack
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Returns the SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parse(folder: Path, described: Mapping[str, Any]) -> Pack:

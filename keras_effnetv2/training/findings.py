@@ -27,7 +27,7 @@ from keras_effnetv2.training.transfer import batch_norms, has_learned_statistics
 # The most pictures of a class for one of the rarest from which on a network neglects it: from 10 on
 # Buda et al. (A systematic study of the class imbalance problem, arXiv 1710.05381) see a loss.
 MAX_IMBALANCE = 10
-# Pictures a step below which training a batch norm costs accuracy: see `transfer.SMALL_BATCH`.
+# Pictures below which training a batch norm costs accuracy: see `transfer.SMALL_BATCH`.
 MIN_BATCH_NORM_BATCH = 16
 # Share of its first values that a moving statistic may have left when the training ends.
 _MAX_INITIAL_SHARE = 0.05
@@ -304,7 +304,7 @@ def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> It
                 'normalised. Load weights, or train them: batch_norm="train".',
             )
         return
-    batch = min(stage.batch_size for stage in inputs.plan)
+    batch = inputs.smallest_batch_norm_batch()
     if batch < MIN_BATCH_NORM_BATCH:
         yield Finding(
             "warning",

@@ -296,9 +296,8 @@ def _settle_batch_norms(
     policy = inputs.recipe.batch_norm
     if policy == "auto" and earlier is not None:
         policy = earlier["recipe"]["batch_norm"]
-    smallest = min(stage.batch_size for stage in inputs.plan) // inputs.workers.devices
     is_pretrained = has_learned_statistics(model)
-    choice = resolve_batch_norm(policy, smallest, is_pretrained)
+    choice = resolve_batch_norm(policy, inputs.smallest_batch_norm_batch(), is_pretrained)
     if choice.freeze:
         freeze_batch_norm(model)
     if is_pretrained:

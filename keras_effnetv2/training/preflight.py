@@ -94,6 +94,10 @@ class Inputs:
         """Positions in `training`, (N,) int64, in the order that an epoch has the pictures."""
         return self.training.order(shuffle=True, seed=self.recipe.seed, epoch=epoch)
 
+    def smallest_batch_norm_batch(self) -> int:
+        """The fewest pictures that share a batch norm's statistics in any stage."""
+        return min(self.workers.batch_norm_batch(stage.batch_size) for stage in self.plan)
+
     def validation_dataset(self) -> tf.data.Dataset:
         """The validation batches, or this worker's part of each, at the size of the last stage.
 

@@ -34,6 +34,9 @@ from keras_effnetv2.training.schedule import (
 )
 from keras_effnetv2.training.stages import Range, StagePlan, progressive_stages
 
+BatchNormPolicy = Literal["auto", "train", "freeze"]
+"""Whether batch norms are trained; "auto" is the rule of `transfer.resolve_batch_norm`."""
+
 LEARNING_RATE_BATCH = 256  # the batch size that `learning_rate` is given for
 
 
@@ -134,7 +137,7 @@ class TrainRecipe:
     head_warmup_epochs: float = 0.0
     unfreeze_epochs: float = 0.0
     layer_decay: float = 1.0
-    batch_norm: Literal["auto", "train", "freeze"] = "auto"
+    batch_norm: BatchNormPolicy = "auto"
     weight_decay: float = 1e-5
     label_smoothing: float = 0.1
     loss: Literal["softmax", "sigmoid"] = "softmax"

@@ -7,7 +7,6 @@ SHA-256, as `sha256sum --check` reads it. The file's name says how far the train
 it gets that name when file and checksum are whole and on the disk.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -21,6 +20,7 @@ import h5py
 import keras
 import numpy as np
 
+from keras_effnetv2.checksums import file_sha256
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.run_folder import remove, write_text, written_whole
 from keras_effnetv2.training.workers import undistributed
@@ -212,7 +212,7 @@ class Snapshots(keras.callbacks.Callback):
                 state["notes"] = np.frombuffer(notes, "uint8")
                 for name, variable in _unsaved_variables(self.model).items():
                     state[name] = keras.ops.convert_to_numpy(variable)
-            write_text(_checksum_file(path), f"{_sha256(scratch)}  {path.name}\n")
+            write_text(_checksum_file(path), f"{file_sha256(scratch)}  {path.name}\n")
         self._whole = [*self._whole, path][-self._keep :]
         stay = {*self._whole, *map(_checksum_file, self._whole)}
         for other in self._folder.iterdir():
@@ -252,18 +252,13 @@ def _checksum_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _damage(path: Path) -> str | None:
     """What is wrong with a snapshot, in words; None if it is whole."""
     try:
         if path.stat().st_size == 0:
             return "it is empty"
         recorded = _checksum_file(path).read_text("ascii").split()
-        if recorded[:1] != [_sha256(path)]:
+        if recorded[:1] != [file_sha256(path)]:
             return f"it is damaged (its SHA-256 is not that in {_checksum_file(path).name})"
     except (OSError, ValueError) as error:
         return f"it cannot be checked ({error})"

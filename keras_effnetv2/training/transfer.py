@@ -5,15 +5,14 @@ are noisy, and their averages replace the statistics that the weights were train
 is a fixed scale and offset. `benchmarks/transfer.py` compares the two.
 """
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import keras
 
-BatchNormPolicy = Literal["auto", "train", "freeze"]
-"""Whether the batch norms of a network are trained; "auto" is the rule of `resolve_batch_norm`."""
+from keras_effnetv2.training.recipe import BatchNormPolicy
 
 SMALL_BATCH = 32
-"""Pictures a device; with fewer the statistics of a batch are worse than those of the weights.
+"""Pictures; with fewer the statistics of a batch are worse than those of the weights.
 
 Wu and He (Group Normalization, arXiv 1803.08494, table 2): ResNet-50 on ImageNet has a validation
 error of 23.6% with 32 pictures a device, 23.7% with 16, 24.8% with 8, 27.3% with 4, 34.7% with 2.
@@ -41,18 +40,11 @@ def resolve_batch_norm(
     Args:
         policy: "train", "freeze", or "auto": frozen if the network is pretrained and its batches
             are smaller than `SMALL_BATCH`.
-        smallest_batch: pictures a device in the stage that has the fewest.
+        smallest_batch: pictures that share statistics in the stage that has the fewest, see
+            `Workers.batch_norm_batch`.
         is_pretrained: whether the network has statistics that can be kept; see
             `has_learned_statistics`.
-
-    Raises:
-        ValueError: an unknown policy.
     """
-    if policy not in get_args(BatchNormPolicy):
-        raise ValueError(
-            f"The batch norm policy must be one of {', '.join(get_args(BatchNormPolicy))}. "
-            f"Received: {policy!r}"
-        )
     if policy != "auto":
         return BatchNormChoice(policy == "freeze", f'batch_norm="{policy}" was asked for')
     if not is_pretrained:

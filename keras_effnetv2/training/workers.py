@@ -1,7 +1,8 @@
 """Training on several devices and machines: which worker a process is, and its part of each batch.
 
 The batch size of a recipe is that of all devices together, everywhere: so neither the learning rate
-nor the number of steps depends on how many there are, and n workers train what one would train.
+nor the number of steps depends on how many there are, and n workers train what one would train, but
+for the partners of mixup and the draws of dropout.
 
 - One machine, TensorFlow: `train(..., strategy=tf.distribute.MirroredStrategy())`.
   Each device has its own batch norm statistics and clips its own part of the gradients there.
@@ -65,6 +66,16 @@ class Workers:
                 f"choose a multiple of {self.devices}. Received: batch_size={batch_size}"
             )
         return batch_size // self.count
+
+    def batch_norm_batch(self, batch_size: int) -> int:
+        """The pictures that share a batch norm's statistics while training.
+
+        TensorFlow has statistics for each device, JAX one for the whole batch.
+
+        Args:
+            batch_size: of all devices together.
+        """
+        return batch_size if keras.backend.backend() == "jax" else batch_size // self.devices
 
 
 ALONE = Workers()
