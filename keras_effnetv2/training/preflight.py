@@ -20,7 +20,7 @@ from keras_effnetv2.data.scan import BadPicturesError, drop_bad, find_bad_pictur
 from keras_effnetv2.data.sources import IN_MEMORY, ImageSource, load_source
 from keras_effnetv2.data.splits import carve_validation
 from keras_effnetv2.data.unreadable import UnreadablePictures
-from keras_effnetv2.training.progressive import scheduled_dropout_layers
+from keras_effnetv2.training.progressive import scheduled_dropout_layers, without_auto_sharding
 from keras_effnetv2.training.recipe import TrainRecipe
 from keras_effnetv2.training.stages import StagePlan, TrainStage
 from keras_effnetv2.training.workers import ALONE, Workers
@@ -105,13 +105,14 @@ class Inputs:
         """
         workers, count = self.workers, self.validation.num_examples
         filled = np.resize(np.arange(count), -(-count // workers.devices) * workers.devices)
-        return make_dataset(
+        dataset = make_dataset(
             self.validation.subset(filled[workers.index :: workers.count]),
             image_size=self.plan[-1].image_size,
             batch_size=workers.local_batch_size(self.plan[-1].batch_size),
             training=False,
             style=self.recipe.evaluation_style,
         )
+        return without_auto_sharding(dataset)
 
 
 def check_arguments(model_or_variant: Any, recipe: Any, weights: str | None = None) -> None:
