@@ -1,6 +1,17 @@
-"""Leaves out of a run of `train` what costs seconds and is no subject of a test."""
+"""Makes tests of `train` quick: a network of two blocks, and no export and no report."""
 
+from dataclasses import replace
+
+from keras_effnetv2.config import ModelConfig, decode_stages
 from keras_effnetv2.training import results
+
+_BLOCKS = ("r1_k3_s2_e4_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25")
+
+
+def two_blocks():
+    """EfficientNetV2-B0 with a fused block and a plain one, which is traced in seconds."""
+    full = ModelConfig.from_name("efficientnetv2-b0")
+    return replace(full, stages=decode_stages(_BLOCKS), head_filters=32)
 
 
 def leave_out_results(patch):

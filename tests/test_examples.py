@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from quick_runs import leave_out_results
+from quick_runs import leave_out_results, two_blocks
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.training.recipe_presets import PRESETS
@@ -35,8 +35,8 @@ def write_pictures(folder, classes, count):
 
 @pytest.fixture
 def small_network(monkeypatch):
-    """Has every name mean the network with one block a stage, which is traced in seconds."""
-    small = kev2.ModelConfig.from_name("efficientnetv2-b0").scaled(width=0.25, depth=0.1)
+    """Has every name mean a network of two blocks."""
+    small = two_blocks()
     monkeypatch.setattr(kev2.ModelConfig, "from_name", lambda name: small)
     return small
 
@@ -80,10 +80,12 @@ def quick(small_network, monkeypatch):
 
 def test_imagenet(tmp_path, capsys, quick, monkeypatch):
     output = tmp_path / "run"
+    write_pictures(tmp_path / "pictures", ("a", "b"), 10)
     # Each stage is traced with AutoAugment, so two have to do.
     monkeypatch.setitem(PRESETS, "imagenet-official", PRESETS["imagenet-official"] | {"stages": 2})
-    words = ["--data", "digits", "--output", str(output), "--variant", "efficientnetv2-b0"]
-    words += ["--preset", "imagenet-official", "--batch-size", "1024"]
+    words = ["--data", str(tmp_path / "pictures"), "--output", str(output)]
+    words += ["--variant", "efficientnetv2-b0", "--preset", "imagenet-official"]
+    words += ["--batch-size", "8"]
     accuracy = load_example("imagenet").main([*words, "--epochs", "2", "--image-size", "32", "40"])
     assert f"top-1 {accuracy:.1%}" in capsys.readouterr().out
     settings = json.loads((output / "recipe.json").read_text())

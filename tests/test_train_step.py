@@ -76,9 +76,8 @@ def gradients_and_statistics(model, x):
 
     trainable = [v.value for v in model.trainable_variables]
     non_trainable = [v.value for v in model.non_trainable_variables]
-    (value, updated), gradients = jax.value_and_grad(stateless, has_aux=True)(
-        trainable, non_trainable
-    )
+    step = jax.jit(jax.value_and_grad(stateless, has_aux=True))
+    (value, updated), gradients = step(trainable, non_trainable)
     for variable, new in zip(model.non_trainable_variables, updated, strict=True):
         variable.assign(new)
     return value, gradients

@@ -36,7 +36,8 @@ def values(variables):
 
 
 def step(model):
-    model.compile("sgd", "categorical_crossentropy", jit_compile=False)
+    jit_compile = keras.backend.backend() == "jax"  # op by op each would be compiled alone
+    model.compile("sgd", "categorical_crossentropy", jit_compile=jit_compile)
     model.train_on_batch(PICTURES, LABELS)
 
 

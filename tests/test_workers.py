@@ -37,6 +37,7 @@ def run_process(words):
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "KERAS_BACKEND": "jax"},
+        cwd=SCRIPT.parent,
     )
 
 
@@ -127,11 +128,12 @@ def test_a_worker_that_dies_ends_the_others_with_a_word_and_the_run_goes_on(tmp_
     second.communicate()
 
 
-# Runs an example with a network of which each stage has one block.
+# Runs an example with a network of two blocks.
 SMALL = """
 import runpy, sys
 import keras_effnetv2 as kev2
-small = kev2.ModelConfig.from_name("efficientnetv2-b0").scaled(width=0.25, depth=0.1)
+from quick_runs import two_blocks
+small = two_blocks()
 kev2.ModelConfig.from_name = lambda name: small
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
