@@ -244,3 +244,14 @@ def test_an_epoch_must_have_more_batches_than_are_skipped(count):
     progressive = ProgressiveLearning(lambda stage, epoch: data, plan, skip_batches=count)
     with pytest.raises(ValueError, match=rf"skip_batches={count}, epoch=0 with 2 batches"):
         model.fit(progressive.dataset, callbacks=[progressive], verbose=0)
+
+
+def test_data_that_is_distributed_already_cannot_be_skipped():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    data = tf.data.Dataset.from_tensor_slices((np.ones((2, 4, 1)), np.ones((2, 4, 1))))
+    distributed = tf.distribute.MirroredStrategy(["CPU:0"]).experimental_distribute_dataset(data)
+    plan = progressive_stages(epochs=1, stages=1, image_size=32)
+    progressive = ProgressiveLearning(lambda stage, epoch: distributed, plan, skip_batches=1)
+    with pytest.raises(TypeError, match=r"With `skip_batches`.*must return a tf\.data\.Dataset"):
+        model.fit(progressive.dataset, callbacks=[progressive], verbose=0)

@@ -73,7 +73,8 @@ class ProgressiveLearning(keras.callbacks.Callback):
             the plan has or reads other data, a named layer cannot be scheduled, or the stages'
             rates differ and the model has no layer to set; an epoch has no batches, or no end
             without `steps_per_epoch`.
-        TypeError: `make_dataset` returned no `tf.data.Dataset`.
+        TypeError: `make_dataset` returned no `tf.data.Dataset`; with `skip_batches`, one that is
+            distributed already.
     """
 
     def __init__(
@@ -218,6 +219,12 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
 
     def _without_skipped(self, dataset: Any, epoch: int) -> Any:
         count, self._skip_batches = self._skip_batches, 0
+        if not isinstance(dataset, tf.data.Dataset):
+            raise TypeError(
+                "With `skip_batches` make_dataset(stage, epoch) must return a tf.data.Dataset; "
+                "ProgressiveLearning distributes it as the model is. "
+                f"Received: {dataset!r}, skip_batches={count}"
+            )
         rest = dataset.skip(count)
         if count < 0 or _length(rest) == 0:
             raise ValueError(
