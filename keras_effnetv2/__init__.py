@@ -51,6 +51,7 @@ _MODULE_OF = {
     "TrainRecipe": "training.recipe",
     "train": "training.fit",
     "export_saved_model": "export",
+    "fold_batch_norm": "folding",
 }
 _SUBMODULES = {"augment": "data.augment"}
 

@@ -196,7 +196,8 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> None:
     from keras_effnetv2.export import export_saved_model
-    from keras_effnetv2.training.run_folder import SAVED_MODEL, open_run
+    from keras_effnetv2.headers import MAX_PIXELS
+    from keras_effnetv2.training.run_folder import SAVED_MODEL, open_run, weights_origin
 
     run = open_run(arguments.run)
     written = export_saved_model(
@@ -207,6 +208,12 @@ def _export(arguments: argparse.Namespace) -> None:
         top_k=arguments.top_k,
         image_size=run.image_size,
         style=run.style,
+        max_pixels=MAX_PIXELS if arguments.max_pixels is None else arguments.max_pixels,
+        fold_batch_norm=not arguments.no_fold,
+        weights_dtype=arguments.weights_dtype,
+        gif=arguments.gif,
+        variant=run.settings["model"],
+        weights=weights_origin(run.settings),
     )
     print(written)
 

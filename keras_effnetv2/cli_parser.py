@@ -284,7 +284,25 @@ def _add_export(commands: Any) -> None:
         "--output", type=Path, metavar="DIR", help="folder of the versions; default RUN/saved_model"
     )
     add("--version", type=int, default=1, help="DIR/VERSION must not exist")
-    add("--top-k", type=int, default=5, help="classes that classify_bytes names")
+    add("--top-k", type=int, default=5, help="classes that classify_bytes and classify name")
+    add(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="refuse pictures of more (height x width); default: 100 million",
+    )
+    add("--gif", action="store_true", help="accept GIF, of which a small one can need a gigabyte")
+    add(
+        "--weights-dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="what the weights are stored as; half the size moves the probabilities a little",
+    )
+    add(
+        "--no-fold",
+        action="store_true",
+        help="keep the batch norms, which are otherwise worked into the convolutions",
+    )
 
 
 def _add_info(commands: Any) -> None:

@@ -1,47 +1,27 @@
-"""The SavedModel, used by TensorFlow alone in another process, against the Keras model."""
+"""The SavedModel against the Keras model it was made of."""
 
+import datetime
+import hashlib
 import json
+import math
 import shutil
-import subprocess
-import sys
-import textwrap
+import struct
+from collections import Counter
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from served_models import COLOUR, GRAY, NAMES, SIZE, make_model, pixels
+from tensorflow.core.protobuf import saved_model_pb2
 
+import keras_effnetv2
+from keras_effnetv2.cli import main
 from keras_effnetv2.export import export_saved_model
-from keras_effnetv2.preprocess import decode_image, prepare_batch, resize_for_evaluation
-
-GOLDEN = Path(__file__).parent / "golden" / "preprocessing"
-COLOUR = (GOLDEN / "synthetic_colour.jpg").read_bytes()
-GRAY = (GOLDEN / "synthetic_gray.jpg").read_bytes()
-NAMES = ["ash", "birch tree", "Küstentanne", "oak, red", "pine", "yew"]
-SIZE = 24
-
-
-def make_model(activation="softmax", classes=6, size=SIZE, policy="float32", ending=(), width=8):
-    """Return a small classifier of stock layers, with a scale that makes the classes differ."""
-    keras.utils.set_random_seed(3)
-    layers = [
-        keras.layers.Rescaling(1 / 128, -1),
-        keras.layers.Conv2D(width, 3, strides=2, dtype=policy),
-        keras.layers.BatchNormalization(dtype=policy),
-        keras.layers.Activation("silu", dtype=policy),
-        keras.layers.GlobalAveragePooling2D(dtype=policy),
-        keras.layers.Dropout(0.5),
-        keras.layers.Dense(
-            classes, activation, dtype=policy, kernel_initializer=keras.initializers.RandomNormal()
-        ),
-        *ending,
-    ]
-    return keras.Sequential([keras.Input((size, size, 3)), *layers])
-
-
-def pixels(count, size=SIZE):
-    return np.random.default_rng(5).uniform(0, 255, (count, size, size, 3)).astype(np.float32)
+from keras_effnetv2.folding import fold_batch_norm
+from keras_effnetv2.preprocess import prepare_batch
+from keras_effnetv2.serving_warmup import WARMUP_FILE
 
 
 def served_probabilities(folder, images):
@@ -54,73 +34,6 @@ def softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-TENSORFLOW_ALONE = textwrap.dedent("""
-    import importlib.machinery, json, sys
-
-    class Blocked:  # is found, because TensorFlow looks where keras is, but cannot be imported
-        def find_spec(self, name, path=None, target=None):
-            if name in ("keras", "tf_keras", "keras_effnetv2"):
-                return importlib.machinery.ModuleSpec(name, self, origin=f"/{name}/__init__.py")
-
-        def create_module(self, spec):
-            raise ImportError(f"{spec.name} must not be needed")
-
-        def exec_module(self, module):
-            pass
-
-    sys.meta_path.insert(0, Blocked())
-    import tensorflow as tf
-
-    folder, *files = sys.argv[1:]
-    served = tf.saved_model.load(folder)
-    data = [open(file, "rb").read() for file in files]
-    data[1:1] = [b"no picture", data[0][:-500]]
-    answer = served.signatures["classify_bytes"](image_bytes=tf.constant(data))
-    print(json.dumps({
-        "classes": [[name.decode() for name in row] for row in answer["classes"].numpy()],
-        "scores": answer["scores"].numpy().tolist(),
-        "error": [reason.decode() for reason in answer["error"].numpy()],
-    }))
-""")
-
-
-def test_tensorflow_alone_names_the_classes_that_keras_predicts(tmp_path):
-    model = make_model(size=None)
-    original = export_saved_model(
-        model, tmp_path / "first", NAMES, top_k=3, image_size=SIZE, style="v2"
-    )
-    folder = original.rename(tmp_path / "moved")  # nothing may point to where it was written
-    files = [str(GOLDEN / "synthetic_colour.jpg"), str(GOLDEN / "synthetic_gray.jpg")]
-    result = subprocess.run(
-        [sys.executable, "-c", TENSORFLOW_ALONE, str(folder), *files],
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    answer = json.loads(result.stdout)
-    assert answer["error"] == [
-        "",
-        "not a JPEG, PNG, BMP, GIF or WebP picture",
-        "corrupt or truncated JPEG",
-        "",
-    ]
-    images = [resize_for_evaluation(decode_image(data), SIZE, "v2") for data in (COLOUR, GRAY)]
-    expected = model.predict(np.stack(images), verbose=0)
-    order = np.argsort(-expected, axis=1)[:, :3]
-    np.testing.assert_allclose(
-        [answer["scores"][0], answer["scores"][3]],
-        np.take_along_axis(expected, order, axis=1),
-        atol=1e-6,
-    )
-    assert answer["classes"] == [
-        [NAMES[index] for index in order[0]],
-        [""] * 3,
-        [""] * 3,
-        [NAMES[index] for index in order[1]],
-    ]
-    assert answer["scores"][1] == answer["scores"][2] == [0, 0, 0]
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """Return a model, the folder it was exported to and its signatures."""
@@ -128,7 +41,15 @@ def served(tmp_path_factory):
     model.compile("adam", "categorical_crossentropy")
     model.fit(pixels(2), np.eye(len(NAMES))[:2], verbose=0)  # the optimizer's state stays out
     directory = tmp_path_factory.mktemp("export") / "served"
-    folder = export_saved_model(model, directory, NAMES, version=3, max_pixels=12_000)
+    folder = export_saved_model(
+        model,
+        directory,
+        NAMES,
+        version=3,
+        max_pixels=12_000,
+        variant="tiny",
+        weights="drawn",
+    )
     return model, folder, tf.saved_model.load(str(folder)).signatures
 
 
@@ -139,8 +60,10 @@ def test_files_and_weights_stored_once(served):
     labels = (folder / "assets" / "labels.txt").read_text(encoding="utf-8")
     assert labels == "".join(f"{name}\n" for name in NAMES)
     variables = sum(path.stat().st_size for path in (folder / "variables").glob("*.data*"))
-    weights = 4 * model.count_params()
-    assert weights <= variables < 1.05 * weights
+    weights = 4 * (model.count_params() - 4 * 512)  # folded into kernel and bias
+    assert (
+        0.95 * weights < variables < 1.05 * weights
+    )  # folding leaves one number of four a channel
 
 
 def test_signatures(served):
@@ -164,13 +87,28 @@ def test_signatures(served):
                 "error": ([None], "string"),
             },
         ],
+        "classify": [
+            {"inputs": ([None], "string")},
+            {"classes": ([None, 5], "string"), "scores": ([None, 5], "float32")},
+        ],
     }
 
 
-def test_graph_has_no_python_op(served):
-    content = (served[1] / "saved_model.pb").read_bytes()
-    assert b"PyFunc" not in content
-    assert b"DecodeJpeg" in content  # operation names can be found in the file
+def nodes_of(folder):
+    """Return all nodes of the graph and its functions."""
+    content = (folder / "saved_model.pb").read_bytes()
+    graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].graph_def
+    bodies = [graph.node, *(function.node_def for function in graph.library.function)]
+    return [node for body in bodies for node in body]
+
+
+def test_graph_has_no_python_op_and_the_network_once(served):
+    operations = Counter(node.op for node in nodes_of(served[1]))
+    assert not [name for name in operations if "Py" in name]  # PyFunc, EagerPyFunc and others
+    assert operations["DecodeJpeg"] >= 1
+    # Three signatures call one function; the two branches are its batch of one and any other.
+    assert operations["Conv2D"] == 1
+    assert "FusedBatchNormV3" not in operations
 
 
 def test_edited_labels_are_what_is_served(served, tmp_path):
@@ -199,7 +137,8 @@ def test_any_batch_size(served, batch):
 def test_half_precision_logits_become_float32_probabilities(tmp_path):
     model = make_model(None, policy="mixed_bfloat16")
     images = pixels(3)
-    probabilities = served_probabilities(export_saved_model(model, tmp_path), images)
+    folder = export_saved_model(model, tmp_path)
+    probabilities = served_probabilities(folder, images)
     assert probabilities.dtype == np.float32
     logits = keras.ops.convert_to_numpy(keras.ops.cast(model(images, training=False), "float32"))
     # bfloat16 has 8 bits; the graph fuses operations that run one by one eagerly.
@@ -242,6 +181,252 @@ def test_pixel_limit_is_served(served):
     ]
 
 
+def png(height, width):
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII5B", 13, b"IHDR", width, height, 8, 2, 0, 0, 0)
+
+
+def bmp(height, width):
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + info
+
+
+def webp(height, width):
+    sides = [(side - 1).to_bytes(3, "little") for side in (width, height)]
+    return b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"".join(sides)
+
+
+def jpeg(height, width):
+    return b"\xff\xd8\xff\xc0\0\x11\x08" + struct.pack(">HH", height, width) + bytes(12)
+
+
+@pytest.mark.parametrize(
+    ("make", "height", "width"),
+    [
+        (png, 2**31 - 1, 2**31 - 1),  # whose product overflows 32 bits, and 63 with channels
+        (bmp, 2**31 - 1, 2**31 - 1),
+        (bmp, -(2**31) + 1, 60_000),
+        (webp, 2**24, 2**24),
+        (jpeg, 65_535, 65_535),
+        (png, 1, 12_001),
+    ],
+)
+def test_headers_of_huge_pictures_are_refused_before_decoding(served, make, height, width):
+    answer = served[2]["classify_bytes"](image_bytes=tf.constant([make(height, width), GRAY]))
+    reason, good = (error.decode() for error in answer["error"].numpy())
+    assert reason == (
+        f"{abs(height)} x {width} pixels (height x width) is more than the 12000 that are accepted"
+    )
+    assert good == ""
+    assert answer["scores"].numpy()[1].any()
+
+
+GIF = (  # a red and a blue pixel
+    b"GIF89a\x02\0\x01\0\x80\0\0\xff\0\0\0\0\xff,\0\0\0\0\x02\0\x01\0\0\x02\x02D\x0a\0;"
+)
+
+
+def test_gif_is_refused_unless_it_is_asked_for(served, tmp_path):
+    def errors(signatures):
+        answer = signatures["classify_bytes"](image_bytes=tf.constant([GIF, GRAY]))
+        return [error.decode() for error in answer["error"].numpy()]
+
+    refused, good = errors(served[2])
+    assert refused.startswith("GIF pictures are not accepted here, because a small one can unpack")
+    assert good == ""
+    folder = export_saved_model(make_model(), tmp_path, gif=True)
+    assert errors(tf.saved_model.load(str(folder)).signatures) == ["", ""]
+    assert card_of(folder)["preprocessing"]["gif"] is True
+
+
+def card_of(folder):
+    return json.loads((folder / "model_card.json").read_text())
+
+
+def test_the_card_says_what_is_served(served):
+    model, folder, _ = served
+    card = card_of(folder)
+    files = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "model_card.json"
+    }
+    assert card["files"] == files
+    assert set(files) > {"saved_model.pb", "assets/labels.txt", WARMUP_FILE}
+    created = datetime.datetime.fromisoformat(card["created"])
+    age = datetime.datetime.now(datetime.UTC) - created
+    assert datetime.timedelta(0) <= age < datetime.timedelta(hours=1)
+    assert card["versions"] == {
+        "keras_effnetv2": keras_effnetv2.__version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+    }
+    difference = card["accuracy"].pop("folding_max_difference")
+    assert 0 < difference < 1e-5  # what float32 rounding does
+    assert {name: card[name] for name in ("model", "classes", "preprocessing", "accuracy")} == {
+        "model": {
+            "name": model.name,
+            "variant": "tiny",
+            "weights": "drawn",
+            "parameters": model.count_params() - 4 * 512,
+        },
+        "classes": {
+            "count": len(NAMES),
+            "labels": "assets/labels.txt",
+            "labels_sha256": files["assets/labels.txt"],
+        },
+        "preprocessing": {
+            "image_size": SIZE,
+            "style": "whole",
+            "max_pixels": 12_000,
+            "gif": False,
+            "pixel_range": [0, 255],
+            "normalization": "inside the model",
+        },
+        "accuracy": {
+            "batch_norm_folded": True,
+            "not_folded_because": None,
+            "rounding_max_difference": None,
+            "weights_dtype": "float32",
+            "weights_max_difference": 0.0,
+        },
+    }
+    assert (card["format_version"], card["top_k"]) == (1, 5)
+
+
+def test_the_command_has_an_option_for_each(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    make_model().save(run / "model.keras")
+    (run / "labels.txt").write_text("".join(f"{name}\n" for name in NAMES), encoding="utf-8")
+    settings = {
+        "finished": True,
+        "model": "tiny",
+        "weights": "imagenet",
+        "training": {"spec": "photos"},
+        "image_size": SIZE,
+        "recipe": {"evaluation_style": "v2"},
+    }
+    (run / "recipe.json").write_text(json.dumps(settings))
+    words = "--version 3 --top-k 2 --max-pixels 500 --gif --weights-dtype bfloat16 --no-fold"
+    assert main(["export", str(run), *words.split()]) == 0
+    folder = run / "saved_model" / "3"
+    assert capsys.readouterr().out.strip() == str(folder)
+    card = card_of(folder)
+    assert (card["model"]["variant"], card["top_k"]) == ("tiny", 2)
+    assert card["model"]["weights"] == "trained on photos, started from imagenet"
+    assert card["preprocessing"] == {
+        "image_size": SIZE,
+        "style": "v2",
+        "max_pixels": 500,
+        "gif": True,
+        "pixel_range": [0, 255],
+        "normalization": "inside the model",
+    }
+    assert card["accuracy"]["batch_norm_folded"] is False
+    assert card["accuracy"]["weights_dtype"] == "bfloat16"
+
+
+def test_without_folding_the_batch_norm_is_served(tmp_path):
+    model = make_model(None)
+    folder = export_saved_model(model, tmp_path, fold_batch_norm=False)
+    assert card_of(folder)["accuracy"]["batch_norm_folded"] is False
+    assert card_of(folder)["model"]["parameters"] == model.count_params()
+    images = pixels(2)
+    np.testing.assert_allclose(
+        served_probabilities(folder, images),
+        softmax(model(images, training=False).numpy()),
+        atol=1e-6,
+    )
+
+
+def test_folding_that_changes_probabilities_is_refused(tmp_path, monkeypatch):
+    def wrong(model):
+        folded = fold_batch_norm(model)
+        convolution = folded.layers[2]
+        convolution.bias.assign(convolution.bias + 0.1)
+        return folded
+
+    monkeypatch.setattr("keras_effnetv2.export.fold", wrong)
+    with pytest.raises(
+        ValueError,
+        match=r"changes a probability by 0\.0\d+\. Allowed are 0\.0001, .*fold_batch_norm=False",
+    ):
+        export_saved_model(make_model(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_probabilities_that_are_not_finite_are_refused(tmp_path):
+    model = make_model()
+    model.layers[1].bias.assign(np.full(8, np.nan))
+    with pytest.raises(ValueError, match="changes a probability by nan"):
+        export_saved_model(model, tmp_path)
+
+
+def in_half_precision():
+    model = make_model(policy="mixed_bfloat16")
+    kernel = model.layers[-1].kernel
+    kernel.assign(kernel * 100)
+    return model
+
+
+def chaotic():
+    """Untrained networks are like that: the last digit of a large number decides."""
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(4, 3, kernel_initializer=keras.initializers.GlorotUniform(1))(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.Rescaling(1e6)(x)
+    return keras.Model(inputs, keras.layers.Dense(4, "softmax")(keras.ops.sin(x)))
+
+
+@pytest.mark.parametrize("make", [in_half_precision, chaotic])
+def test_a_model_that_rounding_alone_changes_is_folded(tmp_path, make):
+    accuracy = card_of(export_saved_model(make(), tmp_path))["accuracy"]
+    assert accuracy["batch_norm_folded"]
+    assert accuracy["folding_max_difference"] > 1e-4
+    assert accuracy["rounding_max_difference"] > 1e-4
+
+
+def test_what_cannot_be_folded_is_served_as_it_is(tmp_path):
+    normal = keras.layers.TimeDistributed(keras.layers.BatchNormalization(name="inner"))
+    model = keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            normal,
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(4, "softmax"),
+        ]
+    )
+    accuracy = card_of(export_saved_model(model, tmp_path))["accuracy"]
+    assert accuracy["batch_norm_folded"] is False
+    assert "inside another layer cannot be folded" in accuracy["not_folded_because"]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 1e-2), ("float16", 2e-3)])
+def test_weights_in_half_precision_are_half_the_size(tmp_path, dtype, tolerance):
+    model = make_model(classes=300, width=64)
+    folder = export_saved_model(model, tmp_path, weights_dtype=dtype)
+    variables = sum(path.stat().st_size for path in (folder / "variables").glob("*"))
+    kernels = sum(math.prod(w.shape) for w in model.weights if len(w.shape) > 1)
+    assert 2 * kernels < variables < 1.15 * 2 * kernels
+    constants = [n.attr["value"].tensor.tensor_content for n in nodes_of(folder) if n.op == "Const"]
+    assert sum(map(len, constants)) < 0.5 * kernels  # no second copy in the graph
+    images = pixels(3)
+    expected = model(images, training=False)
+    difference = np.abs(served_probabilities(folder, images) - expected).max()
+    assert 0 < difference < tolerance
+    stated = card_of(folder)["accuracy"]["weights_max_difference"]
+    assert 0 < stated < tolerance
+
+
+def test_weights_that_do_not_fit_in_half_precision(tmp_path):
+    model = make_model()
+    kernel = model.layers[-1].kernel
+    kernel.assign(kernel + 1e5)
+    with pytest.raises(ValueError, match=r"dense.*/kernel' has values .* weights_dtype='float16'"):
+        export_saved_model(model, tmp_path, weights_dtype="float16", fold_batch_norm=False)
+    assert not list(tmp_path.iterdir())
+
+
 def headless():
     inputs = keras.Input((SIZE, SIZE, 3))
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
@@ -273,6 +458,11 @@ def flat_input():
             "Allowed: whole, v2, v1, finetune, or a CentralCrop. Received: 'crop'",
         ),
         (make_model, {"max_pixels": 0}, "max_pixels must be a positive number"),
+        (
+            make_model,
+            {"weights_dtype": "int8"},
+            "weights_dtype must be one of float32, bfloat16, float16. Received: 'int8'",
+        ),
         (lambda: make_model(size=None), {}, "any size, so image_size must say"),
         (lambda: make_model(size=None), {"image_size": -4}, "image_size must be a positive"),
         (lambda: make_model("relu"), {}, r"linear \(logits\), softmax or sigmoid.*Received: relu"),

@@ -66,6 +66,8 @@ def write_results(
             names,
             image_size=inputs.plan[-1].image_size,
             style=inputs.recipe.evaluation_style,
+            variant=settings["model"],
+            weights=run_folder.weights_origin(settings),
         )
     report = gather_report(
         title=f"{model.name} on {inputs.training.spec}",

@@ -239,6 +239,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
+def weights_origin(settings: Mapping[str, Any]) -> str:
+    """Says for people where the weights of a run come from; `settings` are those of its file."""
+    trained = f"trained on {settings['training']['spec']}"
+    return trained + (f", started from {settings['weights']}" if settings["weights"] else "")
+
+
 def open_run(path: str | os.PathLike[str]) -> Run:
     """Opens a finished run.
 

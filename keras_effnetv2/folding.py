@@ -1,0 +1,263 @@
+"""Batch normalisation worked into the convolutions before it: the same function, fewer operations.
+
+With the moving statistics, batch normalisation is one scale and one offset a channel. A linear
+layer in front of it takes both up into its kernel and its bias (Jacob et al. 2018,
+https://arxiv.org/abs/1712.05877, section 3.2).
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
+from string import ascii_letters
+from typing import Any
+
+import keras
+import numpy as np
+
+_layers = keras.layers
+_BatchNorm = keras.layers.BatchNormalization
+_SEPARABLE = (_layers.SeparableConv1D, _layers.SeparableConv2D)
+_DEPTHWISE = (_layers.DepthwiseConv1D, _layers.DepthwiseConv2D)
+_TRANSPOSED = (_layers.Conv1DTranspose, _layers.Conv2DTranspose, _layers.Conv3DTranspose)
+_LINEAR = (
+    *(_layers.Conv1D, _layers.Conv2D, _layers.Conv3D, _layers.Dense),
+    *_SEPARABLE,
+    *_DEPTHWISE,
+    *_TRANSPOSED,
+)
+
+
+@dataclass(frozen=True)
+class _Rebuilt:
+    """A layer of the new model, built but not filled yet.
+
+    Attributes:
+        layer: the new layer.
+        source: the layer whose weights it takes; None for a scale and offset by themselves.
+        batch_norm: what is worked into it, if anything.
+    """
+
+    layer: Any
+    source: Any
+    batch_norm: Any
+
+
+def fold_batch_norm(model: keras.Model) -> keras.Model:
+    """Build the same function without batch normalisation, for inference.
+
+    A `BatchNormalization` that alone takes the output of a linear layer (convolutions of all kinds,
+    `Dense`) becomes part of that layer, which keeps its name and gets a bias. Any other one
+    (behind an addition, an activation, an input, or a shared layer) becomes one scale and one
+    offset a channel under its own name: a 1x1 `DepthwiseConv2D` on (N, H, W, C), else an
+    `EinsumDense`. Computed in float64; what is left is a difference of float32 rounding.
+
+    Works on every backend, with nested models, several inputs and outputs, shared layers and any
+    data format. All other layers, Dropout included, stay as they are, dtype policies too.
+
+    Args:
+        model: functional or Sequential model. It is not changed and shares nothing with the result.
+
+    Returns:
+        A functional model of the same name, inputs and outputs, of stock layers where `model` was;
+        not compiled.
+
+    Raises:
+        ValueError: the model is not functional, or a batch norm cannot be reached or does not use
+            its moving statistics.
+    """
+    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
+        raise ValueError(
+            "Only a functional or Sequential model that is built can be folded: rebuild a "
+            f"subclassed model from layers, and give a Sequential an Input. Received: {model!r}"
+        )
+    rebuilt: list[_Rebuilt] = []
+    folded = _rebuild(model, rebuilt)
+    left = _batch_norms(folded)
+    if left:
+        raise ValueError(
+            "Batch normalisation inside another layer cannot be folded. Use the wrapped layers "
+            f"themselves in a functional model. Received: {', '.join(left)} in {model.name!r}"
+        )
+    for new in rebuilt:
+        _fill(new)
+    return folded
+
+
+def bare_graph(model: keras.Model) -> keras.Model:
+    """Return a functional or Sequential model as a functional one that is not compiled.
+
+    It shares everything with the model. `keras.models.clone_model` compiles the copy of a compiled
+    model, and has no way to leave out a layer of a Sequential.
+    """
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return keras.Model(model.input, model.output, name=model.name)
+
+
+def _rebuild(model: keras.Model, rebuilt: list[_Rebuilt]) -> keras.Model:
+    """Return the model without batch norms, its weights fresh, and list its new layers."""
+    graph = bare_graph(model)
+    foldable = _foldable(graph)
+    batch_norm_of = {layer: batch_norm for batch_norm, layer in foldable.items()}
+    ranks = {node.operation: len(node.input_tensors[0].shape) for node in _nodes(graph)}
+    scales = set()
+
+    def clone(layer: Any) -> Any:
+        if layer in foldable:
+            return layer  # is never called, see below
+        if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
+            return _rebuild(layer, rebuilt)
+        if type(layer) is _BatchNorm:
+            new = _scale_layer(layer, ranks[layer])
+            scales.add(new)
+            rebuilt.append(_Rebuilt(new, None, layer))
+            return new
+        batch_norm = batch_norm_of.get(layer)
+        new = _clone(layer, with_bias=batch_norm is not None)
+        if isinstance(layer, keras.Layer):
+            rebuilt.append(_Rebuilt(new, layer, batch_norm))
+        return new
+
+    def call(layer: Any, *args: Any, **keywords: Any) -> Any:
+        if layer in foldable:
+            return _first_argument(args, keywords)
+        if layer in scales:  # which have no argument `training`
+            return layer(_first_argument(args, keywords))
+        return layer(*args, **keywords)
+
+    return keras.models.clone_model(graph, clone_function=clone, call_function=call)
+
+
+def _nodes(graph: keras.Model) -> list[Any]:
+    """Return the calls of layers that make up a graph (for which Keras has no public way)."""
+    nodes = chain.from_iterable(graph._nodes_by_depth.values())
+    return [node for node in nodes if not node.is_input]
+
+
+def _first_argument(args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    return args[0] if args else keywords["inputs"]
+
+
+def _foldable(graph: keras.Model) -> dict[Any, Any]:
+    """Return {batch norm: the linear layer that takes it up}."""
+    nodes = _nodes(graph)
+    calls = Counter(node.operation for node in nodes)
+    used = [*chain.from_iterable(node.input_tensors for node in nodes), *graph.outputs]
+    uses = Counter(id(tensor) for tensor in used)
+    found = {}
+    for node in nodes:
+        batch_norm = node.operation
+        _check_uses_statistics(node)
+        if type(batch_norm) is not _BatchNorm:
+            continue
+        source = node.input_tensors[0]
+        layer = source._keras_history.operation
+        is_alone = calls[layer] == calls[batch_norm] == uses[id(source)] == 1
+        if is_alone and _is_linear(layer) and _same_channels(batch_norm, layer, len(source.shape)):
+            found[batch_norm] = layer
+    return found
+
+
+def _check_uses_statistics(node: Any) -> None:
+    is_training = isinstance(node.operation, keras.Layer) and node.arguments.kwargs.get("training")
+    if is_training and _batch_norms(node.operation):
+        raise ValueError(
+            "Batch normalisation that is called with training=True uses the statistics of each "
+            "batch and cannot be folded: build the model without that argument. "
+            f"Received: {node.operation.name!r}"
+        )
+
+
+def _batch_norms(layer: Any) -> list[str]:
+    """Return the names of the batch norms that a layer is or holds."""
+    return [part.name for part in layer._flatten_layers() if isinstance(part, _BatchNorm)]
+
+
+def _is_linear(layer: Any) -> bool:
+    """Whether a layer is a sum of products of which the last kernel and the bias can be scaled."""
+    if type(layer) not in _LINEAR or layer.activation is not keras.activations.linear:
+        return False
+    # A quantised layer, or one with low-rank additions, has more weights.
+    kernels = 2 if isinstance(layer, _SEPARABLE) else 1
+    return len(layer.weights) == kernels + (layer.bias is not None)
+
+
+def _same_channels(batch_norm: Any, layer: Any, rank: int) -> bool:
+    is_first = getattr(layer, "data_format", None) == "channels_first"
+    return batch_norm.axis % rank == (1 if is_first else rank - 1)
+
+
+def _clone(layer: Any, *, with_bias: bool) -> Any:
+    """Return a fresh layer of the same settings."""
+    try:
+        config = layer.get_config()
+        if with_bias:
+            config["use_bias"] = True
+        return type(layer).from_config(config)
+    except (NotImplementedError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"A model can only be folded if Keras can rebuild its layers from their get_config. "
+            f"Received: {layer.name!r}, a {type(layer).__name__}: {error}"
+        ) from error
+
+
+def _scale_layer(batch_norm: Any, rank: int) -> Any:
+    """Return a layer that multiplies and adds one number a channel."""
+    axis = batch_norm.axis % rank
+    settings = {
+        "name": batch_norm.name,
+        "dtype": batch_norm.dtype_policy,
+        "trainable": batch_norm.trainable,
+    }
+    if (rank, axis) == (4, 3):
+        return _layers.DepthwiseConv2D(1, data_format="channels_last", **settings)
+    axes = ascii_letters[:rank]
+    shape: list[int | None] = [None] * (rank - 1)  # without the batch
+    shape[axis - 1] = batch_norm.moving_mean.shape[0]
+    return _layers.EinsumDense(
+        f"{axes},{axes[axis]}->{axes}", shape, bias_axes=axes[axis], **settings
+    )
+
+
+def _fill(new: _Rebuilt) -> None:
+    """Give a new layer its weights."""
+    if new.batch_norm is None:
+        for weight, value in zip(new.layer.weights, new.source.weights, strict=True):
+            weight.assign(value)
+        return
+    scale, offset = _scale_and_offset(new.batch_norm)
+    if new.source is None:
+        new.layer.kernel.assign(scale.reshape(new.layer.kernel.shape))
+        new.layer.bias.assign(offset.reshape(new.layer.bias.shape))
+        return
+    *first, kernel = [weight for weight in new.source.weights if weight is not new.source.bias]
+    *new_first, new_kernel, new_bias = new.layer.weights
+    for weight, value in zip(new_first, first, strict=True):
+        weight.assign(value)
+    new_kernel.assign(_float64(kernel) * scale.reshape(_scale_shape(new.source)))
+    bias = 0.0 if new.source.bias is None else _float64(new.source.bias)
+    new_bias.assign(bias * scale + offset)
+
+
+def _scale_shape(layer: Any) -> tuple[int, ...]:
+    """Return how one number an output channel is laid over the kernel."""
+    if isinstance(layer, _DEPTHWISE):
+        return tuple(layer.kernel.shape[-2:])  # (..., channels, multiplier)
+    if isinstance(layer, _TRANSPOSED):
+        return (-1, 1)  # (..., outputs, inputs)
+    return (-1,)  # (..., inputs, outputs)
+
+
+def _scale_and_offset(batch_norm: Any) -> tuple[Any, Any]:
+    """Return what a batch norm multiplies and adds, float64 (channels,) each."""
+    scale = 1 / np.sqrt(_float64(batch_norm.moving_variance) + batch_norm.epsilon)
+    if batch_norm.scale:
+        scale = scale * _float64(batch_norm.gamma)
+    offset = -_float64(batch_norm.moving_mean) * scale
+    if batch_norm.center:
+        offset = offset + _float64(batch_norm.beta)
+    return scale, offset
+
+
+def _float64(weight: Any) -> Any:
+    return keras.ops.convert_to_numpy(weight).astype(np.float64)

@@ -1,0 +1,48 @@
+"""Small classifiers, pictures and examples for tests of what is served."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+GOLDEN = Path(__file__).parent / "golden" / "preprocessing"
+COLOUR = (GOLDEN / "synthetic_colour.jpg").read_bytes()
+GRAY = (GOLDEN / "synthetic_gray.jpg").read_bytes()
+NAMES = ["ash", "birch tree", "Küstentanne", "oak, red", "pine", "yew"]
+SIZE = 24
+
+
+def make_model(activation="softmax", classes=6, size=SIZE, policy="float32", ending=(), width=8):
+    """Return a small classifier of stock layers, with a scale that makes the classes differ."""
+    keras.utils.set_random_seed(3)
+    layers = [
+        keras.layers.Rescaling(1 / 128, -1),
+        keras.layers.Conv2D(width, 3, strides=2, dtype=policy),
+        keras.layers.BatchNormalization(
+            beta_initializer="random_normal",
+            moving_mean_initializer="random_normal",
+            moving_variance_initializer=keras.initializers.RandomUniform(0.5, 1.5),
+            dtype=policy,
+        ),
+        keras.layers.Activation("silu", dtype=policy),
+        keras.layers.GlobalAveragePooling2D(dtype=policy),
+        keras.layers.Dropout(0.5),
+        keras.layers.Dense(
+            classes, activation, dtype=policy, kernel_initializer=keras.initializers.RandomNormal()
+        ),
+        *ending,
+    ]
+    return keras.Sequential([keras.Input((size, size, 3)), *layers])
+
+
+def pixels(count, size=SIZE):
+    return np.random.default_rng(5).uniform(0, 255, (count, size, size, 3)).astype(np.float32)
+
+
+def example(file=None, feature="image/encoded"):
+    """Return a serialised `tf.Example` that holds a file, or none."""
+    values = [] if file is None else [file]
+    bytes_list = tf.train.BytesList(value=values)
+    features = tf.train.Features(feature={feature: tf.train.Feature(bytes_list=bytes_list)})
+    return tf.train.Example(features=features).SerializeToString()

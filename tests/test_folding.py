@@ -1,0 +1,326 @@
+"""Folded models against the models they came from, with batch norms that do something."""
+
+import keras
+import numpy as np
+import pytest
+from oracle import filled
+
+from keras_effnetv2.config import ModelConfig, decode_stages
+from keras_effnetv2.folding import fold_batch_norm
+from keras_effnetv2.model import build_model, feature_extractor
+
+SMALL = ModelConfig(
+    "small",
+    decode_stages(
+        [
+            "r1_k3_s1_e1_i8_o8_c1",
+            "r2_k3_s2_e4_i8_o12_se0.25_c1",
+            "r2_k3_s2_e4_i12_o16_c1",
+            "r2_k5_s2_e6_i16_o24_se0.25",
+        ]
+    ),
+    head_filters=32,
+)
+layers = keras.layers
+
+
+def batch_norms(model):
+    return [x for x in model._flatten_layers() if isinstance(x, layers.BatchNormalization)]
+
+
+def randomised(model, seed=0):
+    """Gives batch norms (and biases) other values than those that make them do nothing."""
+    rng = np.random.default_rng(seed)
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.Model):
+            continue
+        for weight in layer.weights:
+            if "variance" in weight.name or "gamma" in weight.name:
+                weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+            elif len(weight.shape) == 1 and "float" in weight.dtype:
+                weight.assign(rng.normal(0, 0.3, weight.shape))
+    return model
+
+
+def outputs(model, *inputs):
+    answer = model(*inputs, training=False)
+    return [keras.ops.convert_to_numpy(x).astype("float64") for x in keras.tree.flatten(answer)]
+
+
+def fold_and_compare(model, shape, tolerance=1e-5):
+    """Draws the batch norms, folds them, compares, and returns the folded model."""
+    return folded_as_filled(randomised(model), shape, tolerance)
+
+
+def folded_as_filled(model, shape, tolerance):
+    """Folds, compares, and returns the folded model; relative to the largest output."""
+    x = np.random.default_rng(1).uniform(-1, 1, shape).astype("float32")
+    before = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+    expected = outputs(model, x)
+    folded = fold_batch_norm(model)
+    assert not batch_norms(folded)
+    for mine, theirs in zip(outputs(folded, x), expected, strict=True):
+        assert mine.shape == theirs.shape
+        assert 0 < np.abs(theirs).max() < np.inf
+        assert np.abs(mine - theirs).max() < tolerance * np.abs(theirs).max()
+    for now, then in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(now), then)
+    assert not {id(weight) for weight in model.weights} & {id(weight) for weight in folded.weights}
+    return folded
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    "options",
+    [{"classes": 7}, {"include_top": False, "pooling": "avg", "include_preprocessing": False}],
+)
+def test_every_kind_of_our_blocks(options):
+    model = build_model(SMALL, **options)
+    folded = fold_and_compare(model, (2, 64, 48, 3))
+    # Nothing stands where a batch norm was, and everything else is there under its name.
+    assert [x.name for x in folded.layers] == [
+        x.name for x in model.layers if not isinstance(x, layers.BatchNormalization)
+    ]
+    assert folded.name == model.name
+    assert all(x.use_bias for x in folded.layers if isinstance(x, layers.Conv2D))
+
+
+@pytest.mark.parametrize("variant", ["efficientnetv2-b0", "efficientnet-b0"])
+def test_a_variant_loses_three_numbers_a_channel(variant):
+    """With the weights of the golden models, whose signals neither die nor explode."""
+    model = filled(variant)
+    folded = folded_as_filled(model, (1, 64, 64, 3), tolerance=2e-5)
+    assert model.count_params() - folded.count_params() == sum(
+        3 * x.moving_mean.shape[0] for x in batch_norms(model)
+    )
+
+
+def test_the_deepest_network_stays_below_the_recursion_limit():
+    config = ModelConfig.from_name("efficientnetv2-xl").scaled(width=0.02)
+    fold_and_compare(build_model(config, classes=3, classifier_activation=None), (1, 32, 32, 3))
+
+
+def test_several_outputs_among_them_what_a_convolution_gave():
+    model = feature_extractor(build_model(SMALL))
+    folded = fold_and_compare(model, (1, 64, 64, 3))
+    assert keras.tree.map_structure(lambda x: x.shape, folded.output) == (
+        keras.tree.map_structure(lambda x: x.shape, model.output)
+    )
+    convolution = build_model(SMALL).get_layer("stem_conv")
+    inside = keras.Model(convolution.input, {"raw": convolution.output})
+    normal = layers.BatchNormalization(name="normal")(inside(inside.input)["raw"])
+    both = keras.Model(inside.input, {"a": inside.output["raw"], "b": normal})
+    assert set(fold_and_compare(both, (1, 32, 32, 3)).output) == {"a", "b"}
+
+
+@pytest.mark.backend
+def test_transfer_models_sequential_and_functional():
+    base = build_model(SMALL, include_top=False, pooling="avg")
+    fold_and_compare(
+        keras.Sequential([keras.Input((64, 64, 3)), base, layers.Dense(4)]), (2, 64, 64, 3)
+    )
+    base = build_model(SMALL, include_top=False)
+    inputs = keras.Input((None, None, 3), name="photo")
+    x = layers.BatchNormalization(name="between")(base(inputs, training=False))
+    x = layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
+    x = layers.BatchNormalization(name="of_dense")(x, training=False)
+    model = keras.Model(inputs, layers.Softmax()(x))
+    model.compile("adam", "categorical_crossentropy")
+    folded = fold_and_compare(model, (2, 64, 64, 3))
+    names = [layer.name for layer in folded.layers]
+    assert "between" in names
+    assert "of_dense" not in names
+    assert folded.input.name == "photo"
+    assert not folded.compiled
+
+
+def conv(kind, *args, **options):
+    return getattr(layers, kind)(*args, use_bias=True, padding="same", **options)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("shape", "layer"),
+    [
+        ((6, 5, 4), lambda: conv("Conv2D", 8, 3, groups=2)),
+        ((6, 5, 4), lambda: conv("DepthwiseConv2D", 3, depth_multiplier=2)),
+        ((6, 5, 4), lambda: conv("SeparableConv2D", 6, 3, depth_multiplier=2)),
+        ((6, 5, 4), lambda: conv("Conv2DTranspose", 6, 3, strides=2)),
+        ((6, 4), lambda: conv("Conv1D", 5, 3)),
+        ((5, 4, 3, 2), lambda: conv("Conv3D", 5, 3)),
+        ((6, 4), lambda: layers.Dense(5)),
+        ((4,), lambda: layers.Dense(5, use_bias=False)),
+    ],
+)
+@pytest.mark.parametrize("options", [{"scale": False, "epsilon": 0.1}, {"center": False}])
+def test_linear_layers_take_a_batch_norm_up(shape, layer, options):
+    model = keras.Sequential(
+        [keras.Input(shape), layer(), layers.BatchNormalization(**options), layers.ReLU()]
+    )
+    folded = fold_and_compare(model, (3, *shape))
+    assert len(folded.layers) == 3  # input, layer and ReLU
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+@pytest.mark.parametrize("axis", [1, -1])
+def test_a_batch_norm_by_itself_becomes_one_scale_and_offset(rank, axis):
+    shape = (2, 3, 4, 5, 6)[-rank:]
+    model = keras.Sequential(
+        [keras.Input(shape), layers.BatchNormalization(axis=axis, name="normal")]
+    )
+    folded = fold_and_compare(model, (2, *shape))
+    channels = shape[axis if axis < 0 else axis - 1]
+    assert folded.get_layer("normal").count_params() == 2 * channels
+
+
+def twice_used(x):
+    x = layers.Conv2D(4, 1, name="keep")(x)
+    return layers.Add()([layers.BatchNormalization()(x), x])
+
+
+def shared_convolution(x):
+    shared = layers.Conv2D(3, 1, name="keep")
+    return layers.BatchNormalization()(shared(shared(x)))
+
+
+def shared_batch_norm(x):
+    shared = layers.BatchNormalization()
+    first = shared(layers.Conv2D(3, 1, name="keep")(x))
+    return layers.Add()([first, shared(layers.Conv2D(3, 1, name="keep_too")(x))])
+
+
+def activation_between(x):
+    return layers.BatchNormalization()(layers.Conv2D(4, 1, activation="relu", name="keep")(x))
+
+
+def other_axis(x):
+    return layers.BatchNormalization(axis=1)(layers.Conv2D(4, 1, name="keep")(x))
+
+
+def concatenated(x):
+    both = layers.Concatenate()([layers.Conv2D(4, 1, name="keep")(x), x])
+    return layers.Conv2D(2, 1)(layers.ReLU()(layers.BatchNormalization()(both)))
+
+
+def operations(x):
+    return layers.BatchNormalization()(keras.ops.square(layers.Conv2D(4, 1, name="keep")(x)) + 1)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    "graph",
+    [
+        twice_used,
+        shared_convolution,
+        shared_batch_norm,
+        activation_between,
+        other_axis,
+        concatenated,
+        operations,
+    ],
+)
+def test_what_cannot_be_taken_up_is_scaled_exactly(graph):
+    inputs = keras.Input((6, 5, 3))
+    model = keras.Model(inputs, graph(inputs))
+    folded = fold_and_compare(model, (2, 6, 5, 3))
+    kernel = model.get_layer("keep").kernel
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(folded.get_layer("keep").kernel),
+        keras.ops.convert_to_numpy(kernel),
+    )
+
+
+def test_a_model_called_twice_keeps_sharing_its_weights():
+    tower = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3)], name="tower")
+    tower.add(layers.BatchNormalization())
+    one, two = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    model = randomised(keras.Model([one, two], layers.Subtract()([tower(one), tower(two)])))
+    x = np.random.default_rng(0).normal(size=(2, 1, 8, 8, 3)).astype("float32")
+    folded = fold_batch_norm(model)
+    np.testing.assert_allclose(outputs(folded, list(x))[0], outputs(model, list(x))[0], atol=1e-5)
+    assert folded.count_params() == 3 * 3 * 3 * 4 + 4
+
+
+@pytest.mark.parametrize("name", ["ResNet50", "ResNet50V2", "MobileNetV2", "DenseNet121"])
+def test_keras_applications(name):
+    make = getattr(keras.applications, name)
+    model = make(weights=None, input_shape=(32, 32, 3), classes=4, classifier_activation=None)
+    fold_and_compare(model, (1, 32, 32, 3))
+
+
+def test_dtype_policies_stay_and_rounding_is_that_of_the_policy():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(6, 3, dtype="mixed_bfloat16"),
+            layers.BatchNormalization(dtype="mixed_bfloat16"),
+            layers.Conv2D(6, 3, dtype="bfloat16"),
+            layers.BatchNormalization(dtype="bfloat16"),
+            layers.Dense(6, dtype="float64"),
+            layers.BatchNormalization(dtype="float64"),
+            layers.ReLU(),
+            layers.BatchNormalization(dtype="mixed_float16"),
+        ]
+    )
+    folded = fold_and_compare(model, (2, 8, 8, 3), tolerance=0.05)  # bfloat16 has 8 bits
+    policies = [layer.dtype_policy.name for layer in folded.layers[1:]]
+    assert policies == ["mixed_bfloat16", "bfloat16", "float64", "float32", "mixed_float16"]
+
+
+def test_frozen_layers_stay_frozen_and_dropout_stays():
+    model = build_model(SMALL, classes=3, dropout_rate=0.2)
+    model.trainable = False
+    folded = fold_batch_norm(model)
+    assert not folded.trainable_weights
+    assert folded.get_layer("top_dropout").rate == 0.2
+
+
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+def wrapped():
+    return keras.Sequential(
+        [keras.Input((3, 4)), layers.TimeDistributed(layers.BatchNormalization(name="inner"))]
+    )
+
+
+def in_training():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.BatchNormalization(name="live")(inputs, training=True))
+
+
+def nested_in_training():
+    inputs = keras.Input((4,))
+    inner = keras.Sequential([keras.Input((4,)), layers.BatchNormalization()], name="base")
+    return keras.Model(inputs, inner(inputs, training=True))
+
+
+class NotRebuilt(layers.Layer):
+    def __init__(self, number, name):
+        super().__init__(name=name)
+
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Subclassed, "functional or Sequential model .* rebuild a subclassed .* Received: <Sub"),
+        (lambda: keras.Sequential([layers.Dense(2)]), "give a Sequential an Input"),
+        (lambda: "model.keras", "Received: 'model.keras'"),
+        (wrapped, "inside another layer .* Received: inner in 'sequential"),
+        (in_training, "called with training=True .* Received: 'live'"),
+        (nested_in_training, "called with training=True .* Received: 'base'"),
+        (
+            lambda: keras.Sequential([keras.Input((4,)), NotRebuilt(3, "mine")]),
+            "from their get_config. Received: 'mine', a NotRebuilt",
+        ),
+    ],
+)
+def test_refusals(make, message):
+    with pytest.raises(ValueError, match=message):
+        fold_batch_norm(make())
