@@ -51,6 +51,9 @@ _MODULE_OF = {
     "TrainRecipe": "training.recipe",
     "train": "training.fit",
     "export_saved_model": "export",
+    "export_model": "formats",
+    "ExportReport": "formats",
+    "load_exported": "runtimes",
     "fold_batch_norm": "folding",
 }
 _SUBMODULES = {"augment": "data.augment"}

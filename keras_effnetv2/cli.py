@@ -195,27 +195,28 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.export import export_saved_model
-    from keras_effnetv2.headers import MAX_PIXELS
-    from keras_effnetv2.training.run_folder import SAVED_MODEL, open_run, weights_origin
+    from keras_effnetv2.cli_export import export
 
-    run = open_run(arguments.run)
-    written = export_saved_model(
-        run.model,
-        arguments.output or run.path / SAVED_MODEL,
-        run.class_names,
-        version=arguments.version,
-        top_k=arguments.top_k,
-        image_size=run.image_size,
-        style=run.style,
-        max_pixels=MAX_PIXELS if arguments.max_pixels is None else arguments.max_pixels,
-        fold_batch_norm=not arguments.no_fold,
-        weights_dtype=arguments.weights_dtype,
-        gif=arguments.gif,
-        variant=run.settings["model"],
-        weights=weights_origin(run.settings),
+    export(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from keras_effnetv2.serve.server import Limits, serve
+
+    limits = Limits(
+        max_body_bytes=int(arguments.max_body_mb * 2**20),
+        max_requests=arguments.max_requests,
+        timeout=arguments.timeout,
+        max_batch=arguments.max_batch,
+        max_delay=arguments.max_delay,
     )
-    print(written)
+    serve(
+        arguments.path,
+        host=arguments.host,
+        port=arguments.port,
+        name=arguments.name,
+        limits=limits,
+    )
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -263,6 +264,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "evaluate": _evaluate,
     "predict": _predict,
     "export": _export,
+    "serve": _serve,
     "info": _info,
     "weights": _weights,
     "pack": _pack,

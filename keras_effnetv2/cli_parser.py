@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnetv2._version import __version__
+from keras_effnetv2.cli_export import add_options
 from keras_effnetv2.config import ModelConfig
 
 _DATA_HELP = (
@@ -40,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_evaluate,
         _add_predict,
         _add_export,
+        _add_serve,
         _add_info,
         _add_weights,
         _add_pack,
@@ -274,34 +276,34 @@ def _add_export(commands: Any) -> None:
     parser = _add_command(
         commands,
         "export",
-        "write a trained run as a SavedModel for TensorFlow Serving",
+        "write a trained run for TensorFlow Serving, ONNX, OpenVINO or LiteRT",
         "keras-effnetv2 export runs/photos --output served/photos --version 2",
     )
+    add_options(parser)
+
+
+def _add_serve(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "serve",
+        "answer requests and show a page for pictures, on this machine",
+        "keras-effnetv2 serve runs/photos --port 8501",
+    )
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="a run folder")
-    add("--format", choices=("saved_model",), default="saved_model", help="what to write")
+    add("path", type=Path, metavar="RUN", help="a run folder, or an export folder with versions")
+    add("--host", default="127.0.0.1", help="address to listen on; there is no access control")
+    add("--port", type=int, default=8501, help="0 takes a free one")
+    add("--name", help="of the model in the paths; default: that of the folder")
+    add("--max-body-mb", type=float, default=32, metavar="MB", help="largest request, 2^20 bytes")
+    add("--max-requests", type=int, default=32, help="answered at the same time; more get 503")
+    add("--timeout", type=float, default=60.0, metavar="SECONDS", help="for one request")
+    add("--max-batch", type=int, default=16, help="pictures that are computed at once")
     add(
-        "--output", type=Path, metavar="DIR", help="folder of the versions; default RUN/saved_model"
-    )
-    add("--version", type=int, default=1, help="DIR/VERSION must not exist")
-    add("--top-k", type=int, default=5, help="classes that classify_bytes and classify name")
-    add(
-        "--max-pixels",
-        type=int,
-        metavar="N",
-        help="refuse pictures of more (height x width); default: 100 million",
-    )
-    add("--gif", action="store_true", help="accept GIF, of which a small one can need a gigabyte")
-    add(
-        "--weights-dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="what the weights are stored as; half the size moves the probabilities a little",
-    )
-    add(
-        "--no-fold",
-        action="store_true",
-        help="keep the batch norms, which are otherwise worked into the convolutions",
+        "--max-delay",
+        type=float,
+        default=0.002,
+        metavar="SECONDS",
+        help="that a request waits to be computed together with others",
     )
 
 

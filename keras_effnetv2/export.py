@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_effnetv2.architecture import last_activation
-from keras_effnetv2.export_check import in_float64, largest_difference
+from keras_effnetv2.export_check import in_dtype, largest_difference
 from keras_effnetv2.export_signatures import (
     BYTES_SIGNATURE,
     CLASSIFY_METHOD,
@@ -133,9 +133,9 @@ def export_saved_model(
         FileExistsError: this version is there already.
         OSError: the folder cannot be written.
     """
-    _require_tensorflow_backend()
-    to_probabilities = _probability_function(model)
-    size = _resolve_image_size(model, image_size)
+    require_tensorflow_backend()
+    to_probabilities = probability_function(model)
+    size = resolve_image_size(model, image_size)
     names = _resolve_class_names(class_names, model.output_shape[-1])
     _check_options(version=version, top_k=top_k, max_pixels=max_pixels, weights_dtype=weights_dtype)
     pictures = Pictures(size, style, max_pixels, gif)
@@ -208,7 +208,7 @@ def _network(
         return _Network(folded, is_folded=True, difference=difference)
     # Half precision, and untrained networks whose logits are in the thousands, differ by more
     # whatever is done to them. Folding must not add to that.
-    exact = _answers(in_float64(model), to_probabilities)
+    exact = _answers(in_dtype(model, "float64"), to_probabilities)
     rounding = largest_difference(answers, exact, size)
     if not difference <= _ROUNDING_FACTOR * rounding:
         raise ValueError(
@@ -249,17 +249,18 @@ def _check_options(*, version: int, top_k: int, max_pixels: int, weights_dtype: 
         )
 
 
-def _require_tensorflow_backend() -> None:
+def require_tensorflow_backend() -> None:
+    """Raise RuntimeError where Keras runs on another backend."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
-            "A SavedModel can only be written on the tensorflow backend of Keras. "
+            "A model can only be exported on the tensorflow backend of Keras. "
             f"This process runs on {keras.backend.backend()!r}: save the model with "
             'model.save("model.keras"), then load and export it in a process that is started '
             "with KERAS_BACKEND=tensorflow."
         )
 
 
-def _probability_function(model: keras.Model) -> Callable[[Any], Any]:
+def probability_function(model: keras.Model) -> Callable[[Any], Any]:
     """Return what turns the model's output into probabilities: identity but for logits."""
     outputs = getattr(model, "outputs", None)
     if not outputs or len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:
@@ -279,7 +280,12 @@ def _probability_function(model: keras.Model) -> Callable[[Any], Any]:
     )
 
 
-def _resolve_image_size(model: keras.Model, image_size: int | None) -> int:
+def resolve_image_size(model: keras.Model, image_size: int | None) -> int:
+    """Return the side of the square that a model takes, pixels.
+
+    Raises:
+        ValueError: it takes no pictures, or of any size and none is asked for, or of another size.
+    """
     shape = model.input_shape
     if len(shape) != 4 or shape[-1] != 3:
         raise ValueError(f"The model must take pictures (N, height, width, 3). Received: {shape}")

@@ -55,13 +55,13 @@ def check_pictures(image_size: int) -> Any:
     return tf.clip_by_value(255.0 * tf.stack(unit), 0.0, 255.0)
 
 
-def in_float64(model: keras.Model) -> keras.Model:
-    """Return a functional copy of a model in which every layer computes in float64."""
+def in_dtype(model: keras.Model, dtype: str) -> keras.Model:
+    """Return a functional copy of a model in which every layer computes in `dtype`."""
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
         if isinstance(layer, keras.Layer):
-            config["dtype"] = "float64"
+            config["dtype"] = dtype
         return type(layer).from_config(config)
 
     bare = bare_graph(model)

@@ -17,7 +17,6 @@ from served_models import COLOUR, GRAY, NAMES, SIZE, make_model, pixels
 from tensorflow.core.protobuf import saved_model_pb2
 
 import keras_effnetv2
-from keras_effnetv2.cli import main
 from keras_effnetv2.export import export_saved_model
 from keras_effnetv2.folding import fold_batch_norm
 from keras_effnetv2.preprocess import prepare_batch
@@ -291,39 +290,6 @@ def test_the_card_says_what_is_served(served):
         },
     }
     assert (card["format_version"], card["top_k"]) == (1, 5)
-
-
-def test_the_command_has_an_option_for_each(tmp_path, capsys):
-    run = tmp_path / "run"
-    run.mkdir()
-    make_model().save(run / "model.keras")
-    (run / "labels.txt").write_text("".join(f"{name}\n" for name in NAMES), encoding="utf-8")
-    settings = {
-        "finished": True,
-        "model": "tiny",
-        "weights": "imagenet",
-        "training": {"spec": "photos"},
-        "image_size": SIZE,
-        "recipe": {"evaluation_style": "v2"},
-    }
-    (run / "recipe.json").write_text(json.dumps(settings))
-    words = "--version 3 --top-k 2 --max-pixels 500 --gif --weights-dtype bfloat16 --no-fold"
-    assert main(["export", str(run), *words.split()]) == 0
-    folder = run / "saved_model" / "3"
-    assert capsys.readouterr().out.strip() == str(folder)
-    card = card_of(folder)
-    assert (card["model"]["variant"], card["top_k"]) == ("tiny", 2)
-    assert card["model"]["weights"] == "trained on photos, started from imagenet"
-    assert card["preprocessing"] == {
-        "image_size": SIZE,
-        "style": "v2",
-        "max_pixels": 500,
-        "gif": True,
-        "pixel_range": [0, 255],
-        "normalization": "inside the model",
-    }
-    assert card["accuracy"]["batch_norm_folded"] is False
-    assert card["accuracy"]["weights_dtype"] == "bfloat16"
 
 
 def test_without_folding_the_batch_norm_is_served(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from served_models import make_model, pixels
 
-from keras_effnetv2.export_check import check_pictures, in_float64, largest_difference
+from keras_effnetv2.export_check import check_pictures, in_dtype, largest_difference
 
 
 @pytest.mark.parametrize("size", [1, 7, 32])
@@ -49,7 +49,7 @@ def test_the_largest_difference_of_all_pictures():
 
 def test_a_float64_copy_has_the_values_and_nothing_of_the_original():
     half = keras.Sequential([keras.Input((24, 24, 3)), make_model(policy="mixed_bfloat16")])
-    copy = in_float64(half)
+    copy = in_dtype(half, "float64")
     assert {layer.compute_dtype for layer in copy.layers[1].layers} == {"float64"}
     np.testing.assert_allclose(
         copy(pixels(2), training=False), make_model()(pixels(2), training=False), atol=1e-6

@@ -1,0 +1,1 @@
+"""A local server with the REST interface of TensorFlow Serving, and a page to try a model on."""

@@ -1,0 +1,17 @@
+"""What a client is told when a request cannot be answered."""
+
+
+class RequestError(Exception):
+    """A request that is answered with an error.
+
+    Attributes:
+        status: the HTTP status, 400..599.
+        message: one sentence or two for the client.
+        outcome: word for the metrics.
+    """
+
+    def __init__(self, status: int, message: str, outcome: str = "bad_request") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.outcome = outcome

@@ -1,0 +1,45 @@
+"""The page on which a person tries a model: one HTML file that needs nothing from the network."""
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+
+from keras_effnetv2.report_style import STYLE, plain_text
+
+_STATIC = files("keras_effnetv2.serve") / "static"
+_SCRIPT = (_STATIC / "page.js").read_text("utf-8")
+_SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode("utf-8")).digest()).decode("ascii")
+
+PAGE_HEADERS = {
+    # The script of this page, this server's answers and pictures in the page: nothing else.
+    "Content-Security-Policy": (
+        f"default-src 'none'; script-src 'sha256-{_SCRIPT_HASH}'; style-src 'unsafe-inline'; "
+        "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""What the page is sent with."""
+
+
+def page(name: str, version: int, *, has_grad_cam: bool) -> str:
+    """Return the page as HTML.
+
+    Args:
+        name: of the model, any text.
+        version: of the model.
+        has_grad_cam: whether the server answers `/grad_cam`.
+    """
+    settings = {"name": name, "grad_cam": has_grad_cam}
+    parts = {
+        "{{title}}": plain_text(f"{name}, version {version}"),
+        "{{settings}}": plain_text(json.dumps(settings)),
+        "{{style}}": STYLE + (_STATIC / "page.css").read_text("utf-8"),
+        "{{script}}": _SCRIPT,
+    }
+    html = (_STATIC / "page.html").read_text("utf-8")
+    for mark, text in parts.items():
+        html = html.replace(mark, text)
+    return html

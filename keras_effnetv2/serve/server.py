@@ -1,0 +1,146 @@
+"""Starts the server, and ends it without losing an answer."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_effnetv2.export_signatures import BYTES_SIGNATURE
+from keras_effnetv2.serve.batching import Function
+from keras_effnetv2.serve.overlay import overlay_function
+from keras_effnetv2.serve.saved_model import ServedModel, load_served_model
+from keras_effnetv2.training.run_folder import RECIPE, open_run
+
+try:
+    import uvicorn
+
+    from keras_effnetv2.serve.app import Limits, make_app
+except ModuleNotFoundError as error:
+    if error.name not in ("fastapi", "starlette", "uvicorn"):
+        raise
+    raise ImportError(
+        f"Serving needs the package {error.name}, which is not installed. Install the extra with: "
+        'pip install "keras-effnetv2[serve]"'
+    ) from None
+
+_GRACE = 5  # seconds beyond the request timeout that the last answers may take
+
+
+def serve(
+    path: str | os.PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    name: str | None = None,
+    limits: Limits | None = None,
+) -> None:
+    """Serve the newest exported version of a model until SIGINT or SIGTERM.
+
+    Then no more requests are taken, those that are here are answered, and this returns.
+
+    Args:
+        path: a run folder, whose page also has Grad-CAM, or an export folder with its versions.
+        host: address to listen on. The default is reached from this machine alone; there is no
+            access control.
+        port: TensorFlow Serving's REST port is 8501; 0 takes a free one.
+        name: of the model in the paths; default the folder's name.
+        limits: what it takes on; default `Limits()`.
+
+    Raises:
+        OSError: the address cannot be listened on.
+        ValueError: there is no model, or it cannot be served under this name.
+    """
+    root = Path(path)
+    name = root.resolve().name if name is None else name
+    if not name or set(name) & set("/:?#") or not name.isprintable():
+        raise ValueError(
+            "A model's name is part of web addresses: it must have a letter, and none of / : ? #. "
+            f"Give one with --name. Received: {name!r}"
+        )
+    limits = limits or Limits()
+    with _listening(host, port) as listener:  # first: a port in use is told at once
+        model = load_served_model(root)
+        grad_cam = _prepare(root, model)
+        app = make_app(model, name, limits, grad_cam)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=int(limits.timeout) + _GRACE,
+            )
+        )
+        address = f"[{host}]" if ":" in host else host
+        print(
+            f"Serving {name}, version {model.version}, at "
+            f"http://{address}:{listener.getsockname()[1]}/ (end with Ctrl-C)",
+            flush=True,
+        )
+        with _ended_by_signals(server):
+            server.run(sockets=[listener])
+
+
+def _prepare(root: Path, model: ServedModel) -> Function | None:
+    """Return what makes overlays, where there is a run, and let everything run once.
+
+    The first call of a graph sets up memory and kernels, which the first client need not wait for.
+
+    Raises:
+        ValueError: the model has no signature for files, or the run is damaged.
+    """
+    if BYTES_SIGNATURE not in model.signatures:
+        raise ValueError(
+            f"The model in {model.folder} has no signature {BYTES_SIGNATURE!r}. Expected is one "
+            f"that keras-effnetv2 export wrote. It has: {', '.join(sorted(model.signatures))}"
+        )
+
+    def classify(columns: Any) -> Any:
+        return model.run(BYTES_SIGNATURE, columns)
+
+    gray = tf.io.encode_png(tf.fill([8, 8, 3], tf.constant(128, tf.uint8))).numpy()
+    files = np.array([gray], dtype=object)
+    classify({"image_bytes": files})
+    if not (root / RECIPE).is_file():
+        return None
+    grad_cam = overlay_function(open_run(root), classify)
+    grad_cam({"image_bytes": files, "class_name": np.array([b""], dtype=object)})
+    return grad_cam
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise OSError(
+            f"Cannot listen on {host} port {port}: {error}. Choose another port with --port, or 0 "
+            "for a free one."
+        ) from None
+    with listener:
+        yield listener
+
+
+@contextmanager
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """Have SIGINT and SIGTERM end the server, and no more than that.
+
+    uvicorn handles them while it runs, and afterwards sends them again to whoever handled them
+    before, which by default kills the process: it would not end with 0.
+    """
+
+    def end(number: int, frame: Any) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,78 @@
+"""The command `export`: every option reaches what it is for, and none is ignored."""
+
+import json
+
+import numpy as np
+import pytest
+from served_models import NAMES, SIZE, make_model, pixels
+
+from keras_effnetv2.cli import main
+from keras_effnetv2.runtimes import load_exported
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with what `export` reads of it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    make_model().save(folder / "model.keras")
+    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in NAMES), encoding="utf-8")
+    settings = {
+        "finished": True,
+        "model": "tiny",
+        "weights": "imagenet",
+        "training": {"spec": "photos"},
+        "image_size": SIZE,
+        "recipe": {"evaluation_style": "v2"},
+    }
+    (folder / "recipe.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_a_saved_model(run, capsys):
+    words = "--version 3 --top-k 2 --max-pixels 500 --gif --weights-dtype bfloat16 --no-fold"
+    assert main(["export", str(run), *words.split()]) == 0
+    folder = run / "saved_model" / "3"
+    assert capsys.readouterr().out.strip() == str(folder)
+    card = json.loads((folder / "model_card.json").read_text())
+    assert (card["model"]["variant"], card["top_k"]) == ("tiny", 2)
+    assert card["model"]["weights"] == "trained on photos, started from imagenet"
+    assert card["preprocessing"] == {
+        "image_size": SIZE,
+        "style": "v2",
+        "max_pixels": 500,
+        "gif": True,
+        "pixel_range": [0, 255],
+        "normalization": "inside the model",
+    }
+    assert card["accuracy"]["batch_norm_folded"] is False
+    assert card["accuracy"]["weights_dtype"] == "bfloat16"
+
+
+def test_a_file_for_another_runtime(run, capsys):
+    pytest.importorskip("ai_edge_litert", reason="the extra [formats] is not installed")
+    words = ["--format", "litert", "--quantize", "float16", "--pictures", "digits"]
+    assert main(["export", str(run), *words]) == 0
+    path, figures = capsys.readouterr().out.splitlines()
+    assert path == str(run / "model.tflite")
+    report = json.loads((run / "model.tflite.json").read_text())
+    assert (report["quantize"], report["pictures"]) == ("float16", 256)
+    assert figures.startswith(f"{(run / 'model.tflite').stat().st_size:,} bytes; on 256 pictures")
+    images = pixels(2)
+    expected = make_model().predict(images, verbose=0)
+    np.testing.assert_allclose(load_exported(path)(images), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--format onnx --gif --top-k 3", "--format onnx does not go with --top-k, --gif"),
+        ("--quantize int8", "--format saved_model does not go with --quantize"),
+        ("--format onnx --quantize int8", "quantize must be None for format 'onnx'"),
+    ],
+)
+def test_options_of_another_format_are_refused(run, words, message, capsys):
+    before = sorted(run.rglob("*"))
+    assert main(["export", str(run), *words.split()]) == 1
+    assert message in capsys.readouterr().err
+    assert sorted(run.rglob("*")) == before

@@ -1,0 +1,373 @@
+"""Exports to ONNX, OpenVINO and LiteRT against Keras, and what `export_model` refuses."""
+
+import dataclasses
+import functools
+import json
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from quick_runs import two_blocks
+from served_models import make_model, pixels
+
+from keras_effnetv2 import formats
+from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.formats import DIFFERENCE_LIMIT, ExportReport, export_model
+from keras_effnetv2.model import build_model
+from keras_effnetv2.real_pictures import photographs
+from keras_effnetv2.runtimes import computes_bfloat16, load_exported
+
+ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
+SIZE = 32
+
+
+def need(name):
+    modules = {
+        "onnx": ("onnx", "tf2onnx", "onnxruntime"),
+        "openvino": ("openvino",),
+        "litert": ("ai_edge_litert",),
+    }
+    for module in modules[name]:
+        pytest.importorskip(module, reason=f"{module} of the extra [formats] is not installed")
+
+
+def network(size=None):
+    """A fused block and one with squeeze and excitation, whose batch norms do something."""
+    keras.utils.set_random_seed(2)
+    model = build_model(two_blocks(), classes=5, input_shape=(size, size, 3))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(photographs(SIZE), training=True)  # moving statistics of pictures
+    head = model.layers[-1]
+    head.kernel.assign(8 * head.kernel)  # so that classes differ
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return network()
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """Writes a format of the model, once, and returns the report."""
+
+    @functools.cache
+    def write(name, dynamic_size):
+        path = tmp_path_factory.mktemp("exported") / "new" / f"net{ENDINGS[name]}"
+        return export_model(model, path, name, image_size=SIZE, dynamic_size=dynamic_size)
+
+    return write
+
+
+def keras_answer(model, images):
+    return model(images, training=False).numpy()
+
+
+def distinct(answer):
+    """Pictures get different answers, so that a constant cannot pass for equal."""
+    return np.ptp(answer, axis=0).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+@pytest.mark.parametrize("dynamic_size", [False, True])
+def test_float32_is_keras_at_any_batch_size(model, exported, name, dynamic_size):
+    need(name)
+    report = exported(name, dynamic_size)
+    run = load_exported(report.path, threads=1)
+    images = photographs(SIZE)
+    expected = keras_answer(model, images)
+    assert distinct(expected)
+    for count in (1, 3, 24):
+        np.testing.assert_allclose(run(images[:count]), expected[:count], atol=1e-5)
+    wide = images[:2, :20]
+    if dynamic_size:
+        np.testing.assert_allclose(run(wide), keras_answer(model, wide), atol=1e-5)
+    else:
+        with pytest.raises(ValueError, match=r"float32 array \(N, 32, 32, 3\), 0..255"):
+            run(wide)
+    assert report == ExportReport(
+        report.path,
+        name,
+        None,
+        size_of(report.path),
+        max_difference=pytest.approx(0, abs=1e-5),
+        top1_agreement=1.0,
+        pictures=28 if dynamic_size else 24,
+    )
+
+
+def size_of(path):
+    files = [file for file in path.parent.iterdir() if file.suffix != ".json"]
+    assert [file.stem for file in files] == [path.stem] * len(files)
+    return sum(file.stat().st_size for file in files)
+
+
+@pytest.mark.parametrize(
+    ("name", "quantize", "kernel_bytes", "differences"),
+    [
+        ("openvino", "float16", 2, (1e-7, 5e-4)),
+        ("openvino", "bfloat16", 2, (5e-4, 5e-2)),
+        ("litert", "float16", 2, (1e-7, 5e-4)),
+        ("litert", "dynamic", 1, (1e-4, 5e-2)),
+        ("litert", "int8", 1, (1e-4, 1e-1)),
+    ],
+)
+def test_shortened_files(name, quantize, kernel_bytes, differences, tmp_path):
+    """OpenVINO's two differ in what they compute with alone."""
+    need(name)
+    if quantize == "bfloat16" and not computes_bfloat16():
+        pytest.skip("this CPU does not compute in bfloat16")
+    net = wide_network()
+    images = photographs(SIZE)
+    path = tmp_path / f"net{ENDINGS[name]}"
+    report = export_model(
+        net,
+        path,
+        name,
+        quantize,
+        calibration=images if quantize == "int8" else None,
+        pictures=images,
+        min_agreement=0.9,
+    )
+    expected = keras_answer(net, images)
+    assert distinct(expected)
+    difference = np.abs(load_exported(path)(images) - expected).max()
+    assert report.max_difference == pytest.approx(difference, rel=1e-3)
+    assert differences[0] < report.max_difference < differences[1]
+    assert report.top1_agreement >= 0.9
+    weights = path.with_suffix(".bin") if name == "openvino" else path
+    kernels = sum(weight.shape.num_elements() for weight in net.weights if weight.ndim > 1)
+    assert kernels * kernel_bytes < weights.stat().st_size < kernels * (kernel_bytes + 1)
+
+
+def wide_network():
+    """A small network in whose file the kernels are most of what there is."""
+    net = make_model(size=SIZE, width=1024)
+    head = net.layers[-1]
+    head.kernel.assign(20 * head.kernel)  # so that classes differ
+    return net
+
+
+def described(path):
+    """Returns the name and the axes of what an ONNX file takes and returns."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    found = []
+    for value in (*graph.input, *graph.output):
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        axes = value.type.tensor_type.shape.dim
+        found.append((value.name, [axis.dim_param or axis.dim_value for axis in axes]))
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    return found
+
+
+def test_onnx_has_one_input_and_named_axes(exported):
+    need("onnx")
+    output = ("probabilities", ["batch", 5])
+    fixed, dynamic = (described(exported("onnx", size).path) for size in (False, True))
+    assert fixed == [("images", ["batch", 32, 32, 3]), output]
+    assert dynamic == [("images", ["batch", "height", "width", 3]), output]
+
+
+def test_litert_names_its_tensors(exported):
+    need("litert")
+    from ai_edge_litert.interpreter import Interpreter
+
+    signatures = Interpreter(str(exported("litert", False).path)).get_signature_list()
+    assert signatures == {"serving_default": {"inputs": ["images"], "outputs": ["probabilities"]}}
+
+
+def test_openvino_names_its_tensors(exported):
+    need("openvino")
+    import openvino
+
+    read = openvino.Core().read_model(exported("openvino", False).path)
+    assert [x.get_any_name() for x in (*read.inputs, *read.outputs)] == ["images", "probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"activation": None}, keras.ops.softmax),
+        ({"activation": "sigmoid"}, lambda answer: answer),
+        ({"activation": None, "classes": 1}, keras.ops.sigmoid),
+    ],
+)
+def test_logits_become_probabilities(options, expected, tmp_path):
+    need("onnx")
+    net = make_model(**options)
+    report = export_model(net, tmp_path / "net.onnx", pictures=pixels(4))
+    answer = load_exported(tmp_path / "net.onnx")(pixels(4))
+    np.testing.assert_allclose(answer, expected(net(pixels(4), training=False)), atol=1e-5)
+    assert report.top1_agreement == 1.0
+
+
+def test_a_list_of_one_input_and_a_dict_of_one_output(tmp_path):
+    need("onnx")
+    net = make_model()
+    wrapped = keras.Model([net.inputs[0]], {"scores": net.outputs[0]})
+    with warnings.catch_warnings():
+        # Keras says so when a model is not given what it was built with.
+        warnings.filterwarnings("error", "The structure of `inputs`")
+        export_model(wrapped, tmp_path / "net.onnx")
+    answer = load_exported(tmp_path / "net.onnx")(pixels(4))
+    np.testing.assert_allclose(answer, keras_answer(net, pixels(4)), atol=1e-5)
+
+
+def test_mixed_precision_becomes_float32(tmp_path):
+    need("onnx")
+    half = make_model(policy="mixed_bfloat16", ending=[keras.layers.Activation("linear")])
+    export_model(half, tmp_path / "net.onnx")
+    answer = load_exported(tmp_path / "net.onnx")(pixels(4))
+    np.testing.assert_allclose(answer, make_model()(pixels(4), training=False), atol=1e-5)
+    assert {layer.compute_dtype for layer in half.layers} == {"float32", "bfloat16"}
+
+
+def test_what_cannot_be_folded_is_converted_as_it_is(tmp_path):
+    need("onnx")
+    body = keras.layers.TimeDistributed(keras.layers.BatchNormalization(gamma_initializer="ones"))
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.GlobalAveragePooling2D()(body(inputs))
+    net = keras.Model(inputs, keras.layers.Dense(3, "softmax")(x / 64))
+    net.layers[1].layer.moving_mean.assign([10.0, 20.0, 30.0])
+    export_model(net, tmp_path / "net.onnx")
+    images = photographs(SIZE)
+    answer = load_exported(tmp_path / "net.onnx")(images)
+    np.testing.assert_allclose(answer, keras_answer(net, images), atol=1e-5)
+
+
+def test_the_report_lies_beside_the_file(tmp_path):
+    need("onnx")
+    report = export_model(make_model(), tmp_path / "net.onnx", pictures=load_digits())
+    assert json.loads((tmp_path / "net.onnx.json").read_text("utf-8")) == {
+        "path": "net.onnx",
+        "format": "onnx",
+        "quantize": None,
+        "bytes": (tmp_path / "net.onnx").stat().st_size,
+        "max_difference": report.max_difference,
+        "top1_agreement": 1.0,
+        "pictures": 40,
+    }
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.onnx", "net.onnx.json"]
+
+
+def load_digits():
+    return load_source("digits", split="validation").subset(range(40))
+
+
+def calibrated(path, **options):
+    return export_model(make_model(size=SIZE), path, "litert", "int8", **options)
+
+
+def test_int8_is_judged_on_pictures_it_was_not_calibrated_with(tmp_path, monkeypatch):
+    need("litert")
+    seen = []
+    convert = formats.FORMATS["litert"].convert
+
+    def spy(conversion):
+        seen.append(np.concatenate(conversion.calibration))
+        convert(conversion)
+
+    row = dataclasses.replace(formats.FORMATS["litert"], convert=spy)
+    monkeypatch.setitem(formats.FORMATS, "litert", row)
+    images = photographs(SIZE)
+    report = calibrated(tmp_path / "a.tflite", calibration=images, force=True)
+    np.testing.assert_allclose(seen[0], images[::2], atol=1e-3)
+    assert report.pictures == 12
+    report = calibrated(
+        tmp_path / "b.tflite", calibration=load_digits(), pictures=images[:6], force=True
+    )
+    assert seen[1].shape == (40, SIZE, SIZE, 3)
+    assert report.pictures == 6
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_int8_that_disagrees_is_refused_unless_forced(force, tmp_path):
+    need("litert")
+    path = tmp_path / "net.tflite"
+    # Calibrated in the dark: what is brighter is cut off at the range that was seen.
+    dark = photographs(SIZE) / 50
+    options = {"calibration": dark, "pictures": photographs(SIZE), "force": force}
+    if force:
+        report = calibrated(path, **options)
+        assert report.top1_agreement < 0.98
+        assert path.exists()
+    else:
+        with pytest.raises(RuntimeError, match=r"int8 file .* on .*% of 24 pictures, and 98.0%"):
+            calibrated(path, **options)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_float32_file_that_differs_is_refused_unless_forced(force, tmp_path, monkeypatch):
+    need("onnx")
+    net = make_model(size=SIZE)
+    other = make_model(size=SIZE)
+    other.layers[-1].bias.assign([0.01, 0, 0, 0, 0, 0])
+    monkeypatch.setattr(formats, "_folded", lambda model: other)
+    if force:
+        report = export_model(net, tmp_path / "net.onnx", force=True)
+        assert DIFFERENCE_LIMIT < report.max_difference < 0.01
+    else:
+        with pytest.raises(RuntimeError, match=r"differs from Keras by 0\.00.* is 0\.0001"):
+            export_model(net, tmp_path / "net.onnx")
+        assert not list(tmp_path.iterdir())
+
+
+def test_answers_that_are_not_finite_are_always_refused(tmp_path):
+    need("onnx")
+    net = make_model()
+    net.layers[-1].bias.assign([np.nan] * 6)
+    with pytest.raises(RuntimeError, match="probabilities that are not finite"):
+        export_model(net, tmp_path / "net.onnx", force=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(tmp_path):
+    for name, there in (("net.xml", "net.bin"), ("net.onnx", "net.onnx.json")):
+        (tmp_path / there).write_text("mine")
+        format = "openvino" if name == "net.xml" else "onnx"
+        with pytest.raises(FileExistsError, match=f"another path, or remove .*{there}$"):
+            export_model(make_model(), tmp_path / name, format)
+        assert (tmp_path / there).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("a.onnx", {"format": "keras"}, "one of onnx, openvino, litert. Received: 'keras'"),
+        ("a.onnx", {"quantize": "int8"}, "must be None for format 'onnx'. Received: 'int8'"),
+        (
+            "a.xml",
+            {"format": "openvino", "quantize": "int8"},
+            "must be None or 'float16' or 'bfloat16' for format 'openvino'",
+        ),
+        ("a.tflite", {"format": "litert", "quantize": "int8"}, "needs pictures .* calibration="),
+        ("a.onnx", {"calibration": pixels(2)}, "for quantize='int8' alone: .* as pictures="),
+        ("a.pb", {}, r"must end in .onnx, for example .*a.onnx. Received: .*a.pb"),
+        ("a.onnx", {"min_agreement": 98}, "a share, 0..1. Received: 98"),
+        ("a.onnx", {"dynamic_size": True}, "pictures of any size: .* Received: an input of .*24"),
+        ("a.onnx", {"image_size": 64}, "Received: image_size=64 for an input of .*24"),
+        (
+            "a.tflite",
+            {"format": "litert", "quantize": "int8", "calibration": pixels(1)},
+            "every second picture .* Received: 1",
+        ),
+    ],
+)
+def test_refusals(path, options, message, tmp_path):
+    need(options.get("format") if options.get("format") in ENDINGS else "onnx")
+    with pytest.raises(ValueError, match=message):
+        export_model(make_model(), tmp_path / path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bfloat16_needs_a_cpu_that_computes_it(tmp_path, monkeypatch):
+    need("openvino")
+    monkeypatch.setattr(formats, "computes_bfloat16", lambda: False)
+    with pytest.raises(RuntimeError, match="AVX512_BF16 or AMX, which this one lacks"):
+        export_model(make_model(), tmp_path / "a.xml", "openvino", "bfloat16")

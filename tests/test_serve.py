@@ -1,0 +1,292 @@
+"""The server in process: TensorFlow Serving's paths, limits, Grad-CAM, metrics and the page."""
+
+import base64
+import json
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from html import unescape
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from fastapi.testclient import TestClient
+from serve_runs import write_run
+from served_models import COLOUR, GRAY, NAMES, SIZE, pixels
+
+from keras_effnetv2.serve.app import Limits, make_app
+from keras_effnetv2.serve.overlay import overlay_function
+from keras_effnetv2.serve.page import page
+from keras_effnetv2.serve.saved_model import load_served_model, newest_version
+from keras_effnetv2.training.run_folder import open_run
+
+URL = "/v1/models/trees"
+BAD = b"no picture"
+
+
+def b64(file):
+    return {"b64": base64.b64encode(file).decode()}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def model(run_folder):
+    return load_served_model(run_folder)
+
+
+@pytest.fixture(scope="module")
+def grad_cam(run_folder, model):
+    def classify(columns):
+        return model.run("classify_bytes", columns)
+
+    return overlay_function(open_run(run_folder), classify)
+
+
+@pytest.fixture(scope="module")
+def client(model, grad_cam):
+    limits = Limits(max_body_bytes=200_000, timeout=30)
+    with TestClient(make_app(model, "trees", limits, grad_cam)) as client:
+        yield client
+
+
+def test_the_newest_version_is_served(run_folder, model, tmp_path):
+    assert model.version == 10  # not 9, the last one by the alphabet
+    assert newest_version(run_folder / "saved_model") == newest_version(run_folder)
+    with pytest.raises(ValueError, match="Serve the folder of the versions"):
+        newest_version(model.folder)
+    with pytest.raises(ValueError, match="Nothing to serve"):
+        newest_version(tmp_path)
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(ValueError, match="keras-effnetv2 export"):
+        newest_version(tmp_path)
+    (tmp_path / "saved_model" / "1").mkdir(parents=True)
+    (tmp_path / "saved_model" / "1" / "saved_model.pb").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_served_model(tmp_path)
+
+
+def test_status_and_metadata_are_those_of_tensorflow_serving(client):
+    state = {"error_code": "OK", "error_message": ""}
+    expected = [{"version": "10", "state": "AVAILABLE", "status": state}]
+    for address in (URL, f"{URL}/versions/10"):
+        assert client.get(address).json() == {"model_version_status": expected}
+    found = client.get(f"{URL}/metadata").json()
+    assert found["model_spec"] == {"name": "trees", "signature_name": "", "version": "10"}
+    files = found["metadata"]["signature_def"]["signature_def"]["classify_bytes"]
+    assert files["method_name"] == "tensorflow/serving/predict"
+    assert files["inputs"]["image_bytes"]["dtype"] == "DT_STRING"
+    assert files["inputs"]["image_bytes"]["tensor_shape"] == {
+        "dim": [{"size": "-1", "name": ""}],
+        "unknown_rank": False,
+    }
+
+
+def test_files_are_classified_as_the_saved_model_does(client, model):
+    files = np.array([COLOUR, BAD, GRAY], dtype=object)
+    expected = model.run("classify_bytes", {"image_bytes": files})
+    request = {"signature_name": "classify_bytes", "instances": [b64(file) for file in files]}
+    rows = client.post(f"{URL}:predict", json=request).json()["predictions"]
+    assert [row["error"] for row in rows] == ["", "not a JPEG, PNG, BMP, GIF or WebP picture", ""]
+    for row, classes, scores in zip(rows, expected["classes"], expected["scores"], strict=True):
+        assert [name.encode() for name in row["classes"]] == classes.tolist()
+        # The same but for the order of additions: here three pictures are one batch, too.
+        np.testing.assert_allclose(row["scores"], scores, rtol=1e-6)
+    request = {"signature_name": "classify_bytes", "inputs": {"image_bytes": [b64(COLOUR)]}}
+    outputs = client.post(f"{URL}/versions/10:predict", json=request).json()["outputs"]
+    assert outputs["classes"] == [rows[0]["classes"]]
+
+
+def test_pixels_are_the_default_signature(client, model):
+    images = pixels(2)
+    expected = model.run("serving_default", {"images": images})["probabilities"]
+    answer = client.post(f"{URL}:predict", json={"instances": images.tolist()}).json()
+    np.testing.assert_allclose(answer["predictions"], expected, rtol=1e-6)
+    assert expected.shape == (2, len(NAMES))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_examples_are_classified(client, model, named):
+    files = np.array([COLOUR, BAD], dtype=object)
+    expected = model.run("classify_bytes", {"image_bytes": files})
+    request = {"examples": [{"image/encoded": b64(file)} for file in files]}
+    if named:
+        request["signature_name"] = "classify"
+    results = client.post(f"{URL}:classify", json=request).json()["results"]
+    assert [name for name, _ in results[0]] == [name.decode() for name in expected["classes"][0]]
+    np.testing.assert_allclose([score for _, score in results[0]], expected["scores"][0], rtol=1e-6)
+    assert results[1] == [["", 0.0]] * 5
+
+
+def test_an_export_without_a_signature_for_examples_classifies_them_too(model):
+    signatures = {n: f for n, f in model.signatures.items() if n != "classify"}
+    app = make_app(replace(model, signatures=signatures), "trees", Limits())
+    request = {"examples": [{"image/encoded": b64(COLOUR)}, {"other": "x"}]}
+    with TestClient(app) as client:
+        results = client.post(f"{URL}:classify", json=request).json()["results"]
+    assert results[0][0][0] in NAMES
+    assert results[1] == [["", 0.0]] * 5
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "message"),
+    [
+        ("GET", "/v1/models/oaks", None, 404, r"Servable not found for request: Latest\(oaks\)"),
+        ("GET", f"{URL}/versions/9", None, 404, r"Specific\(trees, 9\)"),
+        ("POST", "/v1/models/oaks:predict", "{}", 404, "Servable not found"),
+        ("GET", f"{URL}:predict", None, 400, "Malformed request: GET /v1/models/trees:predict"),
+        ("POST", f"{URL}:guess", "{}", 400, "Malformed request"),
+        ("POST", f"{URL}:regress", "{}", 400, "This model classifies"),
+        ("POST", f"{URL}:predict", "", 400, "The document is empty"),
+        ("POST", f"{URL}:predict", '{"instances": [NaN]}', 400, "NaN is no JSON number"),
+        ("POST", f"{URL}:predict", '{"signature_name": "x"}', 400, '"x" not found in signature'),
+        (
+            "POST",
+            f"{URL}:classify",
+            '{"signature_name": "classify_bytes"}',
+            400,
+            "Expected classification signature",
+        ),
+        ("GET", "/docs", None, 404, "Not Found"),
+        ("DELETE", URL, None, 405, "Method Not Allowed"),
+        ("POST", "/grad_cam", "no picture", 400, "not a JPEG"),
+    ],
+)
+def test_wrong_requests_are_answered_with_one_message(client, method, path, body, status, message):
+    answer = client.request(method, path, content=body)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+    assert re.search(message, answer.json()["error"])
+    assert answer.headers["content-type"] == "application/json"
+
+
+def test_large_bodies_are_refused_whether_declared_or_not(client):
+    parts = [b"x" * 50_000] * 5
+    declared = client.post(f"{URL}:predict", content=b"".join(parts))
+    chunked = client.post(f"{URL}:predict", content=iter(parts))
+    for answer in (declared, chunked):
+        assert answer.status_code == 413
+        assert answer.json() == {"error": "The body has more than the 200000 bytes allowed"}
+
+
+def test_clients_are_sent_away_when_there_are_too_many(model):
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(columns):
+        asked.set()
+        assert go.wait(30)
+        raise OSError("a secret of the server")
+
+    limits = Limits(max_requests=1)
+    with (
+        TestClient(make_app(model, "trees", limits, slow)) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        first = pool.submit(client.post, "/grad_cam", content=GRAY)
+        assert asked.wait(30)
+        busy = client.post(f"{URL}:predict", content=b"{}")
+        go.set()
+        assert busy.status_code == 503
+        assert busy.headers["Retry-After"] == "1"
+        assert "Try again later" in busy.json()["error"]
+        # What fails inside is in the log, not in the answer.
+        assert first.result().status_code == 500
+        assert first.result().json() == {"error": "Internal error; see the server's log"}
+        assert client.post(f"{URL}:predict", content=b"{}").status_code == 400
+
+
+def test_a_request_that_takes_too_long_is_given_up(model):
+    go = threading.Event()
+
+    def slow(columns):
+        go.wait(30)
+        return {}
+
+    with TestClient(make_app(model, "trees", Limits(timeout=0.2), slow)) as client:
+        late = client.post("/grad_cam", content=GRAY)
+        go.set()
+    assert late.status_code == 504
+    assert late.json() == {"error": "No answer within 0.2 seconds"}
+
+
+@pytest.mark.parametrize("name", ["max_requests", "max_batch", "timeout", "max_delay"])
+def test_limits_must_be_possible(name):
+    with pytest.raises(ValueError, match=f"{name} must be .* Received: -1"):
+        Limits(**{name: -1})
+
+
+def test_an_answer_that_is_no_json_is_an_error_of_the_server(model):
+    def not_a_number(images):
+        return {"probabilities": tf.fill([len(images), len(NAMES)], np.nan)}
+
+    specs = model.signatures["serving_default"].structured_input_signature
+    not_a_number.structured_input_signature = specs
+    broken = replace(model, signatures={"serving_default": not_a_number})
+    with TestClient(make_app(broken, "trees", Limits())) as client:
+        answer = client.post(f"{URL}:predict", json={"instances": pixels(1).tolist()})
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "The model's answer has NaN or Infinity in it"}
+
+
+def decoded(address):
+    head, _, data = address.partition(",")
+    assert head == "data:image/png;base64"
+    return tf.io.decode_png(base64.b64decode(data)).numpy()
+
+
+def test_grad_cam_gives_what_the_network_saw_and_where_it_looked(client):
+    answer = client.post("/grad_cam", content=COLOUR, params={"class_name": NAMES[3]}).json()
+    assert answer["class_name"] == NAMES[3]
+    assert decoded(answer["picture"]).shape == (SIZE, SIZE, 3)
+    overlay = decoded(answer["overlay"])
+    assert overlay.shape == (SIZE, SIZE, 4)
+    assert overlay[..., 3].max() == round(0.85 * 255)  # the hottest place
+    best = client.post("/grad_cam", content=COLOUR).json()
+    request = {"signature_name": "classify_bytes", "instances": [b64(COLOUR)]}
+    rows = client.post(f"{URL}:predict", json=request).json()["predictions"]
+    assert best["class_name"] == rows[0]["classes"][0]
+    unknown = client.post("/grad_cam", content=COLOUR, params={"class_name": "fern"})
+    assert unknown.json() == {"error": "The model has no class of this name"}
+
+
+def test_metrics_count_requests_and_pictures(model):
+    with TestClient(make_app(model, "trees", Limits())) as client:
+        request = {"signature_name": "classify_bytes", "instances": [b64(GRAY), b64(BAD)]}
+        client.post(f"{URL}:predict", json=request)
+        client.post(f"{URL}:classify", content=b"")
+        assert client.get("/healthz").json() == {"status": "ok"}
+        answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.text.splitlines()
+    for expected in (
+        'keras_effnetv2_requests_total{method="predict",outcome="ok"} 1',
+        'keras_effnetv2_requests_total{method="classify",outcome="bad_request"} 1',
+        'keras_effnetv2_pictures_total{outcome="answered"} 1',
+        'keras_effnetv2_pictures_total{outcome="refused"} 1',
+        'keras_effnetv2_request_seconds_bucket{method="predict",le="+Inf"} 1',
+        'keras_effnetv2_request_seconds_count{method="predict"} 1',
+        "keras_effnetv2_requests_active 0",
+        "keras_effnetv2_jobs_waiting 0",
+    ):
+        assert expected in lines
+
+
+def test_the_page_is_one_file_with_a_policy(client):
+    answer = client.get("/")
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    html = answer.text
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "&quot;grad_cam&quot;: true" in html
+
+
+def test_a_hostile_name_stays_text():
+    name = "<script>'\"&"
+    html = page(name, 1, has_grad_cam=False)
+    assert name not in html
+    settings = re.search('data-settings="([^"]*)"', html)[1]
+    assert json.loads(unescape(settings)) == {"name": name, "grad_cam": False}

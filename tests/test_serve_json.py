@@ -1,0 +1,156 @@
+"""The REST bodies, against the formats that TensorFlow Serving documents."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_effnetv2.serve.errors import RequestError
+from keras_effnetv2.serve.rest_json import (
+    classify_json,
+    parse_body,
+    parse_examples,
+    parse_predict,
+    predict_json,
+    signature_name,
+)
+
+FILES = {"image_bytes": tf.TensorSpec([None], tf.string)}
+PIXELS = {"images": tf.TensorSpec([None, 1, 2, 3], tf.float32)}
+TWO = {"a": tf.TensorSpec([None], tf.float32), "b": tf.TensorSpec([None], tf.string)}
+PICTURE = [[[1, 2, 3], [4, 5, 6.5]]]
+
+
+@pytest.mark.parametrize(
+    ("document", "specs", "expected"),
+    [
+        ({"instances": [{"b64": "AAH/"}, "é"]}, FILES, {"image_bytes": [b"\0\1\xff", b"\xc3\xa9"]}),
+        (
+            {"instances": [{"image_bytes": {"b64": "AA\nH/"}}]},
+            FILES,
+            {"image_bytes": [b"\0\1\xff"]},
+        ),
+        ({"inputs": [{"b64": ""}]}, FILES, {"image_bytes": [b""]}),
+        ({"inputs": {"image_bytes": []}}, FILES, {"image_bytes": []}),
+        ({"instances": [PICTURE, PICTURE]}, PIXELS, {"images": [PICTURE, PICTURE]}),
+        ({"inputs": {"images": [PICTURE]}}, PIXELS, {"images": [PICTURE]}),
+        ({"instances": [{"b": "x", "a": 1}]}, TWO, {"a": [1.0], "b": [b"x"]}),
+        ({"inputs": {"b": ["x", "y"], "a": [1, 2]}}, TWO, {"a": [1, 2], "b": [b"x", b"y"]}),
+    ],
+)
+def test_inputs_are_read(document, specs, expected):
+    request = parse_predict(document, specs)
+    assert request.is_row_format == ("instances" in document)
+    assert {name: values.tolist() for name, values in request.columns.items()} == expected
+    for name, spec in specs.items():
+        assert request.columns[name].dtype == spec.dtype.as_numpy_dtype
+
+
+@pytest.mark.parametrize(
+    ("document", "specs", "message"),
+    [
+        ({}, FILES, "Exactly one of 'instances' and 'inputs'"),
+        ({"instances": ["a"], "inputs": ["a"]}, FILES, "Exactly one of"),
+        ({"instances": []}, FILES, "at least one value"),
+        ({"instances": {"b64": "AA=="}}, FILES, "'instances' must be a list"),
+        ({"instances": [1]}, FILES, r"must be strings or .* of the shape \(rows\)"),
+        ({"instances": [["a"]]}, FILES, "must be strings"),
+        ({"inputs": {"b64": "AA=="}}, FILES, "must be strings"),
+        ({"instances": [{"b64": "A*=="}]}, FILES, "is no base64 data"),
+        ({"instances": [{"b64": 1}]}, FILES, "keys of element 0 of 'instances' must be"),
+        ({"instances": ["\ud800"]}, FILES, "is no Unicode text"),
+        ({"inputs": {"images": [[[1]]]}}, PIXELS, r"of the shape \(rows, 1, 2, 3\). Received"),
+        ({"instances": [[[[1, 2, 3], [4, 5]]]]}, PIXELS, "must be numbers of the shape"),
+        ({"instances": [[[[1, 2, "3"], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
+        ({"instances": [[[[1, 2, None], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
+        ({"instances": [[[[1, 2, 1e39], [4, 5, 6]]]]}, PIXELS, "too large for float32"),
+        ({"instances": [[[[1, 2, 10**30], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
+        ({"instances": [1]}, TWO, "must be an object with the keys a, b"),
+        ({"instances": [{"a": 1}]}, TWO, "must be: a, b. Received: a"),
+        ({"inputs": {"a": [1], "b": []}}, TWO, "same number of rows"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(document, specs, message):
+    with pytest.raises(RequestError, match=message) as refused:
+        parse_predict(document, specs)
+    assert refused.value.status == 400
+    assert len(refused.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "The document is empty"),
+        (b"[]", "must be a JSON object"),
+        (b"{", "JSON Parse error"),
+        (b"\xff\xfe{\0}\0", "JSON Parse error"),
+        (b'{"inputs": NaN}', "NaN is no JSON number"),
+        (b'{"inputs": [-Infinity]}', "-Infinity is no JSON number"),
+        (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'{"inputs": ' + b"1" * 5000 + b"}", "JSON Parse error"),
+    ],
+)
+def test_bodies_that_are_no_json_objects_are_refused(body, message):
+    with pytest.raises(RequestError, match=message) as refused:
+        parse_body(body)
+    assert refused.value.status == 400
+
+
+def test_the_signature_is_the_one_named_or_the_default():
+    known = ("one", "two")
+    assert signature_name({"signature_name": "two"}, "one", known) == "two"
+    assert signature_name({"signature_name": ""}, "one", known) == "one"
+    assert signature_name({}, "one", known) == "one"
+    with pytest.raises(RequestError, match=r'"three" not found .* There are: one, two'):
+        signature_name({"signature_name": "three"}, "one", known)
+    with pytest.raises(RequestError, match="must be a string"):
+        signature_name({"signature_name": 1}, "one", known)
+
+
+def test_outputs_are_written_in_the_format_of_the_request():
+    both = {
+        "classes": np.array([[b"a", b"\xc3\xa9"]], object),
+        "scores": np.array([[0.5, 0.25]], np.float32),
+    }
+    row = {"classes": ["a", "é"], "scores": [0.5, 0.25]}
+    assert predict_json(both, True) == {"predictions": [row]}
+    columns = {"classes": [["a", "é"]], "scores": [[0.5, 0.25]]}
+    assert predict_json(both, False) == {"outputs": columns}
+    one = {"probabilities": np.array([[0.5], [1.0]], np.float32)}
+    assert predict_json(one, True) == {"predictions": [[0.5], [1.0]]}
+    assert predict_json(one, False) == {"outputs": [[0.5], [1.0]]}
+    assert predict_json({"raw_bytes": np.array([b"\xff"], object)}, True) == {
+        "predictions": [{"b64": "/w=="}]
+    }
+    # `results`, as the server has it; the documentation has `result`.
+    assert classify_json(both) == {"results": [[("a", 0.5), ("é", 0.25)]]}
+
+
+def test_examples_are_those_of_the_protocol():
+    document = {
+        "context": {"camera": "left"},
+        "examples": [{"image/encoded": {"b64": "AAH/"}, "n": [1, 2]}, {"weight": 0.5}],
+    }
+    first, second = (example.features.feature for example in parse_examples(document))
+    assert first["image/encoded"].bytes_list.value[:] == [b"\0\1\xff"]
+    assert first["n"].int64_list.value[:] == [1, 2]
+    assert second["weight"].float_list.value[:] == [0.5]
+    assert first["camera"].bytes_list.value[:] == second["camera"].bytes_list.value[:] == [b"left"]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({}, "'examples' must be a list"),
+        ({"examples": []}, "at least one"),
+        ({"examples": [1]}, "must be JSON objects"),
+        ({"examples": [{}], "context": 1}, "must be JSON objects"),
+        ({"examples": [{"f": [1, "a"]}]}, "values of one kind"),
+        ({"examples": [{"f": None}]}, "values of one kind"),
+        ({"examples": [{"f": 2**63}]}, "whole numbers of 64 bits"),
+        ({"examples": [{"f": [float("inf")]}]}, "values of one kind"),
+    ],
+)
+def test_examples_that_are_none_are_refused(document, message):
+    with pytest.raises(RequestError, match=message) as refused:
+        parse_examples(document)
+    assert refused.value.status == 400

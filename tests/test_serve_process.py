@@ -1,0 +1,160 @@
+"""The server as a process of its own: the page in a browser, the port, the last request."""
+
+import base64
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from chromium import chromium_tab
+from html_pages import CHROMIUM
+from serve_runs import write_run
+from served_models import COLOUR, NAMES
+
+from keras_effnetv2.serve.server import serve
+
+SERVE = "import sys; from keras_effnetv2.serve.server import serve; serve(sys.argv[1], port=0)"
+
+DROP = """{
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([], "dropped.txt"));
+  part("drop").dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true}));
+}"""
+
+
+class Server:
+    """A server of a run, on a free port."""
+
+    def __init__(self, path):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        line = self.process.stdout.readline()
+        found = re.fullmatch(r"Serving (.*), version 10, at (http://127.0.0.1:(\d+)/) .*\n", line)
+        assert found, line
+        self.name, self.address, self.port = found[1], found[2], int(found[3])
+        end = time.monotonic() + 30
+        while not self._answers():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def _answers(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except ConnectionError:
+            return False
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(write_run(tmp_path_factory.mktemp("trees")))
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "good.jpg").write_bytes(COLOUR)
+    (folder / "<b>bad.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_a_person_sees_classes_and_an_overlay(server, pictures, tmp_path):
+    with chromium_tab(tmp_path) as tab:
+        tab.open(server.address)
+        tab.resize(1200)
+        tab.wait_for("document.readyState === 'complete'")
+        tab.choose_file("#file", pictures / "good.jpg")
+        tab.wait_for("!part('overlay').hidden && part('overlay').complete")
+        buttons = "[...document.querySelectorAll('#classes button')]"
+        names = tab.value(f"{buttons}.map(b => b.textContent)")
+        assert len(names) == 5
+        assert set(names) <= set(NAMES)
+        assert tab.value("part('status').textContent") == f"good.jpg: {names[0]}"
+        assert names[0] in tab.value("part('overlay').alt")
+        assert tab.value("part('overlay').naturalWidth === part('picture').naturalWidth")
+        assert all(tab.value("[...document.images].map(i => i.alt !== '')"))
+        # Another class, by the keyboard alone.
+        tab.value(f"{buttons}[1].focus()")
+        for kind, text in (("keyDown", "\r"), ("keyUp", "")):
+            tab.ask(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key="Enter",
+                code="Enter",
+                windowsVirtualKeyCode=13,
+                text=text,
+            )
+        tab.wait_for(f"part('overlay').alt.includes({json.dumps(names[1])})")
+        # What cannot be read is told in words, and the name of a file is never HTML.
+        tab.choose_file("#file", pictures / "<b>bad.jpg")
+        tab.wait_for("part('status').classList.contains('failed')")
+        assert tab.value("part('status').textContent") == (
+            "<b>bad.jpg: not a JPEG, PNG, BMP, GIF or WebP picture"
+        )
+        assert tab.value("part('answer').hidden")
+        tab.value(DROP)
+        tab.wait_for("part('status').textContent === 'dropped.txt: the file is empty'")
+        for width in (420, 1200):
+            for dark in (False, True):
+                tab.resize(width, dark=dark)
+                assert tab.value("document.documentElement.scrollWidth") == width
+                colour = tab.value("getComputedStyle(document.body).backgroundColor")
+                assert colour == ("rgb(20, 23, 26)" if dark else "rgb(255, 255, 255)")
+
+
+def test_a_port_in_use_is_one_clear_error(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"Cannot listen on 127.0.0.1 port {port}: .*--port"):
+            serve(tmp_path, port=port)
+
+
+def test_a_name_must_fit_in_an_address(tmp_path):
+    with pytest.raises(ValueError, match=r"none of / : .*Received: 'a/b'"):
+        serve(tmp_path, port=0, name="a/b")
+
+
+def test_a_missing_package_names_the_extra():
+    program = "import sys; sys.modules['fastapi'] = None; import keras_effnetv2.serve.server"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    last = finished.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: Serving needs the package fastapi")
+    assert 'pip install "keras-effnetv2[serve]"' in last
+
+
+def test_the_last_request_is_answered_and_the_process_ends_well(server):
+    """The last test here: it ends the server."""
+    body = json.dumps(
+        {
+            "signature_name": "classify_bytes",
+            "instances": [{"b64": base64.b64encode(COLOUR).decode()}],
+        }
+    ).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.putrequest("POST", f"/v1/models/{server.name}:predict")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[:100])
+    time.sleep(0.5)  # so that the server has begun to read
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    connection.send(body[100:])
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    assert answer["predictions"][0]["error"] == ""
+    assert server.process.wait(timeout=30) == 0
