@@ -12,7 +12,7 @@
 
 PYTHON ?= python3
 TORCH_PIP_ARGS ?=
-WORKERS ?= -n 2
+WORKERS ?= -n 2 --dist worksteal
 
 DEMO_VENV := .venv-demo
 DEMO_RUN := runs/demo

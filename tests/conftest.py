@@ -4,5 +4,3 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-# Tests compile a lot and compute little.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

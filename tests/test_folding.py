@@ -85,10 +85,9 @@ def test_every_kind_of_our_blocks(options):
     assert all(x.use_bias for x in folded.layers if isinstance(x, layers.Conv2D))
 
 
-@pytest.mark.parametrize("variant", ["efficientnetv2-b0", "efficientnet-b0"])
-def test_a_variant_loses_three_numbers_a_channel(variant):
-    """With the weights of the golden models, whose signals neither die nor explode."""
-    model = filled(variant)
+def test_a_variant_loses_three_numbers_a_channel():
+    """With the weights of the golden model, whose signals neither die nor explode."""
+    model = filled("efficientnetv2-b0")
     folded = folded_as_filled(model, (1, 64, 64, 3), tolerance=2e-5)
     assert model.count_params() - folded.count_params() == sum(
         3 * x.moving_mean.shape[0] for x in batch_norms(model)
