@@ -48,7 +48,7 @@ def run(photos, tmp_path_factory):
     """A run of a tiny net that tells three colours apart."""
     recipe = replace(
         TrainRecipe.preset("quickstart"),
-        epochs=12,
+        epochs=6,
         stages=2,
         image_size=(32, 40),
         batch_size=8,
