@@ -28,10 +28,6 @@ from export_bad_picture import bad_files, photo
 
 import keras_effnetv2 as kev2
 
-SERVE = (
-    "import sys; from keras_effnetv2.serve.server import serve; "
-    "serve(sys.argv[1], port=0, name='model')"
-)
 EVERY = 5  # of so many requests one has a bad picture
 WARM_SECONDS = 3  # before the memory is looked at
 
@@ -140,8 +136,9 @@ def main() -> None:
         model = kev2.build_model(kev2.ModelConfig.from_name(arguments.variant))
         folder = kev2.export_saved_model(model, scratch, image_size=arguments.image_size)
         in_process(folder, files, count=50)
+        command = [sys.executable, "-m", "keras_effnetv2", "serve", scratch]
         server = subprocess.Popen(
-            [sys.executable, "-c", SERVE, scratch], stdout=subprocess.PIPE, text=True
+            [*command, "--port", "0", "--name", "model"], stdout=subprocess.PIPE, text=True
         )
         port = int(re.search(r":(\d+)/", server.stdout.readline())[1])
         load(port, server.pid, files, arguments.clients, arguments.minutes)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from keras_effnetv2.training.run_folder import Run
 
 _SAVED_MODEL = "saved_model"
-_FILES = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
+_FILES = ("onnx", "openvino", "litert")  # names of `converters.FORMATS`, which needs TensorFlow
 
 # Which options belong to which kind of format; None (off) is where each one starts.
 _OF_SAVED_MODEL = ("version", "top_k", "max_pixels", "gif", "weights_dtype", "no_fold")
@@ -116,6 +116,7 @@ def _saved_model(arguments: argparse.Namespace, run: "Run") -> None:
 
 
 def _file(arguments: argparse.Namespace, run: "Run") -> None:
+    from keras_effnetv2.converters import FORMATS
     from keras_effnetv2.data.sources import load_source
     from keras_effnetv2.formats import export_model
 
@@ -124,7 +125,7 @@ def _file(arguments: argparse.Namespace, run: "Run") -> None:
 
     report = export_model(
         run.model,
-        arguments.output or run.path / f"model{_FILES[arguments.format]}",
+        arguments.output or run.path / f"model{FORMATS[arguments.format].suffix}",
         arguments.format,
         image_size=arguments.image_size or run.image_size,
         calibration=source(arguments.calibration, "train"),

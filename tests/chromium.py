@@ -8,12 +8,7 @@ import subprocess
 import sys
 import time
 
-from html_pages import CHROMIUM
-
-OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync --remote-debugging-pipe"
-)
+from html_pages import CHROMIUM, CHROMIUM_OPTIONS
 
 # --remote-debugging-pipe reads from the file 3 and writes to the file 4.
 PLACE_PIPES = """
@@ -54,9 +49,13 @@ class Tab:
         return b"".join(letters)
 
     def open(self, address):
-        target = self.ask("Target.createTarget", url=address)["targetId"]
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
+        self.ask(
+            "Page.navigate", url=address
+        )  # answers once the page has taken the empty one's place
+        self.wait_for("document.readyState == 'complete'")
 
     def resize(self, width, height=900, dark=False):
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -99,7 +98,8 @@ def chromium_tab(profile):
     browser = subprocess.Popen(
         [
             *(sys.executable, "-S", "-c", PLACE_PIPES, str(their_in), str(their_out)),
-            *(CHROMIUM, *OPTIONS.split(), f"--user-data-dir={profile}"),
+            *(CHROMIUM, *CHROMIUM_OPTIONS, "--remote-debugging-pipe"),
+            f"--user-data-dir={profile}",
         ],
         pass_fds=(their_in, their_out),
         stdout=subprocess.DEVNULL,

@@ -41,6 +41,10 @@ class Page(HTMLParser):
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+CHROMIUM_OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 MEASURE = """
 onload = () => {
   const found = [...document.querySelectorAll('iframe')].map(frame => {
@@ -68,11 +72,8 @@ def measure_in_chromium(html, widths, folder):
         f'<meta charset="utf-8"><script>{MEASURE}</script><pre id="found"></pre>{frames}',
         encoding="utf-8",
     )
-    options = (
-        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
-        " --disable-component-update --disable-sync --window-size=1300,900 --dump-dom"
-    )
-    command = [CHROMIUM, *options.split(), f"--user-data-dir={folder / 'profile'}"]
+    options = [*CHROMIUM_OPTIONS, "--window-size=1300,900", "--dump-dom"]
+    command = [CHROMIUM, *options, f"--user-data-dir={folder / 'profile'}"]
     dom = subprocess.run(
         [*command, wrapper.as_uri()], capture_output=True, timeout=120, check=True
     ).stdout.decode("utf-8")

@@ -4,28 +4,20 @@ import json
 
 import numpy as np
 import pytest
-from served_models import NAMES, SIZE, make_model, pixels
+from run_folders import write_run
+from served_models import SIZE, make_model, pixels
 
+from keras_effnetv2 import cli_export
 from keras_effnetv2.cli import main
+from keras_effnetv2.converters import FORMATS
 from keras_effnetv2.runtimes import load_exported
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A run folder with what `export` reads of it."""
     folder = tmp_path / "run"
     folder.mkdir()
-    make_model().save(folder / "model.keras")
-    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in NAMES), encoding="utf-8")
-    settings = {
-        "finished": True,
-        "model": "tiny",
-        "weights": "imagenet",
-        "training": {"spec": "photos"},
-        "image_size": SIZE,
-        "recipe": {"evaluation_style": "v2"},
-    }
-    (folder / "recipe.json").write_text(json.dumps(settings))
+    write_run(folder, style="v2")
     return folder
 
 
@@ -76,3 +68,7 @@ def test_options_of_another_format_are_refused(run, words, message, capsys):
     assert main(["export", str(run), *words.split()]) == 1
     assert message in capsys.readouterr().err
     assert sorted(run.rglob("*")) == before
+
+
+def test_every_format_can_be_asked_for():
+    assert tuple(FORMATS) == cli_export._FILES

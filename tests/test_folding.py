@@ -151,7 +151,7 @@ def conv(kind, *args, **options):
         ((4,), lambda: layers.Dense(5, use_bias=False)),
     ],
 )
-@pytest.mark.parametrize("options", [{"scale": False, "epsilon": 0.1}, {"center": False}])
+@pytest.mark.parametrize("options", [{}, {"scale": False, "epsilon": 0.1}, {"center": False}])
 def test_linear_layers_take_a_batch_norm_up(shape, layer, options):
     model = keras.Sequential(
         [keras.Input(shape), layer(), layers.BatchNormalization(**options), layers.ReLU()]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fastapi.testclient import TestClient
-from serve_runs import write_run
+from run_folders import write_served_run
 from served_models import COLOUR, GRAY, NAMES, SIZE, pixels
 
 from keras_effnetv2.serve.app import Limits, make_app
@@ -31,7 +31,7 @@ def b64(file):
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("run"))
+    return write_served_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

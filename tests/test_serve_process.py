@@ -13,12 +13,11 @@ import time
 import pytest
 from chromium import chromium_tab
 from html_pages import CHROMIUM
-from serve_runs import write_run
+from run_folders import write_served_run
 from served_models import COLOUR, NAMES
 
+from keras_effnetv2.cli import main
 from keras_effnetv2.serve.server import serve
-
-SERVE = "import sys; from keras_effnetv2.serve.server import serve; serve(sys.argv[1], port=0)"
 
 DROP = """{
   const dataTransfer = new DataTransfer();
@@ -32,7 +31,9 @@ class Server:
 
     def __init__(self, path):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(path)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "keras_effnetv2", "serve", str(path), "--port", "0"],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         line = self.process.stdout.readline()
         found = re.fullmatch(r"Serving (.*), version 10, at (http://127.0.0.1:(\d+)/) .*\n", line)
@@ -56,7 +57,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(write_run(tmp_path_factory.mktemp("trees")))
+    server = Server(write_served_run(tmp_path_factory.mktemp("trees")))
     yield server
     server.process.kill()
     server.process.wait()
@@ -76,7 +77,6 @@ def test_a_person_sees_classes_and_an_overlay(server, pictures, tmp_path):
     with chromium_tab(tmp_path) as tab:
         tab.open(server.address)
         tab.resize(1200)
-        tab.wait_for("document.readyState === 'complete'")
         tab.choose_file("#file", pictures / "good.jpg")
         tab.wait_for("!part('overlay').hidden && part('overlay').complete")
         buttons = "[...document.querySelectorAll('#classes button')]"
@@ -121,6 +121,25 @@ def test_a_port_in_use_is_one_clear_error(tmp_path):
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"Cannot listen on 127.0.0.1 port {port}: .*--port"):
             serve(tmp_path, port=port)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--max-requests", "max_requests must be more than 0. Received: 0"),
+        ("--timeout", "timeout must be more than 0. Received: 0.0"),
+        ("--max-body-mb", "max_body_bytes must be more than 0. Received: 0"),
+        ("--max-batch", "max_batch must be more than 0. Received: 0"),
+    ],
+)
+def test_limits_that_let_nothing_through(option, message, tmp_path, capsys):
+    assert main(["serve", str(tmp_path), "--port", "0", option, "0"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_what_cannot_be_served(tmp_path, capsys):
+    assert main(["serve", str(tmp_path), "--port", "0"]) == 1
+    assert "Nothing to serve in" in capsys.readouterr().err
 
 
 def test_a_name_must_fit_in_an_address(tmp_path):

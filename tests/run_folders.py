@@ -1,4 +1,4 @@
-"""A run folder for tests of the server, without a training."""
+"""Run folders for tests of what comes after a training, without one."""
 
 import json
 
@@ -8,13 +8,26 @@ from keras_effnetv2 import export_saved_model
 from keras_effnetv2.training.run_folder import LABELS, MODEL, RECIPE, SAVED_MODEL
 
 
-def write_run(folder):
-    """Writes what the server reads of a run: version 10 of its export, and an older one, 9."""
+def write_run(folder, style="whole"):
+    """Writes what is read of a finished run; returns the model."""
     model = make_model()
     model.save(folder / MODEL)
     (folder / LABELS).write_text("".join(f"{name}\n" for name in NAMES), encoding="utf-8")
-    settings = {"finished": True, "image_size": SIZE, "recipe": {"evaluation_style": "whole"}}
+    settings = {
+        "finished": True,
+        "model": "tiny",
+        "weights": "imagenet",
+        "training": {"spec": "photos"},
+        "image_size": SIZE,
+        "recipe": {"evaluation_style": style},
+    }
     (folder / RECIPE).write_text(json.dumps(settings))
+    return model
+
+
+def write_served_run(folder):
+    """Writes a run with version 10 of its export, and an older one, 9; returns the folder."""
+    model = write_run(folder)
     export_saved_model(model, folder / SAVED_MODEL, NAMES, version=10)
     older = folder / SAVED_MODEL / "9"
     older.mkdir()
