@@ -1,8 +1,9 @@
-"""Makes tests of `train` quick: a network of two blocks, and no export and no report."""
+"""Makes tests of `train` quick: a network of two blocks, few pictures, no export, no report."""
 
 from dataclasses import replace
 
 from keras_effnetv2.config import ModelConfig, decode_stages
+from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.training import results
 
 _BLOCKS = ("r1_k3_s2_e4_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25")
@@ -19,3 +20,14 @@ def leave_out_results(patch):
     patch.setattr(results, "export_saved_model", lambda *args, **options: None)
     patch.setattr(results, "gather_report", lambda **contents: None)
     patch.setattr(results, "write_report", lambda report, path: None)
+
+
+def some_digits(folder, count):
+    """A folder of class folders with the first `count` digits of each split."""
+    for split in ("train", "validation"):
+        digits = load_source("digits", split)
+        for data, label, index in digits.dataset().take(count):
+            target = folder / split / digits.class_names[int(label)]
+            target.mkdir(parents=True, exist_ok=True)
+            (target / f"{int(index)}.png").write_bytes(data.numpy())
+    return folder

@@ -37,6 +37,7 @@ def write_pictures(folder, classes, count):
 def small_network(monkeypatch):
     """Has every name mean a network of two blocks."""
     small = two_blocks()
+    assert kev2.EfficientNetV2B0  # imported now: the named builders keep their networks
     monkeypatch.setattr(kev2.ModelConfig, "from_name", lambda name: small)
     return small
 

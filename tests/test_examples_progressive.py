@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from quick_runs import some_digits
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.training.progressive import scheduled_dropout_layers
@@ -26,17 +27,6 @@ def run_example(name, *arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(path), *arguments])
         runpy.run_path(str(path), run_name="__main__")
-
-
-def some_digits(folder, count):
-    """A folder of class folders with the first `count` digits of each split."""
-    for split in ("train", "validation"):
-        digits = kev2.load_source("digits", split)
-        for data, label, index in digits.dataset().take(count):
-            target = folder / split / digits.class_names[int(label)]
-            target.mkdir(parents=True, exist_ok=True)
-            (target / f"{int(index)}.png").write_bytes(data.numpy())
-    return folder
 
 
 # Slow: traces the train step of ResNet50 at each stage, and RandAugment (45 s of CPU time).

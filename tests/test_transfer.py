@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from quick_runs import two_blocks
 
-from keras_effnetv2.config import ModelConfig
 from keras_effnetv2.model import build_model
 from keras_effnetv2.training.transfer import (
     batch_norms,
@@ -19,9 +19,7 @@ LABELS = np.eye(3, dtype="float32")[[0, 1, 2, 0]]
 
 
 def small_network():
-    """The architecture with one block of each stage."""
-    config = ModelConfig.from_name("efficientnetv2-b0").scaled(width=0.25, depth=0.1)
-    return build_model(config, classes=3, dropout_rate=0.0, drop_path_rate=0.0)
+    return build_model(two_blocks(), classes=3, dropout_rate=0.0, drop_path_rate=0.0)
 
 
 def nested(model):
@@ -51,7 +49,7 @@ def test_a_frozen_batch_norm_stays_as_it_is_while_the_rest_learns(wrap):
     keras.utils.set_random_seed(0)
     network = small_network()
     model = wrap(network)
-    assert freeze_batch_norm(model) == len(batch_norms(network)) > 10
+    assert freeze_batch_norm(model) == len(batch_norms(network)) == 7
     norms, kernel = norm_variables(model), network.get_layer("stem_conv").kernel
     before, stem = values(norms), values([kernel])
     step(model)

@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from quick_runs import some_digits
 
 from keras_effnetv2.cli import main
 from keras_effnetv2.training.workers import ALONE, Workers, connect, current_workers
@@ -144,8 +145,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_the_example(tmp_path):
     """As the only worker: what several do is tested above."""
     example = SCRIPT.parent.parent / "examples" / "two_processes.py"
-    words = [sys.executable, "-c", SMALL, example, "--data", "digits", "--epochs", "1"]
-    words += ["--stages", "1", "--image-size", "32", "32", "--batch-size", "718"]
+    data = some_digits(tmp_path / "digits", 48)
+    words = [sys.executable, "-c", SMALL, example, "--data", data, "--epochs", "1"]
+    words += ["--stages", "1", "--image-size", "32", "32", "--batch-size", "16"]
     words += ["--output", tmp_path / "run", "--coordinator", f"127.0.0.1:{free_port()}"]
     process = run_process([*words, "--workers", "1", "--worker", "0"])
     printed = process.communicate(timeout=400)[0]
