@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_effnetv2.architecture import last_activation
-from keras_effnetv2.export_check import in_dtype, largest_difference
+from keras_effnetv2.export_check import ROUNDING_FACTOR, in_dtype, largest_difference
 from keras_effnetv2.export_signatures import (
     BYTES_SIGNATURE,
     CLASSIFY_METHOD,
@@ -40,9 +40,6 @@ WEIGHTS_DTYPES = ("float32", "bfloat16", "float16")
 
 FOLDING_LIMIT = 1e-4
 """How far folding may move a probability; of a trained network in float32 it is about 1e-6."""
-
-_ROUNDING_FACTOR = 4
-"""Beyond the limit: how much more folding may do than rounding does to the model itself."""
 
 _PROBABILITIES = ("softmax", "sigmoid")
 _LABELS = "assets/labels.txt"
@@ -210,10 +207,10 @@ def _network(
     # whatever is done to them. Folding must not add to that.
     exact = _answers(in_dtype(model, "float64"), to_probabilities)
     rounding = largest_difference(answers, exact, size)
-    if not difference <= _ROUNDING_FACTOR * rounding:
+    if not difference <= ROUNDING_FACTOR * rounding:
         raise ValueError(
             f"Folding the batch norms of {model.name!r} changes a probability by {difference:.2g}. "
-            f"Allowed are {FOLDING_LIMIT:g}, or {_ROUNDING_FACTOR} times what rounding alone does "
+            f"Allowed are {FOLDING_LIMIT:g}, or {ROUNDING_FACTOR} times what rounding alone does "
             f"to the model ({rounding:.2g}). Either probabilities are not finite, or the model is "
             "folded wrongly, which is worth a report. Export with fold_batch_norm=False "
             "(--no-fold) to serve it as it is."

@@ -1,12 +1,17 @@
-"""What leaving out batch norms or shortening weights does to probabilities, on drawn pictures."""
+"""What an export does to probabilities: how far they move, and whether the best class stays."""
 
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2.folding import bare_graph
+
+ROUNDING_FACTOR = 4
+"""How much more than rounding does to the model itself an export may do. A fixed limit alone would
+refuse untrained networks, whose logits can be in the thousands."""
 
 _PICTURES_AT_ONCE = 4
 
@@ -53,6 +58,20 @@ def check_pictures(image_size: int) -> Any:
     noise[2] = tf.image.resize(noise[2], [size, size], method="bicubic")
     unit = [tf.cast(picture, tf.float32) for picture in (*structured, ramp, *noise)]
     return tf.clip_by_value(255.0 * tf.stack(unit), 0.0, 255.0)
+
+
+def best_class(probabilities: np.ndarray) -> np.ndarray:
+    """Return the best class of each picture; of a single output the side of one half.
+
+    Args:
+        probabilities: (N, C), or (N, 1) of two classes.
+
+    Returns:
+        int64 or bool (N,).
+    """
+    if probabilities.shape[1] == 1:
+        return probabilities[:, 0] >= 0.5
+    return probabilities.argmax(1)
 
 
 def in_dtype(model: keras.Model, dtype: str) -> keras.Model:

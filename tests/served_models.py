@@ -46,3 +46,12 @@ def example(file=None, feature="image/encoded"):
     bytes_list = tf.train.BytesList(value=values)
     features = tf.train.Features(feature={feature: tf.train.Feature(bytes_list=bytes_list)})
     return tf.train.Example(features=features).SerializeToString()
+
+
+def chaotic():
+    """Return a model like untrained networks: the last digit of a large number decides."""
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(4, 3, kernel_initializer=keras.initializers.GlorotUniform(1))(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.Rescaling(1e6)(x)
+    return keras.Model(inputs, keras.layers.Dense(4, "softmax")(keras.ops.sin(x)))

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from served_models import COLOUR, GRAY, NAMES, SIZE, make_model, pixels
+from served_models import COLOUR, GRAY, NAMES, SIZE, chaotic, make_model, pixels
 from tensorflow.core.protobuf import saved_model_pb2
 
 import keras_effnetv2
@@ -333,15 +333,6 @@ def in_half_precision():
     kernel = model.layers[-1].kernel
     kernel.assign(kernel * 100)
     return model
-
-
-def chaotic():
-    """Untrained networks are like that: the last digit of a large number decides."""
-    inputs = keras.Input((SIZE, SIZE, 3))
-    x = keras.layers.Conv2D(4, 3, kernel_initializer=keras.initializers.GlorotUniform(1))(inputs)
-    x = keras.layers.GlobalAveragePooling2D()(keras.layers.BatchNormalization()(x))
-    x = keras.layers.Rescaling(1e6)(x)
-    return keras.Model(inputs, keras.layers.Dense(4, "softmax")(keras.ops.sin(x)))
 
 
 @pytest.mark.parametrize("make", [in_half_precision, chaotic])

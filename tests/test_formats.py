@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from quick_runs import two_blocks
-from served_models import make_model, pixels
+from served_models import chaotic, make_model, pixels
 
 from keras_effnetv2 import formats
 from keras_effnetv2.data.sources import load_source
@@ -313,9 +313,16 @@ def test_a_float32_file_that_differs_is_refused_unless_forced(force, tmp_path, m
         report = export_model(net, tmp_path / "net.onnx", force=True)
         assert DIFFERENCE_LIMIT < report.max_difference < 0.01
     else:
-        with pytest.raises(RuntimeError, match=r"differs from Keras by 0\.00.* is 0\.0001"):
+        with pytest.raises(RuntimeError, match=r"differs from Keras by 0\.00.* are 0\.0001"):
             export_model(net, tmp_path / "net.onnx")
         assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_rounding_alone_changes_is_written(tmp_path):
+    need("onnx")
+    report = export_model(chaotic(), tmp_path / "net.onnx")
+    assert report.max_difference > DIFFERENCE_LIMIT
+    assert report.path.exists()
 
 
 def test_answers_that_are_not_finite_are_always_refused(tmp_path):
