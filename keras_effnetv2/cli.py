@@ -201,22 +201,15 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.serve.server import Limits, serve
+    from keras_effnetv2.cli_serve import serve
 
-    limits = Limits(
-        max_body_bytes=int(arguments.max_body_mb * 2**20),
-        max_requests=arguments.max_requests,
-        timeout=arguments.timeout,
-        max_batch=arguments.max_batch,
-        max_delay=arguments.max_delay,
-    )
-    serve(
-        arguments.path,
-        host=arguments.host,
-        port=arguments.port,
-        name=arguments.name,
-        limits=limits,
-    )
+    serve(arguments)
+
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+    from keras_effnetv2.cli_benchmark import benchmark
+
+    benchmark(arguments)
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -265,6 +258,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "predict": _predict,
     "export": _export,
     "serve": _serve,
+    "benchmark": _benchmark,
     "info": _info,
     "weights": _weights,
     "pack": _pack,

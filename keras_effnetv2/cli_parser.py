@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnetv2._version import __version__
-from keras_effnetv2.cli_export import add_options
+from keras_effnetv2.cli_benchmark import add_options as add_benchmark_options
+from keras_effnetv2.cli_export import add_options as add_export_options
+from keras_effnetv2.cli_serve import add_options as add_serve_options
 from keras_effnetv2.config import ModelConfig
 
 _DATA_HELP = (
@@ -42,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_predict,
         _add_export,
         _add_serve,
+        _add_benchmark,
         _add_info,
         _add_weights,
         _add_pack,
@@ -279,7 +282,7 @@ def _add_export(commands: Any) -> None:
         "write a trained run for TensorFlow Serving, ONNX, OpenVINO or LiteRT",
         "keras-effnetv2 export runs/photos --output served/photos --version 2",
     )
-    add_options(parser)
+    add_export_options(parser)
 
 
 def _add_serve(commands: Any) -> None:
@@ -287,24 +290,19 @@ def _add_serve(commands: Any) -> None:
         commands,
         "serve",
         "answer requests and show a page for pictures, on this machine",
-        "keras-effnetv2 serve runs/photos --port 8501",
+        "keras-effnetv2 serve runs/photos --port 8501 --grpc-port 8500",
     )
-    add = parser.add_argument
-    add("path", type=Path, metavar="RUN", help="a run folder, or an export folder with versions")
-    add("--host", default="127.0.0.1", help="address to listen on; there is no access control")
-    add("--port", type=int, default=8501, help="0 takes a free one")
-    add("--name", help="of the model in the paths; default: that of the folder")
-    add("--max-body-mb", type=float, default=32, metavar="MB", help="largest request, 2^20 bytes")
-    add("--max-requests", type=int, default=32, help="answered at the same time; more get 503")
-    add("--timeout", type=float, default=60.0, metavar="SECONDS", help="for one request")
-    add("--max-batch", type=int, default=16, help="pictures that are computed at once")
-    add(
-        "--max-delay",
-        type=float,
-        default=0.002,
-        metavar="SECONDS",
-        help="that a request waits to be computed together with others",
+    add_serve_options(parser)
+
+
+def _add_benchmark(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "benchmark",
+        "measure parameters, size, speed and exactness of networks and of their exports",
+        "keras-effnetv2 benchmark efficientnetv2-b0 --formats all --against keras.applications",
     )
+    add_benchmark_options(parser)
 
 
 def _add_info(commands: Any) -> None:

@@ -25,11 +25,20 @@ def write_run(folder, style="whole"):
     return model
 
 
+def write_export(folder):
+    """Writes an export of version 10, and an older one, 9; returns the folder."""
+    _write_versions(make_model(), folder)
+    return folder
+
+
 def write_served_run(folder):
-    """Writes a run with version 10 of its export, and an older one, 9; returns the folder."""
-    model = write_run(folder)
-    export_saved_model(model, folder / SAVED_MODEL, NAMES, version=10)
-    older = folder / SAVED_MODEL / "9"
+    """Writes a run with the versions of `write_export`; returns the folder."""
+    _write_versions(write_run(folder), folder / SAVED_MODEL)
+    return folder
+
+
+def _write_versions(model, folder):
+    export_saved_model(model, folder, NAMES, version=10)
+    older = folder / "9"
     older.mkdir()
     (older / "saved_model.pb").write_bytes(b"")
-    return folder

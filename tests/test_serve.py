@@ -1,6 +1,7 @@
 """The server in process: TensorFlow Serving's paths, limits, Grad-CAM, metrics and the page."""
 
 import base64
+import contextlib
 import json
 import re
 import threading
@@ -15,10 +16,11 @@ from fastapi.testclient import TestClient
 from run_folders import write_served_run
 from served_models import COLOUR, GRAY, NAMES, SIZE, pixels
 
-from keras_effnetv2.serve.app import Limits, make_app
+from keras_effnetv2.serve.app import make_app
 from keras_effnetv2.serve.overlay import overlay_function
 from keras_effnetv2.serve.page import page
 from keras_effnetv2.serve.saved_model import load_served_model, newest_version
+from keras_effnetv2.serve.service import Limits, Service
 from keras_effnetv2.training.run_folder import open_run
 
 URL = "/v1/models/trees"
@@ -47,10 +49,16 @@ def grad_cam(run_folder, model):
     return overlay_function(open_run(run_folder), classify)
 
 
+@contextlib.contextmanager
+def asking(model, grad_cam=None, **limits):
+    service = Service(model, "trees", Limits(**limits), grad_cam)
+    with service.computing(), TestClient(make_app(service)) as client:
+        yield client
+
+
 @pytest.fixture(scope="module")
 def client(model, grad_cam):
-    limits = Limits(max_body_bytes=200_000, timeout=30)
-    with TestClient(make_app(model, "trees", limits, grad_cam)) as client:
+    with asking(model, grad_cam, max_body_bytes=200_000, timeout=30) as client:
         yield client
 
 
@@ -124,9 +132,8 @@ def test_examples_are_classified(client, model, named):
 
 def test_an_export_without_a_signature_for_examples_classifies_them_too(model):
     signatures = {n: f for n, f in model.signatures.items() if n != "classify"}
-    app = make_app(replace(model, signatures=signatures), "trees", Limits())
     request = {"examples": [{"image/encoded": b64(COLOUR)}, {"other": "x"}]}
-    with TestClient(app) as client:
+    with asking(replace(model, signatures=signatures)) as client:
         results = client.post(f"{URL}:classify", json=request).json()["results"]
     assert results[0][0][0] in NAMES
     assert results[1] == [["", 0.0]] * 5
@@ -181,11 +188,7 @@ def test_clients_are_sent_away_when_there_are_too_many(model):
         assert go.wait(30)
         raise OSError("a secret of the server")
 
-    limits = Limits(max_requests=1)
-    with (
-        TestClient(make_app(model, "trees", limits, slow)) as client,
-        ThreadPoolExecutor() as pool,
-    ):
+    with asking(model, slow, max_requests=1) as client, ThreadPoolExecutor() as pool:
         first = pool.submit(client.post, "/grad_cam", content=GRAY)
         assert asked.wait(30)
         busy = client.post(f"{URL}:predict", content=b"{}")
@@ -206,14 +209,16 @@ def test_a_request_that_takes_too_long_is_given_up(model):
         go.wait(30)
         return {}
 
-    with TestClient(make_app(model, "trees", Limits(timeout=0.2), slow)) as client:
+    with asking(model, slow, timeout=0.2) as client:
         late = client.post("/grad_cam", content=GRAY)
         go.set()
     assert late.status_code == 504
     assert late.json() == {"error": "No answer within 0.2 seconds"}
 
 
-@pytest.mark.parametrize("name", ["max_requests", "max_batch", "timeout", "max_delay"])
+@pytest.mark.parametrize(
+    "name", ["max_requests", "max_batch", "timeout", "receive_timeout", "max_delay"]
+)
 def test_limits_must_be_possible(name):
     with pytest.raises(ValueError, match=f"{name} must be .* Received: -1"):
         Limits(**{name: -1})
@@ -226,7 +231,7 @@ def test_an_answer_that_is_no_json_is_an_error_of_the_server(model):
     specs = model.signatures["serving_default"].structured_input_signature
     not_a_number.structured_input_signature = specs
     broken = replace(model, signatures={"serving_default": not_a_number})
-    with TestClient(make_app(broken, "trees", Limits())) as client:
+    with asking(broken) as client:
         answer = client.post(f"{URL}:predict", json={"instances": pixels(1).tolist()})
     assert answer.status_code == 500
     assert answer.json() == {"error": "The model's answer has NaN or Infinity in it"}
@@ -254,7 +259,7 @@ def test_grad_cam_gives_what_the_network_saw_and_where_it_looked(client):
 
 
 def test_metrics_count_requests_and_pictures(model):
-    with TestClient(make_app(model, "trees", Limits())) as client:
+    with asking(model) as client:
         request = {"signature_name": "classify_bytes", "instances": [b64(GRAY), b64(BAD)]}
         client.post(f"{URL}:predict", json=request)
         client.post(f"{URL}:classify", content=b"")
@@ -290,3 +295,18 @@ def test_a_hostile_name_stays_text():
     assert name not in html
     settings = re.search('data-settings="([^"]*)"', html)[1]
     assert json.loads(unescape(settings)) == {"name": name, "grad_cam": False}
+
+
+def test_pages_of_other_sites_cannot_read_answers(client):
+    """A browser gives a page the answer to a POST to another site if CORS headers say so."""
+    headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+    preflight = {**headers, "Access-Control-Request-Method": "POST"}
+    answers = [
+        client.post(f"{URL}:predict", content="{}", headers=headers),
+        client.post("/grad_cam", content=GRAY, headers=headers),
+        client.get(URL, headers=headers),
+        client.options(f"{URL}:predict", headers=preflight),
+    ]
+    assert [answer.status_code for answer in answers] == [400, 200, 200, 405]
+    for answer in answers:
+        assert not [name for name in answer.headers if name.startswith("access-control")]

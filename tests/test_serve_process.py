@@ -3,7 +3,6 @@
 import base64
 import http.client
 import json
-import re
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from chromium import chromium_tab
 from html_pages import CHROMIUM
 from run_folders import write_served_run
 from served_models import COLOUR, NAMES
+from served_processes import running
 
 from keras_effnetv2.cli import main
 from keras_effnetv2.serve.server import serve
@@ -26,41 +26,10 @@ DROP = """{
 }"""
 
 
-class Server:
-    """A server of a run, on a free port."""
-
-    def __init__(self, path):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "keras_effnetv2", "serve", str(path), "--port", "0"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        line = self.process.stdout.readline()
-        found = re.fullmatch(r"Serving (.*), version 10, at (http://127.0.0.1:(\d+)/) .*\n", line)
-        assert found, line
-        self.name, self.address, self.port = found[1], found[2], int(found[3])
-        end = time.monotonic() + 30
-        while not self._answers():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-
-    def _answers(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request("GET", "/healthz")
-            return connection.getresponse().status == 200
-        except ConnectionError:
-            return False
-        finally:
-            connection.close()
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(write_served_run(tmp_path_factory.mktemp("trees")))
-    yield server
-    server.process.kill()
-    server.process.wait()
+    with running(write_served_run(tmp_path_factory.mktemp("trees"))) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +96,7 @@ def test_a_port_in_use_is_one_clear_error(tmp_path):
     ("option", "message"),
     [
         ("--max-requests", "max_requests must be more than 0. Received: 0"),
+        ("--receive-timeout", "receive_timeout must be more than 0. Received: 0.0"),
         ("--timeout", "timeout must be more than 0. Received: 0.0"),
         ("--max-body-mb", "max_body_bytes must be more than 0. Received: 0"),
         ("--max-batch", "max_batch must be more than 0. Received: 0"),
@@ -140,6 +110,23 @@ def test_limits_that_let_nothing_through(option, message, tmp_path, capsys):
 def test_what_cannot_be_served(tmp_path, capsys):
     assert main(["serve", str(tmp_path), "--port", "0"]) == 1
     assert "Nothing to serve in" in capsys.readouterr().err
+
+
+def test_a_site_that_resolves_to_this_machine_is_not_answered(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", "/", headers={"Host": f"evil.example:{server.port}"})
+    answer = connection.getresponse()
+    assert answer.status == 421
+    assert b"not asked for by the name 'evil.example:" in answer.read()
+    connection.request("GET", "/", headers={"Host": f"localhost:{server.port}"})
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_an_allowed_host_must_be_one(tmp_path, capsys):
+    words = ["serve", str(tmp_path), "--port", "0", "--allow-host", "a.example"]
+    assert main([*words, "--allow-host", "http://b.example"]) == 1
+    assert "without scheme and port" in capsys.readouterr().err
 
 
 def test_a_name_must_fit_in_an_address(tmp_path):

@@ -30,15 +30,20 @@ class ServedModel:
         folder: of the version.
         version: its number.
         signatures: signature name -> function of tensors by name.
-        metadata: signature name -> description, as TensorFlow Serving gives it.
+        definitions: signature name -> `SignatureDef`.
         loaded: what `tf.saved_model.load` returned; the functions need it alive.
     """
 
     folder: Path
     version: int
     signatures: Mapping[str, Any]
-    metadata: Mapping[str, Any]
+    definitions: Mapping[str, Any]
     loaded: Any
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The definitions as TensorFlow Serving gives them in JSON."""
+        return {name: _signature_json(self.definitions[name]) for name in sorted(self.definitions)}
 
     def inputs(self, signature: str) -> Mapping[str, Any]:
         """Return the `tf.TensorSpec` of every input of a signature, by name."""
@@ -110,12 +115,11 @@ def load_served_model(path: str | os.PathLike[str]) -> ServedModel:
     except Exception as error:  # TensorFlow raises a dozen kinds for a damaged file
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise ValueError(f"The model in {folder} cannot be loaded: {reason}") from None
-    definitions = graph.meta_graphs[0].signature_def
     return ServedModel(
         folder=folder,
         version=int(folder.name),
         signatures=dict(loaded.signatures),
-        metadata={name: _signature_json(definitions[name]) for name in sorted(definitions)},
+        definitions=dict(graph.meta_graphs[0].signature_def),
         loaded=loaded,
     )
 

@@ -1,12 +1,13 @@
 """Starts the server, and ends it without losing an answer."""
 
+import asyncio
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,12 +16,15 @@ from keras_effnetv2.export_signatures import BYTES_SIGNATURE
 from keras_effnetv2.serve.batching import Function
 from keras_effnetv2.serve.overlay import overlay_function
 from keras_effnetv2.serve.saved_model import ServedModel, load_served_model
+from keras_effnetv2.serve.service import Limits, Service
 from keras_effnetv2.training.run_folder import RECIPE, open_run
 
 try:
     import uvicorn
 
-    from keras_effnetv2.serve.app import Limits, make_app
+    from keras_effnetv2.serve.app import make_app
+    from keras_effnetv2.serve.connections import bounded_protocol
+    from keras_effnetv2.serve.hosts import allowed_hosts
 except ModuleNotFoundError as error:
     if error.name not in ("fastapi", "starlette", "uvicorn"):
         raise
@@ -28,6 +32,9 @@ except ModuleNotFoundError as error:
         f"Serving needs the package {error.name}, which is not installed. Install the extra with: "
         'pip install "keras-effnetv2[serve]"'
     ) from None
+
+if TYPE_CHECKING:
+    from keras_effnetv2.serve.grpc_service import GrpcServer
 
 _GRACE = 5  # seconds beyond the request timeout that the last answers may take
 
@@ -37,7 +44,9 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8501,
+    grpc_port: int | None = None,
     name: str | None = None,
+    allow_hosts: Sequence[str] = (),
     limits: Limits | None = None,
 ) -> None:
     """Serve the newest exported version of a model until SIGINT or SIGTERM.
@@ -49,12 +58,17 @@ def serve(
         host: address to listen on. The default is reached from this machine alone; there is no
             access control.
         port: TensorFlow Serving's REST port is 8501; 0 takes a free one.
+        grpc_port: TensorFlow Serving's gRPC port is 8500; 0 takes a free one. None is no gRPC.
         name: of the model in the paths; default the folder's name.
+        allow_hosts: names, besides `host`, localhost, 127.0.0.1 and ::1, by which clients may ask
+            by HTTP. Without any, all may be asked for if `host` is not this machine alone.
         limits: what it takes on; default `Limits()`.
 
     Raises:
+        ImportError: gRPC is wanted, and a package for it is missing.
         OSError: the address cannot be listened on.
-        ValueError: there is no model, or it cannot be served under this name.
+        ValueError: there is no model, or it cannot be served under this name, or one of
+            `allow_hosts` is no name.
     """
     root = Path(path)
     name = root.resolve().name if name is None else name
@@ -64,26 +78,94 @@ def serve(
             f"Give one with --name. Received: {name!r}"
         )
     limits = limits or Limits()
-    with _listening(host, port) as listener:  # first: a port in use is told at once
+    with (
+        _listening(host, port, "--port") as listener,  # first: a port in use is told at once
+        asyncio.Runner() as runner,
+        _grpc_server(runner, host, grpc_port, limits) as rpc,
+    ):
+        hosts = allowed_hosts(listener.getsockname()[0], host, allow_hosts)
         model = load_served_model(root)
-        grad_cam = _prepare(root, model)
-        app = make_app(model, name, limits, grad_cam)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                timeout_graceful_shutdown=int(limits.timeout) + _GRACE,
-            )
+        service = Service(model, name, limits, _prepare(root, model))
+        config = uvicorn.Config(
+            make_app(service, hosts),
+            http=bounded_protocol(limits.receive_timeout),
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=int(limits.timeout) + _GRACE,
         )
-        address = f"[{host}]" if ":" in host else host
-        print(
-            f"Serving {name}, version {model.version}, at "
-            f"http://{address}:{listener.getsockname()[1]}/ (end with Ctrl-C)",
-            flush=True,
+        addresses = [f"http://{_address(host, listener.getsockname()[1])}/"]
+        if rpc is not None:
+            addresses.append(f"grpc://{_address(host, rpc.port)}")
+        where = " and ".join(addresses)
+        server = _Server(
+            config,
+            service,
+            rpc,
+            f"Serving {name}, version {model.version}, at {where} (end with Ctrl-C)",
         )
-        with _ended_by_signals(server):
-            server.run(sockets=[listener])
+        with service.computing(), _ended_by_signals(server):
+            runner.run(server.serve(sockets=[listener]))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, and one for gRPC that begins and ends with it.
+
+    Args:
+        config: uvicorn's.
+        service: what answers.
+        rpc: the other server; None where there is none.
+        greeting: printed when requests are answered.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, service: Service, rpc: "GrpcServer | None", greeting: str
+    ) -> None:
+        super().__init__(config)
+        self._service = service
+        self._rpc = rpc
+        self._greeting = greeting
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        if self._rpc is not None:
+            await self._rpc.start(self._service)
+        print(self._greeting, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests and wait for the answers to those that are here."""
+        ends = [super().shutdown(sockets)]
+        if self._rpc is not None:
+            ends.append(self._rpc.stop(self._service.limits.timeout + _GRACE))
+        await asyncio.gather(*ends)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@contextmanager
+def _grpc_server(
+    runner: asyncio.Runner, host: str, port: int | None, limits: Limits
+) -> Iterator["GrpcServer | None"]:
+    """Listen for gRPC; None where no port is given."""
+    if port is None:
+        yield None
+        return
+    from keras_effnetv2.serve.grpc_service import GrpcServer
+
+    with _listening(host, port, "--grpc-port"):
+        pass  # gRPC itself would tell of a port in use in lines of its own
+
+    async def bind() -> GrpcServer:
+        return GrpcServer(_address(host, port), limits)
+
+    rpc = runner.run(bind())
+    try:
+        yield rpc
+    finally:
+        runner.run(rpc.stop(0))
 
 
 def _prepare(root: Path, model: ServedModel) -> Function | None:
@@ -114,14 +196,14 @@ def _prepare(root: Path, model: ServedModel) -> Function | None:
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listening(host: str, port: int, option: str) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise OSError(
-            f"Cannot listen on {host} port {port}: {error}. Choose another port with --port, or 0 "
-            "for a free one."
+            f"Cannot listen on {host} port {port}: {error}. Choose another port with {option}, or "
+            "0 for a free one."
         ) from None
     with listener:
         yield listener

@@ -1,0 +1,283 @@
+"""What is compared: a Keras model, or the same model exported to a format and opened again."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_effnetv2.architecture import count_flops
+from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.converters import FORMATS
+from keras_effnetv2.export import (
+    WEIGHTS_DTYPES,
+    export_saved_model,
+    probability_function,
+    resolve_image_size,
+)
+from keras_effnetv2.export_check import best_class
+from keras_effnetv2.export_signatures import PIXELS_SIGNATURE
+from keras_effnetv2.formats import export_model
+from keras_effnetv2.model import build_model
+from keras_effnetv2.real_pictures import photographs
+from keras_effnetv2.runtimes import Runner, computes_bfloat16, load_exported
+from keras_effnetv2.training.run_folder import open_run
+
+KERAS = "keras"
+KERAS_EXPORT = "keras_export"
+SAVED_MODEL = "saved_model"
+
+KERAS_APPLICATIONS = "keras.applications"
+"""Alone, without the name of a model, it stands for the same variant there."""
+
+_SETTLED_ON_EVERY = 6  # of the windows of photographs
+_SPREAD = 3  # standard deviation of drawn logits: some classes are likely, as after training
+
+
+def all_formats() -> tuple[str, ...]:
+    """Names of all formats, each with what can be shortened in it, e.g. "openvino:bfloat16"."""
+    saved_models = [_format_name(SAVED_MODEL, dtype) for dtype in (None, *WEIGHTS_DTYPES[1:])]
+    files = [
+        _format_name(name, quantize)
+        for name, file_format in FORMATS.items()
+        for quantize in (None, *file_format.quantize)
+    ]
+    return (KERAS, KERAS_EXPORT, *saved_models, *files)
+
+
+def formats_here() -> tuple[str, ...]:
+    """Names of the formats that this machine's CPU can compute."""
+    is_here = computes_bfloat16()
+    return tuple(name for name in all_formats() if is_here or name != "openvino:bfloat16")
+
+
+def _format_name(name: str, quantize: str | None) -> str:
+    return name if quantize is None else f"{name}:{quantize}"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A classifier to be measured.
+
+    Attributes:
+        name: how it was asked for.
+        model: (N, S, S, 3) float32 pixels, 0..255 -> (N, classes).
+        image_size: S, pixels.
+    """
+
+    name: str
+    model: keras.Model
+    image_size: int
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A network in a format, ready to run.
+
+    Attributes:
+        network: name of the network.
+        format: one of `all_formats()`.
+        image_size: pixels.
+        parameters: of the Keras model, batch statistics included.
+        flops: multiply-adds of one picture.
+        bytes: of all files of the export; None if there are none.
+        max_difference: largest difference of a probability from the Keras model.
+        top1_agreement: share of the pictures with the best class of the Keras model.
+        run: computes probabilities.
+    """
+
+    network: str
+    format: str
+    image_size: int
+    parameters: int
+    flops: int
+    bytes: int | None
+    max_difference: float
+    top1_agreement: float
+    run: Runner
+
+
+def open_network(name: str, image_size: int | None = None, weights: str | None = None) -> Network:
+    """Return a network by name.
+
+    Without weights the kernels are drawn, and the batch norms take the statistics of photographs:
+    signals that die or explode on their way would be no fair load, nor show what rounding does.
+
+    Args:
+        name: a variant, a run folder, or MODULE:NAME, a Keras model or what returns one; that is
+            called with `weights=None` and, if `image_size` is given, with `input_shape`, as far as
+            it takes these.
+        image_size: S, pixels; None takes the size of evaluation of a variant, and what the others
+            have.
+        weights: of a variant, see `model.build_model`.
+
+    Raises:
+        ValueError: there is nothing of this name, it is no classifier of pictures, or the size or
+            the weights do not suit it.
+    """
+    if name in ModelConfig.variants():
+        config = ModelConfig.from_name(name)
+        size = image_size or config.eval_size
+        model = build_model(config, weights=weights, input_shape=(size, size, 3))
+    elif weights is not None:
+        raise ValueError(f"weights are for a variant alone. Received: {weights!r} for {name!r}")
+    elif Path(name).is_dir():
+        run = open_run(name)
+        return Network(name, run.model, resolve_image_size(run.model, image_size or run.image_size))
+    else:
+        model = _import_model(name, image_size)
+    probability_function(model)  # raises, if it is no classifier
+    size = resolve_image_size(model, image_size)
+    if weights is None:
+        _settle(model, photographs(size)[::_SETTLED_ON_EVERY])
+    return Network(name, model, size)
+
+
+def same_in_keras_applications(variant: str) -> str:
+    """Return MODULE:NAME of a variant in keras.applications.
+
+    Raises:
+        ValueError: it has none of this kind.
+    """
+    family, _, size = variant.rpartition("-")
+    name = {"efficientnetv2": "EfficientNetV2", "efficientnet": "EfficientNet"}.get(family, "")
+    if not name or not hasattr(keras.applications, name := name + size.upper()):
+        raise ValueError(
+            f"{KERAS_APPLICATIONS} alone stands for the same variant there, and it has none for "
+            f"{variant!r}: say which one, for example {KERAS_APPLICATIONS}:EfficientNetV2L"
+        )
+    return f"{KERAS_APPLICATIONS}:{name}"
+
+
+def open_contestant(
+    network: Network, format: str, scratch: Path, threads: int | None
+) -> Contestant:
+    """Export a network, open the export, and compare what it computes with the Keras model.
+
+    Args:
+        network: the network.
+        format: one of `all_formats()`. "int8" is calibrated with windows of two photographs; they
+            and the others are compared on other windows.
+        scratch: an empty folder for the export, which has to stay as long as the contestant.
+        threads: of the runtimes of files; None takes all cores. TensorFlow has its own setting.
+
+    Raises:
+        ValueError: an unknown format.
+        RuntimeError: "bfloat16" on a CPU that cannot compute it.
+        ImportError: a package of the extra `formats` is missing.
+    """
+    if format not in all_formats():
+        raise ValueError(
+            f"A format must be one of {', '.join(all_formats())}. Received: {format!r}"
+        )
+    pictures = photographs(network.image_size)[1::2]
+    run = _open(network, format, scratch, threads)
+    expected, answers = _run_keras(network.model)(pictures), run(pictures)
+    return Contestant(
+        network.name,
+        format,
+        network.image_size,
+        network.model.count_params(),
+        count_flops(network.model, network.image_size),
+        sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()) or None,
+        float(np.abs(answers - expected).max()),
+        float((best_class(answers) == best_class(expected)).mean()),
+        run,
+    )
+
+
+def _open(network: Network, format: str, scratch: Path, threads: int | None) -> Runner:
+    model, size = network.model, network.image_size
+    kind, _, quantize = format.partition(":")
+    if kind == KERAS:
+        return _run_keras(model)
+    # What is loaded has to stay in reach: its functions hold their variables only weakly.
+    if kind == KERAS_EXPORT:
+        model.export(scratch, format="tf_saved_model", verbose=False)
+        exported = tf.saved_model.load(scratch)
+        return _as_runner(lambda images: exported.serve(images), probability_function(model))
+    if kind == SAVED_MODEL:
+        dtype = quantize or "float32"
+        folder = export_saved_model(model, scratch, image_size=size, weights_dtype=dtype)
+        signatures = tf.saved_model.load(folder).signatures
+        return _as_runner(lambda images: signatures[PIXELS_SIGNATURE](images)["probabilities"])
+    path = scratch / f"model{FORMATS[kind].suffix}"
+    export_model(
+        model,
+        path,
+        kind,
+        quantize or None,
+        image_size=size,
+        calibration=photographs(size)[::2] if quantize == "int8" else None,
+        pictures=photographs(size)[1::2],
+        force=True,
+    )
+    return load_exported(path, threads)
+
+
+def _run_keras(model: keras.Model) -> Runner:
+    return _as_runner(
+        tf.function(lambda images: model(images, training=False), autograph=False),
+        probability_function(model),
+    )
+
+
+def _as_runner(
+    function: Callable[[Any], Any], to_probabilities: Callable[[Any], Any] = tf.identity
+) -> Runner:
+    return lambda images: to_probabilities(function(tf.constant(images))).numpy()
+
+
+def _import_model(name: str, image_size: int | None) -> keras.Model:
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(
+            "A model must be a variant (see keras-effnetv2 info --help), a run folder, or "
+            f"MODULE:NAME, for example keras.applications:ResNet50. Received: {name!r}"
+        )
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"There is no model {name!r}: {error}") from error
+    model = found
+    if not isinstance(found, keras.Model):
+        size = None if image_size is None else (image_size, image_size, 3)
+        wanted = {"weights": None} | ({} if size is None else {"input_shape": size})
+        try:
+            taken = inspect.signature(found).parameters
+            model = found(**{key: value for key, value in wanted.items() if key in taken})
+        except TypeError as error:
+            raise ValueError(
+                f"{name!r} must be a Keras model, or a function that returns one and needs no "
+                f"arguments but weights and input_shape: {error}"
+            ) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"{name!r} must give a Keras model. Received: {type(model).__name__}")
+    return model
+
+
+def _settle(model: keras.Model, pictures: np.ndarray) -> None:
+    """Give batch norms the statistics of pictures, and logits the spread of a trained network."""
+    norms = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        model(pictures, training=True)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    head = model.layers[-1]
+    if isinstance(head, keras.layers.Dense):
+        features = keras.Model(model.inputs, head.input)(pictures, training=False)
+        spread = keras.ops.std(keras.ops.matmul(features, head.kernel))
+        head.kernel.assign(head.kernel * (_SPREAD / spread))

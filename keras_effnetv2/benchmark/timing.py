@@ -1,0 +1,63 @@
+"""Times of several functions, taken in turns, so that a noisy machine is noisy for all of them."""
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import numpy as np
+
+_WARM_UP = 2  # calls: the first traces and takes memory, the second may still tune
+
+
+def measure(
+    runs: Sequence[Callable[[], object]],
+    rounds: int,
+    calls: int,
+    progress: Callable[[int], None] = lambda finished: None,
+) -> np.ndarray:
+    """Time functions in turns.
+
+    In every round each has its turn, in another order than in the round before: one call that does
+    not count, because threads and caches are still those of its predecessor, then the timed ones.
+
+    Args:
+        runs: what is timed.
+        rounds: how often each has its turn, at least 1.
+        calls: timed calls in a turn, at least 1.
+        progress: is told the number of finished rounds.
+
+    Returns:
+        float64 (runs, rounds, calls), seconds.
+
+    Raises:
+        ValueError: fewer than one round or call.
+    """
+    for name, value in (("rounds", rounds), ("calls", calls)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1. Received: {value}")
+    for run in runs:
+        for _ in range(_WARM_UP):
+            run()
+    seconds = np.empty((len(runs), rounds, calls))
+    for round in range(rounds):
+        for turn in range(len(runs)):
+            index = (turn + round) % len(runs)
+            runs[index]()
+            for call in range(calls):
+                start = perf_counter()
+                runs[index]()
+                seconds[index, round, call] = perf_counter() - start
+        progress(round + 1)
+    return seconds
+
+
+def time_ratio(seconds: np.ndarray, baseline: np.ndarray) -> float:
+    """Return how much longer one function takes than another that had its turns beside it.
+
+    Args:
+        seconds: (rounds, calls) of `measure`.
+        baseline: the same of the other.
+
+    Returns:
+        The median over the rounds of the ratio of their medians: below 1 is faster.
+    """
+    return float(np.median(np.median(seconds, axis=1) / np.median(baseline, axis=1)))

@@ -1,0 +1,239 @@
+"""Timing in turns, what is compared, and the command `benchmark`."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from quick_runs import two_blocks
+from run_folders import write_run
+
+from keras_effnetv2.architecture import count_flops
+from keras_effnetv2.benchmark import timing
+from keras_effnetv2.benchmark.contestants import (
+    all_formats,
+    formats_here,
+    open_contestant,
+    open_network,
+    same_in_keras_applications,
+)
+from keras_effnetv2.benchmark.paper import TABLE_7, TABLE_11
+from keras_effnetv2.benchmark.timing import measure, time_ratio
+from keras_effnetv2.cli import main
+from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.model import build_model
+from keras_effnetv2.real_pictures import photographs
+
+SIZE = 32
+
+
+def small_network(weights="imagenet", input_shape=(SIZE, SIZE, 3)):
+    """What MODULE:NAME names in these tests."""
+    assert weights is None
+    keras.utils.set_random_seed(3)
+    return build_model(two_blocks(), classes=5, input_shape=input_shape)
+
+
+def unlike_network():
+    return "a network"
+
+
+def needs_more(depth):
+    raise AssertionError(depth)
+
+
+SMALL = f"{__name__}:small_network"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only moves when it is told to."""
+    now = [0.0]
+    monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_each_has_its_turn_in_every_round_and_its_own_time(clock):
+    log = []
+
+    def run(name, seconds):
+        log.append(name)
+        clock[0] += seconds
+
+    finished = []
+    seconds = measure(
+        [lambda: run("a", 2), lambda: run("b", 3), lambda: run("c", 5)], 2, 2, finished.append
+    )
+    assert seconds.tolist() == [[[2, 2], [2, 2]], [[3, 3], [3, 3]], [[5, 5], [5, 5]]]
+    assert "".join(log) == "aabbcc" + "aaabbbccc" + "bbbcccaaa"
+    assert finished == [1, 2]
+
+
+def test_a_ratio_does_not_follow_the_noise_of_the_machine():
+    noise = np.array([[1.0, 1.0, 9.0], [4.0, 4.0, 4.0], [2.0, 2.0, 2.0]])
+    assert time_ratio(3 * noise, noise) == pytest.approx(3)
+    assert time_ratio(noise, 4 * noise) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("rounds", "calls"), [(0, 1), (1, 0)])
+def test_nothing_to_time(rounds, calls):
+    with pytest.raises(ValueError, match=r"must be at least 1. Received: 0"):
+        measure([], rounds, calls)
+
+
+@pytest.mark.parametrize(
+    "variant", ["efficientnetv2-b0", "efficientnetv2-b1", "efficientnet-b1", "efficientnet-b2"]
+)
+def test_figures_of_the_paper_are_those_of_these_networks(variant):
+    row = TABLE_11[variant]
+    config = ModelConfig.from_name(variant)
+    model = build_model(config)
+    assert model.count_params() / 1e6 == pytest.approx(row.parameters, rel=0.04)
+    assert count_flops(model, config.eval_size) / 1e9 == pytest.approx(row.flops, abs=0.06)
+
+
+def test_rows_of_the_paper():
+    assert set(TABLE_7) | set(TABLE_11) <= set(ModelConfig.variants())
+    # The abstract of the paper: up to 6.8 times smaller, 5 to 11 times faster to train.
+    old, new = TABLE_7["efficientnet-b7"], TABLE_7["efficientnetv2-m"]
+    assert old.train_hours / new.train_hours == pytest.approx(11, abs=0.5)
+    assert old.infer_ms / new.infer_ms == pytest.approx(3, abs=0.1)
+    # The factors that Table 11 prints beside the throughput.
+    pairs = [("b1", "b0", 2.1), ("b2", "b1", 2.0), ("b4", "b3", 2.7), ("b5", "s", 3.1)]
+    for v1, v2, factor in pairs:
+        faster = TABLE_11[f"efficientnetv2-{v2}"].throughput
+        assert faster / TABLE_11[f"efficientnet-{v1}"].throughput == pytest.approx(factor, abs=0.05)
+
+
+def test_a_drawn_network_has_lively_signals():
+    network = open_network(SMALL)
+    assert network.image_size == SIZE
+    every = keras.Model(network.model.inputs, [layer.output for layer in network.model.layers])
+    outputs = every(photographs(SIZE))
+    spreads = [float(np.std(output)) for output in outputs]
+    assert min(spreads) > 0.01
+    assert max(spreads[2:]) < 100  # the first ones are pixels
+    assert 0.5 < np.max(outputs[-1], axis=-1).mean() < 1
+    norm = next(x for x in network.model.layers if isinstance(x, keras.layers.BatchNormalization))
+    assert norm.momentum == 0.9
+
+
+def test_networks_by_name(tmp_path):
+    assert open_network(SMALL, 48).model.input_shape == (None, 48, 48, 3)
+    assert open_network("efficientnetv2-b0", 32).model.output_shape == (None, 1000)
+    trained = write_run(tmp_path)
+    opened = open_network(str(tmp_path)).model
+    for weight, value in zip(opened.weights, trained.weights, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("efficientnetv3", r"a variant .*, a run folder, or MODULE:NAME.*'efficientnetv3'"),
+        ("no_module:model", "There is no model 'no_module:model': No module named"),
+        (f"{__name__}:nothing", "There is no model .*nothing"),
+        (f"{__name__}:needs_more", "no arguments but weights and input_shape: .*depth"),
+        (f"{__name__}:unlike_network", "must give a Keras model. Received: str"),
+    ],
+)
+def test_what_is_no_network(name, message):
+    with pytest.raises(ValueError, match=message):
+        open_network(name)
+
+
+def test_weights_are_for_variants():
+    with pytest.raises(ValueError, match=r"weights are for a variant alone. Received: 'imagenet'"):
+        open_network(SMALL, weights="imagenet")
+
+
+def test_the_same_variant_in_keras_applications():
+    for variant in ModelConfig.variants():
+        if variant == "efficientnetv2-xl":
+            with pytest.raises(ValueError, match="has none for 'efficientnetv2-xl'"):
+                same_in_keras_applications(variant)
+            continue
+        module, _, name = same_in_keras_applications(variant).partition(":")
+        assert module == "keras.applications"
+        assert name.lower() == variant.replace("-", "")
+        assert hasattr(keras.applications, name)
+    with pytest.raises(ValueError, match="has none for 'runs/photos'"):
+        same_in_keras_applications("runs/photos")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return open_network(SMALL)
+
+
+@pytest.mark.parametrize("format", all_formats())
+def test_every_format_computes_what_keras_does(format, network, tmp_path):
+    if format not in formats_here():
+        with pytest.raises(RuntimeError, match="AVX512_BF16 or AMX, which this one lacks"):
+            open_contestant(network, format, tmp_path, threads=1)
+        return
+    contestant = open_contestant(network, format, tmp_path, threads=1)
+    assert (contestant.format, contestant.image_size) == (format, SIZE)
+    assert contestant.parameters == network.model.count_params()
+    assert contestant.flops == count_flops(network.model, SIZE)
+    assert contestant.run(np.zeros((3, SIZE, SIZE, 3), np.float32)).shape == (3, 5)
+    is_float32 = ":" not in format
+    assert contestant.max_difference <= (1e-4 if is_float32 else 0.2)
+    assert contestant.top1_agreement == 1 if is_float32 else contestant.top1_agreement >= 0.75
+    if format == "keras":
+        assert contestant.bytes is None
+    else:
+        assert contestant.bytes >= contestant.parameters  # int8 is one byte each, and more
+
+
+def test_a_format_that_there_is_not(network, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"must be one of keras, .*litert:int8. Received: 'tflite'"
+    ):
+        open_contestant(network, "tflite", tmp_path, threads=None)
+
+
+def test_the_command(tmp_path, capsys):
+    times = tmp_path / "times.json"
+    words = f"benchmark {SMALL} --formats saved_model onnx --batch-sizes 1 2 --rounds 2 --calls 3"
+    assert main([*words.split(), "--against", SMALL, "--json", str(times)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "tensorflow: " in lines[0]
+    assert "0.00 billion multiply-adds at 32 x 32 pixels" in lines[2]
+    rows = [line.split(" | ") for line in lines if line.startswith(f"| {SMALL}")]
+    assert [row[1] for row in rows] == ["keras_export", "saved_model", "onnx"]
+    assert rows[0][7] == "1.00"
+    written = json.loads(times.read_text())
+    assert [result["format"] for result in written["results"]] == [row[1] for row in rows]
+    for result in written["results"]:
+        assert result["compared_with"] == f"{SMALL} keras_export"
+        assert np.shape(result["seconds"]["1"]) == np.shape(result["seconds"]["2"]) == (2, 3)
+        assert np.min(result["seconds"]["1"]) > 0
+    assert f"{written['results'][1]['time_ratio']['1']:.2f}" == rows[1][7]
+
+
+def test_the_command_beside_the_paper(capsys):
+    words = "benchmark efficientnetv2-b0 --image-size 32 --formats keras --batch-sizes 1"
+    assert main([*words.split(), "--rounds", "1", "--calls", "1"]) == 0
+    table = capsys.readouterr().out.partition("Tables 7 and 11")[2].splitlines()
+    cells = [cell.strip() for cell in table[-1].strip("|").split("|")]
+    assert cells[:5] == ["efficientnetv2-b0", "32", "7.4", "7.20", "0.7"]
+    assert cells[9:11] == ["78.7", "5739"]
+    assert float(cells[11]) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("efficientnetv2-b0 --rounds 0", "--rounds must be at least 1. Received: 0"),
+        ("efficientnetv2-b0 --calls 0", "--calls must be at least 1. Received: 0"),
+        ("efficientnetv2-b0 --batch-sizes 1 0", "--batch-sizes must be at least 1. Received: 0"),
+        ("efficientnetv2-b0 --threads 0", "--threads must be at least 1. Received: 0"),
+        ("efficientnetv2-b0 --json no/folder/x.json", "--json: there is no folder no/folder"),
+        ("all efficientnetv2-b0", "all stands for every variant"),
+        ("efficientnetv2-b9", "A model must be a variant"),
+    ],
+)
+def test_what_the_command_refuses(words, message, capsys):
+    assert main(["benchmark", *words.split()]) == 1
+    assert message in capsys.readouterr().err
