@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from keras_effnetv2.benchmark.report import Timed
 
 _ALL = "all"
+_SEED = 0
 _PACKAGES = ("tensorflow", "keras", "onnxruntime", "openvino", "ai-edge-litert")
 
 
@@ -65,10 +66,13 @@ def benchmark(arguments: argparse.Namespace) -> None:
 
         tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
         tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
+    import keras
+
     from keras_effnetv2.benchmark.report import as_data, paper_table, speed_table
     from keras_effnetv2.export import require_tensorflow_backend
 
     require_tensorflow_backend()
+    keras.utils.set_random_seed(_SEED)  # weights are drawn
     machine = _machine(arguments.threads)
     print(" · ".join(f"{name}: {value}" for name, value in machine.items()))
     networks = ModelConfig.variants() if arguments.networks == [_ALL] else arguments.networks

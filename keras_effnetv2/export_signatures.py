@@ -1,6 +1,7 @@
 """The graph functions of a SavedModel: pixels, files or `tf.Example`s in, classes out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,13 +94,39 @@ def network_function(
         values = [
             (old, tf.cast(new, old.dtype)) for old, new in zip(model.weights, weights, strict=True)
         ]
-        with keras.StatelessScope(state_mapping=values):
+        with _plain_silu(model), keras.StatelessScope(state_mapping=values):
             answer = model(images, training=False)
         return to_probabilities(tf.cast(answer, tf.float32))[:count]
 
     # Out of line, so that the signatures that call it share one copy.
     spec = tf.TensorSpec([None, size, size, 3], tf.float32)
     return tf.function(probabilities, input_signature=[spec], autograph=False)
+
+
+@contextmanager
+def _plain_silu(model: keras.Model) -> Iterator[None]:
+    """Have layers compute SiLU in plain operations while a graph is made.
+
+    `tf.nn.silu` brings a gradient of its own, which a served graph has no use for, and which keeps
+    TensorFlow from joining it with the convolution before it: of EfficientNetV2-B0, one tenth of
+    the time.
+    """
+    layers = [
+        layer
+        for layer in model._flatten_layers()
+        if getattr(layer, "activation", None) is keras.activations.silu
+    ]
+    try:
+        for layer in layers:
+            layer.activation = _silu
+        yield
+    finally:
+        for layer in layers:
+            layer.activation = keras.activations.silu
+
+
+def _silu(x: Any) -> Any:
+    return x * tf.sigmoid(x)
 
 
 def make_signatures(

@@ -8,6 +8,7 @@ import pytest
 from quick_runs import two_blocks
 from run_folders import write_run
 
+from keras_effnetv2 import cli_benchmark
 from keras_effnetv2.architecture import count_flops
 from keras_effnetv2.benchmark import timing
 from keras_effnetv2.benchmark.contestants import (
@@ -210,6 +211,23 @@ def test_the_command(tmp_path, capsys):
         assert np.shape(result["seconds"]["1"]) == np.shape(result["seconds"]["2"]) == (2, 3)
         assert np.min(result["seconds"]["1"]) > 0
     assert f"{written['results'][1]['time_ratio']['1']:.2f}" == rows[1][7]
+
+
+def test_all_is_every_variant(monkeypatch, capsys):
+    def measure_small(name, arguments):
+        names.append(name)
+        return groups[0]
+
+    names, groups, real = [], [], cli_benchmark._measure_group
+    monkeypatch.setattr(
+        cli_benchmark, "_measure_group", lambda *words: groups.append(real(*words)) or groups[0]
+    )
+    quick = ["--formats", "keras", "--batch-sizes", "1", "--rounds", "1", "--calls", "1"]
+    assert main(["benchmark", SMALL, *quick]) == 0
+    monkeypatch.setattr(cli_benchmark, "_measure_group", measure_small)
+    assert main(["benchmark", "all", *quick]) == 0
+    assert tuple(names) == tuple(ModelConfig.variants())
+    assert capsys.readouterr().out.count("multiply-adds at 32 x 32") == 1 + len(names)
 
 
 def test_the_command_beside_the_paper(capsys):

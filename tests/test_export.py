@@ -110,6 +110,19 @@ def test_graph_has_no_python_op_and_the_network_once(served):
     assert "FusedBatchNormV3" not in operations
 
 
+@pytest.mark.parametrize("fold", [True, False])
+def test_silu_is_plain_in_the_graph_and_as_it_was_in_the_model(fold, tmp_path):
+    model = make_model()
+    folder = export_saved_model(model, tmp_path, fold_batch_norm=fold)
+    # tf.nn.silu is an IdentityN with a gradient of its own, which nothing can be fused across.
+    assert not any("_gradient_op_type" in node.attr for node in nodes_of(folder))
+    layer = next(layer for layer in model.layers if isinstance(layer, keras.layers.Activation))
+    assert layer.activation is keras.activations.silu
+    images = pixels(3)
+    answer = served_probabilities(folder, images)
+    np.testing.assert_allclose(answer, model(images), rtol=0, atol=1e-6)
+
+
 def test_edited_labels_are_what_is_served(served, tmp_path):
     folder = shutil.copytree(served[1], tmp_path / "copy")
     labels = folder / "assets" / "labels.txt"

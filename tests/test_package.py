@@ -156,7 +156,7 @@ WITHIN_FUNCTIONS = {
     "training.ema": {"jax"},
     "training.optimizers": {"tensorflow"},
     "training.workers": {"jax"},
-    "cli_benchmark": {"numpy", "tensorflow"},
+    "cli_benchmark": {"keras", "numpy", "tensorflow"},
     "cli_evaluate": {"numpy"},
 }
 
