@@ -6,18 +6,11 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2.config import ModelConfig
-
-if TYPE_CHECKING:
-    from keras_effnetv2.benchmark.contestants import Contestant
-    from keras_effnetv2.benchmark.report import Timed
 
 _ALL = "all"
 _SEED = 0
@@ -68,28 +61,43 @@ def benchmark(arguments: argparse.Namespace) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
     import keras
 
+    from keras_effnetv2.benchmark.comparison import Comparison, compare
+    from keras_effnetv2.benchmark.contestants import formats_here
     from keras_effnetv2.benchmark.report import as_data, paper_table, speed_table
     from keras_effnetv2.export import require_tensorflow_backend
 
     require_tensorflow_backend()
+    networks = ModelConfig.variants() if arguments.networks == [_ALL] else arguments.networks
+    comparison = Comparison(
+        formats_here() if arguments.formats == [_ALL] else arguments.formats,
+        arguments.against,
+        arguments.image_size,
+        arguments.weights,
+        arguments.batch_sizes,
+        arguments.rounds,
+        arguments.calls,
+        arguments.threads,
+    )
+    comparison.check(networks)
     keras.utils.set_random_seed(_SEED)  # weights are drawn
     machine = _machine(arguments.threads)
     print(" · ".join(f"{name}: {value}" for name, value in machine.items()))
-    networks = ModelConfig.variants() if arguments.networks == [_ALL] else arguments.networks
     groups = []
     for name in networks:
-        groups.append(_measure_group(name, arguments))
+        groups.append(compare(name, comparison, _progress))
+        _progress("")
         first = groups[-1][0].contestant
         print(
             f"\n{name}: {first.parameters / 1e6:.2f} million parameters, {first.flops / 1e9:.2f} "
             f"billion multiply-adds at {first.image_size} x {first.image_size} pixels\n"
         )
         print(speed_table(groups[-1]), flush=True)
+        if arguments.json is not None:
+            data = {"machine": machine, "command": sys.argv[1:], "results": as_data(groups)}
+            arguments.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        gc.collect()  # the next network may need the memory of this one
     if table := paper_table(groups):
         print(f"\nBeside the paper's Tables 7 and 11 (arXiv 2104.00298):\n\n{table}")
-    if arguments.json is not None:
-        data = {"machine": machine, "command": sys.argv[1:], "results": as_data(groups)}
-        arguments.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -108,66 +116,13 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("all stands for every variant: leave out the other networks, or name some")
 
 
-def _measure_group(name: str, arguments: argparse.Namespace) -> list["Timed"]:
-    """Measures one network in all formats, and what it is compared with."""
-    import numpy as np
-
-    from keras_effnetv2.benchmark.report import timed_group
-    from keras_effnetv2.benchmark.timing import measure
-    from keras_effnetv2.real_pictures import photographs
-
-    with tempfile.TemporaryDirectory(prefix="keras-effnetv2-") as scratch:
-        contestants = _contestants(name, arguments, Path(scratch))
-        size = contestants[0].image_size
-        seconds = {}
-        for batch_size in dict.fromkeys(arguments.batch_sizes):
-            images = np.resize(photographs(size), (batch_size, size, size, 3))
-            runs = [partial(contestant.run, images) for contestant in contestants]
-            progress = partial(_show_round, name, batch_size, arguments.rounds)
-            seconds[batch_size] = measure(runs, arguments.rounds, arguments.calls, progress)
-        _progress("")
-        group = timed_group(contestants, seconds)
-    gc.collect()  # a network of the next group may need the memory of this one
-    return group
-
-
-def _contestants(name: str, arguments: argparse.Namespace, scratch: Path) -> list["Contestant"]:
-    from keras_effnetv2.benchmark.contestants import (
-        KERAS_APPLICATIONS,
-        KERAS_EXPORT,
-        formats_here,
-        open_contestant,
-        open_network,
-        same_in_keras_applications,
-    )
-
-    formats = formats_here() if arguments.formats == [_ALL] else arguments.formats
-    network = open_network(name, arguments.image_size, arguments.weights)
-    pairs = [(network, format) for format in dict.fromkeys(formats)]
-    if (other := arguments.against) is not None:
-        if other == KERAS_APPLICATIONS:
-            other = same_in_keras_applications(name)
-        pairs.insert(0, (open_network(other, network.image_size), KERAS_EXPORT))
-    contestants = []
-    for index, (one, format) in enumerate(pairs):
-        _progress(f"{one.name}: {format}")
-        folder = scratch / str(index)
-        folder.mkdir()
-        contestants.append(open_contestant(one, format, folder, arguments.threads))
-    return contestants
-
-
-def _show_round(name: str, batch_size: int, rounds: int, finished: int) -> None:
-    _progress(f"{name}, {batch_size} at once: round {finished} of {rounds}")
-
-
 def _progress(text: str) -> None:
     """Shows how far the command is, on a line of its own that the next one replaces."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _machine(threads: int | None) -> dict[str, Any]:
+def _machine(threads: int | None) -> dict[str, str]:
     """What the figures depend on."""
     found = {"date": datetime.now(UTC).date().isoformat(), "CPU": _processor()}
     found["threads"] = str(threads or os.cpu_count())

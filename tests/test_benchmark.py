@@ -1,6 +1,7 @@
 """Timing in turns, what is compared, and the command `benchmark`."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 from quick_runs import two_blocks
 from run_folders import write_run
 
-from keras_effnetv2 import cli_benchmark
 from keras_effnetv2.architecture import count_flops
-from keras_effnetv2.benchmark import timing
+from keras_effnetv2.benchmark import comparison, timing
+from keras_effnetv2.benchmark.comparison import timed_group
 from keras_effnetv2.benchmark.contestants import (
     Contestant,
     all_formats,
@@ -20,7 +21,7 @@ from keras_effnetv2.benchmark.contestants import (
     same_in_keras_applications,
 )
 from keras_effnetv2.benchmark.paper import TABLE_7, TABLE_11
-from keras_effnetv2.benchmark.report import paper_table, timed_group
+from keras_effnetv2.benchmark.report import paper_table
 from keras_effnetv2.benchmark.timing import measure, time_ratio
 from keras_effnetv2.cli import main
 from keras_effnetv2.config import ModelConfig
@@ -173,11 +174,11 @@ def test_every_format_computes_what_keras_does(format, network, tmp_path):
         with pytest.raises(RuntimeError, match="AVX512_BF16 or AMX, which this one lacks"):
             open_contestant(network, format, tmp_path, threads=1)
         return
-    contestant = open_contestant(network, format, tmp_path, threads=1)
+    contestant, run = open_contestant(network, format, tmp_path, threads=1)
     assert (contestant.format, contestant.image_size) == (format, SIZE)
     assert contestant.parameters == network.model.count_params()
     assert contestant.flops == count_flops(network.model, SIZE)
-    assert contestant.run(np.zeros((3, SIZE, SIZE, 3), np.float32)).shape == (3, 5)
+    assert run(np.zeros((3, SIZE, SIZE, 3), np.float32)).shape == (3, 5)
     is_float32 = ":" not in format
     assert contestant.max_difference <= (1e-4 if is_float32 else 0.2)
     assert contestant.top1_agreement == 1 if is_float32 else contestant.top1_agreement >= 0.75
@@ -213,26 +214,32 @@ def test_the_command(tmp_path, capsys):
     assert f"{written['results'][1]['time_ratio']['1']:.2f}" == rows[1][7]
 
 
-def test_all_is_every_variant(monkeypatch, capsys):
-    def measure_small(name, arguments):
-        names.append(name)
-        return groups[0]
+QUICK = ["--formats", "keras", "--batch-sizes", "1", "--rounds", "1", "--calls", "1"]
 
-    names, groups, real = [], [], cli_benchmark._measure_group
-    monkeypatch.setattr(
-        cli_benchmark, "_measure_group", lambda *words: groups.append(real(*words)) or groups[0]
-    )
-    quick = ["--formats", "keras", "--batch-sizes", "1", "--rounds", "1", "--calls", "1"]
-    assert main(["benchmark", SMALL, *quick]) == 0
-    monkeypatch.setattr(cli_benchmark, "_measure_group", measure_small)
-    assert main(["benchmark", "all", *quick]) == 0
+
+def test_all_is_every_variant(monkeypatch, capsys):
+    def open_small(name, image_size, weights):
+        names.append(name)
+        return small
+
+    names, small = [], open_network(SMALL)
+    monkeypatch.setattr(comparison, "open_network", open_small)
+    assert main(["benchmark", "all", *QUICK]) == 0
     assert tuple(names) == tuple(ModelConfig.variants())
-    assert capsys.readouterr().out.count("multiply-adds at 32 x 32") == 1 + len(names)
+    assert capsys.readouterr().out.count("multiply-adds at 32 x 32") == len(names)
+
+
+def test_a_failure_leaves_what_was_measured_before(tmp_path, capsys):
+    times = tmp_path / "times.json"
+    words = ["benchmark", SMALL, f"{__name__}:nothing", *QUICK, "--json", str(times)]
+    assert main(words) == 1
+    assert "There is no model" in capsys.readouterr().err
+    assert [result["network"] for result in json.loads(times.read_text())["results"]] == [SMALL]
 
 
 def test_the_table_beside_the_paper():
     def contestant(name, format):
-        return Contestant(name, format, 224, 7_200_312, 721_000_000, None, 0.0, 1.0, np.asarray)
+        return Contestant(name, format, 224, 7_200_312, 721_000_000, None, 0.0, 1.0)
 
     def group(name, *seconds):
         formats = [contestant(name, format) for format in ("keras", "onnx")]
@@ -258,8 +265,13 @@ def test_the_table_beside_the_paper():
         ("efficientnetv2-b0 --json no/folder/x.json", "--json: there is no folder no/folder"),
         ("all efficientnetv2-b0", "all stands for every variant"),
         ("efficientnetv2-b9", "A model must be a variant"),
+        (f"{SMALL} --formats keras tflite", "must be one of keras, .*litert:int8. Received: 'tfl"),
+        (f"{SMALL} efficientnetv2-xl --against keras.applications", "none for '.*:small_net"),
+        ("efficientnetv2-b0 efficientnetv2-xl --against keras.applications", "none for '.*-xl'"),
     ],
 )
 def test_what_the_command_refuses(words, message, capsys):
     assert main(["benchmark", *words.split()]) == 1
-    assert message in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert re.search(message, shown.err)
+    assert "multiply-adds" not in shown.out  # nothing was measured before

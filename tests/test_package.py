@@ -116,6 +116,7 @@ LAYERS: dict[str, set[str]] = {
     "benchmark.timing": {"numpy"},
     "benchmark.paper": set(),
     "benchmark.contestants": {"keras", "numpy", "tensorflow"},
+    "benchmark.comparison": {"numpy"},
     "benchmark.report": {"numpy"},
     "grad_cam": {"keras", "numpy", "tensorflow"},
     "serve": set(),

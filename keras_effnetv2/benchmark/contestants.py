@@ -36,12 +36,17 @@ KERAS_APPLICATIONS = "keras.applications"
 """Alone, without the name of a model, it stands for the same variant there."""
 
 _SETTLED_ON_EVERY = 6  # of the windows of photographs
+_COMPARED = slice(1, None, 2)  # of the windows of photographs
+_CALIBRATED = slice(0, None, 2)
 _SPREAD = 3  # standard deviation of drawn logits: some classes are likely, as after training
 
 
 def all_formats() -> tuple[str, ...]:
     """Names of all formats, each with what can be shortened in it, e.g. "openvino:bfloat16"."""
-    saved_models = [_format_name(SAVED_MODEL, dtype) for dtype in (None, *WEIGHTS_DTYPES[1:])]
+    saved_models = [
+        SAVED_MODEL if dtype == "float32" else _format_name(SAVED_MODEL, dtype)
+        for dtype in WEIGHTS_DTYPES
+    ]
     files = [
         _format_name(name, quantize)
         for name, file_format in FORMATS.items()
@@ -60,24 +65,41 @@ def _format_name(name: str, quantize: str | None) -> str:
     return name if quantize is None else f"{name}:{quantize}"
 
 
+def check_format(name: str) -> None:
+    """Raise ValueError unless there is a format of this name."""
+    if name not in all_formats():
+        raise ValueError(f"A format must be one of {', '.join(all_formats())}. Received: {name!r}")
+
+
 @dataclass(frozen=True)
 class Network:
-    """A classifier to be measured.
+    """A classifier to be measured, and what its exports are judged by.
 
     Attributes:
         name: how it was asked for.
         model: (N, S, S, 3) float32 pixels, 0..255 -> (N, classes).
         image_size: S, pixels.
+        parameters: batch statistics included.
+        flops: multiply-adds of one picture.
+        run: computes probabilities in Keras.
+        pictures: float32 (24, S, S, 3), see `real_pictures.photographs`. Files of 8-bit integers
+            are calibrated with every second one; formats are compared on the others.
+        answers: float32 (12, classes), what Keras computes for those.
     """
 
     name: str
     model: keras.Model
     image_size: int
+    parameters: int
+    flops: int
+    run: Runner
+    pictures: np.ndarray
+    answers: np.ndarray
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A network in a format, ready to run.
+    """A network in a format.
 
     Attributes:
         network: name of the network.
@@ -88,7 +110,6 @@ class Contestant:
         bytes: of all files of the export; None if there are none.
         max_difference: largest difference of a probability from the Keras model.
         top1_agreement: share of the pictures with the best class of the Keras model.
-        run: computes probabilities.
     """
 
     network: str
@@ -99,7 +120,6 @@ class Contestant:
     bytes: int | None
     max_difference: float
     top1_agreement: float
-    run: Runner
 
 
 def open_network(name: str, image_size: int | None = None, weights: str | None = None) -> Network:
@@ -128,14 +148,26 @@ def open_network(name: str, image_size: int | None = None, weights: str | None =
         raise ValueError(f"weights are for a variant alone. Received: {weights!r} for {name!r}")
     elif Path(name).is_dir():
         run = open_run(name)
-        return Network(name, run.model, resolve_image_size(run.model, image_size or run.image_size))
+        size = resolve_image_size(run.model, image_size or run.image_size)
+        return _prepare(name, run.model, size, photographs(size))
     else:
         model = _import_model(name, image_size)
     probability_function(model)  # raises, if it is no classifier
     size = resolve_image_size(model, image_size)
+    pictures = photographs(size)
     if weights is None:
-        _settle(model, photographs(size)[::_SETTLED_ON_EVERY])
-    return Network(name, model, size)
+        _settle(model, pictures[::_SETTLED_ON_EVERY])
+    return _prepare(name, model, size, pictures)
+
+
+def _prepare(name: str, model: keras.Model, size: int, pictures: np.ndarray) -> Network:
+    run = _as_runner(
+        tf.function(lambda images: model(images, training=False), autograph=False),
+        probability_function(model),
+    )
+    flops = count_flops(model, size)
+    answers = run(pictures[_COMPARED])
+    return Network(name, model, size, model.count_params(), flops, run, pictures, answers)
 
 
 def same_in_keras_applications(variant: str) -> str:
@@ -156,46 +188,44 @@ def same_in_keras_applications(variant: str) -> str:
 
 def open_contestant(
     network: Network, format: str, scratch: Path, threads: int | None
-) -> Contestant:
+) -> tuple[Contestant, Runner]:
     """Export a network, open the export, and compare what it computes with the Keras model.
 
     Args:
         network: the network.
-        format: one of `all_formats()`. "int8" is calibrated with windows of two photographs; they
-            and the others are compared on other windows.
-        scratch: an empty folder for the export, which has to stay as long as the contestant.
+        format: one of `all_formats()`.
+        scratch: an empty folder for the export, which has to stay as long as the runner.
         threads: of the runtimes of files; None takes all cores. TensorFlow has its own setting.
+
+    Returns:
+        What is known of it, and what computes its probabilities.
 
     Raises:
         ValueError: an unknown format.
         RuntimeError: "bfloat16" on a CPU that cannot compute it.
         ImportError: a package of the extra `formats` is missing.
     """
-    if format not in all_formats():
-        raise ValueError(
-            f"A format must be one of {', '.join(all_formats())}. Received: {format!r}"
-        )
-    pictures = photographs(network.image_size)[1::2]
+    check_format(format)
     run = _open(network, format, scratch, threads)
-    expected, answers = _run_keras(network.model)(pictures), run(pictures)
-    return Contestant(
+    answers = run(network.pictures[_COMPARED])
+    contestant = Contestant(
         network.name,
         format,
         network.image_size,
-        network.model.count_params(),
-        count_flops(network.model, network.image_size),
+        network.parameters,
+        network.flops,
         sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()) or None,
-        float(np.abs(answers - expected).max()),
-        float((best_class(answers) == best_class(expected)).mean()),
-        run,
+        float(np.abs(answers - network.answers).max()),
+        float((best_class(answers) == best_class(network.answers)).mean()),
     )
+    return contestant, run
 
 
 def _open(network: Network, format: str, scratch: Path, threads: int | None) -> Runner:
     model, size = network.model, network.image_size
     kind, _, quantize = format.partition(":")
     if kind == KERAS:
-        return _run_keras(model)
+        return network.run
     # What is loaded has to stay in reach: its functions hold their variables only weakly.
     if kind == KERAS_EXPORT:
         model.export(scratch, format="tf_saved_model", verbose=False)
@@ -213,18 +243,11 @@ def _open(network: Network, format: str, scratch: Path, threads: int | None) -> 
         kind,
         quantize or None,
         image_size=size,
-        calibration=photographs(size)[::2] if quantize == "int8" else None,
-        pictures=photographs(size)[1::2],
+        calibration=network.pictures[_CALIBRATED] if quantize == "int8" else None,
+        pictures=network.pictures[_COMPARED],
         force=True,
     )
     return load_exported(path, threads)
-
-
-def _run_keras(model: keras.Model) -> Runner:
-    return _as_runner(
-        tf.function(lambda images: model(images, training=False), autograph=False),
-        probability_function(model),
-    )
 
 
 def _as_runner(

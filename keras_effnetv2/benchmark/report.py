@@ -1,54 +1,14 @@
 """What was measured, as Markdown tables for people and as plain data for programs."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 
 import numpy as np
 
-from keras_effnetv2.benchmark.contestants import Contestant
+from keras_effnetv2.benchmark.comparison import Timed
 from keras_effnetv2.benchmark.paper import TABLE_7, TABLE_11
-from keras_effnetv2.benchmark.timing import time_ratio
 
 _P95 = 95
-_BASELINE = 0  # which contestant the others are compared with
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A contestant and how long it took.
-
-    Attributes:
-        contestant: what was run.
-        seconds: by batch size, (rounds, calls) for a batch, see `timing.measure`.
-        ratio: by batch size, the time over that of the first contestant of its group.
-    """
-
-    contestant: Contestant
-    seconds: dict[int, np.ndarray]
-    ratio: dict[int, float]
-
-    def median(self, batch_size: int) -> float:
-        """Seconds for a batch."""
-        return float(np.median(self.seconds[batch_size]))
-
-    def throughput(self) -> float:
-        """Pictures a second at the batch size where these are most."""
-        return max(batch_size / self.median(batch_size) for batch_size in self.seconds)
-
-
-def timed_group(contestants: Sequence[Contestant], seconds: dict[int, np.ndarray]) -> list[Timed]:
-    """Join contestants with what `timing.measure` returned for them, by batch size."""
-    return [
-        Timed(
-            contestant,
-            {batch_size: times[index] for batch_size, times in seconds.items()},
-            {
-                batch_size: time_ratio(times[index], times[_BASELINE])
-                for batch_size, times in seconds.items()
-            },
-        )
-        for index, contestant in enumerate(contestants)
-    ]
 
 
 def speed_table(group: Sequence[Timed]) -> str:
@@ -109,7 +69,7 @@ def as_data(groups: Iterable[Sequence[Timed]]) -> list[dict[str, object]]:
     """Return one JSON object for each contestant, with all times in seconds."""
     return [
         {
-            **{key: value for key, value in vars(timed.contestant).items() if key != "run"},
+            **asdict(timed.contestant),
             "seconds": {str(size): times.tolist() for size, times in timed.seconds.items()},
             "time_ratio": {str(size): ratio for size, ratio in timed.ratio.items()},
             "compared_with": f"{group[0].contestant.network} {group[0].contestant.format}",
