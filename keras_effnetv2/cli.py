@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2.cli_parser import make_parser
-from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.config_file import is_published, read_config
 from keras_effnetv2.training.interruption import TrainingInterrupted
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     strategy = _devices(arguments)
     train(
-        arguments.model,
+        read_config(arguments.model),
         arguments.data,
         _recipe(arguments),
         arguments.output,
@@ -148,7 +148,7 @@ def _preview(arguments: argparse.Namespace) -> None:
     from keras_effnetv2.training.preview import write_preview
 
     written = write_preview(
-        arguments.model,
+        read_config(arguments.model),
         arguments.data,
         _recipe(arguments),
         arguments.output,
@@ -213,7 +213,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    config = ModelConfig.from_name(arguments.variant)
+    config = read_config(arguments.model)
     if arguments.json:
         print(config.to_json())
         return
@@ -231,7 +231,8 @@ def _info(arguments: argparse.Namespace) -> None:
     print(f"{'multiply-adds':<17} {count_flops(model, size) / 1e9:.2f} billion at {size} x {size}")
     print(f"{'trained at':<17} up to {config.train_size} px, evaluated at {config.eval_size} px")
     print(f"{'dropout':<17} {config.dropout_rate:g}")
-    print(f"{'published weights':<17} {', '.join(published(config.name))}")
+    weights = published(config.name) if is_published(config) else ()
+    print(f"{'published weights':<17} {', '.join(weights) or 'none'}")
     print(f"\nstage  {'operator':<28} stride  channels  layers  output")
     for row in stage_table(config, size):
         print(

@@ -1,6 +1,7 @@
 """The words of the command `keras-effnetv2`: its options, their defaults and examples."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,12 @@ def _add_train(commands: Any) -> None:
     )
     add = parser.add_argument
     add("--data", required=True, metavar="SPEC", help=_DATA_HELP)
-    add("--model", default="efficientnetv2-b0", metavar="VARIANT", help="see the command info")
+    add(
+        "--model",
+        default="efficientnetv2-b0",
+        metavar="VARIANT_OR_FILE",
+        help="a variant, or the JSON file of another network; see the command info",
+    )
     add("--output", required=True, type=Path, metavar="DIR", help="the run folder")
     add("--weights", metavar="PATH", help="weight file to start from; default: fresh weights")
     _add_recipe(parser)
@@ -309,15 +315,16 @@ def _add_info(commands: Any) -> None:
     parser = _add_command(
         commands,
         "info",
-        "show the architecture of a variant, its parameters and multiply-adds",
-        "keras-effnetv2 info efficientnetv2-s",
+        "show the architecture of a network, its parameters and multiply-adds",
+        "keras-effnetv2 info efficientnetv2-s\n"
+        "  keras-effnetv2 info efficientnetv2-b0 --json > net.json  # a start for one's own",
     )
     add = parser.add_argument
     add(
-        "variant",
-        choices=ModelConfig.variants(),
-        metavar="VARIANT",
-        help=", ".join(ModelConfig.variants()),
+        "model",
+        type=_variant_or_file,
+        metavar="VARIANT_OR_FILE",
+        help=f"{', '.join(ModelConfig.variants())}, or a JSON file as --json prints it",
     )
     add("--image-size", type=int, metavar="PIXELS", help="default: the evaluation size")
     add("--classes", type=int, default=1000, help="width of the classifier")
@@ -450,6 +457,14 @@ def _add_weight_file(parser: argparse.ArgumentParser) -> None:
 
 def _add_no_top(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-top", action="store_true", help="leave out the classifier")
+
+
+def _variant_or_file(text: str) -> str:
+    if text not in ModelConfig.variants() and not os.path.exists(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a file nor one of {', '.join(ModelConfig.variants())}"
+        )
+    return text
 
 
 def _range(text: str) -> float | tuple[float, float]:

@@ -26,8 +26,10 @@ from keras_effnetv2.training.history import HistoryFile
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.preflight import (
     Inputs,
+    architecture_to_record,
     check_arguments,
     check_model,
+    config_of,
     load_inputs,
     without_bad_pictures,
 )
@@ -80,7 +82,7 @@ class TrainResult:
 
 
 def train(
-    model_or_variant: keras.Model | str,
+    model_or_variant: keras.Model | ModelConfig | str,
     source: ImageSource | str | os.PathLike[str],
     recipe: TrainRecipe | None = None,
     output: str | os.PathLike[str] = "runs/latest",
@@ -112,8 +114,8 @@ def train(
     ends the process at once.
 
     Args:
-        model_or_variant: "efficientnetv2-b0" and so on, or a Keras classifier that takes pixels
-            0..255 and ends with a softmax (sigmoid loss: a sigmoid).
+        model_or_variant: "efficientnetv2-b0" and so on, a `ModelConfig`, or a Keras classifier
+            that takes pixels 0..255 and ends with a softmax (sigmoid loss: a sigmoid).
         source: what `load_source` takes (its "train" and "validation" splits are used), or the
             training pictures as an `ImageSource`.
         recipe: default `TrainRecipe.preset("quickstart")`.
@@ -179,7 +181,7 @@ def train(
     # After everything that is quick to check, because it reads every picture.
     inputs = without_bad_pictures(inputs, scan, say)
     job = _Job(model, inputs if cache is None else inputs.cached(cache), folder)
-    settings = _settings(job, weights, validation_fraction, max_train_examples)
+    settings = _settings(job, model_or_variant, weights, validation_fraction, max_train_examples)
     if earlier is not None:
         run_folder.check_same_run(earlier, settings)
     needed = schedule.bytes_per_parameter * model.count_params() + _OTHER_FILES_BYTES
@@ -248,7 +250,7 @@ def _scope(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContex
 
 
 def _prepared_model(
-    model_or_variant: keras.Model | str,
+    model_or_variant: keras.Model | ModelConfig | str,
     weights: str | None,
     inputs: Inputs,
 ) -> keras.Model:
@@ -256,22 +258,20 @@ def _prepared_model(
     keras.utils.set_random_seed(inputs.recipe.seed)
     if inputs.recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
-    if isinstance(model_or_variant, str):
-        model = _build(model_or_variant, weights, inputs)
-    else:
-        model = model_or_variant
-        check_model(model, inputs)
-    return model
+    if not isinstance(model_or_variant, keras.Model):
+        return _build(config_of(model_or_variant), weights, inputs)
+    check_model(model_or_variant, inputs)
+    return model_or_variant
 
 
-def _build(variant: str, weights: str | None, inputs: Inputs) -> keras.Model:
+def _build(config: ModelConfig, weights: str | None, inputs: Inputs) -> keras.Model:
     recipe = inputs.recipe
     rates = [stage.dropout_rate for stage in inputs.plan if stage.dropout_rate is not None]
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)
     try:
         return build_model(
-            ModelConfig.from_name(variant),
+            config,
             weights=weights,
             classes=len(inputs.training.class_names),
             classifier_activation=recipe.loss,
@@ -316,6 +316,7 @@ def _look_ahead(job: _Job, needed_disk: int, say: Callable[[str], Any]) -> None:
 
 def _settings(
     job: _Job,
+    model_or_variant: keras.Model | ModelConfig | str,
     weights: str | None,
     validation_fraction: float | None,
     max_train_examples: int | None,
@@ -331,6 +332,7 @@ def _settings(
     return {
         "finished": False,
         "model": job.model.name,
+        "architecture": architecture_to_record(model_or_variant),
         "weights": weights,
         "training": describe(inputs.training),
         "validation": describe(inputs.validation),

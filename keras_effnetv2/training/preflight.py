@@ -3,6 +3,7 @@
 `preview.py` settles it in the same way, so that what it shows is what training would read.
 """
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from keras_effnetv2.architecture import last_activation
 from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.config_file import is_published
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.scan import BadPicturesError, drop_bad, find_bad_pictures
 from keras_effnetv2.data.sources import IN_MEMORY, ImageSource, load_source
@@ -127,7 +129,7 @@ def check_arguments(model_or_variant: Any, recipe: Any, weights: str | None = No
             f"Received: recipe={recipe!r}"
         )
     if not isinstance(model_or_variant, keras.Model):
-        ModelConfig.from_name(model_or_variant)  # an unknown name raises
+        config_of(model_or_variant)  # an unknown name raises
     elif weights is not None:
         raise ValueError(
             "`weights` goes with a variant; load them into the model instead. "
@@ -135,8 +137,29 @@ def check_arguments(model_or_variant: Any, recipe: Any, weights: str | None = No
         )
 
 
+def config_of(config_or_variant: ModelConfig | str) -> ModelConfig:
+    """The architecture that is given itself or by the name of a variant.
+
+    Raises:
+        ValueError: an unknown variant; the message lists all.
+    """
+    if isinstance(config_or_variant, ModelConfig):
+        return config_or_variant
+    return ModelConfig.from_name(config_or_variant)
+
+
+def architecture_to_record(model_or_variant: keras.Model | ModelConfig | str) -> Any:
+    """The fields of a network that is no published variant; None where its name says it all.
+
+    Also None for a model that is given, of which only the layers are known.
+    """
+    if not isinstance(model_or_variant, ModelConfig) or is_published(model_or_variant):
+        return None
+    return json.loads(model_or_variant.to_json())
+
+
 def load_inputs(
-    model_or_variant: keras.Model | str,
+    model_or_variant: keras.Model | ModelConfig | str,
     source: ImageSource | str | os.PathLike[str],
     recipe: TrainRecipe,
     validation: ImageSource | None,

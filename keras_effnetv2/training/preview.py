@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnetv2.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.random_crop import crop_area
 from keras_effnetv2.report_style import (
@@ -52,7 +53,7 @@ _COLUMN = 128  # pixels: a narrower picture is enlarged, or leaves room for its 
 
 
 def write_preview(
-    model_or_variant: keras.Model | str,
+    model_or_variant: keras.Model | ModelConfig | str,
     source: ImageSource | str | os.PathLike[str],
     recipe: TrainRecipe | None = None,
     output: str | os.PathLike[str] = "runs/latest",

@@ -30,7 +30,7 @@ _SCRATCH = ".writing-"  # how the names of files begin that are not whole yet
 _LEFTOVERS = (f"{_SCRATCH}*", f".{REPORT}.*.tmp", ".export-*")
 
 # What a run is resumed with must be what it was started with.
-_FIXED = ("model", "weights", "training", "validation", "class_names", "recipe")
+_FIXED = ("model", "architecture", "weights", "training", "validation", "class_names", "recipe")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def check_same_run(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> N
         ValueError: they differ; the message names what was and what is.
     """
     # By way of JSON, so that tuples compare equal to the lists that were read.
-    mine = json.loads(json.dumps({key: settings[key] for key in _FIXED}))
+    mine = json.loads(json.dumps({key: settings.get(key) for key in _FIXED}))
     changed = [
         f"{name}: was {old!r}, is {new!r}"
         for key in _FIXED

@@ -1,0 +1,349 @@
+"""`SearchSpace`: which networks a search may find, as frozen data.
+
+The paper (EfficientNetV2, arXiv 2104.00298, section 3.3, "NAS search") has a space of stages, as
+MnasNet (arXiv 1807.11626) has. What it says, and what is taken from elsewhere where it is silent:
+
+                    paper                           here
+    convolution     {MBConv, Fused-MBConv}          the same
+    kernel          {3x3, 5x5}                      the same
+    expansion       {1, 4, 6}                       the same
+    layers          "number of layers"              {-1, 0, +1} around the backbone's, as MnasNet
+                                                    has it, at least 1; any numbers can be given
+    widths          the backbone's                  the same, strides, stem and head too
+    skip, pooling   no such operations              the same
+    squeeze-excite  not said                        in MBConv with ratio 0.25, never in
+                                                    Fused-MBConv, as in every published V2 network
+    stages          not said                        the backbone's number, each with a layer or more
+
+The paper's own S has 6 stages, its backbone EfficientNet-B4 has 7: with that number fixed, a space
+without B4's last stage is made from a backbone without it. S is not in that space either: it has
+48, 64 and 128 filters in stages 2 to 4 (B4: 32, 56 and 112), 9 and 15 layers in stages 5 and 6
+(B4: 6 and 8), and 24 filters in its stem (B4: 48).
+
+Every combination of choices is another network. A fused block with expansion 1 is a single k x k
+convolution, an MBConv block with expansion 1 a depthwise one and a projection; kernel and expansion
+matter in all of them. Only two stages that are one could hide equal networks, see `SearchSpace`.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from keras_effnetv2.config import ModelConfig, Stage
+
+Value = str | int
+Choose = Callable[[str, tuple[Value, ...]], Any]
+"""Picks one of the choices of a named parameter."""
+
+_STAGE_FIELDS = {
+    "conv": "conv",
+    "kernel": "kernel_size",
+    "expand": "expand_ratio",
+    "layers": "repeats",
+}
+_ANY_STAGE = Stage("mbconv", 1, 3, 1, 1, 8, 8)  # to try what a field of a stage takes
+
+
+@dataclass(frozen=True)
+class StageChoices:
+    """What may vary in one stage. A single choice fixes it.
+
+    Args:
+        conv: of "mbconv" and "fused".
+        kernel: sides of the spatial convolution, odd.
+        expand: expansion ratios, at least 1; 1 is a block without expansion.
+        layers: numbers of blocks, at least 1.
+
+    Raises:
+        ValueError: no choice, one that no stage can have, or one that is there twice.
+    """
+
+    conv: tuple[str, ...]
+    kernel: tuple[int, ...]
+    expand: tuple[int, ...]
+    layers: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name, stage_field in _STAGE_FIELDS.items():
+            values = getattr(self, name)
+            if not isinstance(values, list | tuple) or not values:
+                raise ValueError(
+                    f"StageChoices field `{name}` must be a tuple of one or more choices. "
+                    f"Received: {name}={values!r}"
+                )
+            for value in values:
+                try:
+                    replace(_ANY_STAGE, **{stage_field: value})
+                except ValueError as error:
+                    raise ValueError(f"StageChoices field `{name}`: {error}") from None
+            if len(set(values)) < len(values):
+                raise ValueError(
+                    f"StageChoices field `{name}` must have each choice once. "
+                    f"Received: {name}={values!r}"
+                )
+            object.__setattr__(self, name, tuple(values))
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The networks that a search may find: a backbone, and what may vary in each of its stages.
+
+    The backbone gives what is fixed: number of stages, strides, widths, stem, head, and the
+    settings of its training. Its own convolutions, kernels, expansions and layers mean nothing.
+
+    Two spaces are the same if they are equal, also after `to_dict` and `from_dict`.
+
+    Args:
+        backbone: a `ModelConfig`.
+        stages: tuple of `StageChoices`, one for each stage of the backbone.
+        se_ratio: of every MBConv stage (see `config.Stage`); None is no squeeze-excite. Fused
+            stages have none.
+
+    Raises:
+        ValueError: stages that do not fit the backbone; or a stage of stride 1 with the width of
+            the one before it: they would be one stage, and layers could move between them without
+            a change of the network.
+    """
+
+    backbone: ModelConfig
+    stages: tuple[StageChoices, ...]
+    se_ratio: float | None = 0.25
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.backbone, ModelConfig):
+            raise ValueError(
+                "SearchSpace field `backbone` must be a ModelConfig; SearchSpace.from_backbone "
+                f"takes a variant's name, too. Received: backbone={self.backbone!r}"
+            )
+        needed = len(self.backbone.stages)
+        if (
+            not isinstance(self.stages, list | tuple)
+            or len(self.stages) != needed
+            or not all(isinstance(choices, StageChoices) for choices in self.stages)
+        ):
+            raise ValueError(
+                f"SearchSpace field `stages` must be {needed} StageChoices, one for each stage of "
+                f"{self.backbone.name}. Received: stages={self.stages!r}"
+            )
+        object.__setattr__(self, "stages", tuple(self.stages))
+        ratio = self.se_ratio
+        is_number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
+        if ratio is not None and not (is_number and 0 < ratio <= 1):
+            raise ValueError(
+                "SearchSpace field `se_ratio` must be a number in (0, 1], or None for no "
+                f"squeeze-excite. Received: se_ratio={ratio!r}"
+            )
+        for number, stage in enumerate(self.backbone.stages[1:], start=2):
+            if stage.strides == 1 and stage.input_filters == stage.output_filters:
+                raise ValueError(
+                    f"Stages {number - 1} and {number} of {self.backbone.name} both have "
+                    f"{stage.output_filters} filters, and the latter has the stride 1: with equal "
+                    "choices they are one stage. Merge them, or give them different filters."
+                )
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str | ModelConfig = "efficientnetv2-b0",
+        *,
+        conv: tuple[str, ...] = ("mbconv", "fused"),
+        kernel: tuple[int, ...] = (3, 5),
+        expand: tuple[int, ...] = (1, 4, 6),
+        layer_offsets: Sequence[int] = (-1, 0, 1),
+        se_ratio: float | None = 0.25,
+    ) -> "SearchSpace":
+        """The paper's space around a backbone, the same choices in every stage.
+
+        `from_backbone("efficientnet-b4")` has the paper's backbone; the default is small enough
+        for one machine, with the widths of V2 B0.
+
+        Args:
+            backbone: a `ModelConfig`, or the name of a variant.
+            conv: as in `StageChoices`.
+            kernel: as in `StageChoices`.
+            expand: as in `StageChoices`.
+            layer_offsets: what is added to the backbone's layers of each stage, for instance
+                `range(-2, 8)`; where fewer than 1 would be left, the choice is left out.
+            se_ratio: as in `SearchSpace`.
+
+        Raises:
+            ValueError: an unknown variant, or choices that cannot be, see `StageChoices`.
+        """
+        config = ModelConfig.from_name(backbone) if isinstance(backbone, str) else backbone
+        if not isinstance(config, ModelConfig):
+            raise ValueError(
+                "`backbone` must be a ModelConfig or the name of a variant. "
+                f"Received: backbone={backbone!r}"
+            )
+        if not isinstance(layer_offsets, Sequence) or not all(
+            isinstance(offset, int) for offset in layer_offsets
+        ):
+            raise ValueError(
+                "`layer_offsets` must be a sequence of integers. "
+                f"Received: layer_offsets={layer_offsets!r}"
+            )
+        stages = []
+        for number, stage in enumerate(config.stages, start=1):
+            layers = tuple(stage.repeats + n for n in layer_offsets if stage.repeats + n >= 1)
+            if not layers:
+                raise ValueError(
+                    f"Stage {number} of {config.name} has {stage.repeats} layers, of which "
+                    f"layer_offsets={layer_offsets!r} leave none."
+                )
+            stages.append(StageChoices(conv, kernel, expand, layers))
+        return cls(config, tuple(stages), se_ratio)
+
+    @property
+    def parameters(self) -> dict[str, tuple[Value, ...]]:
+        """What is to be chosen, in order: "stage1_conv", "stage1_kernel" ... -> its choices."""
+        return {
+            _parameter(number, choice): getattr(stage, choice)
+            for number, stage in enumerate(self.stages, start=1)
+            for choice in _STAGE_FIELDS
+        }
+
+    @property
+    def size(self) -> int:
+        """Number of different networks."""
+        return math.prod(len(choices) for choices in self.parameters.values())
+
+    def sample(self, choose: Choose, name: str | None = None) -> ModelConfig:
+        """One network of the space.
+
+        With Optuna `space.sample(trial.suggest_categorical)`, at random
+        `space.sample(lambda name, choices: choices[rng.integers(len(choices))])`, and from
+        parameters that were found before `space.sample(lambda name, choices: found[name])`.
+
+        Args:
+            choose: called as `choose("stage3_kernel", (3, 5))` for every parameter, in the order of
+                `parameters`; returns one of the choices.
+            name: of the network; default the backbone's with "-search" behind it.
+
+        Returns:
+            A `ModelConfig` with the settings of the backbone's training.
+
+        Raises:
+            ValueError: `choose` returned something else.
+        """
+        values = {}
+        for parameter, choices in self.parameters.items():
+            value = choose(parameter, choices)
+            if value not in choices:
+                raise ValueError(
+                    f"`choose` must return one of the choices, for {parameter} one of {choices}. "
+                    f"Received: {value!r}"
+                )
+            values[parameter] = choices[choices.index(value)]  # a NumPy integer becomes an int
+        stages = []
+        for number, stage in enumerate(self.backbone.stages, start=1):
+            chosen: dict[str, Any] = {
+                stage_field: values[_parameter(number, choice)]
+                for choice, stage_field in _STAGE_FIELDS.items()
+            }
+            stages.append(replace(stage, **chosen, se_ratio=self._se_ratio_of(chosen["conv"])))
+        return replace(
+            self.backbone, name=name or f"{self.backbone.name}-search", stages=tuple(stages)
+        )
+
+    def parameters_of(self, config: ModelConfig) -> dict[str, Value]:
+        """The parameters with which `sample` gives a network: its inverse.
+
+        Only stages and head count, not the name nor the settings of the training.
+
+        Raises:
+            ValueError: the network is not in the space; the message lists every difference.
+        """
+        if not isinstance(config, ModelConfig):
+            raise ValueError(f"`config` must be a ModelConfig. Received: config={config!r}")
+        found = {
+            _parameter(number, choice): getattr(stage, stage_field)
+            for number, stage in enumerate(config.stages, start=1)
+            for choice, stage_field in _STAGE_FIELDS.items()
+        }
+        differences = list(self._differences(config, found))
+        if differences:
+            raise ValueError(
+                f"{config.name} is not in the search space around {self.backbone.name}: "
+                + "; ".join(differences)
+            )
+        return found
+
+    def _differences(self, config: ModelConfig, found: Mapping[str, Value]) -> Iterator[str]:
+        """What keeps a network with the parameters `found` out of the space."""
+        mine, theirs = self.backbone, config
+        if len(theirs.stages) != len(mine.stages):
+            yield f"it has {len(theirs.stages)} stages, not {len(mine.stages)}"
+            return
+        if theirs.head_filters != mine.head_filters:
+            yield f"head_filters is {theirs.head_filters}, not {mine.head_filters}"
+        for number, (fixed, stage) in enumerate(zip(mine.stages, theirs.stages, strict=True), 1):
+            fixed = replace(fixed, se_ratio=self._se_ratio_of(stage.conv))
+            for name in ("strides", "input_filters", "output_filters", "se_ratio"):
+                expected, received = getattr(fixed, name), getattr(stage, name)
+                if received != expected:
+                    yield f"{name} of stage {number} is {received}, not {expected}"
+        for parameter, choices in self.parameters.items():
+            if found[parameter] not in choices:
+                yield f"{parameter} is {found[parameter]!r}, not one of {choices}"
+
+    def _se_ratio_of(self, conv: Value) -> float | None:
+        return None if conv == "fused" else self.se_ratio
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, the inverse of `from_dict`."""
+        return {
+            "backbone": json.loads(self.backbone.to_json()),
+            "stages": [
+                {choice: list(getattr(stage, choice)) for choice in _STAGE_FIELDS}
+                for stage in self.stages
+            ],
+            "se_ratio": self.se_ratio,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "SearchSpace":
+        """Reads what `to_dict` gave, also after a way through JSON.
+
+        Raises:
+            ValueError: a field is missing, unknown or outside its range.
+        """
+        _check_fields("A search space", values, [field.name for field in fields(cls)])
+        try:
+            backbone = ModelConfig.from_json(json.dumps(values["backbone"]))
+        except (ValueError, TypeError) as error:  # TypeError: a field of a wrong type
+            raise ValueError(f"The backbone of a search space: {error}") from None
+        if not isinstance(values["stages"], list | tuple):
+            raise ValueError(
+                "The stages of a search space must be a list of objects. "
+                f"Received: stages={values['stages']!r}"
+            )
+        stages = []
+        for number, choices in enumerate(values["stages"], start=1):
+            _check_fields(f"Stage {number} of a search space", choices, list(_STAGE_FIELDS))
+            try:
+                stages.append(
+                    StageChoices(
+                        conv=choices["conv"],
+                        kernel=choices["kernel"],
+                        expand=choices["expand"],
+                        layers=choices["layers"],
+                    )
+                )
+            except ValueError as error:
+                raise ValueError(f"Stage {number} of a search space: {error}") from None
+        return cls(backbone, tuple(stages), values["se_ratio"])
+
+
+def _parameter(number: int, choice: str) -> str:
+    """Name of the parameter of a stage, counted from 1."""
+    return f"stage{number}_{choice}"
+
+
+def _check_fields(what: str, values: Any, names: Sequence[str]) -> None:
+    if not isinstance(values, Mapping) or set(values) != set(names):
+        received = sorted(map(str, values)) if isinstance(values, Mapping) else repr(values)
+        raise ValueError(
+            f"{what} is an object with exactly {', '.join(names)}. Received: {received}"
+        )

@@ -1,0 +1,345 @@
+"""The search space: what it holds, what it refuses, and the way from a network to parameters."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import keras_effnetv2 as kev2
+from keras_effnetv2.config import ModelConfig, decode_stages, encode_stages
+from keras_effnetv2.search.space import SearchSpace, StageChoices
+
+CHOICES = StageChoices(conv=("mbconv",), kernel=(3,), expand=(4,), layers=(1, 2))
+TWO_STAGES = ModelConfig(
+    "two", decode_stages(["r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16_se0.25"]), head_filters=32
+)
+
+
+def at_random(seed):
+    random = np.random.default_rng(seed)
+    return lambda name, choices: choices[random.integers(len(choices))]
+
+
+def found_before(parameters):
+    return lambda name, choices: parameters[name]
+
+
+# Paper, section 3.3: two convolutions, two kernels, three expansions. B0 has 1, 2, 2, 3, 5 and 8
+# layers, so two numbers to choose from in the first stage and three in the others; the seven stages
+# of B4 have 2, 4, 4, 6, 6, 8 and 2.
+@pytest.mark.parametrize(
+    ("backbone", "layers", "size"),
+    [
+        ("efficientnetv2-b0", (1, 2), 2 * 12 * (3 * 12) ** 5),
+        ("efficientnet-b4", (1, 2, 3), (3 * 12) ** 7),
+    ],
+)
+def test_the_paper_s_choices_around_a_backbone(backbone, layers, size):
+    space = SearchSpace.from_backbone(backbone)
+    assert space.size == size
+    config = ModelConfig.from_name(backbone)
+    assert len(space.parameters) == 4 * len(config.stages)
+    assert list(space.parameters.items())[:4] == [
+        ("stage1_conv", ("mbconv", "fused")),
+        ("stage1_kernel", (3, 5)),
+        ("stage1_expand", (1, 4, 6)),
+        ("stage1_layers", layers),
+    ]
+    fifth = config.stages[4].repeats
+    assert space.parameters["stage5_layers"] == (fifth - 1, fifth, fifth + 1)
+
+
+def test_the_default_backbone_is_b0():
+    assert SearchSpace.from_backbone() == SearchSpace.from_backbone("efficientnetv2-b0")
+
+
+def test_every_combination_is_another_network():
+    space = SearchSpace.from_backbone(TWO_STAGES)
+    names, choices = space.parameters.keys(), space.parameters.values()
+    networks = set()
+    for values in itertools.product(*choices):
+        parameters = dict(zip(names, values, strict=True))
+        networks.add(tuple(encode_stages(space.sample(found_before(parameters)).stages)))
+    assert len(networks) == space.size == (2 * 2 * 3 * 2) * (2 * 2 * 3 * 3)
+
+
+@pytest.mark.parametrize("backbone", ["efficientnetv2-b0", "efficientnet-b4"])
+def test_random_samples_keep_what_is_fixed_and_round_trip(backbone):
+    config = ModelConfig.from_name(backbone)
+    space = SearchSpace.from_backbone(config)
+    choose = at_random(0)
+    chosen = set()
+    for _ in range(300):
+        sample = space.sample(choose)
+        assert decode_stages(encode_stages(sample.stages)) == sample.stages
+        assert ModelConfig.from_json(sample.to_json()) == sample
+        assert replace(sample, name=config.name, stages=config.stages) == config
+        for stage, fixed in zip(sample.stages, config.stages, strict=True):
+            assert stage.strides == fixed.strides
+            assert (stage.input_filters, stage.output_filters) == (
+                fixed.input_filters,
+                fixed.output_filters,
+            )
+            assert stage.se_ratio == (0.25 if stage.conv == "mbconv" else None)
+        parameters = space.parameters_of(sample)
+        assert space.sample(found_before(parameters)) == sample
+        chosen |= parameters.items()
+    # Each choice has at least a third of 300 draws, so none can be missing by chance.
+    assert chosen == {(name, n) for name, choices in space.parameters.items() for n in choices}
+
+
+@pytest.mark.parametrize("variant", ModelConfig.variants())
+def test_every_variant_is_in_the_space_around_it(variant):
+    config = ModelConfig.from_name(variant)
+    space = SearchSpace.from_backbone(config)
+    parameters = space.parameters_of(config)
+    assert parameters.keys() == space.parameters.keys()
+    assert space.sample(found_before(parameters), name=variant) == config
+
+
+def test_the_parameters_of_b0():
+    b0 = ModelConfig.from_name("efficientnetv2-b0")
+    parameters = SearchSpace.from_backbone().parameters_of(b0)
+    stages = [
+        [parameters[f"stage{number}_{choice}"] for choice in ("conv", "kernel", "expand", "layers")]
+        for number in range(1, 7)
+    ]
+    assert stages == [
+        ["fused", 3, 1, 1],
+        ["fused", 3, 4, 2],
+        ["fused", 3, 4, 2],
+        ["mbconv", 3, 4, 3],
+        ["mbconv", 3, 6, 5],
+        ["mbconv", 3, 6, 8],
+    ]
+
+
+def test_optuna_suggests_and_starts_from_b0():
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    b0 = ModelConfig.from_name("efficientnetv2-b0")
+    space = SearchSpace.from_backbone(b0)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(space.parameters_of(b0))
+    first, second = study.ask(), study.ask()
+    assert space.sample(first.suggest_categorical).stages == b0.stages
+    sample = space.sample(second.suggest_categorical, name="trial-1")
+    assert (sample.name, space.parameters_of(sample)) == ("trial-1", second.params)
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    space = SearchSpace.from_backbone(TWO_STAGES)
+    sample = space.sample(lambda name, choices: np.array(choices)[-1])
+    assert {type(stage.repeats) for stage in sample.stages} == {int}
+    assert sample.name == "two-search"
+
+
+def test_a_choice_that_is_not_there_is_refused():
+    space = SearchSpace.from_backbone(TWO_STAGES)
+    with pytest.raises(ValueError, match=r"stage1_kernel one of \(3, 5\)\. Received: 7"):
+        space.sample(lambda name, choices: 7 if name == "stage1_kernel" else choices[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_samples_build_as_they_say(seed):
+    backbone = ModelConfig.from_name("efficientnetv2-b0").scaled(width=0.25, depth=0.3)
+    config = SearchSpace.from_backbone(backbone).sample(at_random(seed))
+    model = kev2.build_model(config, classes=3)
+    assert model.name == "efficientnetv2-b0-search"
+    depthwise = [layer for layer in model.layers if type(layer).__name__ == "DepthwiseConv2D"]
+    expected = [
+        (stage.kernel_size,) * 2
+        for stage in config.stages
+        if stage.conv == "mbconv"
+        for _ in range(stage.repeats)
+    ]
+    assert [layer.kernel_size for layer in depthwise] == expected
+    assert model.compute_output_shape((2, 32, 32, 3)) == (2, 3)
+
+
+# --- a network that is not in the space ---------------------------------------------------------
+
+
+FIRST, SECOND = "r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16_se0.25"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "named"),
+    [
+        ([FIRST], "it has 1 stages, not 2"),
+        ([FIRST, "r2_k3_s2_e4_i8_o24_se0.25"], "output_filters of stage 2 is 24, not 16"),
+        ([FIRST, "r2_k3_s1_e4_i8_o16_se0.25"], "strides of stage 2 is 1, not 2"),
+        ([FIRST, "r2_k3_s2_e4_i8_o16"], "se_ratio of stage 2 is None, not 0.25"),
+        (["r1_k3_s1_e1_i8_o8_c1_se0.25", SECOND], "se_ratio of stage 1 is 0.25, not None"),
+        (["r1_k7_s1_e1_i8_o8_c1", SECOND], "stage1_kernel is 7, not one of (3, 5)"),
+        (
+            ["r1_k3_s1_e1_i16_o8_c1", "r9_k3_s2_e2_i8_o16_c1"],
+            "input_filters of stage 1 is 16, not 8; stage2_expand is 2, not one of (1, 4, 6); "
+            "stage2_layers is 9, not one of (1, 2, 3)",
+        ),
+    ],
+)
+def test_every_difference_of_a_network_outside_is_named(blocks, named):
+    space = SearchSpace.from_backbone(TWO_STAGES)
+    config = ModelConfig("other", decode_stages(blocks), head_filters=32)
+    with pytest.raises(ValueError, match="other") as error:
+        space.parameters_of(config)
+    assert str(error.value) == f"other is not in the search space around two: {named}"
+
+
+def test_the_head_is_a_part_of_the_network():
+    space = SearchSpace.from_backbone(TWO_STAGES)
+    with pytest.raises(ValueError, match="head_filters is 64, not 32"):
+        space.parameters_of(replace(TWO_STAGES, head_filters=64))
+
+
+def test_the_paper_s_net_is_not_in_the_space_of_the_paper_s_backbone():
+    b4 = ModelConfig.from_name("efficientnet-b4")
+    space = SearchSpace.from_backbone(replace(b4, stages=b4.stages[:-1]))
+    with pytest.raises(ValueError, match="efficientnetv2-s is not in the") as error:
+        space.parameters_of(ModelConfig.from_name("efficientnetv2-s"))
+    for difference in (
+        "input_filters of stage 1 is 24, not 48",
+        "output_filters of stage 2 is 48, not 32",
+        "output_filters of stage 3 is 64, not 56",
+        "output_filters of stage 4 is 128, not 112",
+        "stage5_layers is 9, not one of (5, 6, 7)",
+        "stage6_layers is 15, not one of (7, 8, 9)",
+    ):
+        assert difference in str(error.value)
+
+
+def test_only_a_config_has_parameters():
+    with pytest.raises(ValueError, match="must be a ModelConfig"):
+        SearchSpace.from_backbone().parameters_of("efficientnetv2-b0")
+
+
+# --- spaces that cannot be ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"conv": ()}, "`conv` must be a tuple of one or more"),
+        ({"conv": "mbconv"}, "`conv` must be a tuple"),
+        ({"conv": ("mbconv", "dense")}, "'fused' or 'mbconv'. Received: conv='dense'"),
+        ({"kernel": 3}, "`kernel` must be a tuple"),
+        ({"kernel": (3, 4)}, "`kernel_size` must be odd. Received: kernel_size=4"),
+        ({"kernel": (3, 5, 3)}, "`kernel` must have each choice once"),
+        (
+            {"expand": (0, 1)},
+            "`expand`: Stage field `expand_ratio` must be an integer of at least 1",
+        ),
+        ({"expand": (1.5,)}, "`expand`"),
+        ({"layers": (0, 1)}, "`layers`: Stage field `repeats`"),
+        ({"layers": (True,)}, "`layers`"),
+    ],
+)
+def test_choices_that_no_stage_can_have(wrong, named):
+    with pytest.raises(ValueError, match="StageChoices field") as error:
+        replace(CHOICES, **wrong)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("efficientnetv2-b0", (CHOICES,) * 6), "`backbone` must be a ModelConfig"),
+        ((TWO_STAGES, (CHOICES,)), "`stages` must be 2 StageChoices"),
+        ((TWO_STAGES, None), "`stages` must be 2 StageChoices"),
+        ((TWO_STAGES, (CHOICES, "mbconv")), "`stages` must be 2 StageChoices"),
+        ((TWO_STAGES, (CHOICES,) * 2, 1.5), "`se_ratio` must be a number in (0, 1]"),
+        ((TWO_STAGES, (CHOICES,) * 2, "0.25"), "`se_ratio`"),
+    ],
+)
+def test_spaces_that_do_not_fit_their_backbone(arguments, named):
+    with pytest.raises(ValueError, match="SearchSpace field") as error:
+        SearchSpace(*arguments)
+    assert named in str(error.value)
+
+
+def test_two_stages_that_are_one_are_refused():
+    """Two layers and one, or one and two: the same three layers."""
+    blocks = ["r1_k3_s2_e4_i8_o16_c1", "r1_k3_s1_e4_i16_o16_c1"]
+    with pytest.raises(ValueError, match=r"Stages 1 and 2 of same both have 16.*Merge them"):
+        SearchSpace.from_backbone(ModelConfig("same", decode_stages(blocks)))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"backbone": "efficientnetv3"}, "Unknown variant"),
+        ({"backbone": None}, "`backbone` must be a ModelConfig or the name of a variant"),
+        ({"layer_offsets": (-1,)}, r"Stage 1 of efficientnetv2-b0 has 1 layers"),
+        ({"layer_offsets": ("1",)}, "`layer_offsets` must be a sequence of integers"),
+        ({"layer_offsets": 1}, "`layer_offsets` must be a sequence of integers"),
+        ({"kernel": range(3)}, "`kernel` must be a tuple"),
+    ],
+)
+def test_choices_around_a_backbone_that_cannot_be(options, named):
+    with pytest.raises(ValueError, match=named):
+        SearchSpace.from_backbone(**options)
+
+
+def test_wider_offsets_leave_out_what_cannot_be():
+    space = SearchSpace.from_backbone(TWO_STAGES, layer_offsets=range(-2, 3), se_ratio=None)
+    assert space.parameters["stage1_layers"] == (1, 2, 3)
+    assert space.parameters["stage2_layers"] == (1, 2, 3, 4)
+    assert {stage.se_ratio for stage in space.sample(at_random(0)).stages} == {None}
+
+
+# --- JSON ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backbone", ["efficientnetv2-b0", "efficientnet-b4"])
+def test_a_space_comes_back_from_json(backbone):
+    space = SearchSpace.from_backbone(backbone, se_ratio=0.125)
+    values = json.loads(json.dumps(space.to_dict()))
+    assert values == space.to_dict()
+    assert SearchSpace.from_dict(values) == space
+    assert SearchSpace.from_dict(SearchSpace.from_backbone(backbone).to_dict()) != space
+
+
+def without(values, key):
+    return {name: value for name, value in values.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda v: [], "A search space is an object with exactly backbone, stages, se_ratio"),
+        (lambda v: without(v, "se_ratio"), r"Received: \['backbone', 'stages'\]"),
+        (lambda v: v | {"epochs": 1}, "'epochs'"),
+        (
+            lambda v: v | {"backbone": "efficientnetv2-b0"},
+            "backbone of a search space.*JSON object",
+        ),
+        (lambda v: v | {"backbone": v["backbone"] | {"dropout_rate": "x"}}, "backbone of a search"),
+        (
+            lambda v: v | {"backbone": v["backbone"] | {"stages": ["r1_k3_s1_e1_i0_o8_c1"]}},
+            r"field `i` \(input_filters\) has the value '0'",
+        ),
+        (
+            lambda v: v | {"backbone": v["backbone"] | {"stages": ["r1_k3_s1_e1_o8_c1"]}},
+            r"field `i` \(input_filters\) is missing",
+        ),
+        (lambda v: v | {"stages": "all"}, "must be a list of objects"),
+        (lambda v: v | {"stages": v["stages"][:1]}, "`stages` must be 2 StageChoices"),
+        (lambda v: v | {"stages": [3, 3]}, "Stage 1 of a search space is an object"),
+        (
+            lambda v: v | {"stages": [v["stages"][0], without(v["stages"][1], "expand")]},
+            "Stage 2 of a search space is an object with exactly conv, kernel, expand, layers",
+        ),
+        (
+            lambda v: v | {"stages": [v["stages"][0] | {"kernel": [2]}, v["stages"][1]]},
+            "Stage 1 of a search space: .*must be odd",
+        ),
+        (lambda v: v | {"se_ratio": True}, "`se_ratio`"),
+    ],
+)
+def test_what_is_no_space_is_one_clear_error(damage, named):
+    values = SearchSpace.from_backbone(TWO_STAGES).to_dict()
+    with pytest.raises(ValueError, match=named):
+        SearchSpace.from_dict(damage(values))
