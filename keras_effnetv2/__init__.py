@@ -55,6 +55,10 @@ _MODULE_OF = {
     "ExportReport": "formats",
     "load_exported": "runtimes",
     "fold_batch_norm": "folding",
+    "SearchSpace": "search.space",
+    "StageChoices": "search.space",
+    "scale": "search.scaling",
+    "run_search": "search.engine",
 }
 _SUBMODULES = {"augment": "data.augment"}
 

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import json
 import math
 import os
 import shlex
@@ -10,15 +9,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keras_effnetv2.cli_parser import make_parser
+from keras_effnetv2.cli_training import recipe_of
 from keras_effnetv2.config_file import is_published, read_config
 from keras_effnetv2.training.interruption import TrainingInterrupted
-
-if TYPE_CHECKING:
-    from keras_effnetv2.training.recipe import TrainRecipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +102,7 @@ def _train(arguments: argparse.Namespace) -> None:
     train(
         read_config(arguments.model),
         arguments.data,
-        _recipe(arguments),
+        recipe_of(arguments),
         arguments.output,
         validation_fraction=arguments.validation_fraction,
         max_train_examples=arguments.max_train_examples,
@@ -150,7 +146,7 @@ def _preview(arguments: argparse.Namespace) -> None:
     written = write_preview(
         read_config(arguments.model),
         arguments.data,
-        _recipe(arguments),
+        recipe_of(arguments),
         arguments.output,
         validation_fraction=arguments.validation_fraction,
         max_train_examples=arguments.max_train_examples,
@@ -158,28 +154,6 @@ def _preview(arguments: argparse.Namespace) -> None:
         scan=arguments.scan,
     )
     print(written)
-
-
-def _recipe(arguments: argparse.Namespace) -> "TrainRecipe":
-    """The preset or file, changed by the options that were given."""
-    from dataclasses import fields, replace
-
-    from keras_effnetv2.training.recipe import TrainRecipe
-
-    if arguments.recipe is None:
-        recipe = TrainRecipe.preset(arguments.preset)
-    else:
-        recipe = TrainRecipe.from_dict(_read_recipe(arguments.recipe))
-    names = {field.name for field in fields(TrainRecipe)}
-    return replace(recipe, **{k: v for k, v in vars(arguments).items() if k in names})
-
-
-def _read_recipe(path: Path) -> dict[str, Any]:
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))["recipe"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not the recipe.json of a run: {error!r}") from None
-    return recipe
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -210,6 +184,12 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     from keras_effnetv2.cli_benchmark import benchmark
 
     benchmark(arguments)
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    from keras_effnetv2.cli_search import search
+
+    search(arguments)
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -260,6 +240,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "export": _export,
     "serve": _serve,
     "benchmark": _benchmark,
+    "search": _search,
     "info": _info,
     "weights": _weights,
     "pack": _pack,

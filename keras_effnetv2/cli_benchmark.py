@@ -3,14 +3,11 @@
 import argparse
 import gc
 import json
-import os
-import platform
 import sys
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.machine import describe_machine
 
 _ALL = "all"
 _SEED = 0
@@ -80,12 +77,12 @@ def benchmark(arguments: argparse.Namespace) -> None:
     )
     comparison.check(networks)
     keras.utils.set_random_seed(_SEED)  # weights are drawn
-    machine = _machine(arguments.threads)
+    machine = describe_machine(_PACKAGES, arguments.threads)
     print(" · ".join(f"{name}: {value}" for name, value in machine.items()))
     groups = []
     for name in networks:
-        groups.append(compare(name, comparison, _progress))
-        _progress("")
+        groups.append(compare(name, comparison, show_progress))
+        show_progress("")
         first = groups[-1][0].contestant
         print(
             f"\n{name}: {first.parameters / 1e6:.2f} million parameters, {first.flops / 1e9:.2f} "
@@ -116,30 +113,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("all stands for every variant: leave out the other networks, or name some")
 
 
-def _progress(text: str) -> None:
+def show_progress(text: str) -> None:
     """Shows how far the command is, on a line of its own that the next one replaces."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def _machine(threads: int | None) -> dict[str, str]:
-    """What the figures depend on."""
-    found = {"date": datetime.now(UTC).date().isoformat(), "CPU": _processor()}
-    found["threads"] = str(threads or os.cpu_count())
-    found["Python"] = platform.python_version()
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _processor() -> str:
-    """The name of the CPU, where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -2,21 +2,17 @@
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from keras_effnetv2._version import __version__
 from keras_effnetv2.cli_benchmark import add_options as add_benchmark_options
 from keras_effnetv2.cli_export import add_options as add_export_options
+from keras_effnetv2.cli_search import add_options as add_search_options
 from keras_effnetv2.cli_serve import add_options as add_serve_options
+from keras_effnetv2.cli_training import DATA_HELP, add_data_options, add_recipe_options
 from keras_effnetv2.config import ModelConfig
 
-_DATA_HELP = (
-    "a folder of class folders (or of train/, validation/, test/ with class folders in them), "
-    "csv:FILE (columns path,label[,split]), tfds:NAME, tfrecord:PATTERN (or a folder that the "
-    "command pack wrote), or digits (built in)"
-)
 _IMAGENET_DATA_HELP = (
     "For a variant classes are named by WordNet id (n01440764, n01440764_tench) or by name "
     "(tench); a part of the classes will do"
@@ -46,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_export,
         _add_serve,
         _add_benchmark,
+        _add_search,
         _add_info,
         _add_weights,
         _add_pack,
@@ -81,7 +78,7 @@ def _add_train(commands: Any) -> None:
         "keras-effnetv2 train --data photos/ --model efficientnetv2-b0 --output runs/photos",
     )
     add = parser.add_argument
-    add("--data", required=True, metavar="SPEC", help=_DATA_HELP)
+    add_data_options(parser, required=True)
     add(
         "--model",
         default="efficientnetv2-b0",
@@ -90,26 +87,7 @@ def _add_train(commands: Any) -> None:
     )
     add("--output", required=True, type=Path, metavar="DIR", help="the run folder")
     add("--weights", metavar="PATH", help="weight file to start from; default: fresh weights")
-    _add_recipe(parser)
-    add(
-        "--validation-fraction",
-        type=float,
-        metavar="F",
-        help="share to hold back where no validation pictures are given "
-        "(default: 0.2, or 0.1 of a train folder)",
-    )
-    add("--max-train-examples", type=int, metavar="N", help="train on a stratified part of N")
-    add("--skip-bad", action="store_true", help="leave out pictures that cannot be read")
-    add(
-        "--scan",
-        action=argparse.BooleanOptionalAction,
-        help="decode every picture before the training (default: unless there are over 50,000)",
-    )
-    add(
-        "--cache",
-        metavar="memory|DIR",
-        help="keep the encoded pictures in memory, or packed in DIR on a quicker disk",
-    )
+    add_recipe_options(parser, "quickstart")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
         "--preview",
@@ -142,73 +120,6 @@ def _add_devices(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--worker", type=int, default=0, metavar="I", help="of this process, from 0")
 
 
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that choose a recipe and change it; one that is not given is not set."""
-    add = parser.add_argument
-    add("--preset", default="quickstart", help="recipe that the options below change")
-    add("--recipe", type=Path, metavar="FILE", help="recipe.json of a run, instead of a preset")
-    unset: dict[str, Any] = {"default": argparse.SUPPRESS}
-    add("--epochs", type=int, help="default: the recipe's (quickstart: 20)", **unset)
-    add(
-        "--batch-size",
-        type=_whole_range,
-        metavar="FIRST:LAST",
-        **unset,
-        help="of the first and the last stage, or one number (quickstart: 32)",
-    )
-    add(
-        "--image-size",
-        type=_whole_range,
-        metavar="FIRST:LAST",
-        **unset,
-        help="pixels of the first and the last stage, or one number (quickstart: 32:64)",
-    )
-    add(
-        "--stages",
-        type=int,
-        help="stages of progressive learning; 1 is off (quickstart: 4)",
-        **unset,
-    )
-    add(
-        "--crop-area",
-        type=_range,
-        metavar="SMALLEST:LARGEST",
-        **unset,
-        help="smallest and largest share of a picture that a random crop covers (quickstart: "
-        "0.5:1)",
-    )
-    add(
-        "--randaugment-magnitude",
-        type=_range_or_off,
-        metavar="FIRST:LAST",
-        **unset,
-        help="RandAugment, for example 5:10, or off (quickstart: off)",
-    )
-    add(
-        "--autoaugment",
-        action="store_true",
-        **unset,
-        help="AutoAugment's policy v0 in place of RandAugment, as officially for b0-b3",
-    )
-    add(
-        "--mixup-alpha",
-        type=_range,
-        metavar="FIRST:LAST",
-        **unset,
-        help="mixup, for example 0:0.2; 0 is off (quickstart: 0)",
-    )
-    add("--cutmix-alpha", type=_range, metavar="FIRST:LAST", help="CutMix, 0 is off", **unset)
-    add(
-        "--dropout-rate",
-        type=_range,
-        metavar="FIRST:LAST",
-        **unset,
-        help="dropout before the classifier (quickstart: 0.1:0.3)",
-    )
-    add("--learning-rate", type=float, help="highest rate, for a batch of 256", **unset)
-    add("--seed", type=int, help="of split, order, augmentation and weights", **unset)
-
-
 def _add_evaluate(commands: Any) -> None:
     parser = _add_command(
         commands,
@@ -227,7 +138,7 @@ def _add_evaluate(commands: Any) -> None:
         "--data",
         required=True,
         metavar="SPEC",
-        help=f"{_DATA_HELP}. {_IMAGENET_DATA_HELP}",
+        help=f"{DATA_HELP}. {_IMAGENET_DATA_HELP}",
     )
     _add_variant_weights(parser)
     add(
@@ -311,6 +222,17 @@ def _add_benchmark(commands: Any) -> None:
     add_benchmark_options(parser)
 
 
+def _add_search(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "search",
+        "search for networks that are accurate, quick to train and small, on one's own pictures",
+        "keras-effnetv2 search --data photos/ --trials 50\n"
+        "  keras-effnetv2 search show search  # what it has found; also while it runs",
+    )
+    add_search_options(parser)
+
+
 def _add_info(commands: Any) -> None:
     parser = _add_command(
         commands,
@@ -388,7 +310,7 @@ def _add_weights_verify(actions: Any) -> None:
     parser.add_argument(
         "--data",
         metavar="SPEC",
-        help=f"labelled pictures to judge it on: {_DATA_HELP}. {_IMAGENET_DATA_HELP}",
+        help=f"labelled pictures to judge it on: {DATA_HELP}. {_IMAGENET_DATA_HELP}",
     )
     _add_judging(parser)
     parser.set_defaults(no_top=False)
@@ -404,7 +326,7 @@ def _add_pack(commands: Any) -> None:
     )
     add = parser.add_argument
     subject = parser.add_mutually_exclusive_group(required=True)
-    subject.add_argument("--data", metavar="SPEC", help=_DATA_HELP)
+    subject.add_argument("--data", metavar="SPEC", help=DATA_HELP)
     subject.add_argument(
         "--verify",
         type=Path,
@@ -465,27 +387,3 @@ def _variant_or_file(text: str) -> str:
             f"{text!r} is neither a file nor one of {', '.join(ModelConfig.variants())}"
         )
     return text
-
-
-def _range(text: str) -> float | tuple[float, float]:
-    return _parse_range(text, float)
-
-
-def _whole_range(text: str) -> int | tuple[int, int]:
-    return _parse_range(text, int)
-
-
-def _range_or_off(text: str) -> float | tuple[float, float] | None:
-    return None if text == "off" else _range(text)
-
-
-def _parse_range(text: str, kind: Callable[[str], Any]) -> Any:
-    try:
-        values = tuple(kind(part) for part in text.split(":"))
-    except ValueError:
-        values = ()
-    if not 1 <= len(values) <= 2:
-        raise argparse.ArgumentTypeError(
-            f"expected a number or FIRST:LAST, for example 32:64, got {text!r}"
-        )
-    return values if len(values) == 2 else values[0]

@@ -80,8 +80,8 @@ def epoch_axis(epochs: Sequence[float]) -> Axis:
     return Axis(low, high, PLOT_LEFT, PLOT_RIGHT, ticks)
 
 
-def value_axis(values: Sequence[float]) -> Axis:
-    """Returns the vertical axis: all of `values`, widened to the next tick on both sides.
+def value_axis(values: Sequence[float], start: float = PLOT_BOTTOM, end: float = PLOT_TOP) -> Axis:
+    """Returns an axis, the vertical one by default: all of `values`, widened to the next ticks.
 
     Values that are all equal get a tenth of their size on both sides; none, or only zeros: 0 to 1.
     """
@@ -93,30 +93,31 @@ def value_axis(values: Sequence[float]) -> Axis:
     # 1e-9 of a step: 0.3 / 0.1 is 2.9999999999999996, which must not add a tick below 0.3.
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(i * step for i in range(first, last + 1))
-    return Axis(ticks[0], ticks[-1], PLOT_BOTTOM, PLOT_TOP, ticks)
+    return Axis(ticks[0], ticks[-1], start, end, ticks)
 
 
-def _axes(x: Axis, y: Axis) -> str:
-    """Returns the grid, the tick labels and the name of the horizontal axis."""
+def axes_svg(x: Axis, y: Axis, x_name: str) -> str:
+    """Returns the grid, the tick labels and the name of the horizontal axis, any text."""
+    left, right, bottom = x.start, x.end, y.start
     parts = []
     for tick in y.ticks:
         at = y.position(tick)
         parts.append(
-            f'<line class="grid" x1="{PLOT_LEFT}" x2="{PLOT_RIGHT}" y1="{at:.2f}" y2="{at:.2f}"/>'
-            f'<text x="{PLOT_LEFT - 6}" y="{at + 4:.2f}" text-anchor="end">{tick:.6g}</text>'
+            f'<line class="grid" x1="{left}" x2="{right}" y1="{at:.2f}" y2="{at:.2f}"/>'
+            f'<text x="{left - 6}" y="{at + 4:.2f}" text-anchor="end">{tick:.6g}</text>'
         )
     for tick in x.ticks:
         at = x.position(tick)
         parts.append(
-            f'<line class="axis" x1="{at:.2f}" x2="{at:.2f}" y1="{PLOT_BOTTOM}"'
-            f' y2="{PLOT_BOTTOM + 4}"/><text x="{at:.2f}" y="{PLOT_BOTTOM + 18}"'
+            f'<line class="axis" x1="{at:.2f}" x2="{at:.2f}" y1="{bottom}"'
+            f' y2="{bottom + 4}"/><text x="{at:.2f}" y="{bottom + 18}"'
             f' text-anchor="middle">{tick:.6g}</text>'
         )
-    middle = (PLOT_LEFT + PLOT_RIGHT) / 2
+    middle = (left + right) / 2
     parts.append(
-        f'<line class="axis" x1="{PLOT_LEFT}" x2="{PLOT_RIGHT}" y1="{PLOT_BOTTOM}"'
-        f' y2="{PLOT_BOTTOM}"/>'
-        f'<text x="{middle:g}" y="{PLOT_BOTTOM + 37}" text-anchor="middle">epoch</text>'
+        f'<line class="axis" x1="{left}" x2="{right}" y1="{bottom}"'
+        f' y2="{bottom}"/>'
+        f'<text x="{middle:g}" y="{bottom + 37}" text-anchor="middle">{plain_text(x_name)}</text>'
     )
     return "".join(parts)
 
@@ -206,7 +207,7 @@ def line_chart(
     curves = "".join(_curve(x, y, epochs, line) for line in series)
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{plain_text(description)}">'
-        f"{_axes(x, y)}{_stage_marks(x, min(epochs), stage_labels)}{curves}"
+        f"{axes_svg(x, y, 'epoch')}{_stage_marks(x, min(epochs), stage_labels)}{curves}"
         f"{_legend(series)}</svg>"
     )
 

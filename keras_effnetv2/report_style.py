@@ -1,8 +1,8 @@
 """How a page of this package looks: its style sheet, and how text, tables and pictures enter it.
 
-The pages are the training report and the preview. Each is one file that needs nothing else: no
-script, no network, no other file. Their content security policy forbids the browser everything but
-the style sheet in the page and pictures in `data:` addresses.
+The pages are the training report, the preview and the report of a search. Each is one file that
+needs nothing else: no script, no network, no other file. Their content security policy forbids the
+browser everything but the style sheet in the page and pictures in `data:` addresses.
 
 Class and file names are other people's text: all of it passes through `plain_text` or `name_html`.
 """
@@ -22,15 +22,29 @@ SMALL_EDGE = 96  # pixels; a picture below this is enlarged without smoothing
 
 # Colours: Okabe & Ito, "Color Universal Design" (2008), which colour-blind readers can tell apart:
 # blue #0072b2 and vermilion #d55e00; in the dark sky blue #56b4e9 and orange #e69f00. A train
-# and a validation line also differ in their dashes. The oranges of the heat map are vermilion made
-# lighter for black letters, and darker for white ones.
-STYLE = """
+# and a validation line also differ in their dashes, and of a search's networks those of the front
+# have a dark outline. The oranges of the heat map are vermilion made lighter for black letters, and
+# darker for white ones.
+CHART_STYLE = """
 :root{color-scheme:light dark;--ink:#1c2024;--muted:#5c6670;--page:#fff;--card:#f6f7f9;
 --edge:#d9dde2;--train:#0072b2;--validation:#d55e00;--hit:0 114 178;--miss:230 126 34;--gain:1;
 --on-hit:#000}
 @media screen and (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--muted:#9aa4af;--page:#14171a;
 --card:#1d2125;--edge:#363c43;--train:#56b4e9;--validation:#e69f00;--miss:168 78 0;
 --gain:1.6;--on-hit:#fff}}
+svg text{font:13px system-ui,sans-serif;fill:var(--ink)}svg text.muted{fill:var(--muted)}
+.backdrop{fill:var(--card)}.grid{stroke:var(--edge)}.axis{stroke:var(--muted)}
+polyline{fill:none;stroke-width:2;stroke-linejoin:round}circle{stroke-width:2}
+.dot{fill:var(--train);fill-opacity:.3;stroke:var(--train);stroke-width:1;stroke-opacity:.7}
+.front{fill:var(--validation);fill-opacity:.55;stroke:var(--ink);stroke-width:1.5}
+.ring,.square{fill:none;stroke:var(--ink);stroke-width:1.5}.ring{stroke-dasharray:3 2}
+.steps{stroke:var(--validation);stroke-width:1.5}
+.label{paint-order:stroke;stroke:var(--card);stroke-width:3px;stroke-linejoin:round}
+"""
+
+STYLE = (
+    CHART_STYLE
+    + """
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif;
 overflow-wrap:anywhere}
@@ -53,10 +67,7 @@ figure{margin:0;break-inside:avoid}
 .chart{background:var(--card);border-radius:8px;padding:14px}
 .chart h3{margin:0 0 4px}.chart figcaption{font-size:.8125rem;color:var(--muted)}
 svg{display:block;width:100%;max-width:600px;height:auto}
-svg text{font-size:13px;fill:var(--ink)}svg text.muted{fill:var(--muted)}
-.grid{stroke:var(--edge)}.axis{stroke:var(--muted)}
 .stage{stroke:var(--muted);stroke-dasharray:3 4}
-polyline{fill:none;stroke-width:2;stroke-linejoin:round}circle{stroke-width:2}
 .train{stroke:var(--train)}circle.train{fill:var(--train)}
 .validation{stroke:var(--validation);stroke-dasharray:7 4}
 circle.validation{fill:var(--card);stroke-dasharray:none}
@@ -78,6 +89,9 @@ object-fit:contain;background:var(--card);border-radius:6px}
 img.small{image-rendering:pixelated}
 .pictures figcaption{font-size:.8125rem;line-height:1.35;margin-top:4px}
 figcaption span{display:block}
+svg.wide{max-width:760px;min-width:440px}
+.code{margin:0 0 12px;padding:10px 14px;overflow-x:auto;border-radius:6px;background:var(--card);
+font:.8125rem/1.5 ui-monospace,monospace}
 .sheet{display:grid;grid-template-columns:repeat(auto-fill,min(100%,var(--column)));gap:20px 12px}
 .sheet img{display:block;width:var(--side);max-width:100%;height:auto;margin-bottom:4px}
 .sheet figcaption{font-size:.8125rem;line-height:1.35}
@@ -88,6 +102,7 @@ td.bar{min-width:6em}}
 .heat tbody td{min-width:0;width:5mm;height:5mm;padding:0}.scroll{overflow:visible}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}h2,h3{break-after:avoid}}
 """
+)
 
 
 def clean_text(text: str) -> str:

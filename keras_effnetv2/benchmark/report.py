@@ -30,7 +30,7 @@ def speed_table(group: Sequence[Timed]) -> str:
                 f"{timed.ratio[batch_size]:.2f}",
             ]
         rows.append(cells)
-    return _markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def paper_table(groups: Iterable[Sequence[Timed]]) -> str:
@@ -62,7 +62,7 @@ def paper_table(groups: Iterable[Sequence[Timed]]) -> str:
         cells += ["", ""] if row11 is None else [f"{row11.top1:.1f}", str(row11.throughput)]
         cells += [f"{fastest.throughput():.1f}", one.format]
         rows.append(cells)
-    return _markdown(header, rows) if rows else ""
+    return markdown_table(header, rows) if rows else ""
 
 
 def as_data(groups: Iterable[Sequence[Timed]]) -> list[dict[str, object]]:
@@ -79,6 +79,17 @@ def as_data(groups: Iterable[Sequence[Timed]]) -> list[dict[str, object]]:
     ]
 
 
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table.
+
+    Args:
+        header: a title for each column.
+        rows: a text for each column.
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def _fastest(groups: Iterable[Sequence[Timed]]) -> dict[str, Timed]:
     """Return the fastest format of each network."""
     fastest: dict[str, Timed] = {}
@@ -88,8 +99,3 @@ def _fastest(groups: Iterable[Sequence[Timed]]) -> dict[str, Timed]:
             if name not in fastest or timed.throughput() > fastest[name].throughput():
                 fastest[name] = timed
     return fastest
-
-
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -17,8 +17,8 @@ from keras_effnetv2.config import ModelConfig
 from keras_effnetv2.data.scan import BadPicture, BadPicturesError
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation import Evaluation
-from keras_effnetv2.model import build_model
 from keras_effnetv2.training import run_folder
+from keras_effnetv2.training.assemble import Reseed, build_to_train, compile_to_train
 from keras_effnetv2.training.ema import EMA
 from keras_effnetv2.training.findings import look_for_findings, stop_on_errors
 from keras_effnetv2.training.footprint import this_machine
@@ -30,6 +30,7 @@ from keras_effnetv2.training.preflight import (
     check_arguments,
     check_model,
     config_of,
+    describe_source,
     load_inputs,
     without_bad_pictures,
 )
@@ -42,7 +43,6 @@ from keras_effnetv2.training.snapshots import (
     Snapshot,
     Snapshots,
     latest_snapshot,
-    random_states,
 )
 from keras_effnetv2.training.transfer import (
     freeze_batch_norm,
@@ -193,7 +193,7 @@ def train(
         run_folder.write_settings(folder, settings)
     say(describe_plan(settings, inputs.recipe, inputs.plan, model.count_params(), folder))
     with _scope(strategy):
-        _compile(job)
+        compile_to_train(job.model, job.inputs)
     result = _run(job, schedule, settings, resumed, verbose)
     if inputs.unreadable.found:
         say(
@@ -259,28 +259,9 @@ def _prepared_model(
     if inputs.recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
     if not isinstance(model_or_variant, keras.Model):
-        return _build(config_of(model_or_variant), weights, inputs)
+        return build_to_train(config_of(model_or_variant), inputs, weights)
     check_model(model_or_variant, inputs)
     return model_or_variant
-
-
-def _build(config: ModelConfig, weights: str | None, inputs: Inputs) -> keras.Model:
-    recipe = inputs.recipe
-    rates = [stage.dropout_rate for stage in inputs.plan if stage.dropout_rate is not None]
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(recipe.precision)
-    try:
-        return build_model(
-            config,
-            weights=weights,
-            classes=len(inputs.training.class_names),
-            classifier_activation=recipe.loss,
-            # The rate in force is set stage by stage; here it must be above 0 to be settable.
-            dropout_rate=max(rates) if rates else None,
-            drop_path_rate=recipe.drop_path_rate,
-        )
-    finally:
-        keras.config.set_dtype_policy(policy)
 
 
 def _settle_batch_norms(
@@ -323,19 +304,14 @@ def _settings(
 ) -> dict[str, Any]:
     """What `recipe.json` holds: everything that repeats the run, then its state and result."""
 
-    def describe(source: ImageSource) -> dict[str, Any]:
-        # A path may hold bytes that are no UTF-8; neither a terminal nor a text file takes those.
-        spec = source.spec.encode("utf-8", "backslashreplace").decode("utf-8")
-        return {"spec": spec, "split": source.split, "pictures": source.num_examples}
-
     inputs = job.inputs
     return {
         "finished": False,
         "model": job.model.name,
         "architecture": architecture_to_record(model_or_variant),
         "weights": weights,
-        "training": describe(inputs.training),
-        "validation": describe(inputs.validation),
+        "training": describe_source(inputs.training),
+        "validation": describe_source(inputs.validation),
         "validation_fraction": validation_fraction,
         "max_train_examples": max_train_examples,
         "class_names": list(inputs.training.class_names),
@@ -376,39 +352,6 @@ def _resumable(job: _Job) -> Iterator[None]:
             f"The run in {folder} broke off: {error}. Mend the cause (is the disk full?) and go "
             "on from the last snapshot with --resume, resume=True."
         ) from error
-
-
-def _compile(job: _Job) -> None:
-    model, recipe = job.model, job.inputs.recipe
-    # XLA would compile the train step once more at every stage; JAX knows no other way.
-    jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
-    model.compile(
-        recipe.make_optimizer(job.inputs.plan, job.inputs.training.num_examples, model),
-        recipe.make_loss(),
-        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        jit_compile=jit_compile,
-    )
-    # Before the first step, which would otherwise be traced a second time for the new variables.
-    model.optimizer.build(model.trainable_variables)
-    # Makes the metrics' variables, into which a snapshot from within an epoch is restored.
-    labels = np.zeros((1, len(job.inputs.training.class_names)), "float32")
-    model.compute_metrics(None, labels, labels)
-
-
-class _Reseed(keras.callbacks.Callback):
-    """Makes the random numbers of an epoch (dropout, stochastic depth) depend on it and the seed.
-
-    So the epochs of a resumed training draw the same numbers as those of one that ran through.
-    """
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self._seed = seed
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        for index, state in enumerate(random_states(self.model)):
-            drawn = np.random.SeedSequence([self._seed, epoch, index]).generate_state(1)[0]
-            state.assign([int(drawn) >> 1, 0])  # 31 bits fit every backend's integers
 
 
 def _run(
@@ -483,7 +426,7 @@ def _fit(
         shuffle=False,  # each epoch's data is shuffled as it is made
         validation_data=inputs.validation_dataset(),
         # The snapshots last: what they save is what the others have made of a batch or an epoch.
-        callbacks=[progressive, _Reseed(recipe.seed), *average, watch, history, snapshots],
+        callbacks=[progressive, Reseed(recipe.seed), *average, watch, history, snapshots],
         verbose=verbose,
     )
     return history.columns

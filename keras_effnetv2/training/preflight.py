@@ -158,6 +158,13 @@ def architecture_to_record(model_or_variant: keras.Model | ModelConfig | str) ->
     return json.loads(model_or_variant.to_json())
 
 
+def describe_source(source: ImageSource) -> dict[str, Any]:
+    """What is recorded of the pictures of a training, as plain data."""
+    # A path may hold bytes that are no UTF-8; neither a terminal nor a text file takes those.
+    spec = source.spec.encode("utf-8", "backslashreplace").decode("utf-8")
+    return {"spec": spec, "split": source.split, "pictures": source.num_examples}
+
+
 def load_inputs(
     model_or_variant: keras.Model | ModelConfig | str,
     source: ImageSource | str | os.PathLike[str],

@@ -185,6 +185,7 @@ class TrainRecipe:
         - "imagenet-official", "imagenet-paper": 350 epochs, batch 4096, RMSprop, exponential
           decay; the stages of the released code or of the paper's Table 6.
         - "imagenet21k": 60 epochs at 224 pixels, cosine decay, sigmoid loss.
+        - "search": 10 epochs at 64 pixels, to compare networks in `run_search`.
 
         Raises:
             ValueError: no such preset; the message lists them.

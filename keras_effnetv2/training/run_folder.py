@@ -121,7 +121,7 @@ def check_same_run(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> N
     changed = [
         f"{name}: was {old!r}, is {new!r}"
         for key in _FIXED
-        for name, old, new in _differences(key, earlier.get(key), mine[key])
+        for name, old, new in differences(key, earlier.get(key), mine[key])
     ]
     if changed:
         raise ValueError(
@@ -130,13 +130,14 @@ def check_same_run(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> N
         )
 
 
-def _differences(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+def differences(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    """Return where two pieces of plain data differ: (dotted name, old value, new value)."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [(name, old, new)]
     return [
         difference
         for key in {**old, **new}
-        for difference in _differences(f"{name}.{key}", old.get(key), new.get(key))
+        for difference in differences(f"{name}.{key}", old.get(key), new.get(key))
     ]
 
 

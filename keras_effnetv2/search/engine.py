@@ -1,0 +1,359 @@
+"""`run_search`: networks of a space, each trained shortly, the next ones chosen by Optuna.
+
+Workers, on one machine or many, share a study in a storage of Optuna's: each takes the next
+network, trains it, writes what came out, until the study has as many trials as were asked for.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.machine import is_out_of_memory
+from keras_effnetv2.search import storage as store
+from keras_effnetv2.search import training
+from keras_effnetv2.search.objective import Objective
+from keras_effnetv2.search.record import StudyRecord
+from keras_effnetv2.search.space import SearchSpace
+from keras_effnetv2.search.step_time import StepTimer
+from keras_effnetv2.training.preflight import (
+    Inputs,
+    check_arguments,
+    describe_source,
+    load_inputs,
+    without_bad_pictures,
+)
+from keras_effnetv2.training.recipe import TrainRecipe
+from keras_effnetv2.training.run_folder import differences
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, Trial
+
+SamplerName = Literal["random", "tpe", "nsga2"]
+
+DEFAULT_STARTUP_TRIALS = 10
+_MEDIAN_OF = 5  # complete trials, before any is given up for being below their median
+_SCORED = ["maximize"]
+_RETRY = "retry_of"  # attribute of a trial: the number of the lost one
+_MAX_REASON = 200  # characters
+_PARETO = ["maximize", "minimize", "minimize"]  # accuracy, step time, parameters
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How networks are chosen.
+
+    Args:
+        sampler: "random"; "tpe", tree-structured Parzen estimators, for the best score; or "nsga2",
+            a genetic algorithm for the front of accuracy, step time and parameters.
+        startup_trials: random ones at first; of "nsga2" the size of its population.
+        prune: give up a network whose score after an epoch is below the median of the others at
+            this epoch; not with "nsga2", which has no score.
+        seed: of the choice. Several workers need different ones, or None.
+
+    Raises:
+        ValueError: no such sampler, or less than one trial at first.
+    """
+
+    sampler: SamplerName = "tpe"
+    startup_trials: int = DEFAULT_STARTUP_TRIALS
+    prune: bool = True
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampler not in get_args(SamplerName):
+            raise ValueError(
+                f"`sampler` must be one of {', '.join(get_args(SamplerName))}. "
+                f"Received: {self.sampler!r}"
+            )
+        if self.startup_trials < 1:
+            raise ValueError(
+                f"`startup_trials` must be at least 1. Received: {self.startup_trials}"
+            )
+
+    @property
+    def is_pareto(self) -> bool:
+        """Whether several goals are searched at once."""
+        return self.sampler == "nsga2"
+
+    def check_trials(self, trials: int) -> None:
+        """Raise ValueError for so few trials that this sampler would never choose."""
+        if trials < 1:
+            raise ValueError(f"`trials` must be at least 1. Received: {trials}")
+        if self.sampler != "random" and trials <= self.startup_trials:
+            raise ValueError(
+                f"{trials} trials would all be random, because {self.sampler!r} draws its first "
+                f"{self.startup_trials} at random: ask for more trials, for fewer startup_trials "
+                "(--startup-trials), or for the sampler 'random'."
+            )
+
+    def make_sampler(self) -> "BaseSampler":
+        """Return Optuna's sampler."""
+        samplers = store.require_optuna().samplers
+        if self.sampler == "random":
+            return samplers.RandomSampler(seed=self.seed)
+        if self.sampler == "tpe":
+            return samplers.TPESampler(n_startup_trials=self.startup_trials, seed=self.seed)
+        return samplers.NSGAIISampler(population_size=self.startup_trials, seed=self.seed)
+
+    def make_pruner(self, epochs: int) -> "BasePruner":
+        """Return Optuna's pruner, which leaves the first third of the epochs alone."""
+        pruners = store.require_optuna().pruners
+        if not self.prune or self.is_pareto:
+            return pruners.NopPruner()
+        return pruners.MedianPruner(n_startup_trials=_MEDIAN_OF, n_warmup_steps=epochs // 3 + 1)
+
+
+def run_search(
+    space: SearchSpace,
+    source: ImageSource | str | os.PathLike[str],
+    *,
+    trials: int,
+    storage: str = store.DEFAULT_STORAGE,
+    study: str = "search",
+    recipe: TrainRecipe | None = None,
+    objective: Objective | None = None,
+    sampling: Sampling | None = None,
+    validation: ImageSource | None = None,
+    validation_fraction: float | None = None,
+    max_train_examples: int | None = None,
+    skip_bad: bool = False,
+    scan: bool | None = None,
+    cache: str | os.PathLike[str] | None = "memory",
+    heartbeat_seconds: int = 60,
+    echo: Callable[[str], Any] = print,
+) -> StudyRecord:
+    """Searches for networks, as one worker of a study, which is begun if it is not there.
+
+    The backbone of the space is the baseline: its step is timed beside every other, and it is the
+    first trial, if it is in the space. The pictures that networks are judged by are the validation
+    pictures; keep the test pictures for what is found.
+
+    A worker that is killed loses its running trial at most. After three heartbeats without a sign
+    of it another worker, or this call repeated, counts the trial as failed and tries its network
+    once more. (Storages that are no database have no heartbeat: there such a trial stays
+    "running", and is not counted.)
+
+    Args:
+        space: the networks.
+        source: as in `train`.
+        trials: complete, pruned and failed ones that the study has in the end; with k workers at
+            most k - 1 more. A network that was tried already takes its former result.
+        storage: see `storage.open_storage`.
+        study: its name in the storage.
+        recipe: default `TrainRecipe.preset("search")`.
+        objective: default the paper's.
+        sampling: how networks are chosen; need not be the same for all workers, but "nsga2" needs
+            a study of its own.
+        validation: as in `train`.
+        validation_fraction: as in `train`.
+        max_train_examples: as in `train`.
+        skip_bad: as in `train`.
+        scan: as in `train`.
+        cache: as in `train`.
+        heartbeat_seconds: time between signs of life.
+        echo: called with each line of the progress.
+
+    Returns:
+        The study, with what other workers have found so far.
+
+    Raises:
+        BadPicturesError: pictures that cannot be read.
+        ImportError: Optuna is not installed, or what the database needs.
+        ValueError: an argument or the data do not fit; a storage that is not there; or a study of
+            another search, of which the message lists the differences.
+    """
+    recipe = TrainRecipe.preset("search") if recipe is None else recipe
+    sampling = Sampling() if sampling is None else sampling
+    sampling.check_trials(trials)
+    check_arguments(space.backbone, recipe)
+    opened = store.open_storage(storage, heartbeat_seconds=heartbeat_seconds, on_lost=_try_again)
+    inputs = load_inputs(
+        space.backbone,
+        source,
+        recipe,
+        validation,
+        validation_fraction,
+        max_train_examples,
+        skip_bad,
+    )
+    inputs = without_bad_pictures(inputs, scan, echo)
+    inputs = inputs if cache is None else inputs.cached(cache)
+    optuna = store.require_optuna()
+    objective = Objective() if objective is None else objective
+    created = optuna.create_study(
+        storage=opened,
+        study_name=study,
+        sampler=sampling.make_sampler(),
+        pruner=sampling.make_pruner(inputs.plan.epochs),
+        directions=_PARETO if sampling.is_pareto else _SCORED,
+        load_if_exists=True,
+    )
+    _agree(created, _settings(space, objective, inputs, sampling))
+    if _finished(created) < trials:
+        created.optimize(
+            _Worker(space, objective, inputs, sampling.is_pareto, echo).try_network,
+            catch=(training.TrialFailed,),
+            callbacks=[lambda study, trial: study.stop() if _finished(study) >= trials else None],
+        )
+    return store.as_record(created, storage)
+
+
+class _Worker:
+    """Judges one network after the other."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objective: Objective,
+        inputs: Inputs,
+        is_pareto: bool,
+        echo: Callable[[str], Any],
+    ) -> None:
+        self._space = space
+        self._objective = objective
+        self._inputs = inputs
+        self._is_pareto = is_pareto
+        self._echo = echo
+        self._timer = StepTimer(training.build(space.backbone, inputs), inputs)
+
+    def try_network(self, trial: "Trial") -> float | tuple[float, float, float]:
+        """Optuna's objective: what is to be maximised, or the three goals of `_PARETO`."""
+        started = time.perf_counter()
+        config = self._space.sample(trial.suggest_categorical)
+        earlier = _same_network(trial)
+        try:
+            if earlier is None:
+                found = self._judge(config, trial)
+            else:
+                found = {name: earlier.user_attrs[name] for name in store.RESULTS}
+                _keep(trial, found)
+        except Exception as error:
+            reason = str(error) if isinstance(error, training.TrialFailed) else None
+            if is_out_of_memory(error):
+                reason = f"out of memory: {str(error).strip().splitlines()[0][:_MAX_REASON]}"
+            if reason is None:
+                raise
+            _keep(trial, {store.REASON: reason})
+            self._echo(f"trial {trial.number} failed: {reason}")
+            raise training.TrialFailed(reason) from error
+        self._echo(
+            f"trial {trial.number}: score {found[store.SCORE]:.4f}, accuracy "
+            f"{found[store.ACCURACY]:.2%}, step time {found[store.STEP_TIME]:.2f} x baseline, "
+            f"{found[store.PARAMETERS] / 1e6:.2f} million parameters "
+            + (
+                f"({time.perf_counter() - started:.0f} s)"
+                if earlier is None
+                else f"(the network of trial {earlier.number})"
+            )
+        )
+        if self._is_pareto:
+            return found[store.ACCURACY], found[store.STEP_TIME], found[store.PARAMETERS]
+        return found[store.SCORE]
+
+    def _judge(self, config: ModelConfig, trial: "Trial") -> dict[str, float]:
+        """Time and train a network; keeps what is known as soon as it is."""
+        model = training.build(config, self._inputs)
+        parameters = training.count_trainable(model)
+        step = self._timer.measure(model)
+        found: dict[str, float] = {
+            store.PARAMETERS: parameters,
+            store.STEP_TIME: step.ratio,
+            store.STEP_SECONDS: step.seconds,
+        }
+        _keep(trial, found)
+
+        def watch(epoch: int, accuracy: float) -> None:
+            _keep(trial, {store.EPOCHS: epoch})
+            if self._is_pareto:
+                return
+            score = self._objective.score(accuracy, step.ratio, parameters)
+            trial.report(score, epoch)
+            if epoch < self._inputs.plan.epochs and trial.should_prune():
+                self._echo(f"trial {trial.number}: given up after {epoch} epochs")
+                raise store.require_optuna().TrialPruned
+
+        accuracy = training.train(model, self._inputs, watch)
+        reached = {
+            store.ACCURACY: accuracy,
+            store.SCORE: self._objective.score(accuracy, step.ratio, parameters),
+        }
+        _keep(trial, reached)
+        return found | reached
+
+
+def _keep(trial: "Trial", values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        trial.set_user_attr(name, value)
+
+
+def _same_network(trial: "Trial") -> "FrozenTrial | None":
+    """A complete trial of the same network, which would be trained to the same accuracy."""
+    state = store.require_optuna().trial.TrialState.COMPLETE
+    others = trial.study.get_trials(deepcopy=False, states=(state,))
+    return next((other for other in others if other.params == trial.params), None)
+
+
+def _settings(
+    space: SearchSpace, objective: Objective, inputs: Inputs, sampling: Sampling
+) -> dict[str, Any]:
+    """What makes two searches the same, as plain data."""
+    return {
+        "space": space.to_dict(),
+        "objective": asdict(objective),
+        "goals": "front" if sampling.is_pareto else "score",
+        "training": describe_source(inputs.training),
+        "validation": describe_source(inputs.validation),
+        "recipe": inputs.recipe.to_dict(),
+    }
+
+
+def _agree(study: "Study", settings: dict[str, Any]) -> None:
+    """Begin a study with its baseline, or check that one that was begun is the same search.
+
+    Raises:
+        ValueError: it is another one, or not of this package.
+    """
+    if store.SETTINGS not in study.user_attrs and not study.trials:
+        study.set_user_attr(store.SETTINGS, json.dumps(settings))
+        space = SearchSpace.from_dict(settings["space"])
+        with contextlib.suppress(ValueError):  # the backbone need not be in the space
+            study.enqueue_trial(space.parameters_of(space.backbone), skip_if_exists=True)
+        return
+    begun = store.settings_of(study)
+    changed = [
+        f"{name}: was {old!r}, is {new!r}"
+        for key in settings
+        # By way of JSON, so that tuples compare equal to the lists that are read.
+        for name, old, new in differences(
+            key, begun.get(key), json.loads(json.dumps(settings[key]))
+        )
+    ]
+    if changed:
+        raise ValueError(
+            f"The study {study.study_name!r} is another search; choose another name, or repeat its "
+            f"settings. Changed: {'; '.join(changed)}"
+        )
+
+
+def _finished(study: "Study") -> int:
+    """Number of trials that count: not those whose worker was lost or interrupted."""
+    failed = store.require_optuna().trial.TrialState.FAIL
+    return sum(
+        trial.state.is_finished() and (trial.state != failed or store.REASON in trial.user_attrs)
+        for trial in study.get_trials(deepcopy=False)
+    )
+
+
+def _try_again(study: "Study", trial: "FrozenTrial") -> None:
+    """Queue the network of a lost trial once more; not twice, it may be what ended the worker."""
+    if trial.params and _RETRY not in trial.user_attrs:
+        study.enqueue_trial(trial.params, user_attrs={_RETRY: trial.number})

@@ -1,0 +1,49 @@
+"""What a search maximises: accuracy, training speed and size together.
+
+The paper (EfficientNetV2, arXiv 2104.00298, section 3.3) rewards a network with
+A * S**w * P**v: A its accuracy after a short training, S the time of a training step, P its
+parameters, w = -0.07 and v = -0.05, "empirically determined to balance the trade-offs".
+"""
+
+import math
+from dataclasses import dataclass
+
+STEP_TIME_EXPONENT = -0.07
+PARAMETERS_EXPONENT = -0.05
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A * S**w * P**v, to be maximised.
+
+    Args:
+        step_time_exponent: w, at most 0; 0 ignores the step time.
+        parameters_exponent: v, at most 0; 0 ignores the parameters.
+
+    Raises:
+        ValueError: an exponent above 0, which would reward slow or large networks.
+    """
+
+    step_time_exponent: float = STEP_TIME_EXPONENT
+    parameters_exponent: float = PARAMETERS_EXPONENT
+
+    def __post_init__(self) -> None:
+        for name in ("step_time_exponent", "parameters_exponent"):
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (is_number and math.isfinite(value) and value <= 0):
+                raise ValueError(
+                    f"`{name}` must be a number of at most 0: a larger one would reward networks "
+                    f"for being slow or large. Received: {value!r}"
+                )
+
+    def score(self, accuracy: float, step_time: float, parameters: int) -> float:
+        """Return the score of a network.
+
+        Args:
+            accuracy: A, 0 to 1.
+            step_time: S, of a training step, over that of the baseline beside it.
+            parameters: P, number of trainable parameters.
+        """
+        speed = step_time**self.step_time_exponent
+        return accuracy * speed * float(parameters) ** self.parameters_exponent

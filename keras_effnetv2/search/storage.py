@@ -1,0 +1,201 @@
+"""Where a search keeps what it has found: opening it, and reading it as plain data."""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_effnetv2.search.record import StudyRecord, TrialRecord, TrialState
+from keras_effnetv2.search.space import SearchSpace
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+DEFAULT_STORAGE = "sqlite:///search.db"
+
+SETTINGS = "keras_effnetv2"
+"""The attribute of a study that says what is searched; see `engine.run_search`."""
+
+# Attributes of a trial.
+ACCURACY, STEP_TIME, STEP_SECONDS = "accuracy", "step_time", "step_seconds"
+PARAMETERS, SCORE, EPOCHS, REASON = "parameters", "score", "epochs", "reason"
+RESULTS = (ACCURACY, STEP_TIME, STEP_SECONDS, PARAMETERS, SCORE, EPOCHS)
+
+_SQLITE_WAIT = 60  # seconds for another process to finish its write; SQLite's own 5 are few
+_JOURNAL, _REDIS, _GRPC = "journal:", "redis://", "grpc://"
+_ALLOWED = (
+    "a URL of SQLAlchemy (sqlite:///FILE, postgresql://..., mysql://...), journal:FILE, redis://..."
+    " or grpc://HOST:PORT"
+)
+
+
+def require_optuna() -> Any:
+    """Import Optuna.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError(
+            f"A search needs the package optuna, which cannot be imported ({error}). Install it "
+            "with: pip install 'keras-effnetv2[search]'"
+        ) from error
+    return optuna
+
+
+def open_storage(
+    url: str,
+    *,
+    must_exist: bool = False,
+    heartbeat_seconds: int | None = None,
+    on_lost: "Callable[[Study, FrozenTrial], None] | None" = None,
+) -> "BaseStorage":
+    """Open the storage of studies.
+
+    Args:
+        url: see `_ALLOWED` in the message of the error.
+        must_exist: do not begin a new file.
+        heartbeat_seconds: how often a worker says that it lives, if the storage is a database;
+            a trial whose worker has been silent three times as long counts as lost.
+        on_lost: is told of such a trial by the worker that finds it.
+
+    Raises:
+        ImportError: Optuna is not installed, or what the database needs.
+        ValueError: no such storage, or it cannot be reached.
+    """
+    optuna = require_optuna()
+    if not isinstance(url, str) or ":" not in url:
+        raise ValueError(f"A storage must be {_ALLOWED}. Received: {url!r}")
+    if (path := _file_of(url)) is not None:
+        if must_exist and not path.is_file():
+            raise ValueError(f"There is no storage {url!r}: {path} is no file.")
+        if not path.absolute().parent.is_dir():
+            raise ValueError(
+                f"The storage {url!r} cannot be made: there is no folder {path.absolute().parent}."
+            )
+    try:
+        if url.startswith(_JOURNAL):
+            backend = optuna.storages.journal.JournalFileBackend(str(path))
+            return optuna.storages.JournalStorage(backend)
+        if url.startswith(_REDIS):
+            return optuna.storages.JournalStorage(optuna.storages.journal.JournalRedisBackend(url))
+        if url.startswith(_GRPC):
+            host, _, port = url.removeprefix(_GRPC).rpartition(":")
+            proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
+            proxy.get_all_studies()  # connects
+            return proxy
+        with warnings.catch_warnings():
+            # Heartbeats count as experimental, since 2021; nothing else finds a lost worker.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.storages.RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": _SQLITE_WAIT}} if path else None,
+                heartbeat_interval=heartbeat_seconds,
+                grace_period=None if heartbeat_seconds is None else 3 * heartbeat_seconds,
+                heartbeat_stale_trial_callback=on_lost,
+            )
+    except ImportError:
+        raise
+    except Exception as error:  # of any database's driver
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        raise ValueError(
+            f"The storage {without_password(url)!r} cannot be opened: {reason}. It must be "
+            f"{_ALLOWED}, and there."
+        ) from error
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown."""
+    scheme, separator, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"
+
+
+def read_study(storage: str, name: str) -> StudyRecord:
+    """Read a study.
+
+    Args:
+        storage: see `open_storage`.
+        name: of the study.
+
+    Raises:
+        ImportError: Optuna is not installed, or what the database needs.
+        ValueError: there is no such storage or study, or it is none of this package.
+    """
+    opened = open_storage(storage, must_exist=True)
+    optuna = require_optuna()
+    try:
+        study = optuna.load_study(study_name=name, storage=opened)
+    except KeyError:
+        known = optuna.get_all_study_names(opened)
+        raise ValueError(
+            f"There is no study {name!r} in {without_password(storage)}. There are: "
+            f"{', '.join(known) or 'none'}."
+        ) from None
+    return as_record(study, storage)
+
+
+def settings_of(study: "Study") -> dict[str, Any]:
+    """Return what was written when a study was begun.
+
+    Raises:
+        ValueError: it is none of this package.
+    """
+    if SETTINGS not in study.user_attrs:
+        raise ValueError(
+            f"The study {study.study_name!r} was not begun by keras-effnetv2: choose another name."
+        )
+    return dict(json.loads(study.user_attrs[SETTINGS]))
+
+
+def as_record(study: "Study", storage: str) -> StudyRecord:
+    """Return a study as plain data.
+
+    Raises:
+        ValueError: it is none of this package.
+    """
+    settings = settings_of(study)
+    space = SearchSpace.from_dict(settings.pop("space"))
+    trials = [
+        _as_record(trial, space)
+        for trial in study.get_trials(deepcopy=False)
+        # One that waits, or was lost before its network was drawn, is none yet.
+        if set(space.parameters) <= set(trial.params)
+    ]
+    return StudyRecord(
+        study.study_name, without_password(storage), space, space.backbone, settings, tuple(trials)
+    )
+
+
+def _as_record(trial: "FrozenTrial", space: SearchSpace) -> TrialRecord:
+    known = trial.user_attrs
+    states: dict[str, TrialState] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+    state = states.get(trial.state.name, "running")
+    is_complete = state == "complete"
+    return TrialRecord(
+        trial.number,
+        state,
+        space.sample(lambda name, choices: trial.params[name]),
+        known.get(ACCURACY) if is_complete else None,
+        known.get(STEP_TIME),
+        known.get(STEP_SECONDS),
+        known.get(PARAMETERS),
+        known.get(SCORE) if is_complete else None,
+        known.get(EPOCHS, 0),
+        known.get(REASON, "interrupted, or its worker was lost") if state == "failed" else None,
+    )
+
+
+def _file_of(url: str) -> Path | None:
+    """The file that a storage is, if it is one."""
+    if url.startswith(_JOURNAL):
+        return Path(url.removeprefix(_JOURNAL))
+    prefix = "sqlite:///"
+    path = url.removeprefix(prefix)
+    return Path(path) if url.startswith(prefix) and path not in ("", ":memory:") else None

@@ -1,0 +1,162 @@
+"""A search in words: what `search show` prints, and how figures and networks are written."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from keras_effnetv2.config import ModelConfig, encode_stages
+from keras_effnetv2.report_style import clean_text
+from keras_effnetv2.search.front import Findings, best, find
+from keras_effnetv2.search.record import StudyRecord, TrialRecord, TrialState
+
+STATES: tuple[TrialState, ...] = ("complete", "pruned", "failed", "running")
+MEASURES = ("score", "accuracy", "step time", "parameters")
+NOTHING_YET = "No trial is complete yet."
+MAX_ROWS = 200  # trials in a table; a page of more is slow to read and to load
+
+_FEW_TRIALS = 40  # with fewer the choice of a stage, of 2 to 3, has been seen some ten times
+
+
+def measures(trial: TrialRecord) -> tuple[str, str, str, str]:
+    """The `MEASURES` of a trial in words, "-" for what is not known."""
+    ms = "" if trial.step_seconds is None else f" ({1e3 * trial.step_seconds:.1f} ms)"
+    return (
+        "-" if trial.score is None else f"{trial.score:.4f}",
+        "-" if trial.accuracy is None else percent(trial.accuracy),
+        "-" if trial.step_time is None else times_baseline(trial.step_time) + ms,
+        "-" if trial.parameters is None else millions(trial.parameters),
+    )
+
+
+def percent(accuracy: float) -> str:
+    """An accuracy of 0 to 1 in words."""
+    return f"{100 * accuracy:.2f} %"
+
+
+def times_baseline(step_time: float) -> str:
+    """A step time over that of the baseline in words."""
+    return f"{step_time:.2f} x baseline"
+
+
+def millions(parameters: int) -> str:
+    """A number of parameters in words."""
+    return f"{parameters / 1e6:.2f} M"
+
+
+def short_blocks(config: ModelConfig) -> str:
+    """The stages as block strings, without what a search leaves as it is."""
+    return " ".join(
+        f"r{stage.repeats}_k{stage.kernel_size}_e{stage.expand_ratio}"
+        + ("_c1" if stage.conv == "fused" else "")
+        for stage in config.stages
+    )
+
+
+def overview(study: StudyRecord, findings: Findings) -> list[tuple[str, str]]:
+    """Label and value of what a reader wants to know first."""
+    states = Counter(trial.state for trial in study.trials)
+    counts = ", ".join(f"{states[state]:,} {state}" for state in STATES if states[state])
+    exponents = study.settings["objective"]
+    rows = [
+        ("study", f"{study.name} in {study.storage}"),
+        ("trials", f"{len(study.trials):,}" + (f": {counts}" if counts else "")),
+        ("space", f"{study.space.size:,} networks around {study.space.backbone.name}"),
+        (
+            "score",
+            f"accuracy x step time^{exponents['step_time_exponent']:g}"
+            f" x parameters^{exponents['parameters_exponent']:g}",
+        ),
+    ]
+    reasons = Counter(trial.reason for trial in study.trials if trial.reason is not None)
+    rows += [(f"{count:,} failed", reason) for reason, count in reasons.most_common(5)]
+    if findings.best is None:
+        return rows
+    rows.append(("best", one_line(findings.best.trial)))
+    baseline = findings.baseline
+    if baseline is None:
+        rows.append(("baseline", f"no complete trial of {study.baseline.name}"))
+        return rows
+    rows.append(("baseline", one_line(baseline.trial)))
+    small = best(findings.candidates, max_parameters=baseline.parameters)
+    if small is not None and small is not findings.best:
+        rows.append(("best, not larger", one_line(small.trial)))
+    return rows
+
+
+def one_line(trial: TrialRecord) -> str:
+    """A trial and its measures."""
+    score, accuracy, step_time, parameters = measures(trial)
+    return (
+        f"trial {trial.number}: score {score}, accuracy {accuracy}, step time {step_time}, "
+        f"{parameters} parameters"
+    )
+
+
+def cautions(study: StudyRecord, findings: Findings) -> list[str]:
+    """What to keep in mind before the result is believed; sentences, none for an empty study."""
+    complete = len(findings.candidates)
+    if not complete:
+        return []
+    said = []
+    if complete < min(_FEW_TRIALS, study.space.size):
+        said.append(
+            f"Few trials are complete: {complete} of {study.space.size:,} networks. The first of a "
+            "search are drawn at random, and a sampler needs more to choose by; repeat the command "
+            "with a larger number of trials to go on."
+        )
+    said.append(
+        "Accuracies of a short training differ by chance: train the best of the front with 3 "
+        "seeds, and longer, before you believe the order."
+    )
+    return said
+
+
+def front_rows(findings: Findings) -> list[TrialRecord]:
+    """The trials of the table of the front: the baseline closes it if it is not on the front."""
+    rows = [one.trial for one in findings.front]
+    baseline = findings.baseline
+    if baseline is not None and baseline.trial not in rows:
+        rows.append(baseline.trial)
+    return rows
+
+
+def describe(study: StudyRecord) -> str:
+    """A study for the terminal: what was tried, the front, and the best network.
+
+    The front are the networks that no other one beats in accuracy, step time and parameters at
+    once, see `front.pareto_front`.
+
+    Returns:
+        Lines without control characters, whatever the study and its failures are called.
+    """
+    findings = find(study)
+    labels = overview(study, findings)
+    width = max(len(label) for label, _ in labels)
+    lines = [f"{label:<{width}}  {value}" for label, value in labels]
+    if findings.best is None:
+        return "\n".join(map(clean_text, [*lines, "", NOTHING_YET]))
+    rows = front_rows(findings)
+    header = ("trial", *MEASURES, "")
+    cells = [(str(t.number), *measures(t), findings.marks(t)) for t in rows[:MAX_ROWS]]
+    complete = f"{len(findings.candidates):,} complete trials"
+    lines += ["", f"Pareto front, {len(findings.front):,} of {complete}"]
+    lines += _aligned([header, *cells])
+    if len(rows) > MAX_ROWS:
+        lines.append(f"{len(rows) - MAX_ROWS:,} more are not shown.")
+    config = findings.best.trial.config
+    lines += ["", f"Best network, trial {findings.best.trial.number}"]
+    lines += encode_stages(config.stages)
+    lines.append(f"head of {config.head_filters} filters")
+    for caution in cautions(study, findings):
+        lines += ["", caution]
+    return "\n".join(map(clean_text, lines))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, all but its last column to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    return [
+        "  ".join(
+            [*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,71 @@
+"""From a network and a recipe to a Keras model that is ready for `fit`."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.model import build_model
+from keras_effnetv2.training.preflight import Inputs
+from keras_effnetv2.training.snapshots import random_states
+
+
+def build_to_train(config: ModelConfig, inputs: Inputs, weights: str | None = None) -> keras.Model:
+    """Build a network for the classes, the loss, the dropout and the precision of a training.
+
+    Args:
+        config: the network.
+        inputs: what it will be trained on.
+        weights: see `build_model`.
+    """
+    recipe = inputs.recipe
+    rates = [stage.dropout_rate for stage in inputs.plan if stage.dropout_rate is not None]
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.precision)
+    try:
+        return build_model(
+            config,
+            weights=weights,
+            classes=len(inputs.training.class_names),
+            classifier_activation=recipe.loss,
+            # The rate in force is set stage by stage; here it must be above 0 to be settable.
+            dropout_rate=max(rates) if rates else None,
+            drop_path_rate=recipe.drop_path_rate,
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def compile_to_train(model: keras.Model, inputs: Inputs) -> None:
+    """Compile a network with the recipe's optimizer and loss, and make all variables."""
+    recipe = inputs.recipe
+    # XLA would compile the train step once more at every stage; JAX knows no other way.
+    jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
+    model.compile(
+        recipe.make_optimizer(inputs.plan, inputs.training.num_examples, model),
+        recipe.make_loss(),
+        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
+        jit_compile=jit_compile,
+    )
+    # Before the first step, which would otherwise be traced a second time for the new variables.
+    model.optimizer.build(model.trainable_variables)
+    # Makes the metrics' variables, into which a snapshot from within an epoch is restored.
+    labels = np.zeros((1, len(inputs.training.class_names)), "float32")
+    model.compute_metrics(None, labels, labels)
+
+
+class Reseed(keras.callbacks.Callback):
+    """Makes the random numbers of an epoch (dropout, stochastic depth) depend on it and the seed.
+
+    So the epochs of a resumed training draw the same numbers as those of one that ran through.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        for index, state in enumerate(random_states(self.model)):
+            drawn = np.random.SeedSequence([self._seed, epoch, index]).generate_state(1)[0]
+            state.assign([int(drawn) >> 1, 0])  # 31 bits fit every backend's integers

@@ -1,0 +1,465 @@
+"""A search: what a trial measures, what a study keeps, who may join it, what ends it."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import optuna
+import pytest
+import tensorflow as tf
+from quick_runs import two_blocks
+
+from keras_effnetv2.cli import main
+from keras_effnetv2.search import engine, step_time, storage, training
+from keras_effnetv2.search.engine import Sampling, run_search
+from keras_effnetv2.search.objective import Objective
+from keras_effnetv2.search.space import SearchSpace
+from keras_effnetv2.search.step_time import StepTime, StepTimer
+from keras_effnetv2.search.storage import open_storage, read_study, without_password
+from keras_effnetv2.training.preflight import load_inputs
+from keras_effnetv2.training.recipe import TrainRecipe
+
+RECIPE = replace(TrainRecipe.preset("search"), epochs=1, image_size=32, batch_size=16)
+RANDOM = Sampling("random", seed=5)
+
+
+@pytest.fixture(autouse=True)
+def quiet_optuna():
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+@pytest.fixture
+def space():
+    """Eight networks: 2 convolutions x 2 expansions, but only one of each in stage 1."""
+    both = SearchSpace.from_backbone(two_blocks(), kernel=(3, 5), expand=(1, 4), layer_offsets=(0,))
+    first = replace(both.stages[0], kernel=(3,), conv=("fused",), expand=(4,))
+    return replace(both, stages=(first, both.stages[1]))
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/search.db"
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return load_inputs(two_blocks(), "digits", RECIPE, None, None, 64, False)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """No training: the accuracy follows from the network, and the step time, too."""
+
+    def train(model, inputs, watch):
+        accuracy = 0.5 + training.count_trainable(model) % 1000 / 4000
+        for epoch in range(1, inputs.plan.epochs + 1):
+            watch(epoch, accuracy)
+        return accuracy
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(StepTimer, "measure", lambda self, model: StepTime(0.02, 0.5))
+
+
+def search(space, url, trials, sampling=RANDOM, **options):
+    options = {"max_train_examples": 32, "scan": False, "recipe": RECIPE} | options
+    return run_search(
+        space, "digits", trials=trials, storage=url, sampling=sampling, echo=LINES.append, **options
+    )
+
+
+LINES = []
+
+
+def test_the_score_is_the_papers():
+    # Section 3.3: A * S**w * P**v with w = -0.07 and v = -0.05.
+    score = Objective().score(0.8, 2.0, 7_000_000)
+    assert score == pytest.approx(0.8 * 2.0**-0.07 * 7e6**-0.05, rel=1e-12)
+    assert Objective(0, 0).score(0.8, 2.0, 7_000_000) == 0.8
+    assert Objective(-1, 0).score(0.8, 2.0, 7) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("exponents", [(0.07, -0.05), (-0.07, 0.05), (math.nan, 0), (True, 0)])
+def test_an_objective_rewards_nobody_for_being_slow(exponents):
+    with pytest.raises(ValueError, match="must be a number of at most 0"):
+        Objective(*exponents)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Slow(keras.layers.Layer):
+    """Advances a clock by some seconds when it is run."""
+
+    def __init__(self, clock, seconds, **options):
+        super().__init__(**options)
+        self.clock, self.seconds = clock, seconds
+
+    def call(self, images):
+        def advance():
+            self.clock.now += self.seconds
+            return np.float32(0)
+
+        return images + tf.ensure_shape(tf.py_function(advance, [], tf.float32), [])
+
+
+def slow_model(clock, seconds, inputs):
+    image = keras.Input((32, 32, 3))
+    slow = Slow(clock, seconds)(keras.layers.Dropout(0.5)(image))
+    norm = keras.layers.BatchNormalization()(slow)
+    pooled = keras.layers.GlobalAveragePooling2D()(norm)
+    model = keras.Model(image, keras.layers.Dense(10, activation="softmax")(pooled))
+    training.compile_to_train(model, inputs)
+    return model
+
+
+def test_steps_are_timed_beside_those_of_the_baseline(inputs, monkeypatch):
+    clock = SimpleNamespace(now=0.0)  # a list would be copied by Keras
+    monkeypatch.setattr(step_time, "perf_counter", lambda: clock.now)
+    baseline, model = (slow_model(clock, seconds, inputs) for seconds in (4.0, 3.0))
+    timer = StepTimer(baseline, inputs)
+    model.fit(inputs.stage_dataset(inputs.plan[0], 0).take(1), shuffle=False, verbose=0)
+    states = [[value.numpy().copy() for value in variables(one)] for one in (model, baseline)]
+    measured = timer.measure(model)
+    assert measured == StepTime(3.0, 0.75)
+    for one, state in zip((model, baseline), states, strict=True):
+        for now, before in zip(variables(one), state, strict=True):
+            np.testing.assert_array_equal(now.numpy(), before)
+
+
+def variables(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
+def test_a_training_goes_through_the_recipe_and_tells_every_epoch(inputs):
+    inputs = replace(inputs, recipe=replace(RECIPE, epochs=2, ema_decay=0.9))
+    inputs = replace(inputs, plan=inputs.recipe.plan(None))
+    told = []
+    model = training.build(two_blocks(), inputs)
+    accuracy = training.train(model, inputs, lambda *seen: told.append(seen))
+    assert [epoch for epoch, _ in told] == [1, 2]
+    assert accuracy == told[1][1]
+    assert model.optimizer.iterations == 2 * (64 // 16)
+
+    def stop(epoch, accuracy):
+        raise AssertionError("there is nothing to judge")
+
+    referee = training._Referee(stop)
+    with pytest.raises(training.TrialFailed, match="the loss became nan in epoch 1"):
+        referee.on_epoch_end(0, {"loss": math.nan, "val_accuracy": 0.1})
+
+
+def test_the_same_seed_gives_the_same_network(inputs):
+    first, second = (training.build(two_blocks(), inputs) for _ in range(2))
+    for one, other in zip(first.weights, second.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_a_search_from_pictures_to_a_study(space, url):
+    study = search(space, url, 2)
+    assert [trial.state for trial in study.trials] == ["complete"] * 2
+    assert study.trials[0].config.stages == space.backbone.stages  # the baseline comes first
+    for trial in study.trials:
+        assert trial.score == pytest.approx(
+            Objective().score(trial.accuracy, trial.step_time, trial.parameters)
+        )
+        assert 0 <= trial.accuracy <= 1
+        assert trial.epochs == 1
+        model = training.build_to_train(trial.config, load_inputs_of(space))
+        assert trial.parameters == training.count_trainable(model)
+        assert space.parameters_of(trial.config)  # is in the space
+    assert study == read_study(url, "search")
+    assert study.space == space
+    assert study.settings["recipe"]["image_size"] == 32
+    assert study.settings["training"]["pictures"] == 32
+
+
+def load_inputs_of(space):
+    return load_inputs(space.backbone, "digits", RECIPE, None, None, 32, False)
+
+
+def test_a_search_goes_on_where_it_ended(space, url, quick):
+    first = search(space, url, 2)
+    assert search(space, url, 2) == first
+    more = search(space, url, 12)
+    assert more.trials[:2] == first.trials
+    assert len(more.trials) == 12
+    # There are 8 networks, so some came again: with the former result, without a training.
+    found = {}
+    for trial in more.trials:
+        known = found.setdefault(trial.config, trial)
+        assert (trial.accuracy, trial.score, trial.epochs) == (
+            known.accuracy,
+            known.score,
+            known.epochs,
+        )
+    assert 1 < len(found) <= 8
+    assert sum("(the network of trial" in line for line in LINES) >= 4
+
+
+def test_hopeless_networks_are_given_up(space, url, monkeypatch):
+    accuracies = iter([0.9] * 6 + [0.1, 0.95])
+
+    def train(model, inputs, watch):
+        accuracy = next(accuracies)
+        for epoch in range(1, inputs.plan.epochs + 1):
+            watch(epoch, accuracy)
+        return accuracy
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(StepTimer, "measure", lambda self, model: StepTime(0.02, 1.0))
+    monkeypatch.setattr(engine, "_same_network", lambda trial: None)
+    study = search(space, url, 8, recipe=replace(RECIPE, epochs=6))
+    assert [trial.state for trial in study.trials] == [*["complete"] * 6, "pruned", "complete"]
+    pruned = study.trials[6]
+    assert pruned.epochs == 3  # the first third is left alone
+    assert (pruned.accuracy, pruned.score, pruned.reason) == (None, None, None)
+    assert pruned.step_time == 1.0
+
+
+FAILURES = {
+    "out of memory: OOM of 3 GiB": tf.errors.ResourceExhaustedError(None, None, "OOM of 3 GiB"),
+    "out of memory: no room": MemoryError("no room"),
+    "out of memory: RESOURCE_EXHAUSTED: 3 GiB": RuntimeError("RESOURCE_EXHAUSTED: 3 GiB\nmore"),
+    "the loss became nan": training.TrialFailed("the loss became nan"),
+}
+
+
+def test_failed_networks_do_not_end_the_search(space, url, quick, monkeypatch):
+    real, errors = training.train, [None, *FAILURES.values(), None]
+
+    def fail(model, inputs, watch):
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+        return real(model, inputs, watch)
+
+    monkeypatch.setattr(training, "train", fail)
+    monkeypatch.setattr(engine, "_same_network", lambda trial: None)
+    study = search(space, url, 6)
+    states = [trial.state for trial in study.trials]
+    assert states == ["complete", *["failed"] * 4, "complete"]
+    assert [trial.reason for trial in study.trials] == [None, *FAILURES, None]
+    assert {(trial.accuracy, trial.score) for trial in study.trials[1:-1]} == {(None, None)}
+
+
+def test_an_error_of_the_program_ends_the_search(space, url, quick, monkeypatch):
+    def fail(model, inputs, watch):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(training, "train", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        search(space, url, 3)
+    monkeypatch.undo()
+    (lost,) = read_study(url, "search").trials
+    assert (lost.state, lost.reason) == ("failed", "interrupted, or its worker was lost")
+
+
+def test_several_goals(space, url, quick):
+    study = search(space, url, 6, Sampling("nsga2", startup_trials=3, seed=1))
+    assert len(study.trials) == 6
+    opened = optuna.load_study(study_name="search", storage=url)
+    for trial, record in zip(opened.trials, study.trials, strict=True):
+        assert trial.values == [record.accuracy, record.step_time, record.parameters]
+    with pytest.raises(ValueError, match="goals: was 'front', is 'score'"):
+        search(space, url, 8)
+
+
+def test_a_study_of_another_search(space, url, quick):
+    search(space, url, 1)
+    for change, message in (
+        ({"recipe": replace(RECIPE, image_size=40)}, r"recipe.image_size: was 32, is 40"),
+        ({"max_train_examples": 40}, r"training.pictures: was 32, is 40"),
+        ({"objective": Objective(-0.1)}, r"objective.step_time_exponent: was -0.07, is -0.1"),
+    ):
+        with pytest.raises(ValueError, match=f"is another search.*{message}"):
+            search(space, url, 2, **change)
+    other = replace(space, se_ratio=0.5)
+    with pytest.raises(ValueError, match=r"space.se_ratio: was 0.25, is 0.5"):
+        search(other, url, 2)
+    assert len(search(other, url, 1, study="other").trials) == 1
+    assert len(read_study(url, "search").trials) == 1  # nothing was lost or added
+
+
+def test_a_study_that_is_not_ours(space, url):
+    foreign = optuna.create_study(storage=url, study_name="search")
+    foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    for act in (lambda: search(space, url, 2), lambda: read_study(url, "search")):
+        with pytest.raises(ValueError, match="'search' was not begun by keras-effnetv2"):
+            act()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_fewer_trials_than_random_ones_at_first(space, url, sampler):
+    with pytest.raises(ValueError, match=r"10 trials would all be random.*the sampler 'random'"):
+        search(space, url, 10, Sampling(sampler))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sampler": "grid"}, "must be one of random, tpe, nsga2. Received: 'grid'"),
+        ({"startup_trials": 0}, "`startup_trials` must be at least 1. Received: 0"),
+    ],
+)
+def test_a_sampling_that_cannot_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**arguments)
+
+
+def test_storages_that_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no folder .*missing"):
+        open_storage(f"sqlite:///{tmp_path}/missing/search.db")
+    with pytest.raises(ValueError, match=r"There is no storage .*search.db': .* is no file"):
+        read_study(f"sqlite:///{tmp_path}/search.db", "search")
+    assert not list(tmp_path.iterdir())  # looking has not made one
+    with pytest.raises(ValueError, match=r"must be a URL of SQLAlchemy .*Received: 'search.db'"):
+        open_storage("search.db")
+    with pytest.raises(ValueError, match="'nosql://host/x' cannot be opened"):
+        open_storage("nosql://host/x")
+    (tmp_path / "text.db").write_text("no database, but a text that is long enough to be read" * 9)
+    with pytest.raises(ValueError, match=r"cannot be opened: .*not a database"):
+        open_storage(f"sqlite:///{tmp_path}/text.db")
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/a.db", study_name="mine")
+    with pytest.raises(ValueError, match=r"no study 'yours' in .*There are: mine"):
+        read_study(f"sqlite:///{tmp_path}/a.db", "yours")
+
+
+def test_a_journal_file_is_a_storage(space, tmp_path, quick):
+    url = f"journal:{tmp_path}/search.log"
+    assert len(search(space, url, 2).trials) == 2
+    assert len(search(space, url, 4).trials) == 4
+    assert len(read_study(url, "search").trials) == 4
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@host:5432/db", "postgresql://me:***@host:5432/db"),
+        ("sqlite:///search.db", "sqlite:///search.db"),
+        ("redis://:se:cr@et@host", "redis://:***@host"),
+        ("journal:/a/b", "journal:/a/b"),
+    ],
+)
+def test_passwords_are_not_shown(url, shown):
+    assert without_password(url) == shown
+
+
+def test_a_space_without_its_backbone(space, url, quick):
+    none = replace(space, stages=(replace(space.stages[0], expand=(6,)), space.stages[1]))
+    study = search(none, url, 2)
+    assert {trial.config.stages[0].expand_ratio for trial in study.trials} == {6}
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+def start_worker(folder, url, trials):
+    script = f"""
+import sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+import optuna
+from test_search_engine import RECIPE, run_search, RANDOM, Sampling
+from keras_effnetv2.search.space import SearchSpace
+import json
+space = SearchSpace.from_dict(json.load(open({str(folder / "space.json")!r})))
+run_search(space, "digits", trials={trials}, storage={url!r}, sampling=Sampling("random"),
+    max_train_examples=32, scan=False, recipe=RECIPE, heartbeat_seconds=1,
+    echo=lambda line: print(line, flush=True))
+"""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen([sys.executable, "-c", script], env=environment, text=True)
+
+
+def wait_for(what, seconds=120):
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    return found
+
+
+def test_one_of_two_workers_is_killed(space, url, tmp_path):
+    (tmp_path / "space.json").write_text(json.dumps(space.to_dict()))
+    workers = [start_worker(tmp_path, url, 6) for _ in range(2)]
+    try:
+        wait_for(lambda: os.path.exists(tmp_path / "search.db"))
+        wait_for(lambda: len(running(url)) == 2)
+        killed = workers[0]
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert workers[1].wait(240) == 0
+    finally:
+        for worker in workers:
+            worker.kill()
+    study = read_study(url, "search")
+    states = [trial.state for trial in study.trials]
+    assert states.count("complete") == 6
+    # What the killed worker ran is lost, and its network was tried once more.
+    lost = [trial for trial in study.trials if trial.state == "failed"]
+    assert len(lost) == 1
+    assert lost[0].reason == "interrupted, or its worker was lost"
+    assert lost[0].config in [
+        trial.config for trial in study.trials[lost[0].number + 1 :] if trial.state == "complete"
+    ]
+    assert "running" not in states
+
+
+def running(url):
+    try:
+        trials = read_study(url, "search").trials
+    except ValueError:  # is being begun
+        return []
+    return [trial for trial in trials if trial.state == "running"]
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_the_command(space, tmp_path, url, quick, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.json").write_text(json.dumps(space.to_dict()))
+    words = f"search --data digits --space space.json --storage {url} --max-train-examples 32"
+    words += " --epochs 1 --image-size 32 --batch-size 16 --sampler random --no-scan"
+    assert main([*words.split(), "--trials", "3"]) == 0
+    shown = capsys.readouterr()
+    assert "trial 2: score 0." in shown.out
+    assert main(["search", "show", "search", "--storage", url]) == 0
+    assert "wrote search-search/report.html" in capsys.readouterr().out.replace(os.sep, "/")
+    best = json.loads((tmp_path / "search-search" / "best.json").read_text())
+    record = read_study(url, "search")
+    winner = max(record.trials, key=lambda trial: trial.score)
+    assert best == json.loads(winner.config.to_json())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "A search needs --data and --trials."),
+        ("--data digits", "A search needs --trials."),
+        ("--data digits --trials 20 --space missing.json", "missing.json cannot be read"),
+        ("--data digits --trials 20 --backbone b9", "Unknown variant, and no such file: 'b9'"),
+        ("--data digits --trials 0", "`trials` must be at least 1"),
+        ("--data digits --trials 20 --step-time-exponent 1", "must be a number of at most 0"),
+        ("--data digits --trials 20 --storage sqlite:////no/where/x.db", "no folder /no/where"),
+        ("show nothing", "There is no storage 'sqlite:///search.db'"),
+    ],
+)
+def test_what_the_command_refuses(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", *words.split()]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_without_optuna(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r"pip install 'keras-effnetv2\[search\]'"):
+        storage.require_optuna()
