@@ -333,6 +333,23 @@ def test_storages_that_are_not_there(tmp_path):
         read_study(f"sqlite:///{tmp_path}/a.db", "yours")
 
 
+def test_workers_that_begin_at_the_same_moment_make_one_database(tmp_path):
+    url = f"sqlite:///{tmp_path}/search.db"
+    script = f"""
+import time
+from keras_effnetv2.search.storage import open_storage
+import optuna, sqlalchemy
+time.sleep(max(0, {time.time() + 4} - time.time()))
+open_storage({url!r}, heartbeat_seconds=1).get_all_studies()
+"""
+    workers = [
+        subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for worker in workers:
+        assert (worker.communicate()[1], worker.returncode) == ("", 0)
+
+
 def test_a_journal_file_is_a_storage(space, tmp_path, quick):
     url = f"journal:{tmp_path}/search.log"
     assert len(search(space, url, 2).trials) == 2

@@ -1,6 +1,7 @@
 """Where a search keeps what it has found: opening it, and reading it as plain data."""
 
 import json
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ PARAMETERS, SCORE, EPOCHS, REASON = "parameters", "score", "epochs", "reason"
 RESULTS = (ACCURACY, STEP_TIME, STEP_SECONDS, PARAMETERS, SCORE, EPOCHS)
 
 _SQLITE_WAIT = 60  # seconds for another process to finish its write; SQLite's own 5 are few
+_MAKING_TABLES = 1.0  # seconds
+_MADE_BY_OTHERS = ("already exists", "UNIQUE constraint", "unique constraint", "Duplicate entry")
 _JOURNAL, _REDIS, _GRPC = "journal:", "redis://", "grpc://"
 _ALLOWED = (
     "a URL of SQLAlchemy (sqlite:///FILE, postgresql://..., mysql://...), journal:FILE, redis://..."
@@ -89,16 +92,9 @@ def open_storage(
             proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
             proxy.get_all_studies()  # connects
             return proxy
-        with warnings.catch_warnings():
-            # Heartbeats count as experimental, since 2021; nothing else finds a lost worker.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.RDBStorage(
-                url,
-                engine_kwargs={"connect_args": {"timeout": _SQLITE_WAIT}} if path else None,
-                heartbeat_interval=heartbeat_seconds,
-                grace_period=None if heartbeat_seconds is None else 3 * heartbeat_seconds,
-                heartbeat_stale_trial_callback=on_lost,
-            )
+        return _open_database(
+            url, {"timeout": _SQLITE_WAIT} if path else {}, heartbeat_seconds, on_lost
+        )
     except ImportError:
         raise
     except Exception as error:  # of any database's driver
@@ -107,6 +103,37 @@ def open_storage(
             f"The storage {without_password(url)!r} cannot be opened: {reason}. It must be "
             f"{_ALLOWED}, and there."
         ) from error
+
+
+def _open_database(
+    url: str,
+    connect_args: dict[str, Any],
+    heartbeat_seconds: int | None,
+    on_lost: "Callable[[Study, FrozenTrial], None] | None",
+) -> "BaseStorage":
+    """Open a database, and make its tables if it is new.
+
+    Workers that begin at the same moment may all want to make them; then the second try of those
+    that came late finds them made.
+    """
+    optuna = require_optuna()
+    for last in (False, False, True):
+        try:
+            with warnings.catch_warnings():
+                # Heartbeats count as experimental, since 2021; nothing else finds a lost worker.
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return optuna.storages.RDBStorage(
+                    url,
+                    engine_kwargs={"connect_args": connect_args},
+                    heartbeat_interval=heartbeat_seconds,
+                    grace_period=None if heartbeat_seconds is None else 3 * heartbeat_seconds,
+                    heartbeat_stale_trial_callback=on_lost,
+                )
+        except Exception as error:  # each database has its own
+            if last or not any(words in str(error) for words in _MADE_BY_OTHERS):
+                raise
+            time.sleep(_MAKING_TABLES)
+    raise AssertionError("the last try returns or raises")
 
 
 def without_password(url: str) -> str:
