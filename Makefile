@@ -31,11 +31,12 @@ demo:
 	$(DEMO_VENV)/bin/python -m pip install --quiet .
 	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" bash examples/demo.sh $(DEMO_RUN)
 
-# In three parts, because a process that has traced hundreds of networks holds 5 GB and slows down.
+# In four parts, because a process that has traced hundreds of networks holds 5 GB and slows down.
 test: lint types
 	$(BIN)/python -m pytest --cov --cov-report= $(WORKERS) tests/test_[a-e]*.py
 	$(BIN)/python -m pytest --cov --cov-append --cov-report= $(WORKERS) tests/test_[f-o]*.py
-	$(BIN)/python -m pytest --cov --cov-append $(WORKERS) tests/test_[p-z]*.py
+	$(BIN)/python -m pytest --cov --cov-append --cov-report= $(WORKERS) tests/test_[p-r]*.py
+	$(BIN)/python -m pytest --cov --cov-append $(WORKERS) tests/test_[s-z]*.py
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -m backend $(WORKERS)
 
 test-backends: $(TORCH_READY)
