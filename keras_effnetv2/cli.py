@@ -186,6 +186,12 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     benchmark(arguments)
 
 
+def _reproduce(arguments: argparse.Namespace) -> None:
+    from keras_effnetv2.cli_reproduce import reproduce
+
+    reproduce(arguments)
+
+
 def _search(arguments: argparse.Namespace) -> None:
     from keras_effnetv2.cli_search import search
 
@@ -240,6 +246,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "export": _export,
     "serve": _serve,
     "benchmark": _benchmark,
+    "reproduce": _reproduce,
     "search": _search,
     "info": _info,
     "weights": _weights,

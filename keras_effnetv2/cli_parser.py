@@ -8,6 +8,7 @@ from typing import Any
 from keras_effnetv2._version import __version__
 from keras_effnetv2.cli_benchmark import add_options as add_benchmark_options
 from keras_effnetv2.cli_export import add_options as add_export_options
+from keras_effnetv2.cli_reproduce import add_options as add_reproduce_options
 from keras_effnetv2.cli_search import add_options as add_search_options
 from keras_effnetv2.cli_serve import add_options as add_serve_options
 from keras_effnetv2.cli_training import DATA_HELP, add_data_options, add_recipe_options
@@ -42,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_export,
         _add_serve,
         _add_benchmark,
+        _add_reproduce,
         _add_search,
         _add_info,
         _add_weights,
@@ -220,6 +222,16 @@ def _add_benchmark(commands: Any) -> None:
         "keras-effnetv2 benchmark efficientnetv2-b0 --formats all --against keras.applications",
     )
     add_benchmark_options(parser)
+
+
+def _add_reproduce(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "reproduce",
+        "measure a table of the paper on this machine, and print it beside the paper's figures",
+        "keras-effnetv2 reproduce table-3",
+    )
+    add_reproduce_options(parser)
 
 
 def _add_search(commands: Any) -> None:

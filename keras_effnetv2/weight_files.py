@@ -23,7 +23,7 @@ from keras_effnetv2.pretrained.registry import (
     normalization_of_file,
     weight_set,
 )
-from keras_effnetv2.training.run_folder import written_whole
+from keras_effnetv2.whole_files import written_whole
 
 _ENDINGS = (".weights.h5", ".keras")
 

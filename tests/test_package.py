@@ -29,6 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "variants": set(),
     "checksums": set(),
     "machine": set(),
+    "whole_files": set(),
     "config": set(),
     "config_file": set(),
     "blocks": {"keras"},
@@ -134,6 +135,11 @@ LAYERS: dict[str, set[str]] = {
     "benchmark.contestants": {"keras", "numpy", "tensorflow"},
     "benchmark.comparison": {"numpy"},
     "benchmark.report": {"numpy"},
+    "reproduce": set(),
+    "reproduce.tables": set(),
+    "reproduce.measure": {"keras", "numpy"},
+    "reproduce.report": set(),
+    "reproduce.scaling": set(),
     "grad_cam": {"keras", "numpy", "tensorflow"},
     "serve": set(),
     "serve.errors": set(),
@@ -153,6 +159,7 @@ LAYERS: dict[str, set[str]] = {
     "serve.server": {"numpy", "tensorflow", "uvicorn"},
     "cli_training": set(),
     "cli_benchmark": set(),
+    "cli_reproduce": set(),
     "cli_search": set(),
     "cli_export": set(),
     "cli_serve": set(),
@@ -177,6 +184,7 @@ WITHIN_FUNCTIONS = {
     "training.workers": {"jax"},
     "cli_benchmark": {"keras", "numpy", "tensorflow"},
     "cli_evaluate": {"numpy"},
+    "cli_reproduce": {"keras"},
 }
 
 

@@ -14,9 +14,8 @@ from keras_effnetv2.training.run_folder import (
     read_settings,
     remove,
     write_settings,
-    write_text,
-    written_whole,
 )
+from keras_effnetv2.whole_files import write_text
 
 SETTINGS = {
     "finished": False,
@@ -125,26 +124,6 @@ def test_a_full_disk_is_said_before_anything_is_removed(folder, monkeypatch):
     with pytest.raises(OSError, match=r"has 3 MB free; the run needs about 4 MB\. Free some"):
         prepare_output(folder, keep=False, needed_bytes=4_000_000)
     assert (folder / "recipe.json").exists()
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "model.keras"
-    path.write_text("old")
-
-    def write_half():
-        with written_whole(path) as scratch:
-            assert scratch.suffix == ".keras"
-            scratch.write_text("ne")
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        write_half()
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["model.keras"]
-    with written_whole(path) as scratch:
-        scratch.write_text("new")
-    assert path.read_text() == "new"
-    assert os.listdir(tmp_path) == ["model.keras"]
 
 
 def test_remove_takes_files_folders_links_and_nothing(tmp_path):

@@ -2,8 +2,11 @@
 
 import pytest
 
+from keras_effnetv2.cli import main
 from keras_effnetv2.config import ModelConfig, decode_stages
-from keras_effnetv2.search.scaling import OFFICIAL_STEPS, compare, scale
+from keras_effnetv2.reproduce import scaling
+from keras_effnetv2.reproduce.scaling import OFFICIAL_STEPS, describe
+from keras_effnetv2.search.scaling import scale
 
 S = ModelConfig.from_name("efficientnetv2-s")
 STEPS = {(step.base[-2:], step.target[-2:]): step for step in OFFICIAL_STEPS}
@@ -116,29 +119,44 @@ def test_only_a_config_is_scaled():
         scale("efficientnetv2-s")
 
 
-def test_two_networks_side_by_side():
-    """Parameters and multiply-adds added up by hand, for 32 pixels and so 16 x 16 positions."""
+def test_a_network_beside_others():
+    """Parameters and multiply-adds added up by hand, for 64 pixels and so 32 x 32 positions."""
     blocks = ["r1_k3_s1_e1_i8_o8_c1", "r2_k5_s2_e1_i8_o16"]
-    other = ModelConfig("other", decode_stages(blocks), head_filters=16, eval_size=32)
-    rows = {row.quantity: (row.scaled, row.official) for row in compare(ONE_STAGE, other)}
+    config = ModelConfig("small", decode_stages(blocks), head_filters=16)
     # Kernels, then scale and offset of the batch norms, then the classifier.
-    first = (3 * 9 * 8 + 16) + (8 * 9 * 8 + 16)
-    one = first + (8 * 16 + 32) + 17 * 1000
+    parameters = (3 * 9 * 8 + 16) + (8 * 9 * 8 + 16) + (16 * 16 + 32) + 17 * 1000
     # Stage 2: depthwise 5 x 5 and projection, twice.
-    second = (25 * 8 + 16) + (8 * 16 + 32) + (25 * 16 + 32) + (16 * 16 + 32)
-    two = first + second + (16 * 16 + 32) + 17 * 1000
-    flops_one = (3 * 9 * 8 + 8 * 9 * 8 + 8 * 16) * 256 + 16 * 1000
-    flops_two = (3 * 9 * 8 + 8 * 9 * 8) * 256 + 16 * 1000
-    flops_two += (25 * 8 + 8 * 16 + 25 * 16 + 16 * 16 + 16 * 16) * 64
-    assert rows == {
-        "stem filters": (8, 8),
-        "stage 1 layers": (1, 1),
-        "stage 1 filters": (8, 8),
-        "stage 2 layers": (None, 2),
-        "stage 2 filters": (None, 16),
-        "head filters": (16, 16),
-        "train size": (192, 192),
-        "eval size": (224, 32),
-        "parameters": (one, two),
-        "multiply-adds at 32": (flops_one, flops_two),
-    }
+    parameters += (25 * 8 + 16) + (8 * 16 + 32) + (25 * 16 + 32) + (16 * 16 + 32)
+    flops = (3 * 9 * 8 + 8 * 9 * 8) * 32**2 + 16 * 1000
+    flops += (25 * 8 + 8 * 16 + 25 * 16 + 16 * 16 + 16 * 16) * 16**2
+    assert describe("a small one", config, 64) == (
+        *("a small one", "1, 2", "8, 16", "8, 16", "192, 224"),
+        *(f"{parameters / 1e6:.2f}", f"{flops / 1e9:.2f} at 64 px"),
+    )
+    assert (parameters, flops) == (19_208, 1_144_448)
+
+
+def test_reproduce_scaling(monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "OFFICIAL_STEPS", OFFICIAL_STEPS[:1])
+    assert main(["reproduce", "scaling"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| efficientnetv2")]
+    assert rows[0][0] == (
+        "efficientnetv2-b0 scaled: width 1.4, depth 1.8 (last two stages 1.8), resolution 1.714"
+    )
+    assert rows[0][1:5] == [
+        *("2, 4, 4, 6, 9, 15", "24, 48, 64, 136, 160, 272", "48, 1792", "329, 384")
+    ]
+    # The released S: 21.46 million parameters, 8.37 billion multiply-adds at 384 pixels.
+    assert rows[1] == [
+        *("efficientnetv2-s", "2, 4, 4, 6, 9, 15", "24, 48, 64, 128, 160, 256", "24, 1280"),
+        *("300, 384", "21.46", "8.37 at 384 px"),
+    ]
+    assert lines[-1].startswith("What compound scaling cannot give: the seventh stage")
+
+
+@pytest.mark.parametrize("option", ["--batch-sizes 4", "--rounds 2", "--json x.json"])
+def test_scaling_times_nothing(option, capsys):
+    assert main(["reproduce", "scaling", *option.split()]) == 1
+    name = option.split()[0]
+    assert f"{name} is for what is timed; scaling is counted" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnetv2.training import run_folder
+from keras_effnetv2 import whole_files
 from keras_effnetv2.training.ema import EMA
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.snapshots import (
@@ -286,7 +286,7 @@ def test_wherever_the_process_dies_a_whole_state_is_there(tmp_path, monkeypatch,
             snapshots = make_snapshots(folder, model, keep=1)
             snapshots.on_epoch_end(0)
             with monkeypatch.context() as patch:
-                patch.setattr(run_folder.os, call, dying)
+                patch.setattr(whole_files.os, call, dying)
                 try:
                     for epoch in (1, 2, 3):
                         model.layers[-1].bias.assign([float(epoch)])

@@ -40,6 +40,7 @@ from keras_effnetv2.search.summary import (
     overview,
     short_blocks,
 )
+from keras_effnetv2.whole_files import write_text
 
 REPORT, BEST, FRONT, PICTURE = "report.html", "best.json", "front.csv", "pareto.svg"
 
@@ -84,9 +85,6 @@ def write_results(study: StudyRecord, folder: str | os.PathLike[str]) -> list[Pa
     Raises:
         OSError: a file cannot be written.
     """
-    # Imported here: it starts Keras, which nothing else of a report needs.
-    from keras_effnetv2.training.run_folder import write_text
-
     findings = find(study)
     texts = {REPORT: render_search_report(study)}
     if findings.best is not None:

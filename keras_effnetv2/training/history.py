@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
-from keras_effnetv2.training.run_folder import write_text
 from keras_effnetv2.training.stages import StagePlan
+from keras_effnetv2.whole_files import write_text
 
 _FIRST = ("epoch", "stage", "image_size", "batch_size", "learning_rate", "seconds")
 

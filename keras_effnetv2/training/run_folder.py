@@ -1,17 +1,18 @@
 """The folder of a run: its files, made whole or not at all, and the way back from it to a model."""
 
-import contextlib
 import json
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+
+from keras_effnetv2.whole_files import SCRATCH, write_text
 
 MODEL = "model.keras"
 SAVED_MODEL = "saved_model"
@@ -24,10 +25,9 @@ PREVIEW = "preview.html"  # what `preview.py` writes beside a run, or where one 
 # As they are removed: as long as anything is left, RECIPE says that it is a run.
 _ALL = (BACKUP, HISTORY, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
 
-_SCRATCH = ".writing-"  # how the names of files begin that are not whole yet
 # What a process that was killed leaves: our scratch files, and those of `write_report` and
 # `export_saved_model`.
-_LEFTOVERS = (f"{_SCRATCH}*", f".{REPORT}.*.tmp", ".export-*")
+_LEFTOVERS = (f"{SCRATCH}*", f".{REPORT}.*.tmp", ".export-*")
 
 # What a run is resumed with must be what it was started with.
 _FIXED = ("model", "architecture", "weights", "training", "validation", "class_names", "recipe")
@@ -102,7 +102,7 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]
 
 def _is_unused(path: Path) -> bool:
     """Whether a folder has nothing but a preview, and what a run left that broke off at once."""
-    names = {file.name for file in path.iterdir() if not file.name.startswith(_SCRATCH)}
+    names = {file.name for file in path.iterdir() if not file.name.startswith(SCRATCH)}
     return names <= {PREVIEW}
 
 
@@ -177,39 +177,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, with the same ending; moves it there if all is well.
-
-    So `path` holds the old file or the whole new one, whatever happens, a full disk and a power
-    cut included.
-    """
-    scratch = path.with_name(f".writing-{path.name}")
-    try:
-        yield scratch
-        _sync(scratch)  # else the name could be on the disk before the content
-        os.replace(scratch, path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
-            _sync(path.parent)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file or the names in a folder are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file, UTF-8, whole or not at all."""
-    with written_whole(path) as scratch:
-        scratch.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_settings(path: Path, settings: Mapping[str, Any]) -> None:

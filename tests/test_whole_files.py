@@ -1,0 +1,27 @@
+"""Files that are written whole or not at all. Power cuts: see tests/test_snapshots.py."""
+
+import os
+
+import pytest
+
+from keras_effnetv2.whole_files import written_whole
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+
+    def write_half():
+        with written_whole(path) as scratch:
+            assert scratch.suffix == ".keras"
+            scratch.write_text("ne")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_half()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["model.keras"]
+    with written_whole(path) as scratch:
+        scratch.write_text("new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["model.keras"]
