@@ -43,7 +43,8 @@ const explain = async (file, number, name) => {
     part("stack").classList.add("square");
     part("overlay").hidden = part("opacity-row").hidden = false;
     part("caption").textContent =
-      `The picture as the network sees it. The brighter, the more it speaks for ${name} (Grad-CAM).`;
+      `The picture as the network sees it. The stronger the colour, the more it speaks for ${name} `
+      + "(Grad-CAM).";
   } catch (error) {
     if (number === shown) part("caption").textContent = `No overlay: ${error.message}.`;
   }
@@ -119,5 +120,5 @@ addEventListener("drop", event => {
   if (event.dataTransfer.files.length) classify(event.dataTransfer.files[0]);
 });
 part("opacity").addEventListener("input", event => {
-  part("overlay").style.opacity = event.target.value / 100;
+  part("stack").style.setProperty("--overlay", event.target.value / 100);
 });
