@@ -7,7 +7,7 @@ repeats. The variants of the paper are made from the rows of `variants.py` by co
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
@@ -73,11 +73,16 @@ class Stage:
             raise ValueError(
                 f"Stage field `strides` must be 1 or 2. Received: strides={self.strides!r}"
             )
-        if self.se_ratio is not None and not 0 < self.se_ratio <= 1:
+        if self.se_ratio is not None and not (_is_number(self.se_ratio) and 0 < self.se_ratio <= 1):
             raise ValueError(
                 "Stage field `se_ratio` must be in (0, 1], or None for no squeeze-excite. "
                 f"Received: se_ratio={self.se_ratio!r}"
             )
+
+
+def _is_number(value: Any) -> bool:
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)
 
 
 def _check_positive_int(name: str, value: Any, *, owner: str) -> None:
@@ -202,6 +207,16 @@ def _encode_stage(stage: Stage) -> str:
 
 # --- model configs ------------------------------------------------------------------------------
 
+_OPTIONAL_NUMBERS = ("min_width_fraction", "randaugment_magnitude")
+_CONFIG_NUMBERS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("width", lambda value: value > 0, "a positive number"),
+    ("depth", lambda value: value > 0, "a positive number"),
+    ("min_width_fraction", lambda value: 0 < value <= 1, "in (0, 1], or None"),
+    ("dropout_rate", lambda value: 0 <= value < 1, "in [0, 1)"),
+    ("randaugment_magnitude", lambda value: value >= 0, "a number of at least 0, or None"),
+    ("mixup_alpha", lambda value: value >= 0, "a number of at least 0"),
+)
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -247,12 +262,16 @@ class ModelConfig:
     normalization: Normalization = "symmetric"
 
     def __post_init__(self) -> None:
-        if not self.name or not re.fullmatch(r"[A-Za-z0-9_.\-]+", self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9_.\-]+", self.name):
             raise ValueError(
                 "ModelConfig field `name` must consist of letters, digits, '.', '_' and '-'. "
                 f"Received: name={self.name!r}"
             )
-        if not self.stages or not all(isinstance(stage, Stage) for stage in self.stages):
+        if (
+            not isinstance(self.stages, list | tuple)
+            or not self.stages
+            or not all(isinstance(stage, Stage) for stage in self.stages)
+        ):
             raise ValueError(
                 "ModelConfig field `stages` must be a tuple of at least one Stage "
                 f"(decode_stages makes it from block strings). Received: stages={self.stages!r}"
@@ -268,12 +287,15 @@ class ModelConfig:
                 )
         for name in ("head_filters", "train_size", "eval_size"):
             _check_positive_int(name, getattr(self, name), owner="ModelConfig")
-        if not 0 <= self.dropout_rate < 1:
-            raise ValueError(
-                "ModelConfig field `dropout_rate` must be in [0, 1). "
-                f"Received: dropout_rate={self.dropout_rate!r}"
-            )
-        if self.normalization not in NORMALIZATIONS:
+        for name, is_within, allowed in _CONFIG_NUMBERS:
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL_NUMBERS:
+                continue
+            if not (_is_number(value) and is_within(value)):
+                raise ValueError(
+                    f"ModelConfig field `{name}` must be {allowed}. Received: {name}={value!r}"
+                )
+        if not isinstance(self.normalization, str) or self.normalization not in NORMALIZATIONS:
             raise ValueError(
                 f"ModelConfig field `normalization` must be one of {sorted(NORMALIZATIONS)}. "
                 f"Received: normalization={self.normalization!r}"
@@ -329,7 +351,7 @@ class ModelConfig:
             ValueError: a coefficient is not a positive finite number.
         """
         for label, value in (("width", width), ("depth", depth)):
-            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+            if not (_is_number(value) and value > 0):
                 raise ValueError(
                     f"`{label}` must be a positive number. Received: {label}={value!r}"
                 )
@@ -409,5 +431,10 @@ class ModelConfig:
                 f"A model config is a JSON object with `name`, `stages` and any of "
                 f"{', '.join(sorted(known - {'name', 'stages'}))}. "
                 f"Received: {sorted(values) if isinstance(values, dict) else values!r}"
+            )
+        if not isinstance(values["stages"], list):
+            raise ValueError(
+                "`stages` of a model config is a list of block strings. "
+                f"Received: {values['stages']!r}"
             )
         return cls(**values | {"stages": decode_stages(values["stages"])})

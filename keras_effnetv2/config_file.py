@@ -31,8 +31,7 @@ def read_config(name_or_path: str) -> ModelConfig:
         return ModelConfig.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    # Besides ValueError: a field of a wrong type, and brackets nested without end.
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # brackets nested without end
         raise ValueError(
             f"{path} is not the JSON file of a network, as `keras-effnetv2 info VARIANT --json` "
             f"prints one: {error}"

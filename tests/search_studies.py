@@ -57,7 +57,6 @@ def study_of(*trials, **fields):
         name="flowers",
         storage="sqlite:///search.db",
         space=SPACE,
-        baseline=BASELINE,
         settings={
             "objective": {"step_time_exponent": -0.07, "parameters_exponent": -0.05},
             "goals": "score",

@@ -166,7 +166,15 @@ def test_neighbouring_stages_must_fit():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"stages": ()}, {"name": "a/b"}, {"dropout_rate": 1.0}, {"eval_size": 0}]
+    "wrong",
+    [
+        *({"stages": ()}, {"stages": 5}, {"name": "a/b"}, {"name": 5}, {"eval_size": 0}),
+        *({"dropout_rate": 1.0}, {"dropout_rate": "0.2"}, {"dropout_rate": None}),
+        *({"width": 0}, {"width": "1"}, {"depth": float("inf")}, {"depth": True}),
+        *({"min_width_fraction": 1.5}, {"min_width_fraction": []}, {"mixup_alpha": -0.1}),
+        *({"randaugment_magnitude": "15"}, {"randaugment_magnitude": -1}, {"normalization": {}}),
+    ],
+    ids=str,
 )
 def test_wrong_fields_are_named(wrong):
     values = {"name": "mine", "stages": decode_stages(S_BLOCKS)} | wrong
@@ -207,3 +215,9 @@ def test_a_stage_that_is_not_there_cannot_be_fused(number):
 def test_json_that_is_not_a_config(text):
     with pytest.raises(ValueError, match="JSON"):
         ModelConfig.from_json(text)
+
+
+@pytest.mark.parametrize("stages", ["5", "null", '"r1_k3_s1_e1_i8_o8"', "{}"])
+def test_stages_in_json_are_a_list(stages):
+    with pytest.raises(ValueError, match="`stages` of a model config is a list of block strings"):
+        ModelConfig.from_json(f'{{"name": "x", "stages": {stages}}}')

@@ -17,6 +17,7 @@ from keras_effnetv2.machine import is_out_of_memory
 from keras_effnetv2.model import build_model
 from keras_effnetv2.real_pictures import photographs
 from keras_effnetv2.reproduce.tables import Entry, Task
+from keras_effnetv2.training.assemble import jit_compile
 from keras_effnetv2.training.footprint import this_machine, training_memory
 from keras_effnetv2.training.optimizers import RMSprop
 from keras_effnetv2.training.stages import progressive_stages
@@ -166,7 +167,11 @@ def _training_step(model: keras.Model, images: np.ndarray) -> Callable[[], objec
     What Keras returns are numbers, not tensors, so that a device that works behind our back has
     finished.
     """
-    model.compile(RMSprop(weight_decay=_WEIGHT_DECAY), "sparse_categorical_crossentropy")
+    model.compile(
+        RMSprop(weight_decay=_WEIGHT_DECAY),
+        "sparse_categorical_crossentropy",
+        jit_compile=jit_compile(),
+    )
     labels = np.arange(len(images)) % model.output_shape[-1]
     return partial(
         model.train_on_batch,

@@ -46,7 +46,6 @@ class StudyRecord:
         name: of the study.
         storage: its URL, without a password.
         space: where networks are taken from.
-        baseline: what step times are compared with.
         settings: everything else that makes two searches the same: the objective's exponents, data,
             recipe, image size, epochs; plain data.
         trials: in the order of their numbers.
@@ -55,6 +54,10 @@ class StudyRecord:
     name: str
     storage: str
     space: SearchSpace
-    baseline: ModelConfig
     settings: dict[str, Any]
     trials: tuple[TrialRecord, ...]
+
+    @property
+    def baseline(self) -> ModelConfig:
+        """What step times are compared with."""
+        return self.space.backbone

@@ -195,9 +195,7 @@ def as_record(study: "Study", storage: str) -> StudyRecord:
         # One that waits, or was lost before its network was drawn, is none yet.
         if set(space.parameters) <= set(trial.params)
     ]
-    return StudyRecord(
-        study.study_name, without_password(storage), space, space.backbone, settings, tuple(trials)
-    )
+    return StudyRecord(study.study_name, without_password(storage), space, settings, tuple(trials))
 
 
 def _as_record(trial: "FrozenTrial", space: SearchSpace) -> TrialRecord:

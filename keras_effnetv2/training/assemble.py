@@ -40,19 +40,23 @@ def build_to_train(config: ModelConfig, inputs: Inputs, weights: str | None = No
 def compile_to_train(model: keras.Model, inputs: Inputs) -> None:
     """Compile a network with the recipe's optimizer and loss, and make all variables."""
     recipe = inputs.recipe
-    # XLA would compile the train step once more at every stage; JAX knows no other way.
-    jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
     model.compile(
         recipe.make_optimizer(inputs.plan, inputs.training.num_examples, model),
         recipe.make_loss(),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        jit_compile=jit_compile,
+        jit_compile=jit_compile(),
     )
     # Before the first step, which would otherwise be traced a second time for the new variables.
     model.optimizer.build(model.trainable_variables)
     # Makes the metrics' variables, into which a snapshot from within an epoch is restored.
     labels = np.zeros((1, len(inputs.training.class_names)), "float32")
     model.compute_metrics(None, labels, labels)
+
+
+def jit_compile() -> bool | str:
+    """Return the `jit_compile` of a model that is trained, for the backend in force."""
+    # XLA would compile the train step once more at every stage; JAX knows no other way.
+    return False if keras.backend.backend() == "tensorflow" else "auto"
 
 
 class Reseed(keras.callbacks.Callback):

@@ -247,7 +247,7 @@ class TrainRecipe:
             if known is None:
                 raise ValueError(
                     "`image_size` must be given for a model that is no published variant, for "
-                    "example dataclasses.replace(recipe, image_size=224)."
+                    "example dataclasses.replace(recipe, image_size=224) or --image-size 224."
                 )
             sizes: Any = ModelConfig.from_name(known).eval_size // 16 * 16
         else:
