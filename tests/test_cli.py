@@ -68,6 +68,7 @@ def command(capsys, *words):
     return code, captured.out, captured.err
 
 
+@pytest.mark.slow  # starts TensorFlow, traces B0 and exports it
 def test_train_on_a_folder_in_a_fresh_process(photos, tmp_path):
     """The main job with the real smallest variant, as a person types it."""
     words = [

@@ -163,6 +163,7 @@ def test_the_same_seed_gives_the_same_network(inputs):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+@pytest.mark.slow  # traces the steps of three networks
 def test_a_search_from_pictures_to_a_study(space, url):
     study = search(space, url, 2)
     assert [trial.state for trial in study.trials] == ["complete"] * 2
@@ -404,6 +405,7 @@ def wait_for(what, seconds=120):
     return found
 
 
+@pytest.mark.slow  # three processes that start TensorFlow and trace networks
 def test_one_of_two_workers_is_killed(space, url, tmp_path):
     (tmp_path / "space.json").write_text(json.dumps(space.to_dict()))
     workers = [start_worker(tmp_path, url, 6) for _ in range(2)]
