@@ -5,6 +5,8 @@ Other files: test_progressive_modes.py (modes of execution, precision), test_pro
 delivers), test_progressive_devices.py (several devices).
 """
 
+from dataclasses import replace
+
 import keras
 import pytest
 from progressive_probe import (
@@ -57,6 +59,15 @@ def test_one_trace_a_stage_and_a_second_fit():
             traces = [first, 1, 1, 1, 0][epoch]
             # All but the batch is static; the last batch may be smaller, so that cannot be.
             assert row["shapes"] == [(None, SIZES[epoch], SIZES[epoch], 3)] * traces
+
+
+@only_tensorflow
+def test_sizes_stay_static_in_a_second_fit_whose_rates_are_left_alone():
+    stages = [replace(stage, dropout_rate=None) for stage in STAGES]
+    model = build_model()
+    for _ in range(2):
+        for epoch, row in train(model, ProgressiveLearning(make_dataset, stages)).items():
+            assert set(row["shapes"]) <= {(None, SIZES[epoch], SIZES[epoch], 3)}
 
 
 @only_tensorflow

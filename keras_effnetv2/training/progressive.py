@@ -37,10 +37,9 @@ class ProgressiveLearning(keras.callbacks.Callback):
         model.fit(progressive.dataset, epochs=progressive.epochs, callbacks=[progressive])
 
     Every epoch takes its batches from `make_dataset(stage, epoch)`. At the start of a stage the
-    dropout rates are set and the train function is made again (of the first one only if that
-    changes a rate); weights, optimizer and learning rate run on. Works with `steps_per_epoch`,
-    `initial_epoch`, `steps_per_execution`, `BackupAndRestore`, `tf.distribute.MirroredStrategy`,
-    mixed precision and any Keras backend.
+    dropout rates are set and the train function is made again; weights, optimizer and learning
+    rate run on. Works with `steps_per_epoch`, `initial_epoch`, `steps_per_execution`,
+    `BackupAndRestore`, `tf.distribute.MirroredStrategy`, mixed precision and any Keras backend.
     After training the dropout rates stay at those of the last stage.
 
     Which layers are scheduled: every `keras.layers.Dropout` (`SpatialDropout` is one too), also
@@ -127,14 +126,11 @@ class ProgressiveLearning(keras.callbacks.Callback):
         self.dataset.open(epoch)
 
     def _begin(self, stage: TrainStage) -> None:
-        outdated = self._stage is not None  # and holds a trace at another size
         self._stage = stage
         if stage.dropout_rate is not None:
             for layer in scheduled_dropout_layers(self.model, self.dropout_layers, self.stages):
-                outdated |= layer.rate != stage.dropout_rate
                 layer.rate = stage.dropout_rate
-        if outdated:
-            self.model.make_train_function(force=True)
+        self.model.make_train_function(force=True)
         if self.verbose:
             print(_announcement(stage, len(self.stages)), flush=True)
 
