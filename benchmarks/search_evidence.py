@@ -23,6 +23,7 @@ import optuna
 from cifar_budget import extracted
 
 from keras_effnetv2 import ModelConfig, TrainRecipe, load_source
+from keras_effnetv2.architecture import count_trainable
 from keras_effnetv2.search import training
 from keras_effnetv2.search.engine import Sampling, run_search
 from keras_effnetv2.search.space import SearchSpace
@@ -102,7 +103,7 @@ def contestants(study):
 def size_of(config):
     from keras_effnetv2 import build_model
 
-    return training.count_trainable(build_model(config, classes=10))
+    return count_trainable(build_model(config, classes=10))
 
 
 def judge(dataset, chosen, pictures, test, arguments):
@@ -127,7 +128,7 @@ def judge(dataset, chosen, pictures, test, arguments):
                 known[key] = {
                     "accuracy": accuracy,
                     "step_time": step.ratio,
-                    "parameters": training.count_trainable(model),
+                    "parameters": count_trainable(model),
                 }
                 cache.write_text(json.dumps(known, indent=1))
                 print(f"{key}: {accuracy:.2%}", flush=True)

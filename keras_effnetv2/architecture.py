@@ -13,6 +13,11 @@ _PASS_THROUGH = ("Identity", "Cast")  # operations that change no value
 _COUNTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
 
+def count_trainable(model: keras.Model) -> int:
+    """Return the number of parameters that are trained: without batch statistics."""
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
+
+
 def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
     """Multiply-adds of one picture, which is what the paper's FLOPs are.
 

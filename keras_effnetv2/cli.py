@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import math
 import os
 import shlex
 import signal
@@ -203,13 +202,13 @@ def _info(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(config.to_json())
         return
-    from keras_effnetv2.architecture import count_flops, stage_table
+    from keras_effnetv2.architecture import count_flops, count_trainable, stage_table
     from keras_effnetv2.model import build_model
     from keras_effnetv2.pretrained.registry import published
 
     size = arguments.image_size or config.eval_size
     model = build_model(config, classes=arguments.classes)
-    trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    trainable = count_trainable(model)
     print(f"{config.name}, {arguments.classes} classes")
     print(
         f"{'parameters':<17} {trainable / 1e6:.2f} million trainable, {model.count_params():,} all"

@@ -11,6 +11,7 @@ from keras_effnetv2.cli_benchmark import show_progress
 from keras_effnetv2.config_file import read_config
 from keras_effnetv2.machine import describe_machine
 from keras_effnetv2.reproduce.tables import TABLES, open_table
+from keras_effnetv2.whole_files import write_text
 
 _SCALING = "scaling"
 _ROUNDS = 5
@@ -93,7 +94,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
         )
         if arguments.json is not None:
             data = {"machine": machine, "command": sys.argv[1:], "results": as_data(results)}
-            arguments.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+            write_text(arguments.json, json.dumps(data, indent=1) + "\n")
     show_progress("")
     print(f"\n{results_table(table, results)}")
     print("\n2x is twice as fast as the first network of its group.")

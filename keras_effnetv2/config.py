@@ -73,14 +73,15 @@ class Stage:
             raise ValueError(
                 f"Stage field `strides` must be 1 or 2. Received: strides={self.strides!r}"
             )
-        if self.se_ratio is not None and not (_is_number(self.se_ratio) and 0 < self.se_ratio <= 1):
+        if self.se_ratio is not None and not (is_number(self.se_ratio) and 0 < self.se_ratio <= 1):
             raise ValueError(
                 "Stage field `se_ratio` must be in (0, 1], or None for no squeeze-excite. "
                 f"Received: se_ratio={self.se_ratio!r}"
             )
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite int or float; a bool is none."""
     is_real = isinstance(value, int | float) and not isinstance(value, bool)
     return is_real and math.isfinite(value)
 
@@ -291,7 +292,7 @@ class ModelConfig:
             value = getattr(self, name)
             if value is None and name in _OPTIONAL_NUMBERS:
                 continue
-            if not (_is_number(value) and is_within(value)):
+            if not (is_number(value) and is_within(value)):
                 raise ValueError(
                     f"ModelConfig field `{name}` must be {allowed}. Received: {name}={value!r}"
                 )
@@ -351,7 +352,7 @@ class ModelConfig:
             ValueError: a coefficient is not a positive finite number.
         """
         for label, value in (("width", width), ("depth", depth)):
-            if not (_is_number(value) and value > 0):
+            if not (is_number(value) and value > 0):
                 raise ValueError(
                     f"`{label}` must be a positive number. Received: {label}={value!r}"
                 )

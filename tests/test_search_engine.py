@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 from quick_runs import two_blocks
 
+from keras_effnetv2.architecture import count_trainable
 from keras_effnetv2.cli import main
 from keras_effnetv2.search import engine, step_time, storage, training
 from keras_effnetv2.search.engine import Sampling, run_search
@@ -62,7 +63,7 @@ def quick(monkeypatch):
     """No training: the accuracy follows from the network, and the step time, too."""
 
     def train(model, inputs, watch):
-        accuracy = 0.5 + training.count_trainable(model) % 1000 / 4000
+        accuracy = 0.5 + count_trainable(model) % 1000 / 4000
         for epoch in range(1, inputs.plan.epochs + 1):
             watch(epoch, accuracy)
         return accuracy
@@ -175,7 +176,7 @@ def test_a_search_from_pictures_to_a_study(space, url):
         assert 0 <= trial.accuracy <= 1
         assert trial.epochs == 1
         model = training.build_to_train(trial.config, load_inputs_of(space))
-        assert trial.parameters == training.count_trainable(model)
+        assert trial.parameters == count_trainable(model)
         assert space.parameters_of(trial.config)  # is in the space
     assert study == read_study(url, "search")
     assert study.space == space

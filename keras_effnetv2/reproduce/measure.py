@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_effnetv2.architecture import count_flops
+from keras_effnetv2.architecture import count_flops, count_trainable
 from keras_effnetv2.benchmark.timing import measure, time_ratio
 from keras_effnetv2.machine import is_out_of_memory
 from keras_effnetv2.model import build_model
@@ -134,7 +134,7 @@ class _Run:
         model = build_model(entry.config)
         self.entry = entry
         self.image_size = image_size
-        self.parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+        self.parameters = count_trainable(model)
         self.flops = count_flops(model, entry.flops_size)
         self.obstacle = _shortage(model, task, batch_size, image_size)
         self._step: Callable[[], object] | None = None

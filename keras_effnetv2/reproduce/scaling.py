@@ -1,9 +1,8 @@
 """The paper's scaling: how near `scale` comes to the official variants, and what differs."""
 
-import math
 from typing import NamedTuple
 
-from keras_effnetv2.architecture import count_flops
+from keras_effnetv2.architecture import count_flops, count_trainable
 from keras_effnetv2.benchmark.report import markdown_table
 from keras_effnetv2.config import ModelConfig
 from keras_effnetv2.model import build_model
@@ -99,7 +98,7 @@ def describe(label: str, config: ModelConfig, flops_size: int) -> tuple[str, ...
         flops_size: pixels at which its multiply-adds are counted.
     """
     model = build_model(config)
-    parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    parameters = count_trainable(model)
     return (
         label,
         ", ".join(str(stage.repeats) for stage in config.stages),

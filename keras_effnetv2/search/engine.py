@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from keras_effnetv2.architecture import count_trainable
 from keras_effnetv2.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.machine import is_out_of_memory
@@ -262,7 +263,7 @@ class _Worker:
     def _judge(self, config: ModelConfig, trial: "Trial") -> dict[str, float]:
         """Time and train a network; keeps what is known as soon as it is."""
         model = training.build(config, self._inputs)
-        parameters = training.count_trainable(model)
+        parameters = count_trainable(model)
         step = self._timer.measure(model)
         found: dict[str, float] = {
             store.PARAMETERS: parameters,

@@ -5,8 +5,9 @@ A * S**w * P**v: A its accuracy after a short training, S the time of a training
 parameters, w = -0.07 and v = -0.05, "empirically determined to balance the trade-offs".
 """
 
-import math
 from dataclasses import dataclass
+
+from keras_effnetv2.config import is_number
 
 STEP_TIME_EXPONENT = -0.07
 PARAMETERS_EXPONENT = -0.05
@@ -30,8 +31,7 @@ class Objective:
     def __post_init__(self) -> None:
         for name in ("step_time_exponent", "parameters_exponent"):
             value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (is_number and math.isfinite(value) and value <= 0):
+            if not (is_number(value) and value <= 0):
                 raise ValueError(
                     f"`{name}` must be a number of at most 0: a larger one would reward networks "
                     f"for being slow or large. Received: {value!r}"

@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.config import ModelConfig, is_number
 
 LATE_STAGES = 2  # of S the stages 5 and 6, which the paper deepens
 MAX_IMAGE_SIZE = 480  # pixels, at inference
@@ -79,8 +79,7 @@ def scale(
 
 
 def _check_factor(label: str, value: Any, *, minimum: float) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and value > 0 and value >= minimum):
+    if not (is_number(value) and value > 0 and value >= minimum):
         allowed = f"a number of at least {minimum:g}" if minimum else "a positive number"
         raise ValueError(f"`{label}` must be {allowed}. Received: {label}={value!r}")
 

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from keras_effnetv2.config import ModelConfig, Stage
+from keras_effnetv2.config import ModelConfig, Stage, is_number
 
 Value = str | int
 Choose = Callable[[str, tuple[Value, ...]], Any]
@@ -129,8 +129,7 @@ class SearchSpace:
             )
         object.__setattr__(self, "stages", tuple(self.stages))
         ratio = self.se_ratio
-        is_number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
-        if ratio is not None and not (is_number and 0 < ratio <= 1):
+        if ratio is not None and not (is_number(ratio) and 0 < ratio <= 1):
             raise ValueError(
                 "SearchSpace field `se_ratio` must be a number in (0, 1], or None for no "
                 f"squeeze-excite. Received: se_ratio={ratio!r}"

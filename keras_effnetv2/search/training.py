@@ -60,11 +60,6 @@ def train(model: keras.Model, inputs: Inputs, watch: Watch) -> float:
     return referee.accuracy
 
 
-def count_trainable(model: keras.Model) -> int:
-    """Return the number of parameters that are trained: without batch statistics."""
-    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
-
-
 class _Referee(keras.callbacks.Callback):
     """Keeps the accuracy of the last epoch, and stops where there is nothing to learn any more."""
 

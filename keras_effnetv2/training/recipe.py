@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 
-from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.config import ModelConfig, is_number
 from keras_effnetv2.data.mixing import MIXUP_STYLES
 from keras_effnetv2.preprocess import STYLES
 from keras_effnetv2.random_crop import CROP_STYLES
@@ -371,16 +371,12 @@ def _is_int(value: Any, minimum: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_pair(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 2
 
 
 def _is_area(value: Any) -> bool:
-    return _is_pair(value) and all(map(_is_number, value)) and 0 < value[0] <= value[1] <= 1
+    return _is_pair(value) and all(map(is_number, value)) and 0 < value[0] <= value[1] <= 1
 
 
 def _count(name: str, minimum: int) -> _Rule:
@@ -390,11 +386,11 @@ def _count(name: str, minimum: int) -> _Rule:
 
 def _at_least_0(name: str) -> _Rule:
     allowed = "a finite number of at least 0"
-    return _Rule(name, allowed, lambda value: _is_number(value) and value >= 0)
+    return _Rule(name, allowed, lambda value: is_number(value) and value >= 0)
 
 
 def _rate(name: str) -> _Rule:
-    return _Rule(name, "a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1)
+    return _Rule(name, "a number in [0, 1)", lambda value: is_number(value) and 0 <= value < 1)
 
 
 def _choice(name: str, *choices: Any) -> _Rule:
@@ -419,7 +415,7 @@ _RULES = (
         lambda value: all(_is_int(size, 1) for size in (value if _is_pair(value) else (value,))),
     ),
     _count("min_steps", 0),
-    _Rule("learning_rate", "a finite number above 0", lambda v: _is_number(v) and v > 0),
+    _Rule("learning_rate", "a finite number above 0", lambda v: is_number(v) and v > 0),
     _choice("progressive", "paper", "official", None),
     _count("stages", 1),
     _count("randaugment_layers", 1),
@@ -440,7 +436,7 @@ _RULES = (
     _at_least_0("warmup_epochs"),
     _at_least_0("head_warmup_epochs"),
     _at_least_0("unfreeze_epochs"),
-    _Rule("layer_decay", "a number in (0, 1]", lambda v: _is_number(v) and 0 < v <= 1),
+    _Rule("layer_decay", "a number in (0, 1]", lambda v: is_number(v) and 0 < v <= 1),
     _choice("batch_norm", "auto", "train", "freeze"),
     _at_least_0("weight_decay"),
     _rate("label_smoothing"),
@@ -448,12 +444,12 @@ _RULES = (
     _Rule(
         "ema_decay",
         "a number in (0, 1), or None for off",
-        lambda value: value is None or (_is_number(value) and 0 < value < 1),
+        lambda value: value is None or (is_number(value) and 0 < value < 1),
     ),
     _Rule(
         "gradient_clip",
         "a finite number above 0, or None for off",
-        lambda value: value is None or (_is_number(value) and value > 0),
+        lambda value: value is None or (is_number(value) and value > 0),
     ),
     _choice("evaluation_style", *STYLES, "preset"),
     _choice("precision", "float32", "mixed_float16", "mixed_bfloat16"),

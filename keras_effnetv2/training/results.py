@@ -12,7 +12,7 @@ from keras_effnetv2.report import write_report
 from keras_effnetv2.training import run_folder
 from keras_effnetv2.training.preflight import Inputs
 from keras_effnetv2.training.run_report import gather_report, summary_rows
-from keras_effnetv2.whole_files import written_whole
+from keras_effnetv2.whole_files import write_text, written_whole
 
 
 def evaluate_model(model: keras.Model, inputs: Inputs) -> Evaluation:
@@ -58,7 +58,7 @@ def write_results(
     bare = keras.Model(model.inputs, model.outputs, name=model.name)
     with written_whole(folder / run_folder.MODEL) as scratch:
         bare.save(scratch)
-    run_folder.write_text(folder / run_folder.LABELS, "".join(f"{name}\n" for name in names))
+    write_text(folder / run_folder.LABELS, "".join(f"{name}\n" for name in names))
     run_folder.remove(folder / run_folder.SAVED_MODEL)  # of an attempt that broke off here
     if keras.backend.backend() == "tensorflow":
         export_saved_model(
