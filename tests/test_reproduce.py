@@ -17,6 +17,7 @@ from keras_effnetv2.reproduce import measure
 from keras_effnetv2.reproduce.measure import OUT_OF_MEMORY, Measured, measure_group
 from keras_effnetv2.reproduce.report import as_data, results_table, sentences
 from keras_effnetv2.reproduce.tables import Entry, open_table
+from keras_effnetv2.training import footprint
 from keras_effnetv2.training.footprint import Machine
 
 NO_GPU = Machine(free_disk=10**11, free_memory=10**11, has_accelerator=False)
@@ -245,7 +246,7 @@ def test_another_failure_is_none_of_memory(monkeypatch):
 )
 def test_what_the_main_memory_cannot_hold_is_not_tried(task, machine, is_tried, monkeypatch):
     prepared = []
-    monkeypatch.setattr(measure, "this_machine", lambda folder: machine)
+    monkeypatch.setattr(footprint, "this_machine", lambda folder: machine)
     monkeypatch.setitem(measure._PREPARE, task, lambda *given: prepared.append(given) or list)
     one, _ = measure_group(entries(), task, 1, scale=1, rounds=1)
     assert len(prepared) == (2 if is_tried else 0)

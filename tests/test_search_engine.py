@@ -25,6 +25,8 @@ from keras_effnetv2.search.objective import Objective
 from keras_effnetv2.search.space import SearchSpace
 from keras_effnetv2.search.step_time import StepTime, StepTimer
 from keras_effnetv2.search.storage import open_storage, read_study, without_password
+from keras_effnetv2.training import footprint
+from keras_effnetv2.training.footprint import Machine
 from keras_effnetv2.training.preflight import load_inputs
 from keras_effnetv2.training.recipe import TrainRecipe
 
@@ -251,6 +253,19 @@ def test_failed_networks_do_not_end_the_search(space, url, quick, monkeypatch):
     assert states == ["complete", *["failed"] * 4, "complete"]
     assert [trial.reason for trial in study.trials] == [None, *FAILURES, None]
     assert {(trial.accuracy, trial.score) for trial in study.trials[1:-1]} == {(None, None)}
+
+
+def test_a_network_that_the_main_memory_cannot_hold_is_not_tried(space, url, quick, monkeypatch):
+    # The system would end the process.
+    wide = replace(space.stages[0], expand=(4, 4000))
+    space = replace(space, stages=(wide, space.stages[1]))
+    machine = Machine(free_disk=10**11, free_memory=500_000_000, has_accelerator=False)
+    monkeypatch.setattr(footprint, "this_machine", lambda folder: machine)
+    study = search(space, url, 8)
+    failed = {trial.config.stages[0].expand_ratio: trial.reason for trial in study.trials}
+    reason = "out of memory: not tried: needs about 0.9 GB, 0.5 GB are free"
+    assert failed == {4: None, 4000: reason}
+    assert {trial.state for trial in study.trials if trial.reason is None} == {"complete"}
 
 
 def test_an_error_of_the_program_ends_the_search(space, url, quick, monkeypatch):

@@ -2,7 +2,6 @@
 
 import gc
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,18 +17,13 @@ from keras_effnetv2.model import build_model
 from keras_effnetv2.real_pictures import photographs
 from keras_effnetv2.reproduce.tables import Entry, Task
 from keras_effnetv2.training.assemble import jit_compile
-from keras_effnetv2.training.footprint import this_machine, training_memory
+from keras_effnetv2.training.footprint import memory_shortage, training_shortage
 from keras_effnetv2.training.optimizers import RMSprop
 from keras_effnetv2.training.stages import progressive_stages
 
 OUT_OF_MEMORY = "OOM"
 _CALLS = 2  # timed, in each turn
 _WEIGHT_DECAY = 1e-5  # as in the official training
-_MEMORY_SHARE = 0.9  # of the free memory; the rest is for what other programs may take
-# What training takes on a CPU, over the estimate of `training.footprint`, which was measured with
-# TensorFlow and V2. EfficientNet-B0 with 8 and 24 pictures of 224 pixels, TensorFlow 2.21: 1.2 and
-# 1.1; PyTorch 2.13: 1.3 and 1.5; JAX 0.10: 2.2 and 1.9, B4 with 8 of 300 pixels 1.6.
-_TRAINING_FACTOR = {"tensorflow": 1.2, "torch": 1.5, "jax": 2.0}
 _FLOAT_BYTES = 4
 _LIVE_OUTPUTS = 4  # that a compiled prediction holds at once; measured: 2, and rarely more
 _RUNTIME_BYTES = 300_000_000  # of a compiled function, as in `training.footprint`
@@ -196,19 +190,10 @@ _PREPARE: dict[Task, Callable[[keras.Model, np.ndarray], Callable[[], object]]] 
 
 def _shortage(model: keras.Model, task: Task, batch_size: int, image_size: int) -> str | None:
     """Say what a network needs, if it is more main memory than there is."""
-    machine = this_machine(os.curdir)
-    if machine.has_accelerator or machine.free_memory is None:
-        return None  # what is found out by trying harms nobody, or nothing is known
-    if task == "training":
-        plan = progressive_stages(epochs=1, stages=1, image_size=image_size, batch_size=batch_size)
-        needed = round(_TRAINING_FACTOR[keras.backend.backend()] * training_memory(model, plan))
-    else:
-        needed = _inference_memory(model, batch_size, image_size)
-    if needed <= _MEMORY_SHARE * machine.free_memory:
-        return None
-    return (
-        f"not tried: needs about {needed / 1e9:.1f} GB, {machine.free_memory / 1e9:.1f} GB are free"
-    )
+    if task == "inference":
+        return memory_shortage(_inference_memory(model, batch_size, image_size))
+    plan = progressive_stages(epochs=1, stages=1, image_size=image_size, batch_size=batch_size)
+    return training_shortage(model, plan)
 
 
 def _inference_memory(model: keras.Model, batch_size: int, image_size: int) -> int:

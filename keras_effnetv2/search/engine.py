@@ -22,6 +22,7 @@ from keras_effnetv2.search.objective import Objective
 from keras_effnetv2.search.record import StudyRecord
 from keras_effnetv2.search.space import SearchSpace
 from keras_effnetv2.search.step_time import StepTimer
+from keras_effnetv2.training.footprint import training_shortage
 from keras_effnetv2.training.preflight import (
     Inputs,
     check_arguments,
@@ -264,6 +265,8 @@ class _Worker:
         """Time and train a network; keeps what is known as soon as it is."""
         model = training.build(config, self._inputs)
         parameters = count_trainable(model)
+        if (lacking := training_shortage(model, self._inputs.plan)) is not None:
+            raise MemoryError(lacking)
         step = self._timer.measure(model)
         found: dict[str, float] = {
             store.PARAMETERS: parameters,
