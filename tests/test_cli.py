@@ -57,7 +57,7 @@ def run(photos, tmp_path_factory):
         mixup_alpha=0.0,
     )
     output = tmp_path_factory.mktemp("runs") / "colours"
-    train(build_model(TINY, classes=3), str(photos), recipe, output, verbose=0)
+    train(build_model(TINY, classes=3), str(photos), recipe, output, scan=False, verbose=0)
     return output
 
 

@@ -27,7 +27,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def start(output, count, index, port, epochs=4):
+def start(output, count, index, port, epochs=2):
     return run_process([sys.executable, SCRIPT, output, count, index, port, epochs])
 
 

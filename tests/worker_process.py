@@ -17,7 +17,7 @@ from keras_effnetv2.training.workers import connect
 
 RECIPE = replace(
     kev2.TrainRecipe.preset("quickstart"),
-    epochs=4,
+    epochs=2,
     stages=2,
     batch_size=16,
     image_size=(32, 40),
