@@ -92,9 +92,9 @@ def contestants(study):
     complete = [trial for trial in study.trials if trial.state == "complete"]
     best = max(complete, key=lambda trial: trial.score)
     random = [trial for trial in study.trials if trial.number][:RANDOM_TRIALS]
-    # One that failed counts as worse than the others.
-    ranked = sorted(random, key=lambda trial: trial.score or 0)
-    median = ranked[len(ranked) // 2]
+    # A network comes twice where a worker was killed while it had it.
+    distinct = {trial.config: trial for trial in reversed(random) if trial.state == "complete"}
+    median = sorted(distinct.values(), key=lambda one: one.score)[len(distinct) // 2]
     b0 = study.space.backbone
     budget = min(WIDTHS, key=lambda width: abs(size_of(b0.scaled(width=width)) - best.parameters))
     return {

@@ -130,7 +130,7 @@ LAYERS: dict[str, set[str]] = {
     "search.storage": {"optuna"},
     "search.step_time": {"keras", "numpy"},
     "search.training": {"keras"},
-    "search.engine": {"optuna"},
+    "search.engine": {"numpy", "optuna"},
     "benchmark.paper": set(),
     "benchmark.contestants": {"keras", "numpy", "tensorflow"},
     "benchmark.comparison": {"numpy"},

@@ -210,6 +210,17 @@ def test_a_search_goes_on_where_it_ended(space, url, quick):
     assert sum("(the network of trial" in line for line in LINES) >= 4
 
 
+def test_with_a_seed_a_search_goes_on_with_other_networks(url, quick):
+    large = SearchSpace.from_backbone(two_blocks(), layer_offsets=(0, 1, 2, 3))
+    draw = Sampling("random", seed=0)
+    first = [trial.config for trial in search(large, url, 4, draw).trials]
+    more = [trial.config for trial in search(large, url, 7, draw).trials]
+    assert more[:4] == first
+    assert len(set(more)) == 7
+    again = [trial.config for trial in search(large, url, 4, draw, study="again").trials]
+    assert again == first
+
+
 def test_hopeless_networks_are_given_up(space, url, monkeypatch):
     accuracies = iter([0.9] * 6 + [0.1, 0.95])
 
@@ -326,6 +337,7 @@ def test_fewer_trials_than_random_ones_at_first(space, url, sampler):
     [
         ({"sampler": "grid"}, "must be one of random, tpe, nsga2. Received: 'grid'"),
         ({"startup_trials": 0}, "`startup_trials` must be at least 1. Received: 0"),
+        ({"seed": -1}, "`seed` must be at least 0, or None. Received: -1"),
     ],
 )
 def test_a_sampling_that_cannot_be(arguments, message):

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
+
 from keras_effnetv2.architecture import count_trainable
 from keras_effnetv2.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
@@ -59,10 +61,11 @@ class Sampling:
         startup_trials: random ones at first; of "nsga2" the size of its population.
         prune: give up a network whose score after an epoch is below the median of the others at
             this epoch; not with "nsga2", which has no score.
-        seed: of the choice. Several workers need different ones, or None.
+        seed: of the choice, at least 0. A new search of one worker with the same seed draws the
+            same networks at first. Several workers need different ones, or None.
 
     Raises:
-        ValueError: no such sampler, or less than one trial at first.
+        ValueError: no such sampler, less than one trial at first, or a seed below 0.
     """
 
     sampler: SamplerName = "tpe"
@@ -80,6 +83,8 @@ class Sampling:
             raise ValueError(
                 f"`startup_trials` must be at least 1. Received: {self.startup_trials}"
             )
+        if self.seed is not None and self.seed < 0:
+            raise ValueError(f"`seed` must be at least 0, or None. Received: {self.seed}")
 
     @property
     def is_pareto(self) -> bool:
@@ -97,14 +102,22 @@ class Sampling:
                 "(--startup-trials), or for the sampler 'random'."
             )
 
-    def make_sampler(self) -> "BaseSampler":
-        """Return Optuna's sampler."""
+    def make_sampler(self, tried: int) -> "BaseSampler":
+        """Return Optuna's sampler.
+
+        Args:
+            tried: trials that the study has already. With a seed alone, a search that goes on
+                would draw from the start again, the same networks.
+        """
         samplers = store.require_optuna().samplers
+        seed = None
+        if self.seed is not None:
+            seed = int(np.random.SeedSequence([self.seed, tried]).generate_state(1)[0])
         if self.sampler == "random":
-            return samplers.RandomSampler(seed=self.seed)
+            return samplers.RandomSampler(seed=seed)
         if self.sampler == "tpe":
-            return samplers.TPESampler(n_startup_trials=self.startup_trials, seed=self.seed)
-        return samplers.NSGAIISampler(population_size=self.startup_trials, seed=self.seed)
+            return samplers.TPESampler(n_startup_trials=self.startup_trials, seed=seed)
+        return samplers.NSGAIISampler(population_size=self.startup_trials, seed=seed)
 
     def make_pruner(self, epochs: int) -> "BasePruner":
         """Return Optuna's pruner, which leaves the first third of the epochs alone."""
@@ -194,12 +207,12 @@ def run_search(
     created = optuna.create_study(
         storage=opened,
         study_name=study,
-        sampler=sampling.make_sampler(),
         pruner=sampling.make_pruner(inputs.plan.epochs),
         directions=_PARETO if sampling.is_pareto else _SCORED,
         load_if_exists=True,
     )
     _agree(created, _settings(space, objective, inputs, sampling))
+    created.sampler = sampling.make_sampler(len(created.get_trials(deepcopy=False)))
     if _finished(created) < trials:
         created.optimize(
             _Worker(space, objective, inputs, sampling.is_pareto, echo).try_network,
