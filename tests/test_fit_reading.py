@@ -82,11 +82,8 @@ def test_cached_pictures_train_the_same_weights(pictures, tmp_path):
         return run.model.get_weights()
 
     folder = tmp_path / "cache"
-    plain, in_memory, packed = (
-        weights(name, place)
-        for name, place in (("plain", None), ("memory", "memory"), ("packed", folder))
-    )
+    plain, in_memory = weights("plain", None), weights("memory", "memory")
+    packed, again = weights("packed", folder), weights("again", folder)
     assert sorted(path.name for path in folder.iterdir()) == ["train", "validation"]
-    for one, *others in zip(plain, in_memory, packed, strict=True):
-        for other in others:
-            np.testing.assert_array_equal(one, other)
+    for one, other in zip([*plain, *packed], [*in_memory, *again], strict=True):
+        np.testing.assert_array_equal(one, other)
