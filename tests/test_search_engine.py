@@ -363,6 +363,18 @@ def test_storages_that_are_not_there(tmp_path):
         read_study(f"sqlite:///{tmp_path}/a.db", "yours")
 
 
+def test_what_a_storage_needs_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    message = r"'postgresql://me:\*\*\*@host/db' needs a package .*psycopg.*pip install 'psycopg"
+    with pytest.raises(ImportError, match=message):
+        open_storage("postgresql://me:secret@host/db")
+
+
+def test_a_server_that_does_not_answer():
+    with pytest.raises(ValueError, match=r"'grpc://127.0.0.1:1' cannot be opened: .*Connection"):
+        open_storage("grpc://127.0.0.1:1")
+
+
 def test_workers_that_begin_at_the_same_moment_make_one_database(tmp_path):
     url = f"sqlite:///{tmp_path}/search.db"
     script = f"""

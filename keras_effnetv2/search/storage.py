@@ -29,6 +29,10 @@ _SQLITE_WAIT = 60  # seconds for another process to finish its write; SQLite's o
 _MAKING_TABLES = 1.0  # seconds
 _MADE_BY_OTHERS = ("already exists", "UNIQUE constraint", "unique constraint", "Duplicate entry")
 _JOURNAL, _REDIS, _GRPC = "journal:", "redis://", "grpc://"
+_DRIVERS = (
+    "for postgresql:// pip install 'psycopg[binary]', for mysql:// mysqlclient (or PyMySQL, and "
+    "mysql+pymysql://), for redis:// redis, for grpc:// grpcio and protobuf"
+)
 _ALLOWED = (
     "a URL of SQLAlchemy (sqlite:///FILE, postgresql://..., mysql://...), journal:FILE, redis://..."
     " or grpc://HOST:PORT"
@@ -82,27 +86,44 @@ def open_storage(
                 f"The storage {url!r} cannot be made: there is no folder {path.absolute().parent}."
             )
     try:
-        if url.startswith(_JOURNAL):
-            backend = optuna.storages.journal.JournalFileBackend(str(path))
-            return optuna.storages.JournalStorage(backend)
-        if url.startswith(_REDIS):
-            return optuna.storages.JournalStorage(optuna.storages.journal.JournalRedisBackend(url))
-        if url.startswith(_GRPC):
-            host, _, port = url.removeprefix(_GRPC).rpartition(":")
-            proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
-            proxy.get_all_studies()  # connects
-            return proxy
-        return _open_database(
-            url, {"timeout": _SQLITE_WAIT} if path else {}, heartbeat_seconds, on_lost
-        )
-    except ImportError:
-        raise
+        with warnings.catch_warnings():
+            # Redis and heartbeats count as experimental, since 2021; nothing else finds a lost
+            # worker.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return _open(url, path, heartbeat_seconds, on_lost)
+    except ImportError as error:
+        raise ImportError(
+            f"The storage {without_password(url)!r} needs a package that cannot be imported "
+            f"({error.__cause__ or error}). Install it: {_DRIVERS}."
+        ) from error
     except Exception as error:  # of any database's driver
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        details = getattr(error, "details", None)  # of gRPC, whose text begins with nothing
+        text = str(details() if callable(details) else error) or repr(error)
+        reason = text.splitlines()[0].rstrip(".")
         raise ValueError(
             f"The storage {without_password(url)!r} cannot be opened: {reason}. It must be "
             f"{_ALLOWED}, and there."
         ) from error
+
+
+def _open(
+    url: str,
+    path: Path | None,
+    heartbeat_seconds: int | None,
+    on_lost: "Callable[[Study, FrozenTrial], None] | None",
+) -> "BaseStorage":
+    storages = require_optuna().storages
+    if url.startswith(_JOURNAL):
+        return storages.JournalStorage(storages.journal.JournalFileBackend(str(path)))
+    if url.startswith(_REDIS):
+        return storages.JournalStorage(storages.journal.JournalRedisBackend(url))
+    if url.startswith(_GRPC):
+        host, _, port = url.removeprefix(_GRPC).rpartition(":")
+        proxy = storages.GrpcStorageProxy(host=host, port=int(port))
+        proxy.get_all_studies()  # connects
+        return proxy
+    connect_args = {"timeout": _SQLITE_WAIT} if path else {}
+    return _open_database(url, connect_args, heartbeat_seconds, on_lost)
 
 
 def _open_database(
@@ -119,16 +140,13 @@ def _open_database(
     optuna = require_optuna()
     for last in (False, False, True):
         try:
-            with warnings.catch_warnings():
-                # Heartbeats count as experimental, since 2021; nothing else finds a lost worker.
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return optuna.storages.RDBStorage(
-                    url,
-                    engine_kwargs={"connect_args": connect_args},
-                    heartbeat_interval=heartbeat_seconds,
-                    grace_period=None if heartbeat_seconds is None else 3 * heartbeat_seconds,
-                    heartbeat_stale_trial_callback=on_lost,
-                )
+            return optuna.storages.RDBStorage(
+                url,
+                engine_kwargs={"connect_args": connect_args},
+                heartbeat_interval=heartbeat_seconds,
+                grace_period=None if heartbeat_seconds is None else 3 * heartbeat_seconds,
+                heartbeat_stale_trial_callback=on_lost,
+            )
         except Exception as error:  # each database has its own
             if last or not any(words in str(error) for words in _MADE_BY_OTHERS):
                 raise
