@@ -128,7 +128,7 @@ LAYERS: dict[str, set[str]] = {
     "search.chart": set(),
     "search.report": set(),
     "search.storage": {"optuna"},
-    "search.step_time": {"keras", "numpy"},
+    "search.step_time": {"keras", "numpy", "tensorflow"},
     "search.training": {"keras"},
     "search.engine": {"numpy", "optuna"},
     "benchmark.paper": set(),

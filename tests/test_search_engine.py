@@ -134,9 +134,17 @@ def test_steps_are_timed_beside_those_of_the_baseline(inputs, monkeypatch):
     states = [[value.numpy().copy() for value in variables(one)] for one in (model, baseline)]
     measured = timer.measure(model)
     assert measured == StepTime(3.0, 0.75)
+    # 5 rounds of a step that does not count and 2 that do.
+    assert clock.now == pytest.approx(3.0 + 5 * 3 * (3.0 + 4.0))  # the first 3 are of `fit` above
     for one, state in zip((model, baseline), states, strict=True):
         for now, before in zip(variables(one), state, strict=True):
             np.testing.assert_array_equal(now.numpy(), before)
+    # Quick steps are timed for 2 seconds: 15 rounds of 2 * 0.07.
+    for one, seconds in ((model, 0.03), (baseline, 0.04)):
+        next(layer for layer in one.layers if isinstance(layer, Slow)).seconds = seconds
+    clock.now = 0.0
+    assert timer.measure(model).ratio == pytest.approx(0.75)
+    assert clock.now == pytest.approx(15 * 3 * 0.07)
 
 
 def variables(model):

@@ -9,15 +9,16 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_effnetv2.benchmark.timing import time_ratio
 from keras_effnetv2.training.preflight import Inputs
 
-_ROUNDS = 5
+# Rounds: quick steps, which noise moves most, get more of them, until so many seconds were timed.
+_FEWEST_ROUNDS, _MOST_ROUNDS, _ENOUGH = 5, 25, 2.0
 _STEPS = 2  # timed, of a model in each round
-_WARM_UP = (
-    1  # steps before those: the first of all traces, others find the cache of the other model
-)
+# Steps before those: the first of all traces, others find the cache of the other model.
+_WARM_UP = 1
 
 
 @dataclass(frozen=True)
@@ -57,25 +58,25 @@ class StepTimer:
 
     def __init__(self, baseline: keras.Model, inputs: Inputs) -> None:
         self._baseline = baseline
-        # As elements have the static shapes of the training, nothing is traced again there.
-        batch = inputs.stage_dataset(inputs.plan[-1], 0).take(1).cache()
-        for _ in batch:  # fills the cache
-            pass
-        self._batch = batch.repeat()
+        (batch,) = inputs.stage_dataset(inputs.plan[-1], 0).take(1)
+        # Elements have the static shapes of the training, so that nothing is traced again there.
+        self._batch = tf.data.Dataset.from_tensors(batch).repeat()
 
     def measure(self, model: keras.Model) -> StepTime:
         """Measure a compiled model, whose weights and optimizer are afterwards what they were."""
         models = (model, self._baseline)
         states = [one.get_state_tree(value_format="numpy_array") for one in models]
-        seconds = np.empty((len(models), _ROUNDS, _STEPS))
+        rounds: list[list[list[float]]] = []
         try:
-            for round in range(_ROUNDS):
-                for index, one in enumerate(models):
-                    seconds[index, round] = self._steps(one)
+            while len(rounds) < _FEWEST_ROUNDS or (
+                len(rounds) < _MOST_ROUNDS and np.sum(rounds) < _ENOUGH
+            ):
+                rounds.append([self._steps(one) for one in models])
         finally:
             for one, state in zip(models, states, strict=True):
                 one.set_state_tree(state)
-        return StepTime(float(np.median(seconds[0])), time_ratio(seconds[0], seconds[1]))
+        of_model, of_baseline = np.array(rounds).swapaxes(0, 1)
+        return StepTime(float(np.median(of_model)), time_ratio(of_model, of_baseline))
 
     def _steps(self, model: keras.Model) -> list[float]:
         stopwatch = _Stopwatch()
