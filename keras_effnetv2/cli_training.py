@@ -3,8 +3,11 @@
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from keras_effnetv2.training.recipe_presets import PRESETS
 
 if TYPE_CHECKING:
     from keras_effnetv2.training.recipe import TrainRecipe
@@ -54,28 +57,29 @@ def add_recipe_options(parser: argparse._ActionsContainer, preset: str) -> None:
         preset: the default.
     """
     add = parser.add_argument
+    default = partial(_in_preset, preset)
     add("--preset", default=preset, help="recipe that the options below change")
     add("--recipe", type=Path, metavar="FILE", help="recipe.json of a run, instead of a preset")
     unset: dict[str, Any] = {"default": argparse.SUPPRESS}
-    add("--epochs", type=int, help="default: the recipe's (quickstart: 20)", **unset)
+    add("--epochs", type=int, help=f"default: the recipe's {default('epochs')}", **unset)
     add(
         "--batch-size",
         type=_whole_range,
         metavar="FIRST:LAST",
         **unset,
-        help="of the first and the last stage, or one number (quickstart: 32)",
+        help=f"of the first and the last stage, or one number {default('batch_size')}",
     )
     add(
         "--image-size",
         type=_whole_range,
         metavar="FIRST:LAST",
         **unset,
-        help="pixels of the first and the last stage, or one number (quickstart: 32:64)",
+        help=f"pixels of the first and the last stage, or one number {default('image_size')}",
     )
     add(
         "--stages",
         type=int,
-        help="stages of progressive learning; 1 is off (quickstart: 4)",
+        help=f"stages of progressive learning; 1 is off {default('stages')}",
         **unset,
     )
     add(
@@ -83,15 +87,15 @@ def add_recipe_options(parser: argparse._ActionsContainer, preset: str) -> None:
         type=_range,
         metavar="SMALLEST:LARGEST",
         **unset,
-        help="smallest and largest share of a picture that a random crop covers (quickstart: "
-        "0.5:1)",
+        help="smallest and largest share of a picture that a random crop covers "
+        f"{default('crop_area')}",
     )
     add(
         "--randaugment-magnitude",
         type=_range_or_off,
         metavar="FIRST:LAST",
         **unset,
-        help="RandAugment, for example 5:10, or off (quickstart: off)",
+        help=f"RandAugment, for example 5:10, or off {default('randaugment_magnitude')}",
     )
     add(
         "--autoaugment",
@@ -104,7 +108,7 @@ def add_recipe_options(parser: argparse._ActionsContainer, preset: str) -> None:
         type=_range,
         metavar="FIRST:LAST",
         **unset,
-        help="mixup, for example 0:0.2; 0 is off (quickstart: 0)",
+        help=f"mixup, for example 0:0.2; 0 is off {default('mixup_alpha')}",
     )
     add("--cutmix-alpha", type=_range, metavar="FIRST:LAST", help="CutMix, 0 is off", **unset)
     add(
@@ -112,10 +116,18 @@ def add_recipe_options(parser: argparse._ActionsContainer, preset: str) -> None:
         type=_range,
         metavar="FIRST:LAST",
         **unset,
-        help="dropout before the classifier (quickstart: 0.1:0.3)",
+        help=f"dropout before the classifier {default('dropout_rate')}",
     )
     add("--learning-rate", type=float, help="highest rate, for a batch of 256", **unset)
     add("--seed", type=int, help="of split, order, augmentation and weights", **unset)
+
+
+def _in_preset(preset: str, field: str) -> str:
+    """What a recipe has, as it is typed: "(quickstart: 32:64)"."""
+    value = PRESETS[preset][field]
+    values = value if isinstance(value, tuple) else (value,)
+    text = "off" if value is None else ":".join(f"{one:g}" for one in values)
+    return f"({preset}: {text})"
 
 
 def recipe_of(arguments: argparse.Namespace) -> "TrainRecipe":

@@ -508,6 +508,20 @@ def test_the_command(space, tmp_path, url, quick, capsys, monkeypatch):
     assert best == json.loads(winner.config.to_json())
 
 
+def test_the_help_tells_the_recipe_of_a_search(capsys):
+    with pytest.raises(SystemExit):
+        main(["search", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    recipe = TrainRecipe.preset("search")
+    assert (recipe.epochs, recipe.image_size, recipe.batch_size, recipe.stages) == (10, 64, 64, 1)
+    for words in (
+        "the recipe's (search: 10)",
+        "first and the last stage, or one number (search: 64)",
+        "1 is off (search: 1)",
+    ):
+        assert words in text
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -15,6 +15,7 @@ _QUICKSTART: _Settings = {
     "batch_size": 32,
     "learning_rate": 0.008,
     "image_size": (32, 64),
+    "stages": 4,
     # Off, as too much for few epochs from scratch (docs/decisions.md).
     **_NO_MIXING,
     "dropout_rate": (0.1, 0.3),
