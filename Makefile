@@ -12,7 +12,8 @@
 
 PYTHON ?= python3
 TORCH_PIP_ARGS ?=
-WORKERS ?= -n 2 --dist worksteal
+# Three processes for two cores, because some tests wait for processes of their own.
+WORKERS ?= -n 3 --dist worksteal
 
 DEMO_VENV := .venv-demo
 DEMO_RUN := runs/demo
