@@ -12,8 +12,7 @@
 
 PYTHON ?= python3
 TORCH_PIP_ARGS ?=
-# Three processes for two cores, because some tests wait for processes of their own.
-WORKERS ?= -n 3 --dist worksteal
+WORKERS ?= -n 2 --dist worksteal
 
 DEMO_VENV := .venv-demo
 DEMO_RUN := runs/demo
@@ -59,12 +58,13 @@ clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find keras_effnetv2 tests examples -name __pycache__ -prune -exec rm -rf {} +
 
+# Not compiled here: most modules are never imported, and the others are compiled then.
 $(TEST_READY): pyproject.toml
 	$(PYTHON) -m venv --clear $(TEST_VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[test]"
 	touch $@
 
 # jax and torch share one environment: each process starts one of them, named by KERAS_BACKEND.
 $(TORCH_READY): $(TEST_READY)
-	$(BIN)/python -m pip install --quiet $(TORCH_PIP_ARGS) torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-compile $(TORCH_PIP_ARGS) torch==2.13.0
 	touch $@

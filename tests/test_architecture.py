@@ -10,6 +10,17 @@ from keras_effnetv2.config import ModelConfig
 from keras_effnetv2.model import build_model
 
 
+@pytest.fixture(autouse=True)
+def zeros(monkeypatch):
+    """No count depends on a weight, and to draw 200 million takes seconds."""
+    draw_nothing = keras.initializers.Zeros().__call__
+    monkeypatch.setattr(
+        keras.initializers.VarianceScaling,
+        "__call__",
+        lambda self, shape, dtype=None, **options: draw_nothing(shape, dtype),
+    )
+
+
 def trainable_parameters(model):
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 

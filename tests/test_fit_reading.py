@@ -85,5 +85,6 @@ def test_cached_pictures_train_the_same_weights(pictures, tmp_path):
     plain, in_memory = weights("plain", None), weights("memory", "memory")
     packed, again = weights("packed", folder), weights("again", folder)
     assert sorted(path.name for path in folder.iterdir()) == ["train", "validation"]
+    # Packed pictures come in another order than others.
     for one, other in zip([*plain, *packed], [*in_memory, *again], strict=True):
         np.testing.assert_array_equal(one, other)

@@ -241,7 +241,8 @@ def test_hopeless_networks_are_given_up(space, url, monkeypatch):
     monkeypatch.setattr(training, "train", train)
     monkeypatch.setattr(StepTimer, "measure", lambda self, model: StepTime(0.02, 1.0))
     monkeypatch.setattr(engine, "_same_network", lambda trial: None)
-    study = search(space, url, 8, recipe=replace(RECIPE, epochs=6))
+    accuracy_alone = Objective(0, 0)  # not how large the networks are that are drawn
+    study = search(space, url, 8, recipe=replace(RECIPE, epochs=6), objective=accuracy_alone)
     assert [trial.state for trial in study.trials] == [*["complete"] * 6, "pruned", "complete"]
     pruned = study.trials[6]
     assert pruned.epochs == 3  # the first third is left alone
