@@ -20,9 +20,9 @@ from keras_effnetv2.training.recipe import TrainRecipe
 RECIPE = replace(
     TrainRecipe.preset("quickstart"),
     epochs=2,
-    stages=1,
+    stages=2,
     batch_size=16,
-    image_size=40,
+    image_size=(32, 40),
     dropout_rate=None,
     optimizer="sgd",
     learning_rate=0.05,

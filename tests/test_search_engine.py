@@ -458,7 +458,7 @@ def wait_for(what, seconds=120):
 @pytest.mark.slow  # three processes that start TensorFlow and trace networks
 def test_one_of_two_workers_is_killed(space, url, tmp_path):
     (tmp_path / "space.json").write_text(json.dumps(space.to_dict()))
-    workers = [start_worker(tmp_path, url, 5) for _ in range(2)]
+    workers = [start_worker(tmp_path, url, 6) for _ in range(2)]
     try:
         wait_for(lambda: os.path.exists(tmp_path / "search.db"))
         wait_for(lambda: len(running(url)) == 2)
@@ -471,7 +471,7 @@ def test_one_of_two_workers_is_killed(space, url, tmp_path):
             worker.kill()
     study = read_study(url, "search")
     states = [trial.state for trial in study.trials]
-    assert states.count("complete") == 5
+    assert states.count("complete") == 6
     # What the killed worker ran is lost, and its network was tried once more.
     lost = [trial for trial in study.trials if trial.state == "failed"]
     assert len(lost) == 1
