@@ -21,7 +21,6 @@ from keras_effnetv2.headers import (
     after_gif_block,
     after_gif_blocks,
     after_gif_colour_table,
-    bmp_channel_masks,
     branches,
     byte_length,
     byte_slice,
@@ -29,7 +28,7 @@ from keras_effnetv2.headers import (
     find_gif_frame,
     format_index,
     gif_extent,
-    number_at,
+    numbers_at,
     read_bmp_header,
     require,
     webp_extent,
@@ -92,13 +91,13 @@ def _decode_other_format(data: Any) -> Any:
 def _decode_bmp(data: Any) -> Any:
     header = read_bmp_header(data)
     stride = (header.width * header.bits + 31) // 32 * 4  # rows are padded to four bytes
-    raw = byte_slice(data, number_at(data, 10, 4), stride * header.height)
+    raw = byte_slice(data, header.pixels, stride * header.height)
     raw = require(raw, byte_length(raw) == stride * header.height, "truncated BMP")
     rows = tf.reshape(tf.io.decode_raw(raw, tf.uint8), tf.stack([header.height, stride]))
     image = tf.cond(
         header.bits <= 8,
         lambda: _bmp_palette_pixels(data, rows, header),
-        lambda: _bmp_colour_pixels(data, rows, header),
+        lambda: _bmp_colour_pixels(rows, header),
     )
     return tf.cond(header.top_down, lambda: image, lambda: tf.reverse(image, axis=[0]))
 
@@ -114,34 +113,35 @@ def _bmp_palette_pixels(data: Any, rows: Any, header: BmpHeader) -> Any:
     # ends where the pixels begin; indices behind its end are black.
     entry = tf.where(header.size == 12, 3, 4)
     start = 14 + header.size
-    table = byte_slice(data, start, tf.maximum(number_at(data, 10, 4) - start, 0))
+    table = byte_slice(data, start, tf.maximum(header.pixels - start, 0))
     table = tf.io.decode_raw(table, tf.uint8, fixed_length=256 * 4)[: 256 * entry]
     table = tf.reverse(tf.reshape(table, tf.stack([256, entry]))[:, :3], axis=[1])
     return tf.gather(table, tf.cast(indices[:, : header.width], tf.int32))
 
 
-def _bmp_colour_pixels(data: Any, rows: Any, header: BmpHeader) -> Any:
+def _bmp_colour_pixels(rows: Any, header: BmpHeader) -> Any:
     """Pick red, green and blue out of pixels of three or four bytes."""
     pixel_bytes = header.bits // 8
     shape = tf.stack([header.height, header.width, pixel_bytes])
     pixels = tf.reshape(rows[:, : header.width * pixel_bytes], shape)
-    is_channel = bmp_channel_masks(data)[:, tf.newaxis] == tf.constant(BYTE_MASKS, tf.int64)
+    is_channel = header.masks[:, tf.newaxis] == tf.constant(BYTE_MASKS, tf.int64)
     return tf.gather(pixels, tf.argmax(tf.cast(is_channel, tf.int32), axis=1), axis=2)
 
 
 def _decode_gif(data: Any) -> Any:
     """Decode a file made of the header, the first frame and the trailer only."""
     start = find_gif_frame(data)
-    blocks_end = after_gif_blocks(data, start, [GIF_EXTENSION, GIF_FRAME])
+    blocks_end = after_gif_blocks(data, start, GIF_EXTENSION + GIF_FRAME)
     ends_well = tf.equal(byte_slice(data, blocks_end, 1), GIF_TRAILER)
     data = require(data, ends_well, "truncated or corrupt GIF")
-    screen = byte_slice(data, 0, after_gif_colour_table(number_at(data, 10, 1), 13))
+    (flags,) = numbers_at(data, (10, 1))
+    screen = byte_slice(data, 0, after_gif_colour_table(flags, 13))
     # With its offset as 0, 0: the op's canvas is as large as the frame, not as the picture.
     first = byte_slice(data, start + 5, after_gif_block(data, start) - (start + 5))
     only_first = tf.strings.join([screen, GIF_FRAME, bytes(4), first, GIF_TRAILER])
     frame = tf.io.decode_gif(only_first)[0]
-    offset = number_at(data, start + 3, 2), number_at(data, start + 1, 2)
-    return _on_canvas(frame, offset, gif_extent(data))
+    left, top = numbers_at(data, (1, 2), (3, 2), start=start)
+    return _on_canvas(frame, (top, left), gif_extent(data))
 
 
 def _decode_webp(data: Any) -> Any:
@@ -157,25 +157,25 @@ def _decode_webp(data: Any) -> Any:
         return (position < length) & ~is_picture(position)
 
     def advance(position: Any, frame: Any) -> tuple[Any, Any]:
-        size = number_at(data, position + 4, 4)
+        (size,) = numbers_at(data, (4, 4), start=position)
         is_frame = tf.equal(byte_slice(data, position, 4), b"ANMF")
         # A frame's chunks follow its 16-byte header; other chunks are skipped, padded to even.
         step = tf.where(is_frame, tf.constant(24, tf.int64), 8 + size + size % 2)
         return position + step, tf.where(is_frame, position, frame)
 
-    start = (tf.constant(12, tf.int64), tf.constant(-1, tf.int64))
+    start = (tf.constant(12, tf.int64), length)
     position, frame = tf.while_loop(unfinished, advance, start)
-    size = 8 + number_at(data, position + 4, 4)
-    file_end = 8 + number_at(data, 4, 4)
+    size = 8 + numbers_at(data, (4, 4), start=position)[0]
+    file_end = 8 + numbers_at(data, (4, 4))[0]
     is_whole = (file_end <= length) & (position + size <= file_end)
     data = require(data, is_whole, "truncated or corrupt WebP")
     size += size % 2
     chunk = byte_slice(data, position, size)
     riff = tf.strings.join([b"RIFF", _little_endian(4 + byte_length(chunk)), b"WEBP", chunk])
     image = tf.io.decode_webp(riff, channels=0)[0, :, :, :3]
-    offset = tf.stack([number_at(data, frame + 11, 3), number_at(data, frame + 8, 3)]) * 2
-    offset = tf.where(frame < 0, tf.zeros([2], tf.int64), offset)
-    return _on_canvas(image, (offset[0], offset[1]), webp_extent(data))
+    # In units of two pixels; 0 where there is no frame around the picture.
+    left, top = (2 * place for place in numbers_at(data, (8, 3), (11, 3), start=frame))
+    return _on_canvas(image, (top, left), webp_extent(data))
 
 
 def _little_endian(number: Any) -> Any:
@@ -187,7 +187,5 @@ def _little_endian(number: Any) -> Any:
 def _on_canvas(frame: Any, offset: tuple[Any, Any], extent: Any) -> Any:
     """Lay a frame on black where it does not cover the whole picture."""
     top, left = (tf.cast(value, tf.int32) for value in offset)
-    height, width = tf.unstack(tf.cast(extent, tf.int32))
-    below = height - top - tf.shape(frame)[0]
-    right = width - left - tf.shape(frame)[1]
+    below, right = tf.unstack(tf.cast(extent, tf.int32) - [top, left] - tf.shape(frame)[:2])
     return tf.pad(frame, tf.stack([[top, below], [left, right], [0, 0]]))

@@ -287,8 +287,14 @@ def test_only_the_drawn_operation_is_computed(monkeypatch):
     augment.RandAugment(3)(IMAGE)
     assert len(calls) == 3
     graph = tf.function(augment.RandAugment(3)).get_concrete_function(DYNAMIC).graph
-    switches = [operation for operation in graph.get_operations() if "Case" in operation.type]
-    assert len(switches) == 3
+    # One function for all layers, which chooses; each operation was traced once.
+    assert sorted(calls[3:]) == sorted(augment.OPERATION_NAMES)
+    layers = [node.attr["f"].func.name for node in graph.as_graph_def().node if node.attr["f"].func]
+    layers = [name for name in layers if "apply_one" in name]
+    assert len(layers) == 3
+    assert len(set(layers)) == 1
+    (layer,) = [f for f in graph.as_graph_def().library.function if f.signature.name == layers[0]]
+    assert sum("Case" in node.op for node in layer.node_def) == 1
 
 
 def test_no_layers_change_nothing():

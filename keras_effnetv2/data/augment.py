@@ -8,7 +8,7 @@ and after each of them.
 import functools
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -215,6 +215,43 @@ def drawn_center(
     return tf.cast(row * height, tf.int32), tf.cast(column * width, tf.int32)
 
 
+def one_of(
+    steps: Sequence[tuple[str, float]], constants: levels.PixelConstants, corrected: bool = False
+) -> Callable[..., tf.Tensor]:
+    """Returns a function that applies one of several operations.
+
+    In a graph it is one node wherever it is called, so that a pipeline holds its operations once:
+    every new iterator copies and optimizes them anew.
+
+    Args:
+        steps: (name, magnitude) of each; the names are those of `OPERATIONS`.
+        constants: the arguments that are pixels.
+        corrected: see `Layer`.
+
+    Returns:
+        Function of (index, image, negate, row, column, pixel scale), all tensors: an int32, what
+        the operations take, and what `Layer` holds. An index of len(steps) changes nothing.
+    """
+
+    def apply_one(
+        index: tf.Tensor,
+        image: tf.Tensor,
+        negate: tf.Tensor,
+        row: tf.Tensor,
+        column: tf.Tensor,
+        scale: tf.Tensor,
+    ) -> tf.Tensor:
+        def apply_step(name: str, magnitude: float) -> tf.Tensor:
+            layer = Layer(magnitude, constants, corrected, negate, (row, column), scale)
+            return out_of_line(OPERATIONS[name], image, layer)
+
+        branches = [functools.partial(apply_step, *step) for step in steps]
+        applied = tf.switch_case(index, [*branches, functools.partial(tf.identity, image)])
+        return tf.ensure_shape(applied, image.shape)
+
+    return apply_one if tf.executing_eagerly() else tf.function(apply_one, autograph=False)
+
+
 def out_of_line(
     operation: Callable[[tf.Tensor, Layer], tf.Tensor], image: tf.Tensor, layer: Layer
 ) -> tf.Tensor:
@@ -353,23 +390,13 @@ class RandAugment:
         # One draw for everything: an index, a sign, a row and a column for each layer.
         uniforms = tf.random.stateless_uniform([self.num_layers, 4], seed)
         scale = pixel_scale(image, self.reference_size)
-        shape = image.shape
+        steps = [(name, self.magnitude) for name in OPERATIONS]
+        apply_one = one_of(steps, levels.RANDAUGMENT, self.corrected)
         for layer_uniforms in tf.unstack(uniforms, num=self.num_layers):
             index, sign, row, column = tf.unstack(layer_uniforms, num=4)
-            layer = Layer(
-                magnitude=self.magnitude,
-                constants=levels.RANDAUGMENT,
-                corrected=self.corrected,
-                negate=sign < 0.5,
-                center=drawn_center(image, row, column),
-                pixel_scale=scale,
-            )
-            branches = [
-                functools.partial(out_of_line, operation, image, layer)
-                for operation in OPERATIONS.values()
-            ]
-            drawn = tf.cast(index * len(branches), tf.int32)
-            image = tf.ensure_shape(tf.switch_case(drawn, branches), shape)
+            drawn = tf.cast(index * len(steps), tf.int32)
+            center = drawn_center(image, row, column)
+            image = apply_one(drawn, image, sign < 0.5, *center, scale)
         return image
 
     def _next_seed(self) -> tf.Tensor:

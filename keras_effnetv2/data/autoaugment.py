@@ -5,19 +5,16 @@ Cubuk et al. 2018, arXiv:1805.09501, Table 9 (ImageNet). The operations are Rand
 included (`augment_levels.py`), but for larger translations.
 """
 
-import functools
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from keras_effnetv2.data.augment import (
-    OPERATIONS,
-    Layer,
     check_reference_size,
     check_seed,
     checked_image,
     drawn_center,
-    out_of_line,
+    one_of,
     pixel_scale,
 )
 from keras_effnetv2.data.augment_levels import AUTOAUGMENT
@@ -69,6 +66,15 @@ POLICY_V0: tuple[tuple[Step, Step], ...] = tuple(
 )
 """The 25 sub-policies in the official order; each picture goes through one of them."""
 
+_WITHOUT_MAGNITUDE = ("AutoContrast", "Equalize", "Invert")
+
+
+def _what_it_does(step: Step) -> tuple[str, float]:
+    return step.name, 0 if step.name in _WITHOUT_MAGNITUDE else step.magnitude
+
+
+_STEPS = list(dict.fromkeys(_what_it_does(step) for steps in POLICY_V0 for step in steps))
+
 
 class AutoAugment:
     """Applies one sub-policy of `POLICY_V0` drawn at random: two operations, each with its chance.
@@ -111,22 +117,13 @@ class AutoAugment:
         uniforms = tf.random.stateless_uniform([1 + 2 * 4], check_seed(seed))
         drawn = tf.cast(uniforms[0] * len(POLICY_V0), tf.int32)
         scale = pixel_scale(image, self.reference_size)
-        shape = image.shape
+        apply_one = one_of(_STEPS, AUTOAUGMENT)
         for half, draws in enumerate(tf.split(uniforms[1:], 2)):
             chance, sign, row, column = tf.unstack(draws, num=4)
-            center = drawn_center(image, row, column)
             steps = [sub_policy[half] for sub_policy in POLICY_V0]
-            branches = [
-                functools.partial(
-                    out_of_line,
-                    OPERATIONS[step.name],
-                    image,
-                    Layer(step.magnitude, AUTOAUGMENT, False, sign < 0.5, center, scale),
-                )
-                for step in steps
-            ]
             is_applied = chance < tf.gather([step.probability for step in steps], drawn)
-            index = tf.where(is_applied, drawn, len(steps))
-            image = tf.switch_case(index, [*branches, functools.partial(tf.identity, image)])
-            image = tf.ensure_shape(image, shape)
+            index = tf.gather([_STEPS.index(_what_it_does(step)) for step in steps], drawn)
+            index = tf.where(is_applied, index, len(_STEPS))
+            center = drawn_center(image, row, column)
+            image = apply_one(index, image, sign < 0.5, *center, scale)
         return image
