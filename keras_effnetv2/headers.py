@@ -46,7 +46,7 @@ _JPEG_MAX_STEPS = 4096  # segments in front of the frame header; real files have
 # What a JPEG's marker bytes mean: none (a fill or a stray byte, stepped over as libjpeg does), a
 # segment with its length, a marker without one, a frame header, and the end or the coded data.
 _NO_MARKER, _SEGMENT, _BARE, _FRAME, _END = range(5)
-_JPEG_MARKERS = np.full(256, _SEGMENT)
+_JPEG_MARKERS = np.full(256, _SEGMENT, np.int32)
 _JPEG_MARKERS[[0x00, 0xFF]] = _NO_MARKER
 _JPEG_MARKERS[[0x01, *range(0xD0, 0xD9)]] = _BARE
 _JPEG_MARKERS[[code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC)]] = _FRAME
@@ -199,12 +199,15 @@ def numbers_at(
         start: position in the file.
         big_endian: whether the highest byte comes first.
     """
-    weights = np.zeros([len(places), max(sum(place) for place in places)], np.int64)
+    width = max(count for _, count in places)
+    columns = np.zeros([len(places), width], np.int32)
+    weights = np.zeros([len(places), width], np.int64)  # 0 where a number has fewer bytes
     for row, (position, count) in enumerate(places):
+        columns[row, :count] = np.arange(position, position + count)
         powers = 256 ** np.arange(count)
-        weights[row, position : position + count] = powers[::-1] if big_endian else powers
-    values = weights * bytes_at(data, start, weights.shape[1])
-    return tf.unstack(tf.reduce_sum(values, axis=1))
+        weights[row, :count] = powers[::-1] if big_endian else powers
+    values = bytes_at(data, start, max(sum(place) for place in places))
+    return tf.unstack(tf.reduce_sum(tf.gather(values, columns) * weights, axis=1))
 
 
 # The extent of each format: int64 (2,), height and width; zeros if the header does not say.
