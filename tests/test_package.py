@@ -54,7 +54,7 @@ LAYERS: dict[str, set[str]] = {
     "search": set(),
     "search.space": set(),
     "search.scaling": set(),
-    "headers": {"tensorflow"},
+    "headers": {"numpy", "tensorflow"},
     "decode": {"tensorflow"},
     "preprocess": {"tensorflow"},
     "random_crop": {"tensorflow"},
