@@ -170,7 +170,7 @@ def shared_picture_findings(training: ImageSource, validation: ImageSource) -> I
         np.flatnonzero(np.isin(own, other))
         for own, other in zip(sizes, reversed(sizes), strict=True)
     ]
-    if sum(map(len, candidates)) > _MAX_COMPARED:
+    if not 0 < sum(map(len, candidates)) <= _MAX_COMPARED:
         return
     seen, judged = map(_hashes, sources, candidates)
     shared = int(np.isin(judged, seen).sum())
@@ -206,6 +206,8 @@ def class_count_findings(classes: int) -> Iterator[Finding]:
 def enlargement_findings(inputs: Inputs) -> Iterator[Finding]:
     """A stage whose pictures are far larger than those that there are."""
     training, size = inputs.training, inputs.plan[-1].image_size
+    if size <= _SMALL_STAGE:
+        return
     chosen = np.unique(np.linspace(0, training.num_examples - 1, _SAMPLED).astype(int))
 
     def shorter_side(data: Any, label: Any, index: Any) -> Any:
@@ -214,7 +216,7 @@ def enlargement_findings(inputs: Inputs) -> Iterator[Finding]:
     read = training.in_order(chosen, shorter_side).ignore_errors()
     sides = list(read.as_numpy_iterator())
     side = int(np.median(sides)) if sides else size
-    if size > _SMALL_STAGE and size > _MAX_ENLARGEMENT * side:
+    if size > _MAX_ENLARGEMENT * side:
         yield Finding(
             "note",
             f"The pictures are about {side} pixels high or wide and are enlarged to {size}, which "
