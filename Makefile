@@ -58,7 +58,8 @@ clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find keras_effnetv2 tests examples -name __pycache__ -prune -exec rm -rf {} +
 
-# Not compiled here: most modules are never imported, and the others are compiled then, once.
+# Not compiled here: most modules are never imported, and the others are compiled then, once; where
+# the shell forbids to write that down, each of the tests' processes would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 $(TEST_READY): pyproject.toml
 	$(PYTHON) -m venv --clear $(TEST_VENV)

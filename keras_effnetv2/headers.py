@@ -5,8 +5,9 @@ a SavedModel served without Python. The header is looked at before anything is d
 op that raises cannot be caught in a graph, and because a small file can unpack to more memory than
 the machine has.
 
-Every new iterator of a `tf.data` pipeline copies and optimizes these ops anew, at 0.2 ms each, so
-they are few: numbers at fixed places are read together, and choices are tables.
+Every new iterator of a `tf.data` pipeline copies and optimizes these ops anew, at 0.1 to 0.2 ms
+each (docs/benchmarks.md), so they are few: numbers at fixed places are read together, and choices
+are tables.
 
 Layouts: ISO/IEC 10918-1 annex B (JPEG), W3C PNG 11.2.1 (IHDR), the GIF89a specification,
 RFC 9649 (WebP) and the BITMAPINFOHEADER family of the Windows GDI reference (BMP).
@@ -29,18 +30,18 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WebP")
 GIF_EXTENSION, GIF_FRAME, GIF_TRAILER = b"!", b",", b";"  # the byte a block begins with
 
 _JPEG_START = b"\xff\xd8\xff"
-# What files begin with, None where any byte may stand, and the position of the format in FORMATS.
-_STARTS: tuple[tuple[Sequence[int | None], int], ...] = (
-    (_JPEG_START, 0),
-    (b"\x89PNG\r\n\x1a\n", 1),
-    (b"BM", 2),
-    (b"GIF87a", 3),
-    (b"GIF89a", 3),
-    ([*b"RIFF", *[None] * 4, *b"WEBP"], 4),
-    ([], len(FORMATS)),
+_FORMAT_NAMES = (*FORMATS, "picture")  # the last where the content is none of them
+# What files of each begin with; None is any byte. The first that fits holds.
+_STARTS: tuple[tuple[str, Sequence[int | None]], ...] = (
+    ("JPEG", _JPEG_START),
+    ("PNG", b"\x89PNG\r\n\x1a\n"),
+    ("BMP", b"BM"),
+    ("GIF", b"GIF87a"),
+    ("GIF", b"GIF89a"),
+    ("WebP", [*b"RIFF", *[None] * 4, *b"WEBP"]),
+    ("picture", []),
 )
 _START_LENGTH = 12
-_FORMAT_NAMES = (*FORMATS, "picture")
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)  # OS/2 1, INFO, V2, V3, OS/2 2, V4, V5
 _JPEG_MAX_STEPS = 4096  # segments in front of the frame header; real files have some dozens
 # What a JPEG's marker bytes mean: none (a fill or a stray byte, stepped over as libjpeg does), a
@@ -56,8 +57,8 @@ _JPEG_MARKERS[[0xD9, 0xDA]] = _END
 def _graph_function(*specs: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
     """Decorator: a function of a file's bytes and `specs` becomes one graph for all its uses.
 
-    It is traced once a process, which takes seconds for some, a pipeline holds it once, and a step
-    of its loops costs a seventieth of an eager one.
+    It is traced once a process, which takes up to a second, a pipeline holds it once, and a step of
+    its loops costs a seventieth of an eager one.
     """
     signature = [tf.TensorSpec([], tf.string), *specs]
     return functools.partial(tf.function, input_signature=signature, autograph=False)
@@ -90,6 +91,7 @@ def _check_image(data: Any, max_pixels: Any) -> Any:
     index = format_index(data)
     readers = [_jpeg_extent, _png_extent, _bmp_extent, gif_extent, webp_extent]
     extent = tf.switch_case(index, branches(readers, data), default=lambda: tf.zeros([2], tf.int64))
+    # What is wrong in several ways is told by the last of these, so they go from fine to coarse.
     reason = tf.cond(
         tf.equal(index, FORMATS.index("BMP")),
         lambda: _unsupported_bmp(data),
@@ -155,13 +157,13 @@ def format_index(data: Any) -> Any:
     head = tf.io.decode_raw(data, tf.uint8, fixed_length=_START_LENGTH)[..., tf.newaxis, :]
     starts = np.zeros([len(_STARTS), _START_LENGTH], np.uint8)
     is_any = np.ones(starts.shape, bool)
-    for row, (start, _) in enumerate(_STARTS):
+    for row, (_, start) in enumerate(_STARTS):
         for column, byte in enumerate(start):
             if byte is not None:
                 starts[row, column], is_any[row, column] = byte, False
     fits = tf.reduce_all(tf.equal(head, starts) | is_any, axis=-1)
     first = tf.argmax(tf.cast(fits, tf.int32), axis=-1, output_type=tf.int32)
-    return tf.gather([index for _, index in _STARTS], first)
+    return tf.gather([_FORMAT_NAMES.index(name) for name, _ in _STARTS], first)
 
 
 def require(data: Any, condition: Any, message: Any) -> Any:
@@ -208,6 +210,11 @@ def numbers_at(
         weights[row, :count] = powers[::-1] if big_endian else powers
     values = bytes_at(data, start, max(sum(place) for place in places))
     return tf.unstack(tf.reduce_sum(tf.gather(values, columns) * weights, axis=1))
+
+
+def _four_bytes(text: bytes) -> int:
+    """What `numbers_at` reads where a file has this text."""
+    return int.from_bytes(text, "little")
 
 
 # The extent of each format: int64 (2,), height and width; zeros if the header does not say.
@@ -311,8 +318,9 @@ def read_bmp_header(data: Any) -> BmpHeader:
     pixels, size, compression, *rest = numbers_at(
         data, (10, 4), (14, 4), (30, 4), *core, *info, (54, 4), (58, 4), (62, 4)
     )
+    of_core, of_info, masks = rest[:3], rest[3:6], rest[6:]
     is_core = size == 12
-    height, width, bits = tf.unstack(tf.where(is_core, rest[:3], rest[3:6]))
+    height, width, bits = tf.unstack(tf.where(is_core, of_core, of_info))
     compression = tf.where(is_core, tf.constant(0, tf.int64), compression)
     top_down = height >= 2**31  # a negative number: the first row is the top one
     usual = tf.constant([0xFF0000, 0xFF00, 0xFF], tf.int64)
@@ -324,7 +332,7 @@ def read_bmp_header(data: Any) -> BmpHeader:
         bits=bits,
         compression=compression,
         pixels=pixels,
-        masks=tf.where(compression == 0, usual, rest[6:]),
+        masks=tf.where(compression == 0, usual, masks),
     )
 
 
@@ -403,7 +411,3 @@ def find_gif_frame(data: Any) -> Any:
     position = after_gif_blocks(data, start, GIF_EXTENSION)
     is_frame = tf.equal(byte_slice(data, position, 1), GIF_FRAME)
     return tf.where(is_frame, position, byte_length(data))
-
-
-def _four_bytes(text: bytes) -> int:
-    return int.from_bytes(text, "little")

@@ -72,6 +72,9 @@ class PixelConstants:
 RANDAUGMENT = PixelConstants(translation=100.0, cutout=40.0)
 AUTOAUGMENT = PixelConstants(translation=250.0, cutout=100.0)
 
+WITHOUT_MAGNITUDE = ("AutoContrast", "Equalize", "Invert")
+"""Operations that do the same at every magnitude."""
+
 
 def rotation(magnitude: float) -> float:
     """Degrees, without the sign."""

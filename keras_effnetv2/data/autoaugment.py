@@ -17,7 +17,7 @@ from keras_effnetv2.data.augment import (
     one_of,
     pixel_scale,
 )
-from keras_effnetv2.data.augment_levels import AUTOAUGMENT
+from keras_effnetv2.data.augment_levels import AUTOAUGMENT, WITHOUT_MAGNITUDE
 
 
 class Step(NamedTuple):
@@ -66,11 +66,9 @@ POLICY_V0: tuple[tuple[Step, Step], ...] = tuple(
 )
 """The 25 sub-policies in the official order; each picture goes through one of them."""
 
-_WITHOUT_MAGNITUDE = ("AutoContrast", "Equalize", "Invert")
-
 
 def _what_it_does(step: Step) -> tuple[str, float]:
-    return step.name, 0 if step.name in _WITHOUT_MAGNITUDE else step.magnitude
+    return step.name, 0 if step.name in WITHOUT_MAGNITUDE else step.magnitude
 
 
 _STEPS = list(dict.fromkeys(_what_it_does(step) for steps in POLICY_V0 for step in steps))
