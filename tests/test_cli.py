@@ -49,8 +49,8 @@ def run(photos, tmp_path_factory):
     recipe = replace(
         TrainRecipe.preset("quickstart"),
         epochs=6,
-        stages=1,
-        image_size=40,
+        stages=2,
+        image_size=(32, 40),
         batch_size=8,
         learning_rate=0.3,
         ema_decay=None,

@@ -2,16 +2,14 @@
 
     KERAS_BACKEND=jax python worker_process.py OUTPUT COUNT INDEX PORT EPOCHS
 
-With COUNT 1 it trains alone. Export and report are left out. The rates are low, since other orders
-of adding up are equal up to rounding only, and training makes small differences larger.
+With COUNT 1 it trains alone. The rates are low, since other orders of adding up are equal up to
+rounding only, and training makes small differences larger.
 """
 
 import sys
 from dataclasses import replace
 
 import keras
-import pytest
-from quick_runs import leave_out_results
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.training.fit import train
@@ -41,7 +39,6 @@ def build() -> keras.Model:
 def main(output: str, count: int, index: int, port: int, epochs: int) -> None:
     if count > 1:
         connect(f"127.0.0.1:{port}", count, index)
-    leave_out_results(pytest.MonkeyPatch())
     keras.utils.set_random_seed(0)
     source = kev2.load_source("digits")
     train(
