@@ -3,7 +3,7 @@
 #   make demo           train, evaluate, export and serve a small network, from nothing
 #   make test           lint, types, tests with coverage, the backend tests on jax
 #   make test-backends  the backend tests on torch
-#   make lint | format  check the style | put it right
+#   make lint | format  check style and imports | put style right
 #   make clean          remove the environments and what was built; runs/ stays
 #
 # Another interpreter: make test PYTHON=python3.12. One process: make test WORKERS=. The torch wheel of PyPI brings CUDA, which the
@@ -45,6 +45,7 @@ test-backends: $(TORCH_READY)
 lint: $(TEST_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(TEST_READY)
 	$(BIN)/mypy

@@ -22,8 +22,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2 import ModelConfig, TrainRecipe, build_model, load_source, train
-from keras_effnetv2.evaluation import evaluate_source
-from keras_effnetv2.training.run_folder import open_run
+from keras_effnetv2.evaluation.scores import evaluate_source
+from keras_effnetv2.runs.run_folder import open_run
 
 VARIANT = "efficientnetv2-b0"
 CLASSES = 10

@@ -23,9 +23,9 @@ from pipeline_peers import (
 from pipeline_report import Table
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.data.mixing import mix_batch
+from keras_effnetv2.augment.mixing import mix_batch
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.random_crop import decode_random_crop
+from keras_effnetv2.images.training_crop import decode_random_crop
 
 PICTURES = 128  # decoded they take 80 MB
 MIXUP_ALPHA = 0.2  # the time does not depend on it

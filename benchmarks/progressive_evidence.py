@@ -24,7 +24,7 @@ import keras
 from cifar_budget import extracted
 
 from keras_effnetv2 import ModelConfig, TrainRecipe, build_model, load_source, train
-from keras_effnetv2.evaluation import evaluate_source
+from keras_effnetv2.evaluation.scores import evaluate_source
 
 CLASSES = 10
 PROGRESSIVE = dataclasses.replace(

@@ -26,8 +26,8 @@ import numpy as np
 import tensorflow as tf
 from pipeline_report import surroundings
 
+from keras_effnetv2.recipes.stages import StagePlan, TrainStage, progressive_stages
 from keras_effnetv2.training.progressive import ProgressiveLearning
-from keras_effnetv2.training.stages import StagePlan, TrainStage, progressive_stages
 
 BATCH_SIZE = 32
 EPOCHS_PER_STAGE = 2

@@ -17,8 +17,8 @@ from pipeline import open_pictures
 from pipeline_report import surroundings
 
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.decode import decode_image
-from keras_effnetv2.random_crop import decode_random_crop
+from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.images.training_crop import decode_random_crop
 
 
 def distances(source: ImageSource, size: int) -> dict[bool, float]:

@@ -23,8 +23,8 @@ import optuna
 from cifar_budget import extracted
 
 from keras_effnetv2 import ModelConfig, TrainRecipe, load_source
-from keras_effnetv2.architecture import count_trainable
-from keras_effnetv2.search import training
+from keras_effnetv2.models.graph import count_trainable
+from keras_effnetv2.search import trial_training as training
 from keras_effnetv2.search.engine import Sampling, run_search
 from keras_effnetv2.search.space import SearchSpace
 from keras_effnetv2.search.step_time import StepTimer

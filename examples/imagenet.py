@@ -20,7 +20,7 @@ import keras
 import tensorflow as tf
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.evaluation import evaluate_source
+from keras_effnetv2.evaluation.scores import evaluate_source
 
 
 def parse_arguments(words: list[str] | None) -> argparse.Namespace:

@@ -2,6 +2,6 @@
 
 import sys
 
-from keras_effnetv2.cli import main
+from keras_effnetv2.cli.main import main
 
 sys.exit(main())

@@ -24,8 +24,8 @@ import keras
 import pytest
 from quick_runs import leave_out_results
 
+from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.training import fit
-from keras_effnetv2.training.recipe import TrainRecipe
 
 RECIPE = replace(
     TrainRecipe.preset("quickstart"),

@@ -12,8 +12,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.model import build_model
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.official import official_names
 
 GOLDEN = Path(__file__).parent / "golden"

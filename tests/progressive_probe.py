@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.training.stages import TrainStage, progressive_stages
+from keras_effnetv2.recipes.stages import TrainStage, progressive_stages
 
 UNITS = 4000  # zeros among them: standard error of the rate below 0.004 for 4 pictures
 RATE_TOLERANCE = 0.02

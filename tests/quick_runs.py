@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from keras_effnetv2.config import ModelConfig, decode_stages
+from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.training import results
 

@@ -5,7 +5,7 @@ import json
 from served_models import NAMES, SIZE, make_model
 
 from keras_effnetv2 import export_saved_model
-from keras_effnetv2.training.run_folder import LABELS, MODEL, RECIPE, SAVED_MODEL
+from keras_effnetv2.runs.run_folder import LABELS, MODEL, RECIPE, SAVED_MODEL
 
 
 def write_run(folder, style="whole"):

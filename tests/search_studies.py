@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.search.objective import Objective
 from keras_effnetv2.search.record import StudyRecord, TrialRecord
 from keras_effnetv2.search.space import SearchSpace

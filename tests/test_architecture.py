@@ -5,9 +5,9 @@ import math
 import keras
 import pytest
 
-from keras_effnetv2.architecture import count_flops, last_activation, stage_table
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.model import build_model
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.models.build import build_model
+from keras_effnetv2.models.graph import count_flops, last_activation, stage_table
 
 
 @pytest.fixture(autouse=True)

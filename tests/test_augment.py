@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.data import augment, augment_ops
+from keras_effnetv2.augment import operations as augment_ops
+from keras_effnetv2.augment import randaugment as augment
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "randaugment"
 LEVELS = json.loads((GOLDEN / "levels.json").read_text())

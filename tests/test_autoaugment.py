@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.data import augment, autoaugment
-from keras_effnetv2.data.autoaugment import POLICY_V0, AutoAugment
+from keras_effnetv2.augment import autoaugment
+from keras_effnetv2.augment import randaugment as augment
+from keras_effnetv2.augment.autoaugment import POLICY_V0, AutoAugment
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "randaugment"
 IMAGE = np.load(GOLDEN / "ops.npz")["input"]

@@ -9,9 +9,12 @@ import pytest
 from quick_runs import two_blocks
 from run_folders import write_run
 
-from keras_effnetv2.architecture import count_flops
-from keras_effnetv2.benchmark import comparison, timing
+from keras_effnetv2._common import timing
+from keras_effnetv2._common.timing import measure, time_ratio
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.benchmark import comparison
 from keras_effnetv2.benchmark.comparison import timed_group
+from keras_effnetv2.benchmark.comparison_report import paper_table
 from keras_effnetv2.benchmark.contestants import (
     Contestant,
     all_formats,
@@ -20,13 +23,11 @@ from keras_effnetv2.benchmark.contestants import (
     open_network,
     same_in_keras_applications,
 )
-from keras_effnetv2.benchmark.paper import TABLE_7, TABLE_11
-from keras_effnetv2.benchmark.report import paper_table
-from keras_effnetv2.benchmark.timing import measure, time_ratio
-from keras_effnetv2.cli import main
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.model import build_model
-from keras_effnetv2.real_pictures import photographs
+from keras_effnetv2.benchmark.paper_figures import TABLE_7, TABLE_11
+from keras_effnetv2.cli.main import main
+from keras_effnetv2.export.real_pictures import photographs
+from keras_effnetv2.models.build import build_model
+from keras_effnetv2.models.graph import count_flops
 
 SIZE = 32
 

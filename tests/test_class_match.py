@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_effnetv2.data.class_match import load_source_for, match_classes
 from keras_effnetv2.data.sources import available_classes
-from keras_effnetv2.labels import class_list
+from keras_effnetv2.pretrained.labels import class_list
 
 IMAGENET = class_list(1000)
 PNG = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy()

@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 
 from keras_effnetv2 import TrainRecipe, load_source, train
-from keras_effnetv2.cli import main
-from keras_effnetv2.config import ModelConfig, decode_stages
-from keras_effnetv2.evaluation import evaluate_source
-from keras_effnetv2.model import build_model
-from keras_effnetv2.training.run_folder import open_run
+from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.cli.main import main
+from keras_effnetv2.evaluation.scores import evaluate_source
+from keras_effnetv2.models.build import build_model
+from keras_effnetv2.runs.run_folder import open_run
 
 TINY = ModelConfig(
     "tiny",

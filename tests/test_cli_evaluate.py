@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.cli import main
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.evaluation import wilson_interval
-from keras_effnetv2.model import build_model
-from keras_effnetv2.preprocess import decode_image, resize_for_evaluation
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.cli.main import main
+from keras_effnetv2.evaluation.scores import wilson_interval
+from keras_effnetv2.images.evaluation_crop import decode_image, resize_for_evaluation
+from keras_effnetv2.models.build import build_model
 
 B0 = ModelConfig.from_name("efficientnetv2-b0")
 TENCH, GOLDFISH = 0, 1  # places in the list of ImageNet

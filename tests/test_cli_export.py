@@ -7,10 +7,10 @@ import pytest
 from run_folders import write_run
 from served_models import SIZE, make_model, pixels
 
-from keras_effnetv2 import cli_export
-from keras_effnetv2.cli import main
-from keras_effnetv2.converters import FORMATS
-from keras_effnetv2.runtimes import load_exported
+from keras_effnetv2.cli import export_command as cli_export
+from keras_effnetv2.cli.main import main
+from keras_effnetv2.export.converters import FORMATS
+from keras_effnetv2.export.runtimes import load_exported
 
 
 @pytest.fixture

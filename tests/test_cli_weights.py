@@ -17,12 +17,12 @@ import pytest
 import tensorflow as tf
 from test_load import write_checkpoint
 
-from keras_effnetv2.cli import main
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.model import build_model
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.variants import VARIANTS
+from keras_effnetv2.cli.main import main
+from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.official import official_names
 from keras_effnetv2.pretrained.registry import WEIGHT_SETS, PublishedFile, available_weights
-from keras_effnetv2.variants import VARIANTS
 
 VARIANT, SET = "efficientnetv2-b0", "imagenet21k-ft1k"  # its pixels are not those of b0's imagenet
 NAME = f"{VARIANT}/{SET}"
@@ -105,7 +105,7 @@ def test_list_as_json_is_available_weights_and_what_is_cached(capsys, published,
 
 def test_the_list_starts_no_tensorflow():
     program = (
-        "import sys; from keras_effnetv2.cli import main; main(['weights']); "
+        "import sys; from keras_effnetv2.cli.main import main; main(['weights']); "
         "print({'keras', 'tensorflow'} & set(sys.modules))"
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

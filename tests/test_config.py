@@ -5,7 +5,7 @@ import dataclasses
 import oracle
 import pytest
 
-from keras_effnetv2.config import ModelConfig, Stage, decode_stages, encode_stages
+from keras_effnetv2.architectures.config import ModelConfig, Stage, decode_stages, encode_stages
 
 ALL = ModelConfig.variants()
 S_BLOCKS = [

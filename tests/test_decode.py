@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnetv2.decode import decode_image
-from keras_effnetv2.headers import check_image, format_name
+from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.images.headers import check_image, format_name
 
 HEIGHT, WIDTH = 37, 53  # odd, so that every kind of row padding occurs
 ROWS, COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH]

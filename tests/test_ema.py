@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.training.ema import EMA
+from keras_effnetv2.recipes.ema import EMA
 
 # Made by running the official code (shared/oracle/README.md, section training).
 OPTIMIZER = json.loads(

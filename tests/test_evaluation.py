@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.evaluation import (
+from keras_effnetv2.evaluation.scores import (
     Evaluation,
     evaluate_source,
     evaluation_protocol,

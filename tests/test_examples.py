@@ -11,7 +11,7 @@ import tensorflow as tf
 from quick_runs import leave_out_results, two_blocks
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.training.recipe_presets import PRESETS
+from keras_effnetv2.recipes.presets import PRESETS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -14,7 +14,7 @@ from run_folders import write_export
 from served_models import COLOUR, GRAY, NAMES
 from served_processes import running
 
-from keras_effnetv2.cli_parser import make_parser
+from keras_effnetv2.cli.parser import make_parser
 
 FOLDER = Path(__file__).parent.parent / "examples" / "tf_serving"
 BLOCKS = re.findall(r"```sh\n(.*?)```", (FOLDER / "README.md").read_text("utf-8"), flags=re.DOTALL)

@@ -17,10 +17,10 @@ from served_models import COLOUR, GRAY, NAMES, SIZE, chaotic, make_model, pixels
 from tensorflow.core.protobuf import saved_model_pb2
 
 import keras_effnetv2
-from keras_effnetv2.export import export_saved_model
-from keras_effnetv2.folding import fold_batch_norm
-from keras_effnetv2.preprocess import prepare_batch
-from keras_effnetv2.serving_warmup import WARMUP_FILE
+from keras_effnetv2.export.saved_model import export_saved_model
+from keras_effnetv2.export.warmup import WARMUP_FILE
+from keras_effnetv2.images.evaluation_crop import prepare_batch
+from keras_effnetv2.models.folding import fold_batch_norm
 
 
 def served_probabilities(folder, images):
@@ -325,7 +325,7 @@ def test_folding_that_changes_probabilities_is_refused(tmp_path, monkeypatch):
         convolution.bias.assign(convolution.bias + 0.1)
         return folded
 
-    monkeypatch.setattr("keras_effnetv2.export.fold", wrong)
+    monkeypatch.setattr("keras_effnetv2.export.saved_model.fold", wrong)
     with pytest.raises(
         ValueError,
         match=r"changes a probability by 0\.0\d+\. Allowed are 0\.0001, .*fold_batch_norm=False",

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from served_models import make_model, pixels
 
-from keras_effnetv2.export_check import check_pictures, in_dtype, largest_difference
+from keras_effnetv2.export.check import check_pictures, in_dtype, largest_difference
 
 
 @pytest.mark.parametrize("size", [1, 7, 32])

@@ -13,9 +13,9 @@ import tensorflow as tf
 from served_models import COLOUR, GOLDEN, GRAY, NAMES, SIZE, example, make_model
 from tensorflow.core.protobuf import saved_model_pb2
 
-from keras_effnetv2.export import export_saved_model
-from keras_effnetv2.preprocess import decode_image, resize_for_evaluation
-from keras_effnetv2.serving_warmup import WARMUP_FILE
+from keras_effnetv2.export.saved_model import export_saved_model
+from keras_effnetv2.export.warmup import WARMUP_FILE
+from keras_effnetv2.images.evaluation_crop import decode_image, resize_for_evaluation
 
 FILES = [str(GOLDEN / "synthetic_colour.jpg"), str(GOLDEN / "synthetic_gray.jpg")]
 CLASSIFY_METHOD = "tensorflow/serving/classify"

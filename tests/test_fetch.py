@@ -31,14 +31,14 @@ from http_server import (
 )
 
 from keras_effnetv2.pretrained import fetch as module
-from keras_effnetv2.pretrained.fetch import Limits, cached_path, fetch
+from keras_effnetv2.pretrained.fetch import DownloadLimits, cached_path, fetch
 from keras_effnetv2.pretrained.registry import PublishedFile
 
 BODY = bytes(range(256)) * 1024  # 256 KiB
 WRONG = BODY[::-1]
 PATH = "/b0.h5"
 SUBJECT = "efficientnetv2-b0, imagenet"
-QUICK = Limits(timeout=20, tries=3, pause=0)
+QUICK = DownloadLimits(timeout=20, tries=3, pause=0)
 REFUSED = "http://127.0.0.1:9"  # "discard", which nothing listens to
 
 # fetch in a process of its own: URL HASH MAX_FILE_SIZE
@@ -255,7 +255,7 @@ def test_after_some_tries_the_next_call_goes_on(cache, monkeypatch):
     monkeypatch.setattr(module.time, "sleep", pauses.append)
     with serving({PATH: [ranged(BODY, 1000)]}) as server:
         with pytest.raises(ConnectionError, match=f"broke off after 3,000 of {len(BODY):,} bytes"):
-            fetch_from(server, limits=Limits(tries=3, pause=7))
+            fetch_from(server, limits=DownloadLimits(tries=3, pause=7))
         assert len(server.requests) == 3
         assert pauses == [7, 7]
         assert not (cache / "b0.h5").exists()
@@ -267,7 +267,7 @@ def test_after_some_tries_the_next_call_goes_on(cache, monkeypatch):
 
 def test_a_transfer_that_stalls_goes_on():
     with serving({PATH: [held(BODY, 100_000), ranged(BODY)]}) as server:
-        limits = Limits(timeout=1, tries=2, pause=0)
+        limits = DownloadLimits(timeout=1, tries=2, pause=0)
         assert fetch_from(server, limits=limits).read_bytes() == BODY
         assert ranges(server) == [None, "bytes=100000-"]
 
@@ -275,7 +275,7 @@ def test_a_transfer_that_stalls_goes_on():
 def test_a_server_that_does_not_answer_is_given_up():
     with serving({PATH: [lambda handler: handler.server.released.wait(60)]}) as server:
         with pytest.raises(ConnectionError, match=r"b0\.h5: timed out"):
-            fetch_from(server, limits=Limits(timeout=0.2))
+            fetch_from(server, limits=DownloadLimits(timeout=0.2))
         assert len(server.requests) == 1
 
 
@@ -378,7 +378,7 @@ def test_a_body_that_is_announced_too_long_is_not_taken(cache):
         put(cache / "b0.h5.part", BODY[:1000])
         server.answers[PATH] = [ranged(BODY)]
         with pytest.raises(ConnectionError, match=f"it announces {len(BODY):,} bytes"):
-            fetch_from(server, limits=Limits(max_bytes=len(BODY) - 1))
+            fetch_from(server, limits=DownloadLimits(max_bytes=len(BODY) - 1))
 
 
 def test_a_body_without_end_is_cut_off_and_leaves_nothing(cache):
@@ -388,7 +388,7 @@ def test_a_body_without_end_is_cut_off_and_leaves_nothing(cache):
 
     with serving({PATH: [without_length(endless())]}) as server:
         with pytest.raises(ConnectionError, match="it does not end after the 3,000,000 bytes"):
-            fetch_from(server, limits=Limits(max_bytes=3_000_000))
+            fetch_from(server, limits=DownloadLimits(max_bytes=3_000_000))
         assert len(server.requests) == 1
     assert (cache / "b0.h5.part").stat().st_size == 0
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource, load_source
 from keras_effnetv2.data.stores import MemoryStore
 from keras_effnetv2.data.unreadable import UnreadablePictures
-from keras_effnetv2.model import build_model
+from keras_effnetv2.models.build import build_model
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.training import findings
 from keras_effnetv2.training.findings import Finding, look_for_findings, stop_on_errors
 from keras_effnetv2.training.footprint import Machine, this_machine, training_memory
 from keras_effnetv2.training.preflight import Inputs
-from keras_effnetv2.training.recipe import TrainRecipe
-from keras_effnetv2.training.stages import progressive_stages
 from keras_effnetv2.training.transfer import freeze_batch_norm
 
 QUICKSTART = TrainRecipe.preset("quickstart")

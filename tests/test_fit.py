@@ -24,9 +24,10 @@ from quick_runs import leave_out_results
 from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.stores import MemoryStore
-from keras_effnetv2.evaluation import evaluate_source
-from keras_effnetv2.training import fit, preflight, run_folder
-from keras_effnetv2.training.recipe import TrainRecipe
+from keras_effnetv2.evaluation.scores import evaluate_source
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.runs import run_folder
+from keras_effnetv2.training import fit, preflight
 
 RECIPE = replace(
     TrainRecipe.preset("quickstart"),
@@ -306,7 +307,7 @@ sys.path.insert(0, {tests!r})
 from test_fit import ONE_EPOCH, build
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.training.fit import train
-from keras_effnetv2.training.run_folder import open_run
+from keras_effnetv2.runs.run_folder import open_run
 
 result = train(
     build(), load_source("digits", "train").stratified_subset(60), ONE_EPOCH, {out!r}, verbose=2

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.training.fit import train
-from keras_effnetv2.training.recipe import TrainRecipe
 
 # No dropout, whose draws differ by device, no batch norm, whose statistics do, and no clipping,
 # which each device does to its part.

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from oracle import filled
 
-from keras_effnetv2.config import ModelConfig, decode_stages
-from keras_effnetv2.folding import fold_batch_norm
-from keras_effnetv2.model import build_model, feature_extractor
+from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.models.build import build_model, feature_extractor
+from keras_effnetv2.models.folding import fold_batch_norm
 
 SMALL = ModelConfig(
     "small",

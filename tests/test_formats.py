@@ -11,12 +11,12 @@ import pytest
 from quick_runs import two_blocks
 from served_models import chaotic, make_model, pixels
 
-from keras_effnetv2 import formats
 from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.formats import DIFFERENCE_LIMIT, ExportReport, export_model
-from keras_effnetv2.model import build_model
-from keras_effnetv2.real_pictures import photographs
-from keras_effnetv2.runtimes import computes_bfloat16, load_exported
+from keras_effnetv2.export import formats
+from keras_effnetv2.export.formats import DIFFERENCE_LIMIT, ExportReport, export_model
+from keras_effnetv2.export.real_pictures import photographs
+from keras_effnetv2.export.runtimes import computes_bfloat16, load_exported
+from keras_effnetv2.models.build import build_model
 
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
 SIZE = 32

@@ -17,8 +17,8 @@ import tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_effnetv2.config import ModelConfig, decode_stages
-from keras_effnetv2.model import build_model
+from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.load import load_weights
 
 # 1,600 files are read; with fewer a source the parts of a file that matter would hardly be met.

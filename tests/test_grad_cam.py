@@ -6,7 +6,7 @@ import pytest
 from quick_runs import two_blocks
 
 from keras_effnetv2 import build_model
-from keras_effnetv2.grad_cam import explainer, grad_cam
+from keras_effnetv2.models.grad_cam import explainer, grad_cam
 
 SIZE = 8
 

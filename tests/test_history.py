@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from keras_effnetv2.training import history as history_module
-from keras_effnetv2.training.history import HistoryFile
-from keras_effnetv2.training.stages import progressive_stages
+from keras_effnetv2.recipes.stages import progressive_stages
+from keras_effnetv2.runs import history as history_module
+from keras_effnetv2.runs.history import HistoryFile
 
 PLAN = progressive_stages(epochs=4, stages=2, image_size=(32, 48), batch_size=(16, 8))
 

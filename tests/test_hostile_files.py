@@ -17,7 +17,7 @@ import source_files
 import tables
 from test_model import TINY
 
-from keras_effnetv2.model import build_model
+from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.load import load_weights
 
 MIB = 2**20

@@ -12,8 +12,8 @@ import source_files
 from safetensors.numpy import save_file
 from test_model import TINY
 
-from keras_effnetv2.config import ModelConfig, decode_stages
-from keras_effnetv2.model import build_model
+from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.keras_applications import keras_applications_names
 from keras_effnetv2.pretrained.leondgarse import leondgarse_names
 from keras_effnetv2.pretrained.load import load_weights, read_weight_file

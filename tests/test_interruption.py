@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnetv2 import cli
+from keras_effnetv2.cli import main as cli
 from keras_effnetv2.training.interruption import StopSignals, TrainingInterrupted
 
 BOTH = (signal.SIGTERM, signal.SIGINT)

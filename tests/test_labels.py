@@ -11,7 +11,7 @@ import pytest
 from keras.src.applications import imagenet_utils  # to lend it the list that it would download
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.labels import Label, class_list, has_class_list
+from keras_effnetv2.pretrained.labels import Label, class_list, has_class_list
 
 # SHA-256 of the lists as weights/make_labels.py prints them, made from timm 1.0.31.
 SHA256 = {
@@ -50,7 +50,7 @@ def test_another_number_of_classes_has_no_list():
 
 def test_reading_a_list_starts_no_backend():
     program = (
-        "import sys; from keras_effnetv2.labels import class_list; class_list(21843); "
+        "import sys; from keras_effnetv2.pretrained.labels import class_list; class_list(21843); "
         "print({'keras', 'numpy', 'tensorflow'} & set(sys.modules))"
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

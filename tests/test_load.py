@@ -17,8 +17,8 @@ from source_files import AVERAGE, assert_holds, values_for, write_checkpoint
 from test_model import TINY
 
 from keras_effnetv2 import EfficientNetV2B0
-from keras_effnetv2.config import ModelConfig, decode_stages
-from keras_effnetv2.model import build_model
+from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.load import load_weights
 from keras_effnetv2.pretrained.official import official_names
 

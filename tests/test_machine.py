@@ -6,8 +6,8 @@ import platform
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2 import machine
-from keras_effnetv2.machine import describe_machine, is_out_of_memory
+from keras_effnetv2._common import machine
+from keras_effnetv2._common.machine import describe_machine, is_out_of_memory
 
 
 def test_the_machine_and_what_is_installed():

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from keras_effnetv2.data import mixing
+from keras_effnetv2.augment import mixing
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "randaugment"
 NOTES = json.loads((GOLDEN / "mixing.json").read_text())

@@ -11,8 +11,8 @@ import oracle
 import pytest
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.config import NORMALIZATIONS, ModelConfig, decode_stages
-from keras_effnetv2.model import block_name, build_model, feature_extractor
+from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig, decode_stages
+from keras_effnetv2.models.build import block_name, build_model, feature_extractor
 
 TINY = ModelConfig(
     "tiny",

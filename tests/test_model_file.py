@@ -8,13 +8,13 @@ import pytest
 from quick_runs import two_blocks
 from test_cli import command, write_photos
 
-from keras_effnetv2.cli import main
-from keras_effnetv2.config import ModelConfig, decode_stages
-from keras_effnetv2.config_file import is_published, read_config
-from keras_effnetv2.model import build_model
+from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.architectures.config_file import is_published, read_config
+from keras_effnetv2.cli.main import main
+from keras_effnetv2.models.build import build_model
+from keras_effnetv2.runs.run_folder import open_run
 from keras_effnetv2.training import fit
 from keras_effnetv2.training.preflight import architecture_to_record
-from keras_effnetv2.training.run_folder import open_run
 
 OWN = ModelConfig(
     "own.net",

@@ -14,7 +14,7 @@ from run_folders import write_export
 from served_processes import wait_until
 from served_requests import CHECKS, Endpoint, rest
 
-from keras_effnetv2.serve.saved_model import load_served_model
+from keras_effnetv2.serve.loaded_model import load_served_model
 
 PROGRAM = os.environ.get("KEV2_MODEL_SERVER")
 

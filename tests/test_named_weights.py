@@ -7,8 +7,8 @@ import numpy as np
 import oracle
 import pytest
 
-from keras_effnetv2.config import ModelConfig, decode_stages
-from keras_effnetv2.model import build_model
+from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained import registry
 from keras_effnetv2.pretrained.registry import PublishedFile, WeightSet
 
@@ -116,7 +116,9 @@ def test_the_top_needs_the_file_that_has_it(publish):
 
 def test_bad_arguments_are_found_before_anything_is_fetched(publish, monkeypatch):
     publish()
-    monkeypatch.setattr("keras_effnetv2.model.fetch_set", lambda *_, **__: pytest.fail("fetched"))
+    monkeypatch.setattr(
+        "keras_effnetv2.models.build.fetch_set", lambda *_, **__: pytest.fail("fetched")
+    )
     for bad in (
         {"classes": 0},
         {"classifier_activation": "swoosh"},

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.model import build_model
-from keras_effnetv2.training.ema import EMA
-from keras_effnetv2.training.optimizers import (
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.models.build import build_model
+from keras_effnetv2.recipes.ema import EMA
+from keras_effnetv2.recipes.optimizers import (
     SGD,
     Adam,
     RMSprop,

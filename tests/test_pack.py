@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.cli import main
+from keras_effnetv2.cli.main import main
 from keras_effnetv2.data import pack_writer
 from keras_effnetv2.data.pack import pack
 from keras_effnetv2.data.packed import verify_pack

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_effnetv2 import load_source, make_dataset
 from keras_effnetv2.data.pipeline import _seed
-from keras_effnetv2.preprocess import decode_image, resize_for_evaluation
+from keras_effnetv2.images.evaluation_crop import decode_image, resize_for_evaluation
 
 
 @pytest.fixture(scope="module")

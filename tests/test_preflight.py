@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.training.preflight import load_inputs
-from keras_effnetv2.training.recipe import TrainRecipe
 
 RECIPE = replace(
     TrainRecipe.preset("quickstart"), epochs=4, stages=2, image_size=(32, 40), batch_size=16

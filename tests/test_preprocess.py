@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.preprocess import (
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.images.evaluation_crop import (
     STYLES,
     decode_image,
     prepare_batch,

@@ -12,14 +12,15 @@ import tensorflow as tf
 from html_pages import CHROMIUM, Page, measure_in_chromium
 from quick_runs import leave_out_results
 
-from keras_effnetv2.cli import main
+from keras_effnetv2.cli.main import main
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.training import fit, preflight, run_folder
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.runs import run_folder
+from keras_effnetv2.training import fit, preflight
 from keras_effnetv2.training import preview as preview_module
 from keras_effnetv2.training.preview import write_preview
-from keras_effnetv2.training.recipe import TrainRecipe
 
 # Random crops, but neither mirrored nor mixed.
 RECIPE = replace(

@@ -23,8 +23,8 @@ from progressive_probe import (
     train,
 )
 
+from keras_effnetv2.recipes.stages import TrainStage, progressive_stages
 from keras_effnetv2.training.progressive import ProgressiveLearning
-from keras_effnetv2.training.stages import TrainStage, progressive_stages
 
 
 @pytest.mark.backend

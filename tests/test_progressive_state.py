@@ -20,10 +20,10 @@ from progressive_probe import (
     train,
 )
 
-from keras_effnetv2.training.ema import EMA
+from keras_effnetv2.recipes.ema import EMA
+from keras_effnetv2.recipes.schedule import WarmupSchedule
+from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.training.progressive import ProgressiveLearning
-from keras_effnetv2.training.schedule import WarmupSchedule
-from keras_effnetv2.training.stages import progressive_stages
 
 PROCESS_PAGES = Path("/proc/self/statm")  # second number: pages of memory that are resident
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.decode import decode_image
-from keras_effnetv2.preprocess import resize_for_evaluation
-from keras_effnetv2.random_crop import CROP_STYLES, decode_random_crop
+from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.images.evaluation_crop import resize_for_evaluation
+from keras_effnetv2.images.training_crop import CROP_STYLES, decode_random_crop
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "preprocessing"
 PHOTO = (GOLDEN / "synthetic_colour.jpg").read_bytes()

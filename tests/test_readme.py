@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnetv2.architecture import count_flops
-from keras_effnetv2.cli_parser import make_parser
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.model import build_model
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.cli.parser import make_parser
+from keras_effnetv2.models.build import build_model
+from keras_effnetv2.models.graph import count_flops
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -25,7 +25,7 @@ def test_example_runs(example, capsys):
 
 def test_there_are_examples():
     assert len(EXAMPLES) == 3
-    assert len(COMMANDS) == 18
+    assert len(COMMANDS) == 17
 
 
 @pytest.mark.parametrize("command", COMMANDS)

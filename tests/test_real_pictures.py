@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.preprocess import decode_for_evaluation, resize_for_evaluation
-from keras_effnetv2.real_pictures import photographs, picture_array
+from keras_effnetv2.export.real_pictures import photographs, picture_array
+from keras_effnetv2.images.evaluation_crop import decode_for_evaluation, resize_for_evaluation
 
 
 @pytest.mark.parametrize("size", [1, 24, 224])

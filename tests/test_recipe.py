@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.training.optimizers import RMSprop
-from keras_effnetv2.training.recipe import TrainRecipe
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.recipes.optimizers import RMSprop
+from keras_effnetv2.recipes.recipe import TrainRecipe
 
 # Made by running the official code (shared/oracle/README.md, section training).
 OPTIMIZER = json.loads(

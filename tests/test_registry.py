@@ -7,7 +7,7 @@ import oracle
 import pytest
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.config import NORMALIZATIONS, ModelConfig
+from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig
 from keras_effnetv2.pretrained import registry
 from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights, find_weight_set
 

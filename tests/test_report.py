@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from html_pages import CHROMIUM, HOSTILE, Page, measure_in_chromium
 
-from keras_effnetv2.report import (
+from keras_effnetv2.report.run_page import (
     MAX_MISTAKES,
     MAX_SAMPLES,
     MAX_STAGES_SHOWN,
@@ -21,7 +21,7 @@ from keras_effnetv2.report import (
     render_report,
     write_report,
 )
-from keras_effnetv2.report_style import MAX_EDGE
+from keras_effnetv2.report.style import MAX_EDGE
 
 NAN = math.nan
 SECTIONS = ["summary", "stages", "curves", "classes", "confusion", "samples", "mistakes"]

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from keras_effnetv2 import report_charts as charts
-from keras_effnetv2.report_style import NAME_LENGTH, name_html, plain_text
+from keras_effnetv2.report import charts as charts
+from keras_effnetv2.report.style import NAME_LENGTH, name_html, plain_text
 
 NAN = math.nan
 

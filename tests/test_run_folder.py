@@ -5,8 +5,9 @@ import os
 import keras
 import pytest
 
-from keras_effnetv2.training import run_folder
-from keras_effnetv2.training.run_folder import (
+from keras_effnetv2._common.whole_files import write_text
+from keras_effnetv2.runs import run_folder
+from keras_effnetv2.runs.run_folder import (
     check_output,
     check_same_run,
     open_run,
@@ -15,7 +16,6 @@ from keras_effnetv2.training.run_folder import (
     remove,
     write_settings,
 )
-from keras_effnetv2.whole_files import write_text
 
 SETTINGS = {
     "finished": False,

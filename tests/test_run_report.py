@@ -8,15 +8,15 @@ import pytest
 import tensorflow as tf
 
 from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.evaluation import Evaluation
-from keras_effnetv2.training.recipe import TrainRecipe
-from keras_effnetv2.training.run_report import (
+from keras_effnetv2.evaluation.scores import Evaluation
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.recipes.stages import progressive_stages
+from keras_effnetv2.report.run_report import (
     describe_plan,
     describe_result,
     gather_report,
     summary_rows,
 )
-from keras_effnetv2.training.stages import progressive_stages
 
 PLAN = progressive_stages(
     epochs=5,

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_effnetv2.runtimes import load_exported, optional_module
+from keras_effnetv2.export.runtimes import load_exported, optional_module
 
 
 @pytest.mark.parametrize("name", ["net.pb", "net", "net.onnx.json"])

@@ -7,14 +7,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnetv2.training.schedule import (
+from keras_effnetv2.recipes.schedule import (
     StagedSchedule,
     WarmupSchedule,
     follow_plan,
     step_of_epoch,
     steps_per_epoch,
 )
-from keras_effnetv2.training.stages import progressive_stages
+from keras_effnetv2.recipes.stages import progressive_stages
 
 # Made by running the official code (shared/oracle/README.md, section training).
 GOLDEN = json.loads(

@@ -17,9 +17,11 @@ import pytest
 import tensorflow as tf
 from quick_runs import two_blocks
 
-from keras_effnetv2.architecture import count_trainable
-from keras_effnetv2.cli import main
-from keras_effnetv2.search import engine, step_time, storage, training
+from keras_effnetv2.cli.main import main
+from keras_effnetv2.models.graph import count_trainable
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.search import engine, step_time, storage
+from keras_effnetv2.search import trial_training as training
 from keras_effnetv2.search.engine import Sampling, run_search
 from keras_effnetv2.search.objective import Objective
 from keras_effnetv2.search.space import SearchSpace
@@ -28,7 +30,6 @@ from keras_effnetv2.search.storage import open_storage, read_study, without_pass
 from keras_effnetv2.training import footprint
 from keras_effnetv2.training.footprint import Machine
 from keras_effnetv2.training.preflight import load_inputs
-from keras_effnetv2.training.recipe import TrainRecipe
 
 RECIPE = replace(TrainRecipe.preset("search"), epochs=1, image_size=32, batch_size=16)
 RANDOM = Sampling("random", seed=5)

@@ -14,13 +14,13 @@ import pytest
 from html_pages import CHROMIUM, HOSTILE, Page, measure_in_chromium
 from search_studies import BASELINE, complete, incomplete, large_study, network, study_of
 
-from keras_effnetv2.config import decode_stages
-from keras_effnetv2.config_file import read_config
-from keras_effnetv2.report_style import clean_text
+from keras_effnetv2.architectures.config import decode_stages
+from keras_effnetv2.architectures.config_file import read_config
+from keras_effnetv2.report.style import clean_text
 from keras_effnetv2.search import chart, summary
 from keras_effnetv2.search.front import find
-from keras_effnetv2.search.report import render_search_report, write_results
 from keras_effnetv2.search.space import SearchSpace
+from keras_effnetv2.search.study_page import render_search_report, write_results
 from keras_effnetv2.search.summary import describe
 
 SECTIONS = ["summary", "picture", "front", "best", "space", "settings", "trials"]
@@ -371,7 +371,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_half_done(tmp_path):
 
 def test_showing_a_study_starts_no_keras():
     program = (
-        "import sys, keras_effnetv2.search.report\n"
+        "import sys, keras_effnetv2.search.study_page\n"
         "print({'keras', 'optuna', 'tensorflow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

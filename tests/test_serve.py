@@ -16,12 +16,12 @@ from fastapi.testclient import TestClient
 from run_folders import write_served_run
 from served_models import COLOUR, GRAY, NAMES, SIZE, pixels
 
+from keras_effnetv2.runs.run_folder import open_run
 from keras_effnetv2.serve.app import make_app
+from keras_effnetv2.serve.loaded_model import load_served_model, newest_version
 from keras_effnetv2.serve.overlay import overlay_function
 from keras_effnetv2.serve.page import page
-from keras_effnetv2.serve.saved_model import load_served_model, newest_version
-from keras_effnetv2.serve.service import Limits, Service
-from keras_effnetv2.training.run_folder import open_run
+from keras_effnetv2.serve.service import ServerLimits, Service
 
 URL = "/v1/models/trees"
 BAD = b"no picture"
@@ -51,7 +51,7 @@ def grad_cam(run_folder, model):
 
 @contextlib.contextmanager
 def asking(model, grad_cam=None, **limits):
-    service = Service(model, "trees", Limits(**limits), grad_cam)
+    service = Service(model, "trees", ServerLimits(**limits), grad_cam)
     with service.computing(), TestClient(make_app(service)) as client:
         yield client
 
@@ -221,7 +221,7 @@ def test_a_request_that_takes_too_long_is_given_up(model):
 )
 def test_limits_must_be_possible(name):
     with pytest.raises(ValueError, match=f"{name} must be .* Received: -1"):
-        Limits(**{name: -1})
+        ServerLimits(**{name: -1})
 
 
 def test_an_answer_that_is_no_json_is_an_error_of_the_server(model):

@@ -11,8 +11,8 @@ from served_processes import wait_until
 
 from keras_effnetv2.serve.app import make_app
 from keras_effnetv2.serve.connections import bounded_protocol
-from keras_effnetv2.serve.saved_model import load_served_model
-from keras_effnetv2.serve.service import Limits, Service
+from keras_effnetv2.serve.loaded_model import load_served_model
+from keras_effnetv2.serve.service import ServerLimits, Service
 
 LIMIT = 0.3  # seconds
 DRIP = 0.05  # seconds between two bytes: as long as they come, uvicorn alone keeps a connection
@@ -23,7 +23,7 @@ POST = b"POST /v1/models/trees:predict HTTP/1.1\r\nHost: localhost\r\nContent-Le
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     model = load_served_model(write_export(tmp_path_factory.mktemp("trees")))
-    limits = Limits(max_requests=1, receive_timeout=LIMIT)
+    limits = ServerLimits(max_requests=1, receive_timeout=LIMIT)
     service = Service(model, "trees", limits)
     with service.computing():
         yield service

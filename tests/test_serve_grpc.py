@@ -18,8 +18,8 @@ from served_processes import running, wait_until
 from served_requests import CHECKS, PREDICT, Endpoint, arrays
 from tensorflow_serving.apis import predict_pb2
 
-from keras_effnetv2.cli import main
-from keras_effnetv2.serve.saved_model import load_served_model
+from keras_effnetv2.cli.main import main
+from keras_effnetv2.serve.loaded_model import load_served_model
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from tensorflow.core.framework import tensor_pb2
 from keras_effnetv2.serve.errors import RequestError
 from keras_effnetv2.serve.grpc_messages import parse_inputs
 from keras_effnetv2.serve.grpc_service import GrpcServer
-from keras_effnetv2.serve.saved_model import load_served_model
-from keras_effnetv2.serve.service import Limits, Service
+from keras_effnetv2.serve.loaded_model import load_served_model
+from keras_effnetv2.serve.service import ServerLimits, Service
 
 Code = grpc.StatusCode
 IMAGES = {"images": pixels(1)}
@@ -53,7 +53,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(model, **limits):
-    service = Service(model, "trees", Limits(**limits))
+    service = Service(model, "trees", ServerLimits(**limits))
     with asyncio.Runner() as runner, service.computing():
         loop = runner.get_loop()
 
@@ -129,7 +129,7 @@ def test_a_port_has_one_server(model):
     with running(model) as server:
 
         async def bind_again():
-            return GrpcServer(f"127.0.0.1:{server.server.port}", Limits())
+            return GrpcServer(f"127.0.0.1:{server.server.port}", ServerLimits())
 
         with pytest.raises(RuntimeError, match="Failed to bind"):
             server.call(bind_again()).result(30)

@@ -16,7 +16,7 @@ from run_folders import write_served_run
 from served_models import COLOUR, NAMES
 from served_processes import running
 
-from keras_effnetv2.cli import main
+from keras_effnetv2.cli.main import main
 from keras_effnetv2.serve.server import serve
 
 DROP = """{

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnetv2 import whole_files
-from keras_effnetv2.training.ema import EMA
+from keras_effnetv2._common import whole_files
+from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.snapshots import (
     LossWatch,

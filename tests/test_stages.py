@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.training.stages import StagePlan, TrainStage, progressive_stages
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.recipes.stages import StagePlan, TrainStage, progressive_stages
 
 # Made by running the official configuration, and from Algorithm 1 with Table 6 of the paper
 # (shared/oracle/README.md, section training).

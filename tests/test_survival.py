@@ -16,10 +16,10 @@ import tensorflow as tf
 from killed_runs import RECIPE, build
 from quick_runs import leave_out_results
 
+from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.training import fit, preflight
 from keras_effnetv2.training.interruption import TrainingInterrupted
 from keras_effnetv2.training.progressive import ProgressiveLearning
-from keras_effnetv2.training.stages import progressive_stages
 
 KILLS = 20
 RUN_FILES = {"model.keras", "labels.txt", "recipe.json", "history.csv"}

@@ -7,8 +7,8 @@ import numpy as np
 import oracle
 import pytest
 
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.model import build_model
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.official import official_names
 
 pytestmark = pytest.mark.backend

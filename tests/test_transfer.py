@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from quick_runs import two_blocks
 
-from keras_effnetv2.model import build_model
+from keras_effnetv2.models.build import build_model
 from keras_effnetv2.training.transfer import (
     batch_norms,
     freeze_batch_norm,

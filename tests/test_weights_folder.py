@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnetv2.cli_parser import make_parser
+from keras_effnetv2.cli.parser import make_parser
 from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights
 
 FOLDER = Path(__file__).parent.parent / "weights"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from quick_runs import some_digits
 
-from keras_effnetv2.cli import main
+from keras_effnetv2.cli.main import main
 from keras_effnetv2.training.workers import ALONE, Workers, connect, current_workers
 
 SCRIPT = Path(__file__).parent / "worker_process.py"

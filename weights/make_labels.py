@@ -1,4 +1,4 @@
-"""Writes the class lists of `keras_effnetv2/class_lists/` from a wheel of PyTorch Image Models.
+"""Writes the class lists in `pretrained/class_lists/` from a wheel of PyTorch Image Models.
 
     pip download timm==1.0.31 --no-deps
     python weights/make_labels.py timm-1.0.31-py3-none-any.whl
@@ -13,7 +13,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-CLASS_LISTS = Path(__file__).resolve().parent.parent / "keras_effnetv2" / "class_lists"
+PRETRAINED = Path(__file__).resolve().parent.parent / "keras_effnetv2" / "pretrained"
+CLASS_LISTS = PRETRAINED / "class_lists"
 INFO = "timm/data/_info/"
 LEMMAS = "imagenet_synset_to_lemma.txt"  # "n02504458<TAB>African elephant, Loxodonta africana"
 SYNSETS = {

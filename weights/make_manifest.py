@@ -24,8 +24,9 @@ that file, not this one. README.md says how to use what stands here.
 
 `pixels` is what the network was trained on: imagenet is (x / 255 - mean) / standard deviation of
 ImageNet, symmetric is (x - 128) / 128, inception is x / 127.5 - 1, with x in 0..255. `crop` is the
-official evaluation, a style of `keras_effnetv2.preprocess.resize_for_evaluation`; `timm` is that of
-PyTorch Image Models: size, part of the picture that is kept, mode. `top-1` is the published figure
+official evaluation, a style of `resize_for_evaluation` in
+`keras_effnetv2.images.evaluation_crop`; `timm` is that of PyTorch Image Models: size, part of the
+picture that is kept, mode. `top-1` is the published figure
 on ImageNet, in percent. The archives are the authors' checkpoints; nobody published their hashes.
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
-from keras_effnetv2.cli import main
+from keras_effnetv2.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["weights", "verify", *sys.argv[1:]]))

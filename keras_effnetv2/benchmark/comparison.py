@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from keras_effnetv2._common.timing import measure, time_ratio
 from keras_effnetv2.benchmark.contestants import (
     KERAS_APPLICATIONS,
     KERAS_EXPORT,
@@ -17,8 +18,7 @@ from keras_effnetv2.benchmark.contestants import (
     open_network,
     same_in_keras_applications,
 )
-from keras_effnetv2.benchmark.timing import measure, time_ratio
-from keras_effnetv2.runtimes import Runner
+from keras_effnetv2.export.runtimes import Runner
 
 _BASELINE = 0  # which contestant the others are compared with
 

@@ -11,22 +11,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.architecture import count_flops
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.converters import FORMATS
-from keras_effnetv2.export import (
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.export.check import best_class
+from keras_effnetv2.export.converters import FORMATS
+from keras_effnetv2.export.formats import export_model
+from keras_effnetv2.export.real_pictures import photographs
+from keras_effnetv2.export.runtimes import Runner, computes_bfloat16, load_exported
+from keras_effnetv2.export.saved_model import (
     WEIGHTS_DTYPES,
     export_saved_model,
     probability_function,
     resolve_image_size,
 )
-from keras_effnetv2.export_check import best_class
-from keras_effnetv2.export_signatures import PIXELS_SIGNATURE
-from keras_effnetv2.formats import export_model
-from keras_effnetv2.model import build_model
-from keras_effnetv2.real_pictures import photographs
-from keras_effnetv2.runtimes import Runner, computes_bfloat16, load_exported
-from keras_effnetv2.training.run_folder import open_run
+from keras_effnetv2.export.signatures import PIXELS_SIGNATURE
+from keras_effnetv2.models.build import build_model
+from keras_effnetv2.models.graph import count_flops
+from keras_effnetv2.runs.run_folder import open_run
 
 KERAS = "keras"
 KERAS_EXPORT = "keras_export"
@@ -72,7 +72,7 @@ def check_format(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Network:
+class MeasuredNetwork:
     """A classifier to be measured, and what its exports are judged by.
 
     Attributes:
@@ -122,7 +122,9 @@ class Contestant:
     top1_agreement: float
 
 
-def open_network(name: str, image_size: int | None = None, weights: str | None = None) -> Network:
+def open_network(
+    name: str, image_size: int | None = None, weights: str | None = None
+) -> MeasuredNetwork:
     """Return a network by name.
 
     Without weights the kernels are drawn, and the batch norms take the statistics of photographs:
@@ -160,14 +162,14 @@ def open_network(name: str, image_size: int | None = None, weights: str | None =
     return _prepare(name, model, size, pictures)
 
 
-def _prepare(name: str, model: keras.Model, size: int, pictures: np.ndarray) -> Network:
+def _prepare(name: str, model: keras.Model, size: int, pictures: np.ndarray) -> MeasuredNetwork:
     run = _as_runner(
         tf.function(lambda images: model(images, training=False), autograph=False),
         probability_function(model),
     )
     flops = count_flops(model, size)
     answers = run(pictures[_COMPARED])
-    return Network(name, model, size, model.count_params(), flops, run, pictures, answers)
+    return MeasuredNetwork(name, model, size, model.count_params(), flops, run, pictures, answers)
 
 
 def same_in_keras_applications(variant: str) -> str:
@@ -187,7 +189,7 @@ def same_in_keras_applications(variant: str) -> str:
 
 
 def open_contestant(
-    network: Network, format: str, scratch: Path, threads: int | None
+    network: MeasuredNetwork, format: str, scratch: Path, threads: int | None
 ) -> tuple[Contestant, Runner]:
     """Export a network, open the export, and compare what it computes with the Keras model.
 
@@ -221,7 +223,7 @@ def open_contestant(
     return contestant, run
 
 
-def _open(network: Network, format: str, scratch: Path, threads: int | None) -> Runner:
+def _open(network: MeasuredNetwork, format: str, scratch: Path, threads: int | None) -> Runner:
     model, size = network.model, network.image_size
     kind, _, quantize = format.partition(":")
     if kind == KERAS:

@@ -30,7 +30,7 @@ SPLIT_ALIASES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class LabelledPictures:
     """Pictures of one part of a catalog, in a fixed order.
 
     Attributes:
@@ -58,7 +58,7 @@ class Catalog:
     """
 
     class_names: Mapping[str, tuple[str, ...]]
-    read: Callable[[str], Pictures]
+    read: Callable[[str], LabelledPictures]
     horizontal_flip: bool = True
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource, available_classes, load_source
-from keras_effnetv2.labels import Label, class_list, has_class_list
+from keras_effnetv2.pretrained.labels import Label, class_list, has_class_list
 
 _STARTS_WITH_ID = re.compile(r"n\d{8}(?!\d)")
 
@@ -75,7 +75,7 @@ def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, .
             f"network: {some(unknown)}. A class folder is named by a WordNet id, with or without "
             f"a name behind it, or by a name, as in {labels[0].wordnet_id!r}, "
             f"{'_'.join(labels[0])!r} or {labels[0].name!r}; "
-            f"keras_effnetv2.labels.class_list({len(labels)}) lists them."
+            f"keras_effnetv2.pretrained.labels.class_list({len(labels)}) lists them."
         )
     for name, where in zip(names, found, strict=True):
         if len(where) > 1:

@@ -18,7 +18,7 @@ from keras_effnetv2.data.catalog import (
     ALL,
     SPLIT_ALIASES,
     Catalog,
-    Pictures,
+    LabelledPictures,
     read_path,
     readable,
     some,
@@ -68,15 +68,15 @@ def open_csv(path: str) -> Catalog:
         for part in {row.part for row in rows}
     }
 
-    def read(part: str) -> Pictures:
+    def read(part: str) -> LabelledPictures:
         return _pictures([row for row in rows if row.part == part], names[part])
 
     return Catalog(names, read)
 
 
-def _pictures(rows: list[_Row], class_names: tuple[str, ...]) -> Pictures:
+def _pictures(rows: list[_Row], class_names: tuple[str, ...]) -> LabelledPictures:
     label_of = {name: label for label, name in enumerate(class_names)}
-    return Pictures(
+    return LabelledPictures(
         labels=np.array([label_of[row.label] for row in rows], dtype=np.int64),
         origins=tuple(f"line {row.line}" for row in rows),
         store=FileStore(

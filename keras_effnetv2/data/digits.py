@@ -7,7 +7,7 @@ Repository (1998); `sklearn.datasets.load_digits` holds its test part, 8 x 8 pix
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.data.catalog import ALL, Catalog, Pictures, string_tensor
+from keras_effnetv2.data.catalog import ALL, Catalog, LabelledPictures, string_tensor
 from keras_effnetv2.data.stores import MemoryStore
 
 _BRIGHTEST = 16  # load_digits counts the set pixels in 4 x 4 cells
@@ -19,13 +19,13 @@ def open_digits() -> Catalog:
     return Catalog({ALL: tuple("0123456789")}, _read, horizontal_flip=False)
 
 
-def _read(part: str) -> Pictures:
+def _read(part: str) -> LabelledPictures:
     from sklearn.datasets import load_digits  # takes a second that no other source should pay
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / _BRIGHTEST)).astype(np.uint8)
     names = tuple(f"digits/{index:04d}" for index in range(len(pixels)))
-    return Pictures(
+    return LabelledPictures(
         labels=digits.target.astype(np.int64),
         origins=names,
         store=MemoryStore(

@@ -19,7 +19,7 @@ from keras_effnetv2.data.catalog import (
     SPLIT_ALIASES,
     TRAIN,
     Catalog,
-    Pictures,
+    LabelledPictures,
     read_path,
     readable,
     some,
@@ -64,7 +64,7 @@ def open_folder(path: str) -> Catalog:
     parts = _find_parts(path)
     folders = {part: _class_folders(folder) for part, folder in parts.items()}
 
-    def read(part: str) -> Pictures:
+    def read(part: str) -> LabelledPictures:
         return _read_part(path, parts[part], folders[part])
 
     return Catalog({part: tuple(names) for part, names in folders.items()}, read)
@@ -119,7 +119,7 @@ def _class_folders(path: str) -> dict[str, str]:
     return folders
 
 
-def _read_part(root: str, part_path: str, folders: dict[str, str]) -> Pictures:
+def _read_part(root: str, part_path: str, folders: dict[str, str]) -> LabelledPictures:
     root_key = _folder_key(root)
     paths: list[str] = []
     counts: list[int] = []
@@ -138,7 +138,7 @@ def _read_part(root: str, part_path: str, folders: dict[str, str]) -> Pictures:
     # Made absolute once: what scandir found below needs no normalising, path by path.
     start, skipped = os.path.join(read_path(root), b""), len(os.fsencode(root))
     separator = os.fsencode(os.sep)
-    return Pictures(
+    return LabelledPictures(
         labels=np.repeat(np.arange(len(counts), dtype=np.int64), counts),
         origins=names,
         store=FileStore(

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from keras_effnetv2.data.catalog import Pictures
+from keras_effnetv2.data.catalog import LabelledPictures
 from keras_effnetv2.data.pack_writer import SHARD_BYTES, Layout, check_free, write_pack
 from keras_effnetv2.data.packed import Pack
 from keras_effnetv2.data.scan import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
@@ -80,7 +80,7 @@ def pack(
     return write_pack(
         folder,
         {
-            name: Pictures(part.labels, part.names, part.store, part.rows)
+            name: LabelledPictures(part.labels, part.names, part.store, part.rows)
             for name, part in checked.items()
         },
         any_part.class_names,

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.checksums import file_sha256
-from keras_effnetv2.data.catalog import ALL, TRAIN, Pictures
+from keras_effnetv2._common.checksums import file_sha256
+from keras_effnetv2.data.catalog import ALL, TRAIN, LabelledPictures
 from keras_effnetv2.data.packed import (
     ARRAYS,
     IMAGE_KEY,
@@ -27,7 +27,7 @@ from keras_effnetv2.data.packed import (
 )
 from keras_effnetv2.data.records import FRAME_BYTES
 from keras_effnetv2.data.stores import Names, why_unread
-from keras_effnetv2.headers import format_name
+from keras_effnetv2.images.headers import format_name
 
 SHARD_BYTES = 128 * 10**6  # about what each of the 1,024 official ImageNet shards has
 _EXTRA_BYTES = 512  # of a picture, at most: the other fields of its record, its place in the index
@@ -52,7 +52,7 @@ class Layout:
 
 def write_pack(
     folder: Path,
-    parts: Mapping[str, Pictures],
+    parts: Mapping[str, LabelledPictures],
     class_names: Sequence[str],
     *,
     horizontal_flip: bool,
@@ -124,7 +124,7 @@ class _Split:
     """One split on its way: `order` are positions in `part`, `names` those of the records."""
 
     name: str
-    part: Pictures
+    part: LabelledPictures
     order: np.ndarray
     names: Sequence[str]
     class_names: Sequence[str]

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnetv2.checksums import file_sha256
-from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, Catalog, Pictures
+from keras_effnetv2._common.checksums import file_sha256
+from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, Catalog, LabelledPictures
 from keras_effnetv2.data.records import RecordStore, Texts
 from keras_effnetv2.data.stores import Names
 
@@ -153,7 +153,7 @@ def open_packed(folder: str | os.PathLike[str]) -> Catalog:
     )
 
 
-def read_split(pack: Pack, split: str) -> Pictures:
+def read_split(pack: Pack, split: str) -> LabelledPictures:
     """Returns the pictures of one split, in the order of what was packed.
 
     Raises:
@@ -183,7 +183,7 @@ def read_split(pack: Pack, split: str) -> Pictures:
         filenames=Texts(data, ends.astype(np.int64)),
     )
     rows = rows.astype(np.int64)
-    return Pictures(labels.astype(np.int64), Names(store, rows), store, rows)
+    return LabelledPictures(labels.astype(np.int64), Names(store, rows), store, rows)
 
 
 def write_arrays(

@@ -18,13 +18,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_effnetv2.data.augment import RandAugment
-from keras_effnetv2.data.autoaugment import AutoAugment
-from keras_effnetv2.data.mixing import mix_batch
+from keras_effnetv2.augment.autoaugment import AutoAugment
+from keras_effnetv2.augment.mixing import mix_batch
+from keras_effnetv2.augment.randaugment import RandAugment
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import UnreadablePictures, batch_readable
-from keras_effnetv2.preprocess import Style, decode_for_evaluation
-from keras_effnetv2.random_crop import decode_random_crop
+from keras_effnetv2.images.evaluation_crop import Style, decode_for_evaluation
+from keras_effnetv2.images.training_crop import decode_random_crop
 
 RANDAUGMENT_REFERENCE_SIZE = 224  # side for which the official pixel arguments were chosen
 _PREFETCH = 2  # batches: one is not enough where batches take turns at taking long

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.data.catalog import Pictures
+from keras_effnetv2.data.catalog import LabelledPictures
 from keras_effnetv2.data.pack_writer import Layout, write_pack
 from keras_effnetv2.data.packed import is_pack, open_pack, read_split
 from keras_effnetv2.data.stores import MemoryStore, Names, why_unread
 
 
-def in_memory(pictures: Pictures) -> Pictures:
+def in_memory(pictures: LabelledPictures) -> LabelledPictures:
     """Reads all pictures, encoded, into main memory.
 
     Raises:
@@ -40,13 +40,13 @@ def in_memory(pictures: Pictures) -> Pictures:
 
 def on_disk(
     folder: str | os.PathLike[str],
-    pictures: Pictures,
+    pictures: LabelledPictures,
     *,
     spec: str,
     split: str,
     class_names: Sequence[str],
     horizontal_flip: bool,
-) -> Pictures:
+) -> LabelledPictures:
     """Packs the pictures into a folder, unless they are there already.
 
     Raises:
@@ -78,7 +78,9 @@ def on_disk(
     return read_split(pack, split)
 
 
-def _fingerprint(pictures: Pictures, spec: str, split: str, class_names: Sequence[str]) -> str:
+def _fingerprint(
+    pictures: LabelledPictures, spec: str, split: str, class_names: Sequence[str]
+) -> str:
     """Returns a hash that changes with the pictures, their order and their labels."""
     digest = hashlib.sha256(json.dumps([spec, split, *class_names]).encode())
     digest.update(pictures.labels.astype("<i8").tobytes())

@@ -2,7 +2,7 @@
 
 `load_source` turns a short text into an `ImageSource`: labels, class names, and a way to the
 bytes of every picture. Every source yields encoded pictures, so that decoding stands in one
-place (`keras_effnetv2.preprocess`). Of files only paths and labels are held.
+place (`keras_effnetv2.images.evaluation_crop`). Of files only paths and labels are held.
 """
 
 import os
@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, Catalog, Pictures, some
+from keras_effnetv2.data.catalog import (
+    ALL,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Catalog,
+    LabelledPictures,
+    some,
+)
 from keras_effnetv2.data.csv_file import open_csv
 from keras_effnetv2.data.digits import open_digits
 from keras_effnetv2.data.folder import open_folder
@@ -121,7 +129,7 @@ class ImageSource:
             FileExistsError: the folder holds something else.
             OSError: there is not enough room on the disk.
         """
-        pictures = Pictures(self.labels, self.names, self.store, self.rows)
+        pictures = LabelledPictures(self.labels, self.names, self.store, self.rows)
         if place == IN_MEMORY:
             pictures = in_memory(pictures)
         else:
@@ -430,7 +438,7 @@ def _check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _map_labels(
-    name: str, pictures: Pictures, own: Sequence[str], targets: Sequence[str]
+    name: str, pictures: LabelledPictures, own: Sequence[str], targets: Sequence[str]
 ) -> np.ndarray:
     """Returns the labels as positions in `targets`, found by name."""
     label_of = {target: label for label, target in enumerate(targets)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnetv2.data.catalog import SPLIT_ALIASES, Catalog, Pictures
+from keras_effnetv2.data.catalog import SPLIT_ALIASES, Catalog, LabelledPictures
 from keras_effnetv2.data.record_index import Keys
 from keras_effnetv2.data.stores import MemoryStore
 from keras_effnetv2.data.tfrecord import open_records
@@ -43,7 +43,7 @@ def open_tfds(name: str) -> Catalog:
             f"It has: {', '.join(builder.info.splits)}."
         )
 
-    def read(part: str) -> Pictures:
+    def read(part: str) -> LabelledPictures:
         return _read(name, builder, splits[part], image_key, label_key)
 
     return Catalog(dict.fromkeys(splits, names), read)
@@ -102,7 +102,7 @@ def _feature_keys(name: str, features: Any) -> tuple[str, str]:
     return keys[0], keys[1]
 
 
-def _read(name: str, builder: Any, split: str, image_key: str, label_key: str) -> Pictures:
+def _read(name: str, builder: Any, split: str, image_key: str, label_key: str) -> LabelledPictures:
     import tensorflow_datasets as tfds
 
     info = builder.info.splits[split]
@@ -131,7 +131,7 @@ def _read(name: str, builder: Any, split: str, image_key: str, label_key: str) -
     if labels.numpy().min() < 0:  # TFDS writes -1 where the publisher holds the labels back
         raise ValueError(f"'tfds:{name}' split {split!r} has pictures without a label.")
     names = tuple(f"{name}/{split}/{index:06d}" for index in range(len(labels)))
-    return Pictures(
+    return LabelledPictures(
         labels=labels.numpy().astype(np.int64),
         origins=names,
         store=MemoryStore(store, names),

@@ -23,7 +23,7 @@ from logging import getLogger
 
 import numpy as np
 
-from keras_effnetv2.data.catalog import ALL, SPLIT_ALIASES, Catalog, Pictures, some
+from keras_effnetv2.data.catalog import ALL, SPLIT_ALIASES, Catalog, LabelledPictures, some
 from keras_effnetv2.data.packed import is_pack, open_packed
 from keras_effnetv2.data.record_index import Keys, RecordIndex, first_example, index_records
 from keras_effnetv2.data.records import RecordStore
@@ -104,11 +104,11 @@ def open_records(
             f"{name!r} has the label {labels.max()}, but only {len(class_names)} class names."
         )
 
-    def read(part: str) -> Pictures:
+    def read(part: str) -> LabelledPictures:
         index = indices[part]
         store = RecordStore(tuple(files[part]), index.counts, index.lengths, keys.image)
         rows = np.arange(len(index.lengths))
-        return Pictures(index.labels - base, Names(store, rows), store, rows)
+        return LabelledPictures(index.labels - base, Names(store, rows), store, rows)
 
     return Catalog(dict.fromkeys(files, tuple(class_names)), read)
 

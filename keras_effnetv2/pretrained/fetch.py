@@ -40,7 +40,7 @@ _PROGRESS_PAUSE = 0.1  # seconds between two updates of the line on the terminal
 
 
 @dataclass(frozen=True)
-class Limits:
+class DownloadLimits:
     """What a download may cost.
 
     Attributes:
@@ -57,7 +57,7 @@ class Limits:
     max_bytes: int = 4 * 10**9
 
 
-LIMITS = Limits()
+LIMITS = DownloadLimits()
 
 
 class _Failure(Exception):
@@ -90,7 +90,7 @@ def fetch_set(found: WeightSet, *, include_top: bool = True) -> tuple[Path, Publ
 
 
 def fetch(
-    files: Sequence[PublishedFile], subject: str, *, limits: Limits = LIMITS
+    files: Sequence[PublishedFile], subject: str, *, limits: DownloadLimits = LIMITS
 ) -> tuple[Path, PublishedFile]:
     """The first of the files that can be had, from the cache or the network.
 
@@ -103,7 +103,7 @@ def fetch(
     Args:
         files: alternatives that hold the same weights, the first choice first.
         subject: what they hold, for messages, e.g. "efficientnetv2-b0, imagenet".
-        limits: of time and size, see `Limits`.
+        limits: of time and size, see `DownloadLimits`.
 
     Returns:
         The path of a file whose hash is right, and which of `files` it is.
@@ -234,7 +234,7 @@ def _from_folder(path: Path, file: PublishedFile) -> Path:
 
 
 def _to_cache(
-    address: str, file: PublishedFile, folder: Path, subject: str, limits: Limits
+    address: str, file: PublishedFile, folder: Path, subject: str, limits: DownloadLimits
 ) -> Path:
     """Downloads a file into a folder, unless another process has done so meanwhile.
 
@@ -290,7 +290,7 @@ def _try_lock(lock: IO[bytes]) -> bool:
     return True
 
 
-def _download(address: str, part: Path, expected: str, limits: Limits) -> None:
+def _download(address: str, part: Path, expected: str, limits: DownloadLimits) -> None:
     """Makes `part` the file of the expected hash; goes on with what is in it.
 
     What turns out unusable is dropped, and fetched once more from the beginning.
@@ -311,7 +311,7 @@ def _download(address: str, part: Path, expected: str, limits: Limits) -> None:
             dropped = True
 
 
-def _receive(address: str, part: Path, expected: str, limits: Limits) -> None:
+def _receive(address: str, part: Path, expected: str, limits: DownloadLimits) -> None:
     """One transfer of what `part` lacks, then on the disk for good, with the expected hash."""
     with open(part, "a+b") as stored:
         stored.seek(0)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 import keras
 import numpy as np
 
-from keras_effnetv2.config import NORMALIZATIONS
+from keras_effnetv2.architectures.config import NORMALIZATIONS
 from keras_effnetv2.pretrained.hdf5 import read_arrays
 from keras_effnetv2.pretrained.places import Place, weight_names
 

@@ -12,8 +12,8 @@ import os
 from pathlib import PurePath
 from typing import NamedTuple
 
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.variants import Normalization
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.variants import Normalization
 
 _LOG = logging.getLogger("keras_effnetv2")
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
-from keras_effnetv2.report_charts import Axis, axes_svg, tick_step, value_axis
-from keras_effnetv2.report_style import CHART_STYLE, plain_text
+from keras_effnetv2.report.charts import Axis, axes_svg, tick_step, value_axis
+from keras_effnetv2.report.style import CHART_STYLE, plain_text
 from keras_effnetv2.search.front import Candidate, Findings
 from keras_effnetv2.search.summary import one_line
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from keras_effnetv2.architecture import count_trainable
-from keras_effnetv2.config import ModelConfig
+from keras_effnetv2._common.machine import is_out_of_memory
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.machine import is_out_of_memory
+from keras_effnetv2.models.graph import count_trainable
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.runs.run_folder import differences
 from keras_effnetv2.search import storage as store
-from keras_effnetv2.search import training
+from keras_effnetv2.search import trial_training as training
 from keras_effnetv2.search.objective import Objective
 from keras_effnetv2.search.record import StudyRecord
 from keras_effnetv2.search.space import SearchSpace
@@ -32,8 +34,6 @@ from keras_effnetv2.training.preflight import (
     load_inputs,
     without_bad_pictures,
 )
-from keras_effnetv2.training.recipe import TrainRecipe
-from keras_effnetv2.training.run_folder import differences
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

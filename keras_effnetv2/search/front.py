@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from keras_effnetv2.config import ModelConfig, Stage
+from keras_effnetv2.architectures.config import ModelConfig, Stage
 from keras_effnetv2.search.record import StudyRecord, TrialRecord
 
 

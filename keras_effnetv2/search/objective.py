@@ -7,7 +7,7 @@ parameters, w = -0.07 and v = -0.05, "empirically determined to balance the trad
 
 from dataclasses import dataclass
 
-from keras_effnetv2.config import is_number
+from keras_effnetv2.architectures.config import is_number
 
 STEP_TIME_EXPONENT = -0.07
 PARAMETERS_EXPONENT = -0.05

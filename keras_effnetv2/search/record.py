@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.search.space import SearchSpace
 
 TrialState = Literal["complete", "pruned", "failed", "running"]

@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from keras_effnetv2.config import ModelConfig, is_number
+from keras_effnetv2.architectures.config import ModelConfig, is_number
 
 LATE_STAGES = 2  # of S the stages 5 and 6, which the paper deepens
 MAX_IMAGE_SIZE = 480  # pixels, at inference

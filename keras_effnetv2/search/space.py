@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from keras_effnetv2.config import ModelConfig, Stage, is_number
+from keras_effnetv2.architectures.config import ModelConfig, Stage, is_number
 
 Value = str | int
 Choose = Callable[[str, tuple[Value, ...]], Any]

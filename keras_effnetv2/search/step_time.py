@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.benchmark.timing import time_ratio
+from keras_effnetv2._common.timing import time_ratio
 from keras_effnetv2.training.preflight import Inputs
 
 # Rounds: quick steps, which noise moves most, get more of them, until so many seconds were timed.

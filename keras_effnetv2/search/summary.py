@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from keras_effnetv2.config import ModelConfig, encode_stages
-from keras_effnetv2.report_style import clean_text
+from keras_effnetv2.architectures.config import ModelConfig, encode_stages
+from keras_effnetv2.report.style import clean_text
 from keras_effnetv2.search.front import Findings, best, find
 from keras_effnetv2.search.record import StudyRecord, TrialRecord, TrialState
 

@@ -18,7 +18,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from keras_effnetv2.export_signatures import EXAMPLES_SIGNATURE, PIXELS_SIGNATURE
+from keras_effnetv2.export.signatures import EXAMPLES_SIGNATURE, PIXELS_SIGNATURE
 from keras_effnetv2.serve.body import drop_body, read_body
 from keras_effnetv2.serve.errors import RequestError
 from keras_effnetv2.serve.hosts import HostCheck

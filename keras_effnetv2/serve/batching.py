@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_effnetv2.serve.saved_model import Columns
+from keras_effnetv2.serve.loaded_model import Columns
 
 Function = Callable[[Columns], Columns]
 """Computes rows; each depends on its own row alone."""

@@ -15,7 +15,7 @@ from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 
 from keras_effnetv2.serve.errors import RequestError
-from keras_effnetv2.serve.saved_model import Columns
+from keras_effnetv2.serve.loaded_model import Columns
 
 
 def parse_message(kind: Any, body: bytes) -> Any:

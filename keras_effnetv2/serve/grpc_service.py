@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from keras_effnetv2.export_signatures import EXAMPLES_SIGNATURE, PIXELS_SIGNATURE
+from keras_effnetv2.export.signatures import EXAMPLES_SIGNATURE, PIXELS_SIGNATURE
 from keras_effnetv2.serve.errors import RequestError
-from keras_effnetv2.serve.saved_model import Columns
-from keras_effnetv2.serve.service import Limits, Service, check_classifies
+from keras_effnetv2.serve.loaded_model import Columns
+from keras_effnetv2.serve.service import ServerLimits, Service, check_classifies
 
 try:
     import grpc
@@ -72,7 +72,7 @@ class GrpcServer:
         RuntimeError: the address cannot be listened on.
     """
 
-    def __init__(self, address: str, limits: Limits) -> None:
+    def __init__(self, address: str, limits: ServerLimits) -> None:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", min(limits.max_body_bytes, _LARGEST_INT)),
@@ -128,7 +128,7 @@ def _method_handler(service: Service, method: str, handle: _Handle) -> Any:
     )
 
 
-async def _first(messages: AsyncIterator[bytes], limits: Limits) -> bytes:
+async def _first(messages: AsyncIterator[bytes], limits: ServerLimits) -> bytes:
     async for message in messages:
         return message
     text = f"No message, or one of more than the {limits.max_body_bytes} bytes allowed"

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_effnetv2.grad_cam import HeatMap, explainer
-from keras_effnetv2.preprocess import prepare_batch
+from keras_effnetv2.images.evaluation_crop import prepare_batch
+from keras_effnetv2.models.grad_cam import HeatMap, explainer
+from keras_effnetv2.runs.run_folder import Run
 from keras_effnetv2.serve.batching import Function
-from keras_effnetv2.serve.saved_model import Columns
-from keras_effnetv2.training.run_folder import Run
+from keras_effnetv2.serve.loaded_model import Columns
 
 # From vermilion to a light yellow (Okabe & Ito's, see `report_style.py`): told apart by brightness
 # alone, too.

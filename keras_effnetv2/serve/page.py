@@ -5,7 +5,7 @@ import hashlib
 import json
 from importlib.resources import files
 
-from keras_effnetv2.report_style import STYLE, plain_text
+from keras_effnetv2.report.style import STYLE, plain_text
 
 _STATIC = files("keras_effnetv2.serve") / "static"
 _SCRIPT = (_STATIC / "page.js").read_text("utf-8")

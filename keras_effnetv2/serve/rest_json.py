@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_effnetv2.serve.errors import RequestError
-from keras_effnetv2.serve.saved_model import Columns
+from keras_effnetv2.serve.loaded_model import Columns
 
 _SHOWN = 60  # letters of what was received that an error shows
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.export_signatures import BYTES_SIGNATURE
+from keras_effnetv2.export.signatures import BYTES_SIGNATURE
+from keras_effnetv2.runs.run_folder import RECIPE, open_run
 from keras_effnetv2.serve.batching import Function
+from keras_effnetv2.serve.loaded_model import ServedModel, load_served_model
 from keras_effnetv2.serve.overlay import overlay_function
-from keras_effnetv2.serve.saved_model import ServedModel, load_served_model
-from keras_effnetv2.serve.service import Limits, Service
-from keras_effnetv2.training.run_folder import RECIPE, open_run
+from keras_effnetv2.serve.service import ServerLimits, Service
 
 try:
     import uvicorn
@@ -47,7 +47,7 @@ def serve(
     grpc_port: int | None = None,
     name: str | None = None,
     allow_hosts: Sequence[str] = (),
-    limits: Limits | None = None,
+    limits: ServerLimits | None = None,
 ) -> None:
     """Serve the newest exported version of a model until SIGINT or SIGTERM.
 
@@ -62,7 +62,7 @@ def serve(
         name: of the model in the paths; default the folder's name.
         allow_hosts: names, besides `host`, localhost, 127.0.0.1 and ::1, by which clients may ask
             by HTTP. Without any, all may be asked for if `host` is not this machine alone.
-        limits: what it takes on; default `Limits()`.
+        limits: what it takes on; default `ServerLimits()`.
 
     Raises:
         ImportError: gRPC is wanted, and a package for it is missing.
@@ -77,7 +77,7 @@ def serve(
             "A model's name is part of web addresses: it must have a letter, and none of / : ? #. "
             f"Give one with --name. Received: {name!r}"
         )
-    limits = limits or Limits()
+    limits = limits or ServerLimits()
     with (
         _listening(host, port, "--port") as listener,  # first: a port in use is told at once
         asyncio.Runner() as runner,
@@ -147,7 +147,7 @@ def _address(host: str, port: int) -> str:
 
 @contextmanager
 def _grpc_server(
-    runner: asyncio.Runner, host: str, port: int | None, limits: Limits
+    runner: asyncio.Runner, host: str, port: int | None, limits: ServerLimits
 ) -> Iterator["GrpcServer | None"]:
     """Listen for gRPC; None where no port is given."""
     if port is None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.export_signatures import (
+from keras_effnetv2.export.signatures import (
     BYTES_SIGNATURE,
     CLASSIFY_METHOD,
     EXAMPLE_FEATURE,
@@ -24,8 +24,8 @@ from keras_effnetv2.export_signatures import (
 )
 from keras_effnetv2.serve.batching import Batcher, Function
 from keras_effnetv2.serve.errors import RequestError
+from keras_effnetv2.serve.loaded_model import Columns, ServedModel
 from keras_effnetv2.serve.metrics import Metrics
-from keras_effnetv2.serve.saved_model import Columns, ServedModel
 
 _GRAD_CAM = "grad_cam"
 
@@ -35,7 +35,7 @@ _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """What one server takes on.
 
     Attributes:
@@ -74,7 +74,7 @@ class Service:
     """
 
     def __init__(
-        self, model: ServedModel, name: str, limits: Limits, grad_cam: Function | None = None
+        self, model: ServedModel, name: str, limits: ServerLimits, grad_cam: Function | None = None
     ) -> None:
         self.model = model
         self.name = name

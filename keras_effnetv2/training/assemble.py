@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.model import build_model
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.models.build import build_model
 from keras_effnetv2.training.preflight import Inputs
 from keras_effnetv2.training.snapshots import random_states
 

@@ -16,12 +16,12 @@ import tensorflow as tf
 
 from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.decode import decode_image
+from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.recipes.schedule import step_of_epoch
+from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.training.footprint import Machine, training_memory
 from keras_effnetv2.training.preflight import MAX_SCANNED, Inputs
-from keras_effnetv2.training.recipe import TrainRecipe
-from keras_effnetv2.training.schedule import step_of_epoch
-from keras_effnetv2.training.stages import StagePlan
 from keras_effnetv2.training.transfer import batch_norms, has_learned_statistics
 
 # The most pictures of a class for one of the rarest from which on a network neglects it: from 10 on

@@ -13,16 +13,18 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._version import __version__
-from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.scan import BadPicture, BadPicturesError
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.evaluation import Evaluation
-from keras_effnetv2.training import run_folder
+from keras_effnetv2.evaluation.scores import Evaluation
+from keras_effnetv2.recipes.ema import EMA
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.report.run_report import describe_plan, describe_result
+from keras_effnetv2.runs import run_folder
+from keras_effnetv2.runs.history import HistoryFile
 from keras_effnetv2.training.assemble import Reseed, build_to_train, compile_to_train
-from keras_effnetv2.training.ema import EMA
 from keras_effnetv2.training.findings import look_for_findings, stop_on_errors
 from keras_effnetv2.training.footprint import this_machine
-from keras_effnetv2.training.history import HistoryFile
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.preflight import (
     Inputs,
@@ -35,9 +37,7 @@ from keras_effnetv2.training.preflight import (
     without_bad_pictures,
 )
 from keras_effnetv2.training.progressive import ProgressiveLearning
-from keras_effnetv2.training.recipe import TrainRecipe
 from keras_effnetv2.training.results import evaluate_model, write_results
-from keras_effnetv2.training.run_report import describe_plan, describe_result
 from keras_effnetv2.training.snapshots import (
     LossWatch,
     Snapshot,

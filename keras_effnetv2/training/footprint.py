@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_effnetv2.training.stages import StagePlan
+from keras_effnetv2.recipes.stages import StagePlan
 
 # Values kept for each weight: itself, its gradient, two optimizer slots, its average.
 _COPIES_OF_WEIGHTS = 5

@@ -14,17 +14,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.architecture import last_activation
-from keras_effnetv2.config import ModelConfig
-from keras_effnetv2.config_file import is_published
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.config_file import is_published
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.scan import BadPicturesError, drop_bad, find_bad_pictures
 from keras_effnetv2.data.sources import IN_MEMORY, ImageSource, load_source
 from keras_effnetv2.data.splits import carve_validation
 from keras_effnetv2.data.unreadable import UnreadablePictures
+from keras_effnetv2.models.graph import last_activation
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.training.progressive import scheduled_dropout_layers, without_auto_sharding
-from keras_effnetv2.training.recipe import TrainRecipe
-from keras_effnetv2.training.stages import StagePlan, TrainStage
 from keras_effnetv2.training.workers import ALONE, Workers
 
 MAX_SCANNED = 50_000

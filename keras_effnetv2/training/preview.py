@@ -13,10 +13,18 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnetv2.config import ModelConfig
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.random_crop import crop_area
-from keras_effnetv2.report_style import (
+from keras_effnetv2.images.training_crop import crop_area
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.recipes.stages import TrainStage
+from keras_effnetv2.report.samples import (
+    evaluation_pictures,
+    label_parts,
+    stage_title,
+    training_pictures,
+)
+from keras_effnetv2.report.style import (
     SMALL_EDGE,
     name_html,
     page_html,
@@ -26,7 +34,7 @@ from keras_effnetv2.report_style import (
     spread,
     summary_table,
 )
-from keras_effnetv2.training import run_folder
+from keras_effnetv2.runs import run_folder
 from keras_effnetv2.training.preflight import (
     Inputs,
     check_arguments,
@@ -34,14 +42,6 @@ from keras_effnetv2.training.preflight import (
     load_inputs,
     without_bad_pictures,
 )
-from keras_effnetv2.training.recipe import TrainRecipe
-from keras_effnetv2.training.samples import (
-    evaluation_pictures,
-    label_parts,
-    stage_title,
-    training_pictures,
-)
-from keras_effnetv2.training.stages import TrainStage
 
 MAX_STAGES = 8
 MAX_PICTURES = 24  # of one stage

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_effnetv2.training.stages import StagePlan, TrainStage
+from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 
 # What `fit` believes an epoch has at most. It cuts every epoch at the number that it reads before
 # the first one, and stages differ in length: so the number has to be out of reach.

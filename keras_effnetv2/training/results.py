@@ -6,13 +6,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_effnetv2.evaluation import Evaluation, evaluate_source
-from keras_effnetv2.export import export_saved_model
-from keras_effnetv2.report import write_report
-from keras_effnetv2.training import run_folder
+from keras_effnetv2._common.whole_files import write_text, written_whole
+from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
+from keras_effnetv2.export.saved_model import export_saved_model
+from keras_effnetv2.report.run_page import write_report
+from keras_effnetv2.report.run_report import gather_report, summary_rows
+from keras_effnetv2.runs import run_folder
 from keras_effnetv2.training.preflight import Inputs
-from keras_effnetv2.training.run_report import gather_report, summary_rows
-from keras_effnetv2.whole_files import write_text, written_whole
 
 
 def evaluate_model(model: keras.Model, inputs: Inputs) -> Evaluation:

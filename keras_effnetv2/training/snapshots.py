@@ -20,11 +20,11 @@ import h5py
 import keras
 import numpy as np
 
-from keras_effnetv2.checksums import file_sha256
+from keras_effnetv2._common.checksums import file_sha256
+from keras_effnetv2._common.whole_files import write_text, written_whole
+from keras_effnetv2.runs.run_folder import remove
 from keras_effnetv2.training.interruption import StopSignals
-from keras_effnetv2.training.run_folder import remove
 from keras_effnetv2.training.workers import undistributed
-from keras_effnetv2.whole_files import write_text, written_whole
 
 _NAME = re.compile(r"after-(\d+)-epochs(?:-(\d+)-batches)?\.weights\.h5")
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_effnetv2.training.recipe import BatchNormPolicy
+from keras_effnetv2.recipes.recipe import BatchNormPolicy
 
 SMALL_BATCH = 32
 """Pictures; with fewer the statistics of a batch are worse than those of the weights.

@@ -1,0 +1,1 @@
+"""Files written whole, checksums, the machine, timing: what every room may use."""

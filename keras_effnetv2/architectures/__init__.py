@@ -1,0 +1,1 @@
+"""Networks as frozen data: variants, configs, block strings, config files."""

@@ -1,0 +1,204 @@
+"""Judging a model on a source: scores of every picture, and the figures made of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.data.pipeline import make_dataset
+from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.images.evaluation_crop import Style
+from keras_effnetv2.models.graph import last_activation
+from keras_effnetv2.pretrained.registry import (
+    IMAGENET21K_CLASSES,
+    WEIGHT_SETS,
+    WeightSet,
+    published,
+)
+
+PROTOCOLS = ("official", "timm", "keras")
+"""How pictures are cropped and resized to judge published weights; see `evaluation_protocol`."""
+
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of a source.
+
+    Attributes:
+        labels: (N,) int64, the truth.
+        scores: (N, classes) float32, the model's output.
+        activation: what the scores have gone through last, e.g. "softmax" or "sigmoid".
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    activation: str = "softmax"
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """(N,) the class of the highest score."""
+        return self.scores.argmax(-1)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the pictures whose highest score is the truth."""
+        return float((self.predictions == self.labels).mean())
+
+    def top_accuracy(self, k: int) -> float:
+        """Share of the pictures whose truth is among the k highest scores."""
+        return float(self._among_best(k).mean())
+
+    def top_accuracy_interval(self, k: int) -> tuple[float, float]:
+        """95% confidence interval of `top_accuracy` (`wilson_interval`), as shares."""
+        return wilson_interval(int(self._among_best(k).sum()), len(self.labels))
+
+    def _among_best(self, k: int) -> np.ndarray:
+        best = np.argsort(-self.scores, axis=-1, kind="stable")[:, :k]
+        return (best == self.labels[:, None]).any(-1)
+
+    def recall_by_class(self) -> np.ndarray:
+        """(classes,) share of each class's pictures that were recognised; NaN without pictures."""
+        classes = self.scores.shape[-1]
+        counts = np.bincount(self.labels, minlength=classes)
+        right = np.bincount(self.labels[self.predictions == self.labels], minlength=classes)
+        return np.divide(right, counts, out=np.full(classes, np.nan), where=counts > 0)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy, without label smoothing: what the activation is trained with.
+
+        Softmax: that of the probability given to the truth. Sigmoid: binary, the mean over the
+        classes too. NaN after any other activation, whose scores are no probabilities.
+        """
+        if self.activation not in ("softmax", "sigmoid"):
+            return float("nan")
+        smallest = keras.config.epsilon()
+        pictures = np.arange(len(self.labels))
+        truth = np.log(np.maximum(self.scores[pictures, self.labels], smallest))
+        if self.activation == "softmax":
+            return float(-truth.mean())
+        others = np.log(np.maximum(1 - self.scores, smallest))
+        others[pictures, self.labels] = 0
+        return float(-(truth + others.sum(-1)).mean() / self.scores.shape[-1])
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95% confidence interval of a share: Wilson's score interval, without continuity correction.
+
+    Source: Wilson, Journal of the American Statistical Association 22 (1927), 209-212. Unlike
+    the share plus and minus two standard errors it holds near 0 and 1 and for few trials.
+
+    Args:
+        successes: 0..trials.
+        trials: at least 1.
+
+    Returns:
+        Lower and upper end, inside 0..1.
+    """
+    z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
+    share = successes / trials
+    middle = share + z**2 / (2 * trials)
+    half = z * (share * (1 - share) / trials + (z / (2 * trials)) ** 2) ** 0.5
+    total = 1 + z**2 / trials
+    # The ends are exactly 0 and 1 without a success or a failure, but for rounding.
+    return max((middle - half) / total, 0.0), min((middle + half) / total, 1.0)
+
+
+def set_to_follow(variant: str, found: WeightSet | None, classes: int) -> WeightSet:
+    """The published set whose evaluation suits weights of a variant.
+
+    Args:
+        variant: a published one, e.g. "efficientnetv2-s".
+        found: the set that the weights are, as `registry.find_weight_set` says.
+        classes: width of the classifier.
+
+    Returns:
+        `found`, if there is one. Weights that are no published file are taken for
+        "imagenet21k" if they have its 21,843 classes, otherwise for "imagenet", or where that is
+        not published (XL) for "imagenet21k-ft1k".
+    """
+    if found is not None:
+        return found
+    likely = ["imagenet", "imagenet21k-ft1k"]
+    if classes == IMAGENET21K_CLASSES:
+        likely.insert(0, "imagenet21k")
+    name = next(name for name in likely if name in published(variant))
+    return WEIGHT_SETS[variant, name]
+
+
+def evaluation_protocol(weight_set: WeightSet, protocol: str) -> tuple[int, Style]:
+    """How a protocol prepares the pictures for a published set.
+
+    Args:
+        weight_set: the set.
+        protocol: "official", as its authors evaluate it; "timm", as PyTorch Image Models does;
+            "keras": keras.applications publishes no protocol, so this is what
+            `keras.utils.image_dataset_from_directory` does by default, at the variant's
+            evaluation size: the whole picture, bilinear, without antialias.
+
+    Returns:
+        Side of the pictures in pixels, and the style for `preprocess.resize_for_evaluation`.
+
+    Raises:
+        ValueError: an unknown protocol, or a set that PyTorch Image Models does not have.
+    """
+    if protocol == "official":
+        return weight_set.image_size, weight_set.style
+    if protocol == "keras":
+        return ModelConfig.from_name(weight_set.variant).eval_size, "finetune"
+    if protocol != "timm":
+        raise ValueError(
+            f"Unknown protocol. Allowed: {', '.join(PROTOCOLS)}. Received: {protocol!r}"
+        )
+    if weight_set.timm is None:
+        raise ValueError(
+            f"PyTorch Image Models does not have {weight_set.weights!r} of {weight_set.variant}, "
+            "so that there is no protocol 'timm' for it. Take 'official' or 'keras'."
+        )
+    return weight_set.timm.size, weight_set.timm
+
+
+def evaluate_source(
+    model: keras.Model,
+    source: ImageSource,
+    *,
+    image_size: int,
+    style: Style,
+    batch_size: int = 64,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Evaluation:
+    """Runs a model over every picture of a source, in order.
+
+    Args:
+        model: pixels 0..255 -> (N, classes).
+        source: its class names are the model's, in order.
+        image_size: side of the pictures, pixels.
+        style: how they are cropped and resized, see `preprocess.resize_for_evaluation`.
+        batch_size: pictures a step.
+        progress: called with (pictures done, all pictures).
+
+    Raises:
+        ValueError: the model has another number of classes.
+    """
+    if model.output_shape[-1] != len(source.class_names):
+        raise ValueError(
+            f"The model has {model.output_shape[-1]} classes, the pictures have "
+            f"{len(source.class_names)}; load the source with the model's class_names."
+        )
+    batches = make_dataset(
+        source, image_size=image_size, batch_size=batch_size, training=False, style=style
+    )
+    scores: list[np.ndarray] = []
+    done = 0
+    for images, _ in batches.as_numpy_iterator():  # JAX takes no TensorFlow tensors
+        scores.append(model.predict_on_batch(images))
+        done += len(scores[-1])
+        if progress is not None:
+            progress(done, source.num_examples)
+    return Evaluation(source.labels, np.concatenate(scores), last_activation(model.outputs[0]))

@@ -1,0 +1,371 @@
+"""A trained classifier as a file for another runtime: ONNX, OpenVINO and LiteRT.
+
+Every file takes pictures and returns probabilities, with all preprocessing of pixels inside. It is
+run in its runtime and compared with the Keras model before it gets its name.
+
+All three are converted from a TensorFlow graph, not with `keras.Model.export`, whose ONNX files ask
+for the mean and variance of `Normalization` as two further inputs and whose OpenVINO files are
+slower (Keras 3.15).
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_effnetv2.export.check import ROUNDING_FACTOR, best_class, in_dtype
+from keras_effnetv2.export.converters import FORMATS, INPUT, OUTPUT, Conversion, FileFormat
+from keras_effnetv2.export.real_pictures import PicturesLike, photographs, picture_array
+from keras_effnetv2.export.runtimes import computes_bfloat16, load_exported, optional_module
+from keras_effnetv2.export.saved_model import (
+    probability_function,
+    require_tensorflow_backend,
+    resolve_image_size,
+)
+from keras_effnetv2.images.evaluation_crop import Style, check_image_size
+from keras_effnetv2.models.folding import fold_batch_norm
+
+DIFFERENCE_LIMIT = 1e-4
+"""How far a probability of a float32 file may be from that of Keras; it is about 1e-6. Where
+rounding in Keras alone does more, it may be `ROUNDING_FACTOR` times that."""
+
+MIN_AGREEMENT = 0.98
+"""On what share of the pictures int8 must have the best class of Keras, if nothing else is said."""
+
+MAX_PICTURES = 256
+"""Of `calibration`, and of `pictures`. Google recommends 100 to 500 for calibration:
+https://ai.google.dev/edge/litert/models/post_training_quantization"""
+
+_ANY_SIZE_CHECKED_AT = 224  # pixels
+_NOT_SQUARE = 4  # pictures, of three quarters of the height, check that a size may be any
+_AT_ONCE = 8  # pictures
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an exported file is, and how far it is from the Keras model.
+
+    Attributes:
+        path: the file.
+        format: "onnx", "openvino" or "litert".
+        quantize: what was shortened, None if nothing.
+        bytes: size of the file, with the weights beside it.
+        max_difference: largest difference of a probability from that of Keras in float32.
+        top1_agreement: share of the pictures with the same best class (of a single output: with
+            the same side of 0.5).
+        pictures: how many were compared.
+    """
+
+    path: Path
+    format: str
+    quantize: str | None
+    bytes: int
+    max_difference: float
+    top1_agreement: float
+    pictures: int
+
+
+def export_model(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    format: str = "onnx",
+    quantize: str | None = None,
+    *,
+    image_size: int | None = None,
+    dynamic_size: bool = False,
+    calibration: PicturesLike | None = None,
+    pictures: PicturesLike | None = None,
+    style: Style = "whole",
+    min_agreement: float = MIN_AGREEMENT,
+    force: bool = False,
+) -> ExportReport:
+    """Write a classifier for another runtime, and compare what that computes with Keras.
+
+    The file has one input `images`, float32 (N, S, S, 3), 0..255, with any N, and one output
+    `probabilities`, float32 (N, C). Batch norms are folded (`folding.fold_batch_norm`); a model
+    that this cannot fold is converted as it is. Models of mixed precision become float32.
+    `runtimes.load_exported` runs the file.
+
+    Formats, their files, and what `quantize` can shorten beside None, which is float32:
+
+    - "onnx", `.onnx`: nothing.
+    - "openvino", `.xml` with the weights beside it in `.bin`:
+      "float16": weights are stored in float16, half the size, and computed with in float32.
+      "bfloat16": weights are stored as by "float16", and `load_exported` computes in bfloat16,
+      which only a CPU with AVX512_BF16 or AMX can. Another program says which precision it wants
+      with the hint `INFERENCE_PRECISION_HINT`: without one, OpenVINO computes *every* file in
+      bfloat16 on such a CPU.
+    - "litert", `.tflite`:
+      "float16": weights are stored in float16 and computed with in float32.
+      "dynamic": kernels are stored in int8, activations are quantised anew for every batch.
+      "int8": kernels and activations are int8, of ranges seen in `calibration`; the input and the
+      output stay float32.
+
+    The report lies beside the file, as JSON, with `.json` appended to its name. Everything is
+    written beside its place and renamed when it has been compared.
+
+    Args:
+        model: functional or Sequential classifier, (N, H, W, 3) pixels 0..255 -> (N, C). Logits get
+            a softmax, one logit alone a sigmoid. It is not changed.
+        path: the file to write, with the format's ending.
+        format: "onnx", "openvino" or "litert".
+        quantize: None for float32, or what is listed above.
+        image_size: S, pixels; None takes the model's own. With `dynamic_size` it is the size at
+            which the file is compared, 224 if None.
+        dynamic_size: let the file take pictures of any height and width, as the model must.
+        calibration: pictures that show the ranges of activations, for "int8" only: what the model
+            will see. An `ImageSource`, or arrays (H, W, 3) or (N, H, W, 3), 0..255. The first or
+            (of a source) random `MAX_PICTURES` are used; if `pictures` is None, every second of
+            them is kept to compare with.
+        pictures: what is compared, in the same forms. None takes those kept from `calibration`,
+            or windows of two photographs.
+        style: how pictures become squares, see `preprocess.resize_for_evaluation`.
+        min_agreement: share of pictures, 0..1, on which "int8" must have the best class of Keras.
+        force: write a file that differs by more than is allowed, too. The report says how much.
+
+    Returns:
+        How large the file is and how far from Keras.
+
+    Raises:
+        RuntimeError: Keras does not run on TensorFlow; "bfloat16" on a CPU that cannot compute it;
+            a probability is not finite; or, unless `force`, a float32 file differs by more than
+            what `DIFFERENCE_LIMIT` says, or an int8 file is below `min_agreement`.
+        ValueError: an argument is not what is said above or does not suit the model.
+        ImportError: a package of the extra `formats` is missing.
+        FileExistsError: one of the files is there already.
+        OSError: the files cannot be written.
+    """
+    file_format = _file_format(format, quantize, calibration is not None, min_agreement)
+    target = _new_file(Path(path), file_format)
+    require_tensorflow_backend()
+    to_probabilities = probability_function(model)
+    size = (_size_to_check if dynamic_size else resolve_image_size)(model, image_size)
+    for module in file_format.modules:
+        optional_module(module)
+    if quantize == "bfloat16":
+        _require_bfloat16()
+    for_ranges, compared = _gather(calibration, pictures, size, style)
+    # From tensor to tensor, where the model may take and return a list or a dict of one.
+    plain = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    exact = _in_float32(plain)
+    function = _graph_function(_folded(exact), to_probabilities, None if dynamic_size else size)
+    batches = _batches(compared, dynamic_size)
+    expected = _keras_answers(exact, to_probabilities, batches)
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
+        saved_model, folder = Path(scratch, "saved_model"), Path(scratch, "written")
+        folder.mkdir()
+        written = folder / target.name
+        _save(function, saved_model)
+        file_format.convert(Conversion(function, saved_model, quantize, for_ranges, written))
+        size_in_bytes = sum(file.stat().st_size for file in folder.iterdir())
+        run = load_exported(written)
+        answers = np.concatenate([run(batch) for batch in batches])
+        report = _report(target, format, quantize, size_in_bytes, answers, expected)
+        rounding = 0.0
+        if quantize is None and report.max_difference > DIFFERENCE_LIMIT:
+            precise = _keras_answers(in_dtype(plain, "float64"), to_probabilities, batches)
+            rounding = float(np.abs(expected - precise).max())
+        _check_report(report, rounding, min_agreement, force)
+        _report_file(written).write_text(_as_json(report), encoding="utf-8")
+        for file in sorted(folder.iterdir(), key=lambda file: file == written):
+            file.rename(target.parent / file.name)  # what others lie beside comes last
+    return report
+
+
+def _file_format(
+    format: str, quantize: str | None, has_calibration: bool, min_agreement: float
+) -> FileFormat:
+    """Return the format, if what is asked of it can be done."""
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}")
+    allowed = FORMATS[format].quantize
+    if quantize is not None and quantize not in allowed:
+        raise ValueError(
+            f"quantize must be {' or '.join(map(repr, (None, *allowed)))} for format {format!r}. "
+            f"Received: {quantize!r}"
+        )
+    if quantize == "int8" and not has_calibration:
+        raise ValueError(
+            "quantize='int8' needs pictures that show the ranges of activations, like those the "
+            "model will see: give some hundred as calibration=, an ImageSource (see load_source) "
+            "or arrays (H, W, 3), 0..255. Received: calibration=None"
+        )
+    if quantize != "int8" and has_calibration:
+        raise ValueError(
+            "calibration is for quantize='int8' alone: give pictures to compare with as pictures=. "
+            f"Received: calibration with quantize={quantize!r}"
+        )
+    if not 0 <= min_agreement <= 1:
+        raise ValueError(f"min_agreement must be a share, 0..1. Received: {min_agreement!r}")
+    return FORMATS[format]
+
+
+def _new_file(path: Path, file_format: FileFormat) -> Path:
+    """Return the path, if it has the format's ending and nothing would be overwritten."""
+    if path.suffix != file_format.suffix:
+        raise ValueError(
+            f"The path must end in {file_format.suffix}, for example "
+            f"{path.with_suffix(file_format.suffix)}. Received: {path}"
+        )
+    files = [path.with_suffix(suffix) for suffix in file_format.suffixes]
+    there = [str(file) for file in (*files, _report_file(path)) if file.exists()]
+    if there:
+        raise FileExistsError(
+            f"An export is not overwritten: choose another path, or remove {', '.join(there)}"
+        )
+    return path
+
+
+def _report_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _size_to_check(model: keras.Model, image_size: int | None) -> int:
+    """Return the size at which a file for any size is compared."""
+    shape = model.input_shape
+    if tuple(shape[1:]) != (None, None, 3):
+        raise ValueError(
+            "dynamic_size=True needs a model for pictures of any size: build it with "
+            f"input_shape=(None, None, 3) and load the weights. Received: an input of {shape}"
+        )
+    return check_image_size(_ANY_SIZE_CHECKED_AT if image_size is None else image_size)
+
+
+def _require_bfloat16() -> None:
+    if not computes_bfloat16():
+        raise RuntimeError(
+            "quantize='bfloat16' can only be checked on a CPU that computes in bfloat16, with "
+            "AVX512_BF16 or AMX, which this one lacks: export there, or with quantize='float16', "
+            "whose file a program can run in bfloat16 by OpenVINO's INFERENCE_PRECISION_HINT."
+        )
+
+
+def _gather(
+    calibration: PicturesLike | None, pictures: PicturesLike | None, size: int, style: Style
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return pictures to calibrate with, one a batch, and those to compare with."""
+    seen = None
+    if calibration is not None:
+        seen = picture_array(calibration, size, style, MAX_PICTURES)
+    if pictures is not None:
+        compared = picture_array(pictures, size, style, MAX_PICTURES)
+    elif seen is None:
+        compared = photographs(size)
+    elif len(seen) > 1:
+        # Turn by turn, because pictures are often sorted by class.
+        seen, compared = seen[::2], seen[1::2]
+    else:
+        raise ValueError(
+            "int8 is compared with Keras on every second picture of calibration, if there are no "
+            "pictures= to compare with: give more than one. Received: 1"
+        )
+    return [] if seen is None else np.split(seen, len(seen)), compared
+
+
+def _batches(pictures: np.ndarray, dynamic_size: bool) -> list[np.ndarray]:
+    """Cut pictures to batches; for a file that takes any size, some once more, but not square."""
+    batches = [pictures[at : at + _AT_ONCE] for at in range(0, len(pictures), _AT_ONCE)]
+    if dynamic_size:
+        height = pictures.shape[1]
+        batches.append(np.ascontiguousarray(pictures[:_NOT_SQUARE, : height - height // 4]))
+    return batches
+
+
+def _in_float32(model: keras.Model) -> keras.Model:
+    """Return the model, or, if it computes in anything else, a copy that computes in float32."""
+    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
+        return model
+    return in_dtype(model, "float32")
+
+
+def _folded(model: keras.Model) -> keras.Model:
+    try:
+        return fold_batch_norm(model)
+    except ValueError:  # then the runtime, to which weights are constants, does what it can
+        return model
+
+
+def _graph_function(
+    model: keras.Model, to_probabilities: Callable[[Any], Any], size: int | None
+) -> Any:
+    """Return the graph function of a file, for pictures of a size, or any."""
+
+    def serve(images: Any) -> dict[str, Any]:
+        return {OUTPUT: to_probabilities(model(images, training=False))}
+
+    spec = tf.TensorSpec([None, size, size, 3], tf.float32, name=INPUT)
+    return tf.function(serve, input_signature=[spec], autograph=False)
+
+
+def _save(function: Any, folder: Path) -> None:
+    module = tf.Module()
+    # What the function computes with has to hang on what is saved.
+    module.weights = function.get_concrete_function().variables
+    tf.saved_model.save(module, str(folder), signatures=function)
+
+
+def _keras_answers(
+    model: keras.Model, to_probabilities: Callable[[Any], Any], batches: Iterable[np.ndarray]
+) -> np.ndarray:
+    answers = [to_probabilities(model(images, training=False)).numpy() for images in batches]
+    return np.concatenate(answers)
+
+
+def _report(
+    target: Path,
+    format: str,
+    quantize: str | None,
+    size_in_bytes: int,
+    answers: np.ndarray,
+    expected: np.ndarray,
+) -> ExportReport:
+    return ExportReport(
+        target,
+        format,
+        quantize,
+        size_in_bytes,
+        max_difference=float(np.abs(answers - expected).max()),
+        top1_agreement=float((best_class(answers) == best_class(expected)).mean()),
+        pictures=len(expected),
+    )
+
+
+def _check_report(report: ExportReport, rounding: float, min_agreement: float, force: bool) -> None:
+    if not np.isfinite(report.max_difference):
+        raise RuntimeError(
+            f"The {report.format} file, quantize={report.quantize!r}, or the model itself gives "
+            "probabilities that are not finite: see whether the model does in Keras, and if not "
+            "export without quantize. Nothing was written."
+        )
+    if force:
+        return
+    allowed = max(DIFFERENCE_LIMIT, ROUNDING_FACTOR * rounding)
+    if report.quantize is None and report.max_difference > allowed:
+        raise RuntimeError(
+            f"The {report.format} file differs from Keras by {report.max_difference:.2g} in a "
+            f"probability, on {report.pictures} pictures. Allowed are {DIFFERENCE_LIMIT:g}, or "
+            f"{ROUNDING_FACTOR} times what rounding alone does to the model ({rounding:.2g}). This "
+            "is worth a report. Nothing was written; force=True writes it anyhow."
+        )
+    if report.quantize == "int8" and report.top1_agreement < min_agreement:
+        raise RuntimeError(
+            f"The int8 file has the best class of Keras on {report.top1_agreement:.1%} of "
+            f"{report.pictures} pictures, and {min_agreement:.1%} are asked for. Calibrate with "
+            "more pictures that are like those the model will see, or take quantize='float16' or "
+            "'dynamic'. Nothing was written; a lower min_agreement or force=True writes it anyhow."
+        )
+
+
+def _as_json(report: ExportReport) -> str:
+    fields = dataclasses.asdict(report) | {"path": report.path.name}
+    return json.dumps(fields, indent=2) + "\n"

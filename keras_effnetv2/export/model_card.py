@@ -1,0 +1,108 @@
+"""`model_card.json`: what an exported model is, for programs that deploy, check or list models."""
+
+import dataclasses
+import datetime
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from keras_effnetv2._common.checksums import file_sha256
+from keras_effnetv2._version import __version__
+from keras_effnetv2.export.signatures import PictureInput
+
+MODEL_CARD = "model_card.json"
+"""Where the card lies, below the folder of a version."""
+
+_FORMAT_VERSION = 1
+_PIXEL_RANGE = (0, 255)  # of the signature that takes pixels
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """Which model it is.
+
+    Attributes:
+        name: of the Keras model.
+        variant: the architecture's name, where known.
+        weights: what the weights are or come from, where known.
+        parameters: numbers that the served network holds.
+    """
+
+    name: str
+    variant: str | None
+    weights: str | None
+    parameters: int
+
+
+@dataclass(frozen=True)
+class AccuracySection:
+    """How what is served differs from the Keras model, in probabilities on drawn pictures.
+
+    Attributes:
+        batch_norm_folded: whether batch norms are part of the convolutions.
+        not_folded_because: the reason if that was asked for and is not possible.
+        folding_max_difference: by folding.
+        rounding_max_difference: of the Keras model by its rounding, found with a copy in float64;
+            measured only where folding moves more than the limit.
+        weights_dtype: what kernels are stored as; vectors stay as they are.
+        weights_max_difference: by storing them so.
+    """
+
+    batch_norm_folded: bool
+    not_folded_because: str | None
+    folding_max_difference: float
+    rounding_max_difference: float | None
+    weights_dtype: str
+    weights_max_difference: float
+
+
+def write_model_card(
+    folder: str | os.PathLike[str],
+    model: ModelSection,
+    pictures: PictureInput,
+    accuracy: AccuracySection,
+    *,
+    labels: str,
+    top_k: int,
+) -> None:
+    """Write the card of a SavedModel into its folder, when all other files are there.
+
+    Beside the sections it holds the number of classes and the file of their names, the versions of
+    what wrote it, the time (UTC), and the SHA-256 of every other file by its path below the folder.
+
+    Args:
+        folder: of the version.
+        model: which model it is.
+        pictures: what is done to a file before the network sees it.
+        accuracy: how far it is from the Keras model.
+        labels: path of the class names below the folder, one a line.
+        top_k: how many classes an answer names.
+    """
+    folder = Path(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+    names = (folder / labels).read_text("utf-8").split("\n")[:-1]
+    card = {
+        "format_version": _FORMAT_VERSION,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": dataclasses.asdict(model),
+        "classes": {"count": len(names), "labels": labels, "labels_sha256": hashes[labels]},
+        "top_k": top_k,
+        "preprocessing": {
+            **dataclasses.asdict(pictures),
+            "pixel_range": _PIXEL_RANGE,
+            "normalization": "inside the model",
+        },
+        "accuracy": dataclasses.asdict(accuracy),
+        "versions": {
+            "keras_effnetv2": __version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+        },
+        "files": hashes,
+    }
+    (folder / MODEL_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,338 @@
+"""A trained classifier as a TensorFlow SavedModel that is served without Python.
+
+The graph takes files or pixels and gives named classes: decoding, resizing, the network and the
+choice of the best classes are all in it, so that a server cannot prepare pictures otherwise than
+training did. What the signatures compute is in `export_signatures.py`.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_effnetv2.export.check import ROUNDING_FACTOR, in_dtype, largest_difference
+from keras_effnetv2.export.model_card import AccuracySection, ModelSection, write_model_card
+from keras_effnetv2.export.signatures import (
+    BYTES_SIGNATURE,
+    CLASSIFY_METHOD,
+    EXAMPLE_FEATURE,
+    EXAMPLES_SIGNATURE,
+    PIXELS_SIGNATURE,
+    PictureInput,
+    label_table,
+    make_signatures,
+    network_function,
+    stored_weights,
+)
+from keras_effnetv2.export.warmup import classify_log, predict_log, write_warmup_requests
+from keras_effnetv2.images.evaluation_crop import Style, check_image_size
+from keras_effnetv2.images.headers import MAX_PIXELS, check_pixel_limit
+from keras_effnetv2.models.folding import fold_batch_norm as fold
+from keras_effnetv2.models.graph import last_activation
+
+WEIGHTS_DTYPES = ("float32", "bfloat16", "float16")
+"""What `export_saved_model` can store weights as."""
+
+FOLDING_LIMIT = 1e-4
+"""How far folding may move a probability; of a trained network in float32 it is about 1e-6."""
+
+_PROBABILITIES = ("softmax", "sigmoid")
+_LABELS = "assets/labels.txt"
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What is served of a model.
+
+    Attributes:
+        model: folded, if that was asked for and is possible.
+        is_folded: whether it is.
+        kept_because: why folding was not possible; None if it was, or was not asked for.
+        difference: largest change of a probability by folding.
+        rounding: largest change of a probability of the model by its rounding, where measured.
+    """
+
+    model: keras.Model
+    is_folded: bool
+    kept_because: str | None = None
+    difference: float = 0.0
+    rounding: float | None = None
+
+
+def export_saved_model(
+    model: keras.Model,
+    directory: str | os.PathLike[str],
+    class_names: Sequence[str] | None = None,
+    version: int = 1,
+    top_k: int = 5,
+    image_size: int | None = None,
+    *,
+    style: Style = "whole",
+    max_pixels: int = MAX_PIXELS,
+    fold_batch_norm: bool = True,
+    weights_dtype: str = "float32",
+    gif: bool = False,
+    variant: str | None = None,
+    weights: str | None = None,
+) -> Path:
+    """Write a classifier to `directory/version/`, as TensorFlow Serving expects it.
+
+    The signatures, with S the image size, C the classes and k = min(top_k, C):
+
+    - `serving_default`: `images` float32 (N, S, S, 3), 0..255 -> `probabilities` float32 (N, C).
+    - `classify_bytes`: `image_bytes` string (N,), the bytes of JPEG, PNG, BMP or WebP files
+      -> `classes` string (N, k), `scores` float32 (N, k), best first, and `error` string (N,),
+      empty where all is well. A file that cannot be read has empty classes, scores of zero and
+      the reason in `error`; its neighbours are unaffected.
+    - `classify`, for the Classify API (method `tensorflow/serving/classify`): `inputs` string (N,),
+      serialised `tf.Example`s with a file in the feature `image/encoded` -> `classes` and `scores`
+      as above.
+
+    The class names are in `assets/labels.txt`, one a line, and are read from there at serving.
+    `assets.extra/tf_serving_warmup_requests` has one request of each signature, which TensorFlow
+    Serving runs before it answers others; `model_card.json` says what the model is, see
+    `model_card.py`. The folder is written beside its place and renamed, so a server that watches
+    `directory` never sees half of it.
+
+    Args:
+        model: functional or Sequential classifier, (N, H, W, 3) pixels 0..255 -> (N, C). Logits
+            (a last layer without activation) get a softmax, one logit alone a sigmoid; softmax and
+            sigmoid outputs stay.
+        directory: the folder of the versions; made if need be.
+        class_names: one name a class; None numbers them "0", "1", ...
+        version: positive number; a server takes the highest.
+        top_k: how many classes `classify_bytes` and `classify` name.
+        image_size: height and width of the network's input in pixels; None takes the model's own.
+        style: how files become squares, see `preprocess.resize_for_evaluation`.
+        max_pixels: larger pictures (height x width) are answered with an error, not decoded.
+        fold_batch_norm: serve the network that `folding.fold_batch_norm` makes of the model, which
+            is faster. A model that it cannot fold is served as it is; the card says why.
+        weights_dtype: what kernels are stored as: "float32" (as the model has them), "bfloat16"
+            or "float16", half the size, cast back to float32 where they are used. The card says
+            how far that moves probabilities.
+        gif: whether GIF files are accepted. A small one can need a gigabyte.
+        variant: name of the architecture, for the card.
+        weights: what the weights are or come from, for the card.
+
+    Returns:
+        The folder written, `directory/version`.
+
+    Raises:
+        RuntimeError: Keras does not run on TensorFlow.
+        ValueError: the model is no image classifier, an argument does not fit it, folding moves
+            a probability by more than `FOLDING_LIMIT` and by far more than rounding does, or a
+            weight does not fit in float16.
+        FileExistsError: this version is there already.
+        OSError: the folder cannot be written.
+    """
+    require_tensorflow_backend()
+    to_probabilities = probability_function(model)
+    size = resolve_image_size(model, image_size)
+    names = _resolve_class_names(class_names, model.output_shape[-1])
+    _check_options(version=version, top_k=top_k, max_pixels=max_pixels, weights_dtype=weights_dtype)
+    pictures = PictureInput(size, style, max_pixels, gif)
+    target = _new_version_folder(Path(directory), version)
+    network = _network(model, fold_batch_norm, to_probabilities, size)
+    stored = stored_weights(network.model, weights_dtype)
+    probabilities = network_function(network.model, stored, to_probabilities, size)
+    shortening = 0.0
+    if weights_dtype != "float32":
+        answers = _answers(network.model, to_probabilities)
+        shortening = largest_difference(answers, probabilities, size)
+
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
+        served = tf.Module()
+        # Tracked here once; `model.export` and tracking the Keras model itself store them twice.
+        served.weights = stored
+        served.labels = label_table(names, Path(scratch, "labels.txt"))
+        signatures = make_signatures(probabilities, pictures, served.labels, min(top_k, len(names)))
+        written = Path(scratch, "saved_model")
+        _save(served, signatures, written)
+        write_warmup_requests(written, _warmup_requests(size))
+        write_model_card(
+            written,
+            ModelSection(model.name, variant, weights, network.model.count_params()),
+            pictures,
+            AccuracySection(
+                batch_norm_folded=network.is_folded,
+                not_folded_because=network.kept_because,
+                folding_max_difference=network.difference,
+                rounding_max_difference=network.rounding,
+                weights_dtype=weights_dtype,
+                weights_max_difference=shortening,
+            ),
+            labels=_LABELS,
+            top_k=min(top_k, len(names)),
+        )
+        written.rename(target)
+    return target
+
+
+def _save(served: Any, signatures: dict[str, Any], folder: Path) -> None:
+    # A served graph is never differentiated, and this halves the time to load it. (Loading it
+    # in Python warns that gradients are missing.)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(served, str(folder), signatures=signatures, options=options)
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
+    updater.replace_method_name(EXAMPLES_SIGNATURE, CLASSIFY_METHOD)
+    updater.save()
+    # It is that of the graph before this change. TensorFlow computes a missing one.
+    (folder / "fingerprint.pb").unlink()
+
+
+def _network(
+    model: keras.Model, is_asked: bool, to_probabilities: Callable[[Any], Any], size: int
+) -> _Network:
+    """Return what is to be served.
+
+    Raises:
+        ValueError: the folded model gives other probabilities.
+    """
+    if not is_asked:
+        return _Network(model, is_folded=False)
+    try:
+        folded = fold(model)
+    except ValueError as error:  # one more reason to serve what was trained, not to fail
+        return _Network(model, is_folded=False, kept_because=str(error))
+    answers = _answers(model, to_probabilities)
+    difference = largest_difference(answers, _answers(folded, to_probabilities), size)
+    if difference <= FOLDING_LIMIT:
+        return _Network(folded, is_folded=True, difference=difference)
+    # Half precision, and untrained networks whose logits are in the thousands, differ by more
+    # whatever is done to them. Folding must not add to that.
+    exact = _answers(in_dtype(model, "float64"), to_probabilities)
+    rounding = largest_difference(answers, exact, size)
+    if not difference <= ROUNDING_FACTOR * rounding:
+        raise ValueError(
+            f"Folding the batch norms of {model.name!r} changes a probability by {difference:.2g}. "
+            f"Allowed are {FOLDING_LIMIT:g}, or {ROUNDING_FACTOR} times what rounding alone does "
+            f"to the model ({rounding:.2g}). Either probabilities are not finite, or the model is "
+            "folded wrongly, which is worth a report. Export with fold_batch_norm=False "
+            "(--no-fold) to serve it as it is."
+        )
+    return _Network(folded, is_folded=True, difference=difference, rounding=rounding)
+
+
+def _answers(model: keras.Model, to_probabilities: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda images: to_probabilities(tf.cast(model(images, training=False), tf.float32))
+
+
+def _warmup_requests(size: int) -> list[bytes]:
+    """Return one request for each signature: a gray picture, as pixels and as a small JPEG."""
+    pixels = tf.make_tensor_proto(128.0, tf.float32, [1, size, size, 3])
+    jpeg = tf.io.encode_jpeg(tf.fill([64, 64, 3], tf.constant(128, tf.uint8))).numpy()
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[jpeg]))
+    features = tf.train.Features(feature={EXAMPLE_FEATURE: feature})
+    return [
+        predict_log(PIXELS_SIGNATURE, {"images": pixels}),
+        predict_log(BYTES_SIGNATURE, {"image_bytes": tf.make_tensor_proto([jpeg])}),
+        classify_log(EXAMPLES_SIGNATURE, [tf.train.Example(features=features).SerializeToString()]),
+    ]
+
+
+def _check_options(*, version: int, top_k: int, max_pixels: int, weights_dtype: str) -> None:
+    for name, value in (("version", version), ("top_k", top_k)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1. Received: {value!r}")
+    check_pixel_limit(max_pixels)
+    if weights_dtype not in WEIGHTS_DTYPES:
+        raise ValueError(
+            f"weights_dtype must be one of {', '.join(WEIGHTS_DTYPES)}. Received: {weights_dtype!r}"
+        )
+
+
+def require_tensorflow_backend() -> None:
+    """Raise RuntimeError where Keras runs on another backend."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "A model can only be exported on the tensorflow backend of Keras. "
+            f"This process runs on {keras.backend.backend()!r}: save the model with "
+            'model.save("model.keras"), then load and export it in a process that is started '
+            "with KERAS_BACKEND=tensorflow."
+        )
+
+
+def probability_function(model: keras.Model) -> Callable[[Any], Any]:
+    """Return what turns the model's output into probabilities: identity but for logits."""
+    outputs = getattr(model, "outputs", None)
+    if not outputs or len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:
+        raise ValueError(
+            "Only a functional or Sequential classifier with one input and one output (N, classes) "
+            "can be exported: for a model without its top, add a Dense layer; a subclassed model "
+            f"has to be rebuilt from layers. Received: {model.name!r} with outputs {outputs}"
+        )
+    activation = last_activation(outputs[0])
+    if activation == "linear":
+        return tf.nn.softmax if outputs[0].shape[-1] > 1 else tf.nn.sigmoid
+    if activation in _PROBABILITIES:
+        return tf.identity
+    raise ValueError(
+        f"The last layer of {model.name!r} must be a classifier whose activation is linear "
+        f"(logits), softmax or sigmoid: add such a Dense layer. Received: {activation}"
+    )
+
+
+def resolve_image_size(model: keras.Model, image_size: int | None) -> int:
+    """Return the side of the square that a model takes, pixels.
+
+    Raises:
+        ValueError: it takes no pictures, or of any size and none is asked for, or of another size.
+    """
+    shape = model.input_shape
+    if len(shape) != 4 or shape[-1] != 3:
+        raise ValueError(f"The model must take pictures (N, height, width, 3). Received: {shape}")
+    sizes = {size for size in (*shape[1:3], image_size) if size is not None}
+    if not sizes:
+        raise ValueError(
+            "The model takes pictures of any size, so image_size must say which one the served "
+            f"model shall use, for example image_size=224. Received: image_size={image_size}"
+        )
+    if len(sizes) > 1:
+        raise ValueError(
+            "image_size must be the height and the width of the model's input, which must be "
+            "equal; leave it out to use the model's own. "
+            f"Received: image_size={image_size} for an input of {shape}"
+        )
+    return check_image_size(sizes.pop())
+
+
+def _resolve_class_names(class_names: Sequence[str] | None, classes: int) -> list[str]:
+    if class_names is None:
+        return [str(index) for index in range(classes)]
+    if isinstance(class_names, str) or len(class_names) != classes:
+        raise ValueError(
+            f"class_names must be a list of one name for each of the model's {classes} classes. "
+            f"Received: {len(class_names)} in a {type(class_names).__name__}"
+        )
+    for name in class_names:
+        if not isinstance(name, str) or name.splitlines() != [name]:
+            raise ValueError(
+                "A class name must be a string of one line that is not empty, because labels.txt "
+                f"holds one a line. Received: {name!r}"
+            )
+    return list(class_names)
+
+
+def _new_version_folder(directory: Path, version: int) -> Path:
+    """Make `directory` and return the folder of the version, which must not exist."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to {directory}: {error.strerror}. Choose a folder that can be written."
+        ) from error
+    target = directory / str(version)
+    if target.exists():
+        used = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
+        raise FileExistsError(
+            f"{target} exists already, and a version that may be served is not overwritten: "
+            f"export with version={max(used) + 1}, or remove the folder first."
+        )
+    return target

@@ -1,0 +1,1 @@
+"""The bytes of one picture become pixels, and pixels become a square."""

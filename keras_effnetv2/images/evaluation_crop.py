@@ -1,0 +1,324 @@
+"""Pictures to network inputs: crop and resize, one picture or a batch of files.
+
+One code path for training, evaluation, a scan of a folder and serving. Made of TensorFlow ops
+alone; the files themselves are read in `headers.py` and `decode.py`. Nothing here normalises:
+pictures stay in 0..255, and the model holds its own normalisation.
+"""
+
+import functools
+import math
+import operator
+from typing import Any
+
+import tensorflow as tf
+
+from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.images.headers import (
+    MAX_PIXELS,
+    check_image,
+    check_pixel_limit,
+    format_name,
+    is_jpeg,
+)
+from keras_effnetv2.pretrained.registry import CentralCrop
+
+__all__ = [
+    "MAX_PIXELS",
+    "STYLES",
+    "Style",
+    "check_image",
+    "decode_for_evaluation",
+    "decode_image",
+    "prepare_batch",
+    "resize_for_evaluation",
+]
+
+STYLES = ("whole", "v2", "v1", "finetune")
+"""How a picture becomes a square; see `resize_for_evaluation`."""
+
+Style = str | CentralCrop
+"""One of `STYLES`, or the evaluation of PyTorch Image Models."""
+
+_CROP_MODES = ("center", "squash")
+
+_CROP_PADDING = 32
+"""Official `preprocessing.py`: the central crop is size / (size + 32) of the shorter side."""
+
+_V2_WHOLE_FROM = 320
+"""Official `preprocess_for_eval`: from this size on nothing is cropped."""
+
+
+def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -> Any:
+    """Make a picture square without chance.
+
+    Styles, of which "v2", "v1" and "finetune" are what the official code does (google/automl,
+    `preprocessing.py` and `preprocess_legacy.py`):
+
+    - "whole": the whole picture, bilinear with antialias. The default for one's own pictures:
+      nothing at the edge is lost, and a large picture does not alias.
+    - "v2": below 320 pixels the central square of size / (size + 32) of the shorter side, from 320
+      on the whole picture; bilinear without antialias. ImageNet weights of S, M, L and XL, and
+      every ImageNet-21k set.
+    - "v1": the same square at every size, rounded to the other side, and TensorFlow 1's bicubic
+      resize, whose result may leave 0..255. ImageNet weights of V2 B0-B3 and all of V1.
+    - "finetune": the whole picture, bilinear without antialias, at every size. So does
+      `keras.utils.image_dataset_from_directory` by default.
+    - a `CentralCrop`: as PyTorch Image Models evaluates (timm 1.0.31, `transforms_imagenet_eval`,
+      interpolation bicubic). Pillow's bicubic resize with antialias to floor(size / fraction):
+      of the shorter side, in mode "squash" of both; then the central square. The result is whole
+      grey levels, those of Pillow but for some in ten thousand, which are one off.
+
+    Args:
+        image: (height, width, 3), 0..255, uint8 or float32; the size need not be known beforehand.
+        image_size: height and width of the result in pixels.
+        style: one of `STYLES`, or a `CentralCrop` of the same size.
+
+    Returns:
+        float32 (image_size, image_size, 3), 0..255 up to rounding ("v1" overshoots).
+
+    Raises:
+        ValueError: an unknown style, a crop that is not what is said above, or a size that is not
+            a positive whole number.
+    """
+    size = check_image_size(image_size)
+    _check_style(style, size)
+    image = _checked_image(image)
+    if isinstance(style, CentralCrop):
+        return _resize_as_pillow(image, style)
+    if style == "v1":
+        return resize_bicubic(_central_square(image, size, round_up=True), size)
+    if style == "v2" and size < _V2_WHOLE_FROM:
+        image = _central_square(image, size, round_up=False)
+    return resize_bilinear(image, size, antialias=style == "whole")
+
+
+def decode_for_evaluation(data: Any, image_size: int, style: Style = "whole") -> Any:
+    """Decode a picture file and make it square without chance.
+
+    The same as `resize_for_evaluation(decode_image(data), ...)`, but for what a style says of
+    decoding too. The official "v1" cuts a JPEG while it decodes, so that the colour of the last
+    columns is not smoothed with that of their neighbours outside. PyTorch Image Models decodes
+    with Pillow, whose inverse DCT is the exact one.
+
+    Args:
+        data: scalar string tensor, the bytes of a picture file, see `decode_image`.
+        image_size: height and width of the result in pixels.
+        style: as for `resize_for_evaluation`.
+
+    Returns:
+        As `resize_for_evaluation`.
+
+    Raises:
+        ValueError: as `resize_for_evaluation`.
+        tf.errors.InvalidArgumentError: as `decode_image`, when it runs.
+    """
+    if style == "v1":
+        size = check_image_size(image_size)
+        square = tf.cond(
+            is_jpeg(data),
+            lambda: _decode_jpeg_square(data, size),
+            lambda: _central_square(decode_image(data), size, round_up=True),
+        )
+        return resize_bicubic(square, size)
+    image = decode_image(data, accurate=isinstance(style, CentralCrop))
+    return resize_for_evaluation(image, image_size, style)
+
+
+def prepare_batch(
+    image_bytes: Any, image_size: int, style: Style = "whole", max_pixels: int = MAX_PIXELS
+) -> tuple[Any, Any]:
+    """Decode and resize a batch of picture files; a bad one costs nothing but itself.
+
+    Never raises for the content of a file. Works in a graph without Python, keeps the order, and
+    decodes in parallel.
+
+    Args:
+        image_bytes: string (N,), the bytes of one file each; N may be 0.
+        image_size: height and width of the results in pixels.
+        style: as for `resize_for_evaluation`.
+        max_pixels: larger pictures (height x width) are refused before they are decoded.
+
+    Returns:
+        Images, float32 (N, image_size, image_size, 3), 0..255, zeros for a bad file; and errors,
+        string (N,), empty where all is well, otherwise the reason in words.
+
+    Raises:
+        ValueError: an unknown style, or a size or limit that is not a positive whole number.
+    """
+    size = check_image_size(image_size)
+    _check_style(style, size)
+    check_pixel_limit(max_pixels)
+    return _batch_function(size, style, max_pixels)(tf.convert_to_tensor(image_bytes, tf.string))
+
+
+@functools.cache
+def _batch_function(image_size: int, style: Style, max_pixels: int) -> Any:
+    """Return the graph function behind `prepare_batch`; making it takes seconds, calling it not."""
+    return tf.function(
+        lambda image_bytes: _prepare_batch(image_bytes, image_size, style, max_pixels),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
+
+
+def _prepare_batch(
+    image_bytes: Any, image_size: int, style: Style, max_pixels: int
+) -> tuple[Any, Any]:
+    """Prepare a batch; the arguments are those of `prepare_batch`, found to be in order."""
+    count = tf.size(image_bytes, out_type=tf.int64)
+    blank = tf.zeros([image_size, image_size, 3])
+
+    def prepare_one(index: Any) -> tuple[Any, Any, Any]:
+        data = image_bytes[index]
+        reason = check_image(data, max_pixels)
+        image = tf.cond(
+            tf.equal(reason, ""),
+            lambda: decode_for_evaluation(data, image_size, style),
+            lambda: blank,
+        )
+        return index, image, reason
+
+    # An op that fails takes its graph with it; only a tf.data pipeline can drop the element
+    # instead. What was dropped is then read from the indices that are missing. The last element
+    # stands in for those, and keeps the batch from being empty.
+    prepared = tf.data.Dataset.range(count).map(
+        prepare_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    stand_in = tf.data.Dataset.from_tensors((count, blank, tf.constant(b"")))
+    rows = prepared.ignore_errors().concatenate(stand_in).batch(count + 1)
+    indices, images, reasons = rows.get_single_element()
+
+    missing = tf.size(indices) - 1
+    row_of = tf.tensor_scatter_nd_update(
+        tf.fill([count + 1], missing), indices[:, tf.newaxis], tf.range(missing + 1)
+    )[:count]
+    undecodable = tf.strings.join(["corrupt or truncated ", format_name(image_bytes)])
+    errors = tf.where(row_of == missing, undecodable, tf.gather(reasons, row_of))
+    return tf.gather(images, row_of), errors
+
+
+def check_image_size(image_size: int) -> int:
+    """Return the size as an int; ValueError unless it is a positive whole number."""
+    try:
+        size = operator.index(image_size)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ValueError(
+            "image_size must be a positive whole number, the height and width in pixels. "
+            f"Received: {image_size!r}"
+        )
+    return size
+
+
+def _check_style(style: Style, image_size: int) -> None:
+    if not isinstance(style, CentralCrop):
+        if style not in STYLES:
+            raise ValueError(
+                f"Unknown style. Allowed: {', '.join(STYLES)}, or a CentralCrop. "
+                f"Received: {style!r}"
+            )
+    elif style.size != image_size or not 0 < style.fraction <= 1 or style.mode not in _CROP_MODES:
+        raise ValueError(
+            f"A CentralCrop must have the size that is asked for ({image_size}), a fraction in "
+            f"(0, 1] and one of the modes {', '.join(_CROP_MODES)}. Received: {style}"
+        )
+
+
+def _checked_image(image: Any) -> Any:
+    return tf.ensure_shape(tf.convert_to_tensor(image), [None, None, 3])
+
+
+def central_window(extent: Any, image_size: int, round_up: bool) -> Any:
+    """The official evaluation square of a picture.
+
+    Args:
+        extent: int32 tensor, height and width first.
+        image_size: side of what the square becomes.
+        round_up: which way an odd margin is split.
+
+    Returns:
+        int32 tensor (4,): top, left, height, width.
+    """
+    height, width = tf.unstack(extent[:2])
+    ratio = image_size / (image_size + _CROP_PADDING)
+    side = tf.cast(ratio * tf.cast(tf.minimum(height, width), tf.float32), tf.int32)
+    side = tf.maximum(side, 1)  # a picture one pixel high
+    top, left = ((length - side + int(round_up)) // 2 for length in (height, width))
+    return tf.stack([top, left, side, side])
+
+
+def _central_square(image: Any, image_size: int, round_up: bool) -> Any:
+    window = central_window(tf.shape(image), image_size, round_up)
+    top, left, side, _ = tf.unstack(window)
+    return image[top : top + side, left : left + side]
+
+
+def _decode_jpeg_square(data: Any, image_size: int) -> Any:
+    # Cutting decodes no further than it has to, and would not see that a file is truncated.
+    whole = decode_image(data)
+    window = central_window(tf.shape(whole), image_size, round_up=True)
+    return tf.image.decode_and_crop_jpeg(data, window, channels=3)
+
+
+def resize_bicubic(image: Any, image_size: int) -> Any:
+    """Resize to a square as TensorFlow 1's `tf.image.resize_bicubic` does, float32."""
+    # The current tf.image.resize has another bicubic kernel and other pixel centres.
+    size = [image_size, image_size]
+    resized = tf.raw_ops.ResizeBicubic(images=image[tf.newaxis], size=size)[0]
+    return tf.ensure_shape(resized, [*size, 3])
+
+
+def _resize_as_pillow(image: Any, crop: CentralCrop) -> Any:
+    """Resize and cut a square as torchvision does with a Pillow picture."""
+    target = math.floor(crop.size / crop.fraction)
+    height, width = tf.unstack(tf.shape(image, out_type=tf.int64)[:2])
+    if crop.mode == "squash":
+        new_height = new_width = tf.constant(target, tf.int64)
+    else:
+        shorter = tf.minimum(height, width)
+        new_height, new_width = target * height // shorter, target * width // shorter
+
+    def resize_height(image: Any) -> Any:
+        return _resize_one_way(image, 0, new_height, crop.size)
+
+    def resize_width(image: Any) -> Any:
+        return _resize_one_way(image, 1, new_width, crop.size)
+
+    # The order shows, as grey levels are cut to 0..255 in between. Pillow since 13.0 (its pull
+    # request 9549) begins with the height where that shrinks by far more, before it never did.
+    height_first = (new_height < height) & (height - new_height > 2 * (width - new_width))
+    resized = tf.cond(
+        height_first,
+        lambda: resize_width(resize_height(image)),
+        lambda: resize_height(resize_width(image)),
+    )
+    return tf.ensure_shape(resized, [crop.size, crop.size, 3])
+
+
+def _resize_one_way(image: Any, axis: int, length: Any, kept: int) -> Any:
+    """Resize one side to `length` as Pillow does; only the middle `kept` pixels are computed."""
+    margin = length - kept
+    # Half the margin; torchvision rounds as Python does, from the middle to the even number.
+    begin = margin // 2 + margin % 2 * (margin // 2 % 2)
+    size = tf.unstack(tf.shape(image)[:2])
+    scale, translation = [1.0, 1.0], [0.0, 0.0]
+    scale[axis] = tf.cast(length / tf.cast(size[axis], tf.int64), tf.float32)
+    translation[axis] = -tf.cast(begin, tf.float32)
+    size[axis] = kept
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=image[tf.newaxis],
+        size=size,
+        scale=scale,
+        translation=translation,
+        kernel_type="keyscubic",
+        antialias=True,
+    )[0]
+    return tf.clip_by_value(tf.floor(resized + 0.5), 0.0, 255.0)
+
+
+def resize_bilinear(image: Any, image_size: int, antialias: bool = False) -> Any:
+    """Resize to a square as `tf.image.resize` does, float32."""
+    resized = tf.image.resize(image, [image_size, image_size], antialias=antialias)
+    # Without this, tf.image.resize hands a picture that has the size already back as uint8.
+    return tf.cast(tf.ensure_shape(resized, [image_size, image_size, 3]), tf.float32)

@@ -1,0 +1,200 @@
+"""Training crops: a random rectangle of a picture, made square; decoding no more than it needs.
+
+Three styles, of which each is what the official code does (google/automl): "v2" `preprocessing.py`
+for S to XL, "v1" `preprocess_legacy.py` for V2 B0-B3 and all of V1, "finetune" the
+`preprocess_for_finetune` of transfer learning.
+
+Two things make it fast. A JPEG is decoded inside the rectangle alone. And where the rectangle is at
+least twice, four or eight times as large as what it becomes, a JPEG's inverse cosine transform
+delivers it at half, a quarter or an eighth of its size. Plain bilinear interpolation of the full
+picture, as in the official code, would skip pixels there; the reduced decode averages them. What it
+cannot do, for other formats and beyond eight, averaging does.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import tensorflow as tf
+
+from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.images.evaluation_crop import (
+    central_window,
+    check_image_size,
+    resize_bicubic,
+    resize_bilinear,
+)
+from keras_effnetv2.images.headers import is_jpeg
+
+_REDUCTIONS = (1, 2, 4, 8)  # what the JPEG decoder offers
+_BLOCKS = (*_REDUCTIONS, 16, 32, 64)  # sides of what is averaged after decoding
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How a rectangle is drawn and resized.
+
+    Attributes:
+        area: smallest and largest share of the picture's area; (1, 1) is the whole picture.
+        aspect_ratio: smallest and largest width / height.
+        min_object_covered: as `tf.image.sample_distorted_bounding_box` takes it, with the whole
+            picture as the object.
+        attempts: draws before the whole picture is taken.
+        is_v1: TensorFlow 1's bicubic interpolation instead of bilinear (neither with antialias),
+            and the central square of evaluation where no draw fits.
+    """
+
+    area: tuple[float, float]
+    aspect_ratio: tuple[float, float] = (0.75, 1.33)
+    min_object_covered: float = 0.0
+    attempts: int = 100
+    is_v1: bool = False
+
+
+_STYLES = {
+    "v2": _Style(area=(0.05, 1.0)),
+    "v1": _Style(
+        area=(0.08, 1.0),
+        aspect_ratio=(3 / 4, 4 / 3),
+        min_object_covered=0.1,
+        attempts=10,
+        is_v1=True,
+    ),
+    "finetune": _Style(area=(1.0, 1.0)),
+}
+
+CROP_STYLES = tuple(_STYLES)
+"""How a training picture is cropped and resized; see `decode_random_crop`."""
+
+
+def decode_random_crop(
+    data: Any,
+    image_size: int,
+    seed: Any,
+    *,
+    style: str = "v2",
+    area: tuple[float, float] | None = None,
+    reduced_decode: bool = True,
+) -> Any:
+    """Decode a random rectangle of a picture file and make it square.
+
+    A pure function of the bytes and the seed.
+
+    - "v2": shares of the area from (0.05, 1), bilinear. Trained S, M, L and XL.
+    - "v1": (0.08, 1), TensorFlow 1's bicubic interpolation, whose result may leave 0..255; the
+      central square of evaluation where no draw fits. Trained V2 B0-B3 and V1.
+    - "finetune": the whole picture, bilinear.
+
+    Args:
+        data: scalar string tensor, the bytes of a picture file, see `decode_image`. What a JPEG
+            holds below the rectangle is not looked at, so damage there is not seen.
+        image_size: height and width of the result in pixels.
+        seed: integers (2,), as `tf.random.stateless_uniform` takes them.
+        style: one of `CROP_STYLES`.
+        area: smallest and largest share of the area in place of the style's,
+            0 < smallest <= largest <= 1; (1, 1) takes the whole picture.
+        reduced_decode: average blocks of 2 x 2, 4 x 4, ... pixels before interpolating, where the
+            rectangle is that much larger than the result; a JPEG's come so from the decoder, up to
+            8 x 8, sooner than single pixels. False is official: pixels in between are skipped.
+
+    Returns:
+        float32 (image_size, image_size, 3), 0..255 but for "v1".
+
+    Raises:
+        ValueError: an unknown style, a range that is empty or out of bounds, or a size that is not
+            a positive whole number.
+        tf.errors.InvalidArgumentError: as `decode_image`, when it runs.
+    """
+    size = check_image_size(image_size)
+    area = crop_area(style, area)
+    rule = _STYLES[style]
+
+    def decode_jpeg() -> Any:
+        window = _draw_window(tf.io.extract_jpeg_shape(data), size, seed, rule, area)
+        return _decode_jpeg_window(data, window, size, reduced_decode)
+
+    def decode_other() -> Any:
+        image = decode_image(data)
+        top, left, height, width = tf.unstack(_draw_window(tf.shape(image), size, seed, rule, area))
+        return image[top : top + height, left : left + width]
+
+    # The bytes of other formats decode whole, and much more slowly.
+    image = tf.cond(is_jpeg(data), decode_jpeg, decode_other)
+    image = tf.ensure_shape(image, [None, None, 3])
+    if reduced_decode:
+        image = _average(image, size)  # of a JPEG what is still large at an eighth
+    return resize_bicubic(image, size) if rule.is_v1 else resize_bilinear(image, size)
+
+
+def crop_area(style: str, area: tuple[float, float] | None = None) -> tuple[float, float]:
+    """Returns the smallest and largest share of a picture's area that a crop covers.
+
+    Args:
+        style: one of `CROP_STYLES`.
+        area: in place of the style's own.
+
+    Raises:
+        ValueError: an unknown style, or a range that is empty or out of bounds.
+    """
+    if style not in _STYLES:
+        raise ValueError(
+            f"Unknown crop style. Allowed: {', '.join(CROP_STYLES)}. Received: {style!r}"
+        )
+    if area is None:
+        return _STYLES[style].area
+    if not 0 < area[0] <= area[1] <= 1:
+        raise ValueError(
+            f"area must be (smallest, largest) with 0 < smallest <= largest <= 1. Received: {area}"
+        )
+    return area
+
+
+def _draw_window(shape: Any, size: int, seed: Any, rule: _Style, area: tuple[float, float]) -> Any:
+    """Draw a rectangle: int32 (4,), top, left, height, width."""
+    whole = tf.concat([[0, 0], shape[:2]], axis=0)
+    if area[0] == 1:
+        return whole
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed=seed,
+        min_object_covered=rule.min_object_covered,
+        aspect_ratio_range=rule.aspect_ratio,
+        area_range=area,
+        max_attempts=rule.attempts,
+    )
+    window = tf.concat([begin[:2], extent[:2]], axis=0)
+    if not rule.is_v1:
+        return window
+    no_draw_fits = tf.reduce_all(tf.equal(extent[:2], shape[:2]))
+    return tf.where(no_draw_fits, central_window(shape, size, round_up=True), window)
+
+
+def _largest_index(blocks: tuple[int, ...], extent: Any, size: int) -> Any:
+    """Return which of the ascending blocks, the first being 1, leaves `size` to either side."""
+    fits = tf.constant([size * block for block in blocks[1:]]) <= tf.reduce_min(extent)
+    return tf.reduce_sum(tf.cast(fits, tf.int32))
+
+
+def _decode_jpeg_window(data: Any, window: Any, size: int, reduced: bool) -> Any:
+    def decode(reduction: int) -> Any:
+        # The window counts the pixels that come out.
+        return tf.io.decode_and_crop_jpeg(data, window // reduction, channels=3, ratio=reduction)
+
+    if not reduced:
+        return decode(1)
+    branches = [partial(decode, reduction) for reduction in _REDUCTIONS]
+    return tf.switch_case(_largest_index(_REDUCTIONS, window[2:], size), branches)
+
+
+def _average(image: Any, size: int) -> Any:
+    """Average blocks of pixels, as large as leave `size` to either side; uint8."""
+
+    def average(block: int) -> Any:
+        values = tf.cast(image, tf.float32)[tf.newaxis]
+        means = tf.nn.avg_pool2d(values, block, block, "VALID")
+        return tf.cast(tf.round(means[0]), tf.uint8)
+
+    branches = [lambda: image, *(partial(average, block) for block in _BLOCKS[1:])]
+    averaged = tf.switch_case(_largest_index(_BLOCKS, tf.shape(image)[:2], size), branches)
+    return tf.ensure_shape(averaged, [None, None, 3])

@@ -1,0 +1,1 @@
+"""A config becomes a Keras network: blocks, builders, weights in it, folding, Grad-CAM."""

@@ -1,0 +1,343 @@
+"""From a `ModelConfig` to a functional Keras model: `build_model`, the named builders, features.
+
+Built models consist of stock Keras layers only, on any Keras backend and image data format; the
+weights' normalisation is a `Rescaling` layer inside.
+"""
+
+import math
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig
+from keras_effnetv2.architectures.variants import Normalization
+from keras_effnetv2.models.blocks import conv_bn, fused_mbconv, mbconv
+from keras_effnetv2.pretrained.fetch import fetch_set
+from keras_effnetv2.pretrained.load import WeightFile, assign_weights, read_weight_file
+from keras_effnetv2.pretrained.registry import (
+    IMAGENET21K_CLASSES,
+    IMAGENET_CLASSES,
+    WeightSet,
+    find_weight_set,
+    normalization_of_file,
+)
+
+MIN_SIZE = 32  # the network halves a picture five times
+_CHANNELS = 3
+
+
+def build_model(
+    config: ModelConfig,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable[..., Any] | None = "auto",
+    include_preprocessing: bool = True,
+    name: str | None = None,
+    *,
+    dropout_rate: float | None = None,
+    drop_path_rate: float = 0.2,
+) -> keras.Model:
+    """Builds the network of a config.
+
+    The arguments mean what they mean in `keras.applications.EfficientNetV2*`; "auto",
+    `dropout_rate` and `drop_path_rate` are additions.
+
+    Args:
+        config: the architecture, e.g. `ModelConfig.from_name("efficientnetv2-s")`.
+        include_top: whether the pooling, dropout and classifier are there.
+        weights: None (fresh), the name of a published set, which is fetched into the Keras cache
+            (`available_weights` lists them), or the path of a weight file (see `load_weights`).
+            A file does not tell what its pixels were normalised with: one that has a published
+            file's name is taken for that, an ImageNet-21k head means (x - 128) / 128, anything
+            else the config's `normalization`.
+        input_tensor: a Keras tensor (`keras.Input` or a layer's output) to build on.
+        input_shape: (height, width, 3), or (3, height, width) under channels-first; a None side
+            is any size from 32 up. Default (None, None, 3).
+        pooling: without the top: None gives the (B, H/32, W/32, C) feature map, "avg" and "max"
+            the pooled (B, C) features. Ignored with the top.
+        classes: width of the classifier. None: what the weights have, 1000 without weights.
+        classifier_activation: "auto" is softmax (sigmoid for an "imagenet21k" head, its training
+            loss); any Keras activation; None gives logits.
+        include_preprocessing: True: the model takes pixels 0..255 and normalises them inside.
+            False: it takes what `preprocess_input` returns.
+        name: name of the Keras model, default the config's.
+        dropout_rate: before the classifier, default the config's; 0 leaves the layer out.
+        drop_path_rate: stochastic depth; block i of n is dropped with rate * i / n (official
+            survival probability 1 - 0.2 * i / n).
+
+    Returns:
+        A functional `keras.Model`. Output: (B, classes) float32 with the top, else see `pooling`.
+
+    Raises:
+        ValueError: an argument is outside what is said above; sizes below 32; weights that do
+            not fit.
+        ConnectionError: a published set is neither in the cache nor to be had.
+    """
+    if not isinstance(config, ModelConfig):
+        raise ValueError(
+            "`config` must be a ModelConfig; ModelConfig.from_name gives the published ones. "
+            f"Received: config={config!r}"
+        )
+    weight_set = find_weight_set(config.name, weights)
+    if dropout_rate is None:
+        dropout_rate = config.dropout_rate
+    _check_rates(dropout_rate=dropout_rate, drop_path_rate=drop_path_rate)
+    if include_top:
+        _check_classes(classes)
+        _check_activation(classifier_activation)
+    elif pooling not in (None, "avg", "max"):
+        raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
+    inputs = _make_input(
+        input_tensor, input_shape, need_rgb=include_preprocessing or weights is not None
+    )
+    weight_file = _read_weights(weights, weight_set, classes if include_top else 0)
+    trained_classes = weight_file.classes if weight_file else None
+    x = inputs
+    if include_preprocessing:
+        normalization = config.normalization
+        if weight_set is not None:
+            normalization = weight_set.normalization
+        elif weight_file is not None:
+            normalization = normalization_of_file(config, trained_classes)
+        x = _normalization_layer(normalization)(x)
+    x = _backbone(x, config, drop_path_rate)
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        if dropout_rate > 0:
+            x = keras.layers.Dropout(dropout_rate, name="top_dropout")(x)
+        width = classes or trained_classes or IMAGENET_CLASSES
+        if classifier_activation == "auto":
+            keeps_head = width == trained_classes == IMAGENET21K_CLASSES
+            classifier_activation = "sigmoid" if keeps_head else "softmax"
+        x = _classifier(width, classifier_activation)(x)
+    elif pooling == "avg":
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    elif pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+    model = keras.Model(_sources(inputs), x, name=name or config.name)
+    if weight_file is not None:
+        assign_weights(model, weight_file, fresh_classifier=classes is not None)
+    return model
+
+
+def _read_weights(
+    weights: str | os.PathLike[str] | None, weight_set: WeightSet | None, classes: int | None
+) -> WeightFile | None:
+    """The tensors of the `weights` argument; a set that it names is fetched.
+
+    Args:
+        weights: see `build_model`.
+        weight_set: what `find_weight_set` said of it.
+        classes: width of the classifier to be filled, 0 if there is none, None for the file's.
+    """
+    if weights is None:
+        return None
+    if weight_set is None or weights != weight_set.weights:
+        return read_weight_file(weights)
+    path, file = fetch_set(weight_set, include_top=classes in (None, weight_set.classes))
+    return read_weight_file(path, file.source)
+
+
+def _backbone(x: Any, config: ModelConfig, drop_path_rate: float) -> Any:
+    """(B, H, W, 3) normalised pixels -> (B, ceil(H / 32), ceil(W / 32), head_filters)."""
+    x = conv_bn(x, config.stem_filters, 3, strides=2, name="stem_")
+    block_index = 0
+    for stage_number, stage in enumerate(config.stages, start=1):
+        block = fused_mbconv if stage.conv == "fused" else mbconv
+        for repeat in range(stage.repeats):
+            x = block(
+                x,
+                input_filters=stage.input_filters if repeat == 0 else stage.output_filters,
+                filters=stage.output_filters,
+                kernel_size=stage.kernel_size,
+                strides=stage.strides if repeat == 0 else 1,
+                expand_ratio=stage.expand_ratio,
+                se_ratio=stage.se_ratio,
+                drop_path_rate=drop_path_rate * block_index / config.num_blocks,
+                name=block_name(stage_number, repeat),
+            )
+            block_index += 1
+    return conv_bn(x, config.head_filters, 1, name="top_")
+
+
+def block_name(stage_number: int, repeat: int) -> str:
+    """Layer prefix of a block: "block1a_" ... "block6z_", then "block6aa_".
+
+    The letters are those of keras.applications as far as these go (26 repeats).
+    """
+    letters = chr(ord("a") + repeat % 26)
+    if repeat >= 26:
+        letters = chr(ord("a") + repeat // 26 - 1) + letters
+    return f"block{stage_number}{letters}_"
+
+
+def _normalization_layer(normalization: Normalization) -> keras.layers.Layer:
+    scale, offset = (_per_channel(values) for values in NORMALIZATIONS[normalization])
+    # float32 whatever the policy: bfloat16 has too few digits for pixels between whole numbers.
+    return keras.layers.Rescaling(scale, offset, dtype="float32", name="normalization")
+
+
+def _per_channel(values: tuple[float, ...]) -> Any:
+    """One number if all channels have the same, else nested lists that broadcast over pixels."""
+    if len(set(values)) == 1:
+        return values[0]
+    if keras.config.image_data_format() == "channels_first":
+        return [[[value]] for value in values]
+    return list(values)
+
+
+def _classifier(classes: int, activation: str | Callable[..., Any] | None) -> keras.layers.Layer:
+    # Official `dense_kernel_initializer`: uniform in +-1 / sqrt(classes), made for 1,000 classes.
+    # For ten it would give logits that start at three times the loss of guessing (measured).
+    limit = 1 / math.sqrt(max(classes, IMAGENET_CLASSES))
+    # float32 under mixed precision, so that the logits keep their digits.
+    mixed = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
+    return keras.layers.Dense(
+        classes,
+        activation=activation,
+        kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
+        dtype="float32" if mixed else None,
+        name="predictions",
+    )
+
+
+# --- arguments ----------------------------------------------------------------------------------
+
+
+def _check_rates(**rates: float) -> None:
+    for label, rate in rates.items():
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+            raise ValueError(f"`{label}` must be a number in [0, 1). Received: {label}={rate!r}")
+
+
+def _check_classes(classes: Any) -> None:
+    if classes is None:
+        return
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+        raise ValueError(
+            "`classes` must be an integer of at least 1, or None for as many as the weights "
+            f"have. Received: classes={classes!r}"
+        )
+
+
+def _check_activation(activation: Any) -> None:
+    if activation == "auto":
+        return
+    try:
+        keras.activations.get(activation)
+    except (ValueError, TypeError):
+        raise ValueError(
+            "`classifier_activation` must be 'auto', None (logits), the name of a Keras "
+            "activation such as 'softmax' or 'sigmoid', or a callable. "
+            f"Received: classifier_activation={activation!r}"
+        ) from None
+
+
+def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool) -> Any:
+    if input_shape is not None:
+        _check_shape(input_shape, need_rgb=need_rgb)
+    if input_tensor is None:
+        if input_shape is None:
+            first = keras.config.image_data_format() == "channels_first"
+            input_shape = (_CHANNELS, None, None) if first else (None, None, _CHANNELS)
+        return keras.Input(shape=tuple(input_shape), name="images")
+    if not keras.backend.is_keras_tensor(input_tensor):
+        raise ValueError(
+            "`input_tensor` must be a Keras tensor, that is `keras.Input(...)` or the output of "
+            "a Keras layer called on one; call the finished model on arrays and on tensors of a "
+            f"backend. Received: {type(input_tensor).__module__}.{type(input_tensor).__name__}"
+        )
+    shape = tuple(input_tensor.shape)
+    if len(shape) != 4:
+        raise ValueError(
+            "`input_tensor` must have the rank 4, (batch, height, width, channels). "
+            f"Received: shape={shape}"
+        )
+    _check_shape(shape[1:], need_rgb=need_rgb)
+    if input_shape is not None and any(
+        a is not None and b is not None and a != b
+        for a, b in zip(shape[1:], input_shape, strict=True)
+    ):
+        raise ValueError(
+            "`input_tensor` and `input_shape` contradict each other; leave one out. "
+            f"Received: input_tensor of shape {shape}, input_shape={tuple(input_shape)}"
+        )
+    return input_tensor
+
+
+def _sources(tensor: Any) -> Any:
+    """What an `input_tensor` was computed from: one `keras.Input`, or a list of several."""
+    sources = keras.utils.get_source_inputs(tensor)
+    return sources[0] if len(sources) == 1 else sources
+
+
+def _check_shape(shape: Any, *, need_rgb: bool) -> None:
+    first = keras.config.image_data_format() == "channels_first"
+    layout = "(3, height, width)" if first else "(height, width, 3)"
+    valid = isinstance(shape, tuple | list) and len(shape) == 3
+    if not valid or not all(
+        n is None or (isinstance(n, int) and not isinstance(n, bool) and n > 0) for n in shape
+    ):
+        raise ValueError(
+            f"`input_shape` must be a tuple {layout} of positive integers; a side of None is any "
+            f"size. Received: input_shape={shape!r}"
+        )
+    channels = shape[0 if first else -1]
+    if channels is None or (need_rgb and channels != _CHANNELS):
+        raise ValueError(
+            f"The input must have 3 channels, {layout}; another number needs weights=None and "
+            f"include_preprocessing=False. Received: input_shape={tuple(shape)}"
+        )
+    sides = shape[1:] if first else shape[:-1]
+    if any(side is not None and side < MIN_SIZE for side in sides):
+        raise ValueError(
+            f"The input size must be at least {MIN_SIZE}x{MIN_SIZE}; enlarge the pictures. "
+            f"Received: input_shape={tuple(shape)}"
+        )
+
+
+# --- features -----------------------------------------------------------------------------------
+
+
+def feature_extractor(model: keras.Model) -> keras.Model:
+    """The feature maps of a model at every stride, for detection and segmentation heads.
+
+    Args:
+        model: a model of `build_model` or a named builder, with or without its top; weights are
+            shared with it.
+
+    Returns:
+        A `keras.Model` with the same input and a list of feature maps, the last one before each
+        further halving: strides 2, 4, 8, 16, 32 for every published variant,
+        (B, ceil(H / stride), ceil(W / stride), C).
+
+    Raises:
+        ValueError: the model has no blocks named as ours.
+    """
+    blocks: dict[str, list[keras.layers.Layer]] = {}
+    for layer in model.layers:
+        match = re.match(r"block\d+[a-z]+_", layer.name)
+        if match:
+            blocks.setdefault(match.group(), []).append(layer)
+    if not blocks:
+        raise ValueError(
+            "feature_extractor needs a model built by keras_effnetv2, with layers named "
+            f"block1a_... Received the model {model.name!r}, whose layers are "
+            f"{[layer.name for layer in model.layers[:5]]}..."
+        )
+    outputs: list[Any] = []
+    for layers in blocks.values():
+        # Blocks stand in order; one that halves begins a new feature map, any other goes on.
+        halves = any(getattr(layer, "strides", (1, 1))[0] == 2 for layer in layers)
+        if halves or not outputs:
+            outputs.append(layers[-1].output)
+        else:
+            outputs[-1] = layers[-1].output
+    return keras.Model(model.input, outputs, name=f"{model.name}_features")

@@ -1,0 +1,91 @@
+"""The classes of ImageNet (1,000) and ImageNet-21k (21,843) in the order of the published heads.
+
+Sources and licences of the lists stand in `class_lists/README.md`.
+"""
+
+import functools
+import gzip
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from keras_effnetv2.pretrained.registry import IMAGENET21K_CLASSES, IMAGENET_CLASSES
+
+_FILES = {
+    IMAGENET_CLASSES: "imagenet.tsv.gz",
+    IMAGENET21K_CLASSES: "imagenet21k.tsv.gz",
+}
+_LIST_NAMES = f"{IMAGENET_CLASSES} (ImageNet) and {IMAGENET21K_CLASSES} (ImageNet-21k)"
+
+
+class Label(NamedTuple):
+    """A class of a published list.
+
+    Attributes:
+        wordnet_id: e.g. "n02504458"; unique.
+        name: e.g. "African_elephant"; a few classes share theirs ("crane": a bird, a machine).
+    """
+
+    wordnet_id: str
+    name: str
+
+
+def has_class_list(classes: int) -> bool:
+    """Whether there is a published list of so many classes."""
+    return classes in _FILES
+
+
+@functools.cache
+def class_list(classes: int) -> tuple[Label, ...]:
+    """The classes of a published head, in the order of its outputs.
+
+    Args:
+        classes: width of the head, 1000 for ImageNet or 21843 for ImageNet-21k.
+
+    Raises:
+        ValueError: there is no list of so many classes.
+    """
+    if not has_class_list(classes):
+        raise ValueError(f"There are class lists for {_LIST_NAMES} classes. Received: {classes!r}")
+    compressed = (files("keras_effnetv2.pretrained") / "class_lists" / _FILES[classes]).read_bytes()
+    lines = gzip.decompress(compressed).decode().splitlines()
+    return tuple(Label(*line.split("\t")) for line in lines)
+
+
+def decode_predictions(scores: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
+    """Names the highest scores, as `keras.applications` does, also those of ImageNet-21k.
+
+    Args:
+        scores: (N, 1000) or (N, 21843), what a network with a published head predicts: an array
+            or a tensor of the Keras backend in force.
+        top: how many classes to name, at least 1; all, if there are fewer.
+
+    Returns:
+        For each of the N rows a list of (WordNet id, name, score), the highest score first, equal
+        scores in the order of the classes.
+
+    Raises:
+        ValueError: another shape, or `top` is not a positive integer.
+    """
+    import keras  # not with the module: reading a list needs no backend
+    import numpy as np
+
+    array = keras.ops.convert_to_numpy(scores).astype("float64")
+    if array.ndim != 2:
+        raise ValueError(
+            "`scores` must have the shape (pictures, classes); one picture's scores are given as "
+            f"scores[None]. Received: shape={array.shape}"
+        )
+    if not has_class_list(array.shape[1]):
+        raise ValueError(
+            f"`scores` must have {_LIST_NAMES} columns, for which there are names. A classifier "
+            "of your own has names of its own: class_names[index] for each index of "
+            f"(-row).argsort()[:top]. Received: shape={array.shape}"
+        )
+    if not isinstance(top, int) or top < 1:
+        raise ValueError(f"`top` must be an integer of at least 1. Received: top={top!r}")
+    labels = class_list(array.shape[1])
+    best = np.argsort(-array, axis=-1, kind="stable")[:, :top]
+    return [
+        [(*labels[index], float(row[index])) for index in indices]
+        for row, indices in zip(array, best, strict=True)
+    ]

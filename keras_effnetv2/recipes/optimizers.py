@@ -1,0 +1,352 @@
+"""The optimizers of the recipes: the official RMSprop, and a learning rate for every variable.
+
+`RMSprop` takes the official steps (google/automl, efficientnetv2/utils.py, `build_optimizer`:
+`tf.compat.v1.train.RMSPropOptimizer`); `Adam` and `SGD` are Keras'. All three leave biases and
+batch norms without weight decay. For fine-tuning they give every variable its own rate, which
+`variable_rates` makes from the variable's position in the network, `variable_depths`.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+# Official `weight_decay_exclude` (hparams.py), applied to a variable's own name: officially it sees
+# the whole path, which with official layer names makes no difference.
+_NO_DECAY = re.compile("bias|gamma|beta")
+
+# What the layers of one block have in common: "block2a_" of the EfficientNets, "conv3_block2_" of
+# ResNet, "block_7_" of MobileNet, "stage_1_block_0_" of ConvNeXt.
+_BLOCK = re.compile(r".*?block_?\d+[a-z]*_")
+
+# Of Keras' optimizers: its own averages, which leave out batch norm statistics (see `ema.py`), and
+# ways to clip other than the official one.
+_NOT_OFFERED = (
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "clipvalue",
+    "global_clipnorm",
+)
+
+
+class VariableRate(NamedTuple):
+    """The learning rate of one variable, `factor` times the optimizer's from `first_step` on.
+
+    Attributes:
+        factor: 0 or more.
+        first_step: optimizer steps, from 0; before it the variable does not change by a bit.
+    """
+
+    factor: float = 1.0
+    first_step: int = 0
+
+
+# --- optimizers ---------------------------------------------------------------------------------
+
+
+class _VariableRates(keras.optimizers.Optimizer):
+    """What the three optimizers share: a rate for every variable, and weight decay by it."""
+
+    # One for each variable that the optimizer is built with, in their order; none: all alike.
+    variable_rates: tuple[VariableRate, ...] = ()
+
+    def set_variable_rates(self, rates: Iterable[tuple[float, int]]) -> None:
+        """Gives every variable its own learning rate; to be called before the first step.
+
+        A variable whose rate is 0 keeps its value to the bit: neither gradient, momentum nor weight
+        decay moves it. Its running averages of gradients (Adam) and squared gradients (Adam,
+        RMSprop) follow the gradients all the time, so that it starts with estimates that are warm.
+        The momentum of RMSprop and SGD, which holds steps, stays 0 until then. Clipping counts its
+        gradient throughout.
+
+        Args:
+            rates: (factor, first step) of every variable, see `VariableRate`, in the order of
+                `model.trainable_variables`. Empty: all have the optimizer's rate.
+
+        Raises:
+            ValueError: a factor or a step is out of range; there are not as many as variables.
+        """
+        checked = tuple(VariableRate(*rate) for rate in rates)
+        for rate in checked:
+            if not 0 <= rate.factor < math.inf or rate.first_step < 0:
+                raise ValueError(
+                    "`rates` must hold finite factors of at least 0 and first steps of at least 0. "
+                    f"Received: {rate}"
+                )
+        self.variable_rates = checked
+        if self.built:
+            self._check_number_of_rates(self._trainable_variables)
+
+    def build(self, variables: Sequence[Any]) -> None:
+        self._check_number_of_rates(variables)
+        super().build(variables)
+
+    def _check_number_of_rates(self, variables: Sequence[Any]) -> None:
+        if len(self.variable_rates) not in (0, len(variables)):
+            raise ValueError(
+                "`set_variable_rates` needs one rate for every trainable variable; make them when "
+                "the model's layers have been frozen, not before. Received: "
+                f"{len(self.variable_rates)} rates for {len(variables)} variables"
+            )
+
+    def _rate(self, variable: Any, learning_rate: Any) -> Any:
+        """The rate of a variable at this step, a scalar of its dtype."""
+        if self.variable_rates:
+            factor, first_step = self.variable_rates[self._get_variable_index(variable)]
+            learning_rate = learning_rate * factor
+            if first_step:
+                # The steps that a schedule counts.
+                has_begun = keras.ops.greater_equal(self._iterations, first_step)
+                learning_rate = keras.ops.where(has_begun, learning_rate, 0.0)
+        return keras.ops.cast(learning_rate, variable.dtype)
+
+    def _is_decayed(self, variable: Any) -> bool:
+        return bool(self.weight_decay) and _NO_DECAY.search(variable.name) is None
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        """Nothing: Keras would decay here, with one rate for all; see the subclasses."""
+
+    def get_config(self) -> dict[str, Any]:
+        rates = [list(rate) for rate in self.variable_rates]
+        return {**super().get_config(), "variable_rates": rates}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        config = dict(config)
+        rates = config.pop("variable_rates")
+        optimizer = super().from_config(config, custom_objects)
+        optimizer.set_variable_rates(rates)
+        return optimizer
+
+
+class _DecoupledDecay(_VariableRates):
+    """Keras' decay, by the variable's rate: weight -= rate * decay * weight, then the step."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        rate = self._rate(variable, learning_rate)
+        if self._is_decayed(variable):
+            self.assign_sub(variable, variable * (rate * self.weight_decay))
+        super().update_step(gradient, variable, rate)
+
+
+@keras.saving.register_keras_serializable(package="keras_effnetv2")
+class Adam(_DecoupledDecay, keras.optimizers.Adam):
+    """`keras.optimizers.Adam` with a rate for every variable; biases and norms are not decayed."""
+
+
+@keras.saving.register_keras_serializable(package="keras_effnetv2")
+class SGD(_DecoupledDecay, keras.optimizers.SGD):
+    """`keras.optimizers.SGD` with a rate for every variable; biases and norms are not decayed."""
+
+
+@keras.saving.register_keras_serializable(package="keras_effnetv2")
+class RMSprop(_VariableRates):
+    """The RMSprop of the official trainings, that of TensorFlow 1. One step with the gradient g:
+
+        g = g + weight_decay * weight                             (not of bias, gamma and beta)
+        rms = rho * rms + (1 - rho) * g ** 2                      (starts at one)
+        step = momentum * step + rate * g / sqrt(rms + epsilon)   (starts at zero)
+        weight = weight - step
+
+    `keras.optimizers.RMSprop` starts `rms` at zero, which makes its first steps about three times
+    as long as the rate, and decays weights beside the gradient (decoupled). Here the decay is that
+    of a loss with the term `weight_decay / 2 * sum(weight ** 2)`, and it comes before clipping.
+
+    Args:
+        learning_rate: number, or schedule.
+        rho: decay of the average of squared gradients, in [0, 1).
+        momentum: in [0, 1).
+        epsilon: above 0.
+        weight_decay: None is off. Official: 1e-5.
+        clipnorm: every gradient is scaled down to this norm at most, and then all together are, as
+            officially (main.py, `gclip`); None is off. Keras' argument does only the first. Under
+            `MirroredStrategy` each device clips its own part, as officially each core.
+        loss_scale_factor: see `keras.optimizers.Optimizer`.
+        gradient_accumulation_steps: see `keras.optimizers.Optimizer`.
+        name: of the optimizer.
+
+    Raises:
+        ValueError: a number is outside its range.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.9,
+        epsilon: float = 1e-3,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str = "rmsprop",
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+        )
+        for label, value, allowed, valid in (
+            ("rho", rho, "in [0, 1)", 0 <= rho < 1),
+            ("momentum", momentum, "in [0, 1)", 0 <= momentum < 1),
+            ("epsilon", epsilon, "above 0", epsilon > 0),
+            ("weight_decay", weight_decay, "0 or more, or None", (weight_decay or 0) >= 0),
+            ("clipnorm", clipnorm, "above 0, or None", clipnorm is None or clipnorm > 0),
+        ):
+            if not valid:
+                raise ValueError(f"`{label}` must be {allowed}. Received: {label}={value!r}")
+        self.rho = rho
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, variables: Sequence[Any]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self._rms = self.add_optimizer_variables(variables, "rms", initializer="ones")
+        self._momentums = self.add_optimizer_variables(variables, "momentum")
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        rate = self._rate(variable, learning_rate)
+        gradient = keras.ops.cast(gradient, variable.dtype)
+        index = self._get_variable_index(variable)
+        rms, momentum = self._rms[index], self._momentums[index]
+        self.assign(rms, self.rho * rms + (1.0 - self.rho) * keras.ops.square(gradient))
+        step = rate * gradient / keras.ops.sqrt(rms + self.epsilon)
+        self.assign(momentum, self.momentum * momentum + step)
+        self.assign_sub(variable, momentum)
+
+    def _backend_apply_gradients(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
+        # Keras offers no public place between the unscaled gradients and their clipping.
+        share = (self.weight_decay or 0.0) / _replicas()
+        coupled = [
+            keras.ops.add(gradient, share * variable) if self._is_decayed(variable) else gradient
+            for gradient, variable in zip(grads, variables, strict=True)
+        ]
+        super()._backend_apply_gradients(coupled, variables)
+
+    def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
+        if self.clipnorm is None:
+            return grads
+        clipped = super()._clip_gradients(grads)
+        squares = [keras.ops.sum(keras.ops.square(gradient)) for gradient in clipped]
+        norm = keras.ops.sqrt(keras.ops.sum(keras.ops.stack(squares)))
+        scale = self.clipnorm / keras.ops.maximum(norm, self.clipnorm)
+        return [gradient * scale for gradient in clipped]
+
+    def get_config(self) -> dict[str, Any]:
+        config = {
+            **super().get_config(),
+            "rho": self.rho,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+        }
+        return {key: config[key] for key in config if key not in _NOT_OFFERED}
+
+
+def _replicas() -> int:
+    """Devices whose gradients will be summed: each one's is of its share of the loss."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+# --- which variable learns how --------------------------------------------------------------------
+
+
+def variable_depths(model: keras.Model) -> tuple[int, ...]:
+    """The position of every trainable variable in its network, counted from the input.
+
+    The layers with trainable weights form groups, in the order of `model.layers` (of nested models
+    where these stand), which in a functional model is that of the graph:
+
+    - layers whose names begin with the same block, such as "block2a_" or "conv3_block2_", are one;
+    - a layer without a matrix, such as batch norm, belongs to the group before it;
+    - every other layer is a group of its own.
+
+    In a model of ours: stem, every block, head convolution, classifier.
+
+    Args:
+        model: a built functional or sequential model. Of any other its layers count in the order
+            in which they were made.
+
+    Returns:
+        One number for each of `model.trainable_variables`, in their order: 0 for the group next to
+        the input, rising by one to the classifier's.
+
+    Raises:
+        ValueError: a variable belongs to no layer, so that its place is unknown.
+    """
+    depths: dict[int, int] = {}
+    blocks: dict[str, int] = {}
+    groups = 0
+    for layer in _weighted_layers(model):
+        block = _BLOCK.match(layer.name)
+        if block:
+            depth = blocks.setdefault(block.group(), groups)
+        elif any(len(variable.shape) > 1 for variable in layer.trainable_variables):
+            depth = groups
+        else:
+            depth = max(0, groups - 1)
+        groups = max(groups, depth + 1)
+        for variable in layer.trainable_variables:
+            depths.setdefault(id(variable), depth)  # the first place of a shared layer
+    homeless = [v.path for v in model.trainable_variables if id(v) not in depths]
+    if homeless:
+        raise ValueError(
+            "A learning rate by depth needs a model whose variables belong to its layers. Train "
+            "with layer_decay=1.0, head_warmup_epochs=0 and unfreeze_epochs=0, or wrap them in a "
+            f"layer. Received the model {model.name!r} with {homeless}"
+        )
+    return tuple(depths[id(variable)] for variable in model.trainable_variables)
+
+
+def _weighted_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _weighted_layers(layer)
+        elif layer.trainable_variables:
+            yield layer
+
+
+def variable_rates(
+    depths: Sequence[int],
+    *,
+    layer_decay: float = 1.0,
+    head_warmup_steps: int = 0,
+    unfreeze_steps: int = 0,
+) -> tuple[VariableRate, ...]:
+    """Learning rates for fine-tuning, from the depths of the variables.
+
+    The deepest group (the classifier) has the factor 1 and learns from step 0; a group that is `k`
+    groups nearer to the input has the factor `layer_decay ** k`. The group next to the classifier
+    starts after `head_warmup_steps`, the one next to the input `unfreeze_steps` later, those
+    between at equal distances.
+
+    Args:
+        depths: of `variable_depths`.
+        layer_decay: in (0, 1]; 1 gives all the same rate.
+        head_warmup_steps: optimizer steps in which only the classifier learns.
+        unfreeze_steps: optimizer steps over which the other groups start, last first.
+
+    Returns:
+        One `VariableRate` for each depth.
+    """
+    last = max(depths)
+
+    def rate(distance: int) -> VariableRate:
+        if distance == 0:
+            return VariableRate()
+        waiting = (distance - 1) / max(1, last - 1)
+        first_step = head_warmup_steps + math.ceil(unfreeze_steps * waiting)
+        return VariableRate(layer_decay**distance, first_step)
+
+    return tuple(rate(last - depth) for depth in depths)

@@ -1,0 +1,283 @@
+"""Learning rate schedules of the official trainings: a linear warm-up, then one of four curves.
+
+Source of `WarmupSchedule`: google/automl, efficientnetv2/utils.py, `WarmupLearningRateSchedule`.
+`follow_plan` makes such a curve fit stages with other batch sizes and so other numbers of steps.
+"""
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, get_args
+
+import keras
+
+from keras_effnetv2.recipes.stages import StagePlan
+
+Curve = Literal["exponential", "cosine", "linear", "constant"]
+
+
+@keras.saving.register_keras_serializable(package="keras_effnetv2")
+class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate at an optimizer step, as in the official code.
+
+    For the first `int(warmup_epochs * steps_per_epoch)` steps the rate is
+    `base_learning_rate * step / warmup_steps`, so 0 at step 0. Afterwards it is
+    `max(curve, minimum)`, and every curve counts its steps from 0, warm-up included:
+
+    * "exponential": `base * decay_factor ** floor(step / (decay_epochs * steps_per_epoch))`
+    * "cosine": `base * (1 + cos(pi * step / total_steps)) / 2`
+    * "linear": `base * (1 - step / total_steps)`
+    * "constant": `base`
+
+    "cosine" and "linear" stay at their end value after the last step.
+
+    Args:
+        base_learning_rate: the highest rate, above 0. Official: batch size / 256 times 0.016
+            (ImageNet), 0.008 (ImageNet-21k) or 0.0005 (fine-tuning).
+        steps_per_epoch: optimizer steps an epoch, above 0. May be a fraction: the official code
+            takes images / batch size.
+        warmup_epochs: 0 or more, fractions allowed.
+        schedule: "exponential", "cosine", "linear" or "constant".
+        total_epochs: length of the training, warm-up included. Needed by "cosine" and "linear",
+            unless `total_steps` is given.
+        total_steps: the same in steps, where it is not `total_epochs * steps_per_epoch`.
+        decay_factor: of "exponential", in (0, 1].
+        decay_epochs: of "exponential", above 0: epochs between two falls.
+        minimum: the rate never falls below it after the warm-up; 0 or more.
+
+    Raises:
+        ValueError: an argument is outside its range, or the length is missing or given twice.
+    """
+
+    def __init__(
+        self,
+        base_learning_rate: float,
+        *,
+        steps_per_epoch: float,
+        warmup_epochs: float,
+        schedule: Curve = "exponential",
+        total_epochs: float | None = None,
+        total_steps: float | None = None,
+        decay_factor: float = 0.97,
+        decay_epochs: float = 2.4,
+        minimum: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, value, allowed, valid in (
+            ("base_learning_rate", base_learning_rate, "above 0", base_learning_rate > 0),
+            ("steps_per_epoch", steps_per_epoch, "above 0", steps_per_epoch > 0),
+            ("warmup_epochs", warmup_epochs, "0 or more", warmup_epochs >= 0),
+            ("decay_factor", decay_factor, "in (0, 1]", 0 < decay_factor <= 1),
+            ("decay_epochs", decay_epochs, "above 0", decay_epochs > 0),
+            ("minimum", minimum, "0 or more", minimum >= 0),
+        ):
+            if not valid:
+                raise ValueError(f"`{name}` must be {allowed}. Received: {name}={value!r}")
+        if schedule not in get_args(Curve):
+            raise ValueError(
+                f"`schedule` must be one of {', '.join(get_args(Curve))}. "
+                f"Received: schedule={schedule!r}"
+            )
+        self.base_learning_rate = base_learning_rate
+        self.steps_per_epoch = steps_per_epoch
+        self.warmup_epochs = warmup_epochs
+        self.schedule = schedule
+        self.total_steps = _length(schedule, steps_per_epoch, total_epochs, total_steps)
+        self.decay_factor = decay_factor
+        self.decay_epochs = decay_epochs
+        self.minimum = minimum
+
+    def __call__(self, step: Any) -> Any:
+        """The rate (float32 scalar) at `step`, an integer scalar: steps done before this one."""
+        step = keras.ops.cast(step, "float32")
+        rate = keras.ops.maximum(self._curve(step), self.minimum)
+        warmup_steps = int(self.warmup_epochs * self.steps_per_epoch)
+        if warmup_steps == 0:
+            return rate
+        warmup = self.base_learning_rate * (step / warmup_steps)
+        return keras.ops.where(step < warmup_steps, warmup, rate)
+
+    def _curve(self, step: Any) -> Any:
+        base = self.base_learning_rate
+        if self.schedule == "constant":
+            return keras.ops.full_like(step, base)
+        if self.schedule == "exponential":
+            falls = keras.ops.floor(step / (self.decay_epochs * self.steps_per_epoch))
+            return base * keras.ops.power(self.decay_factor, falls)
+        # In this order, as the official code: a cosine near -1 shows every float32 rounding.
+        step = keras.ops.minimum(step, self.total_steps)
+        if self.schedule == "linear":
+            return base * (1.0 - step / self.total_steps)
+        return 0.5 * base * (1.0 + keras.ops.cos(math.pi * step / self.total_steps))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "base_learning_rate": self.base_learning_rate,
+            "steps_per_epoch": self.steps_per_epoch,
+            "warmup_epochs": self.warmup_epochs,
+            "schedule": self.schedule,
+            "total_steps": self.total_steps,
+            "decay_factor": self.decay_factor,
+            "decay_epochs": self.decay_epochs,
+            "minimum": self.minimum,
+        }
+
+
+def _length(
+    schedule: Curve, steps_per_epoch: float, total_epochs: float | None, total_steps: float | None
+) -> float | None:
+    """Length of the training in steps; None where it is neither given nor needed."""
+    if total_epochs is not None and total_steps is not None:
+        raise ValueError(
+            "Give the length once, as `total_epochs` or as `total_steps`. Received: "
+            f"total_epochs={total_epochs!r}, total_steps={total_steps!r}"
+        )
+    steps = total_epochs * steps_per_epoch if total_epochs is not None else total_steps
+    if steps is None and schedule in ("cosine", "linear"):
+        raise ValueError(
+            f"schedule={schedule!r} needs `total_epochs` or `total_steps`. Received: neither"
+        )
+    if steps is not None and steps <= 0:
+        raise ValueError(
+            "`total_epochs` and `total_steps` must be above 0. Received: "
+            f"total_epochs={total_epochs!r}, total_steps={total_steps!r}"
+        )
+    return steps
+
+
+# --- stages with other batch sizes ----------------------------------------------------------------
+
+
+class Segment(NamedTuple):
+    """Optimizer steps of one batch size.
+
+    Attributes:
+        start_step: the first one, counted from 0 over the whole training.
+        steps_per_epoch: above 0.
+        batch_size: pictures a step.
+    """
+
+    start_step: int
+    steps_per_epoch: int
+    batch_size: int
+
+
+@keras.saving.register_keras_serializable(package="keras_effnetv2")
+class StagedSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A `WarmupSchedule` for a training whose batch size changes from stage to stage.
+
+    The rate at an optimizer step is
+
+        curve(epochs done) * batch size of the stage / batch size of the first stage
+
+    The place on the curve counts in epochs, so that a stage with more steps an epoch neither
+    hastens the decay nor shortens the warm-up; the rate is proportional to the batch size, as
+    officially (`lr_base * batch_size / 256`).
+
+    Args:
+        curve: the schedule if all stages were as the first one.
+        segments: a `Segment`, or its three numbers, for each stage in order.
+
+    Raises:
+        ValueError: the segments do not begin at step 0, are not in order or hold no steps.
+    """
+
+    def __init__(self, curve: WarmupSchedule, segments: Iterable[tuple[int, int, int]]) -> None:
+        super().__init__()
+        self.curve = curve
+        self.segments = tuple(Segment(*segment) for segment in segments)
+        starts = [segment.start_step for segment in self.segments]
+        if starts[:1] != [0] or any(a >= b for a, b in pairwise(starts)):
+            raise ValueError(
+                "`segments` must start at step 0 and each one after the one before. "
+                f"Received: segments={self.segments}"
+            )
+        if any(segment.steps_per_epoch < 1 or segment.batch_size < 1 for segment in self.segments):
+            raise ValueError(
+                "`segments` must have at least one step an epoch and one picture a step. "
+                f"Received: segments={self.segments}"
+            )
+
+    def __call__(self, step: Any) -> Any:
+        """The rate (float32 scalar) at `step`, an integer scalar: steps done before this one."""
+        step = keras.ops.cast(step, "float32")
+        first = self.segments[0]
+        # The place on the curve in steps of the first stage, which leaves that stage's exact.
+        place, scale, start = step, 1.0, 0.0
+        for before, segment in pairwise(self.segments):
+            length = segment.start_step - before.start_step
+            start += length * first.steps_per_epoch / before.steps_per_epoch
+            pace = first.steps_per_epoch / segment.steps_per_epoch
+            has_begun = step >= segment.start_step
+            place = keras.ops.where(has_begun, start + (step - segment.start_step) * pace, place)
+            scale = keras.ops.where(has_begun, segment.batch_size / first.batch_size, scale)
+        return self.curve(place) * scale
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "curve": keras.saving.serialize_keras_object(self.curve),
+            "segments": [list(segment) for segment in self.segments],
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "StagedSchedule":
+        curve = keras.saving.deserialize_keras_object(config["curve"])
+        return cls(curve, config["segments"])
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Optimizer steps of an epoch: whole batches, and one of fewer pictures than a batch.
+
+    Args:
+        num_examples: training pictures.
+        batch_size: pictures a step.
+    """
+    return max(1, num_examples // batch_size)
+
+
+def follow_plan(
+    curve: WarmupSchedule, plan: StagePlan, num_examples: int
+) -> WarmupSchedule | StagedSchedule:
+    """The schedule of a plan's optimizer steps.
+
+    Args:
+        curve: the schedule if all stages were as the first one, in its steps.
+        plan: the stages.
+        num_examples: training pictures.
+
+    Returns:
+        `curve` itself where all stages have one batch size, else a `StagedSchedule`.
+    """
+    if len({stage.batch_size for stage in plan}) == 1:
+        return curve
+    return StagedSchedule(
+        curve,
+        (
+            (
+                step_of_epoch(plan, num_examples, stage.start_epoch),
+                steps_per_epoch(num_examples, stage.batch_size),
+                stage.batch_size,
+            )
+            for stage in plan
+        ),
+    )
+
+
+def step_of_epoch(plan: StagePlan, num_examples: int, epoch: float) -> int:
+    """Optimizer steps until a place in the training.
+
+    Args:
+        plan: the stages.
+        num_examples: training pictures.
+        epoch: epochs done, fractions allowed, up to the plan's.
+
+    Returns:
+        The number of steps, rounded up.
+    """
+    steps = sum(
+        (min(epoch, stage.end_epoch) - stage.start_epoch)
+        * steps_per_epoch(num_examples, stage.batch_size)
+        for stage in plan
+        if epoch > stage.start_epoch
+    )
+    return math.ceil(round(steps, 6))  # 0.1 epochs of 30 steps are 3, not 3.0000000000000004

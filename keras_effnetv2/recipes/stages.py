@@ -1,0 +1,357 @@
+"""The plan of progressive learning: which picture size and regularisation in which epochs.
+
+Pure data and pure functions; the callback that follows a plan is in `progressive.py`. A plan is
+made by `progressive_stages` from one of two presets (all values: docs/progressive.md) or from
+explicit ranges:
+
+                      paper                         official
+    source            EfficientNetV2, Algorithm 1   google/automl, effnetv2_configs.py, main_tf2.py
+                      and Table 6
+    variants          s, m, l                       all
+    image size        128 -> 300 (s), 380 (m, l)    one step above 128 -> train size
+    RandAugment       5 -> 15, 20, 25               5 -> 10, 15, 20 (xl 20; b0-b3 and V1: 0)
+    mixup alpha       0 -> 0, 0.2, 0.4              0 -> 0, 0.2, 0.5 (xl 0.5; b0-b3 and V1: 0)
+    cutmix alpha      off                           as mixup
+    dropout rate      0.1 -> 0.3, 0.4, 0.5          constant, the variant's
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from typing import Any, Literal, NamedTuple
+
+from keras_effnetv2.architectures.config import ModelConfig
+
+MIN_IMAGE_SIZE = 32  # pixels: below it the last of the five stride-2 reductions sees nothing
+
+_OPTIONAL = ("randaugment_magnitude", "dropout_rate")  # settings for which None is a value
+
+# A number (the same in every stage) or (first stage, last stage).
+Range = float | tuple[float, float]
+FromPreset = Literal["preset"]
+
+
+@dataclass(frozen=True)
+class TrainStage:
+    """One stage of a plan: the settings of the epochs `start_epoch` to `end_epoch - 1`.
+
+    Args:
+        index: position in the plan, from 0.
+        start_epoch: first epoch of the stage, from 0.
+        end_epoch: the epoch after the last one of the stage.
+        image_size: side of the square training pictures, pixels, at least 32.
+        randaugment_magnitude: 0 or more (official scale: 0..10 spans an operation, larger goes
+            beyond); None is off.
+        mixup_alpha: parameter of mixup's beta distribution; 0 is off.
+        cutmix_alpha: parameter of CutMix's beta distribution; 0 is off.
+        dropout_rate: in [0, 1); None leaves the model's rate as it is.
+        batch_size: pictures a batch.
+
+    Raises:
+        ValueError: a field is outside its range.
+    """
+
+    index: int
+    start_epoch: int
+    end_epoch: int
+    image_size: int
+    randaugment_magnitude: float | None = None
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    dropout_rate: float | None = None
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        _check_int("index", self.index, minimum=0)
+        _check_int("start_epoch", self.start_epoch, minimum=0)
+        _check_int("end_epoch", self.end_epoch, minimum=self.start_epoch + 1)
+        for name in ("image_size", "mixup_alpha", "cutmix_alpha", "batch_size"):
+            _check_setting(name, getattr(self, name))
+        for name in _OPTIONAL:
+            if getattr(self, name) is not None:
+                _check_setting(name, getattr(self, name))
+
+
+class StagePlan(tuple[TrainStage, ...]):
+    """The stages of a training in order, checked to follow each other; prints as a table.
+
+    Args:
+        stages: `TrainStage`s. The first starts at epoch 0, each next one where the last ended.
+
+    Raises:
+        ValueError: there are no stages, something is no `TrainStage`, or there are gaps.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, stages: Iterable[TrainStage]) -> "StagePlan":
+        plan = super().__new__(cls, stages)
+        if not plan or not all(isinstance(stage, TrainStage) for stage in plan):
+            raise ValueError(
+                "A plan is one or more `TrainStage`s, as `progressive_stages(...)` makes them. "
+                f"Received: {tuple(plan)!r}"
+            )
+        epoch = 0
+        for index, stage in enumerate(plan):
+            if stage.index != index or stage.start_epoch != epoch:
+                raise ValueError(
+                    "Stages must be numbered from 0 and each must start where the one before "
+                    f"ends. Expected index={index}, start_epoch={epoch}. Received: {stage}"
+                )
+            epoch = stage.end_epoch
+        return plan
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole plan."""
+        return self[-1].end_epoch
+
+    def at(self, epoch: int) -> TrainStage:
+        """The stage of an epoch, counted from 0.
+
+        Raises:
+            ValueError: the plan has no such epoch.
+        """
+        for stage in self:
+            if stage.start_epoch <= epoch < stage.end_epoch:
+                return stage
+        raise ValueError(f"The plan has the epochs 0 to {self.epochs - 1}. Received: epoch={epoch}")
+
+    def __str__(self) -> str:
+        header = ("stage", "epochs", "size", "randaugment", "mixup", "cutmix", "dropout", "batch")
+        rows = [header, *(_table_row(stage) for stage in self)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        return "\n".join(
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+            for row in rows
+        )
+
+
+def _table_row(stage: TrainStage) -> tuple[str, ...]:
+    index, start, end, *settings = astuple(stage)
+    return (
+        str(index),
+        f"{start}-{end - 1}",
+        *("-" if value is None else f"{value:.4g}" for value in settings[:-1]),
+        str(settings[-1]),
+    )
+
+
+# --- presets ------------------------------------------------------------------------------------
+
+
+class _Ranges(NamedTuple):
+    image_size: Range
+    randaugment_magnitude: Range | None
+    mixup_alpha: Range
+    cutmix_alpha: Range
+    dropout_rate: Range | None
+
+
+# EfficientNetV2 (Tan and Le, 2021), Table 6: (min, max) over the training. It lists mixup only.
+_PAPER: dict[str, _Ranges] = {
+    "efficientnetv2-s": _Ranges((128, 300), (5, 15), 0.0, 0.0, (0.1, 0.3)),
+    "efficientnetv2-m": _Ranges((128, 380), (5, 20), (0.0, 0.2), 0.0, (0.1, 0.4)),
+    "efficientnetv2-l": _Ranges((128, 380), (5, 25), (0.0, 0.4), 0.0, (0.1, 0.5)),
+}
+
+_OFFICIAL_BASE_SIZE = 128  # official `ibase`; the first stage lies one step above it
+_OFFICIAL_FIRST_MAGNITUDE = 5.0
+
+
+def _paper_ranges(variant: str) -> _Ranges:
+    if variant not in _PAPER:
+        raise ValueError(
+            f"preset='paper' has the rows of the paper's Table 6: {', '.join(_PAPER)}. Received: "
+            f"variant={variant!r}. Use preset='official', or give explicit ranges without a "
+            "variant: progressive_stages(epochs=..., image_size=(128, 300), ...)."
+        )
+    return _PAPER[variant]
+
+
+def _official_ranges(variant: str, stages: int) -> _Ranges:
+    config = ModelConfig.from_name(variant)
+    # int(128 + (size - 128) * (i + 1) / M) for i = 0..M-1, written as first and last value.
+    step = (config.train_size - _OFFICIAL_BASE_SIZE) / stages
+    mixing = (0.0, config.mixup_alpha)
+    # The variants trained with AutoAugment (b0-b3; V1, which officially has one size) have the
+    # magnitude 0 in the official table, so the official rule falls from 5 to 0.
+    magnitude = (_OFFICIAL_FIRST_MAGNITUDE, config.randaugment_magnitude or 0.0)
+    return _Ranges(
+        image_size=(_OFFICIAL_BASE_SIZE + step, config.train_size),
+        randaugment_magnitude=magnitude,
+        mixup_alpha=mixing,
+        cutmix_alpha=mixing,
+        # The official code computes a schedule for it and throws it away.
+        dropout_rate=config.dropout_rate,
+    )
+
+
+def _preset_ranges(variant: str | None, preset: str | None, stages: int) -> _Ranges | None:
+    if preset not in ("paper", "official", None):
+        raise ValueError(
+            f"`preset` must be 'paper', 'official' or None. Received: preset={preset!r}"
+        )
+    if variant is None:
+        if preset is not None:
+            raise ValueError(
+                f"preset={preset!r} needs a variant, for example "
+                f"progressive_stages('efficientnetv2-s', epochs=350, preset={preset!r})."
+            )
+        return None
+    ModelConfig.from_name(variant)  # an unknown name is an error under either preset
+    return _paper_ranges(variant) if preset == "paper" else _official_ranges(variant, stages)
+
+
+# --- the plan -----------------------------------------------------------------------------------
+
+
+def progressive_stages(
+    variant: str | None = None,
+    *,
+    epochs: int,
+    preset: Literal["paper", "official"] | None = None,
+    stages: int = 4,
+    image_size: Range | FromPreset = "preset",
+    randaugment_magnitude: Range | FromPreset | None = "preset",
+    mixup_alpha: Range | FromPreset = "preset",
+    cutmix_alpha: Range | FromPreset = "preset",
+    dropout_rate: Range | FromPreset | None = "preset",
+    batch_size: int | tuple[int, int] = 64,
+) -> StagePlan:
+    """The stages of progressive learning: small pictures and weak regularisation first.
+
+    Every range is a number (the same in all stages) or a pair, and moves linearly:
+    `first + (last - first) * i / (stages - 1)` for `i = 0..stages-1` (Algorithm 1 of the paper);
+    sizes and batch sizes are rounded down. A single stage takes the last values. Stage `i` starts
+    at epoch `int(epochs * i / stages)`.
+
+    Args:
+        variant: a name of `ModelConfig.variants()`, for the preset ranges; None needs an explicit
+            `image_size`.
+        epochs: of the whole training, at least `stages`.
+        preset: "paper" (only s, m, l), "official" (what the published weights were trained with),
+            see the table in `stages.py`. None is "official" where a variant is named.
+        stages: number of stages, at least 1. Both presets were published with 4.
+        image_size: side of the square pictures, pixels, at least 32.
+        randaugment_magnitude: 0 or more; None is off.
+        mixup_alpha: 0 is off.
+        cutmix_alpha: 0 is off.
+        dropout_rate: in [0, 1); None leaves the model's rate as it is.
+        batch_size: pictures a batch.
+
+        A range left at "preset" is the preset's; without a variant it is off.
+
+    Returns:
+        `StagePlan`, a tuple of frozen `TrainStage`s; `print` of it is a table.
+
+    Raises:
+        ValueError: unknown variant or preset, a preset that lacks the variant, fewer epochs than
+            stages, or a value outside its range.
+    """
+    _check_int("stages", stages, minimum=1)
+    _check_int("epochs", epochs, minimum=1)
+    if epochs < stages:
+        raise ValueError(
+            f"Every stage needs an epoch: `epochs` must be at least `stages`. Received: "
+            f"epochs={epochs}, stages={stages}. Train longer or pass stages={epochs}."
+        )
+    base = _preset_ranges(variant, preset, stages)
+    if base is None:
+        if image_size == "preset":
+            raise ValueError(
+                "`image_size` is needed where no variant is named, for example "
+                "progressive_stages(epochs=20, image_size=(128, 224)). Received: none"
+            )
+        base = _Ranges(image_size, None, 0.0, 0.0, None)
+    explicit = {
+        name: _checked_range(name, value)
+        for name, value in (
+            ("image_size", image_size),
+            ("randaugment_magnitude", randaugment_magnitude),
+            ("mixup_alpha", mixup_alpha),
+            ("cutmix_alpha", cutmix_alpha),
+            ("dropout_rate", dropout_rate),
+        )
+        if value != "preset"
+    }
+    return _interpolate(
+        base._replace(**explicit), _checked_range("batch_size", batch_size), epochs, stages
+    )
+
+
+def _interpolate(ranges: _Ranges, batch_size: Range, epochs: int, stages: int) -> StagePlan:
+    def optional(values: Range | None, index: int) -> float | None:
+        return None if values is None else _value(values, index, stages)
+
+    return StagePlan(
+        TrainStage(
+            index=index,
+            start_epoch=int(epochs * index / stages),
+            end_epoch=int(epochs * (index + 1) / stages),
+            image_size=_round_down(_value(ranges.image_size, index, stages)),
+            randaugment_magnitude=optional(ranges.randaugment_magnitude, index),
+            mixup_alpha=_value(ranges.mixup_alpha, index, stages),
+            cutmix_alpha=_value(ranges.cutmix_alpha, index, stages),
+            dropout_rate=optional(ranges.dropout_rate, index),
+            batch_size=_round_down(_value(batch_size, index, stages)),
+        )
+        for index in range(stages)
+    )
+
+
+def _value(values: Range, index: int, stages: int) -> float:
+    """The value of stage `index`; the end points come out exactly."""
+    if not isinstance(values, tuple):
+        return values
+    first, last = values
+    if index == stages - 1:
+        return last
+    return first + (last - first) * index / (stages - 1)
+
+
+def _round_down(value: float) -> int:
+    """Whole part; a value that floating point left just below an integer counts as that integer."""
+    return math.floor(round(value, 6))
+
+
+# --- checks -------------------------------------------------------------------------------------
+
+
+def _check_int(name: str, value: Any, *, minimum: int) -> None:
+    if not _is_int(value) or value < minimum:
+        raise ValueError(
+            f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}"
+        )
+
+
+def _check_setting(name: str, value: Any) -> None:
+    if name in ("image_size", "batch_size"):
+        _check_int(name, value, minimum=MIN_IMAGE_SIZE if name == "image_size" else 1)
+        return
+    allowed = "in [0, 1)" if name == "dropout_rate" else "of 0 or more"
+    below = 1.0 if name == "dropout_rate" else math.inf
+    is_number = _is_int(value) or isinstance(value, float)
+    if not is_number or not 0 <= value < below:
+        raise ValueError(f"`{name}` must be a number {allowed}. Received: {name}={value!r}")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _checked_range(name: str, value: Any) -> Any:
+    """`value`, a pair as a tuple, with both ends in the range of the setting."""
+    if value is None and name in _OPTIONAL:
+        return None
+    if not isinstance(value, list | tuple):
+        _check_setting(name, value)
+        return value
+    if len(value) != 2:
+        raise ValueError(
+            f"`{name}` must be one value or a pair (first stage, last stage). "
+            f"Received: {name}={value!r}"
+        )
+    for end in value:
+        _check_setting(name, end)
+    return tuple(value)

@@ -1,0 +1,1 @@
+"""Pages about a run for people to read."""

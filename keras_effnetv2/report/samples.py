@@ -1,0 +1,96 @@
+"""Pictures of a training for people to look at, in its report and in its preview."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_effnetv2.data.pipeline import make_dataset
+from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.recipes.stages import TrainStage
+from keras_effnetv2.report.style import spread
+
+_SHARE_NAMED = 0.005  # a smaller part of a mixed label would be rounded to nothing
+
+
+def stage_title(stage: TrainStage) -> str:
+    """A line on how a stage treats its pictures; stages count from 1."""
+    magnitude = stage.randaugment_magnitude
+    return (
+        f"Stage {stage.index + 1}: {stage.image_size} px, "
+        f"RandAugment {'off' if magnitude is None else f'{magnitude:.3g}'}, "
+        f"mixup {stage.mixup_alpha:.3g}, cutmix {stage.cutmix_alpha:.3g}"
+    )
+
+
+def label_parts(
+    label: npt.NDArray[np.float32], class_names: Sequence[str]
+) -> tuple[tuple[str, float], ...]:
+    """The classes of a label and their weights, the heaviest first; below 0.5 % none.
+
+    Args:
+        label: (C,), one-hot or mixed.
+        class_names: C names.
+    """
+    order = np.argsort(-label, kind="stable")
+    return tuple(
+        (class_names[index], float(label[index])) for index in order if label[index] > _SHARE_NAMED
+    )
+
+
+def training_pictures(
+    stage: TrainStage, stage_dataset: Callable[[TrainStage, int], Any], count: int
+) -> tuple[list[int], npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Pictures that a stage trains on: some of its first batch, or of several if one has too few.
+
+    They are taken from all over the batch, because MixUp and CutMix share it by halves.
+
+    Args:
+        stage: the stage; its first epoch is looked at.
+        stage_dataset: the training batches of a stage and epoch, as `fit` gets them. The pipeline
+            repeats itself, so the net is trained on these very pictures.
+        count: how many, if there are as many.
+
+    Returns:
+        Their positions in the order of the epoch, rising; the pictures, uint8 (N, S, S, 3); their
+        labels, float32 (N, classes).
+    """
+    batches = stage_dataset(stage, stage.start_epoch).take(math.ceil(count / stage.batch_size))
+    pictures, labels = zip(*batches.as_numpy_iterator(), strict=True)
+    positions = spread(sum(map(len, labels)), count)
+    return (
+        positions,
+        _whole_numbers(np.concatenate(pictures)[positions]),
+        np.concatenate(labels)[positions],
+    )
+
+
+def evaluation_pictures(
+    source: ImageSource, indices: Sequence[int] | npt.NDArray[np.int64], image_size: int, style: str
+) -> npt.NDArray[np.uint8]:
+    """Pictures as evaluation sees them.
+
+    Args:
+        source: where they are.
+        indices: their N positions there, at least one.
+        image_size: side, pixels.
+        style: how evaluation crops and resizes, a name of `preprocess.STYLES`.
+
+    Returns:
+        uint8 (N, image_size, image_size, 3), in the order of `indices`.
+    """
+    batches = make_dataset(
+        source.subset(indices),
+        image_size=image_size,
+        batch_size=len(indices),
+        training=False,
+        style=style,
+    )
+    pictures, _ = next(batches.as_numpy_iterator())
+    return _whole_numbers(pictures)
+
+
+def _whole_numbers(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    return np.clip(np.rint(pictures), 0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""The folder of a run: what it holds, and the way back from it."""

@@ -1,0 +1,91 @@
+"""`history.csv`, the table of a run: written as training goes, carried on by `resume`."""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_effnetv2._common.whole_files import write_text
+from keras_effnetv2.recipes.stages import StagePlan
+
+_FIRST = ("epoch", "stage", "image_size", "batch_size", "learning_rate", "seconds")
+
+
+class HistoryFile(keras.callbacks.Callback):
+    """Keeps the table of a run's epochs, in memory and in a file.
+
+    Columns: epoch (from 1), stage (from 1), image_size (pixels), batch_size, learning_rate (after
+    the epoch), seconds, then what Keras logs.
+
+    Args:
+        path: the CSV file; rewritten whole after every epoch. None: another process writes it.
+        plan: the stages of the training.
+        state: what `state()` gave when the training broke off; None for a new one. The file is
+            not read: it may be ahead of the state of the weights.
+    """
+
+    def __init__(
+        self, path: Path | None, plan: StagePlan, *, state: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self._path = path
+        self._plan = plan
+        self._rows: list[dict[str, float]] = [] if state is None else list(state["rows"])
+        self._seconds_before = 0.0 if state is None else float(state["seconds"])
+        self._started: float | None = None
+
+    def state(self) -> dict[str, Any]:
+        """The rows, and the seconds that the epoch that is running has taken; data for JSON."""
+        return {"rows": self._rows, "seconds": self._seconds()}
+
+    def _seconds(self) -> float:
+        if self._started is None:
+            return self._seconds_before
+        return round(self._seconds_before + time.monotonic() - self._started, 3)
+
+    @property
+    def columns(self) -> dict[str, list[float]]:
+        """Column -> one value an epoch, NaN where an epoch has none."""
+        names = list(dict.fromkeys(name for row in self._rows for name in row))
+        return {name: [row.get(name, math.nan) for row in self._rows] for name in names}
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self._rows:  # the file may have been lost, or be an epoch ahead
+            self._write()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        stage = self._plan.at(epoch)
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        values = (
+            epoch + 1,
+            stage.index + 1,
+            stage.image_size,
+            stage.batch_size,
+            float(rate),
+            self._seconds(),
+        )
+        logged = {name: float(value) for name, value in (logs or {}).items()}
+        self._rows.append(dict(zip(_FIRST, values, strict=True)) | logged)
+        self._started = None
+        self._seconds_before = 0.0
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is not None:
+            write_text(self._path, _to_csv(self.columns))
+
+
+def _to_csv(columns: dict[str, list[float]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()

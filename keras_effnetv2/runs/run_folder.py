@@ -1,0 +1,238 @@
+"""The folder of a run: its files, made whole or not at all, and the way back from it to a model."""
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_effnetv2._common.whole_files import SCRATCH, write_text
+
+MODEL = "model.keras"
+SAVED_MODEL = "saved_model"
+LABELS = "labels.txt"
+RECIPE = "recipe.json"
+HISTORY = "history.csv"
+REPORT = "report.html"
+BACKUP = "backup"  # only while training, for `resume`
+PREVIEW = "preview.html"  # what `preview.py` writes beside a run, or where one is to be
+# As they are removed: as long as anything is left, RECIPE says that it is a run.
+_ALL = (BACKUP, HISTORY, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
+
+# What a process that was killed leaves: our scratch files, and those of `write_report` and
+# `export_saved_model`.
+_LEFTOVERS = (f"{SCRATCH}*", f".{REPORT}.*.tmp", ".export-*")
+
+# What a run is resumed with must be what it was started with.
+_FIXED = ("model", "architecture", "weights", "training", "validation", "class_names", "recipe")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training, read back by `open_run`.
+
+    Attributes:
+        path: its folder.
+        model: the trained Keras model, pixels 0..255 in, probabilities out.
+        class_names: one name for each output.
+        settings: what `recipe.json` holds.
+    """
+
+    path: Path
+    model: keras.Model
+    class_names: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures that the run is evaluated and served with."""
+        return int(self.settings["image_size"])
+
+    @property
+    def style(self) -> str:
+        """How evaluation crops and resizes."""
+        return str(self.settings["recipe"]["evaluation_style"])
+
+
+def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """Says whether a run may be written to a folder; changes nothing.
+
+    Args:
+        path: the folder.
+        resume: go on with what is there; a new run if there is nothing.
+        overwrite: a run that is there is to be replaced.
+
+    Returns:
+        The settings of the run to resume; None for a new run.
+
+    Raises:
+        FileExistsError: something is there and neither was asked for, or it is no run.
+        ValueError: both were asked for, the run to resume is finished, or its settings are damaged.
+    """
+    if resume and overwrite:
+        raise ValueError("Either resume the run that is there or overwrite it, not both.")
+    if not path.exists() or (path.is_dir() and _is_unused(path)):
+        return None
+    if not (path / RECIPE).is_file():
+        raise FileExistsError(
+            f"{path} exists and is not the folder of a run (it has no {RECIPE}). "
+            "Choose another output folder."
+        )
+    settings = read_settings(path)  # before `overwrite`: only what is surely a run is replaced
+    if overwrite:
+        return None
+    if not resume:
+        raise FileExistsError(
+            f"{path} holds a run already. Choose another output folder, go on with it "
+            "(--resume, resume=True) or replace it (--overwrite, overwrite=True)."
+        )
+    if settings["finished"]:
+        raise ValueError(
+            f"{path} holds a run that is finished; there is nothing to resume. Replace it "
+            "(--overwrite, overwrite=True) or choose another output folder."
+        )
+    return settings
+
+
+def _is_unused(path: Path) -> bool:
+    """Whether a folder has nothing but a preview, and what a run left that broke off at once."""
+    names = {file.name for file in path.iterdir() if not file.name.startswith(SCRATCH)}
+    return names <= {PREVIEW}
+
+
+def check_same_run(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Checks that a run is resumed with the settings it was started with.
+
+    Args:
+        earlier: what `recipe.json` holds.
+        settings: what it would hold for a new run.
+
+    Raises:
+        ValueError: they differ; the message names what was and what is.
+    """
+    # By way of JSON, so that tuples compare equal to the lists that were read.
+    mine = json.loads(json.dumps({key: settings.get(key) for key in _FIXED}))
+    changed = [
+        f"{name}: was {old!r}, is {new!r}"
+        for key in _FIXED
+        for name, old, new in differences(key, earlier.get(key), mine[key])
+    ]
+    if changed:
+        raise ValueError(
+            "A run can only be resumed with the settings it was started with. Changed: "
+            + "; ".join(changed)
+        )
+
+
+def differences(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    """Return where two pieces of plain data differ: (dotted name, old value, new value)."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [(name, old, new)]
+    return [
+        difference
+        for key in {**old, **new}
+        for difference in differences(f"{name}.{key}", old.get(key), new.get(key))
+    ]
+
+
+def prepare_output(path: Path, *, keep: bool, needed_bytes: int) -> None:
+    """Makes the folder of a run; removes the files of the run that is there unless `keep`.
+
+    Other files in the folder stay. Nothing is removed if the new run could not be written.
+
+    Raises:
+        OSError: the folder cannot be written, or its disk has fewer than `needed_bytes` free.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to {path}: {error.strerror}. Choose a folder that can be written."
+        ) from error
+    free = shutil.disk_usage(path).free
+    if free < needed_bytes:
+        raise OSError(
+            f"The disk of {path} has {free / 1e6:,.0f} MB free; the run needs about "
+            f"{needed_bytes / 1e6:,.0f} MB. Free some space or choose another output folder."
+        )
+    if not keep:
+        for name in _ALL:
+            remove(path / name)
+    for pattern in _LEFTOVERS:
+        for leftover in path.glob(pattern):
+            remove(leftover)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Writes `recipe.json`."""
+    write_text(path / RECIPE, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Reads `recipe.json`.
+
+    Raises:
+        ValueError: there is none, it is damaged, or it is not one of a run.
+    """
+    try:
+        settings = json.loads((path / RECIPE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path} is not the folder of a run: it has no {RECIPE}. `keras-effnetv2 train` "
+            "makes such a folder."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path / RECIPE} cannot be read: {error}") from None
+    if not isinstance(settings, dict) or not isinstance(settings.get("finished"), bool):
+        raise ValueError(
+            f"{path / RECIPE} is not that of a run: it does not say whether the run is finished. "
+            "Choose another folder."
+        )
+    return settings
+
+
+def weights_origin(settings: Mapping[str, Any]) -> str:
+    """Says for people where the weights of a run come from; `settings` are those of its file."""
+    trained = f"trained on {settings['training']['spec']}"
+    return trained + (f", started from {settings['weights']}" if settings["weights"] else "")
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Opens a finished run.
+
+    Raises:
+        ValueError: no folder of a run, or one that is not finished or damaged.
+    """
+    path = Path(path)
+    settings = read_settings(path)
+    if not settings["finished"]:
+        raise ValueError(
+            f"The run in {path} is not finished. Go on with it: keras-effnetv2 train ... --resume"
+        )
+    try:
+        model = keras.models.load_model(path / MODEL, compile=False)
+        class_names = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"The run in {path} is damaged: {error}") from None
+    if model.output_shape[-1] != len(class_names):
+        raise ValueError(
+            f"The run in {path} is damaged: {LABELS} has {len(class_names)} names, the model "
+            f"{model.output_shape[-1]} classes."
+        )
+    return Run(path, model, class_names, settings)

@@ -1,0 +1,75 @@
+"""The short training by which a network of a search is judged."""
+
+import gc
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.recipes.ema import EMA
+from keras_effnetv2.training.assemble import Reseed, build_to_train, compile_to_train
+from keras_effnetv2.training.preflight import Inputs
+from keras_effnetv2.training.progressive import ProgressiveLearning
+
+Watch = Callable[[int, float], None]
+"""Is told the epoch, from 1, and the accuracy on the validation pictures, 0 to 1."""
+
+
+class TrialFailed(Exception):
+    """A network could not be judged; the message says why. The search goes on with others."""
+
+
+def build(config: ModelConfig, inputs: Inputs) -> keras.Model:
+    """Build and compile a network; the same seed gives the same weights."""
+    gc.collect()  # the network before it may be large, and hold itself in cycles
+    keras.utils.set_random_seed(inputs.recipe.seed)
+    model = build_to_train(config, inputs)
+    compile_to_train(model, inputs)
+    return model
+
+
+def train(model: keras.Model, inputs: Inputs, watch: Watch) -> float:
+    """Train a compiled network by the recipe.
+
+    Args:
+        model: compiled, see `build`.
+        inputs: pictures and recipe.
+        watch: called after every epoch; what it raises ends the training.
+
+    Returns:
+        Accuracy on the validation pictures after the last epoch, 0 to 1, with averaged weights
+        where the recipe averages.
+
+    Raises:
+        TrialFailed: the loss is not finite.
+    """
+    recipe = inputs.recipe
+    progressive = ProgressiveLearning(inputs.stage_dataset, inputs.plan, verbose=0)
+    average = [] if recipe.ema_decay is None else [EMA(recipe.ema_decay)]
+    referee = _Referee(watch)
+    model.fit(
+        progressive.dataset,
+        epochs=progressive.epochs,
+        shuffle=False,  # each epoch's data is shuffled as it is made
+        validation_data=inputs.validation_dataset(),
+        callbacks=[progressive, Reseed(recipe.seed), *average, referee],
+        verbose=0,
+    )
+    return referee.accuracy
+
+
+class _Referee(keras.callbacks.Callback):
+    """Keeps the accuracy of the last epoch, and stops where there is nothing to learn any more."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.accuracy = math.nan
+        self._watch = watch
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if not math.isfinite(logs["loss"]):
+            raise TrialFailed(f"the loss became {logs['loss']} in epoch {epoch + 1}")
+        self.accuracy = float(logs["val_accuracy"])
+        self._watch(epoch + 1, self.accuracy)
