@@ -6,8 +6,8 @@ import re
 import keras
 import numpy as np
 import pytest
-from quick_runs import two_blocks
-from run_folders import write_run
+from helpers.quick_runs import two_blocks
+from helpers.run_folders import write_run
 
 from keras_effnetv2._common import timing
 from keras_effnetv2._common.timing import measure, time_ratio

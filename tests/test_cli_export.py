@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from run_folders import write_run
-from served_models import SIZE, make_model, pixels
+from helpers.run_folders import write_run
+from helpers.served_models import SIZE, make_model, pixels
 
 from keras_effnetv2.cli import export_command as cli_export
 from keras_effnetv2.cli.main import main

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-import oracle
 import pytest
+from helpers import oracle
 
 from keras_effnetv2.architectures.config import ModelConfig, Stage, decode_stages, encode_stages
 

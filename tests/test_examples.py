@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from quick_runs import leave_out_results, two_blocks
+from helpers.quick_runs import leave_out_results, two_blocks
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.recipes.presets import PRESETS

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from quick_runs import some_digits
+from helpers.quick_runs import some_digits
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.training.progressive import scheduled_dropout_layers

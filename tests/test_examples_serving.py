@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from run_folders import write_export
-from served_models import COLOUR, GRAY, NAMES
-from served_processes import running
+from helpers.run_folders import write_export
+from helpers.served_models import COLOUR, GRAY, NAMES
+from helpers.served_processes import running
 
 from keras_effnetv2.cli.parser import make_parser
 

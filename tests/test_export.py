@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from served_models import COLOUR, GRAY, NAMES, SIZE, chaotic, make_model, pixels
+from helpers.served_models import COLOUR, GRAY, NAMES, SIZE, chaotic, make_model, pixels
 from tensorflow.core.protobuf import saved_model_pb2
 
 import keras_effnetv2

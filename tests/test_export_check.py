@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from served_models import make_model, pixels
+from helpers.served_models import make_model, pixels
 
 from keras_effnetv2.export.check import check_pictures, in_dtype, largest_difference
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from served_models import COLOUR, GOLDEN, GRAY, NAMES, SIZE, example, make_model
+from helpers.served_models import COLOUR, GOLDEN, GRAY, NAMES, SIZE, example, make_model
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_effnetv2.export.saved_model import export_saved_model

@@ -17,7 +17,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from http_server import (
+from helpers.http_server import (
     announced,
     chunked,
     held,

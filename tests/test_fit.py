@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from quick_runs import leave_out_results
+from helpers.quick_runs import leave_out_results
 
 from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source

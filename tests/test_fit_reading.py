@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from quick_runs import leave_out_results
+from helpers.quick_runs import leave_out_results
 from test_fit import ONE_EPOCH, build
 
 from keras_effnetv2.data.scan import BadPicturesError

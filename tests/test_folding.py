@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from oracle import filled
+from helpers.oracle import filled
 
 from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.models.build import build_model, feature_extractor

@@ -8,8 +8,8 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from quick_runs import two_blocks
-from served_models import chaotic, make_model, pixels
+from helpers.quick_runs import two_blocks
+from helpers.served_models import chaotic, make_model, pixels
 
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.export import formats

@@ -12,8 +12,7 @@ import tarfile
 
 import numpy as np
 import pytest
-import source_files
-import tables
+from helpers import source_files, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

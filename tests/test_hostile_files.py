@@ -13,8 +13,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-import source_files
-import tables
+from helpers import source_files, tables
 from test_model import TINY
 
 from keras_effnetv2.models.build import build_model

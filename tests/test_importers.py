@@ -6,9 +6,8 @@ from functools import cache
 import h5py
 import keras
 import numpy as np
-import oracle
 import pytest
-import source_files
+from helpers import oracle, source_files
 from safetensors.numpy import save_file
 from test_model import TINY
 

@@ -10,10 +10,9 @@ import tarfile
 import h5py
 import keras
 import numpy as np
-import oracle
 import pytest
-import source_files
-from source_files import AVERAGE, assert_holds, values_for, write_checkpoint
+from helpers import oracle, source_files
+from helpers.source_files import AVERAGE, assert_holds, values_for, write_checkpoint
 from test_model import TINY
 
 from keras_effnetv2 import EfficientNetV2B0

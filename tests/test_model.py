@@ -7,8 +7,8 @@ import sys
 
 import keras
 import numpy as np
-import oracle
 import pytest
+from helpers import oracle
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig, decode_stages

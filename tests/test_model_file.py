@@ -5,7 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from quick_runs import two_blocks
+from helpers.quick_runs import two_blocks
 from test_cli import command, write_photos
 
 from keras_effnetv2.architectures.config import ModelConfig, decode_stages

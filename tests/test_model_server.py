@@ -10,9 +10,9 @@ import subprocess
 
 import grpc
 import pytest
-from run_folders import write_export
-from served_processes import wait_until
-from served_requests import CHECKS, Endpoint, rest
+from helpers.run_folders import write_export
+from helpers.served_processes import wait_until
+from helpers.served_requests import CHECKS, Endpoint, rest
 
 from keras_effnetv2.serve.loaded_model import load_served_model
 

@@ -4,8 +4,8 @@ import hashlib
 
 import keras
 import numpy as np
-import oracle
 import pytest
+from helpers import oracle
 
 from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.models.build import build_model

@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
-import oracle
 import pytest
+from helpers import oracle
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.build import build_model, feature_extractor

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from html_pages import CHROMIUM, Page, measure_in_chromium
-from quick_runs import leave_out_results
+from helpers.html_pages import CHROMIUM, Page, measure_in_chromium
+from helpers.quick_runs import leave_out_results
 
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.data.pipeline import make_dataset

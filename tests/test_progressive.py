@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import keras
 import pytest
-from progressive_probe import (
+from helpers.progressive_probe import (
     EPOCHS,
     RATE_TOLERANCE,
     SIZES,

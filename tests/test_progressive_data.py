@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from progressive_probe import only_tensorflow
+from helpers.progressive_probe import only_tensorflow
 
 import keras_effnetv2 as kev2
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import tensorflow as tf
-from progressive_probe import (
+from helpers.progressive_probe import (
     STAGES,
     STEPS,
     build_model,

@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from progressive_probe import (
+from helpers.progressive_probe import (
     EPOCHS,
     STAGES,
     STEPS,

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from progressive_probe import (
+from helpers.progressive_probe import (
     EPOCHS,
     STAGES,
     STEPS,

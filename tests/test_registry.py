@@ -3,8 +3,8 @@
 import importlib
 import json
 
-import oracle
 import pytest
+from helpers import oracle
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from html_pages import CHROMIUM, HOSTILE, Page, measure_in_chromium
+from helpers.html_pages import CHROMIUM, HOSTILE, Page, measure_in_chromium
 
 from keras_effnetv2.report.run_page import (
     MAX_MISTAKES,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from quick_runs import two_blocks
+from helpers.quick_runs import two_blocks
 
 from benchmarks.paper import measure
 from benchmarks.paper.__main__ import main

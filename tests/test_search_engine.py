@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 import pytest
 import tensorflow as tf
-from quick_runs import two_blocks
+from helpers.quick_runs import two_blocks
 
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.models.graph import count_trainable

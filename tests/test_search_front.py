@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from search_studies import BASELINE, complete, incomplete, network, study_of
+from helpers.search_studies import BASELINE, complete, incomplete, network, study_of
 
 from keras_effnetv2.search.front import best, candidates, find, pareto_front
 

@@ -11,8 +11,8 @@ from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
-from html_pages import CHROMIUM, HOSTILE, Page, measure_in_chromium
-from search_studies import BASELINE, complete, incomplete, large_study, network, study_of
+from helpers.html_pages import CHROMIUM, HOSTILE, Page, measure_in_chromium
+from helpers.search_studies import BASELINE, complete, incomplete, large_study, network, study_of
 
 from keras_effnetv2.architectures.config import decode_stages
 from keras_effnetv2.architectures.config_file import read_config

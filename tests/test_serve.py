@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fastapi.testclient import TestClient
-from run_folders import write_served_run
-from served_models import COLOUR, GRAY, NAMES, SIZE, pixels
+from helpers.run_folders import write_served_run
+from helpers.served_models import COLOUR, GRAY, NAMES, SIZE, pixels
 
 from keras_effnetv2.runs.run_folder import open_run
 from keras_effnetv2.serve.app import make_app

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 import uvicorn
-from run_folders import write_export
-from served_processes import wait_until
+from helpers.run_folders import write_export
+from helpers.served_processes import wait_until
 
 from keras_effnetv2.serve.app import make_app
 from keras_effnetv2.serve.connections import bounded_protocol

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-from run_folders import write_export
-from served_models import COLOUR, GRAY
-from served_processes import running, wait_until
-from served_requests import CHECKS, PREDICT, Endpoint, arrays
+from helpers.run_folders import write_export
+from helpers.served_models import COLOUR, GRAY
+from helpers.served_processes import running, wait_until
+from helpers.served_requests import CHECKS, PREDICT, Endpoint, arrays
 from tensorflow_serving.apis import predict_pb2
 
 from keras_effnetv2.cli.main import main

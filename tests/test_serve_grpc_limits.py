@@ -10,10 +10,10 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from run_folders import write_export
-from served_models import pixels
-from served_processes import wait_until
-from served_requests import PREDICT, Endpoint, arrays, refused
+from helpers.run_folders import write_export
+from helpers.served_models import pixels
+from helpers.served_processes import wait_until
+from helpers.served_requests import PREDICT, Endpoint, arrays, refused
 from tensorflow.core.framework import tensor_pb2
 
 from keras_effnetv2.serve.errors import RequestError

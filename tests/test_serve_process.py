@@ -10,11 +10,11 @@ import sys
 import time
 
 import pytest
-from chromium import chromium_tab
-from html_pages import CHROMIUM
-from run_folders import write_served_run
-from served_models import COLOUR, NAMES
-from served_processes import running
+from helpers.chromium import chromium_tab
+from helpers.html_pages import CHROMIUM
+from helpers.run_folders import write_served_run
+from helpers.served_models import COLOUR, NAMES
+from helpers.served_processes import running
 
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.serve.server import serve

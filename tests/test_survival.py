@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from killed_runs import RECIPE, build
-from quick_runs import leave_out_results
+from helpers.killed_runs import RECIPE, build
+from helpers.quick_runs import leave_out_results
 
 from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.training import fit, preflight
@@ -57,9 +57,9 @@ def assert_same_run(output, whole):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the children of the helper are forked")
 def test_a_run_that_is_killed_at_twenty_random_moments_ends_as_one_that_was_not(tmp_path):
     write_pictures(tmp_path / "pictures")
-    script = Path(__file__).with_name("killed_runs.py")
-    command = [sys.executable, str(script), str(tmp_path), str(KILLS), "7"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "helpers.killed_runs", str(tmp_path), str(KILLS), "7"]
+    tests = Path(__file__).parent
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tests)
     assert finished.returncode == 0, finished.stderr[-3000:]
     report = json.loads(finished.stdout)
     assert sum(not is_through for _, is_through, _ in report["log"]) == KILLS

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from quick_runs import two_blocks
+from helpers.quick_runs import two_blocks
 
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.training.transfer import (

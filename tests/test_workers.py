@@ -13,12 +13,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from quick_runs import some_digits
+from helpers.quick_runs import some_digits
 
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.training.workers import ALONE, Workers, connect, current_workers
 
-SCRIPT = Path(__file__).parent / "worker_process.py"
+TESTS = Path(__file__).parent
 
 
 def free_port():
@@ -28,7 +28,9 @@ def free_port():
 
 
 def start(output, count, index, port, epochs=2):
-    return run_process([sys.executable, SCRIPT, output, count, index, port, epochs])
+    return run_process(
+        [sys.executable, "-m", "helpers.worker_process", output, count, index, port, epochs]
+    )
 
 
 def run_process(words):
@@ -38,7 +40,7 @@ def run_process(words):
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "KERAS_BACKEND": "jax"},
-        cwd=SCRIPT.parent,
+        cwd=TESTS,
     )
 
 
@@ -133,7 +135,7 @@ def test_a_worker_that_dies_ends_the_others_with_a_word_and_the_run_goes_on(tmp_
 SMALL = """
 import runpy, sys
 import keras_effnetv2 as kev2
-from quick_runs import two_blocks
+from helpers.quick_runs import two_blocks
 small = two_blocks()
 kev2.ModelConfig.from_name = lambda name: small
 sys.argv = sys.argv[1:]
@@ -144,7 +146,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.mark.slow  # a process that starts JAX and compiles
 def test_the_example(tmp_path):
     """As the only worker: what several do is tested above."""
-    example = SCRIPT.parent.parent / "examples" / "two_processes.py"
+    example = TESTS.parent / "examples" / "two_processes.py"
     data = some_digits(tmp_path / "digits", 48)
     words = [sys.executable, "-c", SMALL, example, "--data", data, "--epochs", "1"]
     words += ["--stages", "1", "--image-size", "32", "32", "--batch-size", "16"]

@@ -1,4 +1,4 @@
-"""Trainings in processes that are killed: `python killed_runs.py FOLDER KILLS SEED`.
+"""Trainings in processes that are killed: `python -m helpers.killed_runs FOLDER KILLS SEED`.
 
 Starting TensorFlow costs seconds, so this process imports it, starts nothing of it, and forks: a
 child trains, and is killed (SIGKILL) at a random moment of the first 60% of the time that a whole
@@ -22,8 +22,8 @@ from pathlib import Path
 
 import keras
 import pytest
-from quick_runs import leave_out_results
 
+from helpers.quick_runs import leave_out_results
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.training import fit
 

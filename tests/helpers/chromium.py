@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from html_pages import CHROMIUM, CHROMIUM_OPTIONS
+from helpers.html_pages import CHROMIUM, CHROMIUM_OPTIONS
 
 # --remote-debugging-pipe reads from the file 3 and writes to the file 4.
 PLACE_PIPES = """

@@ -1,6 +1,6 @@
 """One worker of a training: a process of its own, for test_workers.py.
 
-    KERAS_BACKEND=jax python worker_process.py OUTPUT COUNT INDEX PORT EPOCHS
+    KERAS_BACKEND=jax python -m helpers.worker_process OUTPUT COUNT INDEX PORT EPOCHS
 
 With COUNT 1 it trains alone. The rates are low, since other orders of adding up are equal up to
 rounding only, and training makes small differences larger.

@@ -15,7 +15,6 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from served_models import COLOUR, GRAY, example, pixels
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -26,6 +25,8 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+
+from helpers.served_models import COLOUR, GRAY, example, pixels
 
 BAD = b"no picture"
 FILES = [COLOUR, BAD, COLOUR[:-500], GRAY]

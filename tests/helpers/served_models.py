@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-GOLDEN = Path(__file__).parent / "golden" / "preprocessing"
+GOLDEN = Path(__file__).parents[1] / "golden" / "preprocessing"
 COLOUR = (GOLDEN / "synthetic_colour.jpg").read_bytes()
 GRAY = (GOLDEN / "synthetic_gray.jpg").read_bytes()
 NAMES = ["ash", "birch tree", "Küstentanne", "oak, red", "pine", "yew"]

@@ -16,7 +16,7 @@ from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.official import official_names
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 SIZES = ((96, 96), (97, 129), (74, 100))
 VARIANTS = (
     "efficientnetv2-b0",

@@ -9,10 +9,10 @@ from functools import cache
 
 import h5py
 import numpy as np
-import oracle
 import tensorflow as tf
 from safetensors.numpy import save_file
 
+from helpers import oracle
 from keras_effnetv2.pretrained.keras_applications import keras_applications_names
 from keras_effnetv2.pretrained.leondgarse import leondgarse_names
 from keras_effnetv2.pretrained.official import official_names

@@ -2,8 +2,7 @@
 
 import json
 
-from served_models import NAMES, SIZE, make_model
-
+from helpers.served_models import NAMES, SIZE, make_model
 from keras_effnetv2 import export_saved_model
 from keras_effnetv2.runs.run_folder import LABELS, MODEL, RECIPE, SAVED_MODEL
 
