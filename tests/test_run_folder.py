@@ -5,7 +5,7 @@ import os
 import keras
 import pytest
 
-from keras_effnetv2._common.whole_files import write_text
+from keras_effnetv2._common.files import write_text
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.run_folder import (
     check_output,

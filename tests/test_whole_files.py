@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from keras_effnetv2._common.whole_files import written_whole
+from keras_effnetv2._common.files import written_whole
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

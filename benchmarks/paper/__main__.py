@@ -12,8 +12,8 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.paper.tables import TABLES, open_table
+from keras_effnetv2._common.files import write_text
 from keras_effnetv2._common.machine import describe_machine
-from keras_effnetv2._common.whole_files import write_text
 from keras_effnetv2.architectures.config_file import read_config
 from keras_effnetv2.cli.benchmark_command import show_progress
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2._common.checksums import file_sha256
+from keras_effnetv2._common.files import file_sha256
 from keras_effnetv2.data.catalog import ALL, TRAIN, LabelledPictures
 from keras_effnetv2.data.packed import (
     ARRAYS,

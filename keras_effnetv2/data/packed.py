@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnetv2._common.checksums import file_sha256
+from keras_effnetv2._common.files import file_sha256
 from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, Catalog, LabelledPictures
 from keras_effnetv2.data.records import RecordStore, Texts
 from keras_effnetv2.data.stores import Names

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from keras_effnetv2._common.checksums import file_sha256
+from keras_effnetv2._common.files import file_sha256
 from keras_effnetv2._version import __version__
 from keras_effnetv2.export.signatures import PictureInput
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_effnetv2._common.whole_files import written_whole
+from keras_effnetv2._common.files import written_whole
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.fetch import fetch_set

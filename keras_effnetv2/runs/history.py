@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_effnetv2._common.whole_files import write_text
+from keras_effnetv2._common.files import write_text
 from keras_effnetv2.recipes.stages import StagePlan
 
 _FIRST = ("epoch", "stage", "image_size", "batch_size", "learning_rate", "seconds")

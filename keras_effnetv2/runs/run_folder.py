@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_effnetv2._common.whole_files import SCRATCH, write_text
+from keras_effnetv2._common.files import SCRATCH, write_text
 
 MODEL = "model.keras"
 SAVED_MODEL = "saved_model"

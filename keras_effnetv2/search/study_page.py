@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from keras_effnetv2._common.whole_files import write_text
+from keras_effnetv2._common.files import write_text
 from keras_effnetv2.architectures.config import ModelConfig, encode_stages
 from keras_effnetv2.report.style import (
     clean_text,

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_effnetv2._common.whole_files import write_text, written_whole
+from keras_effnetv2._common.files import write_text, written_whole
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
 from keras_effnetv2.export.saved_model import export_saved_model
 from keras_effnetv2.report.run_page import write_report

@@ -1,0 +1,78 @@
+"""Checks of plain values: each raises a ValueError that says what is allowed and what was received.
+
+A value is checked once, where it enters the package.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+
+def is_integer(value: Any) -> bool:
+    """Return whether a value is a whole number; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a real, finite number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_integer(
+    name: str, value: Any, *, minimum: int | None = None, maximum: int | None = None
+) -> None:
+    """Raise ValueError unless a value is an integer in a range; None is no limit."""
+    if not is_integer(value) or not _is_within(value, minimum, maximum):
+        raise ValueError(
+            f"`{name}` must be an integer{_limits(minimum, maximum)}. Received: {value!r}"
+        )
+
+
+def check_number(
+    name: str, value: Any, *, minimum: float | None = None, maximum: float | None = None
+) -> None:
+    """Raise ValueError unless a value is a finite number in a range; None is no limit."""
+    if not is_number(value) or not _is_within(value, minimum, maximum):
+        raise ValueError(
+            f"`{name}` must be a number{_limits(minimum, maximum)}. Received: {value!r}"
+        )
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
+    """Raise ValueError unless a value is one of those allowed."""
+    choices = list(allowed)
+    if value not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise ValueError(
+            f"`{name}` must be one of {listed}.{did_you_mean(value, choices)} Received: {value!r}"
+        )
+
+
+def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ValueError if there are names that are not known, for example fields of a file."""
+    known = list(known)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"{what} has unknown names.{did_you_mean(unknown[0], known)} Known are "
+            f"{', '.join(known)}. Received: {', '.join(map(str, unknown))}"
+        )
+
+
+def did_you_mean(word: Any, known: Iterable[Any]) -> str:
+    """Return ' Did you mean "WORD"?' for a known word that is close to `word`, else nothing."""
+    close = difflib.get_close_matches(str(word), [str(one) for one in known], n=1)
+    return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def _is_within(value: Any, minimum: float | None, maximum: float | None) -> bool:
+    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+
+
+def _limits(minimum: float | None, maximum: float | None) -> str:
+    if minimum is not None and maximum is not None:
+        return f" from {minimum:g} to {maximum:g}"
+    if minimum is not None:
+        return f" of at least {minimum:g}"
+    return "" if maximum is None else f" of at most {maximum:g}"
