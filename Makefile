@@ -1,14 +1,14 @@
 # What people and CI run; needs Python 3.11 or newer (with its venv module) and make.
 #
 #   make demo           train, evaluate, export and serve a small network, from nothing
-#   make test           lint, types, tests with coverage, the backend tests on jax
-#   make test-backends  the backend tests on torch
+#   make test           style, imports, types, the tests with coverage, the backend tests on jax
+#   make test-all       make test, then the slow tests and the backend tests on torch
 #   make lint | format  check style and imports | put style right
 #   make clean          remove the environments and what was built; runs/ stays
 #
-# Another interpreter: make test PYTHON=python3.12. One process: make test WORKERS=. The torch wheel of PyPI brings CUDA, which the
-# tests do not use; 2 GB less:
-#   make test-backends TORCH_PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+# Another interpreter: make test PYTHON=python3.12. One process: make test WORKERS=. The torch wheel
+# of PyPI brings CUDA, which the tests do not use; 2 GB less:
+#   make test-all TORCH_PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
 TORCH_PIP_ARGS ?=
@@ -18,10 +18,11 @@ DEMO_VENV := .venv-demo
 DEMO_RUN := runs/demo
 TEST_VENV := .venv-test
 BIN := $(TEST_VENV)/bin
+PYTEST = $(BIN)/python -m pytest $(WORKERS)
 TEST_READY := $(TEST_VENV)/ready
 TORCH_READY := $(TEST_VENV)/ready-torch
 
-.PHONY: demo test test-backends lint types format clean
+.PHONY: demo test test-rest test-all lint types format clean
 
 # A new environment each time, without extras and with a built package (not an editable one): it
 # shows that what is packaged is complete. An old build/ would be packaged along.
@@ -31,16 +32,18 @@ demo:
 	$(DEMO_VENV)/bin/python -m pip install --quiet .
 	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" bash examples/demo.sh $(DEMO_RUN)
 
-# In four parts, because a process that has traced hundreds of networks holds 5 GB and slows down.
+# In two parts, because a process that has traced hundreds of networks holds 5 GB and slows down.
 test: lint types
-	$(BIN)/python -m pytest --cov --cov-report= $(WORKERS) tests/test_[a-e]*.py
-	$(BIN)/python -m pytest --cov --cov-append --cov-report= $(WORKERS) tests/test_[f-o]*.py
-	$(BIN)/python -m pytest --cov --cov-append --cov-report= $(WORKERS) tests/test_[p-r]*.py
-	$(BIN)/python -m pytest --cov --cov-append $(WORKERS) tests/test_[s-z]*.py
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m backend $(WORKERS)
+	$(PYTEST) -m "not slow" --cov --cov-report= tests/test_[a-l]*.py
+	$(PYTEST) -m "not slow" --cov --cov-append tests/test_[m-z]*.py
+	KERAS_BACKEND=jax $(PYTEST) -m "backend and not slow"
 
-test-backends: $(TORCH_READY)
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -m backend $(WORKERS)
+# What `make test` leaves out.
+test-rest: $(TORCH_READY)
+	$(PYTEST) -m slow
+	KERAS_BACKEND=torch $(PYTEST) -m backend
+
+test-all: test test-rest
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .
