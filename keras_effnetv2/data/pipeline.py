@@ -13,18 +13,19 @@ needs: labels and paths, or 320 MiB of records, or the pictures, if they are cac
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
 
+from keras_effnetv2._common.checks import check_choice, check_integer, check_number
 from keras_effnetv2.augment.autoaugment import AutoAugment
-from keras_effnetv2.augment.mixing import mix_batch
+from keras_effnetv2.augment.mixing import MIXUP_STYLES, mix_batch
 from keras_effnetv2.augment.randaugment import RandAugment
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import UnreadablePictures, batch_readable
 from keras_effnetv2.images.evaluation_crop import Style, decode_for_evaluation
-from keras_effnetv2.images.training_crop import decode_random_crop
+from keras_effnetv2.images.training_crop import crop_area, decode_random_crop
 
 RANDAUGMENT_REFERENCE_SIZE = 224  # side for which the official pixel arguments were chosen
 _PREFETCH = 2  # batches: one is not enough where batches take turns at taking long
@@ -33,6 +34,121 @@ _MIXED_AT_ONCE = 2  # batches
 _CROP, _FLIP, _AUGMENT, _MIX = range(4)
 _EXAMPLE = [tf.TensorSpec([], dtype) for dtype in (tf.string, tf.int64, tf.int64)]
 _RUN = [tf.TensorSpec([], tf.int64)] * 2  # seed, epoch
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What happens to a picture on its way into a batch.
+
+    Attributes: the arguments of `make_dataset` of the same names, which says what they mean; its
+    `style` is `evaluation_style` here.
+
+    Raises:
+        ValueError: a field is outside its range.
+    """
+
+    image_size: int
+    crop_style: str = "v2"
+    crop_area: tuple[float, float] | None = None
+    reduced_decode: bool = True
+    horizontal_flip: bool | None = None
+    randaugment_magnitude: float | None = None
+    randaugment_layers: int = 2
+    randaugment_corrected: bool = False
+    scale_randaugment: bool = False
+    autoaugment: bool = False
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    mixup_style: str = "official"
+    evaluation_style: Style = "whole"
+
+    def __post_init__(self) -> None:
+        check_integer("image_size", self.image_size, minimum=1)
+        crop_area(self.crop_style, self.crop_area)  # raises
+        check_number("mixup_alpha", self.mixup_alpha, minimum=0)
+        check_number("cutmix_alpha", self.cutmix_alpha, minimum=0)
+        check_choice("mixup_style", self.mixup_style, MIXUP_STYLES)
+        if self.autoaugment and self.randaugment_magnitude is not None:
+            raise ValueError(
+                "Choose one of RandAugment and AutoAugment. Received: autoaugment=True and "
+                f"randaugment_magnitude={self.randaugment_magnitude!r}"
+            )
+        self.augmentation()  # raises
+
+    def augmentation(self) -> Callable[[Any, Any], Any] | None:
+        """Return what is applied to (image uint8, seed), if anything."""
+        reference_size = RANDAUGMENT_REFERENCE_SIZE if self.scale_randaugment else None
+        if self.autoaugment:
+            return AutoAugment(reference_size=reference_size)
+        if self.randaugment_magnitude is None:
+            return None
+        return RandAugment(
+            self.randaugment_layers,
+            self.randaugment_magnitude,
+            reference_size=reference_size,
+            corrected=self.randaugment_corrected,
+        )
+
+    def dataset(
+        self,
+        source: ImageSource,
+        *,
+        batch_size: int,
+        training: bool,
+        seed: int = 0,
+        epoch: int = 0,
+        shard: tuple[int, int] | None = None,
+        unreadable: UnreadablePictures | None = None,
+    ) -> tf.data.Dataset:
+        """Return batches of pictures and one-hot labels.
+
+        Args:
+            source: what `load_source` returned.
+            batch_size: pictures in a batch.
+            training: shuffle, crop at random, augment and mix, in full batches; else every picture
+                once, in order, cropped as `evaluation_style` says.
+            seed: 0 or more.
+            epoch: 0 or more; another epoch has another order and other random draws.
+            shard: (index, count): the part of one of several workers, see `ImageSource.dataset`.
+            unreadable: what becomes of a picture that cannot be read. None: an error that names it.
+
+        Returns:
+            Dataset of (images (B, image_size, image_size, 3) float32 0..255, labels (B, classes)
+            float32).
+
+        Raises:
+            ValueError: an argument is outside its range.
+            tf.errors.InvalidArgumentError: while it is iterated: a picture cannot be read.
+        """
+        check_integer("batch_size", batch_size, minimum=1)
+        order = source.order(shuffle=training, seed=seed, epoch=epoch, shard=shard)
+        classes = len(source.class_names)
+        run = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
+        if training:
+            batch_size = min(batch_size, len(order))
+            flip = source.horizontal_flip if self.horizontal_flip is None else self.horizontal_flip
+            train_one = _training_function(replace(self, horizontal_flip=flip), classes)
+            pictures = source.in_order(order, lambda *example: train_one(*example, *run))
+        else:
+            evaluate_one = _evaluation_function(self.image_size, self.evaluation_style, classes)
+            pictures = source.in_order(order, evaluate_one)
+        policy = UnreadablePictures() if unreadable is None else unreadable
+        batches = batch_readable(pictures, source, order, batch_size, policy, training=training)
+        return (self._mixed(batches, run) if training else batches).prefetch(_PREFETCH)
+
+    def _mixed(self, batches: tf.data.Dataset, run: tuple[Any, Any]) -> tf.data.Dataset:
+        def mix(number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+            images, labels = batch
+            return mix_batch(
+                tf.cast(images, tf.float32),
+                labels,
+                mixup_alpha=self.mixup_alpha,
+                cutmix_alpha=self.cutmix_alpha,
+                seed=_seed(*run, number, _MIX),
+                mixup_style=self.mixup_style,
+            )
+
+        return batches.enumerate().map(mix, num_parallel_calls=_MIXED_AT_ONCE, deterministic=True)
 
 
 def make_dataset(
@@ -59,12 +175,12 @@ def make_dataset(
     shard: tuple[int, int] | None = None,
     unreadable: UnreadablePictures | None = None,
 ) -> tf.data.Dataset:
-    """Batches of pictures and one-hot labels.
+    """Return batches of pictures and one-hot labels.
 
     Args:
         source: what `load_source` returned.
         image_size: side of the pictures, pixels.
-        batch_size: pictures a batch.
+        batch_size: pictures in a batch.
         training: True: every picture once, shuffled, random crop and flip, then what the further
             arguments ask for; the last batch is left out if it is not full (a source smaller than
             one batch makes one smaller batch). False: every picture once, in order.
@@ -74,20 +190,21 @@ def make_dataset(
         cutmix_alpha: 0 is off; both on: each takes half of a batch.
         seed: 0 or more.
         epoch: 0 or more; another epoch has another order and other random draws.
-        crop_style: "v2", "v1" or "finetune", see `random_crop.decode_random_crop`.
+        crop_style: "v2", "v1" or "finetune", see `training_crop.decode_random_crop`.
         crop_area: smallest and largest share of a picture that a random crop covers; (1, 1) keeps
             the whole picture; None is the style's.
         reduced_decode: decode at a smaller scale where a crop allows it; False is official.
         horizontal_flip: mirror half of the pictures; None leaves it to the source.
         randaugment_layers: operations applied to each picture.
-        randaugment_corrected: without the quirks of the official code, see `augment_levels`.
+        randaugment_corrected: without the quirks of the official code, see `augment.magnitudes`.
         scale_randaugment: shrink the translations and cut-outs of RandAugment and AutoAugment,
             which are officially given in pixels for pictures of about 224, along with smaller
             pictures.
         autoaugment: apply AutoAugment's policy v0, with which V2 B0-B3 were trained; not together
             with RandAugment.
         mixup_style: "official" or "paper", see `mixing.mixup`.
-        style: how evaluation crops and resizes, see `preprocess.resize_for_evaluation`.
+        style: how evaluation crops and resizes, see
+            `evaluation_crop.resize_for_evaluation`.
         shard: (index, count): the part of one of several workers, see `ImageSource.dataset`;
             `batch_size` is then the worker's.
         unreadable: what becomes of a picture that cannot be read. None: an error that names it.
@@ -100,94 +217,31 @@ def make_dataset(
         ValueError: an argument is outside what is said above.
         tf.errors.InvalidArgumentError: while it is iterated: a picture cannot be read.
     """
-    _check_choices(batch_size, autoaugment, randaugment_magnitude)
-    order = source.order(shuffle=training, seed=seed, epoch=epoch, shard=shard)
-    batched = functools.partial(
-        batch_readable,
-        source=source,
-        order=order,
-        batch_size=min(batch_size, len(order)) if training else batch_size,
-        policy=UnreadablePictures() if unreadable is None else unreadable,
-        training=training,
-    )
-    num_classes = len(source.class_names)
-    if not training:
-        evaluate_one = _evaluation_function(image_size, style, num_classes)
-        return batched(source.in_order(order, evaluate_one)).prefetch(_PREFETCH)
-    settings = _Settings(
+    spec = InputSpec(
         image_size=image_size,
-        num_classes=num_classes,
         crop_style=crop_style,
         crop_area=crop_area,
         reduced_decode=reduced_decode,
-        horizontal_flip=source.horizontal_flip if horizontal_flip is None else horizontal_flip,
-        randaugment_layers=randaugment_layers,
+        horizontal_flip=horizontal_flip,
         randaugment_magnitude=randaugment_magnitude,
+        randaugment_layers=randaugment_layers,
         randaugment_corrected=randaugment_corrected,
+        scale_randaugment=scale_randaugment,
         autoaugment=autoaugment,
-        reference_size=RANDAUGMENT_REFERENCE_SIZE if scale_randaugment else None,
+        mixup_alpha=mixup_alpha,
+        cutmix_alpha=cutmix_alpha,
+        mixup_style=mixup_style,
+        evaluation_style=style,
     )
-    train_one = _training_function(settings)
-    run = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
-    batches = batched(source.in_order(order, lambda *example: train_one(*example, *run)))
-
-    def finish(number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
-        images, labels = batch
-        return mix_batch(
-            tf.cast(images, tf.float32),
-            labels,
-            mixup_alpha=mixup_alpha,
-            cutmix_alpha=cutmix_alpha,
-            seed=_seed(*run, number, _MIX),
-            mixup_style=mixup_style,
-        )
-
-    finished = batches.enumerate().map(
-        finish, num_parallel_calls=_MIXED_AT_ONCE, deterministic=True
+    return spec.dataset(
+        source,
+        batch_size=batch_size,
+        training=training,
+        seed=seed,
+        epoch=epoch,
+        shard=shard,
+        unreadable=unreadable,
     )
-    return finished.prefetch(_PREFETCH)
-
-
-def _check_choices(batch_size: int, autoaugment: bool, randaugment_magnitude: float | None) -> None:
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be an integer of at least 1. Received: batch_size={batch_size!r}"
-        )
-    if autoaugment and randaugment_magnitude is not None:
-        raise ValueError(
-            "Choose one of RandAugment and AutoAugment. Received: autoaugment=True and "
-            f"randaugment_magnitude={randaugment_magnitude!r}"
-        )
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What is done to each training picture; the arguments of `make_dataset`, looked up."""
-
-    image_size: int
-    num_classes: int
-    crop_style: str
-    crop_area: tuple[float, float] | None
-    reduced_decode: bool
-    horizontal_flip: bool
-    randaugment_layers: int
-    randaugment_magnitude: float | None
-    randaugment_corrected: bool
-    autoaugment: bool
-    reference_size: int | None
-
-    def augmentation(self) -> Callable[[Any, Any], Any] | None:
-        """What is applied to (image uint8, seed), if anything."""
-        if self.autoaugment:
-            return AutoAugment(reference_size=self.reference_size)
-        if self.randaugment_magnitude is None:
-            return None
-        return RandAugment(
-            self.randaugment_layers,
-            self.randaugment_magnitude,
-            reference_size=self.reference_size,
-            corrected=self.randaugment_corrected,
-        )
 
 
 # Tracing these takes a second or more; kept, it is paid once a stage and not once an epoch.
@@ -201,28 +255,28 @@ def _evaluation_function(image_size: int, style: Style, num_classes: int) -> Any
 
 
 @functools.lru_cache(maxsize=32)
-def _training_function(settings: _Settings) -> Any:
-    augment = settings.augmentation()
+def _training_function(spec: InputSpec, num_classes: int) -> Any:
+    augment = spec.augmentation()
 
     def train_one(data: Any, label: Any, index: Any, seed: Any, epoch: Any) -> tuple[Any, Any]:
         image = decode_random_crop(
             data,
-            settings.image_size,
+            spec.image_size,
             _seed(seed, epoch, index, _CROP),
-            style=settings.crop_style,
-            area=settings.crop_area,
-            reduced_decode=settings.reduced_decode,
+            style=spec.crop_style,
+            area=spec.crop_area,
+            reduced_decode=spec.reduced_decode,
         )
         if augment is not None:
             # As officially: grey levels are cut off, not rounded.
             image = tf.cast(tf.minimum(tf.maximum(image, 0.0), 255.0), tf.uint8)
-        if settings.horizontal_flip:
+        if spec.horizontal_flip:
             image = tf.image.stateless_random_flip_left_right(
                 image, _seed(seed, epoch, index, _FLIP)
             )
         if augment is not None:
             image = augment(image, _seed(seed, epoch, index, _AUGMENT))
-        return image, tf.one_hot(label, settings.num_classes)
+        return image, tf.one_hot(label, num_classes)
 
     return tf.function(train_one, input_signature=_EXAMPLE + _RUN, autograph=False)
 
