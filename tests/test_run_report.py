@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.recipes.stages import progressive_stages
+from keras_effnetv2.recipes.stages import StagePlan, progressive_stages
 from keras_effnetv2.report.run_report import (
     describe_plan,
     describe_result,
@@ -117,7 +117,7 @@ def test_a_run_without_mistakes(report):
     right = gather_report(
         title="",
         summary=(),
-        plan=PLAN[:1],
+        plan=StagePlan(PLAN[:1]),
         history=HISTORY,
         validation=validation,
         evaluation=Evaluation(validation.labels, np.eye(10, dtype=np.float32)[:1]),

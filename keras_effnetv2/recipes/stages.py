@@ -117,10 +117,14 @@ class StagePlan(tuple[TrainStage, ...]):
                 return stage
         raise ValueError(f"The plan has the epochs 0 to {self.epochs - 1}. Received: epoch={epoch}")
 
-    def __str__(self) -> str:
+    def table(self) -> tuple[tuple[str, ...], ...]:
+        """Return the plan as rows of words: a header, then a row for each stage."""
         header = ("stage", "epochs", "size", "randaugment", "mixup", "cutmix", "dropout", "batch")
-        rows = [header, *(_table_row(stage) for stage in self)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        return (header, *(_table_row(stage) for stage in self))
+
+    def __str__(self) -> str:
+        rows = self.table()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
             for row in rows

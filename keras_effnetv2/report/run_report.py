@@ -58,7 +58,7 @@ def gather_report(
     return Report(
         title=title,
         summary=tuple(summary),
-        stages=tuple(tuple(line.split()) for line in str(plan).splitlines()),
+        stages=plan.table(),
         history=history,
         stage_starts=tuple(stage.start_epoch + 1 for stage in plan),
         class_names=names,
