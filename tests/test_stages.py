@@ -78,12 +78,7 @@ def test_documented_differences_between_the_presets():
     )
     expected = [
         (variant, setting, *(documented_range(variant, preset, setting) for preset in columns))
-        for variant in (
-            "efficientnetv2-s",
-            "efficientnetv2-m",
-            "efficientnetv2-l",
-            "efficientnetv2-xl",
-        )
+        for variant in (f"efficientnetv2-{size}" for size in ("s", "m", "l", "xl"))
         for setting in DOCUMENTED
         for columns in [("paper", "official")]
     ]
@@ -99,15 +94,10 @@ def test_documented_epochs_and_batch_sizes(capsys):
     assert f"# {capsys.readouterr().out.strip()}" in example
 
 
-def test_documented_batch_size_range():
-    plan = progressive_stages(epochs=4, image_size=64, batch_size=(256, 64))
-    assert [stage.batch_size for stage in plan] == [256, 192, 128, 64]
-
-
 @pytest.mark.parametrize(
     ("batch_size", "stages", "expected"),
     [
-        ((256, 64), 2, [256, 64]),
+        ((256, 64), 4, [256, 192, 128, 64]),  # as docs/progressive.md says
         ((64, 256), 4, [64, 128, 192, 256]),  # may grow too
         ((100, 33), 4, [100, 77, 55, 33]),  # 77.67 and 55.33: rounded down
         ((7, 7), 3, [7, 7, 7]),
@@ -136,13 +126,13 @@ def test_official_steps(variant):
 
 
 @pytest.mark.parametrize("variant", ModelConfig.variants())
-@pytest.mark.parametrize("stages", [1, 2, 3, 5, 6, 7])
-def test_official_rule_for_other_numbers_of_stages(variant, stages):
+def test_official_rule_for_other_numbers_of_stages(variant):
     size = ModelConfig.from_name(variant).train_size
-    plan = progressive_stages(variant, epochs=20, preset="official", stages=stages)
-    # Integer arithmetic: no rounding can creep in.
-    expected = [128 + (size - 128) * (i + 1) // stages for i in range(stages)]
-    assert [stage.image_size for stage in plan] == expected
+    for stages in (1, 2, 3, 5, 6, 7):
+        plan = progressive_stages(variant, epochs=20, preset="official", stages=stages)
+        # Integer arithmetic: no rounding can creep in.
+        expected = [128 + (size - 128) * (i + 1) // stages for i in range(stages)]
+        assert [stage.image_size for stage in plan] == expected
 
 
 def test_explicit_ranges():
@@ -162,12 +152,7 @@ def test_explicit_ranges():
     assert [stage.cutmix_alpha for stage in plan] == [0.5] * 4
     assert [stage.dropout_rate for stage in plan] == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert [stage.batch_size for stage in plan] == [256, 191, 127, 63]
-    assert [(stage.start_epoch, stage.end_epoch) for stage in plan] == [
-        (0, 2),
-        (2, 5),
-        (5, 7),
-        (7, 10),
-    ]
+    assert [stage.start_epoch for stage in plan] == [0, 2, 5, 7]
 
 
 def test_ranges_left_out_are_off():
@@ -209,23 +194,22 @@ def test_epochs_are_covered_once(epochs, stages):
         ({"stages": 5}, r"`epochs` must be at least `stages`.*epochs=4, stages=5"),
         ({"stages": 0}, r"`stages` must be an integer of at least 1"),
         ({"epochs": 2.5}, r"`epochs` must be an integer"),
-        ({"image_size": (16, 64)}, r"`image_size`.*at least 32.*image_size=16"),
-        ({"image_size": (64, 0)}, r"`image_size`.*at least 32.*image_size=0"),
+        ({"image_size": (16, 64)}, r"`image_size` .*at least 32\. Received: 16"),
+        ({"image_size": (64, 0)}, r"`image_size` .*at least 32\. Received: 0"),
         ({"image_size": "big"}, r"`image_size` must be an integer of at least 32.*'big'"),
-        ({"image_size": (32.5, 64)}, r"`image_size` must be an integer.*=32\.5"),
-        ({"mixup_alpha": (0, -0.1)}, r"`mixup_alpha` must be a number of 0 or more.*=-0\.1"),
-        ({"cutmix_alpha": -1}, r"`cutmix_alpha` must be a number of 0 or more"),
-        ({"cutmix_alpha": None}, r"`cutmix_alpha` must be a number.*=None"),
-        ({"randaugment_magnitude": -1}, r"`randaugment_magnitude` must be a number of 0 or more"),
-        ({"dropout_rate": (0.1, 1.0)}, r"`dropout_rate` must be a number in \[0, 1\).*=1\.0"),
-        ({"dropout_rate": (0.1, 0.2, 0.3)}, r"one value or a pair \(first stage, last stage\)"),
+        ({"image_size": (32.5, 64)}, r"`image_size` must be an integer.*32\.5"),
+        ({"mixup_alpha": (0, -0.1)}, r"`mixup_alpha` must be a number of at least 0\. .*: -0\.1"),
+        ({"cutmix_alpha": -1}, r"`cutmix_alpha` must be a number of at least 0"),
+        ({"cutmix_alpha": None}, r"`cutmix_alpha` must be a number of at least 0\. .*: None"),
+        ({"randaugment_magnitude": -1}, r"`randaugment_magnitude` .* at least 0, or None"),
+        ({"dropout_rate": (0.1, 1.0)}, r"of at least 0 and below 1, or None\. Received: 1\.0"),
+        ({"dropout_rate": (0.1, 0.2, 0.3)}, r"a pair of numbers \(first stage, last stage\)"),
+        ({"dropout_rate": (None, 0.3)}, r"a pair of numbers.*\(None, 0\.3\)"),
         ({"mixup_alpha": float("nan")}, r"`mixup_alpha` must be a number"),
-        ({"dropout_rate": (None, 0.3)}, r"`dropout_rate` must be a number.*=None"),
-        ({"mixup_alpha": True}, r"`mixup_alpha` must be a number.*=True"),
-        ({"batch_size": 0}, r"`batch_size` must be an integer of at least 1"),
+        ({"mixup_alpha": True}, r"`mixup_alpha` must be a number.*True"),
         ({"batch_size": (8, 0)}, r"`batch_size` must be an integer of at least 1"),
         ({"preset": "paper"}, r"preset='paper' needs a variant"),
-        ({"preset": "best"}, r"`preset` must be 'paper', 'official' or None"),
+        ({"preset": "best"}, r"`preset` must be one of 'paper', 'official', None"),
         ({"variant": "efficientnetv2-z"}, r"Unknown variant.*efficientnetv2-s"),
         ({"variant": "efficientnetv2-xl", "preset": "paper"}, r"(?s)Table 6.*preset='official'"),
         ({"image_size": "preset"}, r"`image_size` is needed where no variant is named"),

@@ -21,29 +21,67 @@ def is_number(value: Any) -> bool:
 
 
 def check_integer(
-    name: str, value: Any, *, minimum: int | None = None, maximum: int | None = None
+    name: str,
+    value: Any,
+    *,
+    minimum: int | None = None,
+    maximum: int | None = None,
+    or_none: bool = False,
 ) -> None:
-    """Raise ValueError unless a value is an integer in a range; None is no limit."""
+    """Raise ValueError unless a value is an integer in a range; a limit of None is none.
+
+    Args:
+        name: of the argument or the field, for the message.
+        value: what was received.
+        minimum: smallest value.
+        maximum: largest value.
+        or_none: allow None, too.
+    """
+    if or_none and value is None:
+        return
     if not is_integer(value) or not _is_within(value, minimum, maximum):
         raise ValueError(
-            f"`{name}` must be an integer{_limits(minimum, maximum)}. Received: {value!r}"
+            f"`{name}` must be an integer{_limits(minimum, maximum)}{', or None' * or_none}. "
+            f"Received: {value!r}"
         )
 
 
 def check_number(
-    name: str, value: Any, *, minimum: float | None = None, maximum: float | None = None
+    name: str,
+    value: Any,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    or_none: bool = False,
 ) -> None:
-    """Raise ValueError unless a value is a finite number in a range; None is no limit."""
-    if not is_number(value) or not _is_within(value, minimum, maximum):
+    """Raise ValueError unless a value is a finite number in a range; a limit of None is none.
+
+    Args:
+        name: of the argument or the field, for the message.
+        value: what was received.
+        minimum: smallest value.
+        maximum: largest value.
+        above: a limit that the value must not reach, in place of `minimum`.
+        below: a limit that the value must not reach, in place of `maximum`.
+        or_none: allow None, too.
+    """
+    if or_none and value is None:
+        return
+    if not is_number(value) or not _is_within(value, minimum, maximum, above, below):
+        limits = _limits(minimum, maximum, above, below)
         raise ValueError(
-            f"`{name}` must be a number{_limits(minimum, maximum)}. Received: {value!r}"
+            f"`{name}` must be a number{limits}{', or None' * or_none}. Received: {value!r}"
         )
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
-    """Raise ValueError unless a value is one of those allowed."""
+    """Raise ValueError unless a value is one of those allowed; 1 and 0 are not True and False."""
     choices = list(allowed)
-    if value not in choices:
+    if not any(
+        value == one and isinstance(value, bool) == isinstance(one, bool) for one in choices
+    ):
         listed = ", ".join(map(repr, choices))
         raise ValueError(
             f"`{name}` must be one of {listed}.{did_you_mean(value, choices)} Received: {value!r}"
@@ -66,13 +104,29 @@ def did_you_mean(word: Any, known: Iterable[Any]) -> str:
     return f' Did you mean "{close[0]}"?' if close else ""
 
 
-def _is_within(value: Any, minimum: float | None, maximum: float | None) -> bool:
-    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+def _is_within(
+    value: Any,
+    minimum: float | None,
+    maximum: float | None,
+    above: float | None = None,
+    below: float | None = None,
+) -> bool:
+    return (
+        (minimum is None or value >= minimum)
+        and (maximum is None or value <= maximum)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
 
 
-def _limits(minimum: float | None, maximum: float | None) -> str:
+def _limits(
+    minimum: float | None,
+    maximum: float | None,
+    above: float | None = None,
+    below: float | None = None,
+) -> str:
     if minimum is not None and maximum is not None:
         return f" from {minimum:g} to {maximum:g}"
-    if minimum is not None:
-        return f" of at least {minimum:g}"
-    return "" if maximum is None else f" of at most {maximum:g}"
+    limits = {"of at least": minimum, "above": above, "of at most": maximum, "below": below}
+    said = [f"{words} {limit:g}" for words, limit in limits.items() if limit is not None]
+    return f" {' and '.join(said)}" if said else ""

@@ -18,13 +18,22 @@ explicit ranges:
 import math
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
+from keras_effnetv2._common.checks import check_choice, check_integer, check_number
 from keras_effnetv2.architectures.config import ModelConfig
 
 MIN_IMAGE_SIZE = 32  # pixels: below it the last of the five stride-2 reductions sees nothing
 
-_OPTIONAL = ("randaugment_magnitude", "dropout_rate")  # settings for which None is a value
+_CHECKS: dict[str, Any] = {  # of what varies by stage, called with its name and one value
+    "image_size": partial(check_integer, minimum=MIN_IMAGE_SIZE),
+    "randaugment_magnitude": partial(check_number, minimum=0, or_none=True),
+    "mixup_alpha": partial(check_number, minimum=0),
+    "cutmix_alpha": partial(check_number, minimum=0),
+    "dropout_rate": partial(check_number, minimum=0, below=1, or_none=True),
+    "batch_size": partial(check_integer, minimum=1),
+}
 
 # A number (the same in every stage) or (first stage, last stage).
 Range = float | tuple[float, float]
@@ -62,14 +71,11 @@ class TrainStage:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        _check_int("index", self.index, minimum=0)
-        _check_int("start_epoch", self.start_epoch, minimum=0)
-        _check_int("end_epoch", self.end_epoch, minimum=self.start_epoch + 1)
-        for name in ("image_size", "mixup_alpha", "cutmix_alpha", "batch_size"):
-            _check_setting(name, getattr(self, name))
-        for name in _OPTIONAL:
-            if getattr(self, name) is not None:
-                _check_setting(name, getattr(self, name))
+        check_integer("index", self.index, minimum=0)
+        check_integer("start_epoch", self.start_epoch, minimum=0)
+        check_integer("end_epoch", self.end_epoch, minimum=self.start_epoch + 1)
+        for name, check in _CHECKS.items():
+            check(name, getattr(self, name))
 
 
 class StagePlan(tuple[TrainStage, ...]):
@@ -103,11 +109,11 @@ class StagePlan(tuple[TrainStage, ...]):
 
     @property
     def epochs(self) -> int:
-        """Epochs of the whole plan."""
+        """Return the number of epochs of the whole plan."""
         return self[-1].end_epoch
 
     def at(self, epoch: int) -> TrainStage:
-        """The stage of an epoch, counted from 0.
+        """Return the stage of an epoch, counted from 0.
 
         Raises:
             ValueError: the plan has no such epoch.
@@ -146,10 +152,10 @@ def _table_row(stage: TrainStage) -> tuple[str, ...]:
 
 class _Ranges(NamedTuple):
     image_size: Range
-    randaugment_magnitude: Range | None
-    mixup_alpha: Range
-    cutmix_alpha: Range
-    dropout_rate: Range | None
+    randaugment_magnitude: Range | None = None
+    mixup_alpha: Range = 0.0
+    cutmix_alpha: Range = 0.0
+    dropout_rate: Range | None = None
 
 
 # EfficientNetV2 (Tan and Le, 2021), Table 6: (min, max) over the training. It lists mixup only.
@@ -163,27 +169,15 @@ _OFFICIAL_BASE_SIZE = 128  # official `ibase`; the first stage lies one step abo
 _OFFICIAL_FIRST_MAGNITUDE = 5.0
 
 
-def _paper_ranges(variant: str) -> _Ranges:
-    if variant not in _PAPER:
-        raise ValueError(
-            f"preset='paper' has the rows of the paper's Table 6: {', '.join(_PAPER)}. Received: "
-            f"variant={variant!r}. Use preset='official', or give explicit ranges without a "
-            "variant: progressive_stages(epochs=..., image_size=(128, 300), ...)."
-        )
-    return _PAPER[variant]
-
-
-def _official_ranges(variant: str, stages: int) -> _Ranges:
-    config = ModelConfig.from_name(variant)
+def _official_ranges(config: ModelConfig, stages: int) -> _Ranges:
     # int(128 + (size - 128) * (i + 1) / M) for i = 0..M-1, written as first and last value.
     step = (config.train_size - _OFFICIAL_BASE_SIZE) / stages
     mixing = (0.0, config.mixup_alpha)
-    # The variants trained with AutoAugment (b0-b3; V1, which officially has one size) have the
-    # magnitude 0 in the official table, so the official rule falls from 5 to 0.
-    magnitude = (_OFFICIAL_FIRST_MAGNITUDE, config.randaugment_magnitude or 0.0)
     return _Ranges(
         image_size=(_OFFICIAL_BASE_SIZE + step, config.train_size),
-        randaugment_magnitude=magnitude,
+        # The variants trained with AutoAugment (b0-b3; V1, which officially has one size) have
+        # the magnitude 0 in the official table, so the official rule falls from 5 to 0.
+        randaugment_magnitude=(_OFFICIAL_FIRST_MAGNITUDE, config.randaugment_magnitude or 0.0),
         mixup_alpha=mixing,
         cutmix_alpha=mixing,
         # The official code computes a schedule for it and throws it away.
@@ -192,10 +186,8 @@ def _official_ranges(variant: str, stages: int) -> _Ranges:
 
 
 def _preset_ranges(variant: str | None, preset: str | None, stages: int) -> _Ranges | None:
-    if preset not in ("paper", "official", None):
-        raise ValueError(
-            f"`preset` must be 'paper', 'official' or None. Received: preset={preset!r}"
-        )
+    """The ranges of a preset; None where neither a preset nor a variant is named."""
+    check_choice("preset", preset, ("paper", "official", None))
     if variant is None:
         if preset is not None:
             raise ValueError(
@@ -203,8 +195,16 @@ def _preset_ranges(variant: str | None, preset: str | None, stages: int) -> _Ran
                 f"progressive_stages('efficientnetv2-s', epochs=350, preset={preset!r})."
             )
         return None
-    ModelConfig.from_name(variant)  # an unknown name is an error under either preset
-    return _paper_ranges(variant) if preset == "paper" else _official_ranges(variant, stages)
+    config = ModelConfig.from_name(variant)  # an unknown name is an error under either preset
+    if preset != "paper":
+        return _official_ranges(config, stages)
+    if config.name not in _PAPER:
+        raise ValueError(
+            f"preset='paper' has the rows of the paper's Table 6: {', '.join(_PAPER)}. Received: "
+            f"variant={variant!r}. Use preset='official', or give explicit ranges without a "
+            "variant: progressive_stages(epochs=..., image_size=(128, 300), ...)."
+        )
+    return _PAPER[config.name]
 
 
 # --- the plan -----------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def progressive_stages(
     dropout_rate: Range | FromPreset | None = "preset",
     batch_size: int | tuple[int, int] = 64,
 ) -> StagePlan:
-    """The stages of progressive learning: small pictures and weak regularisation first.
+    """Return the stages of progressive learning: small pictures and weak regularisation first.
 
     Every range is a number (the same in all stages) or a pair, and moves linearly:
     `first + (last - first) * i / (stages - 1)` for `i = 0..stages-1` (Algorithm 1 of the paper);
@@ -253,13 +253,24 @@ def progressive_stages(
         ValueError: unknown variant or preset, a preset that lacks the variant, fewer epochs than
             stages, or a value outside its range.
     """
-    _check_int("stages", stages, minimum=1)
-    _check_int("epochs", epochs, minimum=1)
+    check_integer("stages", stages, minimum=1)
+    check_integer("epochs", epochs, minimum=1)
     if epochs < stages:
         raise ValueError(
             f"Every stage needs an epoch: `epochs` must be at least `stages`. Received: "
             f"epochs={epochs}, stages={stages}. Train longer or pass stages={epochs}."
         )
+    given: dict[str, Any] = {
+        "image_size": image_size,
+        "randaugment_magnitude": randaugment_magnitude,
+        "mixup_alpha": mixup_alpha,
+        "cutmix_alpha": cutmix_alpha,
+        "dropout_rate": dropout_rate,
+        "batch_size": batch_size,
+    }
+    explicit = {
+        name: _checked_range(name, value) for name, value in given.items() if value != "preset"
+    }
     base = _preset_ranges(variant, preset, stages)
     if base is None:
         if image_size == "preset":
@@ -267,95 +278,47 @@ def progressive_stages(
                 "`image_size` is needed where no variant is named, for example "
                 "progressive_stages(epochs=20, image_size=(128, 224)). Received: none"
             )
-        base = _Ranges(image_size, None, 0.0, 0.0, None)
-    explicit = {
-        name: _checked_range(name, value)
-        for name, value in (
-            ("image_size", image_size),
-            ("randaugment_magnitude", randaugment_magnitude),
-            ("mixup_alpha", mixup_alpha),
-            ("cutmix_alpha", cutmix_alpha),
-            ("dropout_rate", dropout_rate),
-        )
-        if value != "preset"
-    }
-    return _interpolate(
-        base._replace(**explicit), _checked_range("batch_size", batch_size), epochs, stages
-    )
+        base = _Ranges(image_size)
+    ranges: dict[str, Any] = {**base._asdict(), **explicit}
 
-
-def _interpolate(ranges: _Ranges, batch_size: Range, epochs: int, stages: int) -> StagePlan:
-    def optional(values: Range | None, index: int) -> float | None:
-        return None if values is None else _value(values, index, stages)
+    def settings(index: int) -> dict[str, Any]:
+        values = {name: _value(values, index, stages) for name, values in ranges.items()}
+        return values | {name: _round_down(values[name]) for name in ("image_size", "batch_size")}
 
     return StagePlan(
         TrainStage(
-            index=index,
-            start_epoch=int(epochs * index / stages),
-            end_epoch=int(epochs * (index + 1) / stages),
-            image_size=_round_down(_value(ranges.image_size, index, stages)),
-            randaugment_magnitude=optional(ranges.randaugment_magnitude, index),
-            mixup_alpha=_value(ranges.mixup_alpha, index, stages),
-            cutmix_alpha=_value(ranges.cutmix_alpha, index, stages),
-            dropout_rate=optional(ranges.dropout_rate, index),
-            batch_size=_round_down(_value(batch_size, index, stages)),
+            index,
+            int(epochs * index / stages),
+            int(epochs * (index + 1) / stages),
+            **settings(index),
         )
         for index in range(stages)
     )
 
 
-def _value(values: Range, index: int, stages: int) -> float:
+def _checked_range(name: str, value: Any) -> Any:
+    """`value`, a pair as a tuple, with both ends in the range of the setting."""
+    if not isinstance(value, list | tuple):
+        _CHECKS[name](name, value)
+        return value
+    if len(value) != 2 or None in value:
+        raise ValueError(
+            f"`{name}` must be one value or a pair of numbers (first stage, last stage). "
+            f"Received: {value!r}"
+        )
+    for end in value:
+        _CHECKS[name](name, end)
+    return tuple(value)
+
+
+def _value(values: Any, index: int, stages: int) -> Any:
     """The value of stage `index`; the end points come out exactly."""
     if not isinstance(values, tuple):
         return values
     first, last = values
-    if index == stages - 1:
-        return last
-    return first + (last - first) * index / (stages - 1)
+    return last if index == stages - 1 else first + (last - first) * index / (stages - 1)
 
 
 def _round_down(value: float) -> int:
     """Whole part; a value that floating point left just below an integer counts as that integer."""
     return math.floor(round(value, 6))
-
-
-# --- checks -------------------------------------------------------------------------------------
-
-
-def _check_int(name: str, value: Any, *, minimum: int) -> None:
-    if not _is_int(value) or value < minimum:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}"
-        )
-
-
-def _check_setting(name: str, value: Any) -> None:
-    if name in ("image_size", "batch_size"):
-        _check_int(name, value, minimum=MIN_IMAGE_SIZE if name == "image_size" else 1)
-        return
-    allowed = "in [0, 1)" if name == "dropout_rate" else "of 0 or more"
-    below = 1.0 if name == "dropout_rate" else math.inf
-    is_number = _is_int(value) or isinstance(value, float)
-    if not is_number or not 0 <= value < below:
-        raise ValueError(f"`{name}` must be a number {allowed}. Received: {name}={value!r}")
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _checked_range(name: str, value: Any) -> Any:
-    """`value`, a pair as a tuple, with both ends in the range of the setting."""
-    if value is None and name in _OPTIONAL:
-        return None
-    if not isinstance(value, list | tuple):
-        _check_setting(name, value)
-        return value
-    if len(value) != 2:
-        raise ValueError(
-            f"`{name}` must be one value or a pair (first stage, last stage). "
-            f"Received: {name}={value!r}"
-        )
-    for end in value:
-        _check_setting(name, end)
-    return tuple(value)
