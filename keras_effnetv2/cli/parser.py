@@ -207,7 +207,7 @@ def _add_serve(commands: Any) -> None:
         commands,
         "serve",
         "answer requests and show a page for pictures, on this machine",
-        "keras-effnetv2 serve runs/photos --port 8501 --grpc-port 8500",
+        "keras-effnetv2 serve runs/photos --port 8501",
     )
     add_serve_options(parser)
 

@@ -10,13 +10,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("path", type=Path, metavar="RUN", help="a run folder, or an export folder with versions")
     add("--host", default="127.0.0.1", help="address to listen on; there is no access control")
     add("--port", type=int, default=8501, help="of HTTP; 0 takes a free one")
-    add(
-        "--grpc-port",
-        type=int,
-        metavar="PORT",
-        help="answer TensorFlow Serving's gRPC too, whose port is 8500; 0 takes a free one "
-        "(default: no gRPC; pip install with [grpc])",
-    )
     add("--name", help="of the model in the paths; default: that of the folder")
     add(
         "--allow-host",
@@ -29,12 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     add = limits.add_argument
     add("--max-body-mb", type=float, default=32, metavar="MB", help="largest request, 2^20 bytes")
-    add(
-        "--max-requests",
-        type=int,
-        default=32,
-        help="answered at the same time; more get 503, by gRPC RESOURCE_EXHAUSTED",
-    )
+    add("--max-requests", type=int, default=32, help="answered at the same time; more get 503")
     add("--timeout", type=float, default=60.0, metavar="SECONDS", help="for one request")
     add(
         "--receive-timeout",
@@ -55,6 +43,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def serve(arguments: argparse.Namespace) -> None:
     """Runs the command, until a signal ends it."""
+    from functools import partial
+
     from keras_effnetv2.serve.server import ServerLimits
     from keras_effnetv2.serve.server import serve as serve_model
 
@@ -70,8 +60,8 @@ def serve(arguments: argparse.Namespace) -> None:
         arguments.path,
         host=arguments.host,
         port=arguments.port,
-        grpc_port=arguments.grpc_port,
         name=arguments.name,
         allow_hosts=arguments.allow_host or (),
         limits=limits,
+        started=partial(print, flush=True),
     )

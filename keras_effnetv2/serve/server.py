@@ -4,10 +4,10 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -33,9 +33,6 @@ except ModuleNotFoundError as error:
         'pip install "keras-effnetv2[serve]"'
     ) from None
 
-if TYPE_CHECKING:
-    from keras_effnetv2.serve.grpc_service import GrpcServer
-
 _GRACE = 5  # seconds beyond the request timeout that the last answers may take
 
 
@@ -44,10 +41,10 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8501,
-    grpc_port: int | None = None,
     name: str | None = None,
     allow_hosts: Sequence[str] = (),
     limits: ServerLimits | None = None,
+    started: Callable[[str], object] = lambda greeting: None,
 ) -> None:
     """Serve the newest exported version of a model until SIGINT or SIGTERM.
 
@@ -58,14 +55,13 @@ def serve(
         host: address to listen on. The default is reached from this machine alone; there is no
             access control.
         port: TensorFlow Serving's REST port is 8501; 0 takes a free one.
-        grpc_port: TensorFlow Serving's gRPC port is 8500; 0 takes a free one. None is no gRPC.
         name: of the model in the paths; default the folder's name.
         allow_hosts: names, besides `host`, localhost, 127.0.0.1 and ::1, by which clients may ask
             by HTTP. Without any, all may be asked for if `host` is not this machine alone.
         limits: what it takes on; default `ServerLimits()`.
+        started: is given a line with the address when requests are answered.
 
     Raises:
-        ImportError: gRPC is wanted, and a package for it is missing.
         OSError: the address cannot be listened on.
         ValueError: there is no model, or it cannot be served under this name, or one of
             `allow_hosts` is no name.
@@ -78,11 +74,7 @@ def serve(
             f"Give one with --name. Received: {name!r}"
         )
     limits = limits or ServerLimits()
-    with (
-        _listening(host, port, "--port") as listener,  # first: a port in use is told at once
-        asyncio.Runner() as runner,
-        _grpc_server(runner, host, grpc_port, limits) as rpc,
-    ):
+    with _listening(host, port) as listener:  # first: a port in use is told at once
         hosts = allowed_hosts(listener.getsockname()[0], host, allow_hosts)
         model = load_served_model(root)
         service = Service(model, name, limits, _prepare(root, model))
@@ -94,78 +86,24 @@ def serve(
             access_log=False,
             timeout_graceful_shutdown=int(limits.timeout) + _GRACE,
         )
-        addresses = [f"http://{_address(host, listener.getsockname()[1])}/"]
-        if rpc is not None:
-            addresses.append(f"grpc://{_address(host, rpc.port)}")
-        where = " and ".join(addresses)
-        server = _Server(
-            config,
-            service,
-            rpc,
-            f"Serving {name}, version {model.version}, at {where} (end with Ctrl-C)",
-        )
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+        greeting = f"Serving {name}, version {model.version}, at {address} (end with Ctrl-C)"
+        server = _Server(config, lambda: started(greeting))
         with service.computing(), _ended_by_signals(server):
-            runner.run(server.serve(sockets=[listener]))
+            asyncio.run(server.serve(sockets=[listener]))
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, and one for gRPC that begins and ends with it.
+    """uvicorn's server, which calls a function when it answers requests."""
 
-    Args:
-        config: uvicorn's.
-        service: what answers.
-        rpc: the other server; None where there is none.
-        greeting: printed when requests are answered.
-    """
-
-    def __init__(
-        self, config: uvicorn.Config, service: Service, rpc: "GrpcServer | None", greeting: str
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], object]) -> None:
         super().__init__(config)
-        self._service = service
-        self._rpc = rpc
-        self._greeting = greeting
+        self._tell = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
         await super().startup(sockets)
-        if self._rpc is not None:
-            await self._rpc.start(self._service)
-        print(self._greeting, flush=True)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests and wait for the answers to those that are here."""
-        ends = [super().shutdown(sockets)]
-        if self._rpc is not None:
-            ends.append(self._rpc.stop(self._service.limits.timeout + _GRACE))
-        await asyncio.gather(*ends)
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-@contextmanager
-def _grpc_server(
-    runner: asyncio.Runner, host: str, port: int | None, limits: ServerLimits
-) -> Iterator["GrpcServer | None"]:
-    """Listen for gRPC; None where no port is given."""
-    if port is None:
-        yield None
-        return
-    from keras_effnetv2.serve.grpc_service import GrpcServer
-
-    with _listening(host, port, "--grpc-port"):
-        pass  # gRPC itself would tell of a port in use in lines of its own
-
-    async def bind() -> GrpcServer:
-        return GrpcServer(_address(host, port), limits)
-
-    rpc = runner.run(bind())
-    try:
-        yield rpc
-    finally:
-        runner.run(rpc.stop(0))
+        self._tell()
 
 
 def _prepare(root: Path, model: ServedModel) -> Function | None:
@@ -196,14 +134,14 @@ def _prepare(root: Path, model: ServedModel) -> Function | None:
 
 
 @contextmanager
-def _listening(host: str, port: int, option: str) -> Iterator[socket.socket]:
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise OSError(
-            f"Cannot listen on {host} port {port}: {error}. Choose another port with {option}, or "
-            "0 for a free one."
+            f"Cannot listen on {host} port {port}: {error}. Choose another port with --port, or 0 "
+            "for a free one."
         ) from None
     with listener:
         yield listener

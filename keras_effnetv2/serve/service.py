@@ -1,7 +1,6 @@
 """One served model: what its requests may take, who computes them, and what is counted.
 
-It knows nothing of HTTP or gRPC, so that a request has the same limits, goes into the same batches
-and appears in the same numbers whichever way it came.
+It knows nothing of HTTP.
 """
 
 import asyncio
@@ -138,9 +137,6 @@ class Service:
             outcome = "timeout"
             text = f"No answer within {self.limits.timeout:g} seconds"
             raise RequestError(504, text, outcome) from None
-        except asyncio.CancelledError:  # by gRPC, when the client has gone
-            outcome = "disconnected"
-            raise
         except Exception:
             outcome = "error"
             _log.exception("A request failed")

@@ -1,15 +1,37 @@
-"""The command `keras-effnetv2 serve` as a process of its own, on free ports; and waiting."""
+"""A server of an export in a thread or as a process of its own, on free ports; and waiting."""
 
 import contextlib
 import re
+import socket
 import subprocess
 import sys
+import threading
 import time
 
+import uvicorn
+
+from keras_effnetv2.serve.app import make_app
+from keras_effnetv2.serve.service import ServerLimits, Service
+
 LINE = re.compile(
-    r"Serving (?P<name>.*), version 10, at (?P<rest>http://127\.0\.0\.1:(?P<port>\d+)/)"
-    r"(?: and grpc://(?P<grpc>127\.0\.0\.1:\d+))? \(end with Ctrl-C\)\n"
+    r"Serving (?P<name>.*), version 10, at (?P<address>http://127\.0\.0\.1:(?P<port>\d+)/) "
+    r"\(end with Ctrl-C\)\n"
 )
+
+
+@contextlib.contextmanager
+def serving(model, name, **limits):
+    """Give the service of a `ServedModel` and the port where a thread answers for it."""
+    service = Service(model, name, ServerLimits(**limits))
+    server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="critical"))
+    with service.computing(), socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield service, listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 class ServerProcess:
@@ -18,9 +40,8 @@ class ServerProcess:
     Attributes:
         process: its process.
         name: of the model.
-        address: of HTTP, "http://127.0.0.1:PORT/".
-        port: of HTTP.
-        grpc: address of gRPC, "127.0.0.1:PORT"; None without `--grpc-port`.
+        address: "http://127.0.0.1:PORT/".
+        port: of the address.
     """
 
     def __init__(self, path, *options):
@@ -31,8 +52,7 @@ class ServerProcess:
         line = self.process.stdout.readline()
         found = LINE.fullmatch(line)
         assert found, line
-        self.name, self.grpc = found["name"], found["grpc"]
-        self.address, self.port = found["rest"], int(found["port"])
+        self.name, self.address, self.port = found["name"], found["address"], int(found["port"])
 
 
 @contextlib.contextmanager
