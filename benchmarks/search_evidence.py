@@ -23,12 +23,13 @@ import optuna
 from cifar_budget import extracted
 
 from keras_effnetv2 import ModelConfig, TrainRecipe, load_source
+from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.models.graph import count_trainable
 from keras_effnetv2.search import trial_training as training
 from keras_effnetv2.search.engine import Sampling, run_search
 from keras_effnetv2.search.space import SearchSpace
 from keras_effnetv2.search.step_time import StepTimer
-from keras_effnetv2.training.preflight import load_inputs
+from keras_effnetv2.training.inputs import load_inputs
 
 RECIPE = dataclasses.replace(TrainRecipe.preset("search"), image_size=32)
 RANDOM_TRIALS = 15
@@ -124,8 +125,8 @@ def judge(dataset, chosen, pictures, test, arguments):
             key = f"{name}, seed {seed}, {arguments.final_epochs} epochs"
             if key not in known:
                 if inputs is None:
-                    inputs = load_inputs(b0, pictures, recipe, test, None, None, False)
-                    inputs = inputs.cached("memory")
+                    data = TrainingData(pictures, test, scan=False, cache="memory")
+                    inputs = load_inputs(b0, data, recipe).prepared(data, print)
                     timer = StepTimer(training.build(b0, inputs), inputs)
                 model = training.build(config, inputs)
                 step = timer.measure(model)

@@ -17,7 +17,7 @@ from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.training import findings
 from keras_effnetv2.training.findings import Finding, look_for_findings, stop_on_errors
 from keras_effnetv2.training.footprint import Machine, this_machine, training_memory
-from keras_effnetv2.training.preflight import Inputs
+from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.transfer import freeze_batch_norm
 
 QUICKSTART = TrainRecipe.preset("quickstart")

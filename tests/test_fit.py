@@ -21,13 +21,14 @@ import pytest
 import tensorflow as tf
 from helpers.quick_runs import leave_out_results
 
+from keras_effnetv2.data import training_data
 from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.stores import MemoryStore
 from keras_effnetv2.evaluation.scores import evaluate_source
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs import run_folder
-from keras_effnetv2.training import fit, preflight
+from keras_effnetv2.training import fit, inputs
 
 RECIPE = replace(
     TrainRecipe.preset("quickstart"),
@@ -92,7 +93,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def unscanned(quick, monkeypatch):
     """As `quick`, and without the scan."""
-    monkeypatch.setattr(preflight, "find_bad_pictures", lambda source: ())
+    monkeypatch.setattr(training_data, "find_bad_pictures", lambda source: ())
 
 
 # --- the run folder -----------------------------------------------------------------------------
@@ -204,14 +205,14 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(
     """
     whole, _ = run
     folder = tmp_path / "run"
-    make_dataset = preflight.make_dataset
+    make_dataset = inputs.make_dataset
 
     def break_in_epoch_3(source, *, epoch=0, **options):
         if epoch == 2:
             raise ZeroDivisionError("power cut")
         return make_dataset(source, epoch=epoch, **options)
 
-    monkeypatch.setattr(preflight, "make_dataset", break_in_epoch_3)
+    monkeypatch.setattr(inputs, "make_dataset", break_in_epoch_3)
     with pytest.raises(ZeroDivisionError):
         fit.train(build(), digits, RECIPE, folder, verbose=0)
     assert settings_in(folder)["finished"] is False
@@ -221,7 +222,7 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(
     with pytest.raises(ValueError, match="not finished"):
         run_folder.open_run(folder)
 
-    monkeypatch.setattr(preflight, "make_dataset", make_dataset)
+    monkeypatch.setattr(inputs, "make_dataset", make_dataset)
     changed = replace(RECIPE, batch_size=8, epochs=5)
     with pytest.raises(ValueError, match=r"epochs: was 4, is 5; recipe.batch_size: was 16, is 8$"):
         fit.train(build(), digits, changed, folder, resume=True, verbose=0)
@@ -240,7 +241,7 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(
 
     trained = []
     monkeypatch.setattr(
-        preflight,
+        inputs,
         "make_dataset",
         lambda *a, **o: trained.append(o["training"]) or make_dataset(*a, **o),
     )
@@ -380,7 +381,7 @@ def test_a_model_nested_in_another_is_trained_and_exported(digits, tmp_path):
 def test_a_model_that_does_not_fit_is_refused_before_anything_is_read_or_written(
     digits, monkeypatch, tmp_path, model, message
 ):
-    monkeypatch.setattr(preflight, "find_bad_pictures", lambda source: pytest.fail("scanned"))
+    monkeypatch.setattr(training_data, "find_bad_pictures", lambda source: pytest.fail("scanned"))
     with pytest.raises(ValueError, match=message):
         fit.train(model(), digits, RECIPE, tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
@@ -420,7 +421,7 @@ def test_an_existing_run_is_kept_until_everything_has_been_checked(digits, monke
     names = digits.store.names
     bad = replace(digits, store=MemoryStore(tf.constant([b"no picture"] * len(names)), names))
     train(BadPicturesError, "60 pictures cannot be used|48 pictures", bad, overwrite=True)
-    monkeypatch.setattr(preflight, "find_bad_pictures", lambda source: ())
+    monkeypatch.setattr(training_data, "find_bad_pictures", lambda source: ())
     usage = type("Usage", (), {"free": 10_000_000})
     with monkeypatch.context() as patch:
         patch.setattr(run_folder.shutil, "disk_usage", lambda path: usage)

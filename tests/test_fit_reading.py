@@ -10,9 +10,10 @@ import tensorflow as tf
 from helpers.quick_runs import leave_out_results
 from test_fit import ONE_EPOCH, build
 
+from keras_effnetv2.data import training_data
 from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.training import fit, preflight
+from keras_effnetv2.training import fit
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def train(pictures, folder, **options):
 def test_a_picture_that_fails_after_the_scan_is_an_error_in_two_lines(
     pictures, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(preflight, "find_bad_pictures", lambda source: ())
+    monkeypatch.setattr(training_data, "find_bad_pictures", lambda source: ())
     os.truncate(pictures.file_paths()[12], 40)
     with pytest.raises(BadPicturesError, match="1 picture cannot be used") as error:
         train(pictures, tmp_path / "run", verbose=0)
@@ -66,7 +67,7 @@ def test_it_may_be_left_out_and_is_recorded(pictures, caplog, capsys, tmp_path):
 
 
 def test_large_sets_are_not_scanned_unless_asked(pictures, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(preflight, "MAX_SCANNED", 79)
+    monkeypatch.setattr(training_data, "MAX_SCANNED", 79)
     os.truncate(pictures.file_paths()[12], 40)
     with pytest.raises(BadPicturesError):
         train(pictures, tmp_path / "asked", scan=True, verbose=0)

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.training.preflight import load_inputs
+from keras_effnetv2.training.inputs import load_inputs
 
 RECIPE = replace(
     TrainRecipe.preset("quickstart"), epochs=4, stages=2, image_size=(32, 40), batch_size=16
@@ -19,10 +20,7 @@ def digits():
 
 
 def inputs_of(recipe, source, **options):
-    arguments = {"validation": None, "validation_fraction": None, "max_train_examples": None}
-    return load_inputs(
-        "efficientnetv2-b0", source, recipe, **{**arguments, **options}, skip_bad=False
-    )
+    return load_inputs("efficientnetv2-b0", TrainingData(source, **options), recipe)
 
 
 def test_a_number_of_steps_becomes_epochs_of_the_pictures_that_are_trained_on(digits):

@@ -13,12 +13,13 @@ from helpers.html_pages import CHROMIUM, Page, measure_in_chromium
 from helpers.quick_runs import leave_out_results
 
 from keras_effnetv2.cli.main import main
+from keras_effnetv2.data import training_data
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs import run_folder
-from keras_effnetv2.training import fit, preflight
+from keras_effnetv2.training import fit, inputs
 from keras_effnetv2.training import preview as preview_module
 from keras_effnetv2.training.preview import write_preview
 
@@ -88,7 +89,7 @@ def figures_of(html):
 @pytest.fixture
 def unscanned(monkeypatch):
     """Leaves out the search for bad pictures, which costs seconds, where it is no subject."""
-    monkeypatch.setattr(preflight, "find_bad_pictures", lambda source: ())
+    monkeypatch.setattr(training_data, "find_bad_pictures", lambda source: ())
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_training_asks_for_the_same_batches(photos, unscanned, monkeypatch, tmp_
         # Its operations take seconds to trace, and here only the question counts.
         return make_dataset(source, **options | {"randaugment_magnitude": None})
 
-    monkeypatch.setattr(preflight, "make_dataset", spy)
+    monkeypatch.setattr(inputs, "make_dataset", spy)
     leave_out_results(monkeypatch)
     settings = {"validation_fraction": 0.25, "max_train_examples": 11}
     preview(tmp_path / "run", photos[0], recipe, build(), **settings)

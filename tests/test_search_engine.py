@@ -18,6 +18,7 @@ import tensorflow as tf
 from helpers.quick_runs import two_blocks
 
 from keras_effnetv2.cli.main import main
+from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.models.graph import count_trainable
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.search import engine, step_time, storage
@@ -29,7 +30,7 @@ from keras_effnetv2.search.step_time import StepTime, StepTimer
 from keras_effnetv2.search.storage import open_storage, read_study, without_password
 from keras_effnetv2.training import footprint
 from keras_effnetv2.training.footprint import Machine
-from keras_effnetv2.training.preflight import load_inputs
+from keras_effnetv2.training.inputs import load_inputs
 
 RECIPE = replace(TrainRecipe.preset("search"), epochs=1, image_size=32, batch_size=16)
 RANDOM = Sampling("random", seed=5)
@@ -58,7 +59,7 @@ def url(tmp_path):
 
 @pytest.fixture(scope="module")
 def inputs():
-    return load_inputs(two_blocks(), "digits", RECIPE, None, None, 64, False)
+    return load_inputs(two_blocks(), TrainingData("digits", max_train_examples=64), RECIPE)
 
 
 @pytest.fixture
@@ -198,7 +199,7 @@ def test_a_search_from_pictures_to_a_study(space, url, monkeypatch):
 
 
 def load_inputs_of(space):
-    return load_inputs(space.backbone, "digits", RECIPE, None, None, 32, False)
+    return load_inputs(space.backbone, TrainingData("digits", max_train_examples=32), RECIPE)
 
 
 def test_a_search_goes_on_where_it_ended(space, url, quick):

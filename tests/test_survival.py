@@ -16,8 +16,9 @@ import tensorflow as tf
 from helpers.killed_runs import RECIPE, build
 from helpers.quick_runs import leave_out_results
 
+from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.recipes.stages import progressive_stages
-from keras_effnetv2.training import fit, preflight
+from keras_effnetv2.training import fit
 from keras_effnetv2.training.interruption import TrainingInterrupted
 from keras_effnetv2.training.progressive import ProgressiveLearning
 
@@ -202,7 +203,7 @@ def test_a_run_that_breaks_off_in_every_epoch_ends_as_one_that_ran_through(
 
 def test_what_became_unreadable_stays_noted(pictures, tmp_path, monkeypatch):
     """The picture is left out before the cut and can be read again when the run is resumed."""
-    source = preflight.load_source(pictures, "train", validation_fraction=0.25, seed=RECIPE.seed)
+    source = load_source(pictures, "train", validation_fraction=0.25, seed=RECIPE.seed)
     victim = Path(source.names[3])
     victim = victim if victim.is_absolute() else pictures / victim
     content = victim.read_bytes()

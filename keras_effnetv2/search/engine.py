@@ -17,6 +17,7 @@ import numpy as np
 from keras_effnetv2._common.machine import is_out_of_memory
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.models.graph import count_trainable
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.run_folder import differences
@@ -27,13 +28,8 @@ from keras_effnetv2.search.record import StudyRecord
 from keras_effnetv2.search.space import SearchSpace
 from keras_effnetv2.search.step_time import StepTimer
 from keras_effnetv2.training.footprint import training_shortage
-from keras_effnetv2.training.preflight import (
-    Inputs,
-    check_arguments,
-    describe_source,
-    load_inputs,
-    without_bad_pictures,
-)
+from keras_effnetv2.training.inputs import Inputs, load_inputs
+from keras_effnetv2.training.preflight import check_arguments, describe_source
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -189,19 +185,18 @@ def run_search(
     recipe = TrainRecipe.preset("search") if recipe is None else recipe
     sampling = Sampling() if sampling is None else sampling
     sampling.check_trials(trials)
+    data = TrainingData(
+        source,
+        validation=validation,
+        validation_fraction=validation_fraction,
+        max_train_examples=max_train_examples,
+        skip_bad=skip_bad,
+        scan=scan,
+        cache=cache,
+    )
     check_arguments(space.backbone, recipe)
     opened = store.open_storage(storage, heartbeat_seconds=heartbeat_seconds, on_lost=_try_again)
-    inputs = load_inputs(
-        space.backbone,
-        source,
-        recipe,
-        validation,
-        validation_fraction,
-        max_train_examples,
-        skip_bad,
-    )
-    inputs = without_bad_pictures(inputs, scan, echo)
-    inputs = inputs if cache is None else inputs.cached(cache)
+    inputs = load_inputs(space.backbone, data, recipe).prepared(data, echo)
     optuna = store.require_optuna()
     objective = Objective() if objective is None else objective
     created = optuna.create_study(

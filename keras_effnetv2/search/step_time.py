@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.timing import time_ratio
-from keras_effnetv2.training.preflight import Inputs
+from keras_effnetv2.training.inputs import Inputs
 
 # Rounds: quick steps, which noise moves most, get more of them, until so many seconds were timed.
 _FEWEST_ROUNDS, _MOST_ROUNDS, _ENOUGH = 5, 25, 2.0

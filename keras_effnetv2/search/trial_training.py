@@ -10,7 +10,7 @@ import keras
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.training.assemble import Reseed, build_to_train, compile_to_train
-from keras_effnetv2.training.preflight import Inputs
+from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.progressive import ProgressiveLearning
 
 Watch = Callable[[int, float], None]

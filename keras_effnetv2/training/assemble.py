@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.build import build_model
-from keras_effnetv2.training.preflight import Inputs
+from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.snapshots import random_states
 
 

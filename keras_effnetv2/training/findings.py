@@ -2,7 +2,7 @@
 
 An error is what cannot work, a warning what most likely gives a worse result than could be had, a
 note what one should know. What contradicts itself is refused earlier (`preflight.check_model`,
-`load_inputs`), and a disk that is too small by `run_folder.prepare_output`.
+`inputs.load_inputs`), and a disk that is too small by `run_folder.prepare_output`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,12 +16,13 @@ import tensorflow as tf
 
 from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.data.training_data import MAX_SCANNED
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.schedule import step_of_epoch
 from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.training.footprint import Machine, training_memory
-from keras_effnetv2.training.preflight import MAX_SCANNED, Inputs
+from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.transfer import batch_norms, has_learned_statistics
 
 # The most pictures of a class for one of the rarest from which on a network neglects it: from 10 on
@@ -160,7 +161,7 @@ def shared_picture_findings(training: ImageSource, validation: ImageSource) -> I
     """Validation pictures whose file, byte by byte, is among the training pictures too.
 
     Only files of the same size are read. Nothing is looked for where these are more than 10,000,
-    or the pictures more than `preflight.MAX_SCANNED`: that would take minutes.
+    or the pictures more than `MAX_SCANNED`: that would take minutes.
     """
     if training.num_examples + validation.num_examples > MAX_SCANNED:
         return

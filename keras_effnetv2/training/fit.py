@@ -16,6 +16,7 @@ from keras_effnetv2._version import __version__
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.scan import BadPicture, BadPicturesError
 from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.recipes.recipe import TrainRecipe
@@ -25,16 +26,14 @@ from keras_effnetv2.runs.history import HistoryFile
 from keras_effnetv2.training.assemble import Reseed, build_to_train, compile_to_train
 from keras_effnetv2.training.findings import look_for_findings, stop_on_errors
 from keras_effnetv2.training.footprint import this_machine
+from keras_effnetv2.training.inputs import Inputs, load_inputs
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.preflight import (
-    Inputs,
     architecture_to_record,
     check_arguments,
     check_model,
     config_of,
     describe_source,
-    load_inputs,
-    without_bad_pictures,
 )
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.results import evaluate_model, write_results
@@ -156,6 +155,15 @@ def train(
         ValueError: an argument, the data or the model does not fit, or all snapshots are damaged.
     """
     recipe = TrainRecipe.preset("quickstart") if recipe is None else recipe
+    data = TrainingData(
+        source,
+        validation=validation,
+        validation_fraction=validation_fraction,
+        max_train_examples=max_train_examples,
+        skip_bad=skip_bad,
+        scan=scan,
+        cache=cache,
+    )
     check_arguments(model_or_variant, recipe, weights)
     schedule = _SnapshotSchedule(keep_snapshots, snapshot_minutes)
     workers = current_workers(strategy)
@@ -165,23 +173,13 @@ def train(
     earlier = None
     if workers.is_first or resume:
         earlier = run_folder.check_output(folder, resume=resume, overwrite=overwrite)
-    inputs = load_inputs(
-        model_or_variant,
-        source,
-        recipe,
-        validation,
-        validation_fraction,
-        max_train_examples,
-        skip_bad,
-        workers,
-    )
+    inputs = load_inputs(model_or_variant, data, recipe, workers)
     with _scope(strategy):
         model = _prepared_model(model_or_variant, weights, inputs)
     inputs = _settle_batch_norms(model, inputs, earlier, say)
     # After everything that is quick to check, because it reads every picture.
-    inputs = without_bad_pictures(inputs, scan, say)
-    job = _Job(model, inputs if cache is None else inputs.cached(cache), folder)
-    settings = _settings(job, model_or_variant, weights, validation_fraction, max_train_examples)
+    job = _Job(model, inputs.prepared(data, say), folder)
+    settings = _settings(job, model_or_variant, weights, data)
     if earlier is not None:
         run_folder.check_same_run(earlier, settings)
     needed = schedule.bytes_per_parameter * model.count_params() + _OTHER_FILES_BYTES
@@ -299,8 +297,7 @@ def _settings(
     job: _Job,
     model_or_variant: keras.Model | ModelConfig | str,
     weights: str | None,
-    validation_fraction: float | None,
-    max_train_examples: int | None,
+    data: TrainingData,
 ) -> dict[str, Any]:
     """What `recipe.json` holds: everything that repeats the run, then its state and result."""
 
@@ -312,8 +309,8 @@ def _settings(
         "weights": weights,
         "training": describe_source(inputs.training),
         "validation": describe_source(inputs.validation),
-        "validation_fraction": validation_fraction,
-        "max_train_examples": max_train_examples,
+        "validation_fraction": data.validation_fraction,
+        "max_train_examples": data.max_train_examples,
         "class_names": list(inputs.training.class_names),
         "recipe": inputs.recipe.to_dict(),
         "stages": [asdict(stage) for stage in inputs.plan],

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.images.training_crop import crop_area
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import TrainStage
@@ -35,13 +36,8 @@ from keras_effnetv2.report.style import (
     summary_table,
 )
 from keras_effnetv2.runs import run_folder
-from keras_effnetv2.training.preflight import (
-    Inputs,
-    check_arguments,
-    check_model,
-    load_inputs,
-    without_bad_pictures,
-)
+from keras_effnetv2.training.inputs import Inputs, load_inputs
+from keras_effnetv2.training.preflight import check_arguments, check_model
 
 MAX_STAGES = 8
 MAX_PICTURES = 24  # of one stage
@@ -94,22 +90,22 @@ def write_preview(
         ValueError: an argument, the data or the model does not fit.
     """
     recipe = TrainRecipe.preset("quickstart") if recipe is None else recipe
+    data = TrainingData(
+        source,
+        validation=validation,
+        validation_fraction=validation_fraction,
+        max_train_examples=max_train_examples,
+        skip_bad=skip_bad,
+        scan=scan,
+    )
     check_arguments(model_or_variant, recipe)
     folder = Path(output)
     # As with `overwrite`: the page may stand beside a run, but not where `train` could not write.
     run_folder.check_output(folder, resume=False, overwrite=True)
-    inputs = load_inputs(
-        model_or_variant,
-        source,
-        recipe,
-        validation,
-        validation_fraction,
-        max_train_examples,
-        skip_bad,
-    )
+    inputs = load_inputs(model_or_variant, data, recipe)
     if isinstance(model_or_variant, keras.Model):
         check_model(model_or_variant, inputs)
-    inputs = without_bad_pictures(inputs, scan, echo)
+    inputs = inputs.prepared(data, echo)
     echo(f"\n{inputs.plan}\n")
     page = render_preview(inputs)
     run_folder.prepare_output(folder, keep=True, needed_bytes=len(page))

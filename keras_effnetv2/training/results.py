@@ -12,7 +12,7 @@ from keras_effnetv2.export.saved_model import export_saved_model
 from keras_effnetv2.report.run_page import write_report
 from keras_effnetv2.report.run_report import gather_report, summary_rows
 from keras_effnetv2.runs import run_folder
-from keras_effnetv2.training.preflight import Inputs
+from keras_effnetv2.training.inputs import Inputs
 
 
 def evaluate_model(model: keras.Model, inputs: Inputs) -> Evaluation:

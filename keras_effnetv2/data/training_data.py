@@ -1,0 +1,160 @@
+"""`TrainingData`: which pictures a training reads, and how; settings that travel together."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_effnetv2.data.scan import BadPicturesError, drop_bad, find_bad_pictures
+from keras_effnetv2.data.sources import (
+    IN_MEMORY,
+    PILE_VALIDATION_FRACTION,
+    ImageSource,
+    load_source,
+)
+from keras_effnetv2.data.splits import carve_validation
+
+MAX_SCANNED = 50_000
+"""Pictures that are decoded before a training begins; more would take minutes."""
+
+Pictures = tuple[ImageSource, ImageSource]
+"""The training pictures and the validation pictures; both have the same class names."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The pictures of a training.
+
+    Args:
+        source: what `load_source` takes (its "train" and "validation" splits are used), or the
+            training pictures as an `ImageSource`.
+        validation: the validation pictures, where `source` is an `ImageSource`; None carves them
+            out of it.
+        validation_fraction: share to carve; see `load_source`. None: 0.2 of an `ImageSource`.
+        max_train_examples: train on a stratified part of that many pictures; None: on all.
+        skip_bad: leave out pictures that cannot be read, also those that become unreadable while
+            the training runs (see `data.unreadable`); otherwise they are an error.
+        scan: decode every picture before the training; None: unless there are more than 50,000.
+        cache: "memory", or a folder on a quicker disk, to keep the encoded pictures in; see
+            `ImageSource.cached`. None: read them where they are.
+
+    Raises:
+        ValueError: arguments that contradict each other.
+    """
+
+    source: ImageSource | str | os.PathLike[str]
+    validation: ImageSource | None = None
+    validation_fraction: float | None = None
+    max_train_examples: int | None = None
+    skip_bad: bool = False
+    scan: bool | None = None
+    cache: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.validation is None:
+            return
+        if not isinstance(self.source, ImageSource):
+            raise ValueError(
+                "`validation` goes with an ImageSource; of a folder, a table or a data set the "
+                f"validation split is used. Received: source={self.source!r} and a validation "
+                "source"
+            )
+        if self.validation_fraction is not None:
+            raise ValueError(
+                "Give the validation pictures or the fraction to carve, not both. Received: "
+                f"validation={self.validation!r}, "
+                f"validation_fraction={self.validation_fraction!r}"
+            )
+        if not isinstance(self.validation, ImageSource):
+            raise ValueError(
+                "`validation` must be an ImageSource, as load_source(...) makes it. "
+                f"Received: validation={self.validation!r}"
+            )
+
+    def load(self, seed: int) -> Pictures:
+        """Find the pictures and check their class names; none is read.
+
+        Args:
+            seed: of what is carved and drawn, at least 0.
+
+        Raises:
+            ValueError: the class names of the two differ or do not fit into lines of a file.
+            Further errors are those of `load_source`.
+        """
+        training, validation = self._find(seed)
+        if training.class_names != validation.class_names:
+            raise ValueError(
+                "Training and validation pictures must have the same class names in the same "
+                "order; load the validation pictures with class_names=training.class_names."
+            )
+        broken = [name for name in training.class_names if name.splitlines() != [name]]
+        if broken:
+            raise ValueError(
+                "A class name must be one line that is not empty, because labels.txt holds one a "
+                f"line. Rename these: {broken}"
+            )
+        if self.max_train_examples is not None:
+            training = training.stratified_subset(self.max_train_examples, seed)
+        return training, validation
+
+    def _find(self, seed: int) -> Pictures:
+        if not isinstance(self.source, ImageSource):
+            options: dict[str, Any] = {
+                "validation_fraction": self.validation_fraction,
+                "seed": seed,
+            }
+            training = load_source(self.source, "train", **options)
+            return training, load_source(self.source, "validation", **options)
+        if self.validation is not None:
+            return self.source, self.validation
+        source, fraction = self.source, self.validation_fraction
+        fraction = PILE_VALIDATION_FRACTION if fraction is None else fraction
+        held = carve_validation(source.labels, source.class_names, fraction, seed)
+        rest = np.setdiff1d(np.arange(source.num_examples), held)
+        return source.subset(rest), source.subset(held)
+
+    def prepare(self, pictures: Pictures, say: Callable[[str], Any]) -> Pictures:
+        """Read every picture as `scan` and `cache` ask for; this can take minutes.
+
+        Args:
+            pictures: what `load` returned.
+            say: called with each line of what is done and left out.
+
+        Returns:
+            The pictures that can be read, where they are quick to read.
+
+        Raises:
+            BadPicturesError: there are unreadable pictures, and none may be left out.
+            ValueError: a class would be left without a picture.
+            Further errors are those of `ImageSource.cached`.
+        """
+        training, validation = self._without_bad(pictures, say)
+        if self.cache is None:
+            return training, validation
+        if self.cache == IN_MEMORY:
+            return training.cached(IN_MEMORY), validation.cached(IN_MEMORY)
+        place = Path(self.cache)
+        return training.cached(place / "train"), validation.cached(place / "validation")
+
+    def _without_bad(self, pictures: Pictures, say: Callable[[str], Any]) -> Pictures:
+        total = sum(source.num_examples for source in pictures)
+        if self.scan is False or (self.scan is None and total > MAX_SCANNED):
+            say(f"The {total:,} pictures are not checked beforehand, but each as it is read.")
+            return pictures
+        found = []
+        for source in pictures:
+            say(f"Checking {source.num_examples:,} {source.split} pictures ...")
+            found.append(find_bad_pictures(source))
+        if any(found) and not self.skip_bad:
+            raise BadPicturesError([picture for bad in found for picture in bad])
+        for source, bad in zip(pictures, found, strict=True):
+            for picture in bad:
+                say(f"  left out: {picture.name!r}: {picture.reason}")
+            if bad:
+                count = f"{len(bad):,} of {source.num_examples:,}"
+                say(f"{count} {source.split} pictures are left out.")
+        training, validation = map(drop_bad, pictures, found)
+        return training, validation

@@ -1,0 +1,121 @@
+"""`Inputs`: what a training reads, in which stages, and which batches come of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.data.pipeline import make_dataset
+from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.data.training_data import TrainingData
+from keras_effnetv2.data.unreadable import UnreadablePictures
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.recipes.stages import StagePlan, TrainStage
+from keras_effnetv2.training.progressive import without_auto_sharding
+from keras_effnetv2.training.workers import ALONE, Workers
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a training reads, and in which stages.
+
+    Attributes:
+        training: the pictures that are trained on.
+        validation: those that it is judged by; the same class names in the same order.
+        recipe: how they are cropped, augmented and mixed.
+        plan: the stages.
+        unreadable: what becomes of training pictures that can no longer be read.
+        workers: this process and its part of each batch.
+    """
+
+    training: ImageSource
+    validation: ImageSource
+    recipe: TrainRecipe
+    plan: StagePlan
+    unreadable: UnreadablePictures
+    workers: Workers = ALONE
+
+    def stage_dataset(self, stage: TrainStage, epoch: int) -> tf.data.Dataset:
+        """The training batches of an epoch, or this worker's part of each."""
+        return make_dataset(
+            self.training,
+            image_size=stage.image_size,
+            batch_size=self.workers.local_batch_size(stage.batch_size),
+            training=True,
+            randaugment_magnitude=stage.randaugment_magnitude,
+            mixup_alpha=stage.mixup_alpha,
+            cutmix_alpha=stage.cutmix_alpha,
+            seed=self.recipe.seed,
+            epoch=epoch,
+            crop_style=self.recipe.crop_style,
+            crop_area=self.recipe.crop_area,
+            reduced_decode=self.recipe.reduced_decode is True,
+            horizontal_flip=self.recipe.horizontal_flip,
+            randaugment_layers=self.recipe.randaugment_layers,
+            scale_randaugment=self.recipe.scale_randaugment,
+            autoaugment=self.recipe.autoaugment is True,
+            mixup_style=self.recipe.mixup_style,
+            shard=self.workers.shard,
+            unreadable=self.unreadable,
+        )
+
+    def prepared(self, data: TrainingData, say: Callable[[str], Any]) -> "Inputs":
+        """Return the same with every picture read as the data asks: see `TrainingData.prepare`."""
+        training, validation = data.prepare((self.training, self.validation), say)
+        return replace(self, training=training, validation=validation)
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        """Positions in `training`, (N,) int64, in the order that an epoch has the pictures."""
+        return self.training.order(shuffle=True, seed=self.recipe.seed, epoch=epoch)
+
+    def smallest_batch_norm_batch(self) -> int:
+        """The fewest pictures that share a batch norm's statistics in any stage."""
+        return min(self.workers.batch_norm_batch(stage.batch_size) for stage in self.plan)
+
+    def validation_dataset(self) -> tf.data.Dataset:
+        """The validation batches, or this worker's part of each, at the size of the last stage.
+
+        Devices have equal parts: with several, the first pictures may stand in for missing ones.
+        """
+        workers, count = self.workers, self.validation.num_examples
+        filled = np.resize(np.arange(count), -(-count // workers.devices) * workers.devices)
+        dataset = make_dataset(
+            self.validation.subset(filled[workers.index :: workers.count]),
+            image_size=self.plan[-1].image_size,
+            batch_size=workers.local_batch_size(self.plan[-1].batch_size),
+            training=False,
+            style=self.recipe.evaluation_style,
+        )
+        return without_auto_sharding(dataset)
+
+
+def load_inputs(
+    model_or_variant: keras.Model | ModelConfig | str,
+    data: TrainingData,
+    recipe: TrainRecipe,
+    workers: Workers = ALONE,
+) -> Inputs:
+    """Find the pictures and plan the stages of a training; no picture is read.
+
+    Args:
+        model_or_variant: what is to be trained; its name may settle what the recipe calls
+            "preset".
+        data: the pictures.
+        recipe: how they are cropped, augmented and mixed, stage by stage.
+        workers: this process and its part of each batch.
+
+    Raises:
+        ValueError: the recipe does not fit the data, the model or the devices.
+        Further errors are those of `TrainingData.load`.
+    """
+    training, validation = data.load(recipe.seed)
+    name = model_or_variant if isinstance(model_or_variant, str) else model_or_variant.name
+    recipe = recipe.for_variant(name).for_data(training.num_examples)
+    plan = recipe.plan(name)
+    for stage in plan:
+        workers.local_batch_size(stage.batch_size)  # raises where the devices cannot share it
+    return Inputs(training, validation, recipe, plan, UnreadablePictures(data.skip_bad), workers)
