@@ -43,7 +43,7 @@ def main():
         data = extracted(data, arguments.output / "data")
 
     recipe = dataclasses.replace(TrainRecipe.preset("quickstart"), epochs=arguments.epochs)
-    plan = recipe.plan(VARIANT)
+    plan = recipe.resolve(VARIANT).plan
     steps = arguments.examples // recipe.batch_size  # an epoch
     seconds = time_steps(plan, recipe, arguments.examples)
     budget = sum(

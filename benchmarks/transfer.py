@@ -81,7 +81,7 @@ def transfer(data, weights, mode, recipe, seed):
     )
     if mode == "batch norm frozen":
         freeze_batch_norm(model)
-    optimizer = recipe.make_optimizer(recipe.plan(VARIANT), pictures.num_examples, model)
+    optimizer = recipe.make_optimizer(recipe.resolve(VARIANT).plan, pictures.num_examples, model)
     model.compile(optimizer, recipe.make_loss(), jit_compile=False)
     options = {"image_size": SIZE, "batch_size": recipe.batch_size, "training": True}
     options |= {"crop_area": recipe.crop_area}

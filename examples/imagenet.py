@@ -67,7 +67,7 @@ def main(words: list[str] | None = None) -> float:
         result.model,
         kev2.load_source(options.data, "validation"),
         image_size=kev2.ModelConfig.from_name(options.variant).eval_size,
-        style=recipe.for_variant(options.variant).evaluation_style,
+        style=recipe.resolve(options.variant).recipe.evaluation_style,
     )
     print(f"top-1 {evaluation.accuracy:.1%}")
     return evaluation.accuracy

@@ -49,7 +49,7 @@ def big_source(num_examples, classes, side=500, split="train"):
 
 
 def inputs_of(training, validation, recipe=ONE_SIZE, variant=None):
-    return Inputs(training, validation, recipe, recipe.plan(variant), UnreadablePictures())
+    return Inputs(training, validation, recipe, recipe.resolve(variant).plan, UnreadablePictures())
 
 
 def without_front(classes=10):
@@ -124,12 +124,12 @@ def caffe(x):
     ids=["rescaled", "centred", "normalised", "mean taken off", "flipped first", "batch norm"],
 )
 def test_a_normalised_input_is_no_finding(front):
-    plan = ONE_SIZE.plan(None)
+    plan = ONE_SIZE.resolve().plan
     assert found(findings.input_range_findings(network(*front), plan, True)) == []
 
 
 def test_raw_pixels_at_the_first_weights():
-    plan = ONE_SIZE.plan(None)
+    plan = ONE_SIZE.resolve().plan
     ((level, text),) = found(findings.input_range_findings(network(), plan, learned=True))
     assert level == "warning"
     assert "0..255 reach the first weights" in text
@@ -141,14 +141,14 @@ def test_raw_pixels_at_the_first_weights():
 def test_a_network_that_normalises_twice():
     inner = network(keras.layers.Rescaling(1 / 128, -1))
     model = network(keras.layers.Rescaling(1 / 255), inner=inner)
-    ((level, text),) = found(findings.input_range_findings(model, ONE_SIZE.plan(None), True))
+    ((level, text),) = found(findings.input_range_findings(model, ONE_SIZE.resolve().plan, True))
     assert level == "warning"
     assert "only -1..-0.992 reach the first weights" in text
     # In front as a model of its own, which has weights, but only those of the normalisation.
     mean, variance = [127.5] * 3, [255.0**2] * 3
     front = keras.Sequential([keras.layers.Normalization(mean=mean, variance=variance)])
     ((_, text),) = found(
-        findings.input_range_findings(network(front, inner=inner), ONE_SIZE.plan(None), True)
+        findings.input_range_findings(network(front, inner=inner), ONE_SIZE.resolve().plan, True)
     )
     assert "only -1..-0.996 reach the first weights" in text
 
@@ -161,7 +161,9 @@ def test_networks_of_keras_applications(preprocessing, count):
         include_top=False,
         include_preprocessing=preprocessing,
     )
-    assert len(found(findings.input_range_findings(backbone, ONE_SIZE.plan(None), True))) == count
+    assert (
+        len(found(findings.input_range_findings(backbone, ONE_SIZE.resolve().plan, True))) == count
+    )
 
 
 # --- labels and pictures ------------------------------------------------------------------------

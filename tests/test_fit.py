@@ -114,7 +114,7 @@ def test_recipe_json_repeats_the_run(run, digits):
     assert settings["finished"] is True
     settled = replace(RECIPE, reduced_decode=True, batch_norm="train")
     assert TrainRecipe.from_dict(settings["recipe"]) == settled
-    assert settings["stages"] == [asdict(stage) for stage in RECIPE.plan("small")]
+    assert settings["stages"] == [asdict(stage) for stage in RECIPE.resolve("small").plan]
     assert [stage["image_size"] for stage in settings["stages"]] == [32, 40]
     assert settings["image_size"] == 40
     assert settings["class_names"] == list(CLASSES)

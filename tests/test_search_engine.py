@@ -155,7 +155,7 @@ def variables(model):
 
 def test_a_training_goes_through_the_recipe_and_tells_every_epoch(inputs):
     inputs = replace(inputs, recipe=replace(RECIPE, epochs=2, ema_decay=0.9))
-    inputs = replace(inputs, plan=inputs.recipe.plan(None))
+    inputs = replace(inputs, plan=inputs.recipe.resolve().plan)
     told = []
     model = training.build(two_blocks(), inputs)
     accuracy = training.train(model, inputs, lambda *seen: told.append(seen))

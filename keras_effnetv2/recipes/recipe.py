@@ -1,4 +1,4 @@
-"""`TrainRecipe`: every setting of a training as frozen data; presets: `recipe_presets.py`.
+"""`TrainRecipe`: every setting of a training as frozen data; presets: `presets.py`.
 
 "rmsprop" is the official optimizer step for step, weight decay and clipping included. With "adam"
 and "sgd", which officially are not used, both are Keras' own: the decay is decoupled (weight -=
@@ -6,13 +6,19 @@ rate * decay * weight), and only the global norm of the gradients is clipped.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 
-from keras_effnetv2.architectures.config import ModelConfig, is_number
+from keras_effnetv2._common.checks import (
+    check_choice,
+    check_integer,
+    check_names,
+    check_number,
+    is_number,
+)
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.augment.mixing import MIXUP_STYLES
 from keras_effnetv2.images.evaluation_crop import STYLES
 from keras_effnetv2.images.training_crop import CROP_STYLES
@@ -39,13 +45,36 @@ BatchNormPolicy = Literal["auto", "train", "freeze"]
 
 LEARNING_RATE_BATCH = 256  # the batch size that `learning_rate` is given for
 
-
-class _Rule(NamedTuple):
-    """What a field of `TrainRecipe` may hold, in words and as a test."""
-
-    field: str
-    allowed: str
-    is_valid: Callable[[Any], bool]
+# What a field may hold. What varies by stage is checked by `progressive_stages`.
+_SMALLEST = {"epochs": 1, "min_steps": 0, "stages": 1, "randaugment_layers": 1, "seed": 0}
+_LIMITS: dict[str, dict[str, Any]] = {
+    "learning_rate": {"above": 0},
+    "drop_path_rate": {"minimum": 0, "below": 1},
+    "warmup_epochs": {"minimum": 0},
+    "head_warmup_epochs": {"minimum": 0},
+    "unfreeze_epochs": {"minimum": 0},
+    "layer_decay": {"above": 0, "maximum": 1},
+    "weight_decay": {"minimum": 0},
+    "label_smoothing": {"minimum": 0, "below": 1},
+    "ema_decay": {"above": 0, "below": 1, "or_none": True},
+    "gradient_clip": {"above": 0, "or_none": True},
+}
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "progressive": ("paper", "official", None),
+    "autoaugment": (True, False, "preset"),
+    "mixup_style": MIXUP_STYLES,
+    "crop_style": (*CROP_STYLES, "preset"),
+    "reduced_decode": (True, False, "preset"),
+    "horizontal_flip": (True, False, None),
+    "scale_randaugment": (True, False),
+    "optimizer": ("adam", "rmsprop", "sgd"),
+    "schedule": get_args(Curve),
+    "batch_norm": get_args(BatchNormPolicy),
+    "loss": ("softmax", "sigmoid"),
+    "evaluation_style": (*STYLES, "preset"),
+    "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
+    "deterministic": (True, False),
+}
 
 
 @dataclass(frozen=True)
@@ -57,9 +86,9 @@ class TrainRecipe:
         epochs: passes over the training pictures.
         batch_size: pictures a step: a number, or (first stage, last stage).
         min_steps: optimizer steps to train at least, with more epochs where the pictures are few,
-            see `for_data`; officially 10,000 for fine-tuning. Needs one batch size.
+            see `resolve`; officially 10,000 for fine-tuning. Needs one batch size.
         progressive: where a range below is "preset": "paper" or "official" (see
-            `training.stages`); None if no range is.
+            `recipes.stages`); None if no range is.
         stages: number of stages of progressive learning; 1 is off.
         image_size: side of the pictures, pixels: a number, or (first stage, last stage).
         randaugment_magnitude: number, range, or None for off.
@@ -71,12 +100,12 @@ class TrainRecipe:
         cutmix_alpha: number or range; 0 is off.
         dropout_rate: before the classifier: number, range, or None for the variant's.
         drop_path_rate: stochastic depth of the last block.
-        crop_style: "v2", "v1" or "finetune", see `random_crop.decode_random_crop`; "preset": what
+        crop_style: "v2", "v1" or "finetune", see `training_crop.decode_random_crop`; "preset": what
             the variant was trained with.
         crop_area: smallest and largest share of a picture that a random crop covers; None is the
             style's.
         reduced_decode: average what a crop is larger than its picture, see
-            `random_crop.decode_random_crop`; "preset": where evaluation ("whole") averages, too.
+            `training_crop.decode_random_crop`; "preset": where evaluation ("whole") averages, too.
         horizontal_flip: mirror half of the pictures; None leaves it to the source.
         scale_randaugment: see `data.pipeline.make_dataset`.
         optimizer: "rmsprop" (the official one: decay and momentum 0.9, epsilon 0.001), "adam" or
@@ -100,14 +129,14 @@ class TrainRecipe:
         gradient_clip: largest global norm of the gradients ("rmsprop": and of each one before, as
             officially); None is off.
         evaluation_style: how evaluation and serving crop and resize, a name of
-            `preprocess.STYLES`; "preset": what goes with the variant's training.
+            `evaluation_crop.STYLES`; "preset": what goes with the variant's training.
         precision: Keras dtype policy of a model that is built here.
         deterministic: make TensorFlow's GPU kernels repeat themselves bit by bit, at some cost in
             speed (it also reads and augments pictures one by one). On a CPU runs repeat anyway.
         seed: of the split, the order, the augmentation and the weights; 0 or more.
 
     Raises:
-        ValueError: a field is outside its range. (What varies by stage: when `plan` is made.)
+        ValueError: a field is outside its range. (What varies by stage: in `resolve`.)
     """
 
     name: str
@@ -144,7 +173,7 @@ class TrainRecipe:
     ema_decay: float | None = 0.9999
     gradient_clip: float | None = None
     evaluation_style: str = "v2"
-    precision: str = "float32"
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     deterministic: bool = False
     seed: int = 0
 
@@ -153,10 +182,20 @@ class TrainRecipe:
             value = getattr(self, field.name)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
-        for name, allowed, is_valid in _RULES:
-            value = getattr(self, name)
-            if not is_valid(value):
-                raise ValueError(f"`{name}` must be {allowed}. Received: {name}={value!r}")
+        for name, smallest in _SMALLEST.items():
+            check_integer(name, getattr(self, name), minimum=smallest)
+        for name, limits in _LIMITS.items():
+            check_number(name, getattr(self, name), **limits)
+        for name, choices in _CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
+        size = self.batch_size
+        for one in size if isinstance(size, tuple) and len(size) == 2 else (size,):
+            check_integer("batch_size", one, minimum=1)
+        if self.crop_area is not None and not _is_area(self.crop_area):
+            raise ValueError(
+                "`crop_area` must be a pair of shares, 0 < smallest <= largest <= 1, or None for "
+                f"the style's. Received: {self.crop_area!r}"
+            )
         if self.min_steps and isinstance(self.batch_size, tuple):
             raise ValueError(
                 "`min_steps` needs one batch size, for its epochs to be counted; set min_steps=0 "
@@ -166,12 +205,12 @@ class TrainRecipe:
 
     @staticmethod
     def presets() -> tuple[str, ...]:
-        """Names that `preset` knows."""
+        """Return the names that `preset` knows."""
         return tuple(PRESETS)
 
     @staticmethod
     def preset(name: str) -> "TrainRecipe":
-        """A named recipe.
+        """Return a named recipe.
 
         - "quickstart": small data from scratch on a laptop: Adam, 32 -> 64 pixels.
         - "finetune": a pretrained network on own pictures, on a laptop: batch 32, mild random
@@ -190,74 +229,59 @@ class TrainRecipe:
         Raises:
             ValueError: no such preset; the message lists them.
         """
-        if name not in PRESETS:
-            raise ValueError(
-                f"Unknown preset. Known: {', '.join(PRESETS)}. Received: name={name!r}"
-            )
+        check_choice("name", name, PRESETS)
         return TrainRecipe.from_dict({"name": name, **PRESETS[name]})
 
-    def for_variant(self, variant: str | None) -> "TrainRecipe":
-        """The recipe with what is "preset" and no range looked up: crops, decode, AutoAugment.
+    def resolve(
+        self, variant: str | None = None, num_examples: int | None = None
+    ) -> "ResolvedRecipe":
+        """Return the recipe and the stages of a training, with all that is "preset" looked up.
+
+        Ranges stay "preset" in the recipe; the stages hold their values.
 
         Args:
-            variant: a name of `ModelConfig.variants()`; anything else counts as V2 S to XL.
-        """
-        # The variants without a magnitude of their own are those with AutoAugment and V1's crops.
-        is_v1_style = (
-            variant in ModelConfig.variants()
-            and ModelConfig.from_name(variant).randaugment_magnitude is None
-        )
-        style = "v1" if is_v1_style else "v2"
-        known: dict[str, Any] = {
-            "crop_style": style,
-            "evaluation_style": style,
-            "autoaugment": is_v1_style,
-        }
-        recipe = replace(
-            self,
-            **{name: value for name, value in known.items() if getattr(self, name) == "preset"},
-        )
-        if recipe.reduced_decode == "preset":
-            recipe = replace(recipe, reduced_decode=recipe.evaluation_style == "whole")
-        return replace(recipe, randaugment_magnitude=None) if recipe.autoaugment else recipe
-
-    def for_data(self, num_examples: int) -> "TrainRecipe":
-        """The recipe with `min_steps` turned into `epochs`, whichever of the two is longer.
-
-        Args:
-            num_examples: training pictures.
-        """
-        if isinstance(self.batch_size, tuple) or not self.min_steps:
-            return self
-        needed = math.ceil(self.min_steps / steps_per_epoch(num_examples, self.batch_size))
-        return replace(self, epochs=max(self.epochs, needed), min_steps=0)
-
-    def plan(self, variant: str | None) -> StagePlan:
-        """The stages of this training.
-
-        Args:
-            variant: a name of `ModelConfig.variants()`; None for any other model, which needs
-                explicit ranges.
+            variant: a name of `ModelConfig.variants()`. Anything else counts as V2 S to XL, and
+                needs an explicit `image_size`.
+            num_examples: training pictures: `min_steps` become `epochs`, if that is longer. None
+                leaves both as they are.
 
         Raises:
             ValueError: see `progressive_stages`.
         """
-        known = variant if variant in ModelConfig.variants() else None
-        if self.progressive is None and self.image_size == "preset":
-            if known is None:
-                raise ValueError(
-                    "`image_size` must be given for a model that is no published variant, for "
-                    "example dataclasses.replace(recipe, image_size=224) or --image-size 224."
-                )
-            sizes: Any = ModelConfig.from_name(known).eval_size // 16 * 16
-        else:
-            sizes = self.image_size
+        config = ModelConfig.from_name(variant) if variant in ModelConfig.variants() else None
+        # The variants without a magnitude of their own are those with AutoAugment and V1's crops.
+        is_v1_style = config is not None and config.randaugment_magnitude is None
+        style = "v1" if is_v1_style else "v2"
+        known = {"crop_style": style, "evaluation_style": style, "autoaugment": is_v1_style}
+        changes: dict[str, Any] = {
+            name: value for name, value in known.items() if getattr(self, name) == "preset"
+        }
+        if self.reduced_decode == "preset":
+            changes["reduced_decode"] = self.evaluation_style == "whole"
+        if changes.get("autoaugment", self.autoaugment):
+            changes["randaugment_magnitude"] = None
+        if self.min_steps and num_examples is not None and isinstance(self.batch_size, int):
+            needed = math.ceil(self.min_steps / steps_per_epoch(num_examples, self.batch_size))
+            changes |= {"epochs": max(self.epochs, needed), "min_steps": 0}
+        recipe = replace(self, **changes)
+        return ResolvedRecipe(recipe, recipe._plan(config))
+
+    def _plan(self, config: ModelConfig | None) -> StagePlan:
+        size = self.image_size
+        if config is None and size == "preset":
+            raise ValueError(
+                "`image_size` must be given for a model that is no published variant, for "
+                "example dataclasses.replace(recipe, image_size=224) or --image-size 224."
+            )
+        if config is not None and self.progressive is None and size == "preset":
+            size = config.eval_size // 16 * 16
+        is_preset = config is not None and self.progressive is not None
         return progressive_stages(
-            known if self.progressive else None,
+            config.name if config is not None and is_preset else None,
             epochs=self.epochs,
-            preset=self.progressive if known else None,
+            preset=self.progressive if is_preset else None,
             stages=self.stages,
-            image_size=sizes,
+            image_size=size,
             randaugment_magnitude=self.randaugment_magnitude,
             mixup_alpha=self.mixup_alpha,
             cutmix_alpha=self.cutmix_alpha,
@@ -266,7 +290,7 @@ class TrainRecipe:
         )
 
     def learning_rate_schedule(self, steps_per_epoch: float) -> WarmupSchedule:
-        """The schedule in optimizer steps of the first stage, for its batch size."""
+        """Return the schedule in optimizer steps of the first stage, for its batch size."""
         batch_size = self.batch_size
         if isinstance(batch_size, tuple):
             batch_size = batch_size[0 if self.stages > 1 else 1]  # a single stage has the last
@@ -282,10 +306,10 @@ class TrainRecipe:
     def make_optimizer(
         self, plan: StagePlan, num_examples: int, model: keras.Model
     ) -> keras.optimizers.Optimizer:
-        """The optimizer with its schedule, weight decay and a learning rate for every variable.
+        """Return the optimizer with its schedule, weight decay and a rate for every variable.
 
         Args:
-            plan: the stages, as `plan` gives them.
+            plan: the stages, as `resolve` gives them.
             num_examples: training pictures.
             model: what is to be trained. Layers that are to be frozen must be so already.
 
@@ -296,19 +320,16 @@ class TrainRecipe:
         steps = steps_per_epoch(num_examples, plan[0].batch_size)
         schedule = follow_plan(self.learning_rate_schedule(steps), plan, num_examples)
         decay = self.weight_decay or None
+        clip = self.gradient_clip
         optimizer: Adam | SGD | RMSprop
         if self.optimizer == "adam":
-            optimizer = Adam(schedule, weight_decay=decay, global_clipnorm=self.gradient_clip)
+            optimizer = Adam(schedule, weight_decay=decay, global_clipnorm=clip)
         elif self.optimizer == "sgd":
             optimizer = SGD(
-                schedule,
-                momentum=0.9,
-                nesterov=True,
-                weight_decay=decay,
-                global_clipnorm=self.gradient_clip,
+                schedule, momentum=0.9, nesterov=True, weight_decay=decay, global_clipnorm=clip
             )
         else:
-            optimizer = RMSprop(schedule, weight_decay=decay, clipnorm=self.gradient_clip)
+            optimizer = RMSprop(schedule, weight_decay=decay, clipnorm=clip)
         optimizer.set_variable_rates(self._variable_rates(plan, num_examples, model))
         return optimizer
 
@@ -330,7 +351,7 @@ class TrainRecipe:
         )
 
     def make_loss(self) -> keras.losses.Loss:
-        """The loss on probabilities, with label smoothing, averaged over the pictures.
+        """Return the loss on probabilities, with label smoothing, averaged over the pictures.
 
         "softmax": the targets are labels * (1 - s) + s / classes. "sigmoid": they are
         labels * (1 - s) + s / 2, and the loss is averaged over the classes, too; both as the
@@ -342,117 +363,32 @@ class TrainRecipe:
         return keras.losses.CategoricalCrossentropy(label_smoothing=self.label_smoothing)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, the inverse of `from_dict`."""
+        """Return plain data for JSON, the inverse of `from_dict`."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainRecipe":
-        """Reads what `to_dict` gave, also after a way through JSON.
+        """Read what `to_dict` gave, also after a way through JSON.
 
         A field that is missing gets its default, so that recipes of older versions can be read.
 
         Raises:
             ValueError: a field is unknown, outside its range, or missing and without default.
         """
-        needed = {field.name for field in fields(cls) if field.default is MISSING}
-        known = {field.name for field in fields(cls)}
-        if not needed <= set(values) <= known:
-            raise ValueError(
-                f"A recipe has the fields {', '.join(sorted(known))}. Missing: "
-                f"{sorted(needed - set(values))}, unknown: {sorted(set(values) - known)}."
-            )
+        check_names("A recipe", values, [field.name for field in fields(cls)])
+        missing = {field.name for field in fields(cls) if field.default is MISSING} - set(values)
+        if missing:
+            raise ValueError(f"A recipe needs {', '.join(sorted(missing))}.")
         return cls(**values)
 
 
-# --- checks -------------------------------------------------------------------------------------
+class ResolvedRecipe(NamedTuple):
+    """A recipe in which nothing is "preset" but ranges, and the stages that they make."""
 
-
-def _is_int(value: Any, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2
+    recipe: TrainRecipe
+    plan: StagePlan
 
 
 def _is_area(value: Any) -> bool:
-    return _is_pair(value) and all(map(is_number, value)) and 0 < value[0] <= value[1] <= 1
-
-
-def _count(name: str, minimum: int) -> _Rule:
-    allowed = f"an integer of at least {minimum}"
-    return _Rule(name, allowed, lambda value: _is_int(value, minimum))
-
-
-def _at_least_0(name: str) -> _Rule:
-    allowed = "a finite number of at least 0"
-    return _Rule(name, allowed, lambda value: is_number(value) and value >= 0)
-
-
-def _rate(name: str) -> _Rule:
-    return _Rule(name, "a number in [0, 1)", lambda value: is_number(value) and 0 <= value < 1)
-
-
-def _choice(name: str, *choices: Any) -> _Rule:
-    # By identity for True, False and None: 1 and 0 are equal to True and False.
-    allowed = f"one of {', '.join(map(repr, choices))}"
-    return _Rule(
-        name,
-        allowed,
-        lambda value: any(
-            value is choice or (isinstance(choice, str) and value == choice) for choice in choices
-        ),
-    )
-
-
-# The settings that are ranges are checked by `progressive_stages`, which knows them.
-_RULES = (
-    _Rule("name", "a text", lambda value: isinstance(value, str)),
-    _count("epochs", 1),
-    _Rule(
-        "batch_size",
-        "an integer of at least 1, or a pair of them (first stage, last stage)",
-        lambda value: all(_is_int(size, 1) for size in (value if _is_pair(value) else (value,))),
-    ),
-    _count("min_steps", 0),
-    _Rule("learning_rate", "a finite number above 0", lambda v: is_number(v) and v > 0),
-    _choice("progressive", "paper", "official", None),
-    _count("stages", 1),
-    _count("randaugment_layers", 1),
-    _rate("drop_path_rate"),
-    _choice("autoaugment", True, False, "preset"),
-    _choice("mixup_style", *MIXUP_STYLES),
-    _choice("crop_style", *CROP_STYLES, "preset"),
-    _Rule(
-        "crop_area",
-        "a pair of shares, 0 < smallest <= largest <= 1, or None for the style's",
-        lambda value: value is None or _is_area(value),
-    ),
-    _choice("reduced_decode", True, False, "preset"),
-    _choice("horizontal_flip", True, False, None),
-    _choice("scale_randaugment", True, False),
-    _choice("optimizer", "adam", "rmsprop", "sgd"),
-    _choice("schedule", *get_args(Curve)),
-    _at_least_0("warmup_epochs"),
-    _at_least_0("head_warmup_epochs"),
-    _at_least_0("unfreeze_epochs"),
-    _Rule("layer_decay", "a number in (0, 1]", lambda v: is_number(v) and 0 < v <= 1),
-    _choice("batch_norm", "auto", "train", "freeze"),
-    _at_least_0("weight_decay"),
-    _rate("label_smoothing"),
-    _choice("loss", "softmax", "sigmoid"),
-    _Rule(
-        "ema_decay",
-        "a number in (0, 1), or None for off",
-        lambda value: value is None or (is_number(value) and 0 < value < 1),
-    ),
-    _Rule(
-        "gradient_clip",
-        "a finite number above 0, or None for off",
-        lambda value: value is None or (is_number(value) and value > 0),
-    ),
-    _choice("evaluation_style", *STYLES, "preset"),
-    _choice("precision", "float32", "mixed_float16", "mixed_bfloat16"),
-    _choice("deterministic", True, False),
-    _count("seed", 0),
-)
+    is_pair = isinstance(value, tuple) and len(value) == 2 and all(map(is_number, value))
+    return is_pair and 0 < value[0] <= value[1] <= 1

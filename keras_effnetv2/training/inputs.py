@@ -114,8 +114,7 @@ def load_inputs(
     """
     training, validation = data.load(recipe.seed)
     name = model_or_variant if isinstance(model_or_variant, str) else model_or_variant.name
-    recipe = recipe.for_variant(name).for_data(training.num_examples)
-    plan = recipe.plan(name)
+    recipe, plan = recipe.resolve(name, training.num_examples)
     for stage in plan:
         workers.local_batch_size(stage.batch_size)  # raises where the devices cannot share it
     return Inputs(training, validation, recipe, plan, UnreadablePictures(data.skip_bad), workers)
