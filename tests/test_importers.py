@@ -13,10 +13,10 @@ from test_model import TINY
 
 from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.models.build import build_model
-from keras_effnetv2.pretrained.keras_applications import keras_applications_names
-from keras_effnetv2.pretrained.leondgarse import leondgarse_names
-from keras_effnetv2.pretrained.load import load_weights, read_weight_file
+from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
+from keras_effnetv2.pretrained.load import load_weights
 from keras_effnetv2.pretrained.official import official_names
+from keras_effnetv2.pretrained.open_weights import open_weights
 from keras_effnetv2.pretrained.timm import timm_names
 
 LISTS = sorted(tuple(file.stem.split("_")) for file in (oracle.GOLDEN / "importers").glob("*.txt"))
@@ -174,7 +174,7 @@ def test_a_file_without_top(source, models, tmp_path):
         if not name.startswith("head/dense/")
     }
     path = file_of(source, variant, tmp_path, tensors=tensors)
-    assert read_weight_file(path).classes is None
+    assert open_weights(path).classes is None
     headless = models(variant, 0)
     load_weights(headless, path)
     np.testing.assert_allclose(
@@ -188,7 +188,7 @@ def test_a_file_without_top(source, models, tmp_path):
 def test_logits_of_21843_classes(source, models, tmp_path):
     variant, classes = "efficientnetv2-b0", 21843
     path = file_of(source, variant, tmp_path, classes)
-    assert read_weight_file(path).classes == classes
+    assert open_weights(path).classes == classes
     model = models(variant, classes)
     load_weights(model, path)
     tensors = source_files.golden_tensors(variant, classes)

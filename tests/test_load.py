@@ -316,5 +316,5 @@ def test_a_truncated_checkpoint(source, model, tmp_path):
 
 
 def test_unknown_source(model):
-    with pytest.raises(ValueError, match="`source` must be 'auto' or one of"):
+    with pytest.raises(ValueError, match="`source` must be one of 'auto'"):
         load_weights(model, "x.weights.h5", source="pickle")

@@ -117,7 +117,7 @@ def test_the_top_needs_the_file_that_has_it(publish):
 def test_bad_arguments_are_found_before_anything_is_fetched(publish, monkeypatch):
     publish()
     monkeypatch.setattr(
-        "keras_effnetv2.models.build.fetch_set", lambda *_, **__: pytest.fail("fetched")
+        "keras_effnetv2.pretrained.open_weights.fetch_set", lambda *_, **__: pytest.fail("fetched")
     )
     for bad in (
         {"classes": 0},

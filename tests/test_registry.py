@@ -3,12 +3,15 @@
 import importlib
 import json
 
+import numpy as np
 import pytest
 from helpers import oracle
+from safetensors.numpy import save_file
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig
 from keras_effnetv2.pretrained import registry
+from keras_effnetv2.pretrained.open_weights import open_weights
 from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights, find_weight_set
 
 PUBLISHED = json.loads((oracle.GOLDEN / "weights" / "published.json").read_text("utf-8"))
@@ -190,10 +193,14 @@ def test_what_cannot_be_given_as_weights(weights):
     ],
 )
 def test_a_file_that_may_have_another_input_range_is_not_taken_in_silence(
-    caplog, variant, classes, expected, warns
+    caplog, tmp_path, variant, classes, expected, warns
 ):
-    config = ModelConfig.from_name(variant)
-    assert registry.normalization_of_file(config, classes) == expected
+    path = tmp_path / "own.safetensors"
+    head = {"weight": np.zeros((classes, 1), "float32"), "bias": np.zeros(classes, "float32")}
+    save_file({f"classifier.{name}": value for name, value in head.items()}, path)
+    weights = open_weights(path, variant)
+    assert (weights.normalization, weights.classes) == (expected, classes)
+    assert weights.activation == ("sigmoid" if classes == 21843 else "softmax")
     assert ("normalization=" in caplog.text) == warns
 
 

@@ -13,12 +13,13 @@ from keras_effnetv2.cli.evaluate_command import (
     unseen_split,
 )
 from keras_effnetv2.pretrained.fetch import cached_path, fetch_set
-from keras_effnetv2.pretrained.registry import available_weights
+from keras_effnetv2.pretrained.registry import available_weights, parse_name
 
 if TYPE_CHECKING:
     from keras_effnetv2.data.sources import ImageSource
     from keras_effnetv2.evaluation.scores import Evaluation
-    from keras_effnetv2.models.weight_files import FileHash, Loaded, Located
+    from keras_effnetv2.pretrained.load import LoadReport
+    from keras_effnetv2.pretrained.open_weights import FileHash, Weights
 
 
 def weights(arguments: argparse.Namespace) -> None:
@@ -53,7 +54,7 @@ def _yes(value: Any) -> str:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.models.weight_files import hash_file, parse_name
+    from keras_effnetv2.pretrained.open_weights import hash_file
 
     found = parse_name(arguments.name)
     path, published = fetch_set(found, include_top=not arguments.no_top)
@@ -67,14 +68,14 @@ def _fetch(arguments: argparse.Namespace) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.models.weight_files import check_output, convert
+    from keras_effnetv2.models.weight_files import check_weight_output, convert
 
-    check_output(arguments.output, overwrite=arguments.overwrite)
-    located, loaded = _locate_and_load(arguments)
-    written = convert(loaded, arguments.output, overwrite=arguments.overwrite)
-    result = _facts(located, loaded) | {
+    check_weight_output(arguments.output, overwrite=arguments.overwrite)
+    weights, model, report = _open_and_load(arguments)
+    written = convert(model, arguments.output, overwrite=arguments.overwrite)
+    result = _facts(weights, model, report) | {
         "written": [_file(written)],
-        "equal_when_read_back": len(loaded.model.weights),
+        "equal_when_read_back": len(model.weights),
     }
     _show(result, arguments.json)
 
@@ -84,16 +85,16 @@ def _verify(arguments: argparse.Namespace) -> None:
 
     # No data: say so before the work.
     split = None if arguments.data is None else unseen_split(arguments.data)
-    located, loaded = _locate_and_load(arguments)
-    smallest, largest = moving_variances(loaded.model)
-    result = _facts(located, loaded) | {
+    weights, model, report = _open_and_load(arguments)
+    smallest, largest = moving_variances(model)
+    result = _facts(weights, model, report) | {
         "smallest_moving_variance": smallest,
         "largest_moving_variance": largest,
     }
     if split is None:
         _show(result, arguments.json)
         return
-    figures, source, evaluation = _judge(located, loaded, split, arguments)
+    figures, source, evaluation = _judge(weights, model, split, arguments)
     if arguments.json:
         _show(result | {"evaluation": figures}, as_json=True)
     else:
@@ -103,47 +104,60 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _judge(
-    located: "Located", loaded: "Loaded", split: str, arguments: argparse.Namespace
+    weights: "Weights", model: Any, split: str, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], "ImageSource", "Evaluation"]:
     from keras_effnetv2.data.class_match import load_source_for
 
-    if loaded.classes is None:
+    classes = _classes(model)
+    if classes is None:
         raise ValueError(
-            f"{located.path} has no classifier, which could be judged; leave out --data."
+            f"{weights.path} has no classifier, which could be judged; leave out --data."
         )
     return judge(
-        published_network(
-            loaded.model, located.variant, located.weight_set, arguments.protocol, facts={}
-        ),
-        load_source_for(arguments.data, split, loaded.classes),
+        published_network(model, model.name, weights.set, arguments.protocol, facts={}),
+        load_source_for(arguments.data, split, classes),
         batch_size=arguments.batch_size,
         skip_bad=arguments.skip_bad,
     )
 
 
-def _locate_and_load(arguments: argparse.Namespace) -> tuple["Located", "Loaded"]:
-    from keras_effnetv2.models.weight_files import load, locate
+def _open_and_load(arguments: argparse.Namespace) -> tuple["Weights", Any, "LoadReport"]:
+    from keras_effnetv2.pretrained.open_weights import open_weights
 
     include_top = not arguments.no_top
-    located = locate(arguments.name, arguments.variant, arguments.set, include_top=include_top)
-    return located, load(located, arguments.source, include_top=include_top)
+    weights = open_weights(
+        arguments.name,
+        arguments.variant,
+        set_name=arguments.set,
+        source=arguments.source,
+        include_top=include_top,
+        check_hash=True,
+    )
+    from keras_effnetv2.models.weight_files import load
+
+    return weights, *load(weights, include_top=include_top)
 
 
-def _facts(located: "Located", loaded: "Loaded") -> dict[str, Any]:
+def _classes(model: Any) -> int | None:
+    """Width of a model's classifier; None without one."""
+    return model.output_shape[-1] if len(model.output_shape) == 2 else None
+
+
+def _facts(weights: "Weights", model: Any, report: "LoadReport") -> dict[str, Any]:
     """What there is to say of a file that was loaded."""
-    found = located.weight_set
+    origin, config = weights.origin, weights.config
     return {
-        "read": str(located.path),
-        "files": [_file(hashed) for hashed in located.hashes],
-        "published_at": located.published.url if located.published else None,
-        "variant": located.variant,
-        "set": found.weights if found else None,
-        "set_told_by": located.told_by,
-        "source": loaded.report.source,
-        "classes": loaded.classes,
-        "preprocessing": loaded.config.normalization,
-        "tensors": loaded.report.loaded,
-        "left_out": dict(Counter(loaded.report.ignored.values())),
+        "read": str(origin.path),
+        "files": [_file(hashed) for hashed in origin.hashes],
+        "published_at": origin.published.url if origin.published else None,
+        "variant": config.name if config else None,
+        "set": origin.set.weights if origin.set else None,
+        "set_told_by": origin.set_told_by,
+        "source": report.source,
+        "classes": _classes(model),
+        "preprocessing": weights.normalization,
+        "tensors": report.loaded,
+        "left_out": dict(Counter(report.ignored.values())),
     }
 
 

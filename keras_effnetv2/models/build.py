@@ -15,15 +15,9 @@ import keras
 from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig
 from keras_effnetv2.architectures.variants import Normalization
 from keras_effnetv2.models.blocks import conv_bn, fused_mbconv, mbconv
-from keras_effnetv2.pretrained.fetch import fetch_set
-from keras_effnetv2.pretrained.load import WeightFile, assign_weights, read_weight_file
-from keras_effnetv2.pretrained.registry import (
-    IMAGENET21K_CLASSES,
-    IMAGENET_CLASSES,
-    WeightSet,
-    find_weight_set,
-    normalization_of_file,
-)
+from keras_effnetv2.pretrained.load import assign_weights
+from keras_effnetv2.pretrained.open_weights import Weights, open_weights
+from keras_effnetv2.pretrained.registry import IMAGENET_CLASSES
 
 MIN_SIZE = 32  # the network halves a picture five times
 _CHANNELS = 3
@@ -32,7 +26,7 @@ _CHANNELS = 3
 def build_model(
     config: ModelConfig,
     include_top: bool = True,
-    weights: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | Weights | None = None,
     input_tensor: Any = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
@@ -53,7 +47,8 @@ def build_model(
         config: the architecture, e.g. `ModelConfig.from_name("efficientnetv2-s")`.
         include_top: whether the pooling, dropout and classifier are there.
         weights: None (fresh), the name of a published set, which is fetched into the Keras cache
-            (`available_weights` lists them), or the path of a weight file (see `load_weights`).
+            (`available_weights` lists them), the path of a weight file (see `load_weights`), or
+            what `open_weights` returned.
             A file does not tell what its pixels were normalised with: one that has a published
             file's name is taken for that, an ImageNet-21k head means (x - 128) / 128, anything
             else the config's `normalization`.
@@ -85,7 +80,6 @@ def build_model(
             "`config` must be a ModelConfig; ModelConfig.from_name gives the published ones. "
             f"Received: config={config!r}"
         )
-    weight_set = find_weight_set(config.name, weights)
     if dropout_rate is None:
         dropout_rate = config.dropout_rate
     _check_rates(dropout_rate=dropout_rate, drop_path_rate=drop_path_rate)
@@ -97,52 +91,30 @@ def build_model(
     inputs = _make_input(
         input_tensor, input_shape, need_rgb=include_preprocessing or weights is not None
     )
-    weight_file = _read_weights(weights, weight_set, classes if include_top else 0)
-    trained_classes = weight_file.classes if weight_file else None
+    if weights is not None and not isinstance(weights, Weights):
+        weights = open_weights(weights, config, include_top=include_top, classes=classes)
     x = inputs
     if include_preprocessing:
-        normalization = config.normalization
-        if weight_set is not None:
-            normalization = weight_set.normalization
-        elif weight_file is not None:
-            normalization = normalization_of_file(config, trained_classes)
-        x = _normalization_layer(normalization)(x)
+        normalization = weights.normalization if weights is not None else None
+        x = _normalization_layer(normalization or config.normalization)(x)
     x = _backbone(x, config, drop_path_rate)
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
         if dropout_rate > 0:
             x = keras.layers.Dropout(dropout_rate, name="top_dropout")(x)
-        width = classes or trained_classes or IMAGENET_CLASSES
+        width = classes or (weights and weights.classes) or IMAGENET_CLASSES
         if classifier_activation == "auto":
-            keeps_head = width == trained_classes == IMAGENET21K_CLASSES
-            classifier_activation = "sigmoid" if keeps_head else "softmax"
+            keeps_head = weights is not None and width == weights.classes
+            classifier_activation = weights.activation if weights and keeps_head else "softmax"
         x = _classifier(width, classifier_activation)(x)
     elif pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
     model = keras.Model(_sources(inputs), x, name=name or config.name)
-    if weight_file is not None:
-        assign_weights(model, weight_file, fresh_classifier=classes is not None)
+    if weights is not None:
+        assign_weights(model, weights, fresh_classifier=classes is not None)
     return model
-
-
-def _read_weights(
-    weights: str | os.PathLike[str] | None, weight_set: WeightSet | None, classes: int | None
-) -> WeightFile | None:
-    """The tensors of the `weights` argument; a set that it names is fetched.
-
-    Args:
-        weights: see `build_model`.
-        weight_set: what `find_weight_set` said of it.
-        classes: width of the classifier to be filled, 0 if there is none, None for the file's.
-    """
-    if weights is None:
-        return None
-    if weight_set is None or weights != weight_set.weights:
-        return read_weight_file(weights)
-    path, file = fetch_set(weight_set, include_top=classes in (None, weight_set.classes))
-    return read_weight_file(path, file.source)
 
 
 def _backbone(x: Any, config: ModelConfig, drop_path_rate: float) -> Any:

@@ -1,40 +1,90 @@
-"""The .h5 layout of Keras 2, which Keras 3 still writes for names in .h5: LAYER/.../WEIGHT.
+"""Names in .h5 files of the Keras 2 layout, as keras.applications and leondgarse have them.
 
-Two sources have it, each with its own names of layers. Three things differ from writer to writer:
-TensorFlow's Keras ends names with ":0" and says `depthwise_kernel` where Keras 3 says `kernel`;
-and in a whole model the layers stand under `model_weights`.
+Each has its own names of layers. Two more things differ from writer to writer: TensorFlow's Keras
+ends names with ":0", and says `depthwise_kernel` where Keras 3 says `kernel`.
 """
 
-import logging
-import os
 import re
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
-import keras
-import numpy as np
-
-from keras_effnetv2.architectures.config import NORMALIZATIONS
-from keras_effnetv2.pretrained.hdf5 import read_arrays
 from keras_effnetv2.pretrained.places import Place, weight_names
 
-_LOG = logging.getLogger("keras_effnetv2")
+if TYPE_CHECKING:
+    import keras
 
-_NORMALIZATION = re.compile(r"normalization(_\d+)?/(mean|variance|count)(:0)?")
+_LEONDGARSE = {
+    "stem_conv": "stem_conv",
+    "stem_bn": "stem_bn",
+    "top_conv": "post_conv",
+    "top_bn": "post_bn",
+    "predictions": "predictions",
+    "expand_conv": "sortcut_conv",
+    "expand_bn": "sortcut_bn",
+    "dwconv2": "MB_dw_",
+    "bn": "MB_dw_bn",
+    "se_reduce": "se_1_conv",
+    "se_expand": "se_2_conv",
+    "project_conv": "MB_pw_conv",
+    "project_bn": "MB_pw_bn",
+}
+_LEONDGARSE_WITHOUT_EXPANSION = {"project_conv": "fu_conv", "project_bn": "fu_bn"}  # if fused
 
 
-def legacy_names(
-    model: keras.Model, layer: Callable[[Place], str], stored: Collection[str]
-) -> dict[str, str]:
-    """The name table of a file, in the spelling of the file.
+def keras_applications_names(model: "keras.Model", stored: Collection[str]) -> dict[str, str]:
+    """Return the name in a file of keras.applications of every weight of a model.
+
+    Our layers are called after its V2 nets. Different are the depthwise layers of its V1 nets
+    (`dwconv`), and block 27 and later of a stage, where it goes on from "z" to "{" and we to "aa".
 
     Args:
         model: a model of `build_model`.
-        layer: from a place to the source's name of the layer.
-        stored: the names in the file.
+        stored: the names in the file, which tell how it spells them.
 
     Returns:
-        Our weight path -> name in the file.
+        Our weight path (e.g. "block1a_project_conv/kernel") -> name in the file
+        ("block1a_project_conv/kernel:0").
     """
+    is_v1 = any("_dwconv/" in name for name in stored)
+    beyond_z = any(re.match(r"block\d+[{|}~]", name) for name in stored)
+
+    def layer(place: Place) -> str:
+        if place.kind == "outside":
+            return place.layer
+        block = place.layer.removesuffix(place.role)
+        if beyond_z:
+            block = f"block{place.stage + 1}{chr(ord('a') + place.repeat)}_"
+        return block + ("dwconv" if is_v1 and place.role == "dwconv2" else place.role)
+
+    return _names(model, layer, stored)
+
+
+def leondgarse_names(model: "keras.Model", stored: Collection[str]) -> dict[str, str]:
+    """Return the name in a file of leondgarse/keras_efficientnet_v2 of every weight of a model.
+
+    Args:
+        model: a model of `build_model`.
+        stored: the names in the file, which tell how it spells them.
+
+    Returns:
+        Our weight path (e.g. "block1a_project_conv/kernel") -> name in the file
+        ("stack_0_block0_fu_conv/kernel:0").
+    """
+
+    def layer(place: Place) -> str:
+        if place.kind == "outside":
+            return _LEONDGARSE[place.role]
+        special = _LEONDGARSE_WITHOUT_EXPANSION if place.kind == "fused_1" else {}
+        role = special.get(place.role, _LEONDGARSE[place.role])
+        return f"stack_{place.stage}_block{place.repeat}_{role}"
+
+    return _names(model, layer, stored)
+
+
+def _names(
+    model: "keras.Model", layer: Callable[[Place], str], stored: Collection[str]
+) -> dict[str, str]:
+    """Name table in the spelling of a file, from a source's name of each layer."""
     end = ":0" if any(name.endswith(":0") for name in stored) else ""
     long = any("/depthwise_kernel" in name for name in stored)
 
@@ -44,64 +94,3 @@ def legacy_names(
         return f"{layer(place)}/{weight}{end}"
 
     return weight_names(model, theirs)
-
-
-def read_legacy_h5(
-    path: str | os.PathLike[str],
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads the arrays of a file in the older layout.
-
-    Returns:
-        Arrays by layer and weight, e.g. "stem_conv/kernel:0", wherever in the file the layer
-        stands; and the names left out with the reason.
-
-    Raises:
-        ValueError: the file is damaged or refused, or two weights have one name.
-    """
-    tensors: dict[str, np.ndarray] = {}
-    try:
-        arrays, ignored = read_arrays(path, _ignore)
-        for name, array in arrays.items():
-            short = "/".join(name.split("/")[-2:])
-            if short in tensors:
-                raise ValueError(f"it holds {short} twice, also as {name}; one network is allowed")
-            tensors[short] = array
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)} cannot be read as a Keras .h5 file: {error}") from None
-    values = {name: tensors.pop(name) for name in list(tensors) if _NORMALIZATION.fullmatch(name)}
-    return tensors, ignored | normalization_reasons(path, values)
-
-
-def _ignore(name: str) -> str | None:
-    return "optimizer state" if name.startswith("optimizer_weights/") else None
-
-
-def normalization_reasons(
-    path: str | os.PathLike[str], arrays: dict[str, np.ndarray]
-) -> dict[str, str]:
-    """Why the arrays of a file's `Normalization` layer are left out; a model of ours has its own.
-
-    If they are not ImageNet's mean and variance, which a model of ours is built with, one log line
-    says so. keras.applications' own files of V1 have the standard deviation for the variance, and
-    make up for it elsewhere.
-
-    Args:
-        path: the file, for the log.
-        arrays: mean, variance and count, by their names in the file.
-    """
-    scale, offset = (np.asarray(values) for values in NORMALIZATIONS["imagenet"])
-    deviation = 1 / (255 * scale)
-    expected = (-offset * deviation, deviation, deviation**2)
-    for name, array in arrays.items():
-        per_channel = array.shape == (len(scale),)
-        if per_channel and not any(np.allclose(array, right, atol=1e-4) for right in expected):
-            _LOG.warning(
-                "%s: %s is %s, not ImageNet's. It is not loaded: the model normalises pixels in "
-                "its own way. If the network was trained with it, build the model with "
-                "include_preprocessing=False and normalise its pixels so.",
-                os.fspath(path),
-                name,
-                array.tolist(),
-            )
-            break
-    return dict.fromkeys(arrays, "input normalisation; the model has its own")

@@ -1,23 +1,16 @@
 """Strict loading: every weight from the file, every tensor of the file used, or nothing changes."""
 
-import hashlib
 import logging
 import os
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_effnetv2.pretrained.keras_applications import keras_applications_names
-from keras_effnetv2.pretrained.keras_file import keras_names, read_keras_file
-from keras_effnetv2.pretrained.legacy_h5 import read_legacy_h5
-from keras_effnetv2.pretrained.leondgarse import leondgarse_names
-from keras_effnetv2.pretrained.official import official_names, read_official
+from keras_effnetv2.pretrained.layouts import LAYOUTS
+from keras_effnetv2.pretrained.open_weights import Weights, open_weights
 from keras_effnetv2.pretrained.places import CLASSIFIER
-from keras_effnetv2.pretrained.recognise import recognise, refuse_pickles
-from keras_effnetv2.pretrained.timm import read_timm, timm_axes, timm_names
 
 _LOG = logging.getLogger("keras_effnetv2")
 # Filters are rounded to a multiple of 8; 19.2 (16 times the width 1.2) is the one number among the
@@ -32,33 +25,6 @@ _TWO_B3 = (
 )
 
 
-class _Source(NamedTuple):
-    """How the files of a source are read.
-
-    Attributes:
-        read: path -> tensors by name, and names left out with the reason.
-        names: model, names in the file -> our weight path to the name in the file.
-        classifier: what the names of the classifier's tensors begin with.
-        axes: our weight path -> the file's axes in our order; None if it is the same order.
-    """
-
-    read: Callable[[Any], tuple[dict[str, np.ndarray], dict[str, str]]]
-    names: Callable[[keras.Model, Collection[str]], dict[str, str]]
-    classifier: str
-    axes: Callable[[str], tuple[int, ...] | None] = lambda ours: None
-
-
-_SOURCES = {
-    "official": _Source(read_official, lambda model, stored: official_names(model), "head/dense/"),
-    "timm": _Source(read_timm, lambda model, stored: timm_names(model), "classifier.", timm_axes),
-    "keras-applications": _Source(read_legacy_h5, keras_applications_names, f"{CLASSIFIER}/"),
-    "leondgarse": _Source(read_legacy_h5, leondgarse_names, f"{CLASSIFIER}/"),
-    "keras": _Source(
-        read_keras_file, lambda model, stored: keras_names(model), "layers/dense/vars/"
-    ),
-}
-
-
 class LoadReport(NamedTuple):
     """What `load_weights` did.
 
@@ -71,55 +37,6 @@ class LoadReport(NamedTuple):
     source: str
     loaded: int
     ignored: dict[str, str]
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """The tensors of a weight file, by their names there.
-
-    Args:
-        path: where it was read from.
-        source: e.g. "official"; see `load_weights`.
-        tensors: name in the file -> array.
-        ignored: name in the file -> why it is not among the tensors.
-    """
-
-    path: str
-    source: str
-    tensors: dict[str, np.ndarray]
-    ignored: dict[str, str]
-
-    @property
-    def classes(self) -> int | None:
-        """Width of the classifier; None if the file has none."""
-        shapes = [tensor.shape for name, tensor in self.tensors.items() if self.is_classifier(name)]
-        biases = [shape for shape in shapes if len(shape) == 1]
-        kernels = [shape for shape in shapes if len(shape) == 2]
-        # The kernel must agree: a made-up bias alone could ask for any amount of memory.
-        if len(biases) != 1 or len(kernels) != 1 or biases[0][0] not in kernels[0]:
-            return None
-        return biases[0][0]
-
-    def is_classifier(self, name: str) -> bool:
-        """Whether a tensor of the file belongs to its classifier."""
-        return name.startswith(_SOURCES[self.source].classifier)
-
-
-def read_weight_file(path: str | os.PathLike[str], source: str = "auto") -> WeightFile:
-    """Reads a weight file; see `load_weights` for the arguments and errors."""
-    if source != "auto" and source not in _SOURCES:
-        raise ValueError(
-            f"`source` must be 'auto' or one of {sorted(_SOURCES)}. Received: source={source!r}"
-        )
-    refuse_pickles(path)
-    if source == "auto":
-        source = recognise(path)
-    if source == "official" and os.path.isfile(path):
-        with open(path, "rb") as archive:
-            digest = hashlib.file_digest(archive, "sha256").hexdigest()
-        _LOG.warning("%s: nobody published a hash to check; this is sha256:%s", path, digest)
-    tensors, ignored = _SOURCES[source].read(path)
-    return WeightFile(os.fspath(path), source, tensors, ignored)
 
 
 def load_weights(
@@ -149,17 +66,17 @@ def load_weights(
         ValueError: the file cannot be read, or tensors are missing, extra, mis-shaped or not
             finite: all are listed, by their names there and ours, and the model is left untouched.
     """
-    return assign_weights(model, read_weight_file(path, source))
+    return assign_weights(model, open_weights(path, source=source))
 
 
 def assign_weights(
-    model: keras.Model, file: WeightFile, *, fresh_classifier: bool = False
+    model: keras.Model, weights: Weights, *, fresh_classifier: bool = False
 ) -> LoadReport:
     """Puts the tensors of a file into a model; all of them or, with an error, none.
 
     Args:
         model: a model of `build_model`.
-        file: what `read_weight_file` returned.
+        weights: what `open_weights` returned.
         fresh_classifier: leave the model's classifier as it is if the file's has another number
             of classes, or none; one log line says so. Otherwise that is an error.
 
@@ -171,34 +88,35 @@ def assign_weights(
     }
     bias = variables.get(f"{CLASSIFIER}/bias")
     classes = None if bias is None else bias.shape[0]
-    tensors, ignored = dict(file.tensors), dict(file.ignored)
-    if classes is None or (fresh_classifier and file.classes != classes):
+    tensors, ignored = dict(weights.tensors), dict(weights.ignored)
+    if classes is None or (fresh_classifier and weights.classes != classes):
         reason = "classifier; the model has no top"
         if classes is not None:
             reason = f"classifier of another number of classes than {classes}"
             _LOG.warning(
                 "%s: the classifier has %s classes, not %d: everything else is loaded, the "
                 "classifier starts fresh.",
-                file.path,
-                file.classes or "no",
+                weights.path,
+                weights.classes or "no",
                 classes,
             )
         for ours in [name for name in variables if name.startswith(f"{CLASSIFIER}/")]:
             del variables[ours]
-        for theirs in filter(file.is_classifier, file.tensors):
+        for theirs in filter(weights.is_classifier, weights.tensors):
             ignored[theirs] = reason
             del tensors[theirs]
-    names = _SOURCES[file.source].names(model, tensors.keys())
-    values, problems = _match(variables, names, tensors, _SOURCES[file.source].axes)
+    names = LAYOUTS[weights.source].names(model, tensors.keys())
+    values, problems = _match(variables, names, tensors, LAYOUTS[weights.source].axes)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise ValueError(
-            f"{file.path} ({file.source} layout) does not fit the model {model.name!r}; nothing "
-            f"was loaded. {len(problems)} problem(s):\n{listed}{_hint(names, variables, tensors)}"
+            f"{weights.path} ({weights.source} layout) does not fit the model {model.name!r}; "
+            f"nothing was loaded. {len(problems)} problem(s):\n{listed}"
+            f"{_hint(names, variables, tensors)}"
         )
     for ours, value in values.items():
         variables[ours].assign(value)
-    return LoadReport(file.source, len(values), ignored)
+    return LoadReport(weights.source, len(values), ignored)
 
 
 def _match(
@@ -213,7 +131,7 @@ def _match(
         variables: of the model, by our path.
         names: our path -> name in the file.
         tensors: of the file, by name.
-        axes_of: see `_Source.axes`.
+        axes_of: see `TensorLayout.axes`.
     """
     values: dict[str, np.ndarray] = {}
     problems = []

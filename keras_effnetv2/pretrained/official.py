@@ -13,14 +13,16 @@ import tempfile
 import zlib
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from keras_effnetv2.pretrained.bounded import BoundedReader, unpacked_limit
 from keras_effnetv2.pretrained.bundle import checked_names
 from keras_effnetv2.pretrained.places import Place, weight_names
+
+if TYPE_CHECKING:
+    import keras
 
 _AVERAGE = "/ExponentialMovingAverage"
 _OPTIMIZER_SLOT = re.compile(r"/(RMSProp(_\d+)?|Momentum|Adam(_\d+)?)$")
@@ -58,7 +60,7 @@ _IN_BLOCKS = {
 }
 
 
-def official_names(model: keras.Model) -> dict[str, str]:
+def official_names(model: "keras.Model") -> dict[str, str]:
     """Official name of every weight of a model, without the `{model}/` in front.
 
     Args:

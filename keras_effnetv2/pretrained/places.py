@@ -6,9 +6,11 @@ layer is called there follows from its place alone.
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import keras
+if TYPE_CHECKING:
+    import keras
+
 
 CLASSIFIER = "predictions"
 _BLOCK_LAYER = re.compile(
@@ -39,7 +41,7 @@ class Place(NamedTuple):
     block: int
 
 
-def weight_names(model: keras.Model, theirs: Callable[[Place, str], str]) -> dict[str, str]:
+def weight_names(model: "keras.Model", theirs: Callable[[Place, str], str]) -> dict[str, str]:
     """The name table of a source for a model.
 
     Args:

@@ -7,15 +7,12 @@ official configs (`datasets.py`, `effnetv2_configs.py`) and the pretrained tags 
 Models 1.0.31 (`timm`).
 """
 
-import logging
 import os
 from pathlib import PurePath
 from typing import NamedTuple
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import Normalization
-
-_LOG = logging.getLogger("keras_effnetv2")
 
 IMAGENET_CLASSES = 1000
 IMAGENET21K_CLASSES = 21843
@@ -368,6 +365,30 @@ def weight_set(variant: str, weights: str) -> WeightSet:
     return WEIGHT_SETS[variant, weights]
 
 
+def find_name(name: str) -> WeightSet | None:
+    """Return the published set of a name VARIANT/SET; None if it is not one."""
+    variant, _, weights = name.partition("/")
+    return WEIGHT_SETS.get((variant, weights))
+
+
+def parse_name(name: str) -> WeightSet:
+    """Return the published set of a name VARIANT/SET, e.g. "efficientnetv2-s/imagenet21k".
+
+    Raises:
+        ValueError: there is no such set; the message lists what there is.
+    """
+    found = find_name(name)
+    if found is None:
+        variant = name.partition("/")[0]
+        allowed = [f"{variant}/{weights}" for weights in published(variant)]
+        raise ValueError(
+            "A published set is named VARIANT/SET, "
+            + (f"here one of {', '.join(allowed)}" if allowed else "e.g. efficientnetv2-s/imagenet")
+            + f"; `keras-effnetv2 weights` lists them all. Received: {name!r}"
+        )
+    return found
+
+
 def find_weight_set(variant: str, weights: str | os.PathLike[str] | None) -> WeightSet | None:
     """The published set that a `weights` argument names, by its name or by a file's.
 
@@ -420,33 +441,3 @@ def _names(variant: str) -> str:
 def _is_path(weights: str | os.PathLike[str]) -> bool:
     # A checkpoint may be named by its prefix, to which no file of exactly that name belongs.
     return os.path.exists(weights) or os.path.exists(f"{os.fspath(weights)}.index")
-
-
-def normalization_of_file(config: ModelConfig, trained_classes: int | None) -> Normalization:
-    """Key of `config.NORMALIZATIONS` for a weight file of which it is not known what set it is.
-
-    Logs a warning if the variant has sets that were trained with different ones.
-
-    Args:
-        config: the architecture; its own normalisation is that of a fresh network.
-        trained_classes: width of the classifier in the file; an ImageNet-21k head saw
-            (x - 128) / 128, also on b0-b3.
-    """
-    if trained_classes == IMAGENET21K_CLASSES:
-        return "symmetric"
-    others = {WEIGHT_SETS[config.name, name].normalization for name in published(config.name)}
-    others -= {config.normalization}
-    if others:
-        _LOG.warning(
-            "A weight file does not tell how its pixels were normalised: %r is taken. If it was "
-            "trained, or fine-tuned, with another (%s: that of %s), build the model with "
-            "build_model(dataclasses.replace(config, normalization=...), ...).",
-            config.normalization,
-            ", ".join(sorted(others)),
-            ", ".join(
-                name
-                for name in published(config.name)
-                if WEIGHT_SETS[config.name, name].normalization in others
-            ),
-        )
-    return config.normalization

@@ -9,13 +9,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from keras_effnetv2.pretrained.places import Place, weight_names
+
+if TYPE_CHECKING:
+    import keras
 
 _OUTSIDE_BLOCKS = {
     "stem_conv": "conv_stem",
@@ -91,7 +94,7 @@ _WRONG_PADDING = (
 )
 
 
-def timm_names(model: keras.Model) -> dict[str, str]:
+def timm_names(model: "keras.Model") -> dict[str, str]:
     """Name of every weight of a model in a state dict of timm.
 
     Args:

@@ -13,8 +13,7 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 from helpers import oracle
-from keras_effnetv2.pretrained.keras_applications import keras_applications_names
-from keras_effnetv2.pretrained.leondgarse import leondgarse_names
+from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
 from keras_effnetv2.pretrained.official import official_names
 from keras_effnetv2.pretrained.timm import timm_names
 

@@ -1,0 +1,144 @@
+"""Which layout a weight file has, told by its content; its tensors, and what they are called."""
+
+import logging
+import re
+import zipfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from keras_effnetv2._common.checks import check_choice
+from keras_effnetv2._common.files import file_sha256
+from keras_effnetv2.pretrained.keras_files import WEIGHTS_MEMBER, keras_names, read_keras_file
+from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
+from keras_effnetv2.pretrained.official import official_names, read_official
+from keras_effnetv2.pretrained.places import CLASSIFIER
+from keras_effnetv2.pretrained.timm import read_timm, timm_axes, timm_names
+
+if TYPE_CHECKING:
+    import keras
+
+_LOG = logging.getLogger("keras_effnetv2")
+_GZIP = b"\x1f\x8b"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_ZIP = b"PK"
+_PICKLE = re.compile(rb"\x80[\x02-\x05]")
+_PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
+_KERAS_FILE = "keras file"  # one of three layouts, which the names in it tell apart
+# For a file that is damaged at its beginning; the reader then says what is wrong with it.
+_SUFFIXES = {
+    ".tgz": "official",
+    ".tar.gz": "official",
+    ".safetensors": "timm",
+    ".weights.h5": _KERAS_FILE,
+    ".keras": _KERAS_FILE,
+}
+
+
+class TensorLayout(NamedTuple):
+    """What the tensors of a source are called, and how they lie.
+
+    Attributes:
+        names: model, names in the file -> our weight path to the name in the file.
+        classifier: what the names of the classifier's tensors begin with.
+        axes: our weight path -> the file's axes in our order; None if it is the same order.
+    """
+
+    names: "Callable[[keras.Model, Collection[str]], dict[str, str]]"
+    classifier: str
+    axes: Callable[[str], tuple[int, ...] | None] = lambda ours: None
+
+
+LAYOUTS = {
+    "official": TensorLayout(lambda model, stored: official_names(model), "head/dense/"),
+    "timm": TensorLayout(lambda model, stored: timm_names(model), "classifier.", timm_axes),
+    "keras-applications": TensorLayout(keras_applications_names, f"{CLASSIFIER}/"),
+    "leondgarse": TensorLayout(leondgarse_names, f"{CLASSIFIER}/"),
+    "keras": TensorLayout(lambda model, stored: keras_names(model), "layers/dense/vars/"),
+}
+
+
+def read_tensors(
+    path: Path, source: str = "auto"
+) -> tuple[str, dict[str, np.ndarray], dict[str, str]]:
+    """Read a weight file.
+
+    Args:
+        path: of a file, or the folder or prefix of a checkpoint.
+        source: a key of `LAYOUTS`, or "auto" to tell by the content.
+
+    Returns:
+        The source; the tensors by their name in the file; the names left out with the reason.
+
+    Raises:
+        ValueError: nothing is there, or nothing that is known, or it cannot be read.
+    """
+    check_choice("source", source, ("auto", *LAYOUTS))
+    start = _refuse_pickle(path)
+    kind = _kind(path, start) if source == "auto" else source
+    if kind == "official":
+        if path.is_file():
+            _LOG.warning(
+                "%s: nobody published a hash to check; this is sha256:%s", path, file_sha256(path)
+            )
+        return kind, *read_official(path)
+    if kind == "timm":
+        return kind, *read_timm(path)
+    return read_keras_file(path, source)
+
+
+def _kind(path: Path, start: bytes) -> str:
+    """ "official", "timm" or a file of Keras."""
+    if Path(f"{path}.index").is_file() or (path.is_dir() and any(path.glob("*.index"))):
+        return "official"
+    if start.startswith(_GZIP):
+        return "official"
+    if start.startswith(_HDF5) or WEIGHTS_MEMBER in _zip_members(path, start):
+        return _KERAS_FILE
+    if start[8:] == b"{":  # after the length of the header, which is JSON
+        return "timm"
+    for suffix, kind in _SUFFIXES.items():
+        if path.is_file() and path.name.endswith(suffix):
+            return kind
+    found = f", which begins with {start!r}" if path.is_file() else ""
+    raise ValueError(
+        "A weight file is an official checkpoint (a folder, a prefix, a .tgz or .tar.gz archive), "
+        "a .safetensors of PyTorch Image Models, an .h5 of keras.applications or of leondgarse, "
+        "or a .weights.h5 or .keras of this package; `source` names one that is not recognised. "
+        f"Received: path={str(path)!r}{found}"
+    )
+
+
+def _zip_members(path: Path, start: bytes) -> list[str]:
+    if not start.startswith(_ZIP):
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return []
+
+
+def _refuse_pickle(path: Path) -> bytes:
+    """Return how a file begins, unless it is a pickle, alone or in PyTorch's archive.
+
+    The content decides where it can be told, else the name.
+    """
+    if not path.is_file():
+        return b""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    known = start.startswith((_GZIP, _HDF5)) or start[8:] == b"{"
+    if (
+        _PICKLE.match(start)
+        or any(name.endswith(".pkl") for name in _zip_members(path, start))
+        or (not known and path.suffix in _PICKLE_SUFFIXES)
+    ):
+        raise ValueError(
+            f"{path} is a pickle, which can run any code when it is read, so it is not. Convert it "
+            'to safetensors: python -c "import torch; from safetensors.torch import save_file; '
+            f"save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\""
+        )
+    return start

@@ -1,0 +1,303 @@
+"""The one door for weights: a name or a path becomes tensors, and what is known of them.
+
+Here alone it is decided how the pixels for a set of weights are normalised, and with which
+activation its classifier was trained.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.variants import Normalization
+from keras_effnetv2.pretrained.fetch import fetch_set
+from keras_effnetv2.pretrained.layouts import LAYOUTS, read_tensors
+from keras_effnetv2.pretrained.registry import (
+    IMAGENET21K_CLASSES,
+    WEIGHT_SETS,
+    PublishedFile,
+    WeightSet,
+    find_name,
+    find_weight_set,
+    published,
+    weight_set,
+)
+
+_LOG = logging.getLogger("keras_effnetv2")
+
+
+class FileHash(NamedTuple):
+    """A file and what it is recognised by.
+
+    Attributes:
+        path: where it is.
+        size: bytes.
+        md5: hexadecimal digits.
+        sha256: hexadecimal digits.
+    """
+
+    path: Path
+    size: int
+    md5: str
+    sha256: str
+
+
+class Origin(NamedTuple):
+    """Where weights lie, and what is known of them before they are read.
+
+    Attributes:
+        path: a file, or the folder or prefix of a checkpoint.
+        set: the published set that they are; None if nothing tells.
+        set_told_by: what tells the set: "hash", "option" or "file name"; None without a set.
+        published: the published file that has their hash; None if that is not known.
+        hashes: of the file, or of each file of a checkpoint; empty if nobody asked for them.
+    """
+
+    path: Path
+    set: WeightSet | None = None
+    set_told_by: str | None = None
+    published: PublishedFile | None = None
+    hashes: tuple[FileHash, ...] = ()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a weight file, by their names there, and what is known of them.
+
+    Attributes:
+        origin: where they come from.
+        source: layout of the file, e.g. "official"; see `load_weights`.
+        tensors: name in the file -> array.
+        ignored: name in the file -> why it is not among the tensors.
+        classes: width of the classifier; None if the file has none.
+        config: architecture of the network, with the normalisation of these weights; None if
+            neither the variant nor the set is known.
+    """
+
+    origin: Origin
+    source: str
+    tensors: Mapping[str, np.ndarray]
+    ignored: Mapping[str, str]
+    classes: int | None
+    config: ModelConfig | None
+
+    @property
+    def path(self) -> Path:
+        """Where they lie: a file, or the folder or prefix of a checkpoint."""
+        return self.origin.path
+
+    @property
+    def set(self) -> WeightSet | None:
+        """The published set that they are; None if nothing tells."""
+        return self.origin.set
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """What pixels become before the first layer; None if the variant is not known."""
+        return None if self.config is None else self.config.normalization
+
+    @property
+    def activation(self) -> str:
+        """What the classifier was trained with."""
+        # An ImageNet-21k head is trained with a sigmoid loss, the others with softmax.
+        return "sigmoid" if self.classes == IMAGENET21K_CLASSES else "softmax"
+
+    def is_classifier(self, name: str) -> bool:
+        """Return whether a tensor of the file belongs to its classifier."""
+        return name.startswith(LAYOUTS[self.source].classifier)
+
+
+def open_weights(
+    name_or_path: str | os.PathLike[str],
+    variant: str | ModelConfig | None = None,
+    *,
+    set_name: str | None = None,
+    source: str = "auto",
+    include_top: bool = True,
+    classes: int | None = None,
+    check_hash: bool = False,
+) -> Weights:
+    """Open weights: those of a published set, which is fetched if need be, or of a file.
+
+    Args:
+        name_or_path: SET with a variant, VARIANT/SET, or the path of a weight file or checkpoint.
+        variant: the network that the weights are for: a name, or a config of one's own.
+        set_name: the published set that a file is, if neither its hash nor its name tells.
+        source: layout of the file, see `load_weights`.
+        include_top: whether the classifier is wanted; if not, a published file without it,
+            which is smaller, is the first choice.
+        classes: width of the classifier that is wanted; None is that of the weights. With another
+            width the classifier is not wanted either.
+        check_hash: look a file's hash up among those of the published files. One that is found
+            tells variant and set; a file that has the name of a published one, but not its hash,
+            is refused.
+
+    Raises:
+        ValueError: nothing is there, or it cannot be read, or what was said contradicts the file.
+        ConnectionError: a published set is neither in the cache nor to be had.
+    """
+    config = ModelConfig.from_name(variant) if isinstance(variant, str) else variant
+    found = _named_set(name_or_path, config)
+    if found is not None:
+        _check_agrees(name_or_path, found, config, set_name)
+        with_top = include_top and classes in (None, found.classes)
+        path, file = fetch_set(found, include_top=with_top)
+        hashes = (hash_file(path),) if check_hash else ()
+        origin = Origin(path, found, "hash", file, hashes)
+    elif check_hash:
+        origin = _origin_by_hash(Path(name_or_path), config, set_name)
+    else:
+        origin = _origin_by_name(name_or_path, config, set_name)
+    if origin.published is not None and source == "auto":
+        source = origin.published.source
+    source, tensors, ignored = read_tensors(origin.path, source)
+    trained_classes = _classes(tensors, LAYOUTS[source].classifier)
+    if config is None and origin.set is not None:
+        config = ModelConfig.from_name(origin.set.variant)
+    if config is not None:
+        normalization = _normalization(config, origin.set, trained_classes)
+        config = replace(config, normalization=normalization)
+    return Weights(origin, source, tensors, ignored, trained_classes, config)
+
+
+def hash_file(path: Path) -> FileHash:
+    """Return size and hashes of a file."""
+    with path.open("rb") as file:
+        md5 = hashlib.file_digest(file, "md5").hexdigest()
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileHash(path, path.stat().st_size, md5, sha256)
+
+
+# --- which set it is ----------------------------------------------------------------------------
+
+
+def _named_set(
+    name_or_path: str | os.PathLike[str], config: ModelConfig | None
+) -> WeightSet | None:
+    """The published set that is meant by its name; None for a path."""
+    if config is not None and name_or_path in published(config.name):
+        return weight_set(config.name, os.fspath(name_or_path))
+    return find_name(name_or_path) if isinstance(name_or_path, str) else None
+
+
+def _origin_by_name(
+    path: str | os.PathLike[str], config: ModelConfig | None, set_name: str | None
+) -> Origin:
+    """What is known of a file without reading it."""
+    if config is None:
+        return Origin(Path(path))
+    if set_name is not None:
+        return Origin(Path(path), weight_set(config.name, set_name), "option")
+    found = find_weight_set(config.name, path)
+    return Origin(Path(path), found, "file name" if found else None)
+
+
+def _origin_by_hash(path: Path, config: ModelConfig | None, set_name: str | None) -> Origin:
+    """What is known of a file, of which the hash tells most."""
+    hashes = tuple(map(hash_file, _files_of(path)))
+    for found in WEIGHT_SETS.values() if len(hashes) == 1 else ():
+        for file in found.files:
+            if file.hash in (f"md5:{hashes[0].md5}", f"sha256:{hashes[0].sha256}"):
+                _check_agrees(path, found, config, set_name)
+                return Origin(path, found, "hash", file, hashes)
+    if config is None:
+        raise ValueError(
+            f"{path} has no published hash, so that it does not tell which network it is for; "
+            f"--variant does. Allowed: {', '.join(ModelConfig.variants())}."
+        )
+    _check_not_damaged(path, config.name, hashes[0])
+    return _origin_by_name(path, config, set_name)._replace(hashes=hashes)
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file at a path, or those of the checkpoint that is a folder or a prefix."""
+    if path.is_file():
+        return [path]
+    folder, prefix = (path, ".*") if path.is_dir() else (path.parent, re.escape(path.name))
+    of_checkpoint = re.compile(rf"{prefix}\.(index|data-\d+-of-\d+)")
+    listed = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [file for file in listed if of_checkpoint.fullmatch(file.name)]
+    if not files:
+        raise ValueError(
+            "Give a published set as VARIANT/SET (`keras-effnetv2 weights` lists them) or the "
+            "path of a weight file, a checkpoint's folder or its prefix; nothing of that kind is "
+            f"there. Received: {str(path)!r}"
+        )
+    return files
+
+
+def _check_agrees(
+    name_or_path: str | os.PathLike[str],
+    found: WeightSet,
+    config: ModelConfig | None,
+    set_name: str | None,
+) -> None:
+    variant = None if config is None else config.name
+    if variant not in (None, found.variant) or set_name not in (None, found.weights):
+        asked = "/".join(word for word in (variant, set_name) if word is not None)
+        raise ValueError(
+            f"{os.fspath(name_or_path)} is {found.variant}/{found.weights} by its hash; leave out "
+            f"--variant and --set, or give those. Received: {asked}"
+        )
+
+
+def _check_not_damaged(path: Path, variant: str, hashed: FileHash) -> None:
+    """Refuse what has the name of one of the variant's published files and not its hash."""
+    for name in published(variant):
+        for file in WEIGHT_SETS[variant, name].files:
+            if file.url.rpartition("/")[2] == path.name:
+                raise ValueError(
+                    f"{path} is named as the published file of {variant}/{name} and is not that "
+                    f"file, or is damaged: its hash is md5:{hashed.md5} (sha256:{hashed.sha256}) "
+                    f"instead of {file.hash}. Fetch it again from {file.url}, or rename a file "
+                    "that is meant to be another one."
+                )
+
+
+# --- what is in it ------------------------------------------------------------------------------
+
+
+def _classes(tensors: Mapping[str, np.ndarray], classifier: str) -> int | None:
+    """Width of the classifier in a file; None if it has none."""
+    shapes = [tensor.shape for name, tensor in tensors.items() if name.startswith(classifier)]
+    biases = [shape for shape in shapes if len(shape) == 1]
+    kernels = [shape for shape in shapes if len(shape) == 2]
+    # The kernel must agree: a made-up bias alone could ask for any amount of memory.
+    if len(biases) != 1 or len(kernels) != 1 or biases[0][0] not in kernels[0]:
+        return None
+    return biases[0][0]
+
+
+def _normalization(
+    config: ModelConfig, found: WeightSet | None, classes: int | None
+) -> Normalization:
+    """How the pixels for weights are normalised.
+
+    A published set says it. An ImageNet-21k head saw (x - 128) / 128, also on b0-b3. Anything else
+    is taken for what a fresh network is trained with, with a warning if the variant has sets that
+    were trained with another.
+    """
+    if found is not None:
+        return found.normalization
+    if classes == IMAGENET21K_CLASSES:
+        return "symmetric"
+    others = {name: WEIGHT_SETS[config.name, name].normalization for name in published(config.name)}
+    others = {name: other for name, other in others.items() if other != config.normalization}
+    if others:
+        _LOG.warning(
+            "A weight file does not tell how its pixels were normalised: %r is taken. If it was "
+            "trained, or fine-tuned, with another (%s: that of %s), build the model with "
+            "build_model(dataclasses.replace(config, normalization=...), ...).",
+            config.normalization,
+            ", ".join(sorted(set(others.values()))),
+            ", ".join(others),
+        )
+    return config.normalization
