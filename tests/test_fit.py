@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.quick_runs import leave_out_results
+from helpers.run_folders import recorded_settings
 
 from keras_effnetv2.data import training_data
 from keras_effnetv2.data.scan import BadPicturesError
@@ -313,7 +314,7 @@ from keras_effnetv2.runs.run_folder import open_run
 result = train(
     build(), load_source("digits", "train").stratified_subset(60), ONE_EPOCH, {out!r}, verbose=2
 )
-assert open_run({out!r}).settings["versions"]["backend"] == "jax"
+assert open_run({out!r}).settings.versions["backend"] == "jax"
 assert result.evaluation.scores.shape == (12, 10)
 """
 
@@ -408,7 +409,7 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
 def test_an_existing_run_is_kept_until_everything_has_been_checked(digits, monkeypatch, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    run_folder.write_settings(folder, {"finished": True})
+    run_folder.write_settings(folder, recorded_settings())
     (folder / "model.keras").write_text("precious")
     (folder / "notes.txt").write_text("mine")
 

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from helpers.html_pages import CHROMIUM, Page, measure_in_chromium
 from helpers.quick_runs import leave_out_results
+from helpers.run_folders import recorded_settings
 
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.data import training_data
@@ -245,7 +246,7 @@ def test_the_page_in_a_browser(large_page, tmp_path):
 def test_a_run_that_is_there_is_not_touched(photos, unscanned, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    run_folder.write_settings(folder, {"finished": True})
+    run_folder.write_settings(folder, recorded_settings())
     for name in ("model.keras", "history.csv", "notes.txt"):
         (folder / name).write_text("precious")
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}

@@ -1,32 +1,31 @@
 """The run folder: what may be written where, files whole or not there, and the way back."""
 
-import os
+import json
+from dataclasses import replace
 
 import keras
 import pytest
+from helpers.run_folders import GOLDEN, recorded_settings
 
 from keras_effnetv2._common.files import write_text
+from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.run_folder import (
     check_output,
-    check_same_run,
     open_run,
     prepare_output,
     read_settings,
-    remove,
     write_settings,
 )
+from keras_effnetv2.runs.run_settings import RunSettings, check_same_run
 
-SETTINGS = {
-    "finished": False,
-    "model": "small",
-    "weights": None,
-    "training": {"spec": "digits", "pictures": 48},
-    "validation": {"spec": "digits", "pictures": 12},
-    "class_names": ["a", "b"],
-    "recipe": {"epochs": 4, "image_size": (32, 64), "evaluation_style": "whole"},
-    "image_size": 64,
-}
+SETTINGS = recorded_settings(
+    finished=False,
+    class_names=("a", "b"),
+    recipe=replace(TrainRecipe.preset("quickstart"), image_size=(32, 64)),
+    image_size=64,
+    result=None,
+)
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def finish(folder):
     x = keras.layers.GlobalAveragePooling2D()(inputs)
     keras.Model(inputs, keras.layers.Dense(2)(x)).save(folder / "model.keras")
     write_text(folder / "labels.txt", "a\nb\n")
-    write_settings(folder, SETTINGS | {"finished": True})
+    write_settings(folder, replace(SETTINGS, finished=True))
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -74,28 +73,53 @@ def test_an_unfinished_run_is_resumed_a_finished_one_is_not(folder):
     assert check_output(folder, resume=False, overwrite=True) is None
     with pytest.raises(FileExistsError, match=r"holds a run already.*resume.*overwrite"):
         check_output(folder, resume=False, overwrite=False)
-    write_settings(folder, SETTINGS | {"finished": True})
+    write_settings(folder, replace(SETTINGS, finished=True))
     with pytest.raises(ValueError, match="nothing to resume"):
         check_output(folder, resume=True, overwrite=False)
 
 
+def test_settings_of_an_earlier_version_are_read_and_written_back():
+    written = json.loads(GOLDEN.read_text("utf-8"))
+    settings = RunSettings.from_dict(written)
+    assert json.loads(json.dumps(settings.to_dict())) == written
+    assert settings.recipe.image_size == (32, 40)
+    assert settings.stages[-1].dropout_rate == 0.3
+    assert settings.weights_origin == "trained on digits"
+    for name in ("architecture", "max_train_examples", "left_out_while_training"):
+        del written[name]  # came later
+    assert RunSettings.from_dict(written | {"of a later version": 1}) == replace(
+        settings, max_train_examples=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"finished": "yes"}, "does not say whether the run is finished"),
+        ({"training": {"spec": "digits"}}, "missing 2 required positional arguments"),
+        ({"recipe": {"flour": "500 g"}}, "A recipe has the fields"),
+        ({"stages": []}, "A plan is one or more"),
+    ],
+)
+def test_what_are_no_settings_of_a_run(change, message):
+    with pytest.raises(ValueError, match=message):
+        RunSettings.from_dict(json.loads(GOLDEN.read_text("utf-8")) | change)
+
+
 def test_only_changed_settings_are_named():
-    check_same_run(read_back(SETTINGS), SETTINGS | {"finished": True, "image_size": 1})
-    changed = SETTINGS | {
-        "weights": "imagenet",
-        "recipe": SETTINGS["recipe"] | {"image_size": (32, 96)},
-        "class_names": ["a", "c"],
-    }
+    check_same_run(SETTINGS, replace(SETTINGS, finished=True, image_size=1))
+    changed = replace(
+        SETTINGS,
+        weights="imagenet",
+        recipe=replace(SETTINGS.recipe, image_size=(32, 96)),
+        class_names=("a", "c"),
+    )
     with pytest.raises(ValueError, match=r"started with\. Changed: ") as error:
-        check_same_run(read_back(SETTINGS), changed)
+        check_same_run(SETTINGS, changed)
     assert str(error.value).partition("Changed: ")[2] == (
         "weights: was None, is 'imagenet'; class_names: was ['a', 'b'], is ['a', 'c']; "
         "recipe.image_size: was [32, 64], is [32, 96]"
     )
-
-
-def read_back(settings):
-    return settings | {"recipe": settings["recipe"] | {"image_size": [32, 64]}}
 
 
 def test_replacing_a_run_leaves_other_files_and_follows_a_link(folder, tmp_path_factory):
@@ -124,15 +148,6 @@ def test_a_full_disk_is_said_before_anything_is_removed(folder, monkeypatch):
     with pytest.raises(OSError, match=r"has 3 MB free; the run needs about 4 MB\. Free some"):
         prepare_output(folder, keep=False, needed_bytes=4_000_000)
     assert (folder / "recipe.json").exists()
-
-
-def test_remove_takes_files_folders_links_and_nothing(tmp_path):
-    (tmp_path / "target").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "target")
-    (tmp_path / "full" / "deep").mkdir(parents=True)
-    for name in ("link", "full", "none"):
-        remove(tmp_path / name)
-    assert os.listdir(tmp_path) == ["target"]
 
 
 def test_a_finished_run_opens(folder):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.run_folders import recorded_settings
 
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.evaluation.scores import Evaluation
@@ -17,6 +18,7 @@ from keras_effnetv2.report.run_report import (
     gather_report,
     summary_rows,
 )
+from keras_effnetv2.runs.run_settings import RecordedPictures
 
 PLAN = progressive_stages(
     epochs=5,
@@ -27,15 +29,16 @@ PLAN = progressive_stages(
     cutmix_alpha=(0.0, 1.0),
 )
 HISTORY = {"epoch": [1.0, 2.0], "loss": [2.0, 1.0], "seconds": [30.0, 31.5]}
-SETTINGS = {
-    "model": "small",
-    "training": {"spec": "digits", "pictures": 1440},
-    "validation": {"spec": "digits", "pictures": 357},
-    "class_names": [f"class {index}" for index in range(12)],
-    "recipe": {"name": "quickstart", "seed": 3},
-    "image_size": 40,
-    "versions": {"keras_effnetv2": "9", "keras": "3", "backend": "jax", "tensorflow": "2"},
-}
+SETTINGS = recorded_settings(
+    model="small",
+    training=RecordedPictures("digits", "train", 1440),
+    validation=RecordedPictures("digits", "validation", 357),
+    class_names=tuple(f"class {index}" for index in range(12)),
+    recipe=replace(TrainRecipe.preset("quickstart"), epochs=2, batch_size=64, seed=3),
+    stages=tuple(PLAN),
+    image_size=40,
+    versions={"keras_effnetv2": "9", "keras": "3", "backend": "jax", "tensorflow": "2"},
+)
 EVALUATION = Evaluation(np.array([0, 1, 1, 1]), np.eye(2, dtype=np.float32)[[0, 1, 0, 0]])
 
 
@@ -130,8 +133,8 @@ def test_a_run_without_mistakes(report):
 
 
 def test_the_plan_says_the_rate_in_force():
-    recipe = replace(TrainRecipe.preset("quickstart"), epochs=2, batch_size=64, warmup_epochs=5.0)
-    text = describe_plan(SETTINGS, recipe, PLAN, 1234567, Path("runs/a"))
+    recipe = replace(SETTINGS.recipe, warmup_epochs=5.0)
+    text = describe_plan(replace(SETTINGS, recipe=recipe), 1234567, Path("runs/a"))
     assert "small, 1,234,567 parameters" in text
     assert "12: class 0, class 1," in text
     assert "class 9, ...\n" in text
@@ -140,7 +143,7 @@ def test_the_plan_says_the_rate_in_force():
     assert "adam, learning rate 0.002 cosine after 1 epochs of warm-up" in text
     assert "weights averaged with 0.999" in text
     assert str(PLAN) in text
-    off = describe_plan(SETTINGS, replace(recipe, ema_decay=None), PLAN, 1, Path("a"))
+    off = describe_plan(replace(SETTINGS, recipe=replace(recipe, ema_decay=None)), 1, Path("a"))
     assert "averaged" not in off
 
 
@@ -149,7 +152,7 @@ def test_the_result_counts_all_epochs_and_says_how_to_export():
     assert "validation accuracy  50.00%" in text
     assert "62 s for 2 epochs" in text
     assert "KERAS_BACKEND=tensorflow keras-effnetv2 export runs/a" in text
-    on_tensorflow = SETTINGS | {"versions": SETTINGS["versions"] | {"backend": "tensorflow"}}
+    on_tensorflow = replace(SETTINGS, versions={**SETTINGS.versions, "backend": "tensorflow"})
     assert (
         text.splitlines()[:-1]
         == (describe_result(on_tensorflow, HISTORY, EVALUATION, Path("runs/a")).splitlines()[:-1])

@@ -303,7 +303,7 @@ def _source_to_judge(run: "Run", spec: str, split: str | None) -> "ImageSource":
     """The pictures to evaluate a run on: never those it was trained on, unless asked for."""
     from keras_effnetv2.data.sources import available_splits, load_source
 
-    trained_on = run.settings["training"]["spec"]
+    trained_on = run.settings.training.spec
     same = spec == trained_on or (
         os.path.exists(spec) and os.path.exists(trained_on) and os.path.samefile(spec, trained_on)
     )
@@ -317,8 +317,8 @@ def _source_to_judge(run: "Run", spec: str, split: str | None) -> "ImageSource":
         spec,
         split,
         class_names=run.class_names,
-        validation_fraction=run.settings["validation_fraction"] if same else None,
-        seed=run.settings["recipe"]["seed"],
+        validation_fraction=run.settings.validation_fraction if same else None,
+        seed=run.settings.recipe.seed,
     )
 
 

@@ -99,7 +99,7 @@ def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 def _saved_model(arguments: argparse.Namespace, run: "Run") -> None:
     from keras_effnetv2.export.saved_model import export_saved_model
-    from keras_effnetv2.runs.run_folder import SAVED_MODEL, weights_origin
+    from keras_effnetv2.runs.run_folder import SAVED_MODEL
 
     written = export_saved_model(
         run.model,
@@ -108,8 +108,8 @@ def _saved_model(arguments: argparse.Namespace, run: "Run") -> None:
         image_size=run.image_size,
         style=run.style,
         fold_batch_norm=not arguments.no_fold,
-        variant=run.settings["model"],
-        weights=weights_origin(run.settings),
+        variant=run.settings.model,
+        weights=run.settings.weights_origin,
         **_given(arguments, "version", "top_k", "max_pixels", "gif", "weights_dtype"),
     )
     print(written)

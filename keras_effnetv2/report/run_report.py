@@ -1,9 +1,9 @@
 """What a run says of itself: its plan, its result, and the content of the report.
 
-`report.py` draws the report. Settings are what `recipe.json` holds.
+`report.py` draws the report.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.scores import Evaluation
-from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.report.run_page import (
     MAX_MISTAKES,
@@ -29,6 +28,7 @@ from keras_effnetv2.report.samples import (
     training_pictures,
 )
 from keras_effnetv2.runs import run_folder
+from keras_effnetv2.runs.run_settings import RunSettings
 
 
 def gather_report(
@@ -117,24 +117,22 @@ def _mistakes(
 
 
 def describe_plan(
-    settings: Mapping[str, Any],
-    recipe: TrainRecipe,
-    plan: StagePlan,
+    settings: RunSettings,
     parameters: int,
     folder: Path,
 ) -> str:
     """What is about to happen, as a table."""
-    names = settings["class_names"]
+    names, recipe = settings.class_names, settings.recipe
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    training, validation = settings["training"], settings["validation"]
+    training, validation = settings.training, settings.validation
     schedule = recipe.learning_rate_schedule(1.0)
     rows = (
-        ("model", f"{settings['model']}, {parameters:,} parameters"),
-        ("data", training["spec"]),
+        ("model", f"{settings.model}, {parameters:,} parameters"),
+        ("data", training.spec),
         ("classes", f"{len(names):,}: {shown}"),
         (
             "pictures",
-            f"{training['pictures']:,} for training, {validation['pictures']:,} for validation",
+            f"{training.pictures:,} for training, {validation.pictures:,} for validation",
         ),
         (
             "optimizer",
@@ -147,21 +145,21 @@ def describe_plan(
         ("seed", f"{recipe.seed}"),
         ("output", f"{folder}"),
     )
-    return f"{_table(rows)}\n\n{plan}\n"
+    return f"{_table(rows)}\n\n{StagePlan(settings.stages)}\n"
 
 
 def summary_rows(
-    settings: Mapping[str, Any],
+    settings: RunSettings,
     history: dict[str, list[float]],
     evaluation: Evaluation,
     parameters: int,
 ) -> tuple[tuple[str, str], ...]:
     """(label, value) pairs for the head of the report."""
-    recipe, versions = settings["recipe"], settings["versions"]
+    recipe, versions = settings.recipe, settings.versions
     return (
         *_result_rows(settings, history, evaluation),
-        ("model", f"{settings['model']}, {parameters:,} parameters, {settings['image_size']} px"),
-        ("recipe", f"{recipe['name']}, seed {recipe['seed']}"),
+        ("model", f"{settings.model}, {parameters:,} parameters, {settings.image_size} px"),
+        ("recipe", f"{recipe.name}, seed {recipe.seed}"),
         (
             "versions",
             f"keras_effnetv2 {versions['keras_effnetv2']}, Keras {versions['keras']} on "
@@ -171,13 +169,13 @@ def summary_rows(
 
 
 def describe_result(
-    settings: Mapping[str, Any],
+    settings: RunSettings,
     history: dict[str, list[float]],
     evaluation: Evaluation,
     folder: Path,
 ) -> str:
     """What came out, as a table."""
-    on_tensorflow = settings["versions"]["backend"] == "tensorflow"
+    on_tensorflow = settings.versions["backend"] == "tensorflow"
     export = f"KERAS_BACKEND=tensorflow keras-effnetv2 export {folder}"
     rows = (
         *_result_rows(settings, history, evaluation),
@@ -189,10 +187,10 @@ def describe_result(
 
 
 def _result_rows(
-    settings: Mapping[str, Any], history: dict[str, list[float]], evaluation: Evaluation
+    settings: RunSettings, history: dict[str, list[float]], evaluation: Evaluation
 ) -> tuple[tuple[str, str], ...]:
     seconds = sum(history["seconds"])  # also of the epochs before the run was resumed
-    pictures = [settings[part]["pictures"] for part in ("training", "validation")]
+    pictures = (settings.training.pictures, settings.validation.pictures)
     return (
         ("validation accuracy", f"{evaluation.accuracy:.2%}"),
         ("validation loss", f"{evaluation.loss:.4f}"),

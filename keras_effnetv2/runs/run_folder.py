@@ -5,14 +5,13 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 
-from keras_effnetv2._common.files import SCRATCH, write_text
+from keras_effnetv2._common.files import SCRATCH, remove, write_text
+from keras_effnetv2.runs.run_settings import RunSettings
 
 MODEL = "model.keras"
 SAVED_MODEL = "saved_model"
@@ -29,9 +28,6 @@ _ALL = (BACKUP, HISTORY, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
 # `export_saved_model`.
 _LEFTOVERS = (f"{SCRATCH}*", f".{REPORT}.*.tmp", ".export-*")
 
-# What a run is resumed with must be what it was started with.
-_FIXED = ("model", "architecture", "weights", "training", "validation", "class_names", "recipe")
-
 
 @dataclass(frozen=True)
 class Run:
@@ -47,20 +43,20 @@ class Run:
     path: Path
     model: keras.Model
     class_names: tuple[str, ...]
-    settings: Mapping[str, Any]
+    settings: RunSettings
 
     @property
     def image_size(self) -> int:
         """Side of the pictures that the run is evaluated and served with."""
-        return int(self.settings["image_size"])
+        return self.settings.image_size
 
     @property
     def style(self) -> str:
         """How evaluation crops and resizes."""
-        return str(self.settings["recipe"]["evaluation_style"])
+        return self.settings.recipe.evaluation_style
 
 
-def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | None:
     """Says whether a run may be written to a folder; changes nothing.
 
     Args:
@@ -92,7 +88,7 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]
             f"{path} holds a run already. Choose another output folder, go on with it "
             "(--resume, resume=True) or replace it (--overwrite, overwrite=True)."
         )
-    if settings["finished"]:
+    if settings.finished:
         raise ValueError(
             f"{path} holds a run that is finished; there is nothing to resume. Replace it "
             "(--overwrite, overwrite=True) or choose another output folder."
@@ -104,41 +100,6 @@ def _is_unused(path: Path) -> bool:
     """Whether a folder has nothing but a preview, and what a run left that broke off at once."""
     names = {file.name for file in path.iterdir() if not file.name.startswith(SCRATCH)}
     return names <= {PREVIEW}
-
-
-def check_same_run(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Checks that a run is resumed with the settings it was started with.
-
-    Args:
-        earlier: what `recipe.json` holds.
-        settings: what it would hold for a new run.
-
-    Raises:
-        ValueError: they differ; the message names what was and what is.
-    """
-    # By way of JSON, so that tuples compare equal to the lists that were read.
-    mine = json.loads(json.dumps({key: settings.get(key) for key in _FIXED}))
-    changed = [
-        f"{name}: was {old!r}, is {new!r}"
-        for key in _FIXED
-        for name, old, new in differences(key, earlier.get(key), mine[key])
-    ]
-    if changed:
-        raise ValueError(
-            "A run can only be resumed with the settings it was started with. Changed: "
-            + "; ".join(changed)
-        )
-
-
-def differences(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    """Return where two pieces of plain data differ: (dotted name, old value, new value)."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [(name, old, new)]
-    return [
-        difference
-        for key in {**old, **new}
-        for difference in differences(f"{name}.{key}", old.get(key), new.get(key))
-    ]
 
 
 def prepare_output(path: Path, *, keep: bool, needed_bytes: int) -> None:
@@ -171,27 +132,20 @@ def prepare_output(path: Path, *, keep: bool, needed_bytes: int) -> None:
             remove(leftover)
 
 
-def remove(path: Path) -> None:
-    """Removes a file or a whole folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def write_settings(path: Path, settings: RunSettings) -> None:
+    """Write `recipe.json` into the folder of a run."""
+    text = json.dumps(settings.to_dict(), indent=2, ensure_ascii=False)
+    write_text(path / RECIPE, f"{text}\n")
 
 
-def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Writes `recipe.json`."""
-    write_text(path / RECIPE, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Reads `recipe.json`.
+def read_settings(path: Path) -> RunSettings:
+    """Read `recipe.json` of the folder of a run.
 
     Raises:
         ValueError: there is none, it is damaged, or it is not one of a run.
     """
     try:
-        settings = json.loads((path / RECIPE).read_text(encoding="utf-8"))
+        values = json.loads((path / RECIPE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
             f"{path} is not the folder of a run: it has no {RECIPE}. `keras-effnetv2 train` "
@@ -199,18 +153,12 @@ def read_settings(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path / RECIPE} cannot be read: {error}") from None
-    if not isinstance(settings, dict) or not isinstance(settings.get("finished"), bool):
+    try:
+        return RunSettings.from_dict(values)
+    except ValueError as error:
         raise ValueError(
-            f"{path / RECIPE} is not that of a run: it does not say whether the run is finished. "
-            "Choose another folder."
-        )
-    return settings
-
-
-def weights_origin(settings: Mapping[str, Any]) -> str:
-    """Says for people where the weights of a run come from; `settings` are those of its file."""
-    trained = f"trained on {settings['training']['spec']}"
-    return trained + (f", started from {settings['weights']}" if settings["weights"] else "")
+            f"{path / RECIPE} is not that of a run: {error}. Choose another folder."
+        ) from None
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
@@ -221,7 +169,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     """
     path = Path(path)
     settings = read_settings(path)
-    if not settings["finished"]:
+    if not settings.finished:
         raise ValueError(
             f"The run in {path} is not finished. Go on with it: keras-effnetv2 train ... --resume"
         )

@@ -20,7 +20,7 @@ from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.models.graph import count_trainable
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.runs.run_folder import differences
+from keras_effnetv2.runs.run_settings import RecordedPictures, changes
 from keras_effnetv2.search import storage as store
 from keras_effnetv2.search import trial_training as training
 from keras_effnetv2.search.objective import Objective
@@ -29,7 +29,7 @@ from keras_effnetv2.search.space import SearchSpace
 from keras_effnetv2.search.step_time import StepTimer
 from keras_effnetv2.training.footprint import training_shortage
 from keras_effnetv2.training.inputs import Inputs, load_inputs
-from keras_effnetv2.training.preflight import check_arguments, describe_source
+from keras_effnetv2.training.preflight import check_arguments
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -322,8 +322,8 @@ def _settings(
         "space": space.to_dict(),
         "objective": asdict(objective),
         "goals": "front" if sampling.is_pareto else "score",
-        "training": describe_source(inputs.training),
-        "validation": describe_source(inputs.validation),
+        "training": asdict(RecordedPictures.of(inputs.training)),
+        "validation": asdict(RecordedPictures.of(inputs.validation)),
         "recipe": inputs.recipe.to_dict(),
     }
 
@@ -341,14 +341,7 @@ def _agree(study: "Study", settings: dict[str, Any]) -> None:
             study.enqueue_trial(space.parameters_of(space.backbone), skip_if_exists=True)
         return
     begun = store.settings_of(study)
-    changed = [
-        f"{name}: was {old!r}, is {new!r}"
-        for key in settings
-        # By way of JSON, so that tuples compare equal to the lists that are read.
-        for name, old, new in differences(
-            key, begun.get(key), json.loads(json.dumps(settings[key]))
-        )
-    ]
+    changed = changes({key: begun.get(key) for key in settings}, settings)
     if changed:
         raise ValueError(
             f"The study {study.study_name!r} is another search; choose another name, or repeat its "

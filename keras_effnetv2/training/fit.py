@@ -2,17 +2,14 @@
 
 import contextlib
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2._version import __version__
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.scan import BadPicture, BadPicturesError
 from keras_effnetv2.data.sources import ImageSource
@@ -23,6 +20,7 @@ from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.report.run_report import describe_plan, describe_result
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.history import HistoryFile
+from keras_effnetv2.runs.run_settings import RecordedPictures, RunSettings, check_same_run
 from keras_effnetv2.training.assemble import Reseed, build_to_train, compile_to_train
 from keras_effnetv2.training.findings import look_for_findings, stop_on_errors
 from keras_effnetv2.training.footprint import this_machine
@@ -33,7 +31,6 @@ from keras_effnetv2.training.preflight import (
     check_arguments,
     check_model,
     config_of,
-    describe_source,
 )
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.results import evaluate_model, write_results
@@ -181,7 +178,7 @@ def train(
     job = _Job(model, inputs.prepared(data, say), folder)
     settings = _settings(job, model_or_variant, weights, data)
     if earlier is not None:
-        run_folder.check_same_run(earlier, settings)
+        check_same_run(earlier, settings)
     needed = schedule.bytes_per_parameter * model.count_params() + _OTHER_FILES_BYTES
     _look_ahead(job, needed, say)
     resumed = None if earlier is None else latest_snapshot(folder / run_folder.BACKUP, say)
@@ -189,7 +186,7 @@ def train(
     if workers.is_first:
         run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
         run_folder.write_settings(folder, settings)
-    say(describe_plan(settings, inputs.recipe, inputs.plan, model.count_params(), folder))
+    say(describe_plan(settings, model.count_params(), folder))
     with _scope(strategy):
         compile_to_train(job.model, job.inputs)
     result = _run(job, schedule, settings, resumed, verbose)
@@ -265,7 +262,7 @@ def _prepared_model(
 def _settle_batch_norms(
     model: keras.Model,
     inputs: Inputs,
-    earlier: Mapping[str, Any] | None,
+    earlier: RunSettings | None,
     say: Callable[[str], Any],
 ) -> Inputs:
     """Freezes the batch norms if they are to be; the inputs, whose recipe says so.
@@ -274,7 +271,7 @@ def _settle_batch_norms(
     """
     policy = inputs.recipe.batch_norm
     if policy == "auto" and earlier is not None:
-        policy = earlier["recipe"]["batch_norm"]
+        policy = earlier.recipe.batch_norm
     is_pretrained = has_learned_statistics(model)
     choice = resolve_batch_norm(policy, inputs.smallest_batch_norm_batch(), is_pretrained)
     if choice.freeze:
@@ -298,32 +295,22 @@ def _settings(
     model_or_variant: keras.Model | ModelConfig | str,
     weights: str | None,
     data: TrainingData,
-) -> dict[str, Any]:
-    """What `recipe.json` holds: everything that repeats the run, then its state and result."""
-
+) -> RunSettings:
     inputs = job.inputs
-    return {
-        "finished": False,
-        "model": job.model.name,
-        "architecture": architecture_to_record(model_or_variant),
-        "weights": weights,
-        "training": describe_source(inputs.training),
-        "validation": describe_source(inputs.validation),
-        "validation_fraction": data.validation_fraction,
-        "max_train_examples": data.max_train_examples,
-        "class_names": list(inputs.training.class_names),
-        "recipe": inputs.recipe.to_dict(),
-        "stages": [asdict(stage) for stage in inputs.plan],
-        "image_size": inputs.plan[-1].image_size,
-        "versions": {
-            "keras_effnetv2": __version__,
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-            "backend": keras.backend.backend(),
-        },
-    }
+    return RunSettings(
+        finished=False,
+        model=job.model.name,
+        architecture=architecture_to_record(model_or_variant),
+        weights=weights,
+        training=RecordedPictures.of(inputs.training),
+        validation=RecordedPictures.of(inputs.validation),
+        validation_fraction=data.validation_fraction,
+        max_train_examples=data.max_train_examples,
+        class_names=tuple(inputs.training.class_names),
+        recipe=inputs.recipe,
+        stages=tuple(inputs.plan),
+        image_size=inputs.plan[-1].image_size,
+    )
 
 
 # --- the training and what comes after ----------------------------------------------------------
@@ -354,7 +341,7 @@ def _resumable(job: _Job) -> Iterator[None]:
 def _run(
     job: _Job,
     schedule: _SnapshotSchedule,
-    settings: dict[str, Any],
+    settings: RunSettings,
     resumed: Snapshot | None,
     verbose: int,
 ) -> TrainResult:

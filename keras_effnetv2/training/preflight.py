@@ -7,7 +7,6 @@ import keras
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import is_published
-from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.models.graph import last_activation
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.training.inputs import Inputs
@@ -53,13 +52,6 @@ def architecture_to_record(model_or_variant: keras.Model | ModelConfig | str) ->
     if not isinstance(model_or_variant, ModelConfig) or is_published(model_or_variant):
         return None
     return json.loads(model_or_variant.to_json())
-
-
-def describe_source(source: ImageSource) -> dict[str, Any]:
-    """What is recorded of the pictures of a training, as plain data."""
-    # A path may hold bytes that are no UTF-8; neither a terminal nor a text file takes those.
-    spec = source.spec.encode("utf-8", "backslashreplace").decode("utf-8")
-    return {"spec": spec, "split": source.split, "pictures": source.num_examples}
 
 
 def check_model(model: keras.Model, inputs: Inputs) -> None:

@@ -1,17 +1,18 @@
 """What a run leaves when it is trained: scores, model, export, labels, report."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
-from keras_effnetv2._common.files import write_text, written_whole
+from keras_effnetv2._common.files import remove, write_text, written_whole
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
 from keras_effnetv2.export.saved_model import export_saved_model
 from keras_effnetv2.report.run_page import write_report
 from keras_effnetv2.report.run_report import gather_report, summary_rows
 from keras_effnetv2.runs import run_folder
+from keras_effnetv2.runs.run_settings import RunSettings
 from keras_effnetv2.training.inputs import Inputs
 
 
@@ -39,7 +40,7 @@ def write_results(
     model: keras.Model,
     inputs: Inputs,
     folder: Path,
-    settings: dict[str, Any],
+    settings: RunSettings,
     history: dict[str, list[float]],
     evaluation: Evaluation,
 ) -> None:
@@ -49,7 +50,7 @@ def write_results(
         model: trained, on one device.
         inputs: what it was trained on.
         folder: of the run.
-        settings: of `recipe.json`; gets the result.
+        settings: of the run.
         history: column -> one value an epoch.
         evaluation: what `evaluate_model` gave.
     """
@@ -59,7 +60,7 @@ def write_results(
     with written_whole(folder / run_folder.MODEL) as scratch:
         bare.save(scratch)
     write_text(folder / run_folder.LABELS, "".join(f"{name}\n" for name in names))
-    run_folder.remove(folder / run_folder.SAVED_MODEL)  # of an attempt that broke off here
+    remove(folder / run_folder.SAVED_MODEL)  # of an attempt that broke off here
     if keras.backend.backend() == "tensorflow":
         export_saved_model(
             bare,
@@ -67,8 +68,8 @@ def write_results(
             names,
             image_size=inputs.plan[-1].image_size,
             style=inputs.recipe.evaluation_style,
-            variant=settings["model"],
-            weights=run_folder.weights_origin(settings),
+            variant=settings.model,
+            weights=settings.weights_origin,
         )
     report = gather_report(
         title=f"{model.name} on {inputs.training.spec}",
@@ -81,12 +82,15 @@ def write_results(
         stage_dataset=inputs.stage_dataset,
     )
     write_report(report, folder / run_folder.REPORT)
-    settings["result"] = {
-        "validation_accuracy": evaluation.accuracy,
-        "validation_loss": evaluation.loss,
-        "seconds": round(sum(history["seconds"]), 1),
-    }
-    settings["left_out_while_training"] = [bad.name for bad in inputs.unreadable.found.values()]
-    settings["finished"] = True
-    run_folder.write_settings(folder, settings)
-    run_folder.remove(folder / run_folder.BACKUP)
+    finished = replace(
+        settings,
+        finished=True,
+        result={
+            "validation_accuracy": evaluation.accuracy,
+            "validation_loss": evaluation.loss,
+            "seconds": round(sum(history["seconds"]), 1),
+        },
+        left_out_while_training=tuple(bad.name for bad in inputs.unreadable.found.values()),
+    )
+    run_folder.write_settings(folder, finished)
+    remove(folder / run_folder.BACKUP)

@@ -20,8 +20,7 @@ import h5py
 import keras
 import numpy as np
 
-from keras_effnetv2._common.files import file_sha256, write_text, written_whole
-from keras_effnetv2.runs.run_folder import remove
+from keras_effnetv2._common.files import file_sha256, remove, write_text, written_whole
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.workers import undistributed
 

@@ -1,10 +1,20 @@
 """Run folders for tests of what comes after a training, without one."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 from helpers.served_models import NAMES, SIZE, make_model
 from keras_effnetv2 import export_saved_model
-from keras_effnetv2.runs.run_folder import LABELS, MODEL, RECIPE, SAVED_MODEL
+from keras_effnetv2.runs.run_folder import LABELS, MODEL, SAVED_MODEL, write_settings
+from keras_effnetv2.runs.run_settings import RunSettings
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "runs" / "recipe.json"
+
+
+def recorded_settings(**changes):
+    """The settings of a finished run, as an earlier version wrote them, with some changed."""
+    return replace(RunSettings.from_dict(json.loads(GOLDEN.read_text("utf-8"))), **changes)
 
 
 def write_run(folder, style="whole"):
@@ -12,15 +22,12 @@ def write_run(folder, style="whole"):
     model = make_model()
     model.save(folder / MODEL)
     (folder / LABELS).write_text("".join(f"{name}\n" for name in NAMES), encoding="utf-8")
-    settings = {
-        "finished": True,
-        "model": "tiny",
-        "weights": "imagenet",
-        "training": {"spec": "photos"},
-        "image_size": SIZE,
-        "recipe": {"evaluation_style": style},
-    }
-    (folder / RECIPE).write_text(json.dumps(settings))
+    settings = recorded_settings(
+        model="tiny", weights="imagenet", image_size=SIZE, class_names=tuple(NAMES)
+    )
+    recipe = replace(settings.recipe, evaluation_style=style)
+    training = replace(settings.training, spec="photos")
+    write_settings(folder, replace(settings, recipe=recipe, training=training))
     return model
 
 

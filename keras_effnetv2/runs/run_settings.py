@@ -1,0 +1,170 @@
+"""`RunSettings`: what `recipe.json` of a run folder holds."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_effnetv2._version import __version__
+from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.recipes.stages import StagePlan, TrainStage
+
+# What a run is resumed with must be what it was started with.
+_FIXED = ("model", "architecture", "weights", "training", "validation", "class_names", "recipe")
+
+
+@dataclass(frozen=True)
+class RecordedPictures:
+    """What is recorded of the pictures of a training.
+
+    Attributes:
+        spec: what `load_source` took.
+        split: "train", "validation" and so on.
+        pictures: their number.
+    """
+
+    spec: str
+    split: str
+    pictures: int
+
+    @classmethod
+    def of(cls, source: ImageSource) -> "RecordedPictures":
+        """Return the record of a source."""
+        # A path may hold bytes that are no UTF-8; neither a terminal nor a text file takes those.
+        spec = source.spec.encode("utf-8", "backslashreplace").decode("utf-8")
+        return cls(spec, source.split, source.num_examples)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "keras_effnetv2": __version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "backend": keras.backend.backend(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Everything that repeats a run, then its state and its result.
+
+    Attributes:
+        finished: whether the run has come to its end.
+        model: name of the network.
+        architecture: fields of a `ModelConfig` that is no published variant; else None.
+        weights: what the network started from; None for fresh weights.
+        training: the pictures that the run is trained on.
+        validation: the pictures that judge it.
+        validation_fraction: share that was to be carved, as given.
+        max_train_examples: as given.
+        class_names: one name for each output.
+        recipe: how it is trained, nothing of it "preset" but what varies by stage.
+        stages: those of the training.
+        image_size: side of the pictures that the run is evaluated and served with.
+        versions: of the packages, and the name of the backend.
+        result: validation_accuracy, validation_loss and seconds; None until the run is finished.
+        left_out_while_training: names of pictures that became unreadable.
+    """
+
+    finished: bool
+    model: str
+    architecture: Mapping[str, Any] | None = None
+    weights: str | None = None
+    training: RecordedPictures
+    validation: RecordedPictures
+    validation_fraction: float | None = None
+    max_train_examples: int | None = None
+    class_names: tuple[str, ...]
+    recipe: TrainRecipe
+    stages: tuple[TrainStage, ...]
+    image_size: int
+    versions: Mapping[str, str] = field(default_factory=_versions)
+    result: Mapping[str, float] | None = None
+    left_out_while_training: tuple[str, ...] = ()
+
+    @property
+    def weights_origin(self) -> str:
+        """Where the trained weights come from, for people."""
+        trained = f"trained on {self.training.spec}"
+        return trained + (f", started from {self.weights}" if self.weights else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, the inverse of `from_dict`."""
+        values = asdict(self)
+        if self.result is None:
+            del values["result"], values["left_out_while_training"]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "RunSettings":
+        """Read what `to_dict` returned, after a way through JSON and in any version.
+
+        Raises:
+            ValueError: these are not the settings of a run; the message says what is wrong.
+        """
+        if not isinstance(values, dict) or not isinstance(values.get("finished"), bool):
+            raise ValueError("it does not say whether the run is finished")
+        known = {one.name for one in fields(cls)}
+        given = {name: value for name, value in values.items() if name in known}
+        try:
+            return cls(
+                **given
+                | {
+                    "training": RecordedPictures(**values["training"]),
+                    "validation": RecordedPictures(**values["validation"]),
+                    "class_names": tuple(values["class_names"]),
+                    "recipe": TrainRecipe.from_dict(values["recipe"]),
+                    "stages": tuple(StagePlan(TrainStage(**stage) for stage in values["stages"])),
+                    "left_out_while_training": tuple(values.get("left_out_while_training", ())),
+                }
+            )
+        except KeyError as error:
+            raise ValueError(f"it has no {error}") from None
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+
+def check_same_run(earlier: RunSettings, settings: RunSettings) -> None:
+    """Check that a run is resumed with the settings it was started with.
+
+    Args:
+        earlier: what `recipe.json` holds.
+        settings: what it would hold for a new run.
+
+    Raises:
+        ValueError: they differ; the message names what was and what is.
+    """
+    old, new = earlier.to_dict(), settings.to_dict()
+    changed = changes({key: old[key] for key in _FIXED}, {key: new[key] for key in _FIXED})
+    if changed:
+        raise ValueError(
+            "A run can only be resumed with the settings it was started with. Changed: "
+            + "; ".join(changed)
+        )
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return where two pieces of plain data differ, each as "dotted.name: was OLD, is NEW".
+
+    Tuples are equal to the lists that JSON makes of them.
+    """
+    before, after = (json.loads(json.dumps(values)) for values in (old, new))
+    return [f"{name}: was {was!r}, is {now!r}" for name, was, now in _differences(before, after)]
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [(name, old, new)]
+    return [
+        difference
+        for key in {**old, **new}
+        for difference in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+    ]
