@@ -10,7 +10,6 @@ import keras
 from keras_effnetv2.architectures.config import ModelConfig
 
 _PASS_THROUGH = ("Identity", "Cast")  # operations that change no value
-_COUNTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
 
 def count_trainable(model: keras.Model) -> int:
@@ -58,28 +57,55 @@ def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
 
 
 def _multiply_adds(model: keras.Model, input_shape: tuple[int, ...]) -> Iterator[int]:
-    # By node, not by layer: a shared layer counts once a call, and a nested model's own `.input`
-    # belongs to its inner graph. Keras has no public way to these tensors.
-    graph = keras.Model(model.inputs, model.outputs)  # a Sequential has a graph only this way
-    nodes = [
-        node
-        for node in chain.from_iterable(graph._nodes_by_depth.values())
-        if isinstance(node.operation, (*_COUNTED, keras.Model))
-    ]
-    probe = keras.Model(
-        model.inputs[0], [[node.input_tensors[0], node.outputs[0]] for node in nodes]
-    )
-    specs = probe.compute_output_spec(keras.KerasTensor(input_shape))
-    for node, (source, result) in zip(nodes, specs, strict=True):
-        layer = node.operation
-        if isinstance(layer, keras.Model):
-            yield from _multiply_adds(layer, source.shape)
-        elif isinstance(layer, keras.layers.DepthwiseConv2D):
+    for layer, _, (result, *_) in traced_layers(model, input_shape):
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
             # (kh, kw, C, multiplier): every output value is a sum over one channel's window.
             yield math.prod(layer.kernel.shape[:2]) * math.prod(result.shape)
-        else:
+        elif isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
             # (kh, kw, C / groups, filters) or (C, units): a sum over all but the last axis.
             yield math.prod(layer.kernel.shape[:-1]) * math.prod(result.shape)
+
+
+def all_layers(model: keras.Model) -> list[Any]:
+    """Return every layer of a model, also those inside nested models."""
+    return list(model._flatten_layers(include_self=False))  # `model.layers` stops at the top level
+
+
+def graph_nodes(model: keras.Model) -> list[Any]:
+    """Return the calls that a functional or Sequential model consists of, in the order they run.
+
+    A shared layer has one for each call. Each is one of Keras' nodes, with `operation` (the layer),
+    `input_tensors` and `outputs`; Keras has no public way to them. The inputs are left out.
+    """
+    graph = keras.Model(model.inputs, model.outputs)  # a Sequential has a graph only this way
+    by_depth = graph._nodes_by_depth
+    nodes = chain.from_iterable(by_depth[depth] for depth in sorted(by_depth, reverse=True))
+    return [node for node in nodes if node.input_tensors]
+
+
+def is_open(layer: Any) -> bool:
+    """Return whether a layer is a nested model with one input, whose own graph can be walked."""
+    return isinstance(layer, keras.Model) and len(getattr(layer, "inputs", None) or ()) == 1
+
+
+def traced_layers(
+    model: keras.Model, input_shape: tuple[int | None, ...]
+) -> Iterator[tuple[Any, Any, list[Any]]]:
+    """Yield (layer, its first input, its outputs) of each call; of a nested model those inside.
+
+    Args:
+        model: a functional or Sequential model with one input.
+        input_shape: of that input, with the batch. Inputs and outputs have the shapes and dtypes
+            that follow from it; nothing is computed.
+    """
+    nodes = graph_nodes(model)
+    probe = keras.Model(model.inputs[0], [[node.input_tensors[0], *node.outputs] for node in nodes])
+    specs = probe.compute_output_spec(keras.KerasTensor(input_shape))
+    for node, (source, *results) in zip(nodes, specs, strict=True):
+        if is_open(node.operation):
+            yield from traced_layers(node.operation, source.shape)
+        else:
+            yield node.operation, source, results
 
 
 class StageRow(NamedTuple):

@@ -18,6 +18,7 @@ from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import MAX_SCANNED
 from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.models.graph import all_layers, graph_nodes, is_open
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.schedule import step_of_epoch
 from keras_effnetv2.recipes.stages import StagePlan
@@ -266,20 +267,17 @@ def input_range_findings(model: keras.Model, plan: StagePlan, learned: bool) -> 
 
 def _reaches_first_weights(model: keras.Model, pictures: Any) -> np.ndarray | None:
     """What the first layer with weights gets; None if a layer normalises there, or is opaque."""
-    graph = keras.Model(model.inputs, model.outputs)  # a Sequential has a graph only this way
-    depths = sorted(graph._nodes_by_depth, reverse=True)
-    for node in chain.from_iterable(graph._nodes_by_depth[depth] for depth in depths):
+    for node in graph_nodes(model):
         layer = node.operation
         if not _has_own_weights(layer):
             continue
-        if not node.input_tensors or "Normalization" in type(layer).__name__:
+        if "Normalization" in type(layer).__name__:
             return None
         front = keras.Model(model.inputs[0], node.input_tensors[0])
         reached = front.predict_on_batch(pictures)
         if not isinstance(layer, keras.Model):
             return reached
-        is_open = len(getattr(layer, "inputs", None) or ()) == 1
-        return _reaches_first_weights(layer, reached) if is_open else None
+        return _reaches_first_weights(layer, reached) if is_open(layer) else None
     return None
 
 
@@ -287,12 +285,9 @@ def _has_own_weights(layer: Any) -> bool:
     """Whether a layer, or one inside of it, has weights that are not a normalisation's numbers."""
     if not isinstance(layer, keras.layers.Layer):  # an operation of keras.ops
         return False
-    leaves = [
-        part
-        for part in layer._flatten_layers()
-        if not isinstance(part, keras.Model | keras.layers.Normalization)
-    ]
-    return any(part.weights for part in leaves)
+    if not isinstance(layer, keras.Model):
+        return bool(layer.weights) and not isinstance(layer, keras.layers.Normalization)
+    return any(map(_has_own_weights, all_layers(layer)))
 
 
 def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> Iterator[Finding]:
@@ -330,8 +325,7 @@ def precision_findings(
     model: keras.Model, recipe: TrainRecipe, machine: Machine
 ) -> Iterator[Finding]:
     """Half precision that is not asked for, not scaled, slow, or in the last layer."""
-    layers = model._flatten_layers(include_self=False)
-    types = {layer.compute_dtype for layer in layers} & {"float16", "bfloat16"}
+    types = {layer.compute_dtype for layer in all_layers(model)} & {"float16", "bfloat16"}
     policy = model.dtype_policy.name
     if recipe.precision not in ("float32", policy):
         yield Finding(

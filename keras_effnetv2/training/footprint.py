@@ -3,15 +3,14 @@
 import math
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_effnetv2.models.graph import traced_layers
 from keras_effnetv2.recipes.stages import StagePlan
 
 # Values kept for each weight: itself, its gradient, two optimizer slots, its average.
@@ -113,25 +112,11 @@ def training_memory(model: keras.Model, plan: StagePlan) -> int:
         ValueError: a layer cannot work with pictures of a stage.
     """
     stage = max(plan, key=lambda stage: stage.batch_size * stage.image_size**2)
-    outputs = sum(_outputs(model, (1, stage.image_size, stage.image_size, 3)))
+    shape = (1, stage.image_size, stage.image_size, 3)
+    traced = (outputs for _, _, outputs in traced_layers(model, shape))
+    one_picture = sum(_bytes(output) for outputs in traced for output in outputs)
     weights = _COPIES_OF_WEIGHTS * 4 * model.count_params()
-    return stage.batch_size * outputs + weights + _GRAPH_BYTES
-
-
-def _outputs(model: keras.Model, shape: tuple[int | None, ...]) -> Iterator[int]:
-    """Bytes of the output of each layer, layers of nested models for their model."""
-    graph = keras.Model(model.inputs, model.outputs)  # a Sequential has a graph only this way
-    nodes = [
-        node for node in chain.from_iterable(graph._nodes_by_depth.values()) if node.input_tensors
-    ]
-    probe = keras.Model(model.inputs[0], [[node.input_tensors[0], *node.outputs] for node in nodes])
-    specs = probe.compute_output_spec(keras.KerasTensor(shape))
-    for node, (source, *results) in zip(nodes, specs, strict=True):
-        nested = node.operation
-        if isinstance(nested, keras.Model) and len(getattr(nested, "inputs", None) or ()) == 1:
-            yield from _outputs(nested, source.shape)
-        else:
-            yield from (_bytes(result) for result in results)
+    return stage.batch_size * one_picture + weights + _GRAPH_BYTES
 
 
 def _bytes(tensor: Any) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 
 # What `fit` believes an epoch has at most. It cuts every epoch at the number that it reads before
@@ -396,7 +397,7 @@ def _cardinality(dataset: Any) -> int:
 
 def scheduled_dropout_layers(model: Any, names: Sequence[str] | None, plan: StagePlan) -> list[Any]:
     """The layers whose rate follows the plan; the rule is in `ProgressiveLearning`."""
-    layers = model._flatten_layers(include_self=False)  # `model.layers` stops at the top level
+    layers = all_layers(model)
     if names is not None:
         return _named_dropout_layers(layers, names)
     found = [

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.recipes.recipe import BatchNormPolicy
 
 SMALL_BATCH = 32
@@ -64,8 +65,9 @@ def resolve_batch_norm(
 
 def batch_norms(model: keras.Model) -> list[Any]:
     """Returns every `BatchNormalization` of a model, also those in nested models."""
-    layers = model._flatten_layers(include_self=False)  # `model.layers` stops at the top level
-    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    return [
+        layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)
+    ]
 
 
 def has_learned_statistics(model: keras.Model) -> bool:
