@@ -38,26 +38,26 @@ PICTURE = [[[1, 2, 3], [4, 5, 6.5]]]
     ],
 )
 def test_inputs_are_read(document, specs, expected):
-    request = parse_predict(document, specs)
-    assert request.is_row_format == ("instances" in document)
-    assert {name: values.tolist() for name, values in request.columns.items()} == expected
+    columns, is_by_row = parse_predict(document, specs)
+    assert is_by_row == ("instances" in document)
+    assert {name: values.tolist() for name, values in columns.items()} == expected
     for name, spec in specs.items():
-        assert request.columns[name].dtype == spec.dtype.as_numpy_dtype
+        assert columns[name].dtype == spec.dtype.as_numpy_dtype
 
 
 @pytest.mark.parametrize(
     ("document", "specs", "message"),
     [
-        ({}, FILES, "Exactly one of 'instances' and 'inputs'"),
+        ({}, FILES, "Exactly one of `instances` and `inputs`"),
         ({"instances": ["a"], "inputs": ["a"]}, FILES, "Exactly one of"),
         ({"instances": []}, FILES, "at least one value"),
-        ({"instances": {"b64": "AA=="}}, FILES, "'instances' must be a list"),
+        ({"instances": {"b64": "AA=="}}, FILES, "`instances` must be a list"),
         ({"instances": [1]}, FILES, r"must be strings or .* of the shape \(rows\)"),
         ({"instances": [["a"]]}, FILES, "must be strings"),
         ({"inputs": {"b64": "AA=="}}, FILES, "must be strings"),
-        ({"instances": [{"b64": "A*=="}]}, FILES, "is no base64 data"),
-        ({"instances": [{"b64": 1}]}, FILES, "keys of element 0 of 'instances' must be"),
-        ({"instances": ["\ud800"]}, FILES, "is no Unicode text"),
+        ({"instances": [{"b64": "A*=="}]}, FILES, "must be Unicode text, or base64 data"),
+        ({"instances": [{"b64": 1}]}, FILES, "element 0 of `instances` must be an object with the keys image_bytes"),
+        ({"instances": ["\ud800"]}, FILES, "must be Unicode text"),
         ({"inputs": {"images": [[[1]]]}}, PIXELS, r"of the shape \(rows, 1, 2, 3\). Received"),
         ({"instances": [[[[1, 2, 3], [4, 5]]]]}, PIXELS, "must be numbers of the shape"),
         ({"instances": [[[[1, 2, "3"], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
@@ -65,7 +65,7 @@ def test_inputs_are_read(document, specs, expected):
         ({"instances": [[[[1, 2, 1e39], [4, 5, 6]]]]}, PIXELS, "too large for float32"),
         ({"instances": [[[[1, 2, 10**30], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
         ({"instances": [1]}, TWO, "must be an object with the keys a, b"),
-        ({"instances": [{"a": 1}]}, TWO, "must be: a, b. Received: a"),
+        ({"instances": [{"a": 1}]}, TWO, "keys a, b. Received: .'a': 1"),
         ({"inputs": {"a": [1], "b": []}}, TWO, "same number of rows"),
     ],
 )
@@ -79,14 +79,14 @@ def test_inputs_that_do_not_fit_are_refused(document, specs, message):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "The document is empty"),
+        (b"", "must be JSON"),
         (b"[]", "must be a JSON object"),
-        (b"{", "JSON Parse error"),
-        (b"\xff\xfe{\0}\0", "JSON Parse error"),
+        (b"{", "must be JSON: "),
+        (b"\xff\xfe{\0}\0", "must be JSON: "),
         (b'{"inputs": NaN}', "NaN is no JSON number"),
         (b'{"inputs": [-Infinity]}', "-Infinity is no JSON number"),
-        (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
-        (b'{"inputs": ' + b"1" * 5000 + b"}", "JSON Parse error"),
+        (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "recursion depth"),
+        (b'{"inputs": ' + b"1" * 5000 + b"}", "must be JSON: "),
     ],
 )
 def test_bodies_that_are_no_json_objects_are_refused(body, message):
@@ -100,10 +100,10 @@ def test_the_signature_is_the_one_named_or_the_default():
     assert signature_name({"signature_name": "two"}, "one", known) == "two"
     assert signature_name({"signature_name": ""}, "one", known) == "one"
     assert signature_name({}, "one", known) == "one"
-    with pytest.raises(RequestError, match=r'"three" not found .* There are: one, two'):
+    with pytest.raises(RequestError, match="one of one, two. Received: 'three'"):
         signature_name({"signature_name": "three"}, "one", known)
-    with pytest.raises(RequestError, match="must be a string"):
-        signature_name({"signature_name": 1}, "one", known)
+    with pytest.raises(RequestError, match=r"Received: \[1\]"):
+        signature_name({"signature_name": [1]}, "one", known)
 
 
 def test_outputs_are_written_in_the_format_of_the_request():
@@ -130,7 +130,8 @@ def test_examples_are_those_of_the_protocol():
         "context": {"camera": "left"},
         "examples": [{"image/encoded": {"b64": "AAH/"}, "n": [1, 2]}, {"weight": 0.5}],
     }
-    first, second = (example.features.feature for example in parse_examples(document))
+    examples = map(tf.train.Example.FromString, parse_examples(document))
+    first, second = (example.features.feature for example in examples)
     assert first["image/encoded"].bytes_list.value[:] == [b"\0\1\xff"]
     assert first["n"].int64_list.value[:] == [1, 2]
     assert second["weight"].float_list.value[:] == [0.5]
@@ -140,14 +141,13 @@ def test_examples_are_those_of_the_protocol():
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({}, "'examples' must be a list"),
+        ({}, "`examples` must be a list"),
         ({"examples": []}, "at least one"),
         ({"examples": [1]}, "must be JSON objects"),
         ({"examples": [{}], "context": 1}, "must be JSON objects"),
         ({"examples": [{"f": [1, "a"]}]}, "values of one kind"),
         ({"examples": [{"f": None}]}, "values of one kind"),
         ({"examples": [{"f": 2**63}]}, "whole numbers of 64 bits"),
-        ({"examples": [{"f": [float("inf")]}]}, "values of one kind"),
     ],
 )
 def test_examples_that_are_none_are_refused(document, message):

@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="SECONDS",
-        help="for the header of a request to arrive, and again for its body",
+        help="for the body of a request to arrive",
     )
     add("--max-batch", type=int, default=16, help="pictures that are computed at once")
     add(

@@ -10,19 +10,18 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from keras_effnetv2.export.signatures import EXAMPLES_SIGNATURE, PIXELS_SIGNATURE
-from keras_effnetv2.serve.body import drop_body, read_body
+from keras_effnetv2.serve.body import read_body
 from keras_effnetv2.serve.errors import RequestError
-from keras_effnetv2.serve.hosts import HostCheck
-from keras_effnetv2.serve.metrics import CONTENT_TYPE
 from keras_effnetv2.serve.page import PAGE_HEADERS, page
 from keras_effnetv2.serve.rest_json import (
     classify_json,
@@ -32,25 +31,26 @@ from keras_effnetv2.serve.rest_json import (
     predict_json,
     signature_name,
 )
-from keras_effnetv2.serve.service import Service, check_classifies
+from keras_effnetv2.serve.service import Service
 
 # Both as TensorFlow Serving's http_rest_api_handler.cc has them.
 _MODEL = "/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?"
 _PREDICTION = re.compile(f"{_MODEL}:(predict|classify|regress)", re.IGNORECASE)
 _DESCRIPTION = re.compile(f"{_MODEL}(/metadata)?", re.IGNORECASE)
 
+_JSON = "application/json"
 
-def make_app(service: Service, allowed_hosts: frozenset[str] | None = None) -> FastAPI:
+
+def make_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI:
     """Return the application of a service, which computes while `service.computing()` lasts.
 
     Args:
         service: what answers.
-        allowed_hosts: see `hosts.allowed_hosts`; None allows every one.
+        allowed_hosts: names by which it may be asked, see `server.allowed_hosts`; "*" is all.
     """
     # The documentation pages of FastAPI would load scripts from the network.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    if allowed_hosts is not None:
-        app.add_middleware(HostCheck, allowed=allowed_hosts)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts, www_redirect=False)
     methods: Mapping[str, Callable[[bytes], Awaitable[Any]]] = {
         "predict": partial(_predict, service),
         "classify": partial(_classify, service),
@@ -59,30 +59,31 @@ def make_app(service: Service, allowed_hosts: frozenset[str] | None = None) -> F
 
     @app.exception_handler(HTTPException)
     async def no_such_path(request: Request, error: HTTPException) -> Response:
-        return _error_response(error.status_code, str(error.detail))
+        return _error_response(RequestError(error.status_code, str(error.detail)))
 
     @app.post("/v1/{rest:path}")
     async def ask(request: Request) -> Response:
         found = _PREDICTION.fullmatch(request.scope["path"])
-        if found is None:
-            return _malformed(request)
+        method = "unknown" if found is None else found[3].lower()
 
         async def handle(body: bytes) -> Any:
-            service.check_servable(found[1], _version(found[2]))
-            return await methods[found[3].lower()](body)
+            if found is None:
+                raise _malformed(request)
+            service.check_servable(found[1], found[2])
+            return await methods[method](body)
 
-        return await _answer(service, request, found[3].lower(), handle)
+        return await _answer(service, request, method, handle)
 
     @app.get("/v1/{rest:path}")
     async def describe(request: Request) -> Response:
         found = _DESCRIPTION.fullmatch(request.scope["path"])
-        if found is None:
-            return _malformed(request)
         try:
-            service.check_servable(found[1], _version(found[2]))
+            if found is None:
+                raise _malformed(request)
+            service.check_servable(found[1], found[2])
         except RequestError as error:
-            return _error_response(error.status, error.message)
-        return _json_response(_json(_metadata(service) if found[3] else _status(service)))
+            return _error_response(error)
+        return _json_response(_metadata(service) if found[3] else _status(service))
 
     @app.post("/grad_cam")
     async def explain(request: Request, class_name: str = "") -> Response:
@@ -90,13 +91,13 @@ def make_app(service: Service, allowed_hosts: frozenset[str] | None = None) -> F
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(service.metrics_text(), media_type=CONTENT_TYPE)
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     @app.get("/healthz")
     async def healthz() -> Response:
         if service.is_computing:
-            return _json_response(_json({"status": "ok"}))
-        return _error_response(503, "The model does not answer")
+            return _json_response({"status": "ok"})
+        return _error_response(RequestError(503, "The model does not answer"))
 
     html = page(service.name, service.model.version, has_grad_cam=service.has_grad_cam)
 
@@ -110,24 +111,16 @@ def make_app(service: Service, allowed_hosts: frozenset[str] | None = None) -> F
 async def _answer(
     service: Service, request: Request, method: str, handle: Callable[[bytes], Awaitable[Any]]
 ) -> Response:
-    limit = service.limits.max_body_bytes
-
     async def receive(is_taken: bool) -> bytes:
-        try:
-            if is_taken:
-                return await read_body(request, limit)
-            await drop_body(request, limit)
-            return b""
-        except ClientDisconnect:
-            raise RequestError(400, "The client has gone", "disconnected") from None
+        return await read_body(request, service.limits.max_body_bytes, keep=is_taken)
 
-    async def handle_json(body: bytes) -> bytes:
-        return _json(await handle(body))
+    async def respond(body: bytes) -> Response:
+        return _json_response(await handle(body))
 
     try:
-        return _json_response(await service.answer(method, receive, handle_json))
+        return await service.answer(method, receive, respond)
     except RequestError as error:
-        return _error_response(error.status, error.message)
+        return _error_response(error)
 
 
 # --- methods ------------------------------------------------------------------------------------
@@ -135,28 +128,26 @@ async def _answer(
 
 async def _predict(service: Service, body: bytes) -> Any:
     # In threads, because millions of numbers take a while and other requests go on meanwhile.
-    signature, asked = await asyncio.to_thread(_parse_predict, service, body)
-    answer = await service.predict(signature, asked.columns)
-    return await asyncio.to_thread(predict_json, answer, asked.is_row_format)
+    signature, columns, is_by_row = await asyncio.to_thread(_parse_predict, service, body)
+    answer = await service.predict(signature, columns)
+    return await asyncio.to_thread(predict_json, answer, is_by_row)
 
 
-def _parse_predict(service: Service, body: bytes) -> tuple[str, Any]:
+def _parse_predict(service: Service, body: bytes) -> tuple[str, Any, bool]:
     document = parse_body(body)
     signature = signature_name(document, PIXELS_SIGNATURE, service.model.signatures)
-    return signature, parse_predict(document, service.model.inputs(signature))
+    return signature, *parse_predict(document, service.model.inputs(signature))
 
 
 async def _classify(service: Service, body: bytes) -> Any:
-    examples = await asyncio.to_thread(_parse_classify, service, body)
+    examples = await asyncio.to_thread(_parse_classify, body)
     return classify_json(await service.classify(examples))
 
 
-def _parse_classify(service: Service, body: bytes) -> list[bytes]:
+def _parse_classify(body: bytes) -> list[bytes]:
     document = parse_body(body)
-    known = {*service.model.signatures, EXAMPLES_SIGNATURE}
-    signature = signature_name(document, EXAMPLES_SIGNATURE, known)
-    check_classifies(signature)
-    return [example.SerializeToString() for example in parse_examples(document)]
+    signature_name(document, EXAMPLES_SIGNATURE, [EXAMPLES_SIGNATURE])
+    return parse_examples(document)
 
 
 async def _regress(body: bytes) -> Any:
@@ -190,31 +181,22 @@ def _metadata(service: Service) -> dict[str, Any]:
 # --- answers ------------------------------------------------------------------------------------
 
 
-def _version(digits: str | None) -> int | None:
-    return None if digits is None else int(digits)
-
-
-def _json(content: Any) -> bytes:
+def _json_response(content: Any) -> Response:
     try:
         text = json.dumps(content, ensure_ascii=False, allow_nan=False)
     except ValueError:
         raise RequestError(500, "The model's answer has NaN or Infinity in it", "error") from None
-    return text.encode("utf-8")
+    return Response(text.encode("utf-8"), media_type=_JSON)
 
 
-def _json_response(text: bytes) -> Response:
-    return Response(text, media_type="application/json")
+def _error_response(error: RequestError) -> Response:
+    # A client that was too slow may still be sending what nobody reads.
+    headers = {503: {"Retry-After": "1"}, 408: {"Connection": "close"}}.get(error.status)
+    return Response(json.dumps({"error": error.message}), error.status, headers, media_type=_JSON)
 
 
-def _error_response(status: int, message: str) -> Response:
-    # Who was too slow may still be sending what nobody reads.
-    headers = {503: {"Retry-After": "1"}, 408: {"Connection": "close"}}.get(status)
-    text = json.dumps({"error": message})
-    return Response(text, status, headers, media_type="application/json")
-
-
-def _malformed(request: Request) -> Response:
-    return _error_response(400, f"Malformed request: {request.method} {request.scope['path']}")
+def _malformed(request: Request) -> RequestError:
+    return RequestError(400, f"Malformed request: {request.method} {request.scope['path']}")
 
 
 def _data_address(png: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.core.framework import types_pb2
+from google.protobuf.json_format import MessageToDict
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_effnetv2.runs.run_folder import RECIPE, SAVED_MODEL
@@ -30,20 +30,15 @@ class ServedModel:
         folder: of the version.
         version: its number.
         signatures: signature name -> function of tensors by name.
-        definitions: signature name -> `SignatureDef`.
+        metadata: the signatures as TensorFlow Serving describes them in JSON.
         loaded: what `tf.saved_model.load` returned; the functions need it alive.
     """
 
     folder: Path
     version: int
     signatures: Mapping[str, Any]
-    definitions: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     loaded: Any
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """The definitions as TensorFlow Serving gives them in JSON."""
-        return {name: _signature_json(self.definitions[name]) for name in sorted(self.definitions)}
 
     def inputs(self, signature: str) -> Mapping[str, Any]:
         """Return the `tf.TensorSpec` of every input of a signature, by name."""
@@ -115,13 +110,15 @@ def load_served_model(path: str | os.PathLike[str]) -> ServedModel:
     except Exception as error:  # TensorFlow raises a dozen kinds for a damaged file
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise ValueError(f"The model in {folder} cannot be loaded: {reason}") from None
-    return ServedModel(
-        folder=folder,
-        version=int(folder.name),
-        signatures=dict(loaded.signatures),
-        definitions=dict(graph.meta_graphs[0].signature_def),
-        loaded=loaded,
-    )
+    metadata = {
+        name: MessageToDict(
+            definition,
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
+        )
+        for name, definition in sorted(graph.meta_graphs[0].signature_def.items())
+    }
+    return ServedModel(folder, int(folder.name), dict(loaded.signatures), metadata, loaded)
 
 
 @contextmanager
@@ -135,20 +132,3 @@ def _without_warnings() -> Iterator[None]:
     finally:
         logger.setLevel(level)
 
-
-def _signature_json(definition: Any) -> dict[str, Any]:
-    return {
-        "inputs": {name: _tensor_json(definition.inputs[name]) for name in definition.inputs},
-        "outputs": {name: _tensor_json(definition.outputs[name]) for name in definition.outputs},
-        "method_name": definition.method_name,
-    }
-
-
-def _tensor_json(info: Any) -> dict[str, Any]:
-    # Sizes are strings: so JSON has the 64-bit numbers of protocol buffers.
-    dims = [{"size": str(dim.size), "name": dim.name} for dim in info.tensor_shape.dim]
-    return {
-        "dtype": types_pb2.DataType.Name(info.dtype),
-        "tensor_shape": {"dim": dims, "unknown_rank": info.tensor_shape.unknown_rank},
-        "name": info.name,
-    }

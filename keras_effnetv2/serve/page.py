@@ -2,10 +2,11 @@
 
 import base64
 import hashlib
-import json
 from importlib.resources import files
 
-from keras_effnetv2.report.style import STYLE, plain_text
+from jinja2 import Environment
+
+from keras_effnetv2.report.style import STYLE
 
 _STATIC = files("keras_effnetv2.serve") / "static"
 _SCRIPT = (_STATIC / "page.js").read_text("utf-8")
@@ -32,14 +33,10 @@ def page(name: str, version: int, *, has_grad_cam: bool) -> str:
         version: of the model.
         has_grad_cam: whether the server answers `/grad_cam`.
     """
-    settings = {"name": name, "grad_cam": has_grad_cam}
-    parts = {
-        "{{title}}": plain_text(f"{name}, version {version}"),
-        "{{settings}}": plain_text(json.dumps(settings)),
-        "{{style}}": STYLE + (_STATIC / "page.css").read_text("utf-8"),
-        "{{script}}": _SCRIPT,
-    }
-    html = (_STATIC / "page.html").read_text("utf-8")
-    for mark, text in parts.items():
-        html = html.replace(mark, text)
-    return html
+    template = Environment(autoescape=True).from_string((_STATIC / "page.html").read_text("utf-8"))
+    return template.render(
+        title=f"{name}, version {version}",
+        settings={"name": name, "grad_cam": has_grad_cam},
+        style=STYLE + (_STATIC / "page.css").read_text("utf-8"),
+        script=_SCRIPT,
+    )

@@ -1,15 +1,14 @@
 """The JSON of TensorFlow Serving's REST interface, to arrays and back.
 
 Formats: https://www.tensorflow.org/tfx/serving/api_rest; where that page and the server differ (the
-key `results`) the server's `json_tensor.cc` decides. The one difference here is that NaN and
-Infinity, which are no JSON, are refused.
+key `results`) the server's `json_tensor.cc` decides. NaN and Infinity, which are no JSON, are
+refused.
 """
 
 import base64
 import json
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import reprlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,20 +18,8 @@ import tensorflow as tf
 from keras_effnetv2.serve.errors import RequestError
 from keras_effnetv2.serve.loaded_model import Columns
 
-_SHOWN = 60  # letters of what was received that an error shows
-
-
-@dataclass(frozen=True)
-class PredictRequest:
-    """What a client asks `:predict`.
-
-    Attributes:
-        columns: an array for each input.
-        is_row_format: whether it came as `instances`, and the answer is given as `predictions`.
-    """
-
-    columns: Columns
-    is_row_format: bool
+_short = reprlib.Repr()  # a request may have millions of values
+_short.maxlevel = 1
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
@@ -41,44 +28,37 @@ def parse_body(body: bytes) -> dict[str, Any]:
     Raises:
         RequestError: 400, it is none.
     """
-    if not body:
-        raise RequestError(400, "JSON Parse error: The document is empty")
     try:
         document = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except RecursionError:
-        raise RequestError(400, "JSON Parse error: nested too deeply") from None
-    except ValueError as error:
-        raise RequestError(400, f"JSON Parse error: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, f"The body must be JSON: {error}") from None
     if not isinstance(document, dict):
         raise RequestError(400, f"The body must be a JSON object. Received: {_shown(document)}")
     return document
 
 
-def signature_name(document: Mapping[str, Any], default: str, known: Iterable[str]) -> str:
+def signature_name(document: Mapping[str, Any], default: str, allowed: Collection[str]) -> str:
     """Return the signature that a request names.
 
     Args:
         document: the request.
         default: for a request that names none.
-        known: the signatures that there are.
+        allowed: the signatures that it may name.
 
     Raises:
-        RequestError: 400, it is unknown.
+        RequestError: 400, it names another.
     """
-    name = document.get("signature_name", default)
-    if not isinstance(name, str):
-        raise RequestError(400, f"'signature_name' must be a string. Received: {_shown(name)}")
-    name = name or default
-    if name not in known:
+    name = document.get("signature_name") or default
+    if name not in list(allowed):
         raise RequestError(
             400,
-            f'Serving signature name: "{_shorten(name)}" not found in signature def. '
-            f"There are: {', '.join(sorted(known))}",
+            f"`signature_name` must be one of {', '.join(sorted(allowed))}. "
+            f"Received: {_shown(name)}",
         )
-    return name
+    return str(name)
 
 
-def parse_predict(document: Mapping[str, Any], specs: Mapping[str, Any]) -> PredictRequest:
+def parse_predict(document: Mapping[str, Any], specs: Mapping[str, Any]) -> tuple[Columns, bool]:
     """Return the inputs that a `:predict` request gives.
 
     Args:
@@ -86,32 +66,35 @@ def parse_predict(document: Mapping[str, Any], specs: Mapping[str, Any]) -> Pred
             `inputs` (columns: an object of named lists, or the list of the only input).
         specs: `tf.TensorSpec` of each input, whose first axis is the batch.
 
+    Returns:
+        An array for each input, and whether they came as `instances`.
+
     Raises:
         RequestError: 400, it is not what the signature takes.
     """
     if ("instances" in document) == ("inputs" in document):
-        raise RequestError(400, "Exactly one of 'instances' and 'inputs' must be given")
-    if is_row_format := "instances" in document:
+        raise RequestError(400, "Exactly one of `instances` and `inputs` must be given")
+    if is_by_row := "instances" in document:
         values = _columns_of_rows(document["instances"], specs)
     else:
-        values = _named(document["inputs"], specs, "'inputs'")
+        values = _named(document["inputs"], specs, "`inputs`")
     columns = {name: _to_array(values[name], name, spec) for name, spec in specs.items()}
     if len({len(column) for column in columns.values()}) != 1:
         raise RequestError(400, "All inputs must have the same number of rows")
-    return PredictRequest(columns, is_row_format)
+    return columns, is_by_row
 
 
-def predict_json(columns: Columns, is_row_format: bool) -> dict[str, Any]:
+def predict_json(columns: Columns, is_by_row: bool) -> dict[str, Any]:
     """Return the answer of `:predict`, in the format of the request."""
     lists = {name: _to_lists(name, values) for name, values in columns.items()}
-    if is_row_format:
+    if is_by_row:
         rows = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
         return {"predictions": [_bare(row) for row in rows]}
     return {"outputs": _bare(lists)}
 
 
-def parse_examples(document: Mapping[str, Any]) -> list[Any]:
-    """Return the `tf.train.Example` messages of a `:classify` request.
+def parse_examples(document: Mapping[str, Any]) -> list[bytes]:
+    """Return the `tf.train.Example`s of a `:classify` request, serialised.
 
     Args:
         document: the request, with `examples` and, for what they share, `context`.
@@ -121,20 +104,19 @@ def parse_examples(document: Mapping[str, Any]) -> list[Any]:
     """
     examples = document.get("examples")
     if not isinstance(examples, list) or not examples:
-        raise RequestError(400, "'examples' must be a list of at least one JSON object")
+        raise RequestError(400, "`examples` must be a list of at least one JSON object")
     shared = document.get("context", {})
     for value in (shared, *examples):
         if not isinstance(value, dict):
             raise RequestError(
-                400, f"Example and context must be JSON objects. Received: {_shown(value)}"
+                400, f"Examples and `context` must be JSON objects. Received: {_shown(value)}"
             )
+    rows = [{**shared, **example} for example in examples]
     return [
         tf.train.Example(
-            features=tf.train.Features(
-                feature={name: _feature(name, value) for name, value in {**shared, **row}.items()}
-            )
-        )
-        for row in examples
+            features=tf.train.Features(feature={k: _feature(k, v) for k, v in row.items()})
+        ).SerializeToString()
+        for row in rows
     ]
 
 
@@ -155,23 +137,20 @@ def _refuse_constant(name: str) -> float:
 
 def _columns_of_rows(rows: Any, specs: Mapping[str, Any]) -> dict[str, list[Any]]:
     if not isinstance(rows, list) or not rows:
-        raise RequestError(400, "'instances' must be a list of at least one value")
-    named = [_named(row, specs, f"element {i} of 'instances'") for i, row in enumerate(rows)]
+        raise RequestError(400, "`instances` must be a list of at least one value")
+    named = [_named(row, specs, f"element {i} of `instances`") for i, row in enumerate(rows)]
     return {name: [row[name] for row in named] for name in specs}
 
 
 def _named(value: Any, specs: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Return {input: value}; of an only input the value may stand alone."""
-    if isinstance(value, dict) and not _is_base64(value):
-        if value.keys() != specs.keys():
-            given = _shorten(", ".join(value)) or "none"
-            raise RequestError(
-                400, f"The keys of {place} must be: {', '.join(specs)}. Received: {given}"
-            )
+    if isinstance(value, dict) and value.keys() == specs.keys():
         return value
-    if len(specs) != 1:
-        raise RequestError(400, f"{place} must be an object with the keys {', '.join(specs)}")
-    return dict.fromkeys(specs, value)
+    if len(specs) == 1 and (not isinstance(value, dict) or _is_base64(value)):
+        return dict.fromkeys(specs, value)
+    raise RequestError(
+        400, f"{place} must be an object with the keys {', '.join(specs)}. Received: {_shown(value)}"
+    )
 
 
 def _to_array(value: Any, name: str, spec: Any) -> npt.NDArray[Any]:
@@ -180,8 +159,8 @@ def _to_array(value: Any, name: str, spec: Any) -> npt.NDArray[Any]:
         array = _strings(value) if is_string else np.array(value)
     except ValueError:  # lists of different lengths
         array = np.array(None)
-    is_number = array.dtype.kind in "iuf" or not array.size
-    if not (is_string or is_number) or not spec.shape.is_compatible_with(array.shape):
+    is_expected = is_string or array.dtype.kind in "iuf" or not array.size
+    if not is_expected or not spec.shape.is_compatible_with(array.shape):
         shape = ", ".join("rows" if size is None else str(size) for size in spec.shape)
         kind = 'strings or {"b64": "..."}' if is_string else "numbers"
         raise RequestError(
@@ -202,13 +181,17 @@ def _strings(value: Any) -> npt.NDArray[np.object_]:
 
     The string inputs of an exported model are all of one axis.
     """
-    if not isinstance(value, list) or not all(isinstance(v, str) or _is_base64(v) for v in value):
+    if not isinstance(value, list) or not all(map(_is_string, value)):
         raise ValueError("no list of strings")
     return np.array([_bytes(item) for item in value], dtype=object)
 
 
 def _is_base64(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
+
+
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str) or _is_base64(value)
 
 
 def _bytes(value: str | dict[str, str]) -> bytes:
@@ -218,43 +201,39 @@ def _bytes(value: str | dict[str, str]) -> bytes:
         # TensorFlow Serving takes line breaks, as the command base64 writes them, too.
         return base64.b64decode("".join(value["b64"].split()), validate=True)
     except ValueError:
-        reason = "is no Unicode text" if isinstance(value, str) else "is no base64 data"
-        raise RequestError(400, f"A string of the request {reason}: {_shown(value)}") from None
+        raise RequestError(
+            400, f"A string must be Unicode text, or base64 data. Received: {_shown(value)}"
+        ) from None
 
 
 def _feature(name: str, value: Any) -> Any:
     values = value if isinstance(value, list) else [value]
-    if all(isinstance(item, str) or _is_base64(item) for item in values):
-        strings = tf.train.BytesList(value=[_bytes(item) for item in values])
-        return tf.train.Feature(bytes_list=strings)
     try:
+        if all(map(_is_string, values)):
+            strings = tf.train.BytesList(value=[_bytes(item) for item in values])
+            return tf.train.Feature(bytes_list=strings)
         if all(isinstance(item, int) for item in values):
             return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-        if all(isinstance(item, float) and math.isfinite(item) for item in values):
-            return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-    except (ValueError, OverflowError):
-        pass  # a number that does not fit, which is said below
-    raise RequestError(
-        400,
-        f"The feature {_shorten(name)!r} must be a value or a list of values of one kind: strings "
-        f'or {{"b64": "..."}}, whole numbers of 64 bits, or decimals. Received: {_shown(value)}',
-    )
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    except (TypeError, ValueError, OverflowError):
+        raise RequestError(
+            400,
+            f"The feature {_shown(name)} must be a value or a list of values of one kind: strings "
+            'or {"b64": "..."}, whole numbers of 64 bits, or decimals. '
+            f"Received: {_shown(value)}",
+        ) from None
 
 
 def _to_lists(name: str, values: npt.NDArray[Any]) -> Any:
     if values.dtype != object:
         return values.tolist()
-    # TensorFlow Serving gives strings as base64 where the name of the output says that they are
-    # bytes.
-    as_bytes = name.endswith("_bytes")
-
-    def text(item: bytes) -> Any:
-        if as_bytes:
-            return {"b64": base64.b64encode(item).decode("ascii")}
-        return item.decode("utf-8", "replace")
-
+    if name.endswith("_bytes"):
+        # So TensorFlow Serving gives an output whose name says that it is bytes.
+        texts = [{"b64": base64.b64encode(item).decode("ascii")} for item in values.flat]
+    else:
+        texts = [item.decode("utf-8", "replace") for item in values.flat]
     flat = np.empty(values.size, dtype=object)
-    flat[:] = [text(item) for item in values.flat]
+    flat[:] = texts
     return flat.reshape(values.shape).tolist()
 
 
@@ -264,13 +243,4 @@ def _bare(named: dict[str, Any]) -> Any:
 
 
 def _shown(value: Any) -> str:
-    # Only the beginning is looked at: a request may have millions of values.
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    if isinstance(value, dict):
-        return f"an object with the keys {_shorten(', '.join(list(value)[:9]))}"
-    return _shorten(json.dumps(value))
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return _short.repr(value)

@@ -1,11 +1,14 @@
 """Starts the server, and ends it without losing an answer."""
 
 import asyncio
+import ipaddress
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +20,25 @@ from keras_effnetv2.runs.run_folder import RECIPE, open_run
 from keras_effnetv2.serve.batching import Function
 from keras_effnetv2.serve.loaded_model import ServedModel, load_served_model
 from keras_effnetv2.serve.overlay import overlay_function
-from keras_effnetv2.serve.service import ServerLimits, Service
 
 try:
     import uvicorn
 
     from keras_effnetv2.serve.app import make_app
-    from keras_effnetv2.serve.connections import bounded_protocol
-    from keras_effnetv2.serve.hosts import allowed_hosts
+    from keras_effnetv2.serve.service import ServerLimits, Service
 except ModuleNotFoundError as error:
-    if error.name not in ("fastapi", "starlette", "uvicorn"):
+    if error.name not in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
         raise
     raise ImportError(
         f"Serving needs the package {error.name}, which is not installed. Install the extra with: "
         'pip install "keras-effnetv2[serve]"'
     ) from None
 
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _GRACE = 5  # seconds beyond the request timeout that the last answers may take
+_CONNECTIONS = 8  # open at most, for each request that may be answered at the same time
+_KEEP_ALIVE = 5  # seconds that a connection stays open without a request
+_HEADER_BYTES = 16 * 1024
 
 
 def serve(
@@ -56,8 +61,7 @@ def serve(
             access control.
         port: TensorFlow Serving's REST port is 8501; 0 takes a free one.
         name: of the model in the paths; default the folder's name.
-        allow_hosts: names, besides `host`, localhost, 127.0.0.1 and ::1, by which clients may ask
-            by HTTP. Without any, all may be asked for if `host` is not this machine alone.
+        allow_hosts: further names by which clients may ask, see `allowed_hosts`.
         limits: what it takes on; default `ServerLimits()`.
         started: is given a line with the address when requests are answered.
 
@@ -75,35 +79,54 @@ def serve(
         )
     limits = limits or ServerLimits()
     with _listening(host, port) as listener:  # first: a port in use is told at once
-        hosts = allowed_hosts(listener.getsockname()[0], host, allow_hosts)
+        address, port = listener.getsockname()[:2]
+        hosts = allowed_hosts(address, host, allow_hosts)
         model = load_served_model(root)
         service = Service(model, name, limits, _prepare(root, model))
         config = uvicorn.Config(
             make_app(service, hosts),
-            http=bounded_protocol(limits.receive_timeout),
+            http="h11",
             ws="none",
             log_level="warning",
             access_log=False,
+            limit_concurrency=_CONNECTIONS * limits.max_requests,
+            timeout_keep_alive=_KEEP_ALIVE,
+            h11_max_incomplete_event_size=_HEADER_BYTES,
             timeout_graceful_shutdown=int(limits.timeout) + _GRACE,
         )
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
-        greeting = f"Serving {name}, version {model.version}, at {address} (end with Ctrl-C)"
-        server = _Server(config, lambda: started(greeting))
+        server = uvicorn.Server(config)
+        url = f"http://{_in_brackets(host)}:{port}/"
         with service.computing(), _ended_by_signals(server):
+            # Clients that come now wait in the listener's queue.
+            started(f"Serving {name}, version {model.version}, at {url} (end with Ctrl-C)")
             asyncio.run(server.serve(sockets=[listener]))
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, which calls a function when it answers requests."""
+def allowed_hosts(address: str, host: str, names: Sequence[str]) -> list[str]:
+    """Return the names by which a server may be asked, without ports; ["*"] for all.
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], object]) -> None:
-        super().__init__(config)
-        self._tell = started
+    A page of any site may have its own name resolve to 127.0.0.1 after it was loaded ("DNS
+    rebinding"); for the browser a server on this machine is then of the same site, and the page can
+    read its answers. The request still carries the site's name in its header Host.
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer."""
-        await super().startup(sockets)
-        self._tell()
+    Args:
+        address: IP address that it listens on. Where that is reached from other machines, all names
+            are allowed unless some are given.
+        host: what the user called that address.
+        names: further names or addresses, given by the user.
+
+    Raises:
+        ValueError: one of the names is none.
+    """
+    if not names and not ipaddress.ip_address(address).is_loopback:
+        return ["*"]
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+", name) and not _is_address(name):
+            raise ValueError(
+                "An allowed host is a name or an address, without scheme and port, for example "
+                f"photos.example.org. Received: {name!r}"
+            )
+    return [*_LOOPBACK, *(_in_brackets(name.lower()) for name in (host, *names))]
 
 
 def _prepare(root: Path, model: ServedModel) -> Function | None:
@@ -120,9 +143,7 @@ def _prepare(root: Path, model: ServedModel) -> Function | None:
             f"that keras-effnetv2 export wrote. It has: {', '.join(sorted(model.signatures))}"
         )
 
-    def classify(columns: Any) -> Any:
-        return model.run(BYTES_SIGNATURE, columns)
-
+    classify = partial(model.run, BYTES_SIGNATURE)
     gray = tf.io.encode_png(tf.fill([8, 8, 3], tf.constant(128, tf.uint8))).numpy()
     files = np.array([gray], dtype=object)
     classify({"image_bytes": files})
@@ -164,3 +185,16 @@ def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _in_brackets(host: str) -> str:
+    """Return a host as web addresses have it: IPv6 in brackets, everything else as it is."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

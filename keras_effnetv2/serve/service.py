@@ -17,7 +17,6 @@ import tensorflow as tf
 
 from keras_effnetv2.export.signatures import (
     BYTES_SIGNATURE,
-    CLASSIFY_METHOD,
     EXAMPLE_FEATURE,
     EXAMPLES_SIGNATURE,
 )
@@ -42,7 +41,7 @@ class ServerLimits:
         max_requests: answered at the same time, counting those that are still being received; more
             are sent away. Memory for bodies is at most the product of the two.
         timeout: seconds for receiving and answering a request.
-        receive_timeout: seconds for the header of a request, and again for its body.
+        receive_timeout: seconds for the body of a request.
         max_batch: pictures that are computed at once.
         max_delay: seconds that a request waits for others, to be computed together with them.
     """
@@ -80,12 +79,12 @@ class Service:
         self.limits = limits
         self.has_grad_cam = grad_cam is not None
         self.active = 0
-        self.metrics = Metrics()
         functions = {name: partial(model.run, name) for name in model.signatures}
         extra = {} if grad_cam is None else {_GRAD_CAM: grad_cam}
         self._batcher = Batcher(
             {**functions, **extra}, max_batch=limits.max_batch, max_delay=limits.max_delay
         )
+        self.metrics = Metrics(lambda: self.active, lambda: self._batcher.waiting)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -101,11 +100,6 @@ class Service:
         """Whether requests are computed."""
         return self._batcher.is_alive
 
-    def metrics_text(self) -> str:
-        """Return all numbers, see `Metrics.text`."""
-        gauges = {"requests_active": self.active, "jobs_waiting": self._batcher.waiting}
-        return self.metrics.text(gauges)
-
     async def answer(
         self,
         method: str,
@@ -116,8 +110,8 @@ class Service:
 
         Args:
             method: what is asked, for the metrics.
-            receive: returns the body. It is told whether the request is taken on; if not, it need
-                only do what lets the client see the refusal.
+            receive: returns the body. It is told whether the request is taken on; if not, the
+                client need only come to see the refusal.
             handle: answers a body.
 
         Raises:
@@ -200,33 +194,19 @@ class Service:
         """Return what a function gives for some rows; leaves the queue if it is cancelled."""
         return await asyncio.wrap_future(self._batcher.submit(function, columns))
 
-    def check_servable(self, name: str, version: int | None) -> None:
+    def check_servable(self, name: str, version: str | None) -> None:
         """Raise RequestError, 404, unless this is what is served.
 
         Args:
             name: of the model.
-            version: of the model; None for the newest.
+            version: of the model, in digits; None for the newest.
         """
-        if name == self.name and version in (None, self.model.version):
-            return
-        asked = name[:60]
-        wanted = f"Latest({asked})" if version is None else f"Specific({asked}, {version})"
-        raise RequestError(
-            404,
-            f"Servable not found for request: {wanted}. "
-            f"Served is: {self.name}, version {self.model.version}",
-        )
-
-
-def check_classifies(signature: str) -> None:
-    """Raise RequestError, 400, unless this is the signature of the Classify API."""
-    if signature != EXAMPLES_SIGNATURE:
-        raise RequestError(
-            400,
-            f"Expected classification signature method_name to be {CLASSIFY_METHOD}. "
-            f'Received: the signature "{signature[:60]}". Ask with "{EXAMPLES_SIGNATURE}", or '
-            "predict",
-        )
+        if name != self.name or (version is not None and int(version) != self.model.version):
+            raise RequestError(
+                404,
+                f"There is no model {name[:60]!r} here, or not in this version. This server has: "
+                f"{self.name}, version {self.model.version}",
+            )
 
 
 def _file(example: Any) -> bytes:

@@ -31,7 +31,7 @@ const explain = async (file, number, name) => {
   for (const button of part("classes").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", button.textContent === name);
   }
-  part("caption").textContent = "Looking where the network looked\u2026";
+  part("caption").textContent = "Computing the heat map\u2026";
   try {
     const answer = await asked(`/grad_cam?class_name=${encodeURIComponent(name)}`, file);
     const pressed = part("classes").querySelector("[aria-pressed=true]");
@@ -39,14 +39,14 @@ const explain = async (file, number, name) => {
     part("picture").src = answer.picture;
     part("picture").alt = `${file.name} as the network sees it`;
     part("overlay").src = answer.overlay;
-    part("overlay").alt = `Heat map of what speaks for ${name}`;
+    part("overlay").alt = `Grad-CAM heat map for ${name}`;
     part("stack").classList.add("square");
     part("overlay").hidden = part("opacity-row").hidden = false;
     part("caption").textContent =
-      `The picture as the network sees it. The stronger the colour, the more it speaks for ${name} `
-      + "(Grad-CAM).";
+      `The picture as the network sees it, with the Grad-CAM heat map for ${name}: the brighter a `
+      + "place, the more it raised the score.";
   } catch (error) {
-    if (number === shown) part("caption").textContent = `No overlay: ${error.message}.`;
+    if (number === shown) part("caption").textContent = `No heat map: ${error.message}.`;
   }
 };
 
@@ -80,9 +80,9 @@ const show = (file, number, answer) => {
   const choose = settings.grad_cam && (name => () => explain(file, number, name));
   part("classes").replaceChildren(...answer.classes.map(
     (name, i) => row(name, answer.scores[i], choose && choose(name))));
-  part("hint").textContent = choose ? "Choose a class to see what speaks for it." : "";
-  part("caption").textContent = choose ? "" : "No overlay: Grad-CAM needs the Keras model of a "
-    + "run, and this server has the exported model alone.";
+  part("hint").textContent = choose ? "Choose a class to see its heat map." : "";
+  part("caption").textContent = choose ? "" : "No heat map: Grad-CAM needs the Keras model of a "
+    + "run, and this server has only the exported model.";
   part("answer").hidden = false;
   say(`${file.name}: ${answer.classes[0]}`);
   if (choose) explain(file, number, answer.classes[0]);
