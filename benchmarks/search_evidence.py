@@ -60,13 +60,12 @@ def main():
         ):
             study = run_search(
                 SearchSpace.from_backbone(),
-                pictures,
+                TrainingData(pictures, validation_fraction=0.2, cache="memory"),
                 trials=trials,
                 storage=f"sqlite:///{arguments.output}/search.db",
                 study=dataset,
                 recipe=dataclasses.replace(RECIPE, epochs=arguments.epochs),
                 sampling=sampling,
-                validation_fraction=0.2,
                 echo=lambda line: print(line, flush=True),
             )
         chosen = contestants(study)

@@ -77,11 +77,10 @@ def quick(monkeypatch):
     monkeypatch.setattr(StepTimer, "measure", lambda self, model: StepTime(0.02, 0.5))
 
 
-def search(space, url, trials, sampling=RANDOM, **options):
-    options = {"max_train_examples": 32, "scan": False, "recipe": RECIPE} | options
-    return run_search(
-        space, "digits", trials=trials, storage=url, sampling=sampling, echo=LINES.append, **options
-    )
+def search(space, url, trials, sampling=RANDOM, pictures=32, **options):
+    data = TrainingData("digits", max_train_examples=pictures, scan=False, cache="memory")
+    options = {"recipe": RECIPE, "echo": LINES.append} | options
+    return run_search(space, data, trials=trials, storage=url, sampling=sampling, **options)
 
 
 LINES = []
@@ -318,7 +317,7 @@ def test_a_study_of_another_search(space, url, quick):
     search(space, url, 1)
     for change, message in (
         ({"recipe": replace(RECIPE, image_size=40)}, r"recipe.image_size: was 32, is 40"),
-        ({"max_train_examples": 40}, r"training.pictures: was 32, is 40"),
+        ({"pictures": 40}, r"training.pictures: was 32, is 40"),
         ({"objective": Objective(-0.1)}, r"objective.step_time_exponent: was -0.07, is -0.1"),
     ):
         with pytest.raises(ValueError, match=f"is another search.*{message}"):
@@ -347,9 +346,9 @@ def test_fewer_trials_than_random_ones_at_first(space, url, sampler):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sampler": "grid"}, "must be one of random, tpe, nsga2. Received: 'grid'"),
-        ({"startup_trials": 0}, "`startup_trials` must be at least 1. Received: 0"),
-        ({"seed": -1}, "`seed` must be at least 0, or None. Received: -1"),
+        ({"sampler": "grid"}, "must be one of 'random', 'tpe', 'nsga2'. Received: 'grid'"),
+        ({"startup_trials": 0}, "`startup_trials` must be an integer of at least 1. Received: 0"),
+        ({"seed": -1}, "`seed` must be an integer of at least 0, or None. Received: -1"),
     ],
 )
 def test_a_sampling_that_cannot_be(arguments, message):
@@ -438,15 +437,15 @@ def start_worker(folder, url, trials):
 import sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 import optuna
-from test_search_engine import RECIPE, run_search, RANDOM, Sampling
+from test_search_engine import RECIPE, TrainingData, run_search, RANDOM, Sampling
 from keras_effnetv2.search import step_time
 from keras_effnetv2.search.space import SearchSpace
 import json
 step_time._ENOUGH = 0.0
 space = SearchSpace.from_dict(json.load(open({str(folder / "space.json")!r})))
-run_search(space, "digits", trials={trials}, storage={url!r}, sampling=Sampling("random"),
-    max_train_examples=32, scan=False, recipe=RECIPE, heartbeat_seconds=1,
-    echo=lambda line: print(line, flush=True))
+data = TrainingData("digits", max_train_examples=32, scan=False, cache="memory")
+run_search(space, data, trials={trials}, storage={url!r}, sampling=Sampling("random"),
+    recipe=RECIPE, heartbeat_seconds=1, echo=lambda line: print(line, flush=True))
 """
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen([sys.executable, "-c", script], env=environment, text=True)
@@ -535,7 +534,7 @@ def test_the_help_tells_the_recipe_of_a_search(capsys):
         ("--data digits", "A search needs --trials."),
         ("--data digits --trials 20 --space missing.json", "missing.json cannot be read"),
         ("--data digits --trials 20 --backbone b9", "Unknown variant, and no such file: 'b9'"),
-        ("--data digits --trials 0", "`trials` must be at least 1"),
+        ("--data digits --trials 0", "`trials` must be an integer of at least 1"),
         ("--data digits --trials 20 --step-time-exponent 1", "must be a number of at most 0"),
         ("--data digits --trials 20 --storage sqlite:////no/where/x.db", "no folder /no/where"),
         ("show nothing", "There is no storage 'sqlite:///search.db'"),

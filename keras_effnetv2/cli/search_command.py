@@ -103,6 +103,7 @@ def search(arguments: argparse.Namespace) -> None:
         raise ValueError(f"A search needs {' and '.join(f'--{name}' for name in missing)}.")
     space = _space(arguments)
 
+    from keras_effnetv2.data.training_data import TrainingData
     from keras_effnetv2.search.engine import Sampling, run_search
     from keras_effnetv2.search.objective import Objective
     from keras_effnetv2.search.storage import require_optuna
@@ -112,7 +113,14 @@ def search(arguments: argparse.Namespace) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = run_search(
         space,
-        arguments.data,
+        TrainingData(
+            arguments.data,
+            validation_fraction=arguments.validation_fraction,
+            max_train_examples=arguments.max_train_examples,
+            skip_bad=arguments.skip_bad,
+            scan=arguments.scan,
+            cache=arguments.cache or "memory",
+        ),
         trials=arguments.trials,
         storage=arguments.storage,
         study=arguments.study,
@@ -124,11 +132,6 @@ def search(arguments: argparse.Namespace) -> None:
             not arguments.no_prune,
             arguments.sampler_seed,
         ),
-        validation_fraction=arguments.validation_fraction,
-        max_train_examples=arguments.max_train_examples,
-        skip_bad=arguments.skip_bad,
-        scan=arguments.scan,
-        cache=arguments.cache or "memory",
         echo=_say,
     )
     from keras_effnetv2.search.summary import describe

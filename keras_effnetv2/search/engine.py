@@ -6,6 +6,7 @@ network, trains it, writes what came out, until the study has as many trials as 
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from keras_effnetv2._common.checks import check_choice, check_integer
 from keras_effnetv2._common.machine import is_out_of_memory
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 SamplerName = Literal["random", "tpe", "nsga2"]
+
+_LOGGER = logging.getLogger(__name__)
 
 DEFAULT_STARTUP_TRIALS = 10
 _MEDIAN_OF = 5  # complete trials, before any is given up for being below their median
@@ -70,27 +74,18 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.sampler not in get_args(SamplerName):
-            raise ValueError(
-                f"`sampler` must be one of {', '.join(get_args(SamplerName))}. "
-                f"Received: {self.sampler!r}"
-            )
-        if self.startup_trials < 1:
-            raise ValueError(
-                f"`startup_trials` must be at least 1. Received: {self.startup_trials}"
-            )
-        if self.seed is not None and self.seed < 0:
-            raise ValueError(f"`seed` must be at least 0, or None. Received: {self.seed}")
+        check_choice("sampler", self.sampler, get_args(SamplerName))
+        check_integer("startup_trials", self.startup_trials, minimum=1)
+        check_integer("seed", self.seed, minimum=0, or_none=True)
 
     @property
     def is_pareto(self) -> bool:
-        """Whether several goals are searched at once."""
+        """Return whether several goals are searched at once."""
         return self.sampler == "nsga2"
 
     def check_trials(self, trials: int) -> None:
         """Raise ValueError for so few trials that this sampler would never choose."""
-        if trials < 1:
-            raise ValueError(f"`trials` must be at least 1. Received: {trials}")
+        check_integer("trials", trials, minimum=1)
         if self.sampler != "random" and trials <= self.startup_trials:
             raise ValueError(
                 f"{trials} trials would all be random, because {self.sampler!r} draws its first "
@@ -125,7 +120,7 @@ class Sampling:
 
 def run_search(
     space: SearchSpace,
-    source: ImageSource | str | os.PathLike[str],
+    data: TrainingData | ImageSource | str | os.PathLike[str],
     *,
     trials: int,
     storage: str = store.DEFAULT_STORAGE,
@@ -133,16 +128,10 @@ def run_search(
     recipe: TrainRecipe | None = None,
     objective: Objective | None = None,
     sampling: Sampling | None = None,
-    validation: ImageSource | None = None,
-    validation_fraction: float | None = None,
-    max_train_examples: int | None = None,
-    skip_bad: bool = False,
-    scan: bool | None = None,
-    cache: str | os.PathLike[str] | None = "memory",
     heartbeat_seconds: int = 60,
-    echo: Callable[[str], Any] = print,
+    echo: Callable[[str], Any] = _LOGGER.info,
 ) -> StudyRecord:
-    """Searches for networks, as one worker of a study, which is begun if it is not there.
+    """Search for networks, as one worker of a study, which is begun if it is not there.
 
     The backbone of the space is the baseline: its step is timed beside every other, and it is the
     first trial, if it is in the space. The pictures that networks are judged by are the validation
@@ -155,23 +144,17 @@ def run_search(
 
     Args:
         space: the networks.
-        source: as in `train`.
-        trials: complete, pruned and failed ones that the study has in the end; with k workers at
-            most k - 1 more. A network that was tried already takes its former result.
+        data: the pictures; what is no `TrainingData` is its `source`, kept in memory.
+        trials: total number of complete, pruned and failed trials; k workers run k - 1 more at
+            most. A network that was tried already takes its former result.
         storage: see `storage.open_storage`.
         study: its name in the storage.
         recipe: default `TrainRecipe.preset("search")`.
         objective: default the paper's.
         sampling: how networks are chosen; need not be the same for all workers, but "nsga2" needs
             a study of its own.
-        validation: as in `train`.
-        validation_fraction: as in `train`.
-        max_train_examples: as in `train`.
-        skip_bad: as in `train`.
-        scan: as in `train`.
-        cache: as in `train`.
         heartbeat_seconds: time between signs of life.
-        echo: called with each line of the progress.
+        echo: called with each line of the progress; by default they are logged.
 
     Returns:
         The study, with what other workers have found so far.
@@ -182,24 +165,15 @@ def run_search(
         ValueError: an argument or the data do not fit; a storage that is not there; or a study of
             another search, of which the message lists the differences.
     """
-    recipe = TrainRecipe.preset("search") if recipe is None else recipe
-    sampling = Sampling() if sampling is None else sampling
+    recipe = recipe or TrainRecipe.preset("search")
+    objective = objective or Objective()
+    sampling = sampling or Sampling()
     sampling.check_trials(trials)
-    data = TrainingData(
-        source,
-        validation=validation,
-        validation_fraction=validation_fraction,
-        max_train_examples=max_train_examples,
-        skip_bad=skip_bad,
-        scan=scan,
-        cache=cache,
-    )
     check_arguments(space.backbone, recipe)
     opened = store.open_storage(storage, heartbeat_seconds=heartbeat_seconds, on_lost=_try_again)
+    data = data if isinstance(data, TrainingData) else TrainingData(data, cache="memory")
     inputs = load_inputs(space.backbone, data, recipe).prepared(data, echo)
-    optuna = store.require_optuna()
-    objective = Objective() if objective is None else objective
-    created = optuna.create_study(
+    created = store.require_optuna().create_study(
         storage=opened,
         study_name=study,
         pruner=sampling.make_pruner(inputs.plan.epochs),
