@@ -277,7 +277,7 @@ def test_the_page_needs_nothing_from_the_network_and_a_hostile_name_stays_text(c
     name = "<script>'\"&"
     html = page(name, 1, has_grad_cam=False)
     assert name not in html
-    settings = re.search("data-settings=\"([^\"]*)\"", html)[1]
+    settings = re.search('data-settings="([^"]*)"', html)[1]
     assert json.loads(unescape(settings)) == {"name": name, "grad_cam": False}
 
 

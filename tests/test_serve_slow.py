@@ -1,4 +1,4 @@
-"""Clients that send slowly, over a socket: what they hold is given back, and others are answered."""
+"""A client that sends slowly, over a socket: its place is given back, and others are answered."""
 
 import contextlib
 import socket

@@ -148,8 +148,9 @@ def _named(value: Any, specs: Mapping[str, Any], place: str) -> dict[str, Any]:
         return value
     if len(specs) == 1 and (not isinstance(value, dict) or _is_base64(value)):
         return dict.fromkeys(specs, value)
+    keys = ", ".join(specs)
     raise RequestError(
-        400, f"{place} must be an object with the keys {', '.join(specs)}. Received: {_shown(value)}"
+        400, f"{place} must be an object with the keys {keys}. Received: {_shown(value)}"
     )
 
 
