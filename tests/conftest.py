@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
@@ -17,3 +19,11 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests come first, so that no worker ends with one while the other waits."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture
+def checkpoints_in_this_process(monkeypatch):
+    """Official checkpoints are read without a child process, whose start takes seconds."""
+    from keras_effnetv2.pretrained import checkpoint
+
+    monkeypatch.setattr(checkpoint, "read_in_child", checkpoint.read_with_tensorflow)

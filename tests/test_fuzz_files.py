@@ -2,17 +2,15 @@
 
 A changed number inside a tensor is a number all the same: without a hash of the file nobody can
 tell (the registry's files have one, and TensorFlow's checkpoints a checksum a tensor). So of a load
-that goes well only this is asked: every weight was set, to finite values. In all 300 files a source
-or more; 54,000 were tried once with other draws.
+that goes well only this is asked: every weight was set, to finite values.
 """
 
 import shutil
-import struct
 import tarfile
 
 import numpy as np
 import pytest
-from helpers import source_files, tables
+from helpers import source_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +18,7 @@ from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.load import load_weights
 
-# 1,600 files are read; with fewer a source the parts of a file that matter would hardly be met.
+# 1,300 files are read; with fewer a source the parts of a file that matter would hardly be met.
 pytestmark = pytest.mark.slow
 
 MICRO = ModelConfig(
@@ -81,31 +79,6 @@ def position(data, place):
     if isinstance(place, float):
         return int(place * len(data))
     return max(0, min(place % len(data), len(data) - 1)) if data else 0
-
-
-def with_right_checksums(index):
-    """A checkpoint's index whose three blocks have the checksums of what is in them now."""
-    index = bytearray(index)
-    try:
-        for start, size in blocks(bytes(index)):
-            crc = tables.masked_crc(index[start : start + size + 1])
-            index[start + size + 1 : start + size + 5] = struct.pack("<I", crc)
-    except (IndexError, ValueError):
-        pass  # too damaged to have blocks
-    return bytes(index)
-
-
-def blocks(index):
-    """Offset and size of the index block and of the first data block."""
-    numbers, at = [], len(index) - 48
-    for _ in range(4):
-        value = shift = 0
-        while index[at] & 128:
-            value |= (index[at] & 127) << shift
-            at, shift = at + 1, shift + 7
-        numbers.append(value | index[at] << shift)
-        at += 1
-    return [(0, numbers[0] - 5), tuple(numbers[:2]), tuple(numbers[2:])]
 
 
 class Subject:
@@ -183,17 +156,16 @@ def test_damaged_files_of_our_own(source, changes, subject):
     damage(subject, source, changes)
 
 
-@fuzz(100)
+@fuzz(60)
 def test_damaged_archives_of_checkpoints(changes, subject):
     damage(subject, "official tgz", changes)
 
 
-@pytest.mark.parametrize("part", ["index", "index with right checksums", "data-00000-of-00001"])
-@fuzz(100)
+@pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
+@fuzz(10)  # each is read by a process that starts TensorFlow
 def test_damaged_checkpoints(part, changes, subject):
     folder = subject.folder / "damaged"
     shutil.copytree(subject.files["official"], folder, dirs_exist_ok=True)
-    path = folder / f"model.{part.partition(' ')[0]}"
-    data = changed(path.read_bytes(), changes)
-    path.write_bytes(with_right_checksums(data) if "right" in part else data)
+    path = folder / f"model.{part}"
+    path.write_bytes(changed(path.read_bytes(), changes))
     subject.check(folder)

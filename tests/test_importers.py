@@ -19,6 +19,8 @@ from keras_effnetv2.pretrained.official import official_names
 from keras_effnetv2.pretrained.open_weights import open_weights
 from keras_effnetv2.pretrained.timm import timm_names
 
+pytestmark = pytest.mark.usefixtures("checkpoints_in_this_process")
+
 LISTS = sorted(tuple(file.stem.split("_")) for file in (oracle.GOLDEN / "importers").glob("*.txt"))
 IN_FILES = [(source, variant) for source, variant in LISTS if variant.endswith("-b0")] + [
     ("official", "efficientnetv2-b0"),

@@ -21,6 +21,8 @@ from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.load import load_weights
 from keras_effnetv2.pretrained.official import official_names
 
+pytestmark = pytest.mark.usefixtures("checkpoints_in_this_process")
+
 VARIANTS = ("training", "published", "ema-only", "raw-only")
 SOFT = {"classes": 7, "drop_path_rate": 0.0}
 

@@ -11,21 +11,18 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_effnetv2.pretrained.bounded import BoundedReader, unpacked_limit
-from keras_effnetv2.pretrained.bundle import checked_names
+from keras_effnetv2.pretrained.checkpoint import read_checkpoint
 from keras_effnetv2.pretrained.places import Place, weight_names
 
 if TYPE_CHECKING:
     import keras
 
-_AVERAGE = "/ExponentialMovingAverage"
-_OPTIMIZER_SLOT = re.compile(r"/(RMSProp(_\d+)?|Momentum|Adam(_\d+)?)$")
 _CHECKPOINT_FILE = re.compile(r"\.(index|data-\d+-of-\d+)$")
 _OUTSIDE_BLOCKS = {
     "stem_conv": "stem/conv2d",
@@ -158,45 +155,7 @@ def _find_prefix(path: Path, shown: Path) -> str:
 
 
 def _read_prefix(prefix: str, shown: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    import tensorflow as tf
-
     try:
-        wanted, ignored = _choose(set(checked_names(prefix)))
-        reader = tf.train.load_checkpoint(prefix)
-        tensors = {short: reader.get_tensor(name) for short, name in wanted.items()}
-    except (tf.errors.OpError, OSError, ValueError, IndexError) as error:
-        # IndexError: a file cut short
+        return read_checkpoint(prefix)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{shown} cannot be read as a checkpoint: {error}") from None
-    return tensors, ignored
-
-
-def _choose(names: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Which variables to read.
-
-    Args:
-        names: all variables in the checkpoint.
-
-    Returns:
-        Name without the leading `{model}/` -> name in the checkpoint, and the names left out
-        with the reason.
-    """
-    wanted: dict[str, str] = {}
-    ignored: dict[str, str] = {}
-    models = set()
-    for name in sorted(names):
-        if name == "global_step":
-            ignored[name] = "step counter"
-        elif _OPTIMIZER_SLOT.search(name):
-            ignored[name] = "optimizer slot"
-        elif not name.endswith(_AVERAGE) and name + _AVERAGE in names:
-            ignored[name] = "raw value; the average is used"
-        else:
-            model_name, _, rest = name.removesuffix(_AVERAGE).partition("/")
-            models.add(model_name)
-            wanted[rest] = name
-    if len(models) != 1:
-        raise ValueError(
-            "it must hold one model, whose variables are named MODEL/stem/..., "
-            f"MODEL/blocks_0/... Received: {sorted(models)[:10] or 'no variables'}"
-        )
-    return wanted, ignored
