@@ -205,10 +205,10 @@ def test_overwrite_replaces_packs_alone(photos, tmp_path, unchecked):
 def test_arguments_that_cannot_be(photos, tmp_path, monkeypatch, unchecked):
     digits = load_source("digits", "validation")
     for arguments, message in (
-        ({"shards": 0}, "shards must be at least 1"),
+        ({"shards": 0}, "`shards` must be an integer of at least 1"),
         ({"shards": 41}, "40 pictures of 'train' cannot be divided into 41 shards"),
         ({"shard_bytes": 5}, "at least 1,000,000. Received: 5"),
-        ({"seed": -1}, "seed must be"),
+        ({"seed": -1}, "`seed` must be"),
         ({"split": "test"}, "no split 'test'"),
     ):
         with pytest.raises(ValueError, match=message):

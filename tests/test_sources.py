@@ -140,7 +140,7 @@ def test_specs_that_are_nothing(tmp_path):
         load_source("zip:pictures")
     with pytest.raises(ValueError, match="names no data"):
         load_source("csv:")
-    with pytest.raises(ValueError, match=r"Allowed: train, validation, test, all.*'valid'"):
+    with pytest.raises(ValueError, match=r"one of 'train', 'validation', 'test', 'all'.*'valid'"):
         load_source("digits", "valid")
 
 
@@ -223,16 +223,14 @@ def test_missing_split_names_those_there_are(tmp_path):
             load_source(tmp_path / name, split)
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan"), True])
-def test_validation_fraction_out_of_range(fraction):
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        load_source("digits", validation_fraction=fraction)
-
-
-@pytest.mark.parametrize("seed", [-1, 0.5, None, True])
-def test_seed_out_of_range(seed):
-    with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
-        load_source("digits", seed=seed)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"validation_fraction": wrong}, "between 0 and 1") for wrong in (0, 1, 1.5, np.nan, True)]
+    + [({"seed": wrong}, "`seed` must be an integer of at least 0") for wrong in (-1, 0.5, True)],
+)
+def test_numbers_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_source("digits", **arguments)
 
 
 @pytest.mark.parametrize(("fraction", "limit"), [(0.1, 0.230770), (0.9, 0.769230)])
@@ -300,34 +298,30 @@ def test_shuffle_is_a_full_permutation_of_seed_and_epoch():
     source = load_source("digits", "validation")
     in_order = list(source.dataset().as_numpy_iterator())
     assert [index for _, _, index in in_order] == list(range(359))  # 0.2 * 1797 = 359.4
-    orders = {}
-    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
-        shuffled = list(source.dataset(shuffle=True, seed=seed, epoch=epoch).as_numpy_iterator())
-        assert shuffled != in_order
-        assert sorted(shuffled, key=lambda example: example[2]) == in_order
-        orders[seed, epoch] = tuple(index for _, _, index in shuffled)
-    assert len(set(orders.values())) == 3
-    with pytest.raises(ValueError, match=r"epoch must be an integer of at least 0.*-1"):
-        source.dataset(shuffle=True, epoch=-1)
-    again = source.dataset(shuffle=True, seed=0, epoch=1).as_numpy_iterator()
-    assert tuple(index for _, _, index in again) == orders[0, 1]
-
-
-def test_dataset_knows_its_length_and_types():
-    dataset = load_source("digits", "all").dataset(shuffle=True)
-    assert dataset.cardinality() == 1797
+    orders = [
+        source.order(shuffle=True, seed=seed, epoch=epoch).tolist()
+        for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 1))
+    ]
+    assert all(sorted(order) == list(range(359)) for order in orders)
+    assert len(set(map(tuple, orders))) == 3
+    assert orders[1] == orders[3]
+    dataset = source.dataset(shuffle=True, epoch=1)
+    assert list(dataset.as_numpy_iterator()) == [in_order[index] for index in orders[1]]
+    assert dataset.cardinality() == 359
     assert [spec.dtype.name for spec in dataset.element_spec] == ["string", "int64", "int64"]
     assert all(spec.shape == () for spec in dataset.element_spec)
+    with pytest.raises(ValueError, match=r"`epoch` must be an integer of at least 0.*-1"):
+        source.dataset(shuffle=True, epoch=-1)
 
 
 def test_subset_of_a_subset_keeps_bytes_labels_and_names_together():
-    source = load_source("digits", "all")
+    source = load_source("digits", "all").subset(range(10))
     part = source.subset([9, 5, 7]).subset(np.array([2, 0]))
     assert part.names == (source.names[7], source.names[9])
     assert part.labels.tolist() == source.labels[[7, 9]].tolist()
     everything = contents(source)
     assert contents(part) == [everything[7], everything[9]]
-    for wrong in ([], [1797], [-1], [0.5], [[1]]):
+    for wrong in ([], [10], [-1], [0.5], [[1]]):
         with pytest.raises(ValueError, match=r"[Ss]ubset"):
             source.subset(wrong)
 
@@ -343,8 +337,6 @@ def test_stratified_subset(tmp_path):
     assert part.names != source.stratified_subset(20, seed=2).names
     assert source.stratified_subset(3).class_counts().tolist() == [1, 1, 1]
     assert source.stratified_subset(92).names == source.names
-    with pytest.raises(ValueError, match=r"num_examples must be an integer.*20.5"):
-        source.stratified_subset(20.5)
-    for wrong in (2, 93):
+    for wrong in (2, 93, 20.5):
         with pytest.raises(ValueError, match=rf"can have 3 .* to 92 pictures. Received: {wrong}"):
             source.stratified_subset(wrong)

@@ -6,13 +6,12 @@ maps the class names and builds the `ImageSource`, so that those rules stand in 
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
-from keras_effnetv2.data.stores import Store
+from keras_effnetv2.data.stores import Names, Store
 
 TRAIN = "train"
 VALIDATION = "validation"
@@ -35,15 +34,24 @@ class LabelledPictures:
 
     Attributes:
         labels: (N,) int64, positions in the class names of that part.
-        origins: N places where the label was given, for messages about labels ("line 12").
         store: where the pictures are.
         rows: (N,) int64, where each one is in `store`; a permutation of 0..N-1.
+        origins: N places where the label was given, for messages about labels ("line 12").
     """
 
     labels: np.ndarray
-    origins: Sequence[str]
     store: Store
     rows: np.ndarray
+    origins: Sequence[str]
+
+    @classmethod
+    def of(
+        cls, labels: np.ndarray, store: Store, origins: Sequence[str] | None = None
+    ) -> "LabelledPictures":
+        """Take the pictures of a store in its order; a label comes from the picture's name."""
+        rows = np.arange(len(labels))
+        origins = Names(store, rows) if origins is None else origins
+        return cls(labels.astype(np.int64), store, rows, origins)
 
 
 @dataclass(frozen=True)
@@ -62,19 +70,13 @@ class Catalog:
     horizontal_flip: bool = True
 
 
-def string_tensor(values: Iterable[bytes]) -> tf.Tensor:
-    """Returns the byte strings as one (N,) string tensor in main memory."""
-    with tf.device("CPU:0"):  # strings never live on an accelerator
-        return tf.constant(list(values), dtype=tf.string)
-
-
 def readable(path: bytes) -> str:
-    """Returns a file name as text; bytes that are not UTF-8 show as `\\xNN`."""
+    """Return a file name as text; bytes that are not UTF-8 show as `\\xNN`."""
     return path.decode("utf-8", "backslashreplace")
 
 
 def read_path(path: str) -> bytes:
-    """Returns the absolute path in bytes, which TensorFlow reads whatever the bytes are.
+    """Return the absolute path in bytes, which TensorFlow reads whatever the bytes are.
 
     Absolute, because TensorFlow takes a relative `a://b` for an address on another machine, and
     because the working directory may change before the picture is read.
@@ -83,6 +85,6 @@ def read_path(path: str) -> bytes:
 
 
 def some(items: Sequence[str], limit: int = 5) -> str:
-    """Returns the items quoted and joined for a message, at most `limit` of them."""
+    """Return the items quoted and joined for a message, at most `limit` of them."""
     shown = ", ".join(repr(item) for item in items[:limit])
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

@@ -12,7 +12,7 @@ _STARTS_WITH_ID = re.compile(r"n\d{8}(?!\d)")
 
 
 def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> ImageSource:
-    """Finds labelled pictures and maps their classes to the outputs of a network.
+    """Find labelled pictures and maps their classes to the outputs of a network.
 
     Args:
         spec: as for `load_source`.
@@ -48,7 +48,7 @@ def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> I
 
 
 def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, ...]:
-    """Finds classes in a published list.
+    """Find classes in a published list.
 
     Args:
         names: of class folders, for example. A WordNet id, alone or in front of anything that is

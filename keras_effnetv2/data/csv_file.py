@@ -22,7 +22,6 @@ from keras_effnetv2.data.catalog import (
     read_path,
     readable,
     some,
-    string_tensor,
 )
 from keras_effnetv2.data.stores import FileStore
 
@@ -39,7 +38,7 @@ class _Row:
 
 
 def open_csv(path: str) -> Catalog:
-    """Reads a table with the header `path,label[,split]` (UTF-8, with or without a BOM).
+    """Read a table with the header `path,label[,split]` (UTF-8, with or without a BOM).
 
     Args:
         path: the CSV file.
@@ -63,28 +62,24 @@ def open_csv(path: str) -> Catalog:
     if not rows:
         raise ValueError(f"{path!r} lists no pictures: there is no row below the header.")
     _check_listed_once(path, rows)
-    names = {
-        part: tuple(sorted({row.label for row in rows if row.part == part}))
-        for part in {row.part for row in rows}
-    }
+    labels: dict[str, set[str]] = {}
+    for row in rows:
+        labels.setdefault(row.part, set()).add(row.label)
+    names = {part: tuple(sorted(found)) for part, found in labels.items()}
 
     def read(part: str) -> LabelledPictures:
-        return _pictures([row for row in rows if row.part == part], names[part])
+        own = [row for row in rows if row.part == part]
+        label_of = {name: label for label, name in enumerate(names[part])}
+        return LabelledPictures.of(
+            np.array([label_of[row.label] for row in own]),
+            FileStore.of(
+                (read_path(row.path) for row in own),
+                tuple(readable(os.fsencode(row.path)) for row in own),
+            ),
+            origins=tuple(f"line {row.line}" for row in own),
+        )
 
     return Catalog(names, read)
-
-
-def _pictures(rows: list[_Row], class_names: tuple[str, ...]) -> LabelledPictures:
-    label_of = {name: label for label, name in enumerate(class_names)}
-    return LabelledPictures(
-        labels=np.array([label_of[row.label] for row in rows], dtype=np.int64),
-        origins=tuple(f"line {row.line}" for row in rows),
-        store=FileStore(
-            string_tensor(read_path(row.path) for row in rows),
-            tuple(readable(os.fsencode(row.path)) for row in rows),
-        ),
-        rows=np.arange(len(rows)),
-    )
 
 
 def _parse_rows(path: str) -> Iterator[_Row]:
@@ -118,7 +113,7 @@ def _parse_rows(path: str) -> Iterator[_Row]:
 
 
 def _read_table(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields (number of the row's first line, fields), blank lines left out."""
+    """Yield (number of the row's first line, fields), blank lines left out."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -151,7 +146,7 @@ def _check_header(path: str, fields: list[str]) -> list[str]:
 
 
 def _check_listed_once(path: str, rows: list[_Row]) -> None:
-    """Raises if a picture is listed twice: it could be trained on and validated with."""
+    """Raise if a picture is listed twice: it could be trained on and validated with."""
     first_of: dict[str, _Row] = {}
     for row in rows:
         first = first_of.setdefault(row.path, row)

@@ -7,14 +7,14 @@ Repository (1998); `sklearn.datasets.load_digits` holds its test part, 8 x 8 pix
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.data.catalog import ALL, Catalog, LabelledPictures, string_tensor
+from keras_effnetv2.data.catalog import ALL, Catalog, LabelledPictures
 from keras_effnetv2.data.stores import MemoryStore
 
 _BRIGHTEST = 16  # load_digits counts the set pixels in 4 x 4 cells
 
 
 def open_digits() -> Catalog:
-    """Returns the catalog of the digits "0" to "9" with the one part "all"."""
+    """Return the catalog of the digits "0" to "9" with the one part "all"."""
     # A mirrored digit is another sign, or none.
     return Catalog({ALL: tuple("0123456789")}, _read, horizontal_flip=False)
 
@@ -25,12 +25,5 @@ def _read(part: str) -> LabelledPictures:
     digits = load_digits()
     pixels = np.round(digits.images * (255 / _BRIGHTEST)).astype(np.uint8)
     names = tuple(f"digits/{index:04d}" for index in range(len(pixels)))
-    return LabelledPictures(
-        labels=digits.target.astype(np.int64),
-        origins=names,
-        store=MemoryStore(
-            string_tensor(tf.io.encode_png(picture[..., np.newaxis]).numpy() for picture in pixels),
-            names,
-        ),
-        rows=np.arange(len(names)),
-    )
+    files = (tf.io.encode_png(picture[..., np.newaxis]).numpy() for picture in pixels)
+    return LabelledPictures.of(digits.target, MemoryStore.of(files, names))

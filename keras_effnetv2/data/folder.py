@@ -23,7 +23,6 @@ from keras_effnetv2.data.catalog import (
     read_path,
     readable,
     some,
-    string_tensor,
 )
 from keras_effnetv2.data.stores import FileStore
 
@@ -37,7 +36,7 @@ _PICTURE_EXTENSIONS = (
 
 
 def open_folder(path: str) -> Catalog:
-    """Finds the classes of a folder of class folders.
+    """Find the classes of a folder of class folders.
 
     Args:
         path: the folder. It is a split folder if `train` lies in it with class folders below, or
@@ -71,7 +70,7 @@ def open_folder(path: str) -> Catalog:
 
 
 def _find_parts(path: str) -> dict[str, str]:
-    """Returns the part names with their folders: {"all": path} for a flat folder."""
+    """Return the part names with their folders: {"all": path} for a flat folder."""
     folders = [entry for entry in _visible_entries(path) if _is_folder(entry)]
     with_classes = {
         entry.name
@@ -98,7 +97,7 @@ def _find_parts(path: str) -> dict[str, str]:
 
 
 def _class_folders(path: str) -> dict[str, str]:
-    """Returns {class name: folder}, sorted by name."""
+    """Return {class name: folder}, sorted by name."""
     _check_no_stray_pictures(path, "the class folders")
     found = sorted(
         (readable(os.fsencode(entry.name)), entry.path)
@@ -138,19 +137,14 @@ def _read_part(root: str, part_path: str, folders: dict[str, str]) -> LabelledPi
     # Made absolute once: what scandir found below needs no normalising, path by path.
     start, skipped = os.path.join(read_path(root), b""), len(os.fsencode(root))
     separator = os.fsencode(os.sep)
-    return LabelledPictures(
-        labels=np.repeat(np.arange(len(counts), dtype=np.int64), counts),
-        origins=names,
-        store=FileStore(
-            string_tensor(start + path[skipped:].lstrip(separator) for path in encoded),
-            names,
-        ),
-        rows=np.arange(len(names)),
+    absolute = (start + path[skipped:].lstrip(separator) for path in encoded)
+    return LabelledPictures.of(
+        np.repeat(np.arange(len(counts)), counts), FileStore.of(absolute, names)
     )
 
 
 def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Yields the files below a folder in the order of their names, following links.
+    """Yield the files below a folder in the order of their names, following links.
 
     A folder named like a picture counts as a picture: reading it fails, and that is reported.
     """
@@ -187,7 +181,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _folder_key(folder: str) -> tuple[int, int]:
-    """Returns what identifies a folder, however many links lead to it."""
+    """Return what identifies a folder, however many links lead to it."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
@@ -212,7 +206,7 @@ def _check_no_stray_pictures(path: str, where: str) -> None:
 
 
 def _check_holds_no_pictures(path: str, entry: os.DirEntry[str]) -> None:
-    """Raises if a folder beside the splits has pictures, which no split would ever use."""
+    """Raise if a folder beside the splits has pictures, which no split would ever use."""
     for file in _walk(entry.path, (_folder_key(path),)):
         if _looks_like_picture(file):
             raise ValueError(

@@ -11,12 +11,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from keras_effnetv2.data.catalog import LabelledPictures
-from keras_effnetv2.data.pack_writer import SHARD_BYTES, Layout, check_free, write_pack
+from keras_effnetv2._common.checks import check_integer
+from keras_effnetv2.data.pack_writer import SHARD_BYTES, check_free, write_pack
 from keras_effnetv2.data.packed import Pack
 from keras_effnetv2.data.scan import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
 from keras_effnetv2.data.sources import ImageSource, load_given_splits, load_source
-from keras_effnetv2.data.splits import check_natural
 
 MIN_SHARD_BYTES = 10**6
 
@@ -31,10 +30,10 @@ def pack(
     seed: int = 0,
     skip_bad: bool = False,
     overwrite: bool = False,
-    left_out: Callable[[BadPicture], None] | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    left_out: Callable[[BadPicture], object] | None = None,
+    progress: Callable[[str, int, int], object] | None = None,
 ) -> Pack:
-    """Writes pictures as a packed folder, see `packed`, after every one has been decoded once.
+    """Write pictures as a packed folder, see `packed`, after every one has been decoded once.
 
     Training pictures ("train", "all") are written in a random order, so that reading on mixes the
     classes; validation and test pictures in the order of the source. The position of a picture in
@@ -65,30 +64,25 @@ def pack(
         OSError: not enough room on the disk.
         ValueError: as `load_source`; an argument out of range; a split for a source that has one.
     """
-    check_natural("seed", seed)
-    if shards is not None and (isinstance(shards, bool) or shards < 1):
-        raise ValueError(f"shards must be at least 1. Received: {shards!r}.")
+    check_integer("seed", seed, minimum=0)
+    if shards is not None:
+        check_integer("shards", shards, minimum=1)
     if shard_bytes < MIN_SHARD_BYTES:
         raise ValueError(
-            f"shard_bytes must be at least {MIN_SHARD_BYTES:,}. Received: {shard_bytes!r}."
+            f"`shard_bytes` must be at least {MIN_SHARD_BYTES:,}. Received: {shard_bytes!r}"
         )
-    folder = Path(output)
-    check_free(folder, overwrite)  # before the pictures are decoded, which takes long
-    parts = _parts(source, split)
-    checked = _checked(parts, skip_bad, left_out, progress)
-    any_part = next(iter(checked.values()))
+    tell = progress or (lambda what, done, total: None)
+    check_free(Path(output), overwrite)  # before the pictures are decoded, which takes long
+    parts = _checked(_parts(source, split), skip_bad, left_out, tell)
     return write_pack(
-        folder,
-        {
-            name: LabelledPictures(part.labels, part.names, part.store, part.rows)
-            for name, part in checked.items()
-        },
-        any_part.class_names,
-        horizontal_flip=any_part.horizontal_flip,
-        prefix=_prefix(any_part.spec),
-        layout=Layout(shards, shard_bytes, seed),
+        output,
+        parts,
+        prefix=_prefix(next(iter(parts.values())).spec),
+        shards=shards,
+        shard_bytes=shard_bytes,
+        seed=seed,
         overwrite=overwrite,
-        progress=None if progress is None else lambda *state: progress("packing", *state),
+        progress=lambda done, total: tell("packing", done, total),
     )
 
 
@@ -108,18 +102,17 @@ def _parts(
 def _checked(
     parts: dict[str, ImageSource],
     skip_bad: bool,
-    left_out: Callable[[BadPicture], None] | None,
-    progress: Callable[[str, int, int], None] | None,
+    left_out: Callable[[BadPicture], object] | None,
+    tell: Callable[[str, int, int], object],
 ) -> dict[str, ImageSource]:
-    """The parts without bad pictures; one error for all of them unless they may be left out."""
+    """Return the parts without bad pictures, which are one error unless they may be left out."""
     total = sum(part.num_examples for part in parts.values())
     before = 0
     found: dict[str, tuple[BadPicture, ...]] = {}
     for name, part in parts.items():
 
         def show(done: int, _: int, before: int = before) -> None:
-            if progress is not None:
-                progress("checking", before + done, total)
+            tell("checking", before + done, total)
 
         found[name] = find_bad_pictures(part, progress=show)
         before += part.num_examples
@@ -135,7 +128,7 @@ def _checked(
 
 
 def _prefix(spec: str) -> str:
-    """The beginning of the names that says nothing: the folder that was packed."""
+    """Return the beginning of the names that says nothing: the folder that was packed."""
     kind, colon, path = spec.partition(":")
     folder = os.path.dirname(path) if colon and kind == "csv" else spec
     return os.path.join(folder, "") if os.path.isdir(folder) else ""

@@ -75,11 +75,11 @@ class Pack:
     fingerprint: str | None = None
 
     def num_examples(self, split: str) -> int:
-        """Returns the number of pictures of a split."""
+        """Return the number of pictures of a split."""
         return sum(shard.examples for shard in self.splits[split])
 
     def to_json(self) -> str:
-        """Returns the text of `index.json`."""
+        """Return the text of `index.json`."""
         described = {
             "format": FORMAT,
             "version": VERSION,
@@ -95,12 +95,12 @@ class Pack:
 
 
 def is_pack(folder: str | os.PathLike[str]) -> bool:
-    """Returns whether a folder has the index of a pack."""
+    """Return whether a folder has the index of a pack."""
     return os.path.isfile(os.path.join(folder, INDEX))
 
 
 def open_pack(folder: str | os.PathLike[str]) -> Pack:
-    """Reads `index.json`; the files it lists have to be there, with their sizes.
+    """Read `index.json`; the files it lists have to be there, with their sizes.
 
     Args:
         folder: what `pack.pack` wrote.
@@ -137,7 +137,7 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
 
 
 def open_packed(folder: str | os.PathLike[str]) -> Catalog:
-    """Opens a packed folder as a `Catalog`.
+    """Open a packed folder as a `Catalog`.
 
     Args:
         folder: what `pack.pack` wrote.
@@ -154,7 +154,7 @@ def open_packed(folder: str | os.PathLike[str]) -> Catalog:
 
 
 def read_split(pack: Pack, split: str) -> LabelledPictures:
-    """Returns the pictures of one split, in the order of what was packed.
+    """Return the pictures of one split, in the order of what was packed.
 
     Raises:
         ValueError: `index.npz` is damaged.
@@ -169,11 +169,22 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
         raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from None
     shards = pack.splits[split]
     counts = np.array([shard.examples for shard in shards], dtype=np.int64)
-    if not _fit(labels, rows, lengths, data, ends, counts, len(pack.class_names)) or not (
-        np.array_equal(
+    total = counts.sum()
+    fit = (
+        all(a.shape == (total,) and a.dtype.kind == "i" for a in (labels, rows, lengths, ends))
+        and data.dtype == np.uint8
+        and data.ndim == 1
+        and labels.min() >= 0
+        and labels.max() < len(pack.class_names)
+        and lengths.min() > 0
+        and np.array_equal(np.sort(rows), np.arange(total))
+        and (np.diff(ends, prepend=0) >= 0).all()
+        and ends[-1] == len(data)
+        and np.array_equal(
             np.add.reduceat(lengths, np.cumsum(counts) - counts), [shard.bytes for shard in shards]
         )
-    ):
+    )
+    if not fit:
         raise ValueError(_damaged(path, f"its arrays of {split!r} do not fit index.json"))
     store = RecordStore(
         paths=tuple(str(pack.folder / shard.name) for shard in shards),
@@ -183,13 +194,13 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
         filenames=Texts(data, ends.astype(np.int64)),
     )
     rows = rows.astype(np.int64)
-    return LabelledPictures(labels.astype(np.int64), Names(store, rows), store, rows)
+    return LabelledPictures(labels.astype(np.int64), store, rows, Names(store, rows))
 
 
 def write_arrays(
     path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[str]]]
 ) -> None:
-    """Writes `index.npz`: of each split its labels, rows, lengths and names, see `_ARRAYS`."""
+    """Write `index.npz`: of each split its labels, rows, lengths and names, see `_ARRAYS`."""
     with zipfile.ZipFile(path, "w") as archive:
         for split, (labels, rows, lengths, names) in splits.items():
             texts = Texts.of(names)
@@ -204,7 +215,7 @@ def write_arrays(
 def verify_pack(
     folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
 ) -> Pack:
-    """Checks every byte of a packed folder against its checksums.
+    """Check every byte of a packed folder against its checksums.
 
     Args:
         folder: what `pack.pack` wrote.
@@ -263,7 +274,7 @@ def _parse(folder: Path, described: Mapping[str, Any]) -> Pack:
 
 
 def _check_sizes(pack: Pack) -> None:
-    """Raises ValueError if files are missing or have another size; reads none of them."""
+    """Raise ValueError if files are missing or have another size; reads none of them."""
     wrong = []
     for shard in (shard for shards in pack.splits.values() for shard in shards):
         path = pack.folder / shard.name
@@ -281,28 +292,6 @@ def _check_sizes(pack: Pack) -> None:
             f"The packed folder {str(pack.folder)!r} is not whole: {'; '.join(wrong[:5])}{more}. "
             "Copy it again, or pack again with --overwrite."
         )
-
-
-def _fit(
-    labels: np.ndarray,
-    rows: np.ndarray,
-    lengths: np.ndarray,
-    data: np.ndarray,
-    ends: np.ndarray,
-    counts: np.ndarray,
-    classes: int,
-) -> bool:
-    """Returns whether the arrays of a split fit one another."""
-    total = counts.sum()
-    whole = (labels, rows, lengths, ends)
-    return (
-        all(array.shape == (total,) and array.dtype.kind == "i" for array in whole)
-        and data.dtype == np.uint8
-        and data.ndim == 1
-        and bool(labels.min() >= 0 and labels.max() < classes and lengths.min() > 0)
-        and np.array_equal(np.sort(rows), np.arange(total))
-        and bool((np.diff(ends, prepend=0) >= 0).all() and ends[-1] == len(data))
-    )
 
 
 def _damaged(path: Path, reason: str) -> str:

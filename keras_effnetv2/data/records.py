@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.data.stores import encoded_alone
+from keras_effnetv2.data.stores import Store, encoded_alone, file_state
 
 FRAME_BYTES = 16  # of a record, beside its data
 
@@ -40,10 +40,17 @@ class Texts:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Self:
-        """Packs texts."""
+        """Pack texts."""
         encoded = [text.encode("utf-8", "backslashreplace") for text in texts]
         ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
         return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Put the texts of several objects, at least one, into one."""
+        shifts = np.cumsum([0, *(len(part.data) for part in parts[:-1])])
+        ends = [part.ends + by for part, by in zip(parts, shifts, strict=True)]
+        return cls(np.concatenate([part.data for part in parts]), np.concatenate(ends))
 
     def __getitem__(self, index: int) -> str:
         start = self.ends[index - 1] if index else 0
@@ -51,7 +58,7 @@ class Texts:
 
 
 @dataclass(frozen=True, eq=False)
-class RecordStore:
+class RecordStore(Store):
     """Pictures in TFRecord files; a row is the number of a record, over all files.
 
     Attributes:
@@ -69,20 +76,18 @@ class RecordStore:
     filenames: Texts | None = None
 
     def name(self, row: int) -> str:
-        """Returns "FILE#RECORD (filename)", the number counted from 0 within the file."""
-        (file,), (number,) = self._places(np.array([row]))
+        """Return "FILE#RECORD (filename)", the number counted from 0 within the file."""
+        (file,), (number,), _ = self._places(np.array([row]))
         name = f"{os.path.basename(self.paths[file])}#{number}"
         return name if self.filenames is None else f"{name} ({self.filenames[row]})"
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
-        """As `Store.sizes`: that of the records, slightly more than the pictures."""
+        """Return the sizes of the records, slightly more than those of the pictures."""
         return self.lengths[rows]
 
     def states(self, rows: np.ndarray) -> Iterator[bytes]:
-        """As `Store.states`: by the size and time of whole files."""
-        for path in self.paths:
-            status = os.stat(path)
-            yield b"%s %d %d\n" % (os.fsencode(path), status.st_size, status.st_mtime_ns)
+        """Yield the size and time of whole files, then the rows."""
+        yield from (file_state(os.fsencode(path)) for path in self.paths)
         yield rows.tobytes()
 
     def order(
@@ -91,7 +96,7 @@ class RecordStore:
         random: np.random.Generator | None,
         shard: tuple[int, int] | None,
     ) -> np.ndarray:
-        """As `Store.order`, so that reading stays sequential.
+        """Return an order in which reading stays sequential.
 
         The pictures, as they lie on the disk, are cut into blocks; the blocks are permuted; each
         worker has one stretch of the result, of which it shuffles window after window.
@@ -120,24 +125,14 @@ class RecordStore:
         columns: Sequence[np.ndarray] = (),
         function: Callable[..., Any] = encoded_alone,
     ) -> tf.data.Dataset:
-        """As `Store.read`.
+        """Return a dataset, as `Store.read` says.
 
         Whatever the order, pictures are read in windows of about 64 MiB (`_WINDOW_BYTES`), each in
         the order of the disk, and handed out in the order of `rows`. Two windows are read, twice
         in memory while they are put in order, and a third is handed out: five times 64 MiB.
         """
-        plan = _plan(self, rows, self._window())
-        paths = tf.constant(self.paths)
-        key = self.image_key
-
-        def read_window(first_run: Any, end_run: Any, start: Any, end: Any) -> Any:
-            runs = tf.data.Dataset.from_tensor_slices(
-                tuple(column[first_run:end_run] for column in plan.runs)
-            )
-            records = runs.flat_map(
-                lambda file, offset, size, count: _read_run(paths[file], offset, size, count)
-            )
-            return tf.gather(records.batch(end - start).get_single_element(), plan.back[start:end])
+        paths, key = tf.constant(self.paths), self.image_key
+        places = self._places(rows)
 
         def parse(record: Any, place: tuple[Any, ...]) -> Any:
             file, _, offset = place
@@ -148,101 +143,77 @@ class RecordStore:
             picture = tf.io.parse_single_example(record, {key: feature})[key]
             return tf.cond(tf.equal(picture, ""), lambda: _fail(paths, *place), lambda: picture)
 
-        records = (
-            tf.data.Dataset.from_tensor_slices(plan.windows)
-            .map(read_window, num_parallel_calls=_WINDOWS_AT_ONCE, deterministic=True)
-            .unbatch()
-            .apply(tf.data.experimental.assert_cardinality(len(rows)))
-        )
-        files, numbers = self._places(rows)
-        places = files, numbers, self._offsets(rows)
         described = tf.data.Dataset.from_tensor_slices((places, tuple(columns)))
-        return tf.data.Dataset.zip((records, described)).map(
+        return tf.data.Dataset.zip((self._records(rows, places, paths), described)).map(
             lambda record, described: function(parse(record, described[0]), *described[1]),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
 
+    def _records(
+        self, rows: np.ndarray, places: tuple[np.ndarray, ...], paths: tf.Tensor
+    ) -> tf.data.Dataset:
+        """Return the records of the rows, read in windows; those that cannot be read are empty."""
+        count, window = len(rows), self._window()
+        windows = np.arange(count) // window
+        by_place = np.lexsort((rows, windows))  # window after window, each in the disk's order
+        placed, files = rows[by_place], places[0][by_place]
+        # A run: neighbours in a file, read in one go.
+        run_of = np.stack([placed - np.arange(count), files, windows])
+        first = np.flatnonzero(np.diff(run_of, axis=1, prepend=-1).any(axis=0))
+        starts = np.arange(0, count, window)
+        ends = np.minimum(starts + window, count)
+        with tf.device("CPU:0"):
+            back = tf.constant(np.argsort(by_place) - windows * window)
+            runs = (
+                tf.constant(files[first]),
+                tf.constant(places[2][by_place][first]),
+                tf.constant(np.add.reduceat(self.lengths[placed], first)),
+                tf.constant(np.diff(first, append=count)),
+            )
+
+        def read_window(first_run: Any, end_run: Any, start: Any, end: Any) -> Any:
+            own = tuple(column[first_run:end_run] for column in runs)
+            records = tf.data.Dataset.from_tensor_slices(own).flat_map(
+                lambda file, offset, size, number: _read_run(paths[file], offset, size, number)
+            )
+            return tf.gather(records.batch(end - start).get_single_element(), back[start:end])
+
+        edges = (np.searchsorted(first, starts), np.searchsorted(first, ends), starts, ends)
+        return (
+            tf.data.Dataset.from_tensor_slices(edges)
+            .map(read_window, num_parallel_calls=_WINDOWS_AT_ONCE, deterministic=True)
+            .unbatch()
+            .apply(tf.data.experimental.assert_cardinality(count))
+        )
+
     def joined(self, others: Sequence[Self]) -> Self:
-        """As `Store.joined`; all have their pictures under one key, with names or without."""
+        """Return one store; all have their pictures under one key, with names or without."""
         stores = [self, *others]
-        filenames = [store.filenames for store in stores if store.filenames is not None]
-        shifts = np.cumsum([0, *(len(texts.data) for texts in filenames[:-1])])
+        texts = [store.filenames for store in stores if store.filenames is not None]
         return replace(
             self,
             paths=tuple(path for store in stores for path in store.paths),
             counts=np.concatenate([store.counts for store in stores]),
             lengths=np.concatenate([store.lengths for store in stores]),
-            filenames=Texts(
-                np.concatenate([texts.data for texts in filenames]),
-                np.concatenate(
-                    [texts.ends + by for texts, by in zip(filenames, shifts, strict=True)]
-                ),
-            )
-            if filenames
-            else None,
+            filenames=Texts.joined(texts) if texts else None,
         )
 
     def _window(self) -> int:
-        """Pictures in a window."""
+        """Return the number of pictures in a window."""
         mean = max(1, int(self.lengths.mean()))
         return max(_BLOCKS_PER_WINDOW, min(_WINDOW_PICTURES, _WINDOW_BYTES // mean))
 
-    def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the file of each row and the number within it."""
+    def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return of each row the file, the number within it and the byte it begins at."""
         first_rows = np.cumsum(self.counts) - self.counts
         files = np.searchsorted(first_rows, rows, side="right") - 1
-        return files, rows - first_rows[files]
-
-    def _offsets(self, rows: np.ndarray) -> np.ndarray:
-        """Returns where in their files the records begin, bytes."""
         starts = np.cumsum(self.lengths) - self.lengths
-        _, numbers = self._places(rows)
-        return starts[rows] - starts[rows - numbers]
-
-
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """How to read pictures: runs of neighbouring records, several to a window.
-
-    Attributes:
-        runs: of each run the file, the byte it begins at, its bytes and its records.
-        windows: of each window its first run, the end of its runs, its first picture, the end of
-            its pictures.
-        back: for each picture the place in its window where reading it in order has put it.
-    """
-
-    runs: tuple[tf.Tensor, ...]
-    windows: tuple[np.ndarray, ...]
-    back: tf.Tensor
-
-
-def _plan(store: RecordStore, rows: np.ndarray, window: int) -> _Plan:
-    windows = np.arange(len(rows)) // window
-    by_place = np.lexsort((rows, windows))
-    placed = rows[by_place]
-    files, _ = store._places(placed)
-    offsets = store._offsets(placed)
-    begins = np.ones(len(rows), dtype=bool)
-    begins[1:] = (np.diff(placed) != 1) | (np.diff(files) != 0) | (np.diff(windows) != 0)
-    first = np.flatnonzero(begins)
-    counts = np.diff(np.append(first, len(rows)))
-    last = first + counts - 1
-    sizes = offsets[last] + store.lengths[placed[last]] - offsets[first]
-    starts = np.arange(0, len(rows), window)
-    ends = np.minimum(starts + window, len(rows))
-    back = np.empty_like(by_place)
-    back[by_place] = np.arange(len(rows))
-    with tf.device("CPU:0"):
-        return _Plan(
-            runs=tuple(map(tf.constant, (files[first], offsets[first], sizes, counts))),
-            windows=(np.searchsorted(first, starts), np.searchsorted(first, ends), starts, ends),
-            back=tf.constant(back - windows * window),
-        )
+        return files, rows - first_rows[files], starts[rows] - starts[first_rows[files]]
 
 
 def _read_run(path: Any, offset: Any, size: Any, count: Any) -> tf.data.Dataset:
-    """Returns `count` records; the first that cannot be read, and all after it, are empty."""
+    """Return `count` records; the first that cannot be read, and all after it, are empty."""
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=[path],
         compression_type="",
@@ -251,28 +222,21 @@ def _read_run(path: Any, offset: Any, size: Any, count: Any) -> tf.data.Dataset:
     )
     records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
     missing = tf.data.Dataset.from_tensors(b"").repeat(count)
-    return readable_records(records, count).concatenate(missing).take(count)
+    readable = readable_records(records, count).map(lambda _, record: record)
+    return readable.concatenate(missing).take(count)
 
 
 def readable_records(records: tf.data.Dataset, count: Any) -> tf.data.Dataset:
-    """Returns at most `count` records of a file, up to the first that cannot be read."""
+    """Return at most `count` (number, record) of a file, up to the first that cannot be read."""
     # The counter ends it: a file that cannot be opened would be tried again for ever.
-    counted = tf.data.Dataset.zip((tf.data.Dataset.range(count), records))
-    return counted.ignore_errors().map(lambda _, record: record)
+    return tf.data.Dataset.zip((tf.data.Dataset.range(count), records)).ignore_errors()
 
 
 def _fail(paths: tf.Tensor, file: Any, number: Any, offset: Any) -> Any:
-    """Raises an error that names the record."""
-    message = tf.strings.join(
-        [
-            "record ",
-            tf.strings.as_string(number),
-            " of ",
-            paths[file],
-            " (at byte ",
-            tf.strings.as_string(offset),
-            ") cannot be read: the file is damaged, or was changed or removed since it was opened",
-        ]
-    )
+    """Raise an error that names the record."""
+    what = tf.strings.join(["record ", tf.strings.as_string(number), " of ", paths[file]])
+    where = tf.strings.join([" (at byte ", tf.strings.as_string(offset), ") cannot be read: "])
+    why = "the file is damaged, or was changed or removed since it was opened"
+    message = tf.strings.join([what, where, why])
     with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
         return tf.constant(b"")

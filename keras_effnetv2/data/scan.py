@@ -57,7 +57,7 @@ def find_bad_pictures(
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[BadPicture, ...]:
-    """Reads and decodes every picture of a source.
+    """Read and decodes every picture of a source.
 
     Args:
         source: the pictures.
@@ -94,7 +94,7 @@ def find_bad_pictures(
 
 
 def drop_bad(source: ImageSource, bad: Sequence[BadPicture]) -> ImageSource:
-    """Returns the source without the bad pictures.
+    """Return the source without the bad pictures.
 
     Args:
         source: the source that was scanned.
@@ -115,7 +115,7 @@ def drop_bad(source: ImageSource, bad: Sequence[BadPicture]) -> ImageSource:
 
 
 def _not_files(paths: Sequence[bytes]) -> dict[int, str]:
-    """Returns {index: reason} of what must not be read: reading a pipe would wait for ever."""
+    """Return {index: reason} of what must not be read: reading a pipe would wait for ever."""
     reasons = {}
     for index, path in enumerate(paths):
         try:
@@ -133,7 +133,7 @@ def _not_files(paths: Sequence[bytes]) -> dict[int, str]:
 def _decode_all(
     source: ImageSource, indices: np.ndarray, max_pixels: int
 ) -> Iterator[tuple[int, str]]:
-    """Yields (index, what is wrong with the header), without those that fail to decode."""
+    """Yield (index, what is wrong with the header), without those that fail to decode."""
     if not indices.size:
         return
 
@@ -153,7 +153,7 @@ def _decode_all(
 
 
 def why_unreadable(picture: ImageSource) -> str:
-    """Returns the reason why the picture of a source of one fails, empty if it no longer does."""
+    """Return the reason why the picture of a source of one fails, empty if it no longer does."""
     paths = picture.file_paths()
     if paths is not None:
         try:  # Python says it in fewer words than TensorFlow

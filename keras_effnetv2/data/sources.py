@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2._common.checks import check_choice, check_integer, is_integer
 from keras_effnetv2.data.catalog import (
     ALL,
     TEST,
@@ -28,7 +29,7 @@ from keras_effnetv2.data.csv_file import open_csv
 from keras_effnetv2.data.digits import open_digits
 from keras_effnetv2.data.folder import open_folder
 from keras_effnetv2.data.source_cache import in_memory, on_disk
-from keras_effnetv2.data.splits import carve_validation, check_natural, stratified_draw
+from keras_effnetv2.data.splits import carve_validation, stratified_draw
 from keras_effnetv2.data.stores import FileStore, Names, Store
 from keras_effnetv2.data.tfds import open_tfds
 from keras_effnetv2.data.tfrecord import open_tfrecord
@@ -82,15 +83,15 @@ class ImageSource:
         return Names(self.store, self.rows)
 
     def class_counts(self) -> np.ndarray:
-        """Returns the number of pictures of each class, (C,) int64."""
+        """Return the number of pictures of each class, (C,) int64."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
     def file_paths(self) -> tuple[bytes, ...] | None:
-        """Returns the absolute path of every picture, or None where they have no files."""
+        """Return the absolute path of every picture, or None where they have no files."""
         return self.store.paths(self.rows) if isinstance(self.store, FileStore) else None
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "ImageSource":
-        """Returns the source with only these pictures, in this order.
+        """Return the source with only these pictures, in this order.
 
         Args:
             indices: positions in this source, 0..N-1, at least one.
@@ -112,7 +113,7 @@ class ImageSource:
         return replace(self, labels=self.labels[chosen], rows=self.rows[chosen])
 
     def cached(self, place: str | os.PathLike[str]) -> "ImageSource":
-        """Returns the source with its pictures, still encoded, where they are quicker to read.
+        """Return the source with its pictures, still encoded, where they are quicker to read.
 
         The pictures, their order and their labels stay as they are; subsets of what is returned
         share the copy.
@@ -129,22 +130,11 @@ class ImageSource:
             FileExistsError: the folder holds something else.
             OSError: there is not enough room on the disk.
         """
-        pictures = LabelledPictures(self.labels, self.names, self.store, self.rows)
-        if place == IN_MEMORY:
-            pictures = in_memory(pictures)
-        else:
-            pictures = on_disk(
-                place,
-                pictures,
-                spec=self.spec,
-                split=self.split,
-                class_names=self.class_names,
-                horizontal_flip=self.horizontal_flip,
-            )
-        return replace(self, store=pictures.store, rows=pictures.rows)
+        store, rows = in_memory(self) if place == IN_MEMORY else on_disk(place, self)
+        return replace(self, store=store, rows=rows)
 
     def stratified_subset(self, num_examples: int, seed: int = 0) -> "ImageSource":
-        """Returns a random part with the classes in proportion, at least one picture of each.
+        """Return a random part with the classes in proportion, at least one picture of each.
 
         Args:
             num_examples: from the number of classes that have pictures to all pictures.
@@ -153,9 +143,8 @@ class ImageSource:
         Raises:
             ValueError: too few or too many pictures asked for; a negative seed.
         """
-        check_natural("num_examples", num_examples)
         present = int(np.count_nonzero(self.class_counts()))
-        if not present <= num_examples <= self.num_examples:
+        if not is_integer(num_examples) or not present <= num_examples <= self.num_examples:
             raise ValueError(
                 f"A stratified subset of {self.spec!r} ({self.split}) can have {present} (one "
                 f"picture per class) to {self.num_examples} pictures. Received: {num_examples}."
@@ -170,7 +159,7 @@ class ImageSource:
         epoch: int = 0,
         shard: tuple[int, int] | None = None,
     ) -> tf.data.Dataset:
-        """Returns the pictures, still encoded, one by one.
+        """Return the pictures, still encoded, one by one.
 
         Args:
             shuffle: in a random order, which depends on the seed and the epoch alone: uniform over
@@ -202,14 +191,14 @@ class ImageSource:
         epoch: int = 0,
         shard: tuple[int, int] | None = None,
     ) -> np.ndarray:
-        """Returns the positions of the pictures in the order that `dataset` has them, int64.
+        """Return the positions of the pictures in the order that `dataset` has them, int64.
 
         Takes and raises what `dataset` does.
         """
         random = None
         if shuffle:
-            check_natural("seed", seed)
-            check_natural("epoch", epoch)
+            check_integer("seed", seed, minimum=0)
+            check_integer("epoch", epoch, minimum=0)
             random = np.random.default_rng([seed, epoch])
         if shard is not None:
             _check_shard(shard, self.num_examples if shuffle else None)
@@ -218,7 +207,7 @@ class ImageSource:
     def in_order(
         self, order: np.ndarray, function: Callable[[Any, Any, Any], Any] = _as_it_is
     ) -> tf.data.Dataset:
-        """Returns what a function makes of each picture, in any order.
+        """Return what a function makes of each picture, in any order.
 
         Args:
             order: positions in this source, int64.
@@ -236,7 +225,7 @@ def load_source(
     validation_fraction: float | None = None,
     seed: int = 0,
 ) -> ImageSource:
-    """Finds labelled pictures.
+    """Find labelled pictures.
 
     Splits that are given (folders `train`, `validation`, `test`; a CSV column `split`; those of a
     TensorFlow Datasets set or of TFRecord files) are taken as they are. Where no validation split
@@ -264,9 +253,8 @@ def load_source(
         ImportError: "tfds:" without the package tensorflow-datasets.
         ValueError: everything else that is wrong with the arguments, the folder or the table.
     """
-    if split not in SPLITS:
-        raise ValueError(f"Unknown split. Allowed: {', '.join(SPLITS)}. Received: {split!r}.")
-    check_natural("seed", seed)
+    check_choice("split", split, SPLITS)
+    check_integer("seed", seed, minimum=0)
     name = os.fsdecode(spec)
     catalog = _open(name)
     targets = _target_names(name, catalog, class_names)
@@ -282,7 +270,7 @@ def load_source(
 
 
 def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:
-    """Finds the pictures of every split that is given; nothing is carved out of any.
+    """Find the pictures of every split that is given; nothing is carved out of any.
 
     Args:
         spec: as for `load_source`.
@@ -301,7 +289,7 @@ def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:
 
 
 def available_splits(spec: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Returns the splits that are given in a source, not those that `load_source` can carve.
+    """Return the splits that are given in a source, not those that `load_source` can carve.
 
     Args:
         spec: as for `load_source`.
@@ -314,7 +302,7 @@ def available_splits(spec: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def available_classes(spec: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Returns the names of the classes that a source has, those of all splits.
+    """Return the names of the classes that a source has, those of all splits.
 
     Args:
         spec: as for `load_source`.
@@ -329,7 +317,7 @@ def available_classes(spec: str | os.PathLike[str]) -> tuple[str, ...]:
 def _read_parts(
     name: str, split: str, catalog: Catalog, parts: Sequence[str], targets: tuple[str, ...]
 ) -> ImageSource:
-    """Returns the pictures of the parts, one part after the other."""
+    """Return the pictures of the parts, one part after the other."""
     pictures = [catalog.read(part) for part in parts]
     first_rows = np.cumsum([0, *(len(read.rows) for read in pictures)])
     labels = [
@@ -368,7 +356,7 @@ def _open(name: str) -> Catalog:
 def _plan(
     name: str, catalog: Catalog, split: str, validation_fraction: float | None
 ) -> tuple[tuple[str, ...], float | None]:
-    """Returns the parts to read, and the fraction if validation is to be carved out of them."""
+    """Return the parts to read, and the fraction if validation is to be carved out of them."""
     given = tuple(part for part in SPLITS if part in catalog.class_names)
     if split == ALL:
         return given, None
@@ -391,7 +379,7 @@ def _plan(
 def _target_names(
     name: str, catalog: Catalog, class_names: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Returns the names of the labels, checked."""
+    """Return the names of the labels, checked."""
     if class_names is not None:
         return _check_class_names(class_names)
     reference, *others = (part for part in SPLITS if part in catalog.class_names)
@@ -412,11 +400,9 @@ def _target_names(
 
 
 def _check_shard(shard: tuple[int, int], num_examples: int | None) -> None:
-    """Raises ValueError for a part that is none, or if some of the workers would have nothing."""
+    """Raise ValueError for a part that is none, or if some of the workers would have nothing."""
     index, count = shard
-    check_natural("shard index", index)
-    check_natural("shard count", count)
-    if index >= count:
+    if not is_integer(index) or not is_integer(count) or not 0 <= index < count:
         raise ValueError(
             f"shard must be (index, count) with an index of 0..count-1. Received: {shard!r}."
         )
@@ -440,7 +426,7 @@ def _check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
 def _map_labels(
     name: str, pictures: LabelledPictures, own: Sequence[str], targets: Sequence[str]
 ) -> np.ndarray:
-    """Returns the labels as positions in `targets`, found by name."""
+    """Return the labels as positions in `targets`, found by name."""
     label_of = {target: label for label, target in enumerate(targets)}
     unknown = [label for label in np.unique(pictures.labels) if own[label] not in label_of]
     if unknown:

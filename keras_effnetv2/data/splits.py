@@ -9,19 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_effnetv2._common.checks import check_integer, is_number
 from keras_effnetv2.data.catalog import some
-
-
-def check_natural(name: str, value: int) -> None:
-    """Raises ValueError unless the value (a seed, an epoch) is an integer of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise ValueError(f"{name} must be an integer of at least 0. Received: {value!r}.")
 
 
 def carve_validation(
     labels: np.ndarray, class_names: Sequence[str], fraction: float, seed: int
 ) -> np.ndarray:
-    """Chooses the pictures that are kept for validation.
+    """Choose the pictures that are kept for validation.
 
     Args:
         labels: (N,) integers, positions in `class_names`.
@@ -37,7 +32,7 @@ def carve_validation(
         ValueError: a fraction that is out of range, or leaves fewer than one picture a class for
             either side (the message says the limit); a class with a single picture.
     """
-    if isinstance(fraction, bool) or not 0 < fraction < 1:
+    if not is_number(fraction) or not 0 < fraction < 1:
         raise ValueError(
             f"validation_fraction must lie between 0 and 1, both excluded. Received: {fraction!r}."
         )
@@ -67,7 +62,7 @@ def carve_validation(
 
 
 def stratified_draw(labels: np.ndarray, total: int, seed: int, leave: int = 0) -> np.ndarray:
-    """Draws `total` pictures, the classes in proportion to their size, at least one of each.
+    """Draw `total` pictures, the classes in proportion to their size, at least one of each.
 
     The labels only group the pictures: numbering the classes otherwise draws the same pictures,
     so that a run's class names in their own order meet the same validation split.
@@ -81,7 +76,7 @@ def stratified_draw(labels: np.ndarray, total: int, seed: int, leave: int = 0) -
     Returns:
         Their positions, (total,) int64 ascending.
     """
-    check_natural("seed", seed)
+    check_integer("seed", seed, minimum=0)
     _, first, counts = np.unique(labels, return_index=True, return_counts=True)
     members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     by_appearance = np.argsort(first)
@@ -94,7 +89,7 @@ def stratified_draw(labels: np.ndarray, total: int, seed: int, leave: int = 0) -
 
 
 def _apportion(counts: np.ndarray, total: int, leave: int) -> np.ndarray:
-    """Returns how many to take of each class: proportional, within 1..count - leave, summing up."""
+    """Return how many to take of each class: proportional, within 1..count - leave, summing up."""
     quota = counts * (total / counts.sum())
     taken = np.clip(np.floor(quota).astype(np.int64), 1, counts - leave)
     while missing := total - taken.sum():

@@ -5,39 +5,44 @@ A store numbers its pictures; such a number is a row. All subsets of a source sh
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol, Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import tensorflow as tf
 
 
 def encoded_alone(data: Any, *entries: Any) -> Any:
-    """Returns the bytes of a picture, what `Store.read` has by default."""
+    """Return the bytes of a picture, what `Store.read` has by default."""
     return data
 
 
-class Store(Protocol):
+class Store(ABC):
     """What an `ImageSource` asks of the place where its pictures are."""
 
+    @abstractmethod
     def name(self, row: int) -> str:
-        """Returns a readable name of a picture, for messages and tables."""
+        """Return a readable name of a picture, for messages and tables."""
 
+    @abstractmethod
     def sizes(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the bytes that each of the pictures takes, (N,) int64."""
+        """Return the bytes that each of the pictures takes, (N,) int64."""
 
+    @abstractmethod
     def states(self, rows: np.ndarray) -> Iterator[bytes]:
-        """Yields bytes that differ wherever other pictures, or changed ones, are in the rows."""
+        """Yield bytes that differ wherever other pictures, or changed ones, are in the rows."""
 
+    @abstractmethod
     def order(
         self,
         rows: np.ndarray,
         random: np.random.Generator | None,
         shard: tuple[int, int] | None,
     ) -> np.ndarray:
-        """Returns positions in `rows`, in the order in which an epoch shows the pictures.
+        """Return positions in `rows`, in the order in which an epoch shows the pictures.
 
         Args:
             rows: (N,) int64.
@@ -47,13 +52,14 @@ class Store(Protocol):
                 parts together are all pictures.
         """
 
+    @abstractmethod
     def read(
         self,
         rows: np.ndarray,
         columns: Sequence[np.ndarray] = (),
         function: Callable[..., Any] = encoded_alone,
     ) -> tf.data.Dataset:
-        """Returns a dataset of what a function makes of each encoded picture.
+        """Return a dataset of what a function makes of each encoded picture.
 
         Reading and the function are one step, because each parallel step costs time of its own.
 
@@ -66,8 +72,9 @@ class Store(Protocol):
         A picture that cannot be read fails when it is reached; the next one can still be had.
         """
 
+    @abstractmethod
     def joined(self, others: Sequence[Self]) -> Self:
-        """Returns a store with these pictures and then those of the others."""
+        """Return a store with these pictures and then those of the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,26 +102,21 @@ class Names(Sequence[str]):
         return self.store.name(int(self.rows[index]))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or isinstance(other, str):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
     def __repr__(self) -> str:
-        return repr(self[:]) if len(self) <= 5 else f"<{len(self):,} names: {self[0]!r}, ...>"
+        return f"<{len(self):,} names: {', '.join(map(repr, self[:3]))}, ...>"
 
 
 def why_unread(error: tf.errors.OpError) -> str:
-    """Returns what an error of reading says, without where in a graph it came up."""
+    """Return what an error of reading says, without where in a graph it came up."""
     text = re.sub(r"\{\{.*?\}\}\s*", "", str(error.message)).partition("\n")[0]
     asserted = re.search(r"assertion failed: \[(.*)\]", text)
     return asserted[1] if asserted else re.sub(r"^Error in .*? with iterator: \S+: ", "", text)
 
 
 @dataclass(frozen=True, eq=False)
-class _RandomAccess:
+class _RandomAccess(Store):
     """Pictures of which each is had as fast as any other.
 
     Attributes:
@@ -125,6 +127,12 @@ class _RandomAccess:
     values: tf.Tensor
     names: Sequence[str]
 
+    @classmethod
+    def of(cls, values: Iterable[bytes], names: Sequence[str]) -> Self:
+        """Return a store of byte strings that Python holds."""
+        with tf.device("CPU:0"):  # strings never live on an accelerator
+            return cls(tf.constant(list(values), dtype=tf.string), names)
+
     def name(self, row: int) -> str:
         return self.names[row]
 
@@ -134,7 +142,7 @@ class _RandomAccess:
         random: np.random.Generator | None,
         shard: tuple[int, int] | None,
     ) -> np.ndarray:
-        """As `Store.order`; the order is uniform, and worker i of n has elements i, i + n, ...
+        """Return a uniform order, of which worker i of n has elements i, i + n, ...
 
         So n workers with batches of B / n see together the batches of one process with B.
         """
@@ -159,7 +167,6 @@ class _RandomAccess:
         columns: Sequence[np.ndarray] = (),
         function: Callable[..., Any] = encoded_alone,
     ) -> tf.data.Dataset:
-        """As `Store.read`."""
         values, load = self.values, self._load
         # Looked up in one shared tensor: permuting encoded pictures would copy them all.
         return tf.data.Dataset.from_tensor_slices((rows, *columns)).map(
@@ -169,7 +176,7 @@ class _RandomAccess:
         )
 
     def _load(self, value: Any) -> Any:
-        """Returns the bytes of the picture that an element of `values` stands for."""
+        """Return the bytes of the picture that an element of `values` stands for."""
         return value
 
 
@@ -181,11 +188,10 @@ class FileStore(_RandomAccess):
 
     def states(self, rows: np.ndarray) -> Iterator[bytes]:
         for path in self.paths(rows):
-            status = os.stat(path)
-            yield b"%s %d %d\n" % (path, status.st_size, status.st_mtime_ns)
+            yield file_state(path)
 
     def paths(self, rows: np.ndarray) -> tuple[bytes, ...]:
-        """Returns the absolute paths of pictures."""
+        """Return the absolute paths of pictures."""
         return tuple(tf.gather(self.values, rows).numpy().tolist())
 
     def _load(self, value: Any) -> Any:
@@ -200,3 +206,9 @@ class MemoryStore(_RandomAccess):
 
     def states(self, rows: np.ndarray) -> Iterator[bytes]:
         yield from self.read(rows).as_numpy_iterator()
+
+
+def file_state(path: bytes) -> bytes:
+    """Return a line that changes when another file is at the path, or another content."""
+    status = os.stat(path)
+    return b"%s %d %d\n" % (path, status.st_size, status.st_mtime_ns)

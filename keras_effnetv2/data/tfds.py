@@ -6,8 +6,6 @@ A split of up to 8 GiB is kept encoded in memory; of a larger one the files are 
 import os
 from typing import Any
 
-import numpy as np
-
 from keras_effnetv2.data.catalog import SPLIT_ALIASES, Catalog, LabelledPictures
 from keras_effnetv2.data.record_index import Keys
 from keras_effnetv2.data.stores import MemoryStore
@@ -17,7 +15,7 @@ MAX_ENCODED_BYTES = 8 * 1024**3  # of one split; held in memory as long as the s
 
 
 def open_tfds(name: str) -> Catalog:
-    """Opens a data set by its TensorFlow Datasets name, prepared or to be downloaded.
+    """Open a data set by its TensorFlow Datasets name, prepared or to be downloaded.
 
     Args:
         name: "cifar10", "dataset/config" or "dataset:1.0.0". The data lie in the folder that the
@@ -81,12 +79,12 @@ def _prepared_builder(name: str) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    """Returns what matters: TFDS appends the names of all its data sets, hundreds of lines."""
+    """Return what matters: TFDS appends the names of all its data sets, hundreds of lines."""
     return str(error).strip().partition("\n")[0]
 
 
 def _feature_keys(name: str, features: Any) -> tuple[str, str]:
-    """Returns the keys of the picture and of the class label."""
+    """Return the keys of the picture and of the class label."""
     import tensorflow_datasets as tfds
 
     keys = []
@@ -131,9 +129,4 @@ def _read(name: str, builder: Any, split: str, image_key: str, label_key: str) -
     if labels.numpy().min() < 0:  # TFDS writes -1 where the publisher holds the labels back
         raise ValueError(f"'tfds:{name}' split {split!r} has pictures without a label.")
     names = tuple(f"{name}/{split}/{index:06d}" for index in range(len(labels)))
-    return LabelledPictures(
-        labels=labels.numpy().astype(np.int64),
-        origins=names,
-        store=MemoryStore(store, names),
-        rows=np.arange(len(names)),
-    )
+    return LabelledPictures.of(labels.numpy(), MemoryStore(store, names))

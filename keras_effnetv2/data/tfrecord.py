@@ -18,7 +18,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from logging import getLogger
 
 import numpy as np
@@ -27,7 +27,6 @@ from keras_effnetv2.data.catalog import ALL, SPLIT_ALIASES, Catalog, LabelledPic
 from keras_effnetv2.data.packed import is_pack, open_packed
 from keras_effnetv2.data.record_index import Keys, RecordIndex, first_example, index_records
 from keras_effnetv2.data.records import RecordStore
-from keras_effnetv2.data.stores import Names
 
 _LOG = getLogger("keras_effnetv2")
 _OFFICIAL = Keys("image/encoded", "image/class/label")
@@ -42,7 +41,7 @@ _SPLIT = re.compile(rf"(?:.*[-_.])?({'|'.join(SPLIT_ALIASES)})(?:[-_.].*)?", re.
 
 
 def open_tfrecord(pattern: str) -> Catalog:
-    """Opens TFRecord files; what has no index is read through once, see `record_index`.
+    """Open TFRecord files; what has no index is read through once, see `record_index`.
 
     Args:
         pattern: a folder, a file, or a glob pattern.
@@ -76,7 +75,7 @@ def open_records(
     keys: Keys | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Catalog:
-    """Opens record files that have no index.
+    """Open record files that have no index.
 
     Args:
         files: absolute paths of the files of each part.
@@ -91,24 +90,26 @@ def open_records(
     # A set with more files than pictures has empty ones.
     first = next((path for path in paths if os.path.getsize(path)), paths[0])
     keys = _find_keys(first) if keys is None else keys
-    indices = {part: index_records(paths, keys) for part, paths in files.items()}
-    labels = np.concatenate([index.labels for index in indices.values()])
+    index = index_records(paths, keys)
+    labels = np.concatenate([index.labels[path] for path in paths])
     _check_labels(name, labels, keys)
     base = int(keys.label == _OFFICIAL.label and labels.min() > 0)
     if base:
         _LOG.info("%s: no label is 0, so that the labels are counted from 1.", name)
     if class_names is None:
-        class_names = _class_names(first, keys, indices.values(), range(base, labels.max() + 1))
+        class_names = _class_names(first, keys, index, range(base, labels.max() + 1))
     elif labels.max() >= len(class_names):
         raise ValueError(
             f"{name!r} has the label {labels.max()}, but only {len(class_names)} class names."
         )
 
     def read(part: str) -> LabelledPictures:
-        index = indices[part]
-        store = RecordStore(tuple(files[part]), index.counts, index.lengths, keys.image)
-        rows = np.arange(len(index.lengths))
-        return LabelledPictures(index.labels - base, Names(store, rows), store, rows)
+        own = files[part]
+        lengths = [index.lengths[path] for path in own]
+        counts = np.array(list(map(len, lengths)))
+        store = RecordStore(tuple(own), counts, np.concatenate(lengths), keys.image)
+        labels = np.concatenate([index.labels[path] for path in own])
+        return LabelledPictures.of(labels - base, store)
 
     return Catalog(dict.fromkeys(files, tuple(class_names)), read)
 
@@ -140,24 +141,14 @@ def _check_labels(name: str, labels: np.ndarray, keys: Keys) -> None:
         )
 
 
-def _class_names(
-    first: str, keys: Keys, indices: Iterable[RecordIndex], labels: range
-) -> tuple[str, ...]:
-    """Returns the names of the labels, see above."""
+def _class_names(first: str, keys: Keys, index: RecordIndex, labels: range) -> tuple[str, ...]:
+    """Return the names of the labels, see above."""
+    names = index.class_names
     beside = os.path.join(os.path.dirname(first), f"{keys.label}.labels.txt")
     if keys.class_name is None and "/" not in keys.label and os.path.isfile(beside):
         with open(beside, encoding="utf-8") as file:
             names = dict(enumerate(file.read().splitlines()))
         labels = range(max(labels.stop, len(names)))
-    else:
-        names = {}
-        for index in indices:
-            for label, name in index.class_names.items():
-                if names.setdefault(label, name) != name:
-                    raise ValueError(
-                        f"Label {label} has two names in the splits of {os.path.dirname(first)!r}: "
-                        f"{names[label]!r} and {name!r}."
-                    )
     counts = Counter(names.values())
 
     def unique(label: int) -> str:
@@ -168,63 +159,52 @@ def _class_names(
     return tuple(map(unique, labels))
 
 
-@dataclass(frozen=True)
-class _Shard:
-    path: str
-    split: str | None
-
-
 def _files_by_split(folder: str) -> dict[str, list[str]]:
-    """Returns the record files of a folder by split, in the order of their names."""
-    found = _record_files(folder, None)
+    """Return the record files of a folder by split, in the order of their names."""
+    found = _record_files(folder)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.lower() in SPLIT_ALIASES and entry.is_dir():
-            found += _record_files(entry.path, SPLIT_ALIASES[entry.name.lower()])
+            split = SPLIT_ALIASES[entry.name.lower()]
+            found |= dict.fromkeys(_record_files(entry.path), split)
     if not found:
         raise FileNotFoundError(
             f"{folder!r} has no TFRecord files, and no index.json of `keras-effnetv2 pack`. "
             "Expected names such as 'train-00000-of-00016' or 'train.tfrecord'; other names can be "
             f"given as a pattern, 'tfrecord:{os.path.join(folder, '*')}'."
         )
-    _check_all_there(folder, [shard.path for shard in found])
-    unnamed = [os.path.basename(shard.path) for shard in found if shard.split is None]
-    if len(unnamed) == len(found):
-        return {ALL: [shard.path for shard in found]}
-    if unnamed:
+    _check_all_there(folder, found)
+    unnamed = [os.path.basename(path) for path, split in found.items() if split == ALL]
+    if 0 < len(unnamed) < len(found):
         raise ValueError(
             f"{folder!r} has files of splits, and some whose split their names do not say: "
             f"{some(unnamed)}. Allowed in a name: {', '.join(SPLIT_ALIASES)}. Move them elsewhere, "
             "or give a pattern."
         )
     splits: dict[str, list[str]] = {}
-    for shard in found:
-        splits.setdefault(str(shard.split), []).append(shard.path)
+    for path, split in found.items():
+        splits.setdefault(split, []).append(path)
     return splits
 
 
-def _record_files(folder: str, split: str | None) -> list[_Shard]:
-    found = []
+def _record_files(folder: str) -> dict[str, str]:
+    """Return the record files right in a folder, and the split that each name says, or "all"."""
+    found = {}
     for name in sorted(os.listdir(folder)):
         path = os.path.abspath(os.path.join(folder, name))
         if (_SHARD.fullmatch(name) or _RECORD_FILE.fullmatch(name)) and os.path.isfile(path):
             matched = _SPLIT.fullmatch(name)
-            own = SPLIT_ALIASES[matched[1].lower()] if matched else None
-            found.append(_Shard(path, split or own))
+            found[path] = SPLIT_ALIASES[matched[1].lower()] if matched else ALL
     return found
 
 
-def _check_all_there(folder: str, paths: Sequence[str]) -> None:
-    """Raises ValueError if of files that are called 0 to N-1 of N some are not there."""
+def _check_all_there(folder: str, paths: Iterable[str]) -> None:
+    """Raise ValueError if of files that are called 0 to N-1 of N some are not there."""
     numbers: dict[tuple[str, int], set[int]] = {}
-    for path in paths:
-        matched = _SHARD.fullmatch(path)
-        if matched:
-            numbers.setdefault((matched["set"], int(matched["count"])), set()).add(
-                int(matched["number"])
-            )
+    for matched in filter(None, map(_SHARD.fullmatch, paths)):
+        shards = numbers.setdefault((matched["set"], int(matched["count"])), set())
+        shards.add(int(matched["number"]))
     for (name, count), there in numbers.items():
-        missing = [number for number in range(count) if number not in there]
-        if missing:
+        if missing := [number for number in range(count) if number not in there]:
             raise ValueError(
                 f"{folder!r} has {len(there)} of the {count} files {os.path.basename(name)!r}; "
                 f"missing: {some([f'{number:05d}' for number in missing])}. Fetch them, or give a "

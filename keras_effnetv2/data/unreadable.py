@@ -33,7 +33,7 @@ class UnreadablePictures:
     """
 
     def __init__(self, skip: bool = False) -> None:
-        """Sets up the policy.
+        """Set up the policy.
 
         Args:
             skip: False: the first is an error that names it. True: they are left out of their
@@ -46,7 +46,7 @@ class UnreadablePictures:
         self.is_exhausted = False
 
     def report(self, source: ImageSource, indices: np.ndarray, certain: bool) -> None:
-        """Notes pictures that failed.
+        """Note pictures that failed.
 
         Args:
             source: where they are from.
@@ -80,7 +80,7 @@ def batch_readable(
     *,
     training: bool,
 ) -> tf.data.Dataset:
-    """Batches the pictures that can be read.
+    """Batch the pictures that can be read.
 
     Args:
         pictures: (image, label), in the order of `order`; those that cannot be read fail.
