@@ -9,8 +9,7 @@ from helpers.served_models import SIZE, make_model, pixels
 
 from keras_effnetv2.cli import export_command as cli_export
 from keras_effnetv2.cli.main import main
-from keras_effnetv2.export.converters import FORMATS
-from keras_effnetv2.export.runtimes import load_exported
+from keras_effnetv2.export.runtimes import FORMATS, load_exported
 
 
 @pytest.fixture

@@ -419,8 +419,8 @@ def flat_input():
         (make_model, {"class_names": [*NAMES[:-1], "ends\n"]}, r"Received: 'ends\\n'"),
         (make_model, {"class_names": [*NAMES[:-1], ""]}, "not empty"),
         (make_model, {"class_names": [*NAMES[:-1], 7]}, "Received: 7"),
-        (make_model, {"version": 0}, "version must be at least 1. Received: 0"),
-        (make_model, {"top_k": 0}, "top_k must be at least 1. Received: 0"),
+        (make_model, {"version": 0}, "`version` must be an integer of at least 1. Received: 0"),
+        (make_model, {"top_k": 0}, "`top_k` must be an integer of at least 1. Received: 0"),
         (make_model, {"image_size": 32}, r"leave it out .* image_size=32 for an input of"),
         (
             make_model,
@@ -431,7 +431,7 @@ def flat_input():
         (
             make_model,
             {"weights_dtype": "int8"},
-            "weights_dtype must be one of float32, bfloat16, float16. Received: 'int8'",
+            "`weights_dtype` must be one of 'float32', 'bfloat16', 'float16'. Received: 'int8'",
         ),
         (lambda: make_model(size=None), {}, "any size, so image_size must say"),
         (lambda: make_model(size=None), {"image_size": -4}, "image_size must be a positive"),

@@ -1,4 +1,4 @@
-"""What exports are judged with: the drawn pictures, the difference, the float64 copy."""
+"""What exports are judged with: differences, agreement, the float64 copy."""
 
 import keras
 import numpy as np
@@ -6,45 +6,31 @@ import pytest
 import tensorflow as tf
 from helpers.served_models import make_model, pixels
 
-from keras_effnetv2.export.check import check_pictures, in_dtype, largest_difference
+from keras_effnetv2.export.check import (
+    answers_of,
+    batches_of,
+    in_dtype,
+    keras_answers,
+    largest_difference,
+    rounding_of,
+    top1_agreement,
+)
 
 
-@pytest.mark.parametrize("size", [1, 7, 32])
-def test_pictures_are_in_range_and_the_same_every_time(size):
-    pictures = check_pictures(size).numpy()
-    assert (pictures.shape, pictures.dtype) == ((8, size, size, 3), np.float32)
-    assert pictures.min() == 0
-    assert pictures.max() == 255
-    np.testing.assert_array_equal(pictures, check_pictures(size))
-
-
-def test_pictures_differ_in_what_they_hold():
-    pictures = check_pictures(32).numpy()
-    assert len(np.unique(pictures.reshape(8, -1), axis=0)) == 8
-    black, white, pixel_board, large_board, ramp, noise, dark, patches = pictures
-    assert (black.max(), white.min()) == (0, 255)
-    for board, step in ((pixel_board, 1), (large_board, 8)):
-        np.testing.assert_array_equal(board[step:], 255 - board[:-step])
-    np.testing.assert_allclose(np.diff(ramp[:, 0, 0]), 255 / 31, rtol=1e-4)
-    assert dark.mean() < 64 < noise.mean()
-    # Neighbours in patches are alike, those in noise are not.
-    assert np.abs(np.diff(patches, axis=0)).mean() < 0.3 * np.abs(np.diff(noise, axis=0)).mean()
-
-
-def test_the_largest_difference_of_all_pictures():
-    pictures = check_pictures(8)
-
-    def off_for_the_last(images):
-        return tf.reduce_sum(images, [1, 2]) + tf.cast(
-            tf.reduce_all(images == pictures[-1], [1, 2, 3]), tf.float32
-        )[:, tf.newaxis] * [0.0, -64.0, 32.0]
-
-    def exact(images):
-        return tf.reduce_sum(images, [1, 2])
-
-    assert largest_difference(exact, exact, 8) == 0
-    assert largest_difference(exact, off_for_the_last, 8) == pytest.approx(64, abs=0.1)
-    assert np.isnan(largest_difference(exact, lambda images: exact(images) * np.nan, 8))
+def test_differences_and_agreement_of_all_pictures():
+    pictures = pixels(19)
+    batches = batches_of(pictures)
+    assert [len(batch) for batch in batches] == [8, 8, 3]
+    one = answers_of(lambda images: tf.reduce_mean(images, [1, 2]) / 255, batches)
+    np.testing.assert_allclose(one, pictures.mean((1, 2)) / 255, rtol=1e-5)
+    other = one.copy()
+    other[-1] = [1, 0.5, 0.25]
+    other[0] += 1e-3
+    assert largest_difference(one, one) == 0
+    assert largest_difference(one, other) == pytest.approx(np.abs(one[-1] - other[-1]).max())
+    assert np.isnan(largest_difference(one, other * np.nan))
+    assert top1_agreement(one, one[:, ::-1]) == (one.argmax(1) == 1).mean()
+    assert top1_agreement(np.array([[0.4], [0.6]]), np.array([[0.1], [0.2]])) == 0.5
 
 
 def test_a_float64_copy_has_the_values_and_nothing_of_the_original():
@@ -54,5 +40,7 @@ def test_a_float64_copy_has_the_values_and_nothing_of_the_original():
     np.testing.assert_allclose(
         copy(pixels(2), training=False), make_model()(pixels(2), training=False), atol=1e-6
     )
+    answers = keras_answers(half, tf.identity, [pixels(2)])
+    assert 1e-4 < rounding_of(half, tf.identity, [pixels(2)], answers) < 0.1
     copy.set_weights([0 * weight for weight in copy.get_weights()])
     assert any(np.any(weight) for weight in half.get_weights())

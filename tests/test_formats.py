@@ -13,7 +13,8 @@ from helpers.served_models import chaotic, make_model, pixels
 
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.export import formats
-from keras_effnetv2.export.formats import DIFFERENCE_LIMIT, ExportReport, export_model
+from keras_effnetv2.export.check import DIFFERENCE_LIMIT
+from keras_effnetv2.export.formats import ExportReport, export_model
 from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.export.runtimes import computes_bfloat16, load_exported
 from keras_effnetv2.models.build import build_model
@@ -266,13 +267,13 @@ def calibrated(path, **options):
 def test_int8_is_judged_on_pictures_it_was_not_calibrated_with(tmp_path, monkeypatch):
     need("litert")
     seen = []
-    convert = formats.FORMATS["litert"].convert
+    convert = formats.FORMATS["litert"].write
 
     def spy(conversion):
         seen.append(np.concatenate(conversion.calibration))
         convert(conversion)
 
-    row = dataclasses.replace(formats.FORMATS["litert"], convert=spy)
+    row = dataclasses.replace(formats.FORMATS["litert"], write=spy)
     monkeypatch.setitem(formats.FORMATS, "litert", row)
     images = photographs(SIZE)
     report = calibrated(tmp_path / "a.tflite", calibration=images, force=True)
@@ -346,7 +347,7 @@ def test_nothing_is_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("path", "options", "message"),
     [
-        ("a.onnx", {"format": "keras"}, "one of onnx, openvino, litert. Received: 'keras'"),
+        ("a.onnx", {"format": "keras"}, "one of 'onnx', 'openvino', 'litert'. Received: 'keras'"),
         ("a.onnx", {"quantize": "int8"}, "must be None for format 'onnx'. Received: 'int8'"),
         (
             "a.xml",
@@ -356,7 +357,7 @@ def test_nothing_is_overwritten(tmp_path):
         ("a.tflite", {"format": "litert", "quantize": "int8"}, "needs pictures .* calibration="),
         ("a.onnx", {"calibration": pixels(2)}, "for quantize='int8' alone: .* as pictures="),
         ("a.pb", {}, r"must end in .onnx, for example .*a.onnx. Received: .*a.pb"),
-        ("a.onnx", {"min_agreement": 98}, "a share, 0..1. Received: 98"),
+        ("a.onnx", {"min_agreement": 98}, "a number from 0 to 1. Received: 98"),
         ("a.onnx", {"dynamic_size": True}, "pictures of any size: .* Received: an input of .*24"),
         ("a.onnx", {"image_size": 64}, "Received: image_size=64 for an input of .*24"),
         (

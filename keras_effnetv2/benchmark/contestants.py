@@ -12,11 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.export.check import best_class
-from keras_effnetv2.export.converters import FORMATS
+from keras_effnetv2.export.check import largest_difference, top1_agreement
 from keras_effnetv2.export.formats import export_model
 from keras_effnetv2.export.real_pictures import photographs
-from keras_effnetv2.export.runtimes import Runner, computes_bfloat16, load_exported
+from keras_effnetv2.export.runtimes import FORMATS, Runner, computes_bfloat16, load_exported
 from keras_effnetv2.export.saved_model import (
     WEIGHTS_DTYPES,
     export_saved_model,
@@ -217,8 +216,8 @@ def open_contestant(
         network.parameters,
         network.flops,
         sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()) or None,
-        float(np.abs(answers - network.answers).max()),
-        float((best_class(answers) == best_class(network.answers)).mean()),
+        largest_difference(answers, network.answers),
+        top1_agreement(answers, network.answers),
     )
     return contestant, run
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from keras_effnetv2.runs.run_folder import Run
 
 _SAVED_MODEL = "saved_model"
-_FILES = ("onnx", "openvino", "litert")  # names of `converters.FORMATS`, which needs TensorFlow
+_FILES = ("onnx", "openvino", "litert")  # names of `runtimes.FORMATS`
 
 # Which options belong to which kind of format; None (off) is where each one starts.
 _OF_SAVED_MODEL = ("version", "top_k", "max_pixels", "gif", "weights_dtype", "no_fold")
@@ -117,8 +117,8 @@ def _saved_model(arguments: argparse.Namespace, run: "Run") -> None:
 
 def _file(arguments: argparse.Namespace, run: "Run") -> None:
     from keras_effnetv2.data.sources import load_source
-    from keras_effnetv2.export.converters import FORMATS
     from keras_effnetv2.export.formats import export_model
+    from keras_effnetv2.export.runtimes import FORMATS
 
     def source(spec: str | None, split: str) -> Any:
         return None if spec is None else load_source(spec, split)

@@ -1,6 +1,6 @@
 """What an export does to probabilities: how far they move, and whether the best class stays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -9,55 +9,66 @@ import tensorflow as tf
 
 from keras_effnetv2.models.folding import bare_graph
 
+DIFFERENCE_LIMIT = 1e-4
+"""How far an export may move a probability; in float32 it is about 1e-6. Where rounding in Keras
+alone does more, it may be `ROUNDING_FACTOR` times that."""
+
 ROUNDING_FACTOR = 4
 """How much more than rounding does to the model itself an export may do. A fixed limit alone would
 refuse untrained networks, whose logits can be in the thousands."""
 
-_PICTURES_AT_ONCE = 4
+_AT_ONCE = 8  # pictures
+
+Batches = Sequence[np.ndarray]
+"""Pictures float32 (N, H, W, 3), 0..255."""
 
 
-def largest_difference(
-    one: Callable[[Any], Any], other: Callable[[Any], Any], image_size: int
-) -> float:
-    """Return the largest difference of what two functions make of the same pictures.
+def batches_of(pictures: np.ndarray) -> Batches:
+    """Cut pictures to batches that fit in memory."""
+    return [pictures[at : at + _AT_ONCE] for at in range(0, len(pictures), _AT_ONCE)]
+
+
+def answers_of(run: Callable[[Any], Any], batches: Batches) -> np.ndarray:
+    """Return what a function of one batch makes of several: (pictures, classes)."""
+    return np.concatenate([np.asarray(run(batch)) for batch in batches])
+
+
+def keras_answers(
+    model: keras.Model, to_probabilities: Callable[[Any], Any], batches: Batches
+) -> np.ndarray:
+    """Return the probabilities of a Keras model, float32 (pictures, classes).
 
     Args:
-        one: (N, S, S, 3) float32, 0..255 -> a tensor; so is `other`.
-        other: see `one`.
-        image_size: S in pixels.
-
-    Returns:
-        The largest absolute difference, NaN if a value is.
+        model: a classifier.
+        to_probabilities: see `saved_model.probability_function`.
+        batches: what it sees.
     """
-    pictures = check_pictures(image_size)
-    differences = [
-        tf.reduce_max(tf.abs(one(batch) - other(batch)))
-        for batch in tf.split(pictures, len(pictures) // _PICTURES_AT_ONCE)
-    ]
-    return float(tf.reduce_max(tf.stack(differences)))
+    return answers_of(
+        lambda images: to_probabilities(tf.cast(model(images, training=False), tf.float32)), batches
+    )
 
 
-def check_pictures(image_size: int) -> Any:
-    """Return eight different pictures, float32 (8, S, S, 3), 0..255, always the same.
+def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the largest absolute difference of two arrays, NaN if a value is."""
+    return float(np.abs(one - other).max())
 
-    Black, white, a ramp of colours, a checkerboard of single pixels and one of large squares, and
-    noise: of all pixels, of dark ones, and of large patches.
+
+def rounding_of(
+    model: keras.Model,
+    to_probabilities: Callable[[Any], Any],
+    batches: Batches,
+    answers: np.ndarray,
+) -> float:
+    """Return how far rounding alone moves a probability of a model.
+
+    Args:
+        model: a classifier.
+        to_probabilities: see `saved_model.probability_function`.
+        batches: what it sees.
+        answers: what `keras_answers` gives for them.
     """
-    size = image_size
-    row, column = tf.meshgrid(tf.range(size), tf.range(size), indexing="ij")
-    ramp = tf.stack([row, column, size - 1 - row], axis=-1) / max(size - 1, 1)
-    square = max(size // 4, 1)
-    plain = [tf.zeros_like(row), tf.ones_like(row), (row + column) % 2]
-    plain.append((row // square + column // square) % 2)
-    structured = [tf.tile(tf.cast(p, tf.float64)[..., tf.newaxis], [1, 1, 3]) for p in plain]
-    noise = [
-        tf.random.stateless_uniform([side, side, 3], seed=(side, number))
-        for number, side in enumerate((size, size, max(size // 8, 1)))
-    ]
-    noise[1] = noise[1] ** 4
-    noise[2] = tf.image.resize(noise[2], [size, size], method="bicubic")
-    unit = [tf.cast(picture, tf.float32) for picture in (*structured, ramp, *noise)]
-    return tf.clip_by_value(255.0 * tf.stack(unit), 0.0, 255.0)
+    exact = keras_answers(in_dtype(model, "float64"), to_probabilities, batches)
+    return largest_difference(answers, exact)
 
 
 def best_class(probabilities: np.ndarray) -> np.ndarray:
@@ -72,6 +83,11 @@ def best_class(probabilities: np.ndarray) -> np.ndarray:
     if probabilities.shape[1] == 1:
         return probabilities[:, 0] >= 0.5
     return probabilities.argmax(1)
+
+
+def top1_agreement(one: np.ndarray, other: np.ndarray) -> float:
+    """Return on which share of the pictures two answers have the same best class."""
+    return float((best_class(one) == best_class(other)).mean())
 
 
 def in_dtype(model: keras.Model, dtype: str) -> keras.Model:

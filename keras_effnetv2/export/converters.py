@@ -1,16 +1,17 @@
-"""From a TensorFlow graph function to ONNX, OpenVINO and LiteRT files: what is written, and how."""
+"""Writes a TensorFlow graph function as an ONNX, OpenVINO or LiteRT file."""
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-
-from keras_effnetv2.export.runtimes import PRECISION_KEY, optional_module
 
 INPUT, OUTPUT = "images", "probabilities"
+
+PRECISION_KEY = ("keras_effnetv2", "inference_precision")
+"""Where an OpenVINO file says the precision to compute in: "bf16"; one that does not, "f32"."""
 
 _ONNX_OPSET = 18  # the newest that tf2onnx 1.17 writes; ONNX Runtime 1.14 (2023) and later read it
 _AXES = ("batch", "height", "width")
@@ -35,26 +36,26 @@ class Conversion:
     path: Path
 
 
-@dataclass(frozen=True)
-class FileFormat:
-    """A kind of file that can be written.
+def optional_module(name: str) -> Any:
+    """Import a module of the extra `formats`.
 
-    Attributes:
-        suffix: ending of the file.
-        suffixes: endings of all files that it consists of.
-        quantize: what can be shortened in it.
-        modules: what has to be installed to write and to run it.
-        convert: writes it.
+    Args:
+        name: of the module, e.g. "onnxruntime" or "ai_edge_litert.interpreter".
+
+    Raises:
+        ImportError: it is not installed.
     """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"ONNX, OpenVINO and LiteRT files need optional packages, and {name.split('.')[0]!r} "
+            f"cannot be imported ({error}). Install them: pip install 'keras-effnetv2[formats]'"
+        ) from error
 
-    suffix: str
-    suffixes: tuple[str, ...]
-    quantize: tuple[str, ...]
-    modules: tuple[str, ...]
-    convert: Callable[[Conversion], None]
 
-
-def _to_onnx(conversion: Conversion) -> None:
+def write_onnx(conversion: Conversion) -> None:
+    """Write a `.onnx` file."""
     onnx, tf2onnx = optional_module("onnx"), optional_module("tf2onnx")
     # This freezes the variables, where tf2onnx' own reader of Keras models would not know Keras 3.
     model, _ = tf2onnx.convert.from_function(
@@ -70,7 +71,8 @@ def _to_onnx(conversion: Conversion) -> None:
     onnx.save(model, conversion.path)
 
 
-def _to_openvino(conversion: Conversion) -> None:
+def write_openvino(conversion: Conversion) -> None:
+    """Write an OpenVINO `.xml` file, with the weights beside it in `.bin`."""
     openvino = optional_module("openvino")
     # Compiles to the same operations as `convert_model`, which reports to Intel that it was used.
     model = openvino.Core().read_model(conversion.saved_model)
@@ -81,7 +83,10 @@ def _to_openvino(conversion: Conversion) -> None:
     openvino.save_model(model, conversion.path, compress_to_fp16=compress)
 
 
-def _to_litert(conversion: Conversion) -> None:
+def write_litert(conversion: Conversion) -> None:
+    """Write a `.tflite` file."""
+    import tensorflow as tf
+
     # From the SavedModel: of the function of a Keras 3 model the converter of TensorFlow 2.21 loses
     # the weights, and the file answers NaN. LiteRT itself (2.3) has no converter of TensorFlow
     # models, and TensorFlow's interpreter is deprecated in favour of LiteRT's.
@@ -93,19 +98,3 @@ def _to_litert(conversion: Conversion) -> None:
     if conversion.quantize == "int8":
         converter.representative_dataset = lambda: ([images] for images in conversion.calibration)
     conversion.path.write_bytes(converter.convert())
-
-
-FORMATS = {
-    "onnx": FileFormat(".onnx", (".onnx",), (), ("onnx", "tf2onnx", "onnxruntime"), _to_onnx),
-    "openvino": FileFormat(
-        ".xml", (".xml", ".bin"), ("float16", "bfloat16"), ("openvino",), _to_openvino
-    ),
-    "litert": FileFormat(
-        ".tflite",
-        (".tflite",),
-        ("float16", "dynamic", "int8"),
-        ("ai_edge_litert.interpreter",),
-        _to_litert,
-    ),
-}
-"""What `formats.export_model` can write, by name."""

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.export.check import ROUNDING_FACTOR, best_class, in_dtype
-from keras_effnetv2.export.converters import FORMATS, INPUT, OUTPUT, Conversion, FileFormat
+from keras_effnetv2._common.checks import check_choice, check_number
+from keras_effnetv2.export.check import (
+    DIFFERENCE_LIMIT,
+    ROUNDING_FACTOR,
+    Batches,
+    answers_of,
+    batches_of,
+    in_dtype,
+    keras_answers,
+    largest_difference,
+    rounding_of,
+    top1_agreement,
+)
+from keras_effnetv2.export.converters import INPUT, OUTPUT, Conversion, optional_module
 from keras_effnetv2.export.real_pictures import PicturesLike, photographs, picture_array
-from keras_effnetv2.export.runtimes import computes_bfloat16, load_exported, optional_module
+from keras_effnetv2.export.runtimes import (
+    FORMATS,
+    FileFormat,
+    computes_bfloat16,
+    load_exported,
+)
 from keras_effnetv2.export.saved_model import (
     probability_function,
     require_tensorflow_backend,
@@ -32,10 +49,6 @@ from keras_effnetv2.export.saved_model import (
 )
 from keras_effnetv2.images.evaluation_crop import Style, check_image_size
 from keras_effnetv2.models.folding import fold_batch_norm
-
-DIFFERENCE_LIMIT = 1e-4
-"""How far a probability of a float32 file may be from that of Keras; it is about 1e-6. Where
-rounding in Keras alone does more, it may be `ROUNDING_FACTOR` times that."""
 
 MIN_AGREEMENT = 0.98
 """On what share of the pictures int8 must have the best class of Keras, if nothing else is said."""
@@ -46,7 +59,6 @@ https://ai.google.dev/edge/litert/models/post_training_quantization"""
 
 _ANY_SIZE_CHECKED_AT = 224  # pixels
 _NOT_SQUARE = 4  # pictures, of three quarters of the height, check that a size may be any
-_AT_ONCE = 8  # pictures
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,7 @@ def export_model(
     Raises:
         RuntimeError: Keras does not run on TensorFlow; "bfloat16" on a CPU that cannot compute it;
             a probability is not finite; or, unless `force`, a float32 file differs by more than
-            what `DIFFERENCE_LIMIT` says, or an int8 file is below `min_agreement`.
+            what `check.DIFFERENCE_LIMIT` says, or an int8 file is below `min_agreement`.
         ValueError: an argument is not what is said above or does not suit the model.
         ImportError: a package of the extra `formats` is missing.
         FileExistsError: one of the files is there already.
@@ -158,7 +170,7 @@ def export_model(
     exact = _in_float32(plain)
     function = _graph_function(_folded(exact), to_probabilities, None if dynamic_size else size)
     batches = _batches(compared, dynamic_size)
-    expected = _keras_answers(exact, to_probabilities, batches)
+    expected = keras_answers(exact, to_probabilities, batches)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
@@ -166,15 +178,20 @@ def export_model(
         folder.mkdir()
         written = folder / target.name
         _save(function, saved_model)
-        file_format.convert(Conversion(function, saved_model, quantize, for_ranges, written))
-        size_in_bytes = sum(file.stat().st_size for file in folder.iterdir())
-        run = load_exported(written)
-        answers = np.concatenate([run(batch) for batch in batches])
-        report = _report(target, format, quantize, size_in_bytes, answers, expected)
+        file_format.write(Conversion(function, saved_model, quantize, for_ranges, written))
+        answers = answers_of(load_exported(written), batches)
+        report = ExportReport(
+            target,
+            format,
+            quantize,
+            bytes=sum(file.stat().st_size for file in folder.iterdir()),
+            max_difference=largest_difference(answers, expected),
+            top1_agreement=top1_agreement(answers, expected),
+            pictures=len(expected),
+        )
         rounding = 0.0
         if quantize is None and report.max_difference > DIFFERENCE_LIMIT:
-            precise = _keras_answers(in_dtype(plain, "float64"), to_probabilities, batches)
-            rounding = float(np.abs(expected - precise).max())
+            rounding = rounding_of(plain, to_probabilities, batches, expected)
         _check_report(report, rounding, min_agreement, force)
         _report_file(written).write_text(_as_json(report), encoding="utf-8")
         for file in sorted(folder.iterdir(), key=lambda file: file == written):
@@ -186,8 +203,7 @@ def _file_format(
     format: str, quantize: str | None, has_calibration: bool, min_agreement: float
 ) -> FileFormat:
     """Return the format, if what is asked of it can be done."""
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}")
+    check_choice("format", format, FORMATS)
     allowed = FORMATS[format].quantize
     if quantize is not None and quantize not in allowed:
         raise ValueError(
@@ -205,8 +221,7 @@ def _file_format(
             "calibration is for quantize='int8' alone: give pictures to compare with as pictures=. "
             f"Received: calibration with quantize={quantize!r}"
         )
-    if not 0 <= min_agreement <= 1:
-        raise ValueError(f"min_agreement must be a share, 0..1. Received: {min_agreement!r}")
+    check_number("min_agreement", min_agreement, minimum=0, maximum=1)
     return FORMATS[format]
 
 
@@ -272,13 +287,13 @@ def _gather(
     return [] if seen is None else np.split(seen, len(seen)), compared
 
 
-def _batches(pictures: np.ndarray, dynamic_size: bool) -> list[np.ndarray]:
+def _batches(pictures: np.ndarray, dynamic_size: bool) -> Batches:
     """Cut pictures to batches; for a file that takes any size, some once more, but not square."""
-    batches = [pictures[at : at + _AT_ONCE] for at in range(0, len(pictures), _AT_ONCE)]
-    if dynamic_size:
-        height = pictures.shape[1]
-        batches.append(np.ascontiguousarray(pictures[:_NOT_SQUARE, : height - height // 4]))
-    return batches
+    if not dynamic_size:
+        return batches_of(pictures)
+    height = pictures.shape[1]
+    low = np.ascontiguousarray(pictures[:_NOT_SQUARE, : height - height // 4])
+    return [*batches_of(pictures), low]
 
 
 def _in_float32(model: keras.Model) -> keras.Model:
@@ -312,32 +327,6 @@ def _save(function: Any, folder: Path) -> None:
     # What the function computes with has to hang on what is saved.
     module.weights = function.get_concrete_function().variables
     tf.saved_model.save(module, str(folder), signatures=function)
-
-
-def _keras_answers(
-    model: keras.Model, to_probabilities: Callable[[Any], Any], batches: Iterable[np.ndarray]
-) -> np.ndarray:
-    answers = [to_probabilities(model(images, training=False)).numpy() for images in batches]
-    return np.concatenate(answers)
-
-
-def _report(
-    target: Path,
-    format: str,
-    quantize: str | None,
-    size_in_bytes: int,
-    answers: np.ndarray,
-    expected: np.ndarray,
-) -> ExportReport:
-    return ExportReport(
-        target,
-        format,
-        quantize,
-        size_in_bytes,
-        max_difference=float(np.abs(answers - expected).max()),
-        top1_agreement=float((best_class(answers) == best_class(expected)).mean()),
-        pictures=len(expected),
-    )
 
 
 def _check_report(report: ExportReport, rounding: float, min_agreement: float, force: bool) -> None:

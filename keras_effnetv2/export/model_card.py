@@ -40,7 +40,7 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class AccuracySection:
-    """How what is served differs from the Keras model, in probabilities on drawn pictures.
+    """How what is served differs from the Keras model, in probabilities on photographs.
 
     Attributes:
         batch_norm_folded: whether batch norms are part of the convolutions.
@@ -52,12 +52,12 @@ class AccuracySection:
         weights_max_difference: by storing them so.
     """
 
-    batch_norm_folded: bool
-    not_folded_because: str | None
-    folding_max_difference: float
-    rounding_max_difference: float | None
-    weights_dtype: str
-    weights_max_difference: float
+    batch_norm_folded: bool = False
+    not_folded_because: str | None = None
+    folding_max_difference: float = 0.0
+    rounding_max_difference: float | None = None
+    weights_dtype: str = "float32"
+    weights_max_difference: float = 0.0
 
 
 def write_model_card(

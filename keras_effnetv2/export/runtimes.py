@@ -1,15 +1,24 @@
-"""Running exported files: ONNX Runtime, OpenVINO and LiteRT behind one callable, on the CPU.
+"""The file formats, and their runtimes on the CPU behind one callable.
 
 The runtimes are optional packages, imported when a file of theirs is opened.
 """
 
-import importlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from keras_effnetv2._common.checks import check_integer
+from keras_effnetv2.export.converters import (
+    PRECISION_KEY,
+    Conversion,
+    optional_module,
+    write_litert,
+    write_onnx,
+    write_openvino,
+)
 
 Runner = Callable[[np.ndarray], np.ndarray]
 """float32 (N, H, W, 3) pictures, 0..255 -> float32 (N, classes) probabilities."""
@@ -17,28 +26,7 @@ Runner = Callable[[np.ndarray], np.ndarray]
 Sizes = tuple[int | None, int | None]
 """Height and width that a file takes, pixels; None for any."""
 
-PRECISION_KEY = ("keras_effnetv2", "inference_precision")
-"""Where an OpenVINO file says the precision to compute in: "bf16"; one that does not, "f32"."""
-
 _CHANNELS = 3
-
-
-def optional_module(name: str) -> Any:
-    """Import a module of the extra `formats`.
-
-    Args:
-        name: of the module, e.g. "onnxruntime" or "ai_edge_litert.interpreter".
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"ONNX, OpenVINO and LiteRT files need optional packages, and {name.split('.')[0]!r} "
-            f"cannot be imported ({error}). Install them: pip install 'keras-effnetv2[formats]'"
-        ) from error
 
 
 def load_exported(path: str | os.PathLike[str], threads: int | None = None) -> Runner:
@@ -61,17 +49,17 @@ def load_exported(path: str | os.PathLike[str], threads: int | None = None) -> R
         ImportError: the runtime is not installed.
     """
     path = Path(path)
-    opener = _OPENERS.get(path.suffix)
-    if opener is None:
+    openers = {row.suffix: row.open for row in FORMATS.values()}
+    if path.suffix not in openers:
         raise ValueError(
-            f"The ending of an exported file must be one of {', '.join(_OPENERS)}. "
+            f"The ending of an exported file must be one of {', '.join(openers)}. "
             f"Received: {str(path)!r}"
         )
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, or None for all. Received: {threads}")
+    if threads is not None:
+        check_integer("threads", threads, minimum=1)
     if not path.is_file():
         raise FileNotFoundError(f"There is no exported file {path}")
-    sizes, run = opener(path, threads or os.cpu_count() or 1)
+    sizes, run = openers[path.suffix](path, threads or os.cpu_count() or 1)
 
     def checked(images: np.ndarray) -> np.ndarray:
         _check_images(images, sizes)
@@ -153,4 +141,51 @@ def _open_litert(path: Path, threads: int) -> tuple[Sizes, Runner]:
     return (height, width), run
 
 
-_OPENERS = {".onnx": _open_onnx, ".xml": _open_openvino, ".tflite": _open_litert}
+@dataclass(frozen=True)
+class FileFormat:
+    """A kind of file.
+
+    Attributes:
+        suffixes: endings of all files that it consists of, that of the main file first.
+        quantize: what can be shortened in it.
+        modules: what has to be installed to write and to run it.
+        write: writes it.
+        open: returns what it takes and what runs it, with a number of threads.
+    """
+
+    suffixes: tuple[str, ...]
+    quantize: tuple[str, ...]
+    modules: tuple[str, ...]
+    write: Callable[[Conversion], None]
+    open: Callable[[Path, int], tuple[Sizes, Runner]]
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the main file."""
+        return self.suffixes[0]
+
+
+FORMATS = {
+    "onnx": FileFormat(
+        suffixes=(".onnx",),
+        quantize=(),
+        modules=("onnx", "tf2onnx", "onnxruntime"),
+        write=write_onnx,
+        open=_open_onnx,
+    ),
+    "openvino": FileFormat(
+        suffixes=(".xml", ".bin"),
+        quantize=("float16", "bfloat16"),
+        modules=("openvino",),
+        write=write_openvino,
+        open=_open_openvino,
+    ),
+    "litert": FileFormat(
+        suffixes=(".tflite",),
+        quantize=("float16", "dynamic", "int8"),
+        modules=("ai_edge_litert.interpreter",),
+        write=write_litert,
+        open=_open_litert,
+    ),
+}
+"""What `export_model` writes and `load_exported` runs, by name."""

@@ -8,15 +8,27 @@ training did. What the signatures compute is in `export_signatures.py`.
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_effnetv2.export.check import ROUNDING_FACTOR, in_dtype, largest_difference
+from keras_effnetv2._common.checks import check_choice, check_integer
+from keras_effnetv2._common.files import written_whole
+from keras_effnetv2.export.check import (
+    DIFFERENCE_LIMIT,
+    ROUNDING_FACTOR,
+    Batches,
+    answers_of,
+    batches_of,
+    keras_answers,
+    largest_difference,
+    rounding_of,
+)
 from keras_effnetv2.export.model_card import AccuracySection, ModelSection, write_model_card
+from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.export.signatures import (
     BYTES_SIGNATURE,
     CLASSIFY_METHOD,
@@ -38,30 +50,9 @@ from keras_effnetv2.models.graph import last_activation
 WEIGHTS_DTYPES = ("float32", "bfloat16", "float16")
 """What `export_saved_model` can store weights as."""
 
-FOLDING_LIMIT = 1e-4
-"""How far folding may move a probability; of a trained network in float32 it is about 1e-6."""
-
 _PROBABILITIES = ("softmax", "sigmoid")
 _LABELS = "assets/labels.txt"
-
-
-@dataclass(frozen=True)
-class _Network:
-    """What is served of a model.
-
-    Attributes:
-        model: folded, if that was asked for and is possible.
-        is_folded: whether it is.
-        kept_because: why folding was not possible; None if it was, or was not asked for.
-        difference: largest change of a probability by folding.
-        rounding: largest change of a probability of the model by its rounding, where measured.
-    """
-
-    model: keras.Model
-    is_folded: bool
-    kept_because: str | None = None
-    difference: float = 0.0
-    rounding: float | None = None
+_EVERY = 3  # of the photographs it is compared on
 
 
 def export_saved_model(
@@ -125,7 +116,7 @@ def export_saved_model(
     Raises:
         RuntimeError: Keras does not run on TensorFlow.
         ValueError: the model is no image classifier, an argument does not fit it, folding moves
-            a probability by more than `FOLDING_LIMIT` and by far more than rounding does, or a
+            a probability by more than `check.DIFFERENCE_LIMIT` and than rounding does, or a
             weight does not fit in float16.
         FileExistsError: this version is there already.
         OSError: the folder cannot be written.
@@ -134,42 +125,34 @@ def export_saved_model(
     to_probabilities = probability_function(model)
     size = resolve_image_size(model, image_size)
     names = _resolve_class_names(class_names, model.output_shape[-1])
-    _check_options(version=version, top_k=top_k, max_pixels=max_pixels, weights_dtype=weights_dtype)
+    check_integer("version", version, minimum=1)
+    check_integer("top_k", top_k, minimum=1)
+    check_pixel_limit(max_pixels)
+    check_choice("weights_dtype", weights_dtype, WEIGHTS_DTYPES)
     pictures = PictureInput(size, style, max_pixels, gif)
     target = _new_version_folder(Path(directory), version)
-    network = _network(model, fold_batch_norm, to_probabilities, size)
-    stored = stored_weights(network.model, weights_dtype)
-    probabilities = network_function(network.model, stored, to_probabilities, size)
-    shortening = 0.0
+    batches = batches_of(photographs(size)[::_EVERY])
+    network, accuracy = model, AccuracySection(weights_dtype=weights_dtype)
+    if fold_batch_norm:
+        network, accuracy = _folded(model, accuracy, to_probabilities, batches)
+    stored = stored_weights(network, weights_dtype)
+    probabilities = network_function(network, stored, to_probabilities, size)
     if weights_dtype != "float32":
-        answers = _answers(network.model, to_probabilities)
-        shortening = largest_difference(answers, probabilities, size)
+        moved = largest_difference(
+            keras_answers(network, to_probabilities, batches), answers_of(probabilities, batches)
+        )
+        accuracy = replace(accuracy, weights_max_difference=moved)
 
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
+    with written_whole(target) as folder, tempfile.TemporaryDirectory() as scratch:
         served = tf.Module()
         # Tracked here once; `model.export` and tracking the Keras model itself store them twice.
         served.weights = stored
         served.labels = label_table(names, Path(scratch, "labels.txt"))
-        signatures = make_signatures(probabilities, pictures, served.labels, min(top_k, len(names)))
-        written = Path(scratch, "saved_model")
-        _save(served, signatures, written)
-        write_warmup_requests(written, _warmup_requests(size))
-        write_model_card(
-            written,
-            ModelSection(model.name, variant, weights, network.model.count_params()),
-            pictures,
-            AccuracySection(
-                batch_norm_folded=network.is_folded,
-                not_folded_because=network.kept_because,
-                folding_max_difference=network.difference,
-                rounding_max_difference=network.rounding,
-                weights_dtype=weights_dtype,
-                weights_max_difference=shortening,
-            ),
-            labels=_LABELS,
-            top_k=min(top_k, len(names)),
-        )
-        written.rename(target)
+        top_k = min(top_k, len(names))
+        _save(served, make_signatures(probabilities, pictures, served.labels, top_k), folder)
+        write_warmup_requests(folder, _warmup_requests(size))
+        section = ModelSection(model.name, variant, weights, network.count_params())
+        write_model_card(folder, section, pictures, accuracy, labels=_LABELS, top_k=top_k)
     return target
 
 
@@ -185,41 +168,42 @@ def _save(served: Any, signatures: dict[str, Any], folder: Path) -> None:
     (folder / "fingerprint.pb").unlink()
 
 
-def _network(
-    model: keras.Model, is_asked: bool, to_probabilities: Callable[[Any], Any], size: int
-) -> _Network:
-    """Return what is to be served.
+def _folded(
+    model: keras.Model,
+    accuracy: AccuracySection,
+    to_probabilities: Callable[[Any], Any],
+    batches: Batches,
+) -> tuple[keras.Model, AccuracySection]:
+    """Return the folded model, or the model if it cannot be folded, and what that did.
 
     Raises:
         ValueError: the folded model gives other probabilities.
     """
-    if not is_asked:
-        return _Network(model, is_folded=False)
     try:
         folded = fold(model)
     except ValueError as error:  # one more reason to serve what was trained, not to fail
-        return _Network(model, is_folded=False, kept_because=str(error))
-    answers = _answers(model, to_probabilities)
-    difference = largest_difference(answers, _answers(folded, to_probabilities), size)
-    if difference <= FOLDING_LIMIT:
-        return _Network(folded, is_folded=True, difference=difference)
-    # Half precision, and untrained networks whose logits are in the thousands, differ by more
-    # whatever is done to them. Folding must not add to that.
-    exact = _answers(in_dtype(model, "float64"), to_probabilities)
-    rounding = largest_difference(answers, exact, size)
-    if not difference <= ROUNDING_FACTOR * rounding:
-        raise ValueError(
-            f"Folding the batch norms of {model.name!r} changes a probability by {difference:.2g}. "
-            f"Allowed are {FOLDING_LIMIT:g}, or {ROUNDING_FACTOR} times what rounding alone does "
-            f"to the model ({rounding:.2g}). Either probabilities are not finite, or the model is "
-            "folded wrongly, which is worth a report. Export with fold_batch_norm=False "
-            "(--no-fold) to serve it as it is."
-        )
-    return _Network(folded, is_folded=True, difference=difference, rounding=rounding)
-
-
-def _answers(model: keras.Model, to_probabilities: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda images: to_probabilities(tf.cast(model(images, training=False), tf.float32))
+        return model, replace(accuracy, not_folded_because=str(error))
+    answers = keras_answers(model, to_probabilities, batches)
+    difference = largest_difference(answers, keras_answers(folded, to_probabilities, batches))
+    rounding = None
+    if not difference <= DIFFERENCE_LIMIT:
+        # Half precision, and untrained networks whose logits are in the thousands, differ by more
+        # whatever is done to them. Folding must not add to that.
+        rounding = rounding_of(model, to_probabilities, batches, answers)
+        if not difference <= ROUNDING_FACTOR * rounding:
+            raise ValueError(
+                f"Folding the batch norms of {model.name!r} changes a probability by "
+                f"{difference:.2g}. Allowed are {DIFFERENCE_LIMIT:g}, or {ROUNDING_FACTOR} times "
+                f"what rounding alone does to the model ({rounding:.2g}). Either probabilities are "
+                "not finite, or the model is folded wrongly, which is worth a report. Export with "
+                "fold_batch_norm=False (--no-fold) to serve it as it is."
+            )
+    return folded, replace(
+        accuracy,
+        batch_norm_folded=True,
+        folding_max_difference=difference,
+        rounding_max_difference=rounding,
+    )
 
 
 def _warmup_requests(size: int) -> list[bytes]:
@@ -233,17 +217,6 @@ def _warmup_requests(size: int) -> list[bytes]:
         predict_log(BYTES_SIGNATURE, {"image_bytes": tf.make_tensor_proto([jpeg])}),
         classify_log(EXAMPLES_SIGNATURE, [tf.train.Example(features=features).SerializeToString()]),
     ]
-
-
-def _check_options(*, version: int, top_k: int, max_pixels: int, weights_dtype: str) -> None:
-    for name, value in (("version", version), ("top_k", top_k)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1. Received: {value!r}")
-    check_pixel_limit(max_pixels)
-    if weights_dtype not in WEIGHTS_DTYPES:
-        raise ValueError(
-            f"weights_dtype must be one of {', '.join(WEIGHTS_DTYPES)}. Received: {weights_dtype!r}"
-        )
 
 
 def require_tensorflow_backend() -> None:
