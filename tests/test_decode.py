@@ -68,26 +68,19 @@ def interlaced_png():
     return png([RGB[y::dy, x::dx] for y, dy, x, dx in starts_and_steps], 8, 2, True)
 
 
-def bmp(pixels, bits, *, height=HEIGHT, compression=0, extra=b"", core=False):
+def bmp(pixels, bits, *, height=HEIGHT, compression=0, extra=b""):
     """Return a BMP with rows of bytes, which are padded to four; a negative height is top-down."""
     rows = b"".join(row.tobytes() + bytes(-row.nbytes % 4) for row in pixels)
-    if core:
-        header = struct.pack("<IHHHH", 12, WIDTH, height, 1, bits)
-    else:
-        sizes = (len(rows), 0, 0, 0, 0)
-        header = struct.pack("<IiiHHI5I", 40, WIDTH, height, 1, bits, compression, *sizes)
+    sizes = (len(rows), 0, 0, 0, 0)
+    header = struct.pack("<IiiHHI5I", 40, WIDTH, height, 1, bits, compression, *sizes)
     offset = 14 + len(header) + len(extra)
     start = struct.pack("<2sIHHI", b"BM", offset + len(rows), 0, 0, offset)
     return start + header + extra + rows
 
 
-BGR_ENTRIES = PALETTE[:, ::-1]
-QUAD_ENTRIES = np.pad(BGR_ENTRIES, ((0, 0), (0, 1))).tobytes()
-FOUR_BITS = np.pad(INDICES, ((0, 0), (0, 1)))
-NIBBLES = FOUR_BITS[:, ::2] * 16 + FOUR_BITS[:, 1::2]
-BITS = np.packbits(INDICES, axis=1)
-XBGR = np.dstack([ALPHA, RGB[:, :, ::-1]])  # red in the highest byte of the little-endian pixel
-XBGR_MASKS = struct.pack("<3I", 0xFF000000, 0xFF0000, 0xFF00)
+masks = struct.Struct("<3I").pack
+BGRX = np.dstack([RGB[:, :, ::-1], ALPHA])
+BAD_BMP = "corrupt or truncated BMP, or not of 24 or 32 bits uncompressed: save it as PNG"
 
 EXACT = {
     "png": (encode(PICTURE, "PNG"), RGB),
@@ -112,16 +105,8 @@ EXACT = {
     "bmp 24 bits top-down": (bmp(RGB[:, :, ::-1], 24, height=-HEIGHT), RGB),
     "bmp 32 bits": (encode(RGBA, "BMP"), RGB),
     "bmp 32 bits with masks": (
-        bmp(XBGR[::-1], 32, compression=3, extra=XBGR_MASKS),
+        bmp(BGRX[::-1], 32, compression=3, extra=masks(0xFF0000, 0xFF00, 0xFF)),
         RGB,
-    ),
-    "bmp gray": (encode(PICTURE.convert("L"), "BMP"), None),
-    "bmp palette": (encode(PICTURE.quantize(200), "BMP"), None),
-    "bmp 4 bits": (bmp(NIBBLES[::-1], 4, extra=QUAD_ENTRIES), PALETTE[INDICES]),
-    "bmp 1 bit": (bmp(BITS, 1, height=-HEIGHT, extra=QUAD_ENTRIES), PALETTE[INDICES]),
-    "bmp OS/2": (
-        bmp(BITS[::-1], 1, extra=BGR_ENTRIES.tobytes(), core=True),
-        PALETTE[INDICES],
     ),
     "gif": (encode(PICTURE, "GIF"), None),
     "gif interlaced": (encode(PICTURE.quantize(30), "GIF", interlace=1, comment=b"c" * 700), None),
@@ -177,7 +162,6 @@ def test_whole_files_pass_and_truncated_ones_raise(name):
     assert check_image(data).numpy() == b""
     for kept in (8, 20, 40, len(data) // 2, len(data) - 12, len(data) - 3):
         if kept < len(data):
-            check_image(data[:kept])  # must not raise
             with pytest.raises(tf.errors.InvalidArgumentError):
                 decode_image(data[:kept])
 
@@ -225,22 +209,15 @@ def test_png_with_flipped_bits_raises():
         (b"", "the file is empty"),
         (b"plain text", "not a JPEG, PNG, BMP, GIF or WebP picture"),
         (b"RIFF\x04\0\0\0WAVE", "not a JPEG, PNG, BMP, GIF or WebP picture"),
-        (LOSSY["jpeg"][:100], "truncated or corrupt JPEG header"),
-        (b"\xff\xd8\xff" + bytes(100_000), "truncated or corrupt JPEG header"),
-        (EXACT["png"][0][:20], "truncated or corrupt PNG header"),
-        (b"BMW is a car maker", "truncated or corrupt BMP header"),
-        (EXACT["gif"][0][:30], "truncated or corrupt GIF header"),
-        (LOSSY["webp"][:24], "truncated or corrupt WebP header"),
-        (
-            bmp(BITS, 16),
-            "a BMP of 16 bits a pixel with compression 0 is not supported: "
-            "save it uncompressed with 24 bits, or as PNG",
-        ),
-        (
-            bmp(BITS, 8, compression=1),
-            "a BMP of 8 bits a pixel with compression 1 is not supported: "
-            "save it uncompressed with 24 bits, or as PNG",
-        ),
+        (EXACT["png"][0][:20], "corrupt or truncated PNG"),
+        (b"BMW is a car maker", BAD_BMP),
+        (EXACT["bmp 24 bits"][0][:-1], BAD_BMP),
+        (encode(PICTURE.convert("L"), "BMP"), BAD_BMP),
+        (encode(PICTURE.quantize(200), "BMP"), BAD_BMP),
+        (bmp(BGRX, 32, compression=3, extra=masks(0xFF000000, 0xFF0000, 0xFF00)), BAD_BMP),
+        (bmp(INDICES, 8, compression=1), BAD_BMP),
+        (EXACT["gif"][0][:30], "corrupt or truncated GIF"),
+        (LOSSY["webp"][:24], "corrupt or truncated WebP"),
     ],
 )
 def test_reason_in_words_and_the_same_one_when_decoding(data, reason):
@@ -268,17 +245,17 @@ def test_header_that_claims_four_thousand_million_rows_is_refused_undecoded():
 
 
 def test_check_image_refuses_a_limit_below_one():
-    with pytest.raises(ValueError, match=r"max_pixels must be a positive number. Received: 0"):
+    with pytest.raises(ValueError, match="`max_pixels` must be an integer of at least 1"):
         check_image(b"", max_pixels=0)
 
 
 def test_format_name_goes_by_content():
-    files = [LOSSY["jpeg"], EXACT["png"][0], EXACT["bmp gray"][0], EXACT["gif"][0], b"RIFF", b""]
+    files = [LOSSY["jpeg"], EXACT["png"][0], EXACT["bmp 24 bits"][0], EXACT["gif"][0], b"RIFF", b""]
     names = format_name(tf.constant([*files, LOSSY["webp"]])).numpy().tolist()
     assert names == [b"JPEG", b"PNG", b"BMP", b"GIF", b"picture", b"picture", b"WebP"]
 
 
 def test_a_pipeline_holds_few_ops():
-    """Every new iterator copies and optimizes them all; 1,047 in TensorFlow 2.21."""
+    """Every new iterator copies and optimizes them all; 617 in TensorFlow 2.21."""
     graph = tf.function(decode_image).get_concrete_function(tf.TensorSpec([], tf.string)).graph
-    assert sum(len(f.node_def) for f in graph.as_graph_def().library.function) < 1_200
+    assert sum(len(f.node_def) for f in graph.as_graph_def().library.function) < 700

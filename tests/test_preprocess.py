@@ -13,12 +13,9 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.images.evaluation_crop import (
-    STYLES,
-    decode_image,
-    prepare_batch,
-    resize_for_evaluation,
-)
+from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.images.evaluation_crop import prepare_batch, resize_for_evaluation
+from keras_effnetv2.images.styles import EVALUATION_STYLES
 from keras_effnetv2.pretrained.registry import CentralCrop
 
 GOLDEN = Path(__file__).parent / "golden" / "preprocessing"
@@ -83,13 +80,15 @@ def test_whole_averages_instead_of_aliasing():
 def test_whole_and_finetune_keep_the_edges_and_the_others_cut_them():
     image = np.zeros((64, 96, 3), np.uint8)
     image[:, -4:] = 255
-    brightest = {style: resize_for_evaluation(image, 48, style).numpy().max() for style in STYLES}
+    brightest = {
+        style: resize_for_evaluation(image, 48, style).numpy().max() for style in EVALUATION_STYLES
+    }
     assert brightest["whole"] == pytest.approx(255, abs=0.01)
     assert brightest["finetune"] == 255
     assert brightest["v1"] == brightest["v2"] == 0
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", EVALUATION_STYLES)
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 40, 3), (900, 2, 3)])
 def test_extreme_shapes_keep_a_flat_colour(style, shape):
     flat = np.full(shape, 77, np.uint8)
@@ -107,7 +106,7 @@ def test_unchanged_size_is_an_exact_copy_in_float():
 
 
 def test_unknown_style_lists_the_styles():
-    message = r"Unknown style. Allowed: whole, v2, v1, finetune, or a CentralCrop. Received: 'crop'"
+    message = "`style` must be one of 'whole', 'v2', 'v1', 'finetune'. Received: 'crop'"
     with pytest.raises(ValueError, match=message):
         resize_for_evaluation(np.zeros((4, 4, 3)), 8, "crop")
 
@@ -236,7 +235,7 @@ def test_size_must_be_a_positive_whole_number(size):
         lambda: prepare_batch([b""], size),
     )
     for call in calls:
-        with pytest.raises(ValueError, match="image_size must be a positive whole number"):
+        with pytest.raises(ValueError, match="`image_size` must be an integer of at least 1"):
             call()
 
 
@@ -251,7 +250,7 @@ REASONS = [
 ]
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", EVALUATION_STYLES)
 def test_batch_keeps_order_and_bad_files_cost_only_themselves(style):
     images, errors = prepare_batch(BATCH, 48, style)
     assert errors.numpy().tolist() == REASONS

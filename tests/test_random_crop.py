@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.evaluation_crop import resize_for_evaluation
-from keras_effnetv2.images.training_crop import CROP_STYLES, decode_random_crop
+from keras_effnetv2.images.styles import CROP_STYLES
+from keras_effnetv2.images.training_crop import decode_random_crop
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "preprocessing"
 PHOTO = (GOLDEN / "synthetic_colour.jpg").read_bytes()
@@ -155,8 +156,8 @@ def test_extreme_shapes_keep_a_flat_colour(style, shape):
         ({"area": (0.0, 1.0)}, r"area must be .* Received: \(0.0, 1.0\)"),
         ({"area": (0.5, 0.4)}, "area must be"),
         ({"area": (0.5, 1.1)}, "area must be"),
-        ({"style": "v3"}, "Unknown crop style. Allowed: v2, v1, finetune. Received: 'v3'"),
-        ({"image_size": 0}, "image_size must be a positive whole number"),
+        ({"style": "v3"}, "`style` must be one of 'v2', 'v1', 'finetune'. Received: 'v3'"),
+        ({"image_size": 0}, "`image_size` must be an integer of at least 1"),
     ],
 )
 def test_bad_arguments_are_named(options, message):

@@ -12,7 +12,7 @@ from keras_effnetv2.architectures.config import ModelConfig
 if TYPE_CHECKING:
     from keras_effnetv2.data.sources import ImageSource
     from keras_effnetv2.evaluation.scores import Evaluation
-    from keras_effnetv2.images.evaluation_crop import Style
+    from keras_effnetv2.images.styles import Style
     from keras_effnetv2.pretrained.registry import WeightSet
     from keras_effnetv2.runs.run_folder import Run
 

@@ -24,7 +24,8 @@ from keras_effnetv2.augment.mixing import MIXUP_STYLES, mix_batch
 from keras_effnetv2.augment.randaugment import RandAugment
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import UnreadablePictures, batch_readable
-from keras_effnetv2.images.evaluation_crop import Style, decode_for_evaluation
+from keras_effnetv2.images.evaluation_crop import decode_for_evaluation
+from keras_effnetv2.images.styles import Style
 from keras_effnetv2.images.training_crop import crop_area, decode_random_crop
 
 RANDAUGMENT_REFERENCE_SIZE = 224  # side for which the official pixel arguments were chosen

@@ -15,8 +15,8 @@ import tensorflow as tf
 from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.stores import why_unread
-from keras_effnetv2.images.evaluation_crop import MAX_PIXELS, check_image, decode_image
-from keras_effnetv2.images.headers import format_name
+from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.images.headers import MAX_PIXELS, check_image, format_name
 
 _LISTED = 20
 

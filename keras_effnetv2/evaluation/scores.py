@@ -11,7 +11,7 @@ import numpy as np
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.images.evaluation_crop import Style
+from keras_effnetv2.images.styles import Style
 from keras_effnetv2.models.graph import last_activation
 from keras_effnetv2.pretrained.registry import (
     IMAGENET21K_CLASSES,

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2._common.checks import check_choice, check_number
+from keras_effnetv2._common.checks import check_choice, check_integer, check_number
 from keras_effnetv2.export.check import (
     DIFFERENCE_LIMIT,
     ROUNDING_FACTOR,
@@ -47,7 +47,7 @@ from keras_effnetv2.export.saved_model import (
     require_tensorflow_backend,
     resolve_image_size,
 )
-from keras_effnetv2.images.evaluation_crop import Style, check_image_size
+from keras_effnetv2.images.styles import Style
 from keras_effnetv2.models.folding import fold_batch_norm
 
 MIN_AGREEMENT = 0.98
@@ -253,7 +253,9 @@ def _size_to_check(model: keras.Model, image_size: int | None) -> int:
             "dynamic_size=True needs a model for pictures of any size: build it with "
             f"input_shape=(None, None, 3) and load the weights. Received: an input of {shape}"
         )
-    return check_image_size(_ANY_SIZE_CHECKED_AT if image_size is None else image_size)
+    size = _ANY_SIZE_CHECKED_AT if image_size is None else image_size
+    check_integer("image_size", size, minimum=1)
+    return size
 
 
 def _require_bfloat16() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.images.decode import decode_image
-from keras_effnetv2.images.evaluation_crop import Style, resize_for_evaluation
+from keras_effnetv2.images.evaluation_crop import resize_for_evaluation
+from keras_effnetv2.images.styles import Style
 
 PicturesLike = ImageSource | Iterable[Any]
 """A source, or pictures (H, W, 3) or batches of them, 0..255, alone or each with its labels."""

@@ -42,8 +42,8 @@ from keras_effnetv2.export.signatures import (
     stored_weights,
 )
 from keras_effnetv2.export.warmup import classify_log, predict_log, write_warmup_requests
-from keras_effnetv2.images.evaluation_crop import Style, check_image_size
-from keras_effnetv2.images.headers import MAX_PIXELS, check_pixel_limit
+from keras_effnetv2.images.headers import MAX_PIXELS
+from keras_effnetv2.images.styles import Style
 from keras_effnetv2.models.folding import fold_batch_norm as fold
 from keras_effnetv2.models.graph import last_activation
 
@@ -127,7 +127,7 @@ def export_saved_model(
     names = _resolve_class_names(class_names, model.output_shape[-1])
     check_integer("version", version, minimum=1)
     check_integer("top_k", top_k, minimum=1)
-    check_pixel_limit(max_pixels)
+    check_integer("max_pixels", max_pixels, minimum=1)
     check_choice("weights_dtype", weights_dtype, WEIGHTS_DTYPES)
     pictures = PictureInput(size, style, max_pixels, gif)
     target = _new_version_folder(Path(directory), version)
@@ -271,7 +271,9 @@ def resolve_image_size(model: keras.Model, image_size: int | None) -> int:
             "equal; leave it out to use the model's own. "
             f"Received: image_size={image_size} for an input of {shape}"
         )
-    return check_image_size(sizes.pop())
+    (size,) = sizes
+    check_integer("image_size", size, minimum=1)
+    return size
 
 
 def _resolve_class_names(class_names: Sequence[str] | None, classes: int) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_effnetv2.images.evaluation_crop import Style, prepare_batch
+from keras_effnetv2.images.evaluation_crop import prepare_batch
 from keras_effnetv2.images.headers import format_name
+from keras_effnetv2.images.styles import Style
 
 PIXELS_SIGNATURE = "serving_default"
 BYTES_SIGNATURE = "classify_bytes"

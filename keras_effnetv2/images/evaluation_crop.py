@@ -7,37 +7,15 @@ pictures stay in 0..255, and the model holds its own normalisation.
 
 import functools
 import math
-import operator
 from typing import Any
 
 import tensorflow as tf
 
+from keras_effnetv2._common.checks import check_choice, check_integer
 from keras_effnetv2.images.decode import decode_image
-from keras_effnetv2.images.headers import (
-    MAX_PIXELS,
-    check_image,
-    check_pixel_limit,
-    format_name,
-    is_jpeg,
-)
+from keras_effnetv2.images.headers import MAX_PIXELS, check_image, format_name, is_jpeg
+from keras_effnetv2.images.styles import EVALUATION_STYLES, Style
 from keras_effnetv2.pretrained.registry import CentralCrop
-
-__all__ = [
-    "MAX_PIXELS",
-    "STYLES",
-    "Style",
-    "check_image",
-    "decode_for_evaluation",
-    "decode_image",
-    "prepare_batch",
-    "resize_for_evaluation",
-]
-
-STYLES = ("whole", "v2", "v1", "finetune")
-"""How a picture becomes a square; see `resize_for_evaluation`."""
-
-Style = str | CentralCrop
-"""One of `STYLES`, or the evaluation of PyTorch Image Models."""
 
 _CROP_MODES = ("center", "squash")
 
@@ -71,7 +49,7 @@ def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -
     Args:
         image: (height, width, 3), 0..255, uint8 or float32; the size need not be known beforehand.
         image_size: height and width of the result in pixels.
-        style: one of `STYLES`, or a `CentralCrop` of the same size.
+        style: one of `EVALUATION_STYLES`, or a `CentralCrop` of the same size.
 
     Returns:
         float32 (image_size, image_size, 3), 0..255 up to rounding ("v1" overshoots).
@@ -80,16 +58,15 @@ def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -
         ValueError: an unknown style, a crop that is not what is said above, or a size that is not
             a positive whole number.
     """
-    size = check_image_size(image_size)
-    _check_style(style, size)
-    image = _checked_image(image)
+    _check_style(style, image_size)
+    image = tf.ensure_shape(tf.convert_to_tensor(image), [None, None, 3])
     if isinstance(style, CentralCrop):
         return _resize_as_pillow(image, style)
     if style == "v1":
-        return resize_bicubic(_central_square(image, size, round_up=True), size)
-    if style == "v2" and size < _V2_WHOLE_FROM:
-        image = _central_square(image, size, round_up=False)
-    return resize_bilinear(image, size, antialias=style == "whole")
+        return resize_bicubic(_central_square(image, image_size, round_up=True), image_size)
+    if style == "v2" and image_size < _V2_WHOLE_FROM:
+        image = _central_square(image, image_size, round_up=False)
+    return resize_bilinear(image, image_size, antialias=style == "whole")
 
 
 def decode_for_evaluation(data: Any, image_size: int, style: Style = "whole") -> Any:
@@ -112,16 +89,19 @@ def decode_for_evaluation(data: Any, image_size: int, style: Style = "whole") ->
         ValueError: as `resize_for_evaluation`.
         tf.errors.InvalidArgumentError: as `decode_image`, when it runs.
     """
-    if style == "v1":
-        size = check_image_size(image_size)
-        square = tf.cond(
-            is_jpeg(data),
-            lambda: _decode_jpeg_square(data, size),
-            lambda: _central_square(decode_image(data), size, round_up=True),
-        )
-        return resize_bicubic(square, size)
     image = decode_image(data, accurate=isinstance(style, CentralCrop))
-    return resize_for_evaluation(image, image_size, style)
+    if style != "v1":
+        return resize_for_evaluation(image, image_size, style)
+    check_integer("image_size", image_size, minimum=1)
+    # Cutting decodes no further than it has to, and would not see that a file is truncated: so a
+    # JPEG is decoded whole before.
+    window = central_window(tf.shape(image), image_size, round_up=True)
+    square = tf.cond(
+        is_jpeg(data),
+        lambda: tf.image.decode_and_crop_jpeg(data, window, channels=3),
+        lambda: cut(image, window),
+    )
+    return resize_bicubic(square, image_size)
 
 
 def prepare_batch(
@@ -145,26 +125,23 @@ def prepare_batch(
     Raises:
         ValueError: an unknown style, or a size or limit that is not a positive whole number.
     """
-    size = check_image_size(image_size)
-    _check_style(style, size)
-    check_pixel_limit(max_pixels)
-    return _batch_function(size, style, max_pixels)(tf.convert_to_tensor(image_bytes, tf.string))
+    _check_style(style, image_size)
+    check_integer("max_pixels", max_pixels, minimum=1)
+    prepare = _batch_function(image_size, style, max_pixels)
+    return prepare(tf.convert_to_tensor(image_bytes, tf.string))
 
 
-@functools.cache
+@functools.cache  # tracing takes seconds
 def _batch_function(image_size: int, style: Style, max_pixels: int) -> Any:
-    """Return the graph function behind `prepare_batch`; making it takes seconds, calling it not."""
-    return tf.function(
-        lambda image_bytes: _prepare_batch(image_bytes, image_size, style, max_pixels),
-        input_signature=[tf.TensorSpec([None], tf.string)],
-        autograph=False,
+    prepare = functools.partial(
+        _prepare_batch, image_size=image_size, style=style, max_pixels=max_pixels
     )
+    return tf.function(prepare, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
 
 def _prepare_batch(
-    image_bytes: Any, image_size: int, style: Style, max_pixels: int
+    image_bytes: Any, *, image_size: int, style: Style, max_pixels: int
 ) -> tuple[Any, Any]:
-    """Prepare a batch; the arguments are those of `prepare_batch`, found to be in order."""
     count = tf.size(image_bytes, out_type=tf.int64)
     blank = tf.zeros([image_size, image_size, 3])
 
@@ -197,27 +174,10 @@ def _prepare_batch(
     return tf.gather(images, row_of), errors
 
 
-def check_image_size(image_size: int) -> int:
-    """Return the size as an int; ValueError unless it is a positive whole number."""
-    try:
-        size = operator.index(image_size)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise ValueError(
-            "image_size must be a positive whole number, the height and width in pixels. "
-            f"Received: {image_size!r}"
-        )
-    return size
-
-
 def _check_style(style: Style, image_size: int) -> None:
+    check_integer("image_size", image_size, minimum=1)
     if not isinstance(style, CentralCrop):
-        if style not in STYLES:
-            raise ValueError(
-                f"Unknown style. Allowed: {', '.join(STYLES)}, or a CentralCrop. "
-                f"Received: {style!r}"
-            )
+        check_choice("style", style, EVALUATION_STYLES)
     elif style.size != image_size or not 0 < style.fraction <= 1 or style.mode not in _CROP_MODES:
         raise ValueError(
             f"A CentralCrop must have the size that is asked for ({image_size}), a fraction in "
@@ -225,12 +185,8 @@ def _check_style(style: Style, image_size: int) -> None:
         )
 
 
-def _checked_image(image: Any) -> Any:
-    return tf.ensure_shape(tf.convert_to_tensor(image), [None, None, 3])
-
-
 def central_window(extent: Any, image_size: int, round_up: bool) -> Any:
-    """The official evaluation square of a picture.
+    """Return the official evaluation square of a picture.
 
     Args:
         extent: int32 tensor, height and width first.
@@ -248,17 +204,14 @@ def central_window(extent: Any, image_size: int, round_up: bool) -> Any:
     return tf.stack([top, left, side, side])
 
 
+def cut(image: Any, window: Any) -> Any:
+    """Return the part of a picture in a window: top, left, height, width."""
+    top, left, height, width = tf.unstack(window, num=4)
+    return image[top : top + height, left : left + width]
+
+
 def _central_square(image: Any, image_size: int, round_up: bool) -> Any:
-    window = central_window(tf.shape(image), image_size, round_up)
-    top, left, side, _ = tf.unstack(window)
-    return image[top : top + side, left : left + side]
-
-
-def _decode_jpeg_square(data: Any, image_size: int) -> Any:
-    # Cutting decodes no further than it has to, and would not see that a file is truncated.
-    whole = decode_image(data)
-    window = central_window(tf.shape(whole), image_size, round_up=True)
-    return tf.image.decode_and_crop_jpeg(data, window, channels=3)
+    return cut(image, central_window(tf.shape(image), image_size, round_up))
 
 
 def resize_bicubic(image: Any, image_size: int) -> Any:
@@ -279,20 +232,15 @@ def _resize_as_pillow(image: Any, crop: CentralCrop) -> Any:
         shorter = tf.minimum(height, width)
         new_height, new_width = target * height // shorter, target * width // shorter
 
-    def resize_height(image: Any) -> Any:
-        return _resize_one_way(image, 0, new_height, crop.size)
-
-    def resize_width(image: Any) -> Any:
-        return _resize_one_way(image, 1, new_width, crop.size)
+    def resize(image: Any, *axes: int) -> Any:
+        for axis in axes:
+            image = _resize_one_way(image, axis, (new_height, new_width)[axis], crop.size)
+        return image
 
     # The order shows, as grey levels are cut to 0..255 in between. Pillow since 13.0 (its pull
     # request 9549) begins with the height where that shrinks by far more, before it never did.
     height_first = (new_height < height) & (height - new_height > 2 * (width - new_width))
-    resized = tf.cond(
-        height_first,
-        lambda: resize_width(resize_height(image)),
-        lambda: resize_height(resize_width(image)),
-    )
+    resized = tf.cond(height_first, lambda: resize(image, 0, 1), lambda: resize(image, 1, 0))
     return tf.ensure_shape(resized, [crop.size, crop.size, 3])
 
 

@@ -1,25 +1,26 @@
 """What the header of a picture file says: format, height and width, and whether it can be read.
 
 Made of TensorFlow ops alone, so the same code runs eagerly, inside a `tf.data` pipeline and inside
-a SavedModel served without Python. The header is looked at before anything is decoded, because an
-op that raises cannot be caught in a graph, and because a small file can unpack to more memory than
-the machine has.
+a SavedModel served without Python. The header is looked at before anything is decoded, because a
+small file can unpack to more memory than the machine has, and because some of TensorFlow's decoders
+trust the numbers in it.
 
 Every new iterator of a `tf.data` pipeline copies and optimizes these ops anew, at 0.1 to 0.2 ms
 each (docs/benchmarks.md), so they are few: numbers at fixed places are read together, and choices
 are tables.
 
-Layouts: ISO/IEC 10918-1 annex B (JPEG), W3C PNG 11.2.1 (IHDR), the GIF89a specification,
-RFC 9649 (WebP) and the BITMAPINFOHEADER family of the Windows GDI reference (BMP).
+Layouts: W3C PNG 11.2.1 (IHDR), the GIF89a specification, RFC 9649 (WebP) and the BITMAPINFOHEADER
+family of the Windows GDI reference (BMP).
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from keras_effnetv2._common.checks import check_integer
 
 MAX_PIXELS = 100_000_000
 """Pixels a picture may have: 10,000 x 10,000, which is 300 MB once it is decoded."""
@@ -27,31 +28,33 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WebP")
 """The picture formats that are read, in the order in which this module numbers them."""
 
-GIF_EXTENSION, GIF_FRAME, GIF_TRAILER = b"!", b",", b";"  # the byte a block begins with
-
 _JPEG_START = b"\xff\xd8\xff"
 _FORMAT_NAMES = (*FORMATS, "picture")  # the last where the content is none of them
-# What files of each begin with; None is any byte. The first that fits holds.
-_STARTS: tuple[tuple[str, Sequence[int | None]], ...] = (
-    ("JPEG", _JPEG_START),
-    ("PNG", b"\x89PNG\r\n\x1a\n"),
-    ("BMP", b"BM"),
-    ("GIF", b"GIF87a"),
-    ("GIF", b"GIF89a"),
-    ("WebP", [*b"RIFF", *[None] * 4, *b"WEBP"]),
-    ("picture", []),
-)
+_ANY = -1  # any byte
 _START_LENGTH = 12
-_BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)  # OS/2 1, INFO, V2, V3, OS/2 2, V4, V5
-_JPEG_MAX_STEPS = 4096  # segments in front of the frame header; real files have some dozens
-# What a JPEG's marker bytes mean: none (a fill or a stray byte, stepped over as libjpeg does), a
-# segment with its length, a marker without one, a frame header, and the end or the coded data.
-_NO_MARKER, _SEGMENT, _BARE, _FRAME, _END = range(5)
-_JPEG_MARKERS = np.full(256, _SEGMENT, np.int32)
-_JPEG_MARKERS[[0x00, 0xFF]] = _NO_MARKER
-_JPEG_MARKERS[[0x01, *range(0xD0, 0xD9)]] = _BARE
-_JPEG_MARKERS[[code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC)]] = _FRAME
-_JPEG_MARKERS[[0xD9, 0xDA]] = _END
+# What files begin with, in the order of _FORMAT_NAMES. The first that fits holds.
+_STARTS = np.array(
+    [
+        [*start, *[_ANY] * (_START_LENGTH - len(start))]
+        for start in (
+            _JPEG_START,
+            b"\x89PNG\r\n\x1a\n",
+            b"BM",
+            [*b"GIF8", _ANY, *b"a"],
+            [*b"RIFF", *[_ANY] * 4, *b"WEBP"],
+            b"",
+        )
+    ]
+)
+_UNREADABLE = [f"corrupt or truncated {name}" for name in _FORMAT_NAMES]
+_UNREADABLE[FORMATS.index("BMP")] += ", or not of 24 or 32 bits uncompressed: save it as PNG"
+_RGB_MASKS = (0xFF0000, 0xFF00, 0xFF)  # where decode_bmp looks for the colours of a 32-bit pixel
+# What may stand at a place of a GIF file: the end, the beginning of a frame or of an extension,
+# or a sub-block of data in one of those. Any other byte than "," and "!" ends the file.
+_GIF_END, _GIF_FRAME, _GIF_EXTENSION, _GIF_DATA = range(4)
+_GIF_BLOCKS = np.full(256, _GIF_END, np.int32)
+_GIF_BLOCKS[[*b",!"]] = _GIF_FRAME, _GIF_EXTENSION
+_GIF_OUTSIDE, _GIF_INSIDE = 1, 2  # of a block: where a walk is that has not come to _GIF_END
 
 
 def _graph_function(*specs: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
@@ -67,9 +70,9 @@ def _graph_function(*specs: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any
 def check_image(data: Any, max_pixels: int = MAX_PIXELS) -> Any:
     """Say what is wrong with a picture file, judged by its header alone.
 
-    The format is recognised by content, never by a file name. Nothing is decoded and nothing is
-    raised for the content, so a huge or broken file costs next to nothing. The whole file is
-    needed: a JPEG's or a GIF's size may stand behind any amount of metadata.
+    The format is recognised by content, never by a file name. Nothing is decoded, so a huge or
+    broken file costs next to nothing. The whole file is needed: a JPEG's or a GIF's size may stand
+    behind any amount of metadata.
 
     Args:
         data: scalar string tensor, the bytes of the file.
@@ -81,53 +84,29 @@ def check_image(data: Any, max_pixels: int = MAX_PIXELS) -> Any:
 
     Raises:
         ValueError: `max_pixels` is not positive.
+        tf.errors.InvalidArgumentError: when it runs, if the header of a JPEG is corrupt.
     """
-    check_pixel_limit(max_pixels)
+    check_integer("max_pixels", max_pixels, minimum=1)
     return _check_image(data, max_pixels)
 
 
 @_graph_function(tf.TensorSpec([], tf.int64))
 def _check_image(data: Any, max_pixels: Any) -> Any:
     index = format_index(data)
-    readers = [_jpeg_extent, _png_extent, _bmp_extent, gif_extent, webp_extent]
+    of_frames = [lambda data, find=find: find(data).extent for find in (gif_frame, webp_frame)]
+    readers = [_jpeg_extent, _png_extent, _bmp_extent, *of_frames]
     extent = tf.switch_case(index, branches(readers, data), default=lambda: tf.zeros([2], tf.int64))
+    sides, limit = tf.strings.as_string(extent), tf.strings.as_string(max_pixels)
+    words = " x ", " pixels (height x width) is more than the ", " that are accepted"
+    too_large = tf.strings.join([sides[0], words[0], sides[1], words[1], limit, words[2]])
     # What is wrong in several ways is told by the last of these, so they go from fine to coarse.
-    reason = tf.cond(
-        tf.equal(index, FORMATS.index("BMP")),
-        lambda: _unsupported_bmp(data),
-        lambda: tf.constant(b""),
-    )
-    too_large = _message(
-        extent[0],
-        " x ",
-        extent[1],
-        " pixels (height x width) is more than the ",
-        max_pixels,
-        " that are accepted",
-    )
     # Not height * width: four-byte numbers from a hostile header would overflow.
     is_too_large = extent[0] > max_pixels // tf.maximum(extent[1], 1)
-    reason = tf.where(is_too_large, too_large, reason)
-    corrupt = _message("truncated or corrupt ", tf.gather(_FORMAT_NAMES, index), " header")
-    reason = tf.where(tf.reduce_any(extent < 1), corrupt, reason)
+    reason = tf.where(is_too_large, too_large, "")
+    reason = tf.where(tf.reduce_any(extent < 1), tf.gather(_UNREADABLE, index), reason)
     no_picture = f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture"
     reason = tf.where(tf.equal(index, len(FORMATS)), no_picture, reason)
     return tf.where(tf.equal(data, b""), "the file is empty", reason)
-
-
-def _message(*parts: Any) -> Any:
-    """Joins texts and numbers, scalar."""
-    texts = [
-        tf.strings.as_string(part) if tf.is_tensor(part) and part.dtype.is_integer else part
-        for part in parts
-    ]
-    return tf.strings.join(texts)
-
-
-def check_pixel_limit(max_pixels: int) -> None:
-    """Raise ValueError unless the limit is positive."""
-    if max_pixels < 1:
-        raise ValueError(f"max_pixels must be a positive number. Received: {max_pixels!r}")
 
 
 def format_name(data: Any) -> Any:
@@ -155,45 +134,25 @@ def branches(functions: Sequence[Callable[[Any], Any]], data: Any) -> list[Calla
 def format_index(data: Any) -> Any:
     """Return the index into FORMATS by the first bytes, len(FORMATS) for none: int32, as shaped."""
     head = tf.io.decode_raw(data, tf.uint8, fixed_length=_START_LENGTH)[..., tf.newaxis, :]
-    starts = np.zeros([len(_STARTS), _START_LENGTH], np.uint8)
-    is_any = np.ones(starts.shape, bool)
-    for row, (_, start) in enumerate(_STARTS):
-        for column, byte in enumerate(start):
-            if byte is not None:
-                starts[row, column], is_any[row, column] = byte, False
-    fits = tf.reduce_all(tf.equal(head, starts) | is_any, axis=-1)
-    first = tf.argmax(tf.cast(fits, tf.int32), axis=-1, output_type=tf.int32)
-    return tf.gather([_FORMAT_NAMES.index(name) for name, _ in _STARTS], first)
+    fits = tf.reduce_all(tf.equal(tf.cast(head, tf.int64), _STARTS) | (_STARTS == _ANY), axis=-1)
+    return tf.argmax(tf.cast(fits, tf.int32), axis=-1, output_type=tf.int32)
 
 
-def require(data: Any, condition: Any, message: Any) -> Any:
-    """Return `data`, which raises `message` when it is read unless `condition` holds."""
-    with tf.control_dependencies([tf.debugging.Assert(condition, [message])]):
-        return tf.identity(data)
-
-
-def byte_length(data: Any) -> Any:
-    """Number of bytes, int64."""
+def _byte_length(data: Any) -> Any:
+    """Return the number of bytes, int64."""
     return tf.cast(tf.strings.length(data), tf.int64)
 
 
-def byte_slice(data: Any, position: Any, count: Any) -> Any:
+def _byte_slice(data: Any, position: Any, count: Any) -> Any:
     """Return the bytes from `position` (>= 0), at the end of the file fewer than `count`."""
-    position = tf.minimum(byte_length(data), position)
+    position = tf.minimum(_byte_length(data), position)
     return tf.strings.substr(data, position, tf.convert_to_tensor(count, tf.int64))
 
 
-def bytes_at(data: Any, position: Any, count: int) -> Any:
-    """Return `count` bytes as int64 (count,); behind the end of the file they read as 0."""
-    if not isinstance(position, int) or position > 0:
-        data = byte_slice(data, position, count)
-    return tf.cast(tf.io.decode_raw(data, tf.uint8, fixed_length=count), tf.int64)
-
-
-def numbers_at(
+def _numbers_at(
     data: Any, *places: tuple[int, int], start: Any = 0, big_endian: bool = False
 ) -> list[Any]:
-    """Return unsigned numbers, one int64 scalar for each place.
+    """Return unsigned numbers, one int64 scalar for each place; behind the file's end are zeros.
 
     Args:
         data: scalar string tensor, the bytes of a file.
@@ -208,13 +167,11 @@ def numbers_at(
         columns[row, :count] = np.arange(position, position + count)
         powers = 256 ** np.arange(count)
         weights[row, :count] = powers[::-1] if big_endian else powers
-    values = bytes_at(data, start, max(sum(place) for place in places))
+    end = max(sum(place) for place in places)
+    if not isinstance(start, int) or start > 0:
+        data = _byte_slice(data, start, end)
+    values = tf.cast(tf.io.decode_raw(data, tf.uint8, fixed_length=end), tf.int64)
     return tf.unstack(tf.reduce_sum(tf.gather(values, columns) * weights, axis=1))
-
-
-def _four_bytes(text: bytes) -> int:
-    """What `numbers_at` reads where a file has this text."""
-    return int.from_bytes(text, "little")
 
 
 # The extent of each format: int64 (2,), height and width; zeros if the header does not say.
@@ -225,189 +182,124 @@ def _extent_if(condition: Any, height: Any, width: Any) -> Any:
 
 
 def _jpeg_extent(data: Any) -> Any:
-    """Walk over the segments to the frame header (SOFn)."""
-    length = byte_length(data)
-
-    def unfinished(position: Any, extent: Any) -> Any:
-        return (position + 9 <= length) & (extent[0] == 0)
-
-    def advance(position: Any, extent: Any) -> tuple[Any, Any]:
-        places = (0, 1), (1, 1), (2, 2), (5, 2), (7, 2)
-        fill, marker, segment, height, width = numbers_at(
-            data, *places, start=position, big_endian=True
-        )
-        kind = tf.where(fill == 0xFF, tf.gather(_JPEG_MARKERS, marker), _NO_MARKER)
-        steps = tf.stack([1, 2 + segment, 2, length, length])  # of each kind
-        size = tf.where(tf.equal(kind, _FRAME), tf.stack([height, width]), extent)
-        return position + tf.gather(steps, kind), size
-
-    start = (tf.constant(2, tf.int64), tf.zeros([2], tf.int64))
-    return tf.while_loop(unfinished, advance, start, maximum_iterations=_JPEG_MAX_STEPS)[1]
+    return tf.io.extract_jpeg_shape(data, tf.int64)[:2]
 
 
 def _png_extent(data: Any) -> Any:
-    has_header = tf.equal(byte_slice(data, 12, 4), b"IHDR")
-    width, height = numbers_at(data, (16, 4), (20, 4), big_endian=True)
-    return _extent_if(has_header, height, width)
+    kind, width, height = _numbers_at(data, (12, 4), (16, 4), (20, 4), big_endian=True)
+    return _extent_if(kind == int.from_bytes(b"IHDR"), height, width)
 
 
 def _bmp_extent(data: Any) -> Any:
-    header = read_bmp_header(data)
-    known = tf.reduce_any(header.size == tf.constant(_BMP_HEADER_SIZES, tf.int64))
-    whole = byte_length(data) >= 14 + header.size
-    return _extent_if(known & whole, header.height, header.width)
+    places = (10, 4), (14, 4), (18, 4), (22, 4), (28, 2), (30, 4), (54, 4), (58, 4), (62, 4)
+    pixels, header, width, height, bits, compression, *masks = _numbers_at(data, *places)
+    height = tf.where(height >= 2**31, 2**32 - height, height)  # negative: the top row is first
+    is_plain = (compression == 0) & ((bits == 24) | (bits == 32))
+    is_masked = (compression == 3) | (compression == 6)  # BI_(ALPHA)BITFIELDS
+    is_masked &= (bits == 32) & tf.reduce_all(tf.equal(masks, tf.constant(_RGB_MASKS, tf.int64)))
+    row = (width * bits + 31) // 32 * 4  # padded to four bytes
+    is_whole = (width < 2**31) & (height <= (_byte_length(data) - pixels) // tf.maximum(row, 1))
+    return _extent_if((header >= 40) & is_whole & (is_plain | is_masked), height, width)
 
 
-@_graph_function()
-def gif_extent(data: Any) -> Any:
-    """Return the logical screen, enlarged to hold the first frame where that reaches beyond it."""
-    screen_width, screen_height = numbers_at(data, (6, 2), (8, 2))
-    position = find_gif_frame(data)
-    found = byte_length(data) >= position + 10
-    places = (1, 2), (3, 2), (5, 2), (7, 2)
-    left, top, width, height = numbers_at(data, *places, start=position)
-    return _extent_if(
-        found & (height > 0) & (width > 0),
-        tf.maximum(screen_height, top + height),
-        tf.maximum(screen_width, left + width),
-    )
-
-
-@_graph_function()
-def webp_extent(data: Any) -> Any:
-    """Height and width of a WebP file, int64 (2,); of an animation, those of its canvas."""
-    places = (12, 4), (23, 3), (20, 1), (21, 4), (26, 2), (28, 2), (24, 3), (27, 3)
-    kind, start_code, signature, bits, *sides = numbers_at(data, *places)
-    lossy_width, lossy_height, canvas_width, canvas_height = sides
-    # A lossy frame begins with three bytes of flags and the start code 9D 01 2A.
-    lossy = (kind == _four_bytes(b"VP8 ")) & (start_code == 0x2A019D)
-    lossless = (kind == _four_bytes(b"VP8L")) & (signature == 0x2F)
-    extended = kind == _four_bytes(b"VP8X")
-    width = tf.where(lossy, lossy_width % 2**14, bits % 2**14 + 1)
-    height = tf.where(lossy, lossy_height % 2**14, bits // 2**14 % 2**14 + 1)
-    width = tf.where(extended, canvas_width + 1, width)
-    height = tf.where(extended, canvas_height + 1, height)
-    length = byte_length(data)
-    whole = ((lossy | extended) & (length >= 30)) | (lossless & (length >= 25))
-    return _extent_if(whole, height, width)
-
-
-@dataclass(frozen=True)
-class BmpHeader:
-    """Scalar int64 tensors; `masks` int64 (3,), `top_down` boolean.
+class Frame(NamedTuple):
+    """The first frame of a GIF or WebP file; pairs are int64 (2,), down and right.
 
     Attributes:
-        pixels: position of the pixels in the file.
-        masks: which bits of a 32-bit pixel are red, green and blue.
+        alone: bytes of a file that begins with this frame, without animation and metadata.
+        offset: where its corner lies in the whole picture.
+        size: height and width; zeros if there is no frame, or the file is not whole.
+        canvas: height and width of the whole picture according to the file.
     """
 
+    alone: Any
+    offset: Any
     size: Any
-    height: Any
-    width: Any
-    top_down: Any
-    bits: Any
-    compression: Any
-    pixels: Any
-    masks: Any
+    canvas: Any
+
+    @property
+    def extent(self) -> Any:
+        """The whole picture, enlarged where the frame reaches beyond it; zeros without a frame."""
+        extent = tf.maximum(self.canvas, self.offset + self.size)
+        return tf.where(tf.reduce_all(self.size > 0), extent, tf.zeros([2], tf.int64))
 
 
-def read_bmp_header(data: Any) -> BmpHeader:
-    """What a BMP file says of its pixels."""
-    core = (20, 2), (18, 2), (24, 2)  # OS/2 1.x: 16-bit numbers, no compression, never top-down
-    info = (22, 4), (18, 4), (28, 2)
-    pixels, size, compression, *rest = numbers_at(
-        data, (10, 4), (14, 4), (30, 4), *core, *info, (54, 4), (58, 4), (62, 4)
-    )
-    of_core, of_info, masks = rest[:3], rest[3:6], rest[6:]
-    is_core = size == 12
-    height, width, bits = tf.unstack(tf.where(is_core, of_core, of_info))
-    compression = tf.where(is_core, tf.constant(0, tf.int64), compression)
-    top_down = height >= 2**31  # a negative number: the first row is the top one
-    usual = tf.constant([0xFF0000, 0xFF00, 0xFF], tf.int64)
-    return BmpHeader(
-        size=size,
-        height=tf.where(top_down, 2**32 - height, height),
-        width=tf.where(width >= 2**31, tf.constant(0, tf.int64), width),
-        top_down=top_down,
-        bits=bits,
-        compression=compression,
-        pixels=pixels,
-        masks=tf.where(compression == 0, usual, masks),
-    )
-
-
-BYTE_MASKS = (0xFF, 0xFF00, 0xFF0000, 0xFF000000)
-
-
-def _unsupported_bmp(data: Any) -> Any:
-    """Return why a well-formed BMP is not read (16 bits, run-length coded), empty if it is."""
-    header = read_bmp_header(data)
-    plain = tf.reduce_any(header.bits == tf.constant([1, 4, 8, 24, 32], tf.int64))
-    plain &= header.compression == 0
-    is_byte = header.masks[:, tf.newaxis] == tf.constant(BYTE_MASKS, tf.int64)
-    whole_bytes = tf.reduce_all(tf.reduce_any(is_byte, axis=1))
-    fields = (header.compression == 3) | (header.compression == 6)  # BI_(ALPHA)BITFIELDS
-    reason = _message(
-        "a BMP of ",
-        header.bits,
-        " bits a pixel with compression ",
-        header.compression,
-        " is not supported: save it uncompressed with 24 bits, or as PNG",
-    )
-    return tf.where(plain | (fields & (header.bits == 32) & whole_bytes), b"", reason)
-
-
-@_graph_function(tf.TensorSpec([], tf.int64))
-def _after_gif_sub_blocks(data: Any, position: Any) -> Any:
-    """Return the position behind a chain of sub-blocks; beyond the end of a truncated file."""
-
-    def advance(position: Any, size: Any) -> tuple[Any, Any]:
-        position += 1 + size
-        return position, numbers_at(data, (0, 1), start=position)[0]
-
-    start = (position, numbers_at(data, (0, 1), start=position)[0])
-    return tf.while_loop(lambda _, size: size > 0, advance, start)[0] + 1
-
-
-def after_gif_colour_table(flags: Any, position: Any) -> Any:
-    """Return the position behind the colour table, if the flags say that there is one."""
-    entries = tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8)
-    return tf.where(flags >= 128, position + 3 * entries, position)
-
-
-def after_gif_block(data: Any, position: Any) -> Any:
-    """Return the position behind the extension or frame that begins at `position`."""
-    kind, flags = numbers_at(data, (0, 1), (9, 1), start=position)
-    # A frame's sub-blocks follow its descriptor, its colour table and one byte of code size.
-    frame_data = after_gif_colour_table(flags, position + 10) + 1
-    return _after_gif_sub_blocks(data, tf.where(kind == ord(GIF_FRAME), frame_data, position + 2))
-
-
-def after_gif_blocks(data: Any, position: Any, kinds: bytes) -> Any:
-    """Return the position of the first block from `position` on that is of none of the kinds.
-
-    Args:
-        data: scalar string tensor, the bytes of a GIF file.
-        position: int64 scalar, where a block begins.
-        kinds: `GIF_EXTENSION`, `GIF_FRAME` or both.
-    """
-    return _after_gif_blocks(data, position, tf.constant([*kinds], tf.int64))
-
-
-@_graph_function(tf.TensorSpec([], tf.int64), tf.TensorSpec([None], tf.int64))
-def _after_gif_blocks(data: Any, position: Any, kinds: Any) -> Any:
-    return tf.while_loop(
-        lambda position: tf.reduce_any(bytes_at(data, position, 1) == kinds),
-        lambda position: (after_gif_block(data, position),),
-        (position,),
-    )[0]
+def _gif_colours_end(flags: Any, position: Any) -> Any:
+    """Return the position behind a GIF's colour table, if the flags say that there is one."""
+    length = 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8)
+    return tf.where(flags >= 128, position + length, position)
 
 
 @_graph_function()
-def find_gif_frame(data: Any) -> Any:
-    """Return the position of the first frame's descriptor, that of the file's end if none."""
-    (flags,) = numbers_at(data, (10, 1))
-    start = after_gif_colour_table(flags, tf.constant(13, tf.int64))
-    position = after_gif_blocks(data, start, GIF_EXTENSION)
-    is_frame = tf.equal(byte_slice(data, position, 1), GIF_FRAME)
-    return tf.where(is_frame, position, byte_length(data))
+def gif_frame(data: Any) -> Frame:
+    """Find the first frame of a GIF file; there is none where the file does not end well."""
+
+    def advance(position: Any, place: Any, frames: Any, begin: Any, end: Any) -> tuple[Any, ...]:
+        kind, flags = _numbers_at(data, (0, 1), (9, 1), start=position)
+        block = tf.where(place == _GIF_INSIDE, _GIF_DATA, tf.gather(_GIF_BLOCKS, kind))
+        # The first sub-block of a frame follows its descriptor, its colours and a byte.
+        frame_data = _gif_colours_end(flags, position + 10) + 1
+        ends = tf.stack([position, frame_data, position + 2, position + 1 + kind])
+        position = tf.gather(ends, block)
+        after_data = tf.where(kind > 0, _GIF_INSIDE, _GIF_OUTSIDE)
+        place = tf.gather(tf.stack([_GIF_END, _GIF_INSIDE, _GIF_INSIDE, after_data]), block)
+        frames += tf.cast(tf.equal(block, _GIF_FRAME), tf.int32)
+        begin, end = tf.where(frames < 1, position, begin), tf.where(frames < 2, position, end)
+        return position, place, frames, begin, end
+
+    width, height, flags = _numbers_at(data, (6, 2), (8, 2), (10, 1))
+    first = _gif_colours_end(flags, tf.constant(13, tf.int64))
+    start = (first, tf.constant(_GIF_OUTSIDE), tf.constant(0), first, first)
+    last, _, frames, begin, end = tf.while_loop(
+        lambda position, place, *_: tf.not_equal(place, _GIF_END), advance, start
+    )
+    places = (3, 2), (1, 2), (7, 2), (5, 2)
+    top, left, rows, columns = _numbers_at(data, *places, start=begin)
+    ends_well = (frames > 0) & tf.equal(_byte_slice(data, last, 1), b";")
+    screen, frame = _byte_slice(data, 0, first), _byte_slice(data, begin + 5, end - begin - 5)
+    return Frame(
+        # With the offset 0, 0: the op's canvas is as large as the frame, not as the picture.
+        alone=tf.strings.join([screen, b",", bytes(4), frame, b";"]),
+        offset=tf.stack([top, left]),
+        size=_extent_if(ends_well, rows, columns),
+        canvas=tf.stack([height, width]),
+    )
+
+
+@_graph_function()
+def webp_frame(data: Any) -> Frame:
+    """Find the first coded picture of a WebP file, which may stand alone or in an animation."""
+    lossy, lossless, animated, extended = (
+        int.from_bytes(kind, "little") for kind in (b"VP8 ", b"VP8L", b"ANMF", b"VP8X")
+    )
+    length = _byte_length(data)
+
+    def advance(position: Any, is_found: Any, frame: Any) -> tuple[Any, ...]:
+        kind, size = _numbers_at(data, (0, 4), (4, 4), start=position)
+        is_frame = kind == animated
+        is_found = (kind == lossy) | (kind == lossless) | (position >= length)
+        # The chunks of a frame follow its 16-byte header; others are skipped, padded to even.
+        step = tf.where(is_frame, tf.constant(24, tf.int64), 8 + size + size % 2)
+        frame = tf.where(is_frame, position, frame)
+        return tf.where(is_found, position, position + step), is_found, frame
+
+    start = (tf.constant(12, tf.int64), tf.constant(False), length)
+    begin, _, frame = tf.while_loop(lambda _, is_found, __: ~is_found, advance, start)
+    places = (0, 4), (4, 4), (11, 3), (8, 1), (9, 4), (16, 2), (14, 2)
+    kind, size, start_code, signature, bits, *sides = _numbers_at(data, *places, start=begin)
+    # A lossy picture begins with three bytes of flags and the start code 9D 01 2A.
+    is_lossy = (kind == lossy) & (start_code == 0x2A019D)
+    is_lossless = (kind == lossless) & (signature == 0x2F)
+    height = tf.where(is_lossy, sides[0] % 2**14, bits // 2**14 % 2**14 + 1)
+    width = tf.where(is_lossy, sides[1] % 2**14, bits % 2**14 + 1)
+    file_size, first, columns, rows = _numbers_at(data, (4, 4), (12, 4), (24, 3), (27, 3))
+    is_whole = (begin + size <= file_size) & (8 + file_size <= length)
+    # What stood in front goes behind, where nothing is read, so that the file's size stays right.
+    parts = [(0, 12), (begin, length), (12, begin - 12)]
+    top, left = _numbers_at(data, (11, 3), (8, 3), start=frame)  # zeros without a frame around
+    return Frame(
+        alone=tf.strings.join([_byte_slice(data, place, count) for place, count in parts]),
+        offset=2 * tf.stack([top, left]),
+        size=_extent_if((is_lossy | is_lossless) & is_whole, height, width),
+        canvas=_extent_if(first == extended, rows + 1, columns + 1),
+    )

@@ -17,14 +17,16 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_effnetv2._common.checks import check_choice, check_integer
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.evaluation_crop import (
     central_window,
-    check_image_size,
+    cut,
     resize_bicubic,
     resize_bilinear,
 )
 from keras_effnetv2.images.headers import is_jpeg
+from keras_effnetv2.images.styles import CROP_STYLES
 
 _REDUCTIONS = (1, 2, 4, 8)  # what the JPEG decoder offers
 _BLOCKS = (*_REDUCTIONS, 16, 32, 64)  # sides of what is averaged after decoding
@@ -62,9 +64,6 @@ _STYLES = {
     ),
     "finetune": _Style(area=(1.0, 1.0)),
 }
-
-CROP_STYLES = tuple(_STYLES)
-"""How a training picture is cropped and resized; see `decode_random_crop`."""
 
 
 def decode_random_crop(
@@ -105,29 +104,29 @@ def decode_random_crop(
             a positive whole number.
         tf.errors.InvalidArgumentError: as `decode_image`, when it runs.
     """
-    size = check_image_size(image_size)
+    check_integer("image_size", image_size, minimum=1)
     area = crop_area(style, area)
     rule = _STYLES[style]
 
     def decode_jpeg() -> Any:
-        window = _draw_window(tf.io.extract_jpeg_shape(data), size, seed, rule, area)
-        return _decode_jpeg_window(data, window, size, reduced_decode)
+        shape = tf.io.extract_jpeg_shape(data)
+        window = _draw_window(shape, image_size, seed, rule, area)
+        return _decode_jpeg_window(data, window, image_size, reduced_decode)
 
     def decode_other() -> Any:
         image = decode_image(data)
-        top, left, height, width = tf.unstack(_draw_window(tf.shape(image), size, seed, rule, area))
-        return image[top : top + height, left : left + width]
+        return cut(image, _draw_window(tf.shape(image), image_size, seed, rule, area))
 
     # The bytes of other formats decode whole, and much more slowly.
     image = tf.cond(is_jpeg(data), decode_jpeg, decode_other)
     image = tf.ensure_shape(image, [None, None, 3])
     if reduced_decode:
-        image = _average(image, size)  # of a JPEG what is still large at an eighth
-    return resize_bicubic(image, size) if rule.is_v1 else resize_bilinear(image, size)
+        image = _average(image, image_size)  # of a JPEG what is still large at an eighth
+    return (resize_bicubic if rule.is_v1 else resize_bilinear)(image, image_size)
 
 
 def crop_area(style: str, area: tuple[float, float] | None = None) -> tuple[float, float]:
-    """Returns the smallest and largest share of a picture's area that a crop covers.
+    """Return the smallest and largest share of a picture's area that a crop covers.
 
     Args:
         style: one of `CROP_STYLES`.
@@ -136,10 +135,7 @@ def crop_area(style: str, area: tuple[float, float] | None = None) -> tuple[floa
     Raises:
         ValueError: an unknown style, or a range that is empty or out of bounds.
     """
-    if style not in _STYLES:
-        raise ValueError(
-            f"Unknown crop style. Allowed: {', '.join(CROP_STYLES)}. Received: {style!r}"
-        )
+    check_choice("style", style, CROP_STYLES)
     if area is None:
         return _STYLES[style].area
     if not 0 < area[0] <= area[1] <= 1:

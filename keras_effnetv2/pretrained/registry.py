@@ -57,7 +57,7 @@ class WeightSet(NamedTuple):
         weights: name of the set, e.g. "imagenet21k-ft1k".
         classes: 1000 or 21843.
         normalization: what it was trained with, a key of `config.NORMALIZATIONS`.
-        style: official evaluation crop and resize, one of `preprocess.STYLES`.
+        style: official evaluation crop and resize, one of `images.styles.EVALUATION_STYLES`.
         image_size: official evaluation size, pixels.
         timm: how PyTorch Image Models evaluates it; None if it does not have it.
         top1: published ImageNet top-1 in percent; None where nobody published one.

@@ -20,8 +20,7 @@ from keras_effnetv2._common.checks import (
 )
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.augment.mixing import MIXUP_STYLES
-from keras_effnetv2.images.evaluation_crop import STYLES
-from keras_effnetv2.images.training_crop import CROP_STYLES
+from keras_effnetv2.images.styles import CROP_STYLES, EVALUATION_STYLES
 from keras_effnetv2.recipes.optimizers import (
     SGD,
     Adam,
@@ -71,7 +70,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "schedule": get_args(Curve),
     "batch_norm": get_args(BatchNormPolicy),
     "loss": ("softmax", "sigmoid"),
-    "evaluation_style": (*STYLES, "preset"),
+    "evaluation_style": (*EVALUATION_STYLES, "preset"),
     "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
     "deterministic": (True, False),
 }
@@ -129,7 +128,7 @@ class TrainRecipe:
         gradient_clip: largest global norm of the gradients ("rmsprop": and of each one before, as
             officially); None is off.
         evaluation_style: how evaluation and serving crop and resize, a name of
-            `evaluation_crop.STYLES`; "preset": what goes with the variant's training.
+            `images.styles.EVALUATION_STYLES`; "preset": what goes with the variant's training.
         precision: Keras dtype policy of a model that is built here.
         deterministic: make TensorFlow's GPU kernels repeat themselves bit by bit, at some cost in
             speed (it also reads and augments pictures one by one). On a CPU runs repeat anyway.

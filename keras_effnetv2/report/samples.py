@@ -76,7 +76,7 @@ def evaluation_pictures(
         source: where they are.
         indices: their N positions there, at least one.
         image_size: side, pixels.
-        style: how evaluation crops and resizes, a name of `preprocess.STYLES`.
+        style: how evaluation crops and resizes, a name of `images.styles.EVALUATION_STYLES`.
 
     Returns:
         uint8 (N, image_size, image_size, 3), in the order of `indices`.
