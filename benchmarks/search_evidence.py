@@ -25,10 +25,9 @@ from cifar_budget import extracted
 from keras_effnetv2 import ModelConfig, TrainRecipe, load_source
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.models.graph import count_trainable
-from keras_effnetv2.search import trial_training as training
 from keras_effnetv2.search.engine import Sampling, run_search
 from keras_effnetv2.search.space import SearchSpace
-from keras_effnetv2.search.step_time import StepTimer
+from keras_effnetv2.search.trial_training import TrialRunner
 from keras_effnetv2.training.inputs import load_inputs
 
 RECIPE = dataclasses.replace(TrainRecipe.preset("search"), image_size=32)
@@ -119,21 +118,21 @@ def judge(dataset, chosen, pictures, test, arguments):
     b0 = ModelConfig.from_name("efficientnetv2-b0")
     for seed in range(arguments.seeds):
         recipe = dataclasses.replace(RECIPE, epochs=arguments.final_epochs, seed=seed)
-        inputs, timer = None, None
+        runner = None
         for name, config in chosen.items():
             key = f"{name}, seed {seed}, {arguments.final_epochs} epochs"
             if key not in known:
-                if inputs is None:
+                if runner is None:
                     data = TrainingData(pictures, test, scan=False, cache="memory")
                     inputs = load_inputs(b0, data, recipe).prepared(data, print)
-                    timer = StepTimer(training.build(b0, inputs), inputs)
-                model = training.build(config, inputs)
-                step = timer.measure(model)
-                accuracy = training.train(model, inputs, lambda epoch, accuracy: None)
+                    runner = TrialRunner(b0, inputs)
+                model = runner.build(config)
+                cost = runner.cost(model)
+                accuracy = runner.train(model, lambda epoch, accuracy: None)
                 known[key] = {
                     "accuracy": accuracy,
-                    "step_time": step.ratio,
-                    "parameters": count_trainable(model),
+                    "step_time": cost["step_time"],
+                    "parameters": cost["parameters"],
                 }
                 cache.write_text(json.dumps(known, indent=1))
                 print(f"{key}: {accuracy:.2%}", flush=True)

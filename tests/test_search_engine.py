@@ -1,9 +1,11 @@
 """A search: what a trial measures, what a study keeps, who may join it, what ends it."""
 
+import functools
 import json
 import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,22 +20,27 @@ import tensorflow as tf
 from helpers.quick_runs import two_blocks
 
 from keras_effnetv2.cli.main import main
+from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.training_data import TrainingData
+from keras_effnetv2.models.build import build_model
 from keras_effnetv2.models.graph import count_trainable
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.search import engine, step_time, storage
-from keras_effnetv2.search import trial_training as training
 from keras_effnetv2.search.engine import Sampling, run_search
 from keras_effnetv2.search.objective import Objective
 from keras_effnetv2.search.space import SearchSpace
 from keras_effnetv2.search.step_time import StepTime, StepTimer
 from keras_effnetv2.search.storage import open_storage, read_study, without_password
+from keras_effnetv2.search.trial_training import TrialFailed, TrialRunner
 from keras_effnetv2.training import footprint
+from keras_effnetv2.training.assemble import compile_to_train
 from keras_effnetv2.training.footprint import Machine
 from keras_effnetv2.training.inputs import load_inputs
 
 RECIPE = replace(TrainRecipe.preset("search"), epochs=1, image_size=32, batch_size=16)
 RANDOM = Sampling("random", seed=5)
+LARGE = SearchSpace.from_backbone(two_blocks(), layer_offsets=(0, 1, 2, 3))
+LINES = []
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +53,7 @@ def quiet_optuna():
 
 @pytest.fixture
 def space():
-    """Eight networks: 2 convolutions x 2 expansions, but only one of each in stage 1."""
+    """Eight networks: 2 convolutions x 2 expansions x 2 kernels, but only one in stage 1."""
     both = SearchSpace.from_backbone(two_blocks(), kernel=(3, 5), expand=(1, 4), layer_offsets=(0,))
     first = replace(both.stages[0], kernel=(3,), conv=("fused",), expand=(4,))
     return replace(both, stages=(first, both.stages[1]))
@@ -57,33 +64,53 @@ def url(tmp_path):
     return f"sqlite:///{tmp_path}/search.db"
 
 
+@functools.cache
+def some_digits(count):
+    """So many digits to train on, and 16 to judge by."""
+    training, validation = (load_source("digits", split) for split in ("train", "validation"))
+    return TrainingData(training.subset(range(count)), validation.subset(range(16)), scan=False)
+
+
 @pytest.fixture(scope="module")
 def inputs():
-    return load_inputs(two_blocks(), TrainingData("digits", max_train_examples=64), RECIPE)
+    return load_inputs(two_blocks(), some_digits(32), RECIPE)
+
+
+class QuickRunner:
+    """In place of `TrialRunner`: no network is built, what it costs follows from its config."""
+
+    outcomes: list[float | Exception]  # of the next trainings; 0.5 when there are no more
+
+    def __init__(self, baseline, inputs):
+        self._epochs = inputs.plan.epochs
+
+    def build(self, config):
+        return config
+
+    def cost(self, config):
+        parameters = sum(1000 * one.repeats * one.expand_ratio for one in config.stages)
+        return {"parameters": parameters, "step_time": 0.5, "step_seconds": 0.02}
+
+    def train(self, config, watch):
+        outcome = self.outcomes.pop(0) if self.outcomes else 0.5
+        if isinstance(outcome, Exception):
+            raise outcome
+        for epoch in range(1, self._epochs + 1):
+            watch(epoch, outcome)
+        return outcome
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    """No training: the accuracy follows from the network, and the step time, too."""
-
-    def train(model, inputs, watch):
-        accuracy = 0.5 + count_trainable(model) % 1000 / 4000
-        for epoch in range(1, inputs.plan.epochs + 1):
-            watch(epoch, accuracy)
-        return accuracy
-
-    monkeypatch.setattr(training, "train", train)
-    monkeypatch.setattr(StepTimer, "__init__", lambda self, baseline, inputs: None)
-    monkeypatch.setattr(StepTimer, "measure", lambda self, model: StepTime(0.02, 0.5))
+def outcomes(monkeypatch):
+    monkeypatch.setattr(engine, "TrialRunner", QuickRunner)
+    monkeypatch.setattr(QuickRunner, "outcomes", [], raising=False)
+    return QuickRunner.outcomes
 
 
 def search(space, url, trials, sampling=RANDOM, pictures=32, **options):
-    data = TrainingData("digits", max_train_examples=pictures, scan=False, cache="memory")
     options = {"recipe": RECIPE, "echo": LINES.append} | options
+    data = some_digits(pictures)
     return run_search(space, data, trials=trials, storage=url, sampling=sampling, **options)
-
-
-LINES = []
 
 
 def test_the_score_is_the_papers():
@@ -122,7 +149,7 @@ def slow_model(clock, seconds, inputs):
     norm = keras.layers.BatchNormalization()(slow)
     pooled = keras.layers.GlobalAveragePooling2D()(norm)
     model = keras.Model(image, keras.layers.Dense(10, activation="softmax")(pooled))
-    training.compile_to_train(model, inputs)
+    compile_to_train(model, inputs)
     return model
 
 
@@ -140,12 +167,12 @@ def test_steps_are_timed_beside_those_of_the_baseline(inputs, monkeypatch):
     for one, state in zip((model, baseline), states, strict=True):
         for now, before in zip(variables(one), state, strict=True):
             np.testing.assert_array_equal(now.numpy(), before)
-    # Quick steps are timed for 2 seconds: 15 rounds of 2 * 0.07.
-    for one, seconds in ((model, 0.03), (baseline, 0.04)):
+    # Quick steps are timed for 2 seconds: 8 rounds of 2 * 0.14.
+    for one, seconds in ((model, 0.06), (baseline, 0.08)):
         next(layer for layer in one.layers if isinstance(layer, Slow)).seconds = seconds
     clock.now = 0.0
     assert timer.measure(model).ratio == pytest.approx(0.75)
-    assert clock.now == pytest.approx(15 * 3 * 0.07)
+    assert clock.now == pytest.approx(8 * 3 * 0.14)
 
 
 def variables(model):
@@ -155,53 +182,33 @@ def variables(model):
 def test_a_training_goes_through_the_recipe_and_tells_every_epoch(inputs):
     inputs = replace(inputs, recipe=replace(RECIPE, epochs=2, ema_decay=0.9))
     inputs = replace(inputs, plan=inputs.recipe.resolve().plan)
+    runner = TrialRunner(two_blocks(), inputs)
+    model, same = (runner.build(two_blocks()) for _ in range(2))
+    for one, other in zip(model.weights, same.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    model.run_eagerly = True
     told = []
-    model = training.build(two_blocks(), inputs)
-    accuracy = training.train(model, inputs, lambda *seen: told.append(seen))
+    accuracy = runner.train(model, lambda *seen: told.append(seen))
     assert [epoch for epoch, _ in told] == [1, 2]
     assert accuracy == told[1][1]
-    assert model.optimizer.iterations == 2 * (64 // 16)
-
-    def stop(epoch, accuracy):
-        raise AssertionError("there is nothing to judge")
-
-    referee = training._Referee(stop)
-    with pytest.raises(training.TrialFailed, match="the loss became nan in epoch 1"):
-        referee.on_epoch_end(0, {"loss": math.nan, "val_accuracy": 0.1})
+    assert model.optimizer.iterations == 2 * (32 // 16)
+    model.layers[-1].bias.assign([math.nan] * 10)
+    with pytest.raises(TrialFailed, match="the loss became nan in epoch 1"):
+        runner.train(model, lambda *seen: pytest.fail("there is nothing to judge"))
 
 
-def test_the_same_seed_gives_the_same_network(inputs):
-    first, second = (training.build(two_blocks(), inputs) for _ in range(2))
-    for one, other in zip(first.weights, second.weights, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
+def test_a_network_that_the_main_memory_cannot_hold_is_not_tried(inputs, monkeypatch):
+    # The system would end the process.
+    runner = TrialRunner(two_blocks(), inputs)
+    stages = two_blocks().stages
+    wide = replace(two_blocks(), stages=(replace(stages[0], expand_ratio=4000), stages[1]))
+    machine = Machine(free_disk=10**11, free_memory=500_000_000, has_accelerator=False)
+    monkeypatch.setattr(footprint, "this_machine", lambda folder: machine)
+    with pytest.raises(MemoryError, match=r"not tried: needs about 0\.\d GB, 0\.5 GB are free"):
+        runner.cost(runner.build(wide))
 
 
-@pytest.mark.slow  # traces the steps of three networks
-def test_a_search_from_pictures_to_a_study(space, url, monkeypatch):
-    monkeypatch.setattr(step_time, "_ENOUGH", 0.0)  # five rounds: exact times are no subject here
-    study = search(space, url, 2)
-    assert [trial.state for trial in study.trials] == ["complete"] * 2
-    assert study.trials[0].config.stages == space.backbone.stages  # the baseline comes first
-    for trial in study.trials:
-        assert trial.score == pytest.approx(
-            Objective().score(trial.accuracy, trial.step_time, trial.parameters)
-        )
-        assert 0 <= trial.accuracy <= 1
-        assert trial.epochs == 1
-        model = training.build_to_train(trial.config, load_inputs_of(space))
-        assert trial.parameters == count_trainable(model)
-        assert space.parameters_of(trial.config)  # is in the space
-    assert study == read_study(url, "search")
-    assert study.space == space
-    assert study.settings["recipe"]["image_size"] == 32
-    assert study.settings["training"]["pictures"] == 32
-
-
-def load_inputs_of(space):
-    return load_inputs(space.backbone, TrainingData("digits", max_train_examples=32), RECIPE)
-
-
-def test_a_search_goes_on_where_it_ended(space, url, quick):
+def test_a_search_goes_on_where_it_ended(space, url, outcomes):
     first = search(space, url, 2)
     assert search(space, url, 2) == first
     more = search(space, url, 12)
@@ -220,90 +227,53 @@ def test_a_search_goes_on_where_it_ended(space, url, quick):
     assert sum("(the network of trial" in line for line in LINES) >= 4
 
 
-def test_with_a_seed_a_search_goes_on_with_other_networks(url, quick):
-    large = SearchSpace.from_backbone(two_blocks(), layer_offsets=(0, 1, 2, 3))
+def test_with_a_seed_a_search_goes_on_with_other_networks(url, outcomes):
     draw = Sampling("random", seed=0)
-    first = [trial.config for trial in search(large, url, 4, draw).trials]
-    more = [trial.config for trial in search(large, url, 7, draw).trials]
+    first = [trial.config for trial in search(LARGE, url, 4, draw).trials]
+    more = [trial.config for trial in search(LARGE, url, 7, draw).trials]
     assert more[:4] == first
     assert len(set(more)) == 7
-    again = [trial.config for trial in search(large, url, 4, draw, study="again").trials]
+    again = [trial.config for trial in search(LARGE, url, 4, draw, study="again").trials]
     assert again == first
 
 
-def test_hopeless_networks_are_given_up(space, url, monkeypatch):
-    accuracies = iter([0.9] * 6 + [0.1, 0.95])
-
-    def train(model, inputs, watch):
-        accuracy = next(accuracies)
-        for epoch in range(1, inputs.plan.epochs + 1):
-            watch(epoch, accuracy)
-        return accuracy
-
-    monkeypatch.setattr(training, "train", train)
-    monkeypatch.setattr(StepTimer, "measure", lambda self, model: StepTime(0.02, 1.0))
-    monkeypatch.setattr(engine, "_same_network", lambda trial: None)
+def test_hopeless_networks_are_given_up(url, outcomes):
+    outcomes += [0.9] * 6 + [0.1, 0.95]
     accuracy_alone = Objective(0, 0)  # not how large the networks are that are drawn
-    study = search(space, url, 8, recipe=replace(RECIPE, epochs=6), objective=accuracy_alone)
+    study = search(LARGE, url, 8, recipe=replace(RECIPE, epochs=6), objective=accuracy_alone)
     assert [trial.state for trial in study.trials] == [*["complete"] * 6, "pruned", "complete"]
     pruned = study.trials[6]
     assert pruned.epochs == 3  # the first third is left alone
     assert (pruned.accuracy, pruned.score, pruned.reason) == (None, None, None)
-    assert pruned.step_time == 1.0
+    assert pruned.step_time == 0.5
 
 
 FAILURES = {
     "out of memory: OOM of 3 GiB": tf.errors.ResourceExhaustedError(None, None, "OOM of 3 GiB"),
     "out of memory: no room": MemoryError("no room"),
     "out of memory: RESOURCE_EXHAUSTED: 3 GiB": RuntimeError("RESOURCE_EXHAUSTED: 3 GiB\nmore"),
-    "the loss became nan": training.TrialFailed("the loss became nan"),
+    "the loss became nan": TrialFailed("the loss became nan"),
 }
 
 
-def test_failed_networks_do_not_end_the_search(space, url, quick, monkeypatch):
-    real, errors = training.train, [None, *FAILURES.values(), None]
-
-    def fail(model, inputs, watch):
-        error = errors.pop(0)
-        if error is not None:
-            raise error
-        return real(model, inputs, watch)
-
-    monkeypatch.setattr(training, "train", fail)
-    monkeypatch.setattr(engine, "_same_network", lambda trial: None)
-    study = search(space, url, 6)
+def test_failed_networks_do_not_end_the_search(url, outcomes):
+    outcomes += [0.5, *FAILURES.values(), 0.5]
+    study = search(LARGE, url, 6)
     states = [trial.state for trial in study.trials]
     assert states == ["complete", *["failed"] * 4, "complete"]
     assert [trial.reason for trial in study.trials] == [None, *FAILURES, None]
     assert {(trial.accuracy, trial.score) for trial in study.trials[1:-1]} == {(None, None)}
 
 
-def test_a_network_that_the_main_memory_cannot_hold_is_not_tried(space, url, quick, monkeypatch):
-    # The system would end the process.
-    wide = replace(space.stages[0], expand=(4, 4000))
-    space = replace(space, stages=(wide, space.stages[1]))
-    machine = Machine(free_disk=10**11, free_memory=500_000_000, has_accelerator=False)
-    monkeypatch.setattr(footprint, "this_machine", lambda folder: machine)
-    study = search(space, url, 8)
-    failed = {trial.config.stages[0].expand_ratio: trial.reason for trial in study.trials}
-    reason = "out of memory: not tried: needs about 0.9 GB, 0.5 GB are free"
-    assert failed == {4: None, 4000: reason}
-    assert {trial.state for trial in study.trials if trial.reason is None} == {"complete"}
-
-
-def test_an_error_of_the_program_ends_the_search(space, url, quick, monkeypatch):
-    def fail(model, inputs, watch):
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(training, "train", fail)
+def test_an_error_of_the_program_ends_the_search(space, url, outcomes):
+    outcomes.append(RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         search(space, url, 3)
-    monkeypatch.undo()
     (lost,) = read_study(url, "search").trials
     assert (lost.state, lost.reason) == ("failed", "interrupted, or its worker was lost")
 
 
-def test_several_goals(space, url, quick):
+def test_several_goals(space, url, outcomes):
     study = search(space, url, 6, Sampling("nsga2", startup_trials=3, seed=1))
     assert len(study.trials) == 6
     opened = optuna.load_study(study_name="search", storage=url)
@@ -313,7 +283,7 @@ def test_several_goals(space, url, quick):
         search(space, url, 8)
 
 
-def test_a_study_of_another_search(space, url, quick):
+def test_a_study_of_another_search(space, url, outcomes):
     search(space, url, 1)
     for change, message in (
         ({"recipe": replace(RECIPE, image_size=40)}, r"recipe.image_size: was 32, is 40"),
@@ -337,10 +307,10 @@ def test_a_study_that_is_not_ours(space, url):
             act()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
-def test_fewer_trials_than_random_ones_at_first(space, url, sampler):
-    with pytest.raises(ValueError, match=r"10 trials would all be random.*the sampler 'random'"):
-        search(space, url, 10, Sampling(sampler))
+def test_fewer_trials_than_random_ones_at_first(space, url):
+    for sampler in ("tpe", "nsga2"):
+        with pytest.raises(ValueError, match=r"10 trials would all be random.*sampler 'random'"):
+            search(space, url, 10, Sampling(sampler))
 
 
 @pytest.mark.parametrize(
@@ -397,13 +367,13 @@ open_storage({url!r}, heartbeat_seconds=1).get_all_studies()
 """
     workers = [
         subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
+        for _ in range(3)
     ]
     for worker in workers:
         assert (worker.communicate()[1], worker.returncode) == ("", 0)
 
 
-def test_a_journal_file_is_a_storage(space, tmp_path, quick):
+def test_a_journal_file_is_a_storage(space, tmp_path, outcomes):
     url = f"journal:{tmp_path}/search.log"
     assert len(search(space, url, 2).trials) == 2
     assert len(search(space, url, 4).trials) == 4
@@ -423,13 +393,29 @@ def test_passwords_are_not_shown(url, shown):
     assert without_password(url) == shown
 
 
-def test_a_space_without_its_backbone(space, url, quick):
+def test_a_space_without_its_backbone(space, url, outcomes):
     none = replace(space, stages=(replace(space.stages[0], expand=(6,)), space.stages[1]))
     study = search(none, url, 2)
     assert {trial.config.stages[0].expand_ratio for trial in study.trials} == {6}
 
 
-# --- processes ----------------------------------------------------------------------------------
+# --- workers that are lost ------------------------------------------------------------------------
+
+
+def test_the_network_of_a_lost_worker_is_tried_once_more(url, tmp_path, outcomes):
+    search(LARGE, url, 1)
+    opened = open_storage(url, heartbeat_seconds=1)
+    with pytest.warns(UserWarning, match="supposed to be used with Study.optimize"):
+        lost = optuna.load_study(study_name="search", storage=opened).ask()
+    config = LARGE.sample(lost.suggest_categorical)
+    opened.record_heartbeat(lost._trial_id)
+    assert read_study(url, "search").trials[1].state == "running"
+    with sqlite3.connect(tmp_path / "search.db") as database:  # as if an hour had passed
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+    study = search(LARGE, url, 3, heartbeat_seconds=1)
+    assert [trial.state for trial in study.trials].count("complete") == 3
+    assert study.trials[1].reason == "interrupted, or its worker was lost"
+    assert [trial.number for trial in study.trials if trial.config == config] == [1, 2]
 
 
 def start_worker(folder, url, trials):
@@ -437,7 +423,7 @@ def start_worker(folder, url, trials):
 import sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 import optuna
-from test_search_engine import RECIPE, TrainingData, run_search, RANDOM, Sampling
+from test_search_engine import RECIPE, TrainingData, run_search, Sampling
 from keras_effnetv2.search import step_time
 from keras_effnetv2.search.space import SearchSpace
 import json
@@ -497,20 +483,32 @@ def running(url):
 # --- the command --------------------------------------------------------------------------------
 
 
-def test_the_command(space, tmp_path, url, quick, capsys, monkeypatch):
+def test_the_command_from_pictures_to_a_study(space, tmp_path, url, capsys, monkeypatch):
+    """The one search here that builds, times and trains a network: the baseline."""
+    monkeypatch.setattr(step_time, "_ENOUGH", 0.0)  # five rounds: exact times are no subject here
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.json").write_text(json.dumps(space.to_dict()))
     words = f"search --data digits --space space.json --storage {url} --max-train-examples 32"
     words += " --epochs 1 --image-size 32 --batch-size 16 --sampler random --no-scan"
-    assert main([*words.split(), "--trials", "3"]) == 0
-    shown = capsys.readouterr()
-    assert "trial 2: score 0." in shown.out
+    assert main([*words.split(), "--trials", "1"]) == 0
+    assert "trial 0: score 0." in capsys.readouterr().out
+    study = read_study(url, "search")
+    (trial,) = study.trials
+    assert (trial.state, trial.epochs) == ("complete", 1)
+    assert trial.config.stages == space.backbone.stages  # the baseline comes first
+    assert trial.score == pytest.approx(
+        Objective().score(trial.accuracy, trial.step_time, trial.parameters)
+    )
+    assert 0 <= trial.accuracy <= 1
+    assert trial.step_time == pytest.approx(1, rel=0.9)  # timed beside itself
+    assert trial.parameters == count_trainable(build_model(trial.config, classes=10))
+    assert study.space == space
+    assert study.settings["recipe"]["image_size"] == 32
+    assert study.settings["training"]["pictures"] == 32
     assert main(["search", "show", "search", "--storage", url]) == 0
     assert "wrote search-search/report.html" in capsys.readouterr().out.replace(os.sep, "/")
     best = json.loads((tmp_path / "search-search" / "best.json").read_text())
-    record = read_study(url, "search")
-    winner = max(record.trials, key=lambda trial: trial.score)
-    assert best == json.loads(winner.config.to_json())
+    assert best == json.loads(trial.config.to_json())
 
 
 def test_the_help_tells_the_recipe_of_a_search(capsys):

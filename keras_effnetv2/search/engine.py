@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,16 +20,13 @@ from keras_effnetv2._common.machine import is_out_of_memory
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
-from keras_effnetv2.models.graph import count_trainable
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.run_settings import RecordedPictures, changes
 from keras_effnetv2.search import storage as store
-from keras_effnetv2.search import trial_training as training
 from keras_effnetv2.search.objective import Objective
 from keras_effnetv2.search.record import StudyRecord
 from keras_effnetv2.search.space import SearchSpace
-from keras_effnetv2.search.step_time import StepTimer
-from keras_effnetv2.training.footprint import training_shortage
+from keras_effnetv2.search.trial_training import TrialFailed, TrialRunner
 from keras_effnetv2.training.inputs import Inputs, load_inputs
 from keras_effnetv2.training.preflight import check_arguments
 
@@ -185,7 +182,7 @@ def run_search(
     if _finished(created) < trials:
         created.optimize(
             _Worker(space, objective, inputs, sampling.is_pareto, echo).try_network,
-            catch=(training.TrialFailed,),
+            catch=(TrialFailed,),
             callbacks=[lambda study, trial: study.stop() if _finished(study) >= trials else None],
         )
     return store.as_record(created, storage)
@@ -204,79 +201,72 @@ class _Worker:
     ) -> None:
         self._space = space
         self._objective = objective
-        self._inputs = inputs
+        self._epochs = inputs.plan.epochs
         self._is_pareto = is_pareto
         self._echo = echo
-        self._timer = StepTimer(training.build(space.backbone, inputs), inputs)
+        self._runner = TrialRunner(space.backbone, inputs)
 
     def try_network(self, trial: "Trial") -> float | tuple[float, float, float]:
         """Optuna's objective: what is to be maximised, or the three goals of `_PARETO`."""
         started = time.perf_counter()
         config = self._space.sample(trial.suggest_categorical)
         earlier = _same_network(trial)
-        try:
-            if earlier is None:
-                found = self._judge(config, trial)
-            else:
-                found = {name: earlier.user_attrs[name] for name in store.RESULTS}
-                _keep(trial, found)
-        except Exception as error:
-            reason = str(error) if isinstance(error, training.TrialFailed) else None
-            if is_out_of_memory(error):
-                reason = f"out of memory: {str(error).strip().splitlines()[0][:_MAX_REASON]}"
-            if reason is None:
-                raise
-            _keep(trial, {store.REASON: reason})
-            self._echo(f"trial {trial.number} failed: {reason}")
-            raise training.TrialFailed(reason) from error
+        if earlier is not None:
+            found = {name: earlier.user_attrs[name] for name in store.RESULTS}
+            _keep(trial, found)
+            how = f"the network of trial {earlier.number}"
+        else:
+            found = self._judge_or_fail(config, trial)
+            how = f"{time.perf_counter() - started:.0f} s"
         self._echo(
-            f"trial {trial.number}: score {found[store.SCORE]:.4f}, accuracy "
-            f"{found[store.ACCURACY]:.2%}, step time {found[store.STEP_TIME]:.2f} x baseline, "
-            f"{found[store.PARAMETERS] / 1e6:.2f} million parameters "
-            + (
-                f"({time.perf_counter() - started:.0f} s)"
-                if earlier is None
-                else f"(the network of trial {earlier.number})"
-            )
+            f"trial {trial.number}: score {found['score']:.4f}, accuracy {found['accuracy']:.2%}, "
+            f"step time {found['step_time']:.2f} x baseline, {found['parameters'] / 1e6:.2f} "
+            f"million parameters ({how})"
         )
         if self._is_pareto:
-            return found[store.ACCURACY], found[store.STEP_TIME], found[store.PARAMETERS]
-        return found[store.SCORE]
+            return found["accuracy"], found["step_time"], found["parameters"]
+        return found["score"]
 
-    def _judge(self, config: ModelConfig, trial: "Trial") -> dict[str, float]:
+    def _judge_or_fail(self, config: ModelConfig, trial: "Trial") -> dict[str, Any]:
+        """Judge a network; what only this one suffers from fails the trial, not the search."""
+        try:
+            return self._judge(config, trial)
+        except Exception as error:
+            if isinstance(error, TrialFailed):
+                reason = str(error)
+            elif is_out_of_memory(error):
+                reason = f"out of memory: {str(error).strip().splitlines()[0][:_MAX_REASON]}"
+            else:
+                raise
+            _keep(trial, {"reason": reason})
+            self._echo(f"trial {trial.number} failed: {reason}")
+            raise TrialFailed(reason) from error
+
+    def _judge(self, config: ModelConfig, trial: "Trial") -> dict[str, Any]:
         """Time and train a network; keeps what is known as soon as it is."""
-        model = training.build(config, self._inputs)
-        parameters = count_trainable(model)
-        if (lacking := training_shortage(model, self._inputs.plan)) is not None:
-            raise MemoryError(lacking)
-        step = self._timer.measure(model)
-        found: dict[str, float] = {
-            store.PARAMETERS: parameters,
-            store.STEP_TIME: step.ratio,
-            store.STEP_SECONDS: step.seconds,
-        }
-        _keep(trial, found)
+        model = self._runner.build(config)
+        cost = self._runner.cost(model)
+        _keep(trial, cost)
+
+        def score(accuracy: float) -> float:
+            return self._objective.score(accuracy, cost["step_time"], cost["parameters"])
 
         def watch(epoch: int, accuracy: float) -> None:
-            _keep(trial, {store.EPOCHS: epoch})
+            _keep(trial, {"epochs": epoch})
             if self._is_pareto:
                 return
-            score = self._objective.score(accuracy, step.ratio, parameters)
-            trial.report(score, epoch)
-            if epoch < self._inputs.plan.epochs and trial.should_prune():
+            trial.report(score(accuracy), epoch)
+            if epoch < self._epochs and trial.should_prune():
                 self._echo(f"trial {trial.number}: given up after {epoch} epochs")
                 raise store.require_optuna().TrialPruned
 
-        accuracy = training.train(model, self._inputs, watch)
-        reached = {
-            store.ACCURACY: accuracy,
-            store.SCORE: self._objective.score(accuracy, step.ratio, parameters),
-        }
+        accuracy = self._runner.train(model, watch)
+        reached = {"accuracy": accuracy, "score": score(accuracy)}
         _keep(trial, reached)
-        return found | reached
+        return cost | reached
 
 
-def _keep(trial: "Trial", values: dict[str, Any]) -> None:
+def _keep(trial: "Trial", values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         trial.set_user_attr(name, value)
 
@@ -327,7 +317,7 @@ def _finished(study: "Study") -> int:
     """Number of trials that count: not those whose worker was lost or interrupted."""
     failed = store.require_optuna().trial.TrialState.FAIL
     return sum(
-        trial.state.is_finished() and (trial.state != failed or store.REASON in trial.user_attrs)
+        trial.state.is_finished() and (trial.state != failed or "reason" in trial.user_attrs)
         for trial in study.get_trials(deepcopy=False)
     )
 

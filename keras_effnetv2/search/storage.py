@@ -1,6 +1,7 @@
 """Where a search keeps what it has found: opening it, and reading it as plain data."""
 
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -20,10 +21,8 @@ DEFAULT_STORAGE = "sqlite:///search.db"
 SETTINGS = "keras_effnetv2"
 """The attribute of a study that says what is searched; see `engine.run_search`."""
 
-# Attributes of a trial.
-ACCURACY, STEP_TIME, STEP_SECONDS = "accuracy", "step_time", "step_seconds"
-PARAMETERS, SCORE, EPOCHS, REASON = "parameters", "score", "epochs", "reason"
-RESULTS = (ACCURACY, STEP_TIME, STEP_SECONDS, PARAMETERS, SCORE, EPOCHS)
+RESULTS = ("accuracy", "step_time", "step_seconds", "parameters", "score", "epochs")
+"""Attributes of a complete trial, as in `TrialRecord`; one that failed has a "reason"."""
 
 _SQLITE_WAIT = 60  # seconds for another process to finish its write; SQLite's own 5 are few
 _MAKING_TABLES = 1.0  # seconds
@@ -156,10 +155,7 @@ def _open_database(
 
 def without_password(url: str) -> str:
     """Return a URL as it may be shown."""
-    scheme, separator, rest = url.partition("://")
-    login, at, place = rest.rpartition("@")
-    user, colon, _ = login.partition(":")
-    return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"
+    return re.sub("(://[^/:]*:).*@", r"\1***@", url)
 
 
 def read_study(storage: str, name: str) -> StudyRecord:
@@ -217,21 +213,19 @@ def as_record(study: "Study", storage: str) -> StudyRecord:
 
 
 def _as_record(trial: "FrozenTrial", space: SearchSpace) -> TrialRecord:
-    known = trial.user_attrs
     states: dict[str, TrialState] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     state = states.get(trial.state.name, "running")
-    is_complete = state == "complete"
+    known: dict[str, Any] = {name: trial.user_attrs.get(name) for name in RESULTS}
+    known["epochs"] = known["epochs"] or 0
+    if state != "complete":
+        known |= {"accuracy": None, "score": None}
+    reason = trial.user_attrs.get("reason", "interrupted, or its worker was lost")
     return TrialRecord(
-        trial.number,
-        state,
-        space.sample(lambda name, choices: trial.params[name]),
-        known.get(ACCURACY) if is_complete else None,
-        known.get(STEP_TIME),
-        known.get(STEP_SECONDS),
-        known.get(PARAMETERS),
-        known.get(SCORE) if is_complete else None,
-        known.get(EPOCHS, 0),
-        known.get(REASON, "interrupted, or its worker was lost") if state == "failed" else None,
+        number=trial.number,
+        state=state,
+        config=space.sample(lambda name, choices: trial.params[name]),
+        reason=reason if state == "failed" else None,
+        **known,
     )
 
 

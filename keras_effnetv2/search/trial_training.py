@@ -8,8 +8,11 @@ from typing import Any
 import keras
 
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.models.graph import count_trainable
 from keras_effnetv2.recipes.ema import EMA
+from keras_effnetv2.search.step_time import StepTimer
 from keras_effnetv2.training.assemble import Reseed, build_to_train, compile_to_train
+from keras_effnetv2.training.footprint import training_shortage
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.progressive import ProgressiveLearning
 
@@ -21,43 +24,68 @@ class TrialFailed(Exception):
     """A network could not be judged; the message says why. The search goes on with others."""
 
 
-def build(config: ModelConfig, inputs: Inputs) -> keras.Model:
-    """Build and compile a network; the same seed gives the same weights."""
-    gc.collect()  # the network before it may be large, and hold itself in cycles
-    keras.utils.set_random_seed(inputs.recipe.seed)
-    model = build_to_train(config, inputs)
-    compile_to_train(model, inputs)
-    return model
-
-
-def train(model: keras.Model, inputs: Inputs, watch: Watch) -> float:
-    """Train a compiled network by the recipe.
+class TrialRunner:
+    """Builds, times and trains networks, one after the other.
 
     Args:
-        model: compiled, see `build`.
+        baseline: the network beside whose steps all others are timed.
         inputs: pictures and recipe.
-        watch: called after every epoch; what it raises ends the training.
-
-    Returns:
-        Accuracy on the validation pictures after the last epoch, 0 to 1, with averaged weights
-        where the recipe averages.
-
-    Raises:
-        TrialFailed: the loss is not finite.
     """
-    recipe = inputs.recipe
-    progressive = ProgressiveLearning(inputs.stage_dataset, inputs.plan, verbose=0)
-    average = [] if recipe.ema_decay is None else [EMA(recipe.ema_decay)]
-    referee = _Referee(watch)
-    model.fit(
-        progressive.dataset,
-        epochs=progressive.epochs,
-        shuffle=False,  # each epoch's data is shuffled as it is made
-        validation_data=inputs.validation_dataset(),
-        callbacks=[progressive, Reseed(recipe.seed), *average, referee],
-        verbose=0,
-    )
-    return referee.accuracy
+
+    def __init__(self, baseline: ModelConfig, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._timer = StepTimer(self.build(baseline), inputs)
+
+    def build(self, config: ModelConfig) -> keras.Model:
+        """Build and compile a network; the same seed gives the same weights."""
+        gc.collect()  # the network before it may be large, and hold itself in cycles
+        keras.utils.set_random_seed(self._inputs.recipe.seed)
+        model = build_to_train(config, self._inputs)
+        compile_to_train(model, self._inputs)
+        return model
+
+    def cost(self, model: keras.Model) -> dict[str, Any]:
+        """Return "parameters", "step_time" and "step_seconds", see `TrialRecord`.
+
+        Raises:
+            MemoryError: the training would need more main memory than is free.
+        """
+        if (lacking := training_shortage(model, self._inputs.plan)) is not None:
+            raise MemoryError(lacking)
+        step = self._timer.measure(model)
+        return {
+            "parameters": count_trainable(model),
+            "step_time": step.ratio,
+            "step_seconds": step.seconds,
+        }
+
+    def train(self, model: keras.Model, watch: Watch) -> float:
+        """Train a network that `build` returned by the recipe.
+
+        Args:
+            model: the network.
+            watch: called after every epoch; what it raises ends the training.
+
+        Returns:
+            Accuracy on the validation pictures after the last epoch, 0 to 1, with averaged weights
+            where the recipe averages.
+
+        Raises:
+            TrialFailed: the loss is not finite.
+        """
+        recipe, inputs = self._inputs.recipe, self._inputs
+        progressive = ProgressiveLearning(inputs.stage_dataset, inputs.plan, verbose=0)
+        average = [] if recipe.ema_decay is None else [EMA(recipe.ema_decay)]
+        referee = _Referee(watch)
+        model.fit(
+            progressive.dataset,
+            epochs=progressive.epochs,
+            shuffle=False,  # each epoch's data is shuffled as it is made
+            validation_data=inputs.validation_dataset(),
+            callbacks=[progressive, Reseed(recipe.seed), *average, referee],
+            verbose=0,
+        )
+        return referee.accuracy
 
 
 class _Referee(keras.callbacks.Callback):
