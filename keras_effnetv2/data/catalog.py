@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_effnetv2.data.stores import Names, Store
+from keras_effnetv2.data.stores import Store
 
 TRAIN = "train"
 VALIDATION = "validation"
 TEST = "test"
 ALL = "all"  # as a part of a Catalog: one pile of pictures that nobody has divided yet
+
+SPLITS = (TRAIN, VALIDATION, TEST, ALL)
 
 # How data sets in the wild call their splits -> how they are called here.
 SPLIT_ALIASES = {
@@ -36,22 +38,21 @@ class LabelledPictures:
         labels: (N,) int64, positions in the class names of that part.
         store: where the pictures are.
         rows: (N,) int64, where each one is in `store`; a permutation of 0..N-1.
-        origins: N places where the label was given, for messages about labels ("line 12").
+        origins: N places where the label was given, for messages about labels ("line 12"); None:
+            the names of the pictures.
     """
 
     labels: np.ndarray
     store: Store
     rows: np.ndarray
-    origins: Sequence[str]
+    origins: Sequence[str] | None = None
 
     @classmethod
     def of(
         cls, labels: np.ndarray, store: Store, origins: Sequence[str] | None = None
     ) -> "LabelledPictures":
-        """Take the pictures of a store in its order; a label comes from the picture's name."""
-        rows = np.arange(len(labels))
-        origins = Names(store, rows) if origins is None else origins
-        return cls(labels.astype(np.int64), store, rows, origins)
+        """Take the pictures of a store in its order."""
+        return cls(labels.astype(np.int64), store, np.arange(len(labels)), origins)
 
 
 @dataclass(frozen=True)

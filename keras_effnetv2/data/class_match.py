@@ -67,9 +67,8 @@ def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, .
     for position, label in enumerate(labels):
         positions.setdefault(label.wordnet_id, []).append(position)
         positions.setdefault(label.name, []).append(position)
-    found = [positions.get(_key(name), []) for name in names]
-    unknown = [name for name, where in zip(names, found, strict=True) if not where]
-    if unknown:
+    found = {name: positions.get(_key(name), []) for name in names}
+    if unknown := [name for name, where in found.items() if not where]:
         raise ValueError(
             f"{len(unknown)} of {len(names)} classes are not among the {len(labels)} of the "
             f"network: {some(unknown)}. A class folder is named by a WordNet id, with or without "
@@ -77,25 +76,24 @@ def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, .
             f"{'_'.join(labels[0])!r} or {labels[0].name!r}; "
             f"keras_effnetv2.pretrained.labels.class_list({len(labels)}) lists them."
         )
-    for name, where in zip(names, found, strict=True):
+    name_of: dict[int, str] = {}
+    for name, where in found.items():
         if len(where) > 1:
             ids = ", ".join(labels[position].wordnet_id for position in where)
             raise ValueError(
                 f"{len(where)} classes of the network are called {name!r}: {ids}. Name the class "
                 "folder by the id that is meant."
             )
-    same: dict[int, str] = {}
-    for name, (position,) in zip(names, found, strict=True):
-        other = same.setdefault(position, name)
+        other = name_of.setdefault(where[0], name)
         if other != name:
             raise ValueError(
                 f"{other!r} and {name!r} are one class of the network, "
-                f"{labels[position].wordnet_id}. Put their pictures together."
+                f"{labels[where[0]].wordnet_id}. Put their pictures together."
             )
-    return tuple(position for (position,) in found)
+    return tuple(found[name][0] for name in names)
 
 
 def _key(name: str) -> str:
-    """What stands for a class in the list: its id where the name begins with one."""
+    """Return what stands for a class in the list: its id where the name begins with one."""
     starts_with_id = _STARTS_WITH_ID.match(name)
     return starts_with_id[0] if starts_with_id else name.replace(" ", "_")

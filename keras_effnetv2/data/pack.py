@@ -122,9 +122,7 @@ def _checked(
     if left_out is not None:
         for picture in bad:
             left_out(picture)
-    return {
-        name: drop_bad(part, found[name]) if found[name] else part for name, part in parts.items()
-    }
+    return {name: drop_bad(part, found[name]) for name, part in parts.items()}
 
 
 def _prefix(spec: str) -> str:

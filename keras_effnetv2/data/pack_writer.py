@@ -24,7 +24,7 @@ from keras_effnetv2.data.packed import (
     write_arrays,
 )
 from keras_effnetv2.data.records import FRAME_BYTES
-from keras_effnetv2.data.stores import Names, why_unread
+from keras_effnetv2.data.stores import why_unread
 from keras_effnetv2.images.headers import format_name
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def write_pack(
         for split, part in parts.items():
             random = np.random.default_rng(seed) if split in _SHUFFLED else None
             order = part.store.order(part.rows, random, None)
-            names = [name.removeprefix(prefix) for name in Names(part.store, part.rows[order])]
+            names = [name.removeprefix(prefix) for name in part.store.names(part.rows[order])]
             count = shards or min(len(order), max(1, round(sizes[split] / shard_bytes)))
             if count > len(order):
                 raise ValueError(

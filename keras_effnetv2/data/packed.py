@@ -14,6 +14,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ import numpy as np
 from keras_effnetv2._common.files import file_sha256
 from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, Catalog, LabelledPictures
 from keras_effnetv2.data.records import RecordStore, Texts
-from keras_effnetv2.data.stores import Names
 
 INDEX = "index.json"
 ARRAYS = "index.npz"
@@ -74,6 +74,11 @@ class Pack:
     arrays_sha256: str
     fingerprint: str | None = None
 
+    @property
+    def shards(self) -> tuple[PackedShard, ...]:
+        """The shards of all splits."""
+        return tuple(chain.from_iterable(self.splits.values()))
+
     def num_examples(self, split: str) -> int:
         """Return the number of pictures of a split."""
         return sum(shard.examples for shard in self.splits[split])
@@ -120,7 +125,7 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(_damaged(path, f"it is no JSON ({error})")) from None
+        raise _damaged(path, f"it is no JSON ({error})") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ValueError(f"{path} is not the index of a folder that `keras-effnetv2 pack` wrote.")
     if described.get("version") != VERSION:
@@ -131,20 +136,27 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
     try:
         pack = _parse(path.parent, described)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from None
-    _check_sizes(pack)
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+    sizes = {shard.name: shard.bytes for shard in pack.shards}
+    wrong = [
+        f"{name} is missing" for name in (*sizes, ARRAYS) if not (pack.folder / name).is_file()
+    ]
+    wrong = wrong or [
+        f"{name} has {found:,} bytes instead of {size:,}"
+        for name, size in sizes.items()
+        if (found := (pack.folder / name).stat().st_size) != size
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ValueError(
+            f"The packed folder {str(pack.folder)!r} is not whole: {'; '.join(wrong[:5])}{more}. "
+            "Copy it again, or pack again with --overwrite."
+        )
     return pack
 
 
 def open_packed(folder: str | os.PathLike[str]) -> Catalog:
-    """Open a packed folder as a `Catalog`.
-
-    Args:
-        folder: what `pack.pack` wrote.
-
-    Raises:
-        As `open_pack`; ValueError also if `index.npz` is damaged.
-    """
+    """Open a packed folder as a `Catalog`; raise what `open_pack` and `read_split` raise."""
     pack = open_pack(folder)
     return Catalog(
         dict.fromkeys(pack.splits, pack.class_names),
@@ -161,12 +173,12 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
     """
     path = pack.folder / ARRAYS
     if file_sha256(path) != pack.arrays_sha256:
-        raise ValueError(_damaged(path, "its checksum is not the one in index.json"))
+        raise _damaged(path, "its checksum is not the one in index.json")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             labels, rows, lengths, data, ends = (arrays[f"{split}.{key}"] for key in _ARRAYS)
     except (OSError, KeyError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from None
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
     shards = pack.splits[split]
     counts = np.array([shard.examples for shard in shards], dtype=np.int64)
     total = counts.sum()
@@ -185,7 +197,7 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
         )
     )
     if not fit:
-        raise ValueError(_damaged(path, f"its arrays of {split!r} do not fit index.json"))
+        raise _damaged(path, f"its arrays of {split!r} do not fit index.json")
     store = RecordStore(
         paths=tuple(str(pack.folder / shard.name) for shard in shards),
         counts=counts,
@@ -193,23 +205,19 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
         image_key=IMAGE_KEY,
         filenames=Texts(data, ends.astype(np.int64)),
     )
-    rows = rows.astype(np.int64)
-    return LabelledPictures(labels.astype(np.int64), store, rows, Names(store, rows))
+    return LabelledPictures(labels.astype(np.int64), store, rows.astype(np.int64))
 
 
 def write_arrays(
     path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[str]]]
 ) -> None:
     """Write `index.npz`: of each split its labels, rows, lengths and names, see `_ARRAYS`."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for split, (labels, rows, lengths, names) in splits.items():
-            texts = Texts.of(names)
-            columns = (labels.astype(np.int32), rows, lengths, texts.data, texts.ends)
-            for key, column in zip(_ARRAYS, columns, strict=True):
-                # As np.savez, but without the time: the same pictures give the same bytes.
-                entry = zipfile.ZipInfo(f"{split}.{key}.npy")
-                with archive.open(entry, "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, column, allow_pickle=False)
+    columns: dict[str, np.ndarray] = {}
+    for split, (labels, rows, lengths, names) in splits.items():
+        texts = Texts.of(names)
+        own = (labels.astype(np.int32), rows, lengths, texts.data, texts.ends)
+        columns |= {f"{split}.{key}": column for key, column in zip(_ARRAYS, own, strict=True)}
+    np.savez(path, allow_pickle=False, **columns)
 
 
 def verify_pack(
@@ -228,8 +236,8 @@ def verify_pack(
     pack = open_pack(folder)
     for split in pack.splits:
         read_split(pack, split)
-    shards = [shard for shards in pack.splits.values() for shard in shards]
-    total, done, changed = sum(shard.bytes for shard in shards), 0, []
+    shards, done, changed = pack.shards, 0, []
+    total = sum(shard.bytes for shard in shards)
     for shard in shards:
         if file_sha256(pack.folder / shard.name) != shard.sha256:
             changed.append(shard.name)
@@ -249,18 +257,17 @@ def _parse(folder: Path, described: Mapping[str, Any]) -> Pack:
         split: tuple(PackedShard(**shard) for shard in shards)
         for split, shards in described["splits"].items()
     }
-    for split, shards in splits.items():
-        if not shards:
-            raise ValueError(f"no shards in {split!r}")
-        for shard in shards:
-            matched = _SHARD_NAME.fullmatch(shard.name)
-            if matched is None or matched[1] != split:
-                raise ValueError(f"no file name of the split {split!r}: {shard.name!r}")
-            if not all(type(n) is int and n > 0 for n in (shard.examples, shard.bytes)):
-                raise ValueError(f"no positive whole numbers with {shard.name!r}")
     names = described["class_names"]
-    if not splits or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("class_names or splits are empty or of another type")
+    if not splits or not all(splits.values()):
+        raise ValueError("a split has no shards, or there is no split")
+    for split, shard in ((split, shard) for split, shards in splits.items() for shard in shards):
+        matched = _SHARD_NAME.fullmatch(shard.name)
+        if matched is None or matched[1] != split:
+            raise ValueError(f"no file name of the split {split!r}: {shard.name!r}")
+        if not all(type(n) is int and n > 0 for n in (shard.examples, shard.bytes)):
+            raise ValueError(f"no positive whole numbers with {shard.name!r}")
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names is empty or of another type")
     if len(set(names)) < len(names):
         raise ValueError("class_names has a name twice")
     return Pack(
@@ -273,26 +280,7 @@ def _parse(folder: Path, described: Mapping[str, Any]) -> Pack:
     )
 
 
-def _check_sizes(pack: Pack) -> None:
-    """Raise ValueError if files are missing or have another size; reads none of them."""
-    wrong = []
-    for shard in (shard for shards in pack.splits.values() for shard in shards):
-        path = pack.folder / shard.name
-        if not path.is_file():
-            wrong.append(f"{shard.name} is missing")
-        elif path.stat().st_size != shard.bytes:
-            wrong.append(
-                f"{shard.name} has {path.stat().st_size:,} bytes instead of {shard.bytes:,}"
-            )
-    if not (pack.folder / ARRAYS).is_file():
-        wrong.append(f"{ARRAYS} is missing")
-    if wrong:
-        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ValueError(
-            f"The packed folder {str(pack.folder)!r} is not whole: {'; '.join(wrong[:5])}{more}. "
-            "Copy it again, or pack again with --overwrite."
-        )
-
-
-def _damaged(path: Path, reason: str) -> str:
-    return f"{path} is damaged: {reason}. Copy the folder again, or pack again with --overwrite."
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} is damaged: {reason}. Copy the folder again, or pack again with --overwrite."
+    )

@@ -103,23 +103,7 @@ class InputSpec:
     ) -> tf.data.Dataset:
         """Return batches of pictures and one-hot labels.
 
-        Args:
-            source: what `load_source` returned.
-            batch_size: pictures in a batch.
-            training: shuffle, crop at random, augment and mix, in full batches; else every picture
-                once, in order, cropped as `evaluation_style` says.
-            seed: 0 or more.
-            epoch: 0 or more; another epoch has another order and other random draws.
-            shard: (index, count): the part of one of several workers, see `ImageSource.dataset`.
-            unreadable: what becomes of a picture that cannot be read. None: an error that names it.
-
-        Returns:
-            Dataset of (images (B, image_size, image_size, 3) float32 0..255, labels (B, classes)
-            float32).
-
-        Raises:
-            ValueError: an argument is outside its range.
-            tf.errors.InvalidArgumentError: while it is iterated: a picture cannot be read.
+        The arguments, the result and the errors are those of `make_dataset`.
         """
         check_integer("batch_size", batch_size, minimum=1)
         order = source.order(shuffle=training, seed=seed, epoch=epoch, shard=shard)
@@ -135,9 +119,9 @@ class InputSpec:
             pictures = source.in_order(order, evaluate_one)
         policy = UnreadablePictures() if unreadable is None else unreadable
         batches = batch_readable(pictures, source, order, batch_size, policy, training=training)
-        return (self._mixed(batches, run) if training else batches).prefetch(_PREFETCH)
+        if not training:
+            return batches.prefetch(_PREFETCH)
 
-    def _mixed(self, batches: tf.data.Dataset, run: tuple[Any, Any]) -> tf.data.Dataset:
         def mix(number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
             images, labels = batch
             return mix_batch(
@@ -149,7 +133,8 @@ class InputSpec:
                 mixup_style=self.mixup_style,
             )
 
-        return batches.enumerate().map(mix, num_parallel_calls=_MIXED_AT_ONCE, deterministic=True)
+        mixed = batches.enumerate().map(mix, num_parallel_calls=_MIXED_AT_ONCE, deterministic=True)
+        return mixed.prefetch(_PREFETCH)
 
 
 def make_dataset(

@@ -75,11 +75,16 @@ class RecordStore(Store):
     image_key: str
     filenames: Texts | None = None
 
-    def name(self, row: int) -> str:
-        """Return "FILE#RECORD (filename)", the number counted from 0 within the file."""
-        (file,), (number,), _ = self._places(np.array([row]))
-        name = f"{os.path.basename(self.paths[file])}#{number}"
-        return name if self.filenames is None else f"{name} ({self.filenames[row]})"
+    def names(self, rows: np.ndarray) -> tuple[str, ...]:
+        """Return "FILE#RECORD (filename)" of each, the number counted from 0 within the file."""
+        files, numbers, _ = self._places(rows)
+        places = [
+            f"{os.path.basename(self.paths[file])}#{number}"
+            for file, number in zip(files.tolist(), numbers.tolist(), strict=True)
+        ]
+        if (filenames := self.filenames) is None:
+            return tuple(places)
+        return tuple(f"{place} ({filenames[row]})" for place, row in zip(places, rows, strict=True))
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
         """Return the sizes of the records, slightly more than those of the pictures."""

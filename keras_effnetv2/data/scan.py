@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -52,45 +53,36 @@ class BadPicturesError(ValueError):
 
 
 def find_bad_pictures(
-    source: ImageSource,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    progress: Callable[[int, int], None] | None = None,
+    source: ImageSource, *, progress: Callable[[int, int], object] | None = None
 ) -> tuple[BadPicture, ...]:
-    """Read and decodes every picture of a source.
+    """Read and decode every picture of a source.
+
+    Pictures with more than `MAX_PIXELS` are bad, too; they are not decoded.
 
     Args:
         source: the pictures.
-        max_pixels: pictures with more pixels (height x width) are bad; they are not decoded.
         progress: called with (pictures done, pictures in all) after every good picture, and at
             the end.
 
     Returns:
         The bad pictures in the order of the source, empty if all is well.
     """
-    total = source.num_examples
-    paths = source.file_paths()
+    total, paths = source.num_examples, source.file_paths()
     reasons = {} if paths is None else _not_files(paths)
     files = np.setdiff1d(np.arange(total), list(reasons), assume_unique=True)
-    failed = np.zeros(total, dtype=bool)
-    failed[files] = True
     # In the order in which a disk gives them quickly; of files it is that of the source.
     files = files[np.argsort(source.rows[files], kind="stable")]
-    for done, (index, reason) in enumerate(_decode_all(source, files, max_pixels), start=1):
-        failed[index] = False
-        if reason:
-            reasons[index] = reason
+    failed = set(files.tolist())
+    for done, (index, reason) in enumerate(_decode_all(source, files), start=1):
+        failed.remove(index)
+        reasons[index] = reason
         if progress is not None:
             progress(done, total)
-    for index in np.flatnonzero(failed).tolist():
-        reason = why_unreadable(source.subset([index]))
-        if reason:
-            reasons[index] = reason
+    reasons |= {index: why_unreadable(source.subset([index])) for index in failed}
     if progress is not None:
         progress(total, total)
-    return tuple(
-        BadPicture(index, source.names[index], reasons[index]) for index in sorted(reasons)
-    )
+    bad = sorted(index for index, reason in reasons.items() if reason)
+    return tuple(BadPicture(index, source.names[index], reasons[index]) for index in bad)
 
 
 def drop_bad(source: ImageSource, bad: Sequence[BadPicture]) -> ImageSource:
@@ -130,26 +122,22 @@ def _not_files(paths: Sequence[bytes]) -> dict[int, str]:
     return reasons
 
 
-def _decode_all(
-    source: ImageSource, indices: np.ndarray, max_pixels: int
-) -> Iterator[tuple[int, str]]:
+def _decode_all(source: ImageSource, indices: np.ndarray) -> Iterator[tuple[int, str]]:
     """Yield (index, what is wrong with the header), without those that fail to decode."""
     if not indices.size:
         return
 
-    def check(
-        data: tf.Tensor, label: tf.Tensor, position: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        reason = check_image(data, max_pixels)
+    def check(data: Any, label: Any, index: Any) -> tuple[Any, ...]:
+        reason = check_image(data, MAX_PIXELS)
         # Returned because tf.data leaves out an op whose result nobody takes.
         values = tf.cond(
             tf.equal(reason, ""), lambda: tf.size(decode_image(data)), lambda: tf.constant(0)
         )
-        return position, reason, values
+        return index, reason, values
 
-    checked = source.subset(indices).dataset().map(check, num_parallel_calls=tf.data.AUTOTUNE)
-    for position, reason, _ in checked.ignore_errors().as_numpy_iterator():
-        yield int(indices[position]), reason.decode()
+    checked = source.in_order(indices, check).ignore_errors()
+    for index, reason, _ in checked.as_numpy_iterator():
+        yield int(index), reason.decode()
 
 
 def why_unreadable(picture: ImageSource) -> str:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_effnetv2.data.pack_writer import write_pack
 from keras_effnetv2.data.packed import is_pack, open_pack, read_split
-from keras_effnetv2.data.stores import MemoryStore, Names, Store, why_unread
+from keras_effnetv2.data.stores import MemoryStore, Store, why_unread
 
 if TYPE_CHECKING:
     from keras_effnetv2.data.sources import ImageSource
@@ -33,7 +33,7 @@ def in_memory(source: "ImageSource") -> tuple[Store, np.ndarray]:
             f"A picture cannot be kept in memory: {why_unread(error)}. Mend or remove it; a scan "
             "(--scan) lists all such pictures, and --skip-bad leaves out what it finds."
         ) from error
-    return MemoryStore(data, Names(source.store, rows)), np.argsort(by_row)
+    return MemoryStore(data, source.store.names(rows)), np.argsort(by_row)
 
 
 def on_disk(folder: str | os.PathLike[str], source: "ImageSource") -> tuple[Store, np.ndarray]:

@@ -5,11 +5,13 @@ bytes of every picture. Every source yields encoded pictures, so that decoding s
 place (`keras_effnetv2.images.evaluation_crop`). Of files only paths and labels are held.
 """
 
+import functools
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import tensorflow as tf
 from keras_effnetv2._common.checks import check_choice, check_integer, is_integer
 from keras_effnetv2.data.catalog import (
     ALL,
+    SPLITS,
     TEST,
     TRAIN,
     VALIDATION,
@@ -30,11 +33,10 @@ from keras_effnetv2.data.digits import open_digits
 from keras_effnetv2.data.folder import open_folder
 from keras_effnetv2.data.source_cache import in_memory, on_disk
 from keras_effnetv2.data.splits import carve_validation, stratified_draw
-from keras_effnetv2.data.stores import FileStore, Names, Store
+from keras_effnetv2.data.stores import FileStore, Store
 from keras_effnetv2.data.tfds import open_tfds
 from keras_effnetv2.data.tfrecord import open_tfrecord
 
-SPLITS = (TRAIN, VALIDATION, TEST, ALL)
 PILE_VALIDATION_FRACTION = 0.2  # one pile of pictures has to feed both sides
 TRAIN_VALIDATION_FRACTION = 0.1  # a given train split has its test pictures elsewhere
 _READERS: dict[str, Callable[[str], Catalog]] = {
@@ -44,10 +46,6 @@ _READERS: dict[str, Callable[[str], Catalog]] = {
 }
 _KINDS = "a folder of class folders, 'csv:FILE', 'tfds:NAME', 'tfrecord:PATTERN' or 'digits'"
 IN_MEMORY = "memory"  # for `ImageSource.cached`
-
-
-def _as_it_is(*example: Any) -> tuple[Any, ...]:
-    return example
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +75,10 @@ class ImageSource:
         """The number of pictures."""
         return len(self.labels)
 
-    @property
-    def names(self) -> Names:
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
         """N readable names, for messages and tables; the path, where each picture has a file."""
-        return Names(self.store, self.rows)
+        return self.store.names(self.rows)
 
     def class_counts(self) -> np.ndarray:
         """Return the number of pictures of each class, (C,) int64."""
@@ -201,11 +199,21 @@ class ImageSource:
             check_integer("epoch", epoch, minimum=0)
             random = np.random.default_rng([seed, epoch])
         if shard is not None:
-            _check_shard(shard, self.num_examples if shuffle else None)
+            index, count = shard
+            if not is_integer(index) or not is_integer(count) or not 0 <= index < count:
+                raise ValueError(
+                    f"shard must be (index, count) with an index of 0..count-1. Received: {shard!r}"
+                )
+            if shuffle and self.num_examples < count:
+                raise ValueError(
+                    f"{self.num_examples} pictures cannot be shared by {count} workers. Use fewer."
+                )
         return self.store.order(self.rows, random, shard)
 
     def in_order(
-        self, order: np.ndarray, function: Callable[[Any, Any, Any], Any] = _as_it_is
+        self,
+        order: np.ndarray,
+        function: Callable[[Any, Any, Any], Any] = lambda *example: example,
     ) -> tf.data.Dataset:
         """Return what a function makes of each picture, in any order.
 
@@ -273,68 +281,29 @@ def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:
     """Find the pictures of every split that is given; nothing is carved out of any.
 
     Args:
-        spec: as for `load_source`.
+        spec: what `load_source` takes.
 
     Returns:
         The pictures of each of `available_splits`, all with the same class names.
 
     Raises:
-        As `load_source`.
+        What `load_source` raises.
     """
     name = os.fsdecode(spec)
     catalog = _open(name)
     targets = _target_names(name, catalog, None)
-    given = (part for part in SPLITS if part in catalog.class_names)
-    return {part: _read_parts(name, part, catalog, [part], targets) for part in given}
+    return {part: _read_parts(name, part, catalog, [part], targets) for part in _parts(catalog)}
 
 
 def available_splits(spec: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return the splits that are given in a source, not those that `load_source` can carve.
-
-    Args:
-        spec: as for `load_source`.
-
-    Raises:
-        As `load_source`.
-    """
-    catalog = _open(os.fsdecode(spec))
-    return tuple(part for part in SPLITS if part in catalog.class_names)
+    """Return the splits that are given in a source, not those that `load_source` can carve."""
+    return _parts(_open(os.fsdecode(spec)))
 
 
 def available_classes(spec: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return the names of the classes that a source has, those of all splits.
-
-    Args:
-        spec: as for `load_source`.
-
-    Raises:
-        As `load_source`.
-    """
-    catalog = _open(os.fsdecode(spec))
-    return tuple(dict.fromkeys(name for names in catalog.class_names.values() for name in names))
-
-
-def _read_parts(
-    name: str, split: str, catalog: Catalog, parts: Sequence[str], targets: tuple[str, ...]
-) -> ImageSource:
-    """Return the pictures of the parts, one part after the other."""
-    pictures = [catalog.read(part) for part in parts]
-    first_rows = np.cumsum([0, *(len(read.rows) for read in pictures)])
-    labels = [
-        _map_labels(name, read, catalog.class_names[part], targets)
-        for part, read in zip(parts, pictures, strict=True)
-    ]
-    return ImageSource(
-        spec=name,
-        split=split,
-        class_names=targets,
-        labels=np.concatenate(labels),
-        horizontal_flip=catalog.horizontal_flip,
-        store=pictures[0].store.joined([read.store for read in pictures[1:]]),
-        rows=np.concatenate(
-            [read.rows + by for read, by in zip(pictures, first_rows[:-1], strict=True)]
-        ),
-    )
+    """Return the names of the classes that a source has, those of all splits."""
+    names = _open(os.fsdecode(spec)).class_names.values()
+    return tuple(dict.fromkeys(chain.from_iterable(names)))
 
 
 def _open(name: str) -> Catalog:
@@ -353,19 +322,24 @@ def _open(name: str) -> Catalog:
     return open_folder(name)
 
 
+def _parts(catalog: Catalog) -> tuple[str, ...]:
+    return tuple(part for part in SPLITS if part in catalog.class_names)
+
+
 def _plan(
     name: str, catalog: Catalog, split: str, validation_fraction: float | None
 ) -> tuple[tuple[str, ...], float | None]:
     """Return the parts to read, and the fraction if validation is to be carved out of them."""
-    given = tuple(part for part in SPLITS if part in catalog.class_names)
+    given = _parts(catalog)
+    pile = ALL if ALL in given else TRAIN
+    can_carve = pile in given and VALIDATION not in given
     if split == ALL:
         return given, None
-    pile = ALL if ALL in given else TRAIN
-    if split in (TRAIN, VALIDATION) and VALIDATION not in given and pile in given:
+    if can_carve and split in (TRAIN, VALIDATION):
         default = PILE_VALIDATION_FRACTION if pile == ALL else TRAIN_VALIDATION_FRACTION
         return (pile,), default if validation_fraction is None else validation_fraction
     if split not in given:
-        carved = (TRAIN, VALIDATION) if pile in given and VALIDATION not in given else ()
+        carved = (TRAIN, VALIDATION) if can_carve else ()
         there = [part for part in SPLITS if part in (*given, *carved, ALL)]
         raise ValueError(f"{name!r} has no split {split!r}. It has: {', '.join(there)}.")
     if split != TEST and validation_fraction is not None:
@@ -376,17 +350,45 @@ def _plan(
     return (split,), None
 
 
+def _read_parts(
+    name: str, split: str, catalog: Catalog, parts: Sequence[str], targets: tuple[str, ...]
+) -> ImageSource:
+    """Return the pictures of the parts, one part after the other."""
+    pictures = [catalog.read(part) for part in parts]
+    shifts = np.cumsum([0, *(len(read.rows) for read in pictures[:-1])])
+    labels = [
+        _map_labels(name, read, catalog.class_names[part], targets)
+        for part, read in zip(parts, pictures, strict=True)
+    ]
+    return ImageSource(
+        spec=name,
+        split=split,
+        class_names=targets,
+        labels=np.concatenate(labels),
+        horizontal_flip=catalog.horizontal_flip,
+        store=pictures[0].store.joined([read.store for read in pictures[1:]]),
+        rows=np.concatenate([read.rows + by for read, by in zip(pictures, shifts, strict=True)]),
+    )
+
+
 def _target_names(
     name: str, catalog: Catalog, class_names: Sequence[str] | None
 ) -> tuple[str, ...]:
     """Return the names of the labels, checked."""
     if class_names is not None:
-        return _check_class_names(class_names)
-    reference, *others = (part for part in SPLITS if part in catalog.class_names)
+        if isinstance(class_names, str) or not all(isinstance(one, str) for one in class_names):
+            raise ValueError(f"class_names must be a list of names. Received: {class_names!r}.")
+        if not class_names or len(set(class_names)) < len(class_names):
+            repeated = [one for one, count in Counter(class_names).items() if count > 1]
+            raise ValueError(
+                "class_names must be at least one name, each only once. "
+                f"Received {len(class_names)}; repeated: {some(repeated) or 'none'}."
+            )
+        return tuple(class_names)
+    reference, *others = _parts(catalog)
     own = catalog.class_names[reference]
     for part in others:
-        extra = [found for found in catalog.class_names[part] if found not in set(own)]
-        if extra:
+        if extra := sorted(set(catalog.class_names[part]) - set(own)):
             raise ValueError(
                 f"{name!r} has classes in {part!r} that {reference!r} does not have: "
                 f"{some(extra)}. A class has to be trained before it can be evaluated."
@@ -399,45 +401,22 @@ def _target_names(
     return own
 
 
-def _check_shard(shard: tuple[int, int], num_examples: int | None) -> None:
-    """Raise ValueError for a part that is none, or if some of the workers would have nothing."""
-    index, count = shard
-    if not is_integer(index) or not is_integer(count) or not 0 <= index < count:
-        raise ValueError(
-            f"shard must be (index, count) with an index of 0..count-1. Received: {shard!r}."
-        )
-    if num_examples is not None and num_examples < count:
-        raise ValueError(
-            f"{num_examples} pictures cannot be shared by {count} workers. Use fewer workers."
-        )
-
-
-def _check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(class_names)
-    if isinstance(class_names, str) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"class_names must be a list of names. Received: {class_names!r}.")
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if repeated or not names:
-        problem = f"Repeated: {some(repeated)}." if repeated else "Received none."
-        raise ValueError(f"class_names must be at least one name, each only once. {problem}")
-    return names
-
-
 def _map_labels(
     name: str, pictures: LabelledPictures, own: Sequence[str], targets: Sequence[str]
 ) -> np.ndarray:
     """Return the labels as positions in `targets`, found by name."""
     label_of = {target: label for label, target in enumerate(targets)}
-    unknown = [label for label in np.unique(pictures.labels) if own[label] not in label_of]
-    if unknown:
-        listed = []
-        for label in unknown:
+    labels = np.array([label_of.get(found, -1) for found in own])[pictures.labels]
+    if labels.min() < 0:
+        lines = []
+        for label in np.unique(pictures.labels[labels < 0]):
             found = np.flatnonzero(pictures.labels == label)
-            origins = ", ".join(pictures.origins[index] for index in found[:3])
+            names = pictures.origins or pictures.store.names(pictures.rows)
+            origins = ", ".join(names[index] for index in found[:3])
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            listed.append(f"  {own[label]!r}: {origins}{more}")
+            lines.append(f"  {own[label]!r}: {origins}{more}")
         raise ValueError(
             f"{name!r} has classes that are not among the {len(targets)} class "
-            f"names ({some(targets)}):\n" + "\n".join(listed)
+            f"names ({some(targets)}):\n" + "\n".join(lines)
         )
-    return np.array([label_of.get(found, -1) for found in own])[pictures.labels]
+    return labels

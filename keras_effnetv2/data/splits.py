@@ -37,26 +37,20 @@ def carve_validation(
             f"validation_fraction must lie between 0 and 1, both excluded. Received: {fraction!r}."
         )
     present, counts = np.unique(labels, return_counts=True)
-    single = [class_names[label] for label in present[counts == 1]]
-    if single:
+    if single := [class_names[label] for label in present[counts == 1]]:
         raise ValueError(
             f"Classes with one picture cannot be divided into train and validation: "
             f"{some(single)}. Add pictures, or give validation pictures of your own (a folder "
             "'validation' beside 'train', or a column 'split' in the CSV)."
         )
     total = int(len(labels) * fraction + 0.5)
-    if total < len(present):
-        smallest = math.ceil(len(present) / len(labels) * 1e6) / 1e6
+    if not len(present) <= total <= len(labels) - len(present):
+        share = len(present) / len(labels) * 1e6
+        smallest, largest = math.ceil(share) / 1e6, math.floor(1e6 - share) / 1e6
         raise ValueError(
-            f"validation_fraction={fraction:g} of {len(labels)} pictures is {total}, fewer than "
-            f"one for each of the {len(present)} classes. Use at least {smallest:g}."
-        )
-    if len(labels) - total < len(present):
-        largest = math.floor((1 - len(present) / len(labels)) * 1e6) / 1e6
-        raise ValueError(
-            f"validation_fraction={fraction:g} of {len(labels)} pictures leaves "
-            f"{len(labels) - total} for training, fewer than one for each of the {len(present)} "
-            f"classes. Use at most {largest:g}."
+            f"validation_fraction={fraction:g} of {len(labels)} pictures is {total} for validation "
+            f"and {len(labels) - total} for training; both sides need one of each of the "
+            f"{len(present)} classes. Use {smallest:g} to {largest:g}."
         )
     return stratified_draw(labels, total, seed, leave=1)
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Self, overload
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -24,8 +24,8 @@ class Store(ABC):
     """What an `ImageSource` asks of the place where its pictures are."""
 
     @abstractmethod
-    def name(self, row: int) -> str:
-        """Return a readable name of a picture, for messages and tables."""
+    def names(self, rows: np.ndarray) -> tuple[str, ...]:
+        """Return readable names of the pictures, for messages and tables."""
 
     @abstractmethod
     def sizes(self, rows: np.ndarray) -> np.ndarray:
@@ -77,37 +77,6 @@ class Store(ABC):
         """Return a store with these pictures and then those of the others."""
 
 
-@dataclass(frozen=True, eq=False)
-class Names(Sequence[str]):
-    """The names of some pictures of a store, made one by one when they are asked for.
-
-    Equal to any sequence of the same names.
-    """
-
-    store: Store
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
-
-    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
-        if isinstance(index, slice):
-            return tuple(self.store.name(row) for row in self.rows[index].tolist())
-        return self.store.name(int(self.rows[index]))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and tuple(self) == tuple(other)
-
-    def __repr__(self) -> str:
-        return f"<{len(self):,} names: {', '.join(map(repr, self[:3]))}, ...>"
-
-
 def why_unread(error: tf.errors.OpError) -> str:
     """Return what an error of reading says, without where in a graph it came up."""
     text = re.sub(r"\{\{.*?\}\}\s*", "", str(error.message)).partition("\n")[0]
@@ -121,20 +90,20 @@ class _RandomAccess(Store):
 
     Attributes:
         values: (M,) string tensor in main memory.
-        names: M readable names.
+        named: M readable names.
     """
 
     values: tf.Tensor
-    names: Sequence[str]
+    named: Sequence[str]
 
     @classmethod
-    def of(cls, values: Iterable[bytes], names: Sequence[str]) -> Self:
+    def of(cls, values: Iterable[bytes], named: Sequence[str]) -> Self:
         """Return a store of byte strings that Python holds."""
         with tf.device("CPU:0"):  # strings never live on an accelerator
-            return cls(tf.constant(list(values), dtype=tf.string), names)
+            return cls(tf.constant(list(values), dtype=tf.string), named)
 
-    def name(self, row: int) -> str:
-        return self.names[row]
+    def names(self, rows: np.ndarray) -> tuple[str, ...]:
+        return tuple(self.named[row] for row in rows.tolist())
 
     def order(
         self,
@@ -159,7 +128,7 @@ class _RandomAccess(Store):
         stores = [self, *others]
         with tf.device("CPU:0"):
             values = tf.concat([store.values for store in stores], axis=0)
-        return type(self)(values, tuple(chain.from_iterable(store.names for store in stores)))
+        return type(self)(values, tuple(chain.from_iterable(store.named for store in stores)))
 
     def read(
         self,
