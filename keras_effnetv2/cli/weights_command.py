@@ -12,8 +12,9 @@ from keras_effnetv2.cli.evaluate_command import (
     published_network,
     unseen_split,
 )
-from keras_effnetv2.pretrained.fetch import cached_path, fetch_set
+from keras_effnetv2.pretrained.fetch import fetch_set
 from keras_effnetv2.pretrained.registry import available_weights, parse_name
+from keras_effnetv2.pretrained.weight_cache import cached_path
 
 if TYPE_CHECKING:
     from keras_effnetv2.data.sources import ImageSource
