@@ -212,7 +212,7 @@ def test_wrong_usage_exits_with_2(words, capsys):
     with pytest.raises(SystemExit) as exit:
         main(words)
     assert exit.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    assert "Usage:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "predict", "export", "info"])
@@ -220,7 +220,7 @@ def test_help_shows_an_example(name, capsys):
     with pytest.raises(SystemExit) as exit:
         main([name, "--help"])
     assert exit.value.code == 0
-    assert f"example:\n  keras-effnetv2 {name}" in capsys.readouterr().out
+    assert f"Example:\n  keras-effnetv2 {name}" in capsys.readouterr().out
 
 
 def bad_folders(root):

@@ -7,8 +7,7 @@ import pytest
 from helpers.run_folders import write_run
 from helpers.served_models import SIZE, make_model, pixels
 
-from keras_effnetv2.cli import export_command as cli_export
-from keras_effnetv2.cli.main import main
+from keras_effnetv2.cli.main import main, parse
 from keras_effnetv2.export.runtimes import FORMATS, load_exported
 
 
@@ -70,4 +69,5 @@ def test_options_of_another_format_are_refused(run, words, message, capsys):
 
 
 def test_every_format_can_be_asked_for():
-    assert tuple(FORMATS) == cli_export._FILES
+    for format in ("saved_model", *FORMATS):
+        assert parse(["export", "run", "--format", format]).values["format"] == format

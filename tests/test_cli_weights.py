@@ -398,7 +398,7 @@ def test_help_shows_an_example(action, capsys):
     with pytest.raises(SystemExit) as exit:
         main(["weights", action, "--help"])
     assert exit.value.code == 0
-    assert f"example:\n  keras-effnetv2 weights {action} " in capsys.readouterr().out
+    assert f"Example:\n  keras-effnetv2 weights {action} " in capsys.readouterr().out
 
 
 def test_debug_may_stand_before_and_after_the_action():

@@ -24,7 +24,7 @@ from helpers.served_models import COLOUR, GRAY, NAMES
 from helpers.served_processes import serving
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from keras_effnetv2.cli.parser import make_parser
+from keras_effnetv2.cli.main import parse
 from keras_effnetv2.serve.loaded_model import load_served_model
 
 FOLDER = Path(__file__).parent.parent / "examples" / "tf_serving"
@@ -117,7 +117,7 @@ def test_every_block_is_looked_at():
     assert (len(CURL), len(CLIENTS), len(others)) == (3, 2, 3)
     ours = [block for block in others if block.startswith("keras-effnetv2 ")]
     for block in ours:
-        make_parser().parse_args(shlex.split(block)[1:])
+        parse(shlex.split(block)[1:])
     (docker,) = (shlex.split(block) for block in others if block not in ours)
     assert docker[:2] == ["docker", "run"]
     assert "MODEL_NAME=photos" in docker

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnetv2.cli import main as cli
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.cli.main import main
+from keras_effnetv2.training import fit
 from keras_effnetv2.training.interruption import StopSignals, TrainingInterrupted
 
 BOTH = (signal.SIGTERM, signal.SIGINT)
@@ -110,14 +112,16 @@ def test_outside_the_main_thread_no_handlers_are_set():
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_command_says_how_to_go_on_and_gives_the_code_of_the_signal(
-    monkeypatch, capsys, number, code
+    monkeypatch, capsys, tmp_path, number, code
 ):
-    def interrupted(arguments):
+    def interrupted(*arguments, **settings):
         raise TrainingInterrupted(number, "in epoch 2. All of it is saved in x.")
 
-    monkeypatch.setitem(cli._COMMANDS, "train", interrupted)
+    monkeypatch.setattr(fit, "train", interrupted)
+    monkeypatch.chdir(tmp_path)
+    Path("my photos").mkdir()
     words = ["train", "--data", "my photos", "--output", "x", "--overwrite"]
-    assert cli.main(words) == code
+    assert main(words) == code
     assert capsys.readouterr().err == (
         f"\ninterrupted by {number.name} in epoch 2. All of it is saved in x. Go on with: "
         "keras-effnetv2 train --data 'my photos' --output x --resume\n"
@@ -125,11 +129,11 @@ def test_the_command_says_how_to_go_on_and_gives_the_code_of_the_signal(
 
 
 def test_ctrl_c_before_anything_is_saved_has_its_code_too(monkeypatch, capsys):
-    def interrupted(arguments):
+    def interrupted(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli._COMMANDS, "info", interrupted)
-    assert cli.main(["info", "efficientnetv2-b0"]) == 130
+    monkeypatch.setattr(ModelConfig, "to_json", interrupted)
+    assert main(["info", "efficientnetv2-b0", "--json"]) == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.cli.parser import make_parser
+from keras_effnetv2.cli.main import parse
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.models.graph import count_flops
 
@@ -30,7 +30,7 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_line_parses(command):
-    make_parser().parse_args(shlex.split(command))
+    parse(shlex.split(command))
 
 
 @pytest.mark.parametrize("variant", ["efficientnetv2-b0", "efficientnetv2-s"])

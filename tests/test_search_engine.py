@@ -517,11 +517,7 @@ def test_the_help_tells_the_recipe_of_a_search(capsys):
     text = " ".join(capsys.readouterr().out.split())
     recipe = TrainRecipe.preset("search")
     assert (recipe.epochs, recipe.image_size, recipe.batch_size, recipe.stages) == (10, 64, 64, 1)
-    for words in (
-        "the recipe's (search: 10)",
-        "first and the last stage, or one number (search: 64)",
-        "1 is off (search: 1)",
-    ):
+    for words in ("training pictures. [search: 10]", "number. [search: 64]", "off. [search: 1]"):
         assert words in text
 
 

@@ -1,15 +1,17 @@
 """The folder weights/: the manifest is what the registry gives, scripts run in a bare clone."""
 
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
-from keras_effnetv2.cli.parser import make_parser
+from keras_effnetv2.cli.main import parse
 from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights
 
 FOLDER = Path(__file__).parent.parent / "weights"
@@ -46,9 +48,10 @@ def test_every_set_and_file_has_its_line(manifest):
 @pytest.mark.parametrize("script", ["convert", "verify"])
 def test_scripts_run_in_a_clone_without_installation(script, tmp_path):
     finished = subprocess.run(
-        # -S: without site-packages, where the package may be installed
+        # -S: site-packages is a plain folder, so that an editable installation is not found
         [sys.executable, "-S", FOLDER / f"{script}.py", "--help"],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")},
         capture_output=True,
         text=True,
         check=True,
@@ -71,9 +74,9 @@ def test_readme_says_what_every_file_is():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_readme_commands_parse(command):
-    make_parser().parse_args(shlex.split(command))
+    parse(shlex.split(command))
 
 
 def test_readme_has_a_command_for_every_action():
-    actions = {make_parser().parse_args(shlex.split(command)).action for command in COMMANDS}
-    assert actions == {"list", "fetch", "convert", "verify"}
+    actions = {parse(shlex.split(command)).name for command in COMMANDS}
+    assert actions == {"weights", "weights fetch", "weights convert", "weights verify"}

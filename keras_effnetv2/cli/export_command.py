@@ -1,137 +1,152 @@
 """The command `export`: a run as a SavedModel, or as a file for another runtime."""
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from keras_effnetv2.cli.command import OptionGroup
+from keras_effnetv2.cli.options import check_data, check_run
+from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 if TYPE_CHECKING:
     from keras_effnetv2.runs.run_folder import Run
 
 _SAVED_MODEL = "saved_model"
-_FILES = ("onnx", "openvino", "litert")  # names of `runtimes.FORMATS`
-
-# Which options belong to which kind of format; None (off) is where each one starts.
-_OF_SAVED_MODEL = ("version", "top_k", "max_pixels", "gif", "weights_dtype", "no_fold")
-_OF_FILES = (
-    *("quantize", "image_size", "dynamic_size"),
-    *("calibration", "pictures", "min_agreement", "force"),
-)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `export` to its parser."""
-    add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="a run folder")
-    add("--format", choices=(_SAVED_MODEL, *_FILES), default=_SAVED_MODEL, help="what to write")
-    add(
-        "--output",
-        type=Path,
-        metavar="PATH",
-        help="of a SavedModel the folder of the versions, default RUN/saved_model; else the file, "
-        "default RUN/model.onnx, .xml or .tflite",
-    )
-    saved_model = parser.add_argument_group("SavedModel, for TensorFlow Serving")
-    add = saved_model.add_argument
-    add("--version", type=int, help="DIR/VERSION must not exist (default: 1)")
-    add("--top-k", type=int, help="classes that classify_bytes and classify name (default: 5)")
-    add(
-        "--max-pixels",
-        type=int,
-        metavar="N",
-        help="refuse pictures of more, height x width (default: 100 million)",
-    )
-    add("--gif", action="store_true", help="accept GIF, of which a small one can need a gigabyte")
-    add(
-        "--weights-dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="what the weights are stored as; half the size moves the probabilities a little "
-        "(default: float32)",
-    )
-    add(
-        "--no-fold",
-        action="store_true",
-        help="keep the batch norms, which are otherwise worked into the convolutions",
-    )
-    files = parser.add_argument_group("ONNX, OpenVINO and LiteRT (pip install with [formats])")
-    add = files.add_argument
-    add(
-        "--quantize",
-        metavar="KIND",
-        help="openvino: float16 or bfloat16; litert: float16, dynamic or int8 (default: float32)",
-    )
-    add("--image-size", type=int, metavar="PIXELS", help="default: that of the run")
-    add("--dynamic-size", action="store_true", help="take pictures of any height and width")
-    add("--calibration", metavar="DATA", help="what the model will see, for int8; as for train")
-    add("--pictures", metavar="DATA", help="to compare the file with Keras on")
-    add(
-        "--min-agreement",
-        type=float,
-        metavar="SHARE",
-        help="of pictures on which int8 must name the class that Keras does (default: 0.98)",
-    )
-    add("--force", action="store_true", help="write a file that differs by more than is allowed")
+class _FormatOptions(OptionGroup):
+    def given(self) -> dict[str, Any]:
+        """Return the options that were given; what is called has defaults for the others."""
+        return {name: value for name, value in vars(self).items() if value not in (None, False)}
 
 
-def export(arguments: argparse.Namespace) -> None:
-    """Runs the command; prints the path, and of a file what it is."""
-    from keras_effnetv2.runs.run_folder import open_run
+@dataclass(frozen=True)
+class SavedModelOptions(_FormatOptions):
+    """What `export_saved_model` takes.
 
-    is_saved_model = arguments.format == _SAVED_MODEL
-    _refuse_options(arguments, _OF_FILES if is_saved_model else _OF_SAVED_MODEL)
-    (_saved_model if is_saved_model else _file)(arguments, open_run(arguments.run))
+    Options:
+      --version N: Version of the model; the folder PATH/N must not exist.  [default: 1]
+      --top-k K: Number of classes that classify_bytes and classify name.  [default: 5]
+      --max-pixels N: Refuse pictures of more pixels (height x width).  [default: 100 million]
+      --gif: Accept GIF; a small one can need a gigabyte of memory.
+      --weights-dtype: Type of the stored weights; half the size changes the probabilities a
+        little.  [default: float32]
+      --no-fold: Keep the batch norms; by default they are folded into the convolutions.
+    """
+
+    panel = "SavedModel, for TensorFlow Serving"
+
+    version: int | None = None
+    top_k: int | None = None
+    max_pixels: int | None = None
+    gif: bool = False
+    weights_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    no_fold: bool = False
 
 
-def _refuse_options(arguments: argparse.Namespace, others: tuple[str, ...]) -> None:
-    given = [name for name in others if getattr(arguments, name) not in (None, False)]
-    if given:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+@dataclass(frozen=True)
+class FileOptions(_FormatOptions):
+    """What `export_model` takes.
+
+    Options:
+      --quantize KIND: OpenVINO: float16 or bfloat16; LiteRT: float16, dynamic or int8.  [default:
+        float32]
+      --image-size PIXELS: Size of the pictures that the file takes.  [default: that of the run]
+      --dynamic-size: Take pictures of any height and width.
+      --calibration SPEC: Pictures like those that the model will see, for int8; named like --data
+        of the command train.
+      --pictures SPEC: Pictures to compare the file with Keras on.
+      --min-agreement SHARE: Share of the pictures on which int8 must find the same class as Keras.
+        [default: 0.98]
+      --force: Write the file even if it differs by more than is allowed.
+    """
+
+    panel = "ONNX, OpenVINO and LiteRT (pip install with [formats])"
+
+    quantize: str | None = None
+    image_size: int | None = None
+    dynamic_size: bool = False
+    calibration: str | None = None
+    pictures: str | None = None
+    min_agreement: float | None = None
+    force: bool = False
+
+
+_SAVED_MODEL_OPTIONS = SavedModelOptions()
+_FILE_OPTIONS = FileOptions()
+
+
+def export(
+    run: Path,
+    # Names of `runtimes.FORMATS`, which needs TensorFlow.
+    format: Literal["saved_model", "onnx", "openvino", "litert"] = "saved_model",
+    output: Path | None = None,
+    saved_model: SavedModelOptions = _SAVED_MODEL_OPTIONS,
+    files: FileOptions = _FILE_OPTIONS,
+) -> None:
+    """Write a trained run for TensorFlow Serving, ONNX, OpenVINO or LiteRT.
+
+    Options:
+      run RUN: A run folder.
+      --format: What to write.
+      --output PATH: Folder of the versions of a SavedModel, or the file of another format.
+        [default: RUN/saved_model, or RUN/model.onnx, .xml or .tflite]
+
+    Example:
+      keras-effnetv2 export runs/photos --output served/photos --version 2
+    """
+    is_saved_model = format == _SAVED_MODEL
+    if others := (files if is_saved_model else saved_model).given():
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in others)
         raise ValueError(
-            f"--format {arguments.format} does not go with {options}: leave out one or the other; "
+            f"--format {format} does not go with {options}: leave out one or the other; "
             "export --help lists the options of each format"
         )
+    check_data(files.calibration, "--calibration")
+    check_data(files.pictures, "--pictures")
+    check_run(run)
+    start_tensorflow()
+    from keras_effnetv2.runs.run_folder import open_run
+
+    opened = open_run(run)
+    if is_saved_model:
+        _write_saved_model(opened, output, saved_model.given())
+    else:
+        _write_file(opened, output, format, files.given())
 
 
-def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The options that were given; the others have the defaults of what is called."""
-    found = {name: getattr(arguments, name) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _saved_model(arguments: argparse.Namespace, run: "Run") -> None:
+def _write_saved_model(run: "Run", output: Path | None, given: dict[str, Any]) -> None:
     from keras_effnetv2.export.saved_model import export_saved_model
     from keras_effnetv2.runs.run_folder import SAVED_MODEL
 
     written = export_saved_model(
         run.model,
-        arguments.output or run.path / SAVED_MODEL,
+        output or run.path / SAVED_MODEL,
         run.class_names,
         image_size=run.image_size,
         style=run.style,
-        fold_batch_norm=not arguments.no_fold,
+        fold_batch_norm=not given.pop("no_fold", False),
         variant=run.settings.model,
         weights=run.settings.weights_origin,
-        **_given(arguments, "version", "top_k", "max_pixels", "gif", "weights_dtype"),
+        **given,
     )
     print(written)
 
 
-def _file(arguments: argparse.Namespace, run: "Run") -> None:
+def _write_file(run: "Run", output: Path | None, format: str, given: dict[str, Any]) -> None:
     from keras_effnetv2.data.sources import load_source
     from keras_effnetv2.export.formats import export_model
     from keras_effnetv2.export.runtimes import FORMATS
 
-    def source(spec: str | None, split: str) -> Any:
-        return None if spec is None else load_source(spec, split)
-
+    for name, split in (("calibration", "train"), ("pictures", "validation")):
+        if name in given:
+            given[name] = load_source(given[name], split)
     report = export_model(
         run.model,
-        arguments.output or run.path / f"model{FORMATS[arguments.format].suffix}",
-        arguments.format,
-        image_size=arguments.image_size or run.image_size,
-        calibration=source(arguments.calibration, "train"),
-        pictures=source(arguments.pictures, "validation"),
+        output or run.path / f"model{FORMATS[format].suffix}",
+        format,
         style=run.style,
-        **_given(arguments, "quantize", "dynamic_size", "min_agreement", "force"),
+        **{"image_size": run.image_size, **given},
     )
     print(report.path)
     print(

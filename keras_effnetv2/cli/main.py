@@ -1,59 +1,138 @@
-"""The command `keras-effnetv2`: parse, call, print. A command imports what it needs."""
+"""The command `keras-effnetv2`: read the words, run the command, turn errors into exit codes."""
 
-import argparse
-import importlib
+import functools
 import os
 import shlex
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated
 
-from keras_effnetv2.architectures.config_file import is_published, read_config
-from keras_effnetv2.cli.parser import make_parser
-from keras_effnetv2.cli.training_options import recipe_of
+import typer
+
+from keras_effnetv2._version import __version__
+from keras_effnetv2.cli.benchmark_command import benchmark
+from keras_effnetv2.cli.command import PROGRAM, Call, Command, Group, add_command, add_group
+from keras_effnetv2.cli.evaluate_command import evaluate
+from keras_effnetv2.cli.export_command import export
+from keras_effnetv2.cli.info_command import info
+from keras_effnetv2.cli.pack_command import pack
+from keras_effnetv2.cli.predict_command import predict
+from keras_effnetv2.cli.search_command import search, show_search
+from keras_effnetv2.cli.serve_command import serve
+from keras_effnetv2.cli.train_command import train
+from keras_effnetv2.cli.weights_command import (
+    convert_weights,
+    fetch_weights,
+    list_weights,
+    verify_weights,
+)
 from keras_effnetv2.training.interruption import TrainingInterrupted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Args:
         argv: the words after the program's name; default those of the process.
 
     Returns:
         The exit code: 0, or 1 for a failure, which is printed to stderr without a traceback
-        (with one under --debug). Wrong usage ends the process with 2, as argparse does; Ctrl-C
-        and SIGTERM give 128 and the signal's number, as a shell counts.
+        (with one under --debug). Ctrl-C and SIGTERM give 128 and the signal's number, as a shell
+        counts.
+
+    Raises:
+        SystemExit: wrong usage, with the code 2; --help and --version, with 0.
     """
     words = sys.argv[1:] if argv is None else argv
-    arguments = make_parser().parse_args(words)
+    call = parse(words)
+    if not call.values["debug"]:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        if arguments.starts_tensorflow and not arguments.debug:
-            _start_tensorflow_quietly()
-        return _COMMANDS[arguments.command](arguments) or 0
+        return call.run()
+    except typer.TyperException as error:
+        raise _usage_error(error) from None
     except TrainingInterrupted as interruption:
         print(f"\n{interruption.state} Go on with: {_resuming(words)}", file=sys.stderr)
-        return _failed(arguments, 128 + interruption.signal)
+        return _failed(call, 128 + interruption.signal)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-        return _failed(arguments, 128 + signal.SIGINT)
+        return _failed(call, 128 + signal.SIGINT)
     except Exception as error:
-        if arguments.debug:
+        if call.values["debug"]:
             raise
         # A KeyError's text is only the key; an error without text still needs its kind.
         text = str(error) if str(error) and not isinstance(error, KeyError) else repr(error)
         print(f"error: {text}", file=sys.stderr)
-        return _failed(arguments, 1)
+        return _failed(call, 1)
 
 
-def _failed(arguments: argparse.Namespace, code: int) -> int:
-    """Returns the exit code; where there are other workers, the process ends here.
+def parse(words: Sequence[str]) -> Call:
+    """Return what a command line asks for, without running it.
+
+    Args:
+        words: those after the program's name.
+
+    Raises:
+        SystemExit: wrong usage, with the code 2; --help and --version, with 0.
+    """
+    try:
+        call = _program()(list(words), PROGRAM, standalone_mode=False)
+    except typer.TyperException as error:
+        raise _usage_error(error) from None
+    if not isinstance(call, Call):  # the exit code of --help
+        raise SystemExit(call)
+    return call
+
+
+@functools.cache
+def _program() -> typer.Typer:
+    app = typer.Typer(cls=Group, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(_version_option)
+    for function in (train, evaluate, predict, export, serve, benchmark):
+        add_command(app, function)
+    add_group(app, search, "search", {"show": show_search})
+    add_command(app, info)
+    actions: dict[str, Command] = {
+        "fetch": fetch_weights,
+        "convert": convert_weights,
+        "verify": verify_weights,
+    }
+    add_group(app, list_weights, "weights", actions)
+    add_command(app, pack)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"{PROGRAM} {__version__}")
+        raise typer.Exit()
+
+
+def _version_option(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Train, judge, export and use EfficientNetV2 on Keras 3."""
+
+
+def _usage_error(error: typer.TyperException) -> SystemExit:
+    show = getattr(error, "show", None)
+    if show is not None:
+        show()
+    return SystemExit(error.exit_code)
+
+
+def _failed(call: Call, code: int) -> int:
+    """Return the exit code; where there are other workers, the process ends here.
 
     JAX would first wait for those that are gone, and then abort.
     """
-    if getattr(arguments, "workers", 1) > 1:
+    if call.values.get("workers", 1) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -61,186 +140,6 @@ def _failed(arguments: argparse.Namespace, code: int) -> int:
 
 
 def _resuming(words: Sequence[str]) -> str:
-    """The command that goes on with the run of a command."""
+    """Return the command that goes on with the run of a command."""
     kept = [word for word in words if word not in ("--overwrite", "--resume")]
-    return shlex.join(["keras-effnetv2", *kept, "--resume"])
-
-
-def _start_tensorflow_quietly() -> None:
-    """Imports TensorFlow without its start-up messages, which tell a person at a terminal nothing.
-
-    Some are written before any setting of TensorFlow's is read, straight to the file descriptor.
-    What it writes if the import fails is shown.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as captured:
-        terminal = os.dup(2)
-        os.dup2(captured.fileno(), 2)
-        try:
-            importlib.import_module("tensorflow")
-        except BaseException:
-            captured.seek(0)
-            os.write(terminal, captured.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-
-
-# --- commands -----------------------------------------------------------------------------------
-
-
-def _train(arguments: argparse.Namespace) -> None:
-    if arguments.preview:
-        _preview(arguments)
-        return
-    from keras_effnetv2.training.fit import train
-
-    strategy = _devices(arguments)
-    train(
-        read_config(arguments.model),
-        arguments.data,
-        recipe_of(arguments),
-        arguments.output,
-        validation_fraction=arguments.validation_fraction,
-        max_train_examples=arguments.max_train_examples,
-        weights=arguments.weights,
-        skip_bad=arguments.skip_bad,
-        scan=arguments.scan,
-        cache=arguments.cache,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        strategy=strategy,
-        # A bar redraws its line; into a file or a pipe one line an epoch is better.
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
-
-
-def _devices(arguments: argparse.Namespace) -> Any:
-    """Joins the other workers, or returns the strategy for the GPUs of this machine, if asked to.
-
-    Raises:
-        ValueError: options that do not go together.
-    """
-    if arguments.coordinator is None:
-        if arguments.workers != 1:
-            raise ValueError("--workers needs --coordinator HOST:PORT, the address of worker 0.")
-        if not arguments.mirrored:
-            return None
-        from keras_effnetv2.training.workers import mirrored_strategy
-
-        return mirrored_strategy()
-    if arguments.mirrored:
-        raise ValueError("Choose one of --mirrored (TensorFlow) and --coordinator (JAX).")
-    from keras_effnetv2.training.workers import connect
-
-    connect(arguments.coordinator, arguments.workers, arguments.worker)
-    return None
-
-
-def _preview(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.training.preview import write_preview
-
-    written = write_preview(
-        read_config(arguments.model),
-        arguments.data,
-        recipe_of(arguments),
-        arguments.output,
-        validation_fraction=arguments.validation_fraction,
-        max_train_examples=arguments.max_train_examples,
-        skip_bad=arguments.skip_bad,
-        scan=arguments.scan,
-    )
-    print(written)
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.cli.evaluate_command import evaluate
-
-    evaluate(arguments)
-
-
-def _predict(arguments: argparse.Namespace) -> int:
-    from keras_effnetv2.cli.evaluate_command import predict
-
-    return predict(arguments)
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.cli.export_command import export
-
-    export(arguments)
-
-
-def _serve(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.cli.serve_command import serve
-
-    serve(arguments)
-
-
-def _benchmark(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.cli.benchmark_command import benchmark
-
-    benchmark(arguments)
-
-
-def _search(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.cli.search_command import search
-
-    search(arguments)
-
-
-def _info(arguments: argparse.Namespace) -> None:
-    config = read_config(arguments.model)
-    if arguments.json:
-        print(config.to_json())
-        return
-    from keras_effnetv2.models.build import build_model
-    from keras_effnetv2.models.graph import count_flops, count_trainable, stage_table
-    from keras_effnetv2.pretrained.registry import published
-
-    size = arguments.image_size or config.eval_size
-    model = build_model(config, classes=arguments.classes)
-    trainable = count_trainable(model)
-    print(f"{config.name}, {arguments.classes} classes")
-    print(
-        f"{'parameters':<17} {trainable / 1e6:.2f} million trainable, {model.count_params():,} all"
-    )
-    print(f"{'multiply-adds':<17} {count_flops(model, size) / 1e9:.2f} billion at {size} x {size}")
-    print(f"{'trained at':<17} up to {config.train_size} px, evaluated at {config.eval_size} px")
-    print(f"{'dropout':<17} {config.dropout_rate:g}")
-    weights = published(config.name) if is_published(config) else ()
-    print(f"{'published weights':<17} {', '.join(weights) or 'none'}")
-    print(f"\nstage  {'operator':<28} stride  channels  layers  output")
-    for row in stage_table(config, size):
-        print(
-            f"{row.stage:>5}  {row.operator:<28} {row.stride:>6}  {row.channels:>8}  "
-            f"{row.layers:>6}  {row.size[0]} x {row.size[1]}"
-        )
-
-
-def _weights(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.cli.weights_command import weights
-
-    weights(arguments)
-
-
-def _pack(arguments: argparse.Namespace) -> None:
-    from keras_effnetv2.cli.pack_command import pack
-
-    pack(arguments)
-
-
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
-    "train": _train,
-    "evaluate": _evaluate,
-    "predict": _predict,
-    "export": _export,
-    "serve": _serve,
-    "benchmark": _benchmark,
-    "search": _search,
-    "info": _info,
-    "weights": _weights,
-    "pack": _pack,
-}
+    return shlex.join([PROGRAM, *kept, "--resume"])

@@ -1,52 +1,92 @@
 """The command `pack`: writes labelled pictures as TFRecord shards, or checks such a folder."""
 
-import argparse
-import json
 import sys
-from collections.abc import Callable
+from json import dumps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from typer import BadParameter
+
+from keras_effnetv2._common.progress import progress_bar
+from keras_effnetv2.cli.options import DataIfAny, Json, SkipBad, Split, check_data
+from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 if TYPE_CHECKING:
     from keras_effnetv2.data.packed import Pack
     from keras_effnetv2.data.scan import BadPicture
 
+_SHARD_MB = 128.0
 
-def pack(arguments: argparse.Namespace) -> None:
-    """Packs --data into --output, or checks --verify; prints what is in the folder."""
-    if arguments.verify is not None:
+
+def pack(
+    data: DataIfAny = None,
+    verify: Path | None = None,
+    output: Path | None = None,
+    split: Split | None = None,
+    shards: int | None = None,
+    shard_size: float | None = None,
+    seed: int = 0,
+    skip_bad: SkipBad = False,
+    overwrite: bool = False,
+    json: Json = False,
+) -> None:
+    """Write labelled pictures as TFRecord shards, which are read in sequence.
+
+    Options:
+      --verify DIR: Instead of packing, check every file of a packed folder against its checksum.
+      --output DIR: The packed folder; needed with --data.
+      --split: Pack only this split; it is drawn from all pictures if it is not given.  [default:
+        all that are given]
+      --shards N: Number of files per split.
+      --shard-size MB: Approximate size of a file.  [default: 128]
+      --seed N: Seed of the order of the training pictures in the files.
+      --overwrite: Replace the packed folder in DIR.
+
+    Example:
+      keras-effnetv2 pack --data imagenet/ --output packed/
+      keras-effnetv2 pack --verify packed/
+    """
+    if (data is None) == (verify is None):
+        raise BadParameter("give one of the two", param_hint="--data / --verify")
+    if shards is not None and shard_size is not None:
+        raise BadParameter("give one of the two", param_hint="--shards / --shard-size")
+    if verify is not None:
+        start_tensorflow()
         from keras_effnetv2.data.packed import verify_pack
 
-        show = _progress()
-        result = verify_pack(
-            arguments.verify, lambda done, total: show("verifying (bytes)", done, total)
-        )
+        with progress_bar("verifying", "B", scale=True) as progress:
+            result = verify_pack(verify, progress)
+    elif data is None or output is None:
+        raise ValueError("--output is missing: the folder that the shards are written to.")
     else:
-        if arguments.output is None:
-            raise ValueError("--output is missing: the folder that the shards are written to.")
+        check_data(data)
+        start_tensorflow()
         from keras_effnetv2.data.pack import pack as write
 
-        result = write(
-            arguments.data,
-            arguments.output,
-            split=arguments.split,
-            shards=arguments.shards,
-            shard_bytes=round(arguments.shard_size * 1e6),
-            seed=arguments.seed,
-            skip_bad=arguments.skip_bad,
-            overwrite=arguments.overwrite,
-            left_out=_say_left_out,
-            progress=_progress(),
-        )
+        with progress_bar("checking") as checking, progress_bar("packing") as packing:
+            bars = {"checking": checking, "packing": packing}
+            result = write(
+                data,
+                output,
+                split=split,
+                shards=shards,
+                shard_bytes=round((shard_size or _SHARD_MB) * 1e6),
+                seed=seed,
+                skip_bad=skip_bad,
+                overwrite=overwrite,
+                left_out=_say_left_out,
+                progress=lambda what, done, total: bars[what](done, total),
+            )
     summary = _summary(result)
-    if arguments.json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    if json:
+        print(dumps(summary, indent=2, ensure_ascii=False))
         return
-    for split, facts in summary["splits"].items():
+    for name, facts in summary["splits"].items():
         print(
-            f"{split:<10} {facts['pictures']:>9,} pictures  {facts['shards']:>5} shards  "
+            f"{name:<10} {facts['pictures']:>9,} pictures  {facts['shards']:>5} shards  "
             f"{facts['bytes'] / 1e6:>10,.1f} MB"
         )
-    verb = "all checksums are right" if arguments.verify is not None else "written"
+    verb = "all checksums are right" if verify is not None else "written"
     print(f"{summary['folder']}: {verb}; read it with --data tfrecord:{summary['folder']}")
 
 
@@ -67,18 +107,3 @@ def _summary(pack: "Pack") -> dict[str, Any]:
 
 def _say_left_out(picture: "BadPicture") -> None:
     print(f"left out: {picture.name!r}: {picture.reason}", file=sys.stderr)
-
-
-def _progress() -> Callable[[str, int, int], None]:
-    """Shows progress on one line of a terminal; nothing elsewhere."""
-    shown = ("", -1)
-
-    def show(what: str, done: int, total: int) -> None:
-        nonlocal shown
-        state = (what, 1000 * done // total)
-        if sys.stderr.isatty() and state != shown:
-            shown = state
-            end = "\n" if done == total else ""
-            print(f"\r{what} {done:,} / {total:,}", end=end, file=sys.stderr, flush=True)
-
-    return show

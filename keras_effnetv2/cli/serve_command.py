@@ -1,67 +1,81 @@
 """The command `serve`: answers requests on this machine."""
 
-import argparse
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from keras_effnetv2.cli.command import OptionGroup
+from keras_effnetv2.cli.options import check_run
+from keras_effnetv2.cli.quiet_start import start_tensorflow
+from keras_effnetv2.serve.limits import ServerLimits
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `serve` to its parser."""
-    add = parser.add_argument
-    add("path", type=Path, metavar="RUN", help="a run folder, or an export folder with versions")
-    add("--host", default="127.0.0.1", help="address to listen on; there is no access control")
-    add("--port", type=int, default=8501, help="of HTTP; 0 takes a free one")
-    add("--name", help="of the model in the paths; default: that of the folder")
-    add(
-        "--allow-host",
-        action="append",
-        metavar="NAME",
-        help="answer HTTP requests for this host name too, may be repeated. At a loopback address "
-        "only localhost, 127.0.0.1, [::1] and HOST are answered otherwise; at another address all "
-        "names are, unless this option is given",
-    )
-    limits = parser.add_argument_group("limits")
-    add = limits.add_argument
-    add("--max-body-mb", type=float, default=32, metavar="MB", help="largest request, 2^20 bytes")
-    add("--max-requests", type=int, default=32, help="answered at the same time; more get 503")
-    add("--timeout", type=float, default=60.0, metavar="SECONDS", help="for one request")
-    add(
-        "--receive-timeout",
-        type=float,
-        default=30.0,
-        metavar="SECONDS",
-        help="for the body of a request to arrive",
-    )
-    add("--max-batch", type=int, default=16, help="pictures that are computed at once")
-    add(
-        "--max-delay",
-        type=float,
-        default=0.002,
-        metavar="SECONDS",
-        help="that a request waits to be computed together with others",
-    )
+_MB = 2**20
 
 
-def serve(arguments: argparse.Namespace) -> None:
-    """Runs the command, until a signal ends it."""
-    from functools import partial
+@dataclass(frozen=True)
+class LimitOptions(OptionGroup):
+    """What one server takes on, see `ServerLimits`.
 
-    from keras_effnetv2.serve.server import ServerLimits
+    Options:
+      --max-body-mb MB: Largest request; 1 MB is 2^20 bytes.
+      --max-requests N: Requests answered at the same time; further ones get the status 503.
+      --timeout SECONDS: Time for one request.
+      --receive-timeout SECONDS: Time for the body of a request to arrive.
+      --max-batch N: Pictures computed at once.
+      --max-delay SECONDS: How long a request waits to be computed together with others.
+    """
+
+    panel = "Limits"
+
+    max_body_mb: float = ServerLimits.max_body_bytes / _MB
+    max_requests: int = ServerLimits.max_requests
+    timeout: float = ServerLimits.timeout
+    receive_timeout: float = ServerLimits.receive_timeout
+    max_batch: int = ServerLimits.max_batch
+    max_delay: float = ServerLimits.max_delay
+
+    def limits(self) -> ServerLimits:
+        """Return the limits with the largest request in bytes."""
+        others = {name: value for name, value in vars(self).items() if name != "max_body_mb"}
+        return ServerLimits(max_body_bytes=int(self.max_body_mb * _MB), **others)
+
+
+_LIMITS = LimitOptions()
+
+
+def serve(
+    path: Path,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    name: str | None = None,
+    allow_host: list[str] | None = None,
+    limits: LimitOptions = _LIMITS,
+) -> None:
+    """Answer requests and show a page for pictures, on this machine.
+
+    Options:
+      path RUN: A run folder, or an export folder with versions.
+      --host ADDRESS: Address to listen on; there is no access control.
+      --port PORT: Port of HTTP; 0 takes a free one.
+      --name NAME: Name of the model in the paths.  [default: name of the folder]
+      --allow-host NAME: Answer requests for this host name too; may be repeated. Without this
+        option a loopback address answers for localhost, 127.0.0.1, [::1] and HOST only, any other
+        address for all names.
+
+    Example:
+      keras-effnetv2 serve runs/photos --port 8501
+    """
+    checked = limits.limits()
+    check_run(path)
+    start_tensorflow()
     from keras_effnetv2.serve.server import serve as serve_model
 
-    limits = ServerLimits(
-        max_body_bytes=int(arguments.max_body_mb * 2**20),
-        max_requests=arguments.max_requests,
-        timeout=arguments.timeout,
-        receive_timeout=arguments.receive_timeout,
-        max_batch=arguments.max_batch,
-        max_delay=arguments.max_delay,
-    )
     serve_model(
-        arguments.path,
-        host=arguments.host,
-        port=arguments.port,
-        name=arguments.name,
-        allow_hosts=arguments.allow_host or (),
-        limits=limits,
+        path,
+        host=host,
+        port=port,
+        name=name,
+        allow_hosts=allow_host or (),
+        limits=checked,
         started=partial(print, flush=True),
     )

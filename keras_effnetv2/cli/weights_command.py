@@ -1,41 +1,52 @@
-"""The command `keras-effnetv2 weights`: what is published, fetching, converting, verifying."""
+"""The command `weights`: what is published, and fetching, converting, verifying weight files."""
 
-import argparse
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from keras_effnetv2.cli.evaluate_command import (
-    judge,
-    print_evaluation,
-    published_network,
-    unseen_split,
+from typer import Option
+
+from keras_effnetv2.cli.command import OptionGroup
+from keras_effnetv2.cli.evaluate_command import judge_pictures, print_judgement
+from keras_effnetv2.cli.options import (
+    DataToJudgeIfAny,
+    Json,
+    JudgingOptions,
+    check_data,
+    known_variant,
 )
+from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.pretrained.fetch import fetch_set
 from keras_effnetv2.pretrained.registry import available_weights, parse_name
 from keras_effnetv2.pretrained.weight_cache import cached_path
 
 if TYPE_CHECKING:
-    from keras_effnetv2.data.sources import ImageSource
-    from keras_effnetv2.evaluation.scores import Evaluation
     from keras_effnetv2.pretrained.load import LoadReport
     from keras_effnetv2.pretrained.open_weights import FileHash, Weights
 
-
-def weights(arguments: argparse.Namespace) -> None:
-    """Runs the action of `keras-effnetv2 weights`; without one, the list."""
-    _ACTIONS[arguments.action](arguments)
+NoTop = Annotated[bool, Option("--no-top", help="Leave out the classifier.")]
+_Variant = Annotated[str | None, Option(parser=known_variant, metavar="VARIANT")]
 
 
-def _list(arguments: argparse.Namespace) -> None:
+def list_weights(variant: _Variant = None, json: Json = False) -> None:
+    """List the published weights, or fetch, convert or verify a weight file.
+
+    Options:
+      --variant: List the sets of this one only.
+
+    Example:
+      keras-effnetv2 weights --variant efficientnetv2-s
+    """
     rows = []
     for file in available_weights():
-        if arguments.variant in (None, file.variant):
+        if variant in (None, file.variant):
             cached = cached_path(file.url)
             rows.append(file._asdict() | {"cached": None if cached is None else str(cached)})
-    if arguments.json:
-        print(json.dumps(rows, indent=2))
+    if json:
+        print(dumps(rows, indent=2))
         return
     print(
         f"{'name':<34} classes  {'preprocessing':<13}  size  top-1  {'source':<18}  "
@@ -54,98 +65,143 @@ def _yes(value: Any) -> str:
     return "yes" if value else "no"
 
 
-def _fetch(arguments: argparse.Namespace) -> None:
+def fetch_weights(name: str, no_top: NoTop = False, json: Json = False) -> None:
+    """Download a published set into the cache.
+
+    Options:
+      name NAME: VARIANT/SET, as in the list.
+
+    Example:
+      keras-effnetv2 weights fetch efficientnetv2-s/imagenet21k
+    """
+    found = parse_name(name)
+    start_tensorflow()
     from keras_effnetv2.pretrained.open_weights import hash_file
 
-    found = parse_name(arguments.name)
-    path, published = fetch_set(found, include_top=not arguments.no_top)
+    path, published = fetch_set(found, include_top=not no_top)
     result = {
         "set": f"{found.variant}/{found.weights}",
         "source": published.source,
         "address": published.url,
         "files": [_file(hash_file(path))],
     }
-    _show(result, arguments.json)
+    _show(result, json)
 
 
-def _convert(arguments: argparse.Namespace) -> None:
+@dataclass(frozen=True)
+class WeightFileOptions(OptionGroup):
+    """Which weight file, and what it does not tell itself.
+
+    Options:
+      name NAME_OR_PATH: VARIANT/SET, which is downloaded, or a file or folder.
+      --variant VARIANT: The network that a file is for; not needed if its hash is published.
+      --set SET: The published set, if neither the hash nor the name of the file tells.
+      --source LAYOUT: Layout of the file: official, timm, keras-applications, leondgarse or keras;
+        auto recognises it.
+    """
+
+    name: str
+    variant: _Variant = None
+    set: str | None = None
+    source: str = "auto"
+
+    def load(self, include_top: bool) -> tuple["Weights", Any, "LoadReport"]:
+        """Return the weights, the network that holds them, and what strict loading did."""
+        from keras_effnetv2.models.weight_files import load
+        from keras_effnetv2.pretrained.open_weights import open_weights
+
+        weights = open_weights(
+            self.name,
+            self.variant,
+            set_name=self.set,
+            source=self.source,
+            include_top=include_top,
+            check_hash=True,
+        )
+        return weights, *load(weights, include_top=include_top)
+
+
+def convert_weights(
+    file: WeightFileOptions,
+    output: Path,
+    no_top: NoTop = False,
+    overwrite: bool = False,
+    json: Json = False,
+) -> None:
+    """Write weights of any source as .weights.h5 or .keras.
+
+    Options:
+      output OUTPUT: FILE.weights.h5 for the weights, FILE.keras for the network with its
+        preprocessing.
+      --overwrite: Replace OUTPUT.
+
+    Example:
+      keras-effnetv2 weights convert efficientnetv2-s.tgz s.keras \\
+          --variant efficientnetv2-s
+    """
+    start_tensorflow()
     from keras_effnetv2.models.weight_files import check_weight_output, convert
 
-    check_weight_output(arguments.output, overwrite=arguments.overwrite)
-    weights, model, report = _open_and_load(arguments)
-    written = convert(model, arguments.output, overwrite=arguments.overwrite)
+    check_weight_output(output, overwrite=overwrite)
+    weights, model, report = file.load(include_top=not no_top)
+    written = convert(model, output, overwrite=overwrite)
     result = _facts(weights, model, report) | {
         "written": [_file(written)],
         "equal_when_read_back": len(model.weights),
     }
-    _show(result, arguments.json)
+    _show(result, json)
 
 
-def _verify(arguments: argparse.Namespace) -> None:
+_JUDGING = JudgingOptions()
+
+
+def verify_weights(
+    file: WeightFileOptions,
+    data: DataToJudgeIfAny = None,
+    judging: JudgingOptions = _JUDGING,
+    json: Json = False,
+) -> None:
+    """Hash a weight file, load it strictly, and judge it on labelled pictures.
+
+    Example:
+      keras-effnetv2 weights verify efficientnetv2-s/imagenet --data imagenet/val
+    """
+    check_data(data)
+    start_tensorflow()
+    from keras_effnetv2.data.class_match import load_source_for
+    from keras_effnetv2.evaluation.judging import published_network, unseen_split
     from keras_effnetv2.models.weight_files import moving_variances
 
-    # No data: say so before the work.
-    split = None if arguments.data is None else unseen_split(arguments.data)
-    weights, model, report = _open_and_load(arguments)
+    split = None if data is None else unseen_split(data)  # bad data: say so before the work
+    weights, model, report = file.load(include_top=True)
     smallest, largest = moving_variances(model)
     result = _facts(weights, model, report) | {
         "smallest_moving_variance": smallest,
         "largest_moving_variance": largest,
     }
-    if split is None:
-        _show(result, arguments.json)
+    if data is None or split is None:
+        _show(result, json)
         return
-    figures, source, evaluation = _judge(weights, model, split, arguments)
-    if arguments.json:
-        _show(result | {"evaluation": figures}, as_json=True)
+    classes = _classes(model)
+    if classes is None:
+        raise ValueError(f"{weights.path} has no classifier to judge; leave out --data.")
+    network = published_network(model, model.name, weights.set, judging.protocol)
+    judgement = judge_pictures(network, load_source_for(data, split, classes), judging)
+    if json:
+        _show(result | {"evaluation": judgement.figures()}, as_json=True)
     else:
         _show(result, as_json=False)
         print()
-        print_evaluation(figures, source, evaluation)
-
-
-def _judge(
-    weights: "Weights", model: Any, split: str, arguments: argparse.Namespace
-) -> tuple[dict[str, Any], "ImageSource", "Evaluation"]:
-    from keras_effnetv2.data.class_match import load_source_for
-
-    classes = _classes(model)
-    if classes is None:
-        raise ValueError(
-            f"{weights.path} has no classifier, which could be judged; leave out --data."
-        )
-    return judge(
-        published_network(model, model.name, weights.set, arguments.protocol, facts={}),
-        load_source_for(arguments.data, split, classes),
-        batch_size=arguments.batch_size,
-        skip_bad=arguments.skip_bad,
-    )
-
-
-def _open_and_load(arguments: argparse.Namespace) -> tuple["Weights", Any, "LoadReport"]:
-    from keras_effnetv2.pretrained.open_weights import open_weights
-
-    include_top = not arguments.no_top
-    weights = open_weights(
-        arguments.name,
-        arguments.variant,
-        set_name=arguments.set,
-        source=arguments.source,
-        include_top=include_top,
-        check_hash=True,
-    )
-    from keras_effnetv2.models.weight_files import load
-
-    return weights, *load(weights, include_top=include_top)
+        print_judgement(judgement)
 
 
 def _classes(model: Any) -> int | None:
-    """Width of a model's classifier; None without one."""
+    """Return the width of a model's classifier; None without one."""
     return model.output_shape[-1] if len(model.output_shape) == 2 else None
 
 
 def _facts(weights: "Weights", model: Any, report: "LoadReport") -> dict[str, Any]:
-    """What there is to say of a file that was loaded."""
+    """Return what there is to say of a file that was loaded."""
     origin, config = weights.origin, weights.config
     return {
         "read": str(origin.path),
@@ -168,7 +224,7 @@ def _file(hashed: "FileHash") -> dict[str, Any]:
 
 def _show(result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(result, indent=2))
+        print(dumps(result, indent=2))
         return
     for name, value in result.items():
         for label, text in _lines(name, value):
@@ -176,7 +232,7 @@ def _show(result: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _lines(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Label and text of the lines that show a value."""
+    """Yield label and text of the lines that show a value."""
     if isinstance(value, list):
         for file in value:
             yield name, f"{file['path']} ({file['size']:,} bytes)"
@@ -189,6 +245,3 @@ def _lines(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, f"{value:.4g}"
     else:
         yield name, "none" if value is None else value
-
-
-_ACTIONS = {"list": _list, "fetch": _fetch, "convert": _convert, "verify": _verify}

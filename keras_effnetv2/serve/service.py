@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,6 +21,7 @@ from keras_effnetv2.export.signatures import (
 )
 from keras_effnetv2.serve.batching import Batcher, Function
 from keras_effnetv2.serve.errors import RequestError
+from keras_effnetv2.serve.limits import ServerLimits
 from keras_effnetv2.serve.loaded_model import Columns, ServedModel
 from keras_effnetv2.serve.metrics import Metrics
 
@@ -30,35 +30,6 @@ _GRAD_CAM = "grad_cam"
 _log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
-
-
-@dataclass(frozen=True)
-class ServerLimits:
-    """What one server takes on.
-
-    Attributes:
-        max_body_bytes: of a request.
-        max_requests: answered at the same time, counting those that are still being received; more
-            are sent away. Memory for bodies is at most the product of the two.
-        timeout: seconds for receiving and answering a request.
-        receive_timeout: seconds for the body of a request.
-        max_batch: pictures that are computed at once.
-        max_delay: seconds that a request waits for others, to be computed together with them.
-    """
-
-    max_body_bytes: int = 32 * 2**20
-    max_requests: int = 32
-    timeout: float = 60.0
-    receive_timeout: float = 30.0
-    max_batch: int = 16
-    max_delay: float = 0.002
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value > 0 and name != "max_delay":
-                raise ValueError(f"{name} must be more than 0. Received: {value!r}")
-        if not self.max_delay >= 0:
-            raise ValueError(f"max_delay must be 0 or more. Received: {self.max_delay!r}")
 
 
 class Service:

@@ -1,0 +1,283 @@
+"""How a function becomes a command: its options, its help page, several words after an option.
+
+Typer reads the words of a command line. Here it does not run the command: it returns a `Call`, so
+that a command line can be checked without running it, and all errors are caught in one place.
+"""
+
+import copy
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+PROGRAM = "keras-effnetv2"
+
+Command = Callable[..., int | None]
+
+# Options that take several words: `--batch-sizes 1 16` is the same as `--batch-sizes 1
+# --batch-sizes 16`, which is what Typer understands.
+LISTS = ("--batch-sizes", "--formats", "--layer-offsets")
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback on failure.")]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command line that was understood.
+
+    Attributes:
+        name: the command, e.g. "train" or "weights fetch".
+        function: what runs it; it returns an exit code or None.
+        values: what was given for each option, or its default.
+    """
+
+    name: str
+    function: Command
+    values: Mapping[str, Any]
+
+    def run(self) -> int:
+        """Run the command and return its exit code."""
+        arguments = {
+            name: self._value(name, parameter.annotation)
+            for name, parameter in _parameters(self.function).items()
+        }
+        return self.function(**arguments) or 0
+
+    def _value(self, name: str, annotation: Any) -> Any:
+        if not _is_group(annotation):
+            return self.values[name]
+        return annotation(**{field.name: self.values[field.name] for field in fields(annotation)})
+
+
+class OptionGroup:
+    """Options that travel together, for a frozen dataclass to inherit from; see `add_command`.
+
+    Attributes:
+        panel: title of their section on the help page; None puts them among the others.
+    """
+
+    panel: ClassVar[str | None] = None
+
+    def shown_defaults(self) -> Mapping[str, str]:
+        """Return name -> text of the defaults that the help page shows in place of the fields'."""
+        return {}
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, OptionGroup)
+
+
+def add_command(app: typer.Typer, function: Command, name: str = "") -> None:
+    """Make a command of a function.
+
+    Its docstring is the help page, as in `keras_effnetv2.cli.predict_command`. The section
+    "Options:" has a line "name METAVAR: help" for each argument and a line "--name METAVAR: help"
+    for each option of the function that is not annotated with a help text. A parameter may also
+    be an `OptionGroup`, a frozen dataclass with such a docstring of its own; its default gives the
+    defaults of its fields.
+
+    Args:
+        app: gets the command.
+        function: what runs it.
+        name: of the command; default that of the function.
+    """
+    page = _read_page(function)
+    app.command(name or function.__name__, cls=_Command, help=page.text, epilog=page.examples)(
+        _reader(function)
+    )
+
+
+def add_group(
+    app: typer.Typer,
+    function: Command,
+    name: str,
+    actions: Mapping[str, Command],
+) -> None:
+    """Make a command of a function that has further commands below it.
+
+    An option of both may stand on either side of the action's name.
+
+    Args:
+        app: gets the command.
+        function: what runs without an action; see `add_command`.
+        name: of the command.
+        actions: name -> function of the commands below.
+    """
+    group, page = typer.Typer(rich_markup_mode=None), _read_page(function)
+    for action, below in actions.items():
+        add_command(group, below, action)
+    app.add_typer(
+        group,
+        name=name,
+        cls=Group,
+        callback=_reader(function),
+        invoke_without_command=True,
+        subcommand_metavar="[ACTION]",
+        help=page.text,
+        epilog=page.examples,
+    )
+
+
+class _HelpPage(NamedTuple):
+    """A docstring: what comes first, the entries of "Options:" by parameter, and the examples."""
+
+    text: str
+    entries: Mapping[str, "_Entry"]
+    examples: str
+
+
+class _Entry(NamedTuple):
+    names: str  # "--scan/--no-scan", or of an argument its parameter
+    metavar: str | None
+    help: str
+
+
+def _read_page(owner: Any) -> _HelpPage:
+    text, *sections = re.split(r"\n\n(Options|Example):\n", inspect.cleandoc(owner.__doc__))
+    found = dict(zip(sections[::2], map(textwrap.dedent, sections[1::2]), strict=True))
+    entries = {}
+    for entry in re.findall(r"^\S.*(?:\n +.*)*", found.get("Options", ""), flags=re.MULTILINE):
+        head, _, help = " ".join(entry.split()).partition(": ")
+        names, _, metavar = head.partition(" ")
+        parameter = names.partition("/")[0].removeprefix("--").replace("-", "_")
+        entries[parameter] = _Entry(names, metavar or None, help)
+    return _HelpPage(text, entries, found.get("Example", ""))
+
+
+def _parameters(function: Command) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
+
+
+def _reader(function: Command) -> Callable[..., Call]:
+    """Return what Typer calls in place of a function: it takes all options, and returns a Call."""
+    options = [inspect.Parameter("context", _KEYWORD, annotation=typer.Context)]
+    entries = _read_page(function).entries
+    for parameter in _parameters(function).values():
+        if _is_group(parameter.annotation):
+            options += _of_group(parameter)
+        else:
+            options.append(_annotated(parameter, entries))
+    options.append(inspect.Parameter("debug", _KEYWORD, default=False, annotation=_Debug))
+
+    def read(context: typer.Context, **values: Any) -> Call:
+        if context.invoked_subcommand is not None:  # it gets what stands before its name
+            given = {name: value for name, value in values.items() if _is_given(context, name)}
+            context.default_map = {context.invoked_subcommand: given}
+        return Call(context.command_path.removeprefix(f"{PROGRAM} "), function, values)
+
+    read.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    read.__annotations__ = {option.name: option.annotation for option in options}
+    return read
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _of_group(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """Return a parameter for each field of a group of options."""
+    group = parameter.annotation
+    given = None if parameter.default is inspect.Parameter.empty else parameter.default
+    shown = {} if given is None else given.shown_defaults()
+    entries = _read_page(group).entries
+    options = []
+    for field in fields(group):
+        default = field.default if given is None else getattr(given, field.name)
+        option = _annotated(
+            inspect.Parameter(
+                field.name,
+                _KEYWORD,
+                default=inspect.Parameter.empty if default is MISSING else default,
+                annotation=field.type,
+            ),
+            entries,
+        )
+        info = option.annotation.__metadata__[0]
+        info.rich_help_panel = group.panel
+        if field.name in shown:
+            info.help += f"  [{shown[field.name]}]"
+        options.append(option)
+    return options
+
+
+def _annotated(parameter: inspect.Parameter, entries: Mapping[str, _Entry]) -> inspect.Parameter:
+    """Return a parameter as Typer wants it, described by its entry or by itself."""
+    kind, info = parameter.annotation, None
+    if get_origin(kind) is Annotated:
+        kind, info = get_args(kind)
+        info = copy.copy(info)
+    if info is None or info.help is None:
+        names, metavar, help = entries[parameter.name]
+        if info is None:
+            info = typer.Option(names) if names.startswith("--") else typer.Argument()
+        info.metavar, info.help = metavar or info.metavar, help
+    return parameter.replace(kind=_KEYWORD, annotation=Annotated[kind, info])
+
+
+class _Page:
+    """What Typer's commands and groups do differently here."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _name_each(args))  # type: ignore[misc]
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        pieces = super().collect_usage_pieces(ctx)  # type: ignore[misc]
+        return [re.sub(r"^{(.*)}", r"\1", piece) for piece in pieces]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options in sections, which Typer does with boxes only."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):  # type: ignore[attr-defined]
+            name, text = parameter.get_help_record(ctx)
+            title = parameter.rich_help_panel or "Options"
+            if parameter.param_type_name == "argument":
+                name, title = parameter.metavar, "Arguments"
+            sections.setdefault(title, []).append((name, text))
+        if isinstance(self, TyperGroup):
+            sections["Commands"] = [(name, one.help or "") for name, one in self.commands.items()]
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples as they are typed, without filling lines."""
+        if examples := self.epilog:  # type: ignore[attr-defined]
+            with formatter.section("Example"):
+                formatter.write(textwrap.indent(examples, "  ") + "\n")
+
+
+class _Command(_Page, TyperCommand):
+    pass
+
+
+class Group(_Page, TyperGroup):
+    """A command that has further commands below it."""
+
+
+def _name_each(words: Sequence[str]) -> list[str]:
+    """Repeat the name of an option of `LISTS` before each word that follows it."""
+    repeated: list[str] = []
+    name = None
+    for word in words:
+        is_option = word.startswith("-") and not _is_number(word)
+        if name is not None and not is_option and repeated[-1] != name:
+            repeated.append(name)
+        repeated.append(word)
+        if is_option:
+            name = word if word in LISTS else None
+    return repeated
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,86 @@
+"""The command `predict`: names what pictures show."""
+
+from collections.abc import Iterable
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_effnetv2.cli.named_network import (
+    check_network,
+    is_variant,
+    open_variant,
+    trained_network,
+)
+from keras_effnetv2.cli.options import Json, RunOrVariant
+from keras_effnetv2.cli.quiet_start import start_tensorflow
+
+if TYPE_CHECKING:
+    from keras_effnetv2.evaluation.judging import JudgedNetwork
+
+
+def predict(
+    model: RunOrVariant,
+    pictures: list[Path],
+    weights: str | None = None,
+    top: int = 5,
+    json: Json = False,
+) -> int:
+    """Name what pictures show.
+
+    Options:
+      pictures PICTURE: Picture files.
+      --weights NAME_OR_PATH: Weights of a variant: a published set, which is downloaded, or a
+        weight file.  [default: imagenet]
+      --top K: Number of classes to name.
+
+    Example:
+      keras-effnetv2 predict runs/photos cat.jpg dog.png --top 3
+      keras-effnetv2 predict efficientnetv2-b0 cat.jpg
+    """
+    if top < 1:
+        raise ValueError(f"--top must be at least 1. Received: {top}")
+    check_network(model, weights)
+    start_tensorflow()
+    if is_variant(model):
+        network = open_variant(model, weights)
+    else:
+        from keras_effnetv2.runs.run_folder import open_run
+
+        network = trained_network(open_run(model))
+    results = [{"picture": str(path), **_name(network, path, top)} for path in pictures]
+    if json:
+        print(dumps(results, indent=2, ensure_ascii=False))
+    else:
+        _print(results)
+    return 1 if any("error" in result for result in results) else 0
+
+
+def _name(network: "JudgedNetwork", path: Path, top: int) -> dict[str, Any]:
+    """Return the classes of one picture, the best first, or what is wrong with it."""
+    import numpy as np
+
+    from keras_effnetv2.images.evaluation_crop import prepare_batch
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return {"error": error.strerror}
+    images, (problem,) = prepare_batch([data], network.image_size, network.style)
+    if problem.numpy():
+        return {"error": problem.numpy().decode()}
+    (scores,) = network.model.predict_on_batch(images)
+    best = np.argsort(-scores, kind="stable")[:top]
+    classes = [{**network.classes[index], "score": float(scores[index])} for index in best]
+    return {"classes": classes}
+
+
+def _print(results: Iterable[dict[str, Any]]) -> None:
+    width = max(len(result["picture"]) for result in results)
+    for result in results:
+        shown = f"{result['picture']:<{width}}"
+        if "error" in result:
+            print(f"{shown}  error: {result['error']}")
+        for found in result.get("classes", ()):
+            identity = f" ({found['wordnet_id']})" if "wordnet_id" in found else ""
+            print(f"{shown}  {found['score']:7.2%}  {found['class']}{identity}")
+            shown = " " * width
