@@ -10,7 +10,6 @@ import tensorflow as tf
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource, load_source
 from keras_effnetv2.data.stores import MemoryStore
-from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import progressive_stages
@@ -49,7 +48,7 @@ def big_source(num_examples, classes, side=500, split="train"):
 
 
 def inputs_of(training, validation, recipe=ONE_SIZE, variant=None):
-    return Inputs(training, validation, recipe, recipe.resolve(variant).plan, UnreadablePictures())
+    return Inputs(training, validation, recipe, recipe.resolve(variant).plan)
 
 
 def without_front(classes=10):

@@ -1,7 +1,8 @@
 """`train` from end to end: the run folder, repeating and resuming a run, and what is refused.
 
 The network is the smallest with a batch norm, a dropout and a squeeze of the picture; what is
-tested is the training around it.
+tested is the training around it. One run, and the one that is compared with it bit by bit, are
+traced; the others train eagerly.
 """
 
 import contextlib
@@ -10,8 +11,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 import zipfile
 from dataclasses import asdict, replace
 
@@ -19,17 +18,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.quick_runs import leave_out_results
+from helpers.quick_runs import EagerModel, dark_and_light, leave_out_results, small_network
 from helpers.run_folders import recorded_settings
 
-from keras_effnetv2.data import training_data
 from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.stores import MemoryStore
 from keras_effnetv2.evaluation.scores import evaluate_source
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs import run_folder
-from keras_effnetv2.training import fit, inputs
+from keras_effnetv2.training import fit, results
 
 RECIPE = replace(
     TrainRecipe.preset("quickstart"),
@@ -45,20 +43,8 @@ ONE_EPOCH = replace(RECIPE, epochs=1, stages=1, image_size=32, mixup_alpha=0.0)
 CLASSES = tuple("0123456789")
 
 
-def build(*, classes=10, activation="softmax", dropout=0.2, size=None):
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((size, size, 3))
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    x = keras.layers.Conv2D(8, 8, strides=8, use_bias=False)(x)
-    x = keras.layers.BatchNormalization()(x)
-    x = keras.layers.GlobalMaxPooling2D()(keras.layers.ReLU()(x))
-    x = keras.layers.Dropout(dropout)(x)
-    outputs = keras.layers.Dense(classes, activation=activation, name="predictions")(x)
-    return keras.Model(inputs, outputs, name="small")
-
-
-def weights_of(model):
-    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+def traced():
+    return small_network(eager=False)
 
 
 def without_seconds(history):
@@ -80,7 +66,7 @@ def run(digits, tmp_path_factory):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         result = fit.train(
-            build(), digits, RECIPE, tmp_path_factory.mktemp("fit") / "run", verbose=0
+            traced(), digits, RECIPE, tmp_path_factory.mktemp("fit") / "run", verbose=0
         )
     return result, printed.getvalue()
 
@@ -89,12 +75,6 @@ def run(digits, tmp_path_factory):
 def quick(monkeypatch):
     """Leaves out the export and the report, which cost seconds, where they are no subject."""
     leave_out_results(monkeypatch)
-
-
-@pytest.fixture
-def unscanned(quick, monkeypatch):
-    """As `quick`, and without the scan."""
-    monkeypatch.setattr(training_data, "find_bad_pictures", lambda source: ())
 
 
 # --- the run folder -----------------------------------------------------------------------------
@@ -155,15 +135,6 @@ def test_the_scores_are_those_of_the_kept_model_on_the_validation_pictures(run, 
     assert np.bincount(result.evaluation.labels, minlength=10).min() >= 1
 
 
-def test_the_report_has_its_sections_and_all_stages(run):
-    page = (run[0].output / "report.html").read_text("utf-8")
-    assert "small on digits" in page
-    for anchor in ("curves", "classes", "confusion", "samples", "mistakes"):
-        assert f'id="{anchor}"' in page
-    assert "Stage 1: 32 px" in page
-    assert "Stage 2: 40 px" in page
-
-
 def test_model_and_exports_give_the_probabilities_of_the_returned_model(run, digits):
     result, _ = run
     data = [bytes(d) for d, _, _ in digits.subset(range(8)).dataset().as_numpy_iterator()]
@@ -198,7 +169,7 @@ def test_model_keras_needs_neither_this_package_nor_a_compile(run):
 
 
 def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(
-    run, digits, unscanned, monkeypatch, tmp_path
+    run, digits, quick, monkeypatch, tmp_path
 ):
     """Crash in epoch 3, then a full disk while the model is saved, then a resume without training.
 
@@ -206,16 +177,17 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(
     """
     whole, _ = run
     folder = tmp_path / "run"
-    make_dataset = inputs.make_dataset
 
-    def break_in_epoch_3(source, *, epoch=0, **options):
-        if epoch == 2:
+    def train(recipe=RECIPE, **options):
+        options = {"scan": False, "verbose": 0} | options
+        return fit.train(traced(), digits, recipe, folder, **options)
+
+    def break_in_epoch_3(line):
+        if line.startswith("Stage 2/2"):
             raise ZeroDivisionError("power cut")
-        return make_dataset(source, epoch=epoch, **options)
 
-    monkeypatch.setattr(inputs, "make_dataset", break_in_epoch_3)
     with pytest.raises(ZeroDivisionError):
-        fit.train(build(), digits, RECIPE, folder, verbose=0)
+        train(verbose=2, echo=break_in_epoch_3)
     assert settings_in(folder)["finished"] is False
     assert not (folder / "model.keras").exists()
     snapshots = {path.name for path in (folder / "backup").glob("*.h5")}
@@ -223,10 +195,9 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(
     with pytest.raises(ValueError, match="not finished"):
         run_folder.open_run(folder)
 
-    monkeypatch.setattr(inputs, "make_dataset", make_dataset)
     changed = replace(RECIPE, batch_size=8, epochs=5)
     with pytest.raises(ValueError, match=r"epochs: was 4, is 5; recipe.batch_size: was 16, is 8$"):
-        fit.train(build(), digits, changed, folder, resume=True, verbose=0)
+        train(changed, resume=True)
 
     def full_disk(self, path):
         with open(path, "wb") as file:
@@ -236,34 +207,29 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "save", full_disk)
         with pytest.raises(OSError, match=r"No space left on device.*--resume"):
-            fit.train(build(), digits, RECIPE, folder, resume=True, verbose=0)
+            train(resume=True)
     names = {path.name for path in folder.iterdir()}
     assert names == {"recipe.json", "history.csv", "backup"}
 
-    trained = []
-    monkeypatch.setattr(
-        inputs,
-        "make_dataset",
-        lambda *a, **o: trained.append(o["training"]) or make_dataset(*a, **o),
-    )
-    resumed = fit.train(build(), digits, RECIPE, folder, resume=True, verbose=0)
-    assert True not in trained
+    said = []
+    resumed = train(resume=True, verbose=2, echo=said.append)
+    assert not [line for line in said if line.startswith("Stage")]  # nothing is left to train
     assert settings_in(folder)["finished"] is True
     assert not (folder / "backup").exists()
     assert resumed.history["epoch"] == [1, 2, 3, 4]
     assert without_seconds(resumed.history) == without_seconds(whole.history)
-    for ours, theirs in zip(weights_of(resumed.model), weights_of(whole.model), strict=True):
+    for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(ValueError, match="finished; there is nothing to resume"):
-        fit.train(build(), digits, RECIPE, folder, resume=True, verbose=0)
+        train(resume=True)
 
 
 def test_a_compiled_model_without_average_on_files_of_which_one_is_bad(quick, tmp_path, capsys):
-    pictures = write_pictures(tmp_path / os.fsdecode(b"no utf-8 \xff"), count=12)
+    pictures = dark_and_light(tmp_path / os.fsdecode(b"no utf-8 \xff"), count=12)
     (pictures / "dark" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
-    model = build(classes=2)
+    model = small_network(2)
     model.compile("sgd", "mse")  # compiled by its owner: `train` compiles it as the recipe says
-    before = weights_of(model)
+    before = model.get_weights()
     recipe = replace(ONE_EPOCH, ema_decay=None, seed=4, batch_size=4)
     result = fit.train(
         model, pictures, recipe, tmp_path / "run", validation_fraction=0.25, skip_bad=True
@@ -277,76 +243,28 @@ def test_a_compiled_model_without_average_on_files_of_which_one_is_bad(quick, tm
     assert settings["training"]["pictures"] + settings["validation"]["pictures"] == 24
     assert settings["training"]["spec"].endswith("no utf-8 \\udcff")
     assert len(result.history["loss"]) == 1
-    changed = [not np.array_equal(a, b) for a, b in zip(before, weights_of(model), strict=True)]
+    changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
     assert all(changed[:-1])
 
 
-def test_another_seed_gives_other_weights(digits, unscanned, tmp_path):
-    kernels = [
-        weights_of(
-            fit.train(
-                build(), digits, replace(ONE_EPOCH, seed=seed), tmp_path / f"{seed}", verbose=0
-            ).model
-        )[0]
-        for seed in (0, 1)
-    ]
+def test_another_seed_gives_other_weights(digits, quick, tmp_path):
+    kernels = []
+    for seed in (0, 1):
+        recipe, folder = replace(ONE_EPOCH, seed=seed), tmp_path / f"{seed}"
+        run = fit.train(small_network(), digits, recipe, folder, scan=False, verbose=0)
+        kernels.append(run.model.get_weights()[0])
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-4
 
 
-def test_a_loss_that_is_not_finite_ends_in_an_error_and_no_finished_run(
-    digits, unscanned, tmp_path
-):
+def test_a_loss_that_is_not_finite_ends_in_an_error_and_no_finished_run(digits, quick, tmp_path):
     recipe = replace(ONE_EPOCH, learning_rate=1e30, gradient_clip=None, warmup_epochs=0.0)
     with pytest.raises(RuntimeError, match=r"loss is not finite \(nan\) in epoch 1.*lower"):
-        fit.train(build(), digits, recipe, tmp_path / "run", verbose=0)
+        fit.train(small_network(), digits, recipe, tmp_path / "run", scan=False, verbose=0)
     assert settings_in(tmp_path / "run")["finished"] is False
     assert not (tmp_path / "run" / "model.keras").exists()
 
 
-JAX = """
-import keras, sys
-sys.path.insert(0, {tests!r})
-from test_fit import ONE_EPOCH, build
-from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.training.fit import train
-from keras_effnetv2.runs.run_folder import open_run
-
-result = train(
-    build(), load_source("digits", "train").stratified_subset(60), ONE_EPOCH, {out!r}, verbose=2
-)
-assert open_run({out!r}).settings.versions["backend"] == "jax"
-assert result.evaluation.scores.shape == (12, 10)
-"""
-
-
-def test_on_jax_the_run_is_whole_but_for_the_saved_model(tmp_path):
-    out = tmp_path / "run"
-    script = JAX.format(tests=os.path.dirname(__file__), out=str(out))
-    finished = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    assert f"KERAS_BACKEND=tensorflow keras-effnetv2 export {out}" in finished.stdout
-    names = {path.name for path in out.iterdir()}
-    assert names == {"model.keras", "labels.txt", "recipe.json", "history.csv", "report.html"}
-
-
 # --- what is refused ----------------------------------------------------------------------------
-
-
-def write_pictures(folder, count):
-    rng = np.random.default_rng(0)
-    for name, brightness in (("dark", 40), ("light", 200)):
-        (folder / name).mkdir(parents=True)
-        for index in range(count):
-            pixels = rng.integers(0, 55, (20, 24, 3)) + brightness
-            data = tf.io.encode_png(pixels.astype("uint8")).numpy()
-            (folder / name / f"{index}.png").write_bytes(data)
-    return folder
 
 
 def subclassed():
@@ -357,41 +275,41 @@ def subclassed():
     return Net(name="net")
 
 
-def test_a_model_nested_in_another_is_trained_and_exported(digits, tmp_path):
-    nested = keras.Sequential([keras.Input((None, None, 3)), build()])
+def test_a_model_nested_in_another_is_trained_and_exported(digits, monkeypatch, tmp_path):
+    export = results.export_saved_model
+    leave_out_results(monkeypatch)
+    monkeypatch.setattr(results, "export_saved_model", export)
+    inputs = keras.Input((None, None, 3))
+    nested = EagerModel(inputs, small_network()(inputs))
     recipe = replace(ONE_EPOCH, dropout_rate=0.2)
     result = fit.train(nested, digits, recipe, tmp_path / "run", verbose=0)
     assert (tmp_path / "run" / "saved_model" / "1").is_dir()
     assert result.model is nested
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (lambda: build(classes=7), "has 7 classes, the pictures have 10. Build it with classes=10"),
-        (lambda: build(activation=None), "classifier_activation='softmax'.*ending with linear"),
-        (lambda: build(activation="sigmoid"), "classifier_activation='softmax'.*with sigmoid"),
-        (lambda: build(dropout=0.0), "the model has no Dropout layer to set"),
-        (subclassed, "functional or Sequential classifier.*'net'"),
-        (lambda: build(size=224), r"takes \(None, 224, 224, 3\).*\[32, 40\] pixels"),
-        (lambda: keras.Sequential([keras.layers.Dense(10)], name="new"), "built.*'new'"),
-        (lambda: "efficientnetv2-b9", "Unknown variant. Known: .*efficientnetv2-b0"),
-        (lambda: None, "Unknown variant.*None"),
-    ],
-)
-def test_a_model_that_does_not_fit_is_refused_before_anything_is_read_or_written(
-    digits, monkeypatch, tmp_path, model, message
-):
-    monkeypatch.setattr(training_data, "find_bad_pictures", lambda source: pytest.fail("scanned"))
-    with pytest.raises(ValueError, match=message):
-        fit.train(model(), digits, RECIPE, tmp_path / "run", verbose=0)
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_read_or_written(digits, tmp_path):
+    names = digits.store.names
+    unread = replace(digits, store=MemoryStore(tf.constant([b"no picture"] * len(names)), names))
+    for model, message in (
+        (small_network(7), "has 7 classes, the pictures have 10. Build it with classes=10"),
+        (small_network(activation=None), "classifier_activation='softmax'.*ending with linear"),
+        (small_network(activation="sigmoid"), "classifier_activation='softmax'.*with sigmoid"),
+        (small_network(dropout=0.0), "the model has no Dropout layer to set"),
+        (subclassed(), "functional or Sequential classifier.*'net'"),
+        (small_network(size=224), r"takes \(None, 224, 224, 3\).*\[32, 40\] pixels"),
+        (keras.Sequential([keras.layers.Dense(10)], name="new"), "built.*'new'"),
+        ("efficientnetv2-b9", "Unknown variant. Known: .*efficientnetv2-b0"),
+        (None, "Unknown variant.*None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit.train(model, unread, RECIPE, tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
 
 
 def test_arguments_that_contradict_each_other(digits, tmp_path):
     def refused(message, source=digits, recipe=RECIPE, **options):
         with pytest.raises(ValueError, match=message):
-            fit.train(build(), source, recipe, tmp_path / "run", verbose=0, **options)
+            fit.train(small_network(), source, recipe, tmp_path / "run", verbose=0, **options)
 
     refused("`recipe` must be a TrainRecipe.*'finetune'", recipe="finetune")
     refused("`weights` goes with a variant", weights="imagenet")
@@ -415,38 +333,39 @@ def test_an_existing_run_is_kept_until_everything_has_been_checked(digits, monke
 
     def train(error, message, source=digits, **options):
         with pytest.raises(error, match=message):
-            fit.train(build(), source, RECIPE, folder, verbose=0, **options)
+            fit.train(small_network(), source, RECIPE, folder, verbose=0, **options)
         assert (folder / "model.keras").read_text() == "precious"
 
     train(FileExistsError, "holds a run already.*--resume.*--overwrite")
     names = digits.store.names
-    bad = replace(digits, store=MemoryStore(tf.constant([b"no picture"] * len(names)), names))
-    train(BadPicturesError, "60 pictures cannot be used|48 pictures", bad, overwrite=True)
-    monkeypatch.setattr(training_data, "find_bad_pictures", lambda source: ())
+    contents = [tf.io.encode_png(np.zeros((9, 9, 3), np.uint8)).numpy()] * len(names)
+    contents[int(digits.rows[7])] = b"no picture"
+    bad = replace(digits, store=MemoryStore(tf.constant(contents), names))
+    train(BadPicturesError, "1 picture cannot be used", bad, overwrite=True)
     usage = type("Usage", (), {"free": 10_000_000})
     with monkeypatch.context() as patch:
         patch.setattr(run_folder.shutil, "disk_usage", lambda path: usage)
-        train(OSError, r"has 10 MB free; the run needs about 50 MB", overwrite=True)
+        train(OSError, r"has 10 MB free; the run needs about 50 MB", overwrite=True, scan=False)
 
     def stop(line):
         if line.startswith("model "):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit.train(build(), digits, RECIPE, folder, overwrite=True, echo=stop)
+        fit.train(small_network(), digits, RECIPE, folder, overwrite=True, scan=False, echo=stop)
     assert {path.name for path in folder.iterdir()} == {"recipe.json", "notes.txt"}
     assert settings_in(folder)["finished"] is False
 
 
 def test_batch_norms_of_a_pretrained_network_are_frozen_on_small_batches(
-    digits, unscanned, tmp_path, capsys
+    digits, quick, tmp_path, capsys
 ):
-    model = build()
+    model = small_network()
     norm = next(la for la in model.layers if isinstance(la, keras.layers.BatchNormalization))
     norm.moving_mean.assign(keras.ops.full_like(norm.moving_mean, 0.01))
     before = [keras.ops.convert_to_numpy(weight) for weight in norm.weights]
     kernel = keras.ops.convert_to_numpy(model.layers[2].kernel)
-    fit.train(model, digits, ONE_EPOCH, tmp_path / "frozen", verbose=2)
+    fit.train(model, digits, ONE_EPOCH, tmp_path / "frozen", scan=False, verbose=2)
     assert "batch norms frozen: batches of 16 pictures (fewer than 32)" in capsys.readouterr().out
     for value, weight in zip(before, norm.weights, strict=True):
         np.testing.assert_array_equal(weight, value)
@@ -454,5 +373,5 @@ def test_batch_norms_of_a_pretrained_network_are_frozen_on_small_batches(
     assert settings_in(tmp_path / "frozen")["recipe"]["batch_norm"] == "freeze"
     trained = replace(ONE_EPOCH, batch_norm="train")
     norm.trainable = True
-    fit.train(model, digits, trained, tmp_path / "trained", verbose=0)
+    fit.train(model, digits, trained, tmp_path / "trained", scan=False, verbose=0)
     assert np.abs(norm.moving_mean - before[2]).max() > 0

@@ -7,8 +7,8 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.quick_runs import leave_out_results
-from test_fit import ONE_EPOCH, build
+from helpers.quick_runs import leave_out_results, small_network
+from test_fit import ONE_EPOCH
 
 from keras_effnetv2.data import training_data
 from keras_effnetv2.data.scan import BadPicturesError
@@ -38,7 +38,7 @@ def pictures(tmp_path):
 def train(pictures, folder, **options):
     held_back = pictures.subset(range(0, 80, 8))
     rest = pictures.subset([index for index in range(80) if index % 8])
-    return fit.train(build(), rest, ONE_EPOCH, folder, validation=held_back, **options)
+    return fit.train(small_network(), rest, ONE_EPOCH, folder, validation=held_back, **options)
 
 
 def test_a_picture_that_fails_after_the_scan_is_an_error_in_two_lines(

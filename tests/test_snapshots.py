@@ -12,11 +12,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnetv2._common import whole_files
+from keras_effnetv2._common import files
 from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.snapshots import (
-    LossWatch,
     Snapshots,
     latest_snapshot,
     random_states,
@@ -37,10 +36,9 @@ def make_model(optimizer=None):
 
 
 def make_snapshots(folder, model, resumed=None, *, keep=2, minutes=None, notes=dict):
-    watch, signals = LossWatch(folder), StopSignals(folder)
-    snapshots = Snapshots(folder, resumed, notes, watch, signals, keep=keep, minutes=minutes)
-    for callback in (watch, snapshots):
-        callback.set_model(model)
+    signals = StopSignals(folder)
+    snapshots = Snapshots(folder, resumed, notes, signals, keep=keep, minutes=minutes)
+    snapshots.set_model(model)
     model.stop_training = False
     return snapshots
 
@@ -63,7 +61,7 @@ def train(folder, model, *, epochs, resumed=None, callbacks=(), **options):
         shuffle=False,
         epochs=epochs,
         initial_epoch=0 if resumed is None else resumed.epochs,
-        callbacks=[EMA(0.9), *callbacks, LossWatch(folder), snapshots],
+        callbacks=[EMA(0.9), *callbacks, snapshots],
         verbose=0,
     )
 
@@ -286,7 +284,7 @@ def test_wherever_the_process_dies_a_whole_state_is_there(tmp_path, monkeypatch,
             snapshots = make_snapshots(folder, model, keep=1)
             snapshots.on_epoch_end(0)
             with monkeypatch.context() as patch:
-                patch.setattr(whole_files.os, call, dying)
+                patch.setattr(files.os, call, dying)
                 try:
                     for epoch in (1, 2, 3):
                         model.layers[-1].bias.assign([float(epoch)])
@@ -315,7 +313,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_all_that_was_seen(tmp_
             *(X, y),
             batch_size=4,
             shuffle=False,
-            callbacks=[LossWatch(tmp_path), make_snapshots(tmp_path, model)],
+            callbacks=[make_snapshots(tmp_path, model)],
             verbose=0,
         )
     message = str(caught.value)

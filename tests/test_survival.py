@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.killed_runs import RECIPE, build
-from helpers.quick_runs import leave_out_results
+from helpers.killed_runs import RECIPE
+from helpers.quick_runs import dark_and_light, leave_out_results, small_network
 
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.recipes.stages import progressive_stages
@@ -26,30 +26,16 @@ KILLS = 20
 RUN_FILES = {"model.keras", "labels.txt", "recipe.json", "history.csv"}
 
 
-def write_pictures(folder):
-    rng = np.random.default_rng(0)
-    for name, brightness in (("dark", 40), ("light", 200)):
-        (folder / name).mkdir(parents=True)
-        for index in range(16):
-            pixels = (rng.integers(0, 55, (28, 30, 3)) + brightness).astype("uint8")
-            tf.io.write_file(str(folder / name / f"{index}.png"), tf.io.encode_png(pixels))
-    return folder
-
-
 def history_of(output):
     """The rows of `history.csv`, as text, without the seconds."""
     with (output / "history.csv").open(newline="") as file:
         return [row | {"seconds": None} for row in csv.DictReader(file)]
 
 
-def weights_of(model):
-    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
-
-
 def assert_same_run(output, whole):
     assert history_of(output) == history_of(whole)
     models = [keras.models.load_model(path / "model.keras") for path in (output, whole)]
-    for ours, theirs in zip(*map(weights_of, models), strict=True):
+    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -57,7 +43,7 @@ def assert_same_run(output, whole):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the children of the helper are forked")
 def test_a_run_that_is_killed_at_twenty_random_moments_ends_as_one_that_was_not(tmp_path):
-    write_pictures(tmp_path / "pictures")
+    dark_and_light(tmp_path / "pictures", 16)
     command = [sys.executable, "-m", "helpers.killed_runs", str(tmp_path), str(KILLS), "7"]
     tests = Path(__file__).parent
     finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tests)
@@ -77,7 +63,7 @@ def test_a_run_that_is_killed_at_twenty_random_moments_ends_as_one_that_was_not(
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("survival") / "pictures")
+    return dark_and_light(tmp_path_factory.mktemp("survival") / "pictures", 16)
 
 
 @pytest.fixture(autouse=True)
@@ -94,23 +80,14 @@ def sigint_is_heard():
     signal.signal(signal.SIGINT, before)
 
 
-def other_weights():
-    model = build()
-    for weight in model.weights:
+def train(pictures, output, recipe=RECIPE, *, at=None, other=False, **options):
+    """Trains eagerly; `at` calls what it has for a step, before that is done."""
+    model = small_network(2, dropout=0.3)
+    model.at = at or {}
+    for weight in model.weights if other else ():
         weight.assign(weight + 1)
-    return model
-
-
-def train(pictures, output, recipe=RECIPE, *, model=None, **options):
-    return fit.train(
-        model or build(),
-        pictures,
-        recipe,
-        output,
-        validation_fraction=0.25,
-        scan=False,
-        **{"verbose": 0} | options,
-    )
+    options = {"validation_fraction": 0.25, "scan": False, "verbose": 0} | options
+    return fit.train(model, pictures, recipe, output, **options)
 
 
 @pytest.fixture(scope="module")
@@ -121,23 +98,6 @@ def whole(pictures, tmp_path_factory):
         leave_out_results(patch)
         train(pictures, output)
     return output
-
-
-def snapshots_in(output):
-    return {path.name for path in (output / "backup").glob("*.h5")}
-
-
-class At:
-    """Calls `do` when the training has done a batch, after everything else of that batch."""
-
-    def __init__(self, patch, epoch, batch, do):
-        def after_batch(snapshots, number, logs=None):
-            real(snapshots, number, logs)
-            if (snapshots._epoch, snapshots._skipped + number) == (epoch, batch):
-                do()
-
-        real = fit.Snapshots.on_train_batch_end
-        patch.setattr(fit.Snapshots, "on_train_batch_end", after_batch)
 
 
 def send(number):
@@ -152,73 +112,63 @@ def cut():
     raise PowerCut
 
 
-@pytest.mark.slow  # traces the training anew after every break
 def test_a_run_that_breaks_off_in_every_epoch_ends_as_one_that_ran_through(
-    whole, pictures, tmp_path, monkeypatch
+    whole, pictures, tmp_path
 ):
-    """A cut, a SIGTERM, a SIGINT and a damaged snapshot; each resume begins with other weights."""
+    """Cuts, a SIGTERM, a SIGINT and a damaged snapshot; each resume begins with other weights.
+
+    An epoch has three steps.
+    """
     output = tmp_path / "run"
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
-    def break_off(epoch, batch, do, error, message=None, **options):
-        with monkeypatch.context() as patch:
-            At(patch, epoch, batch, do)
-            with pytest.raises(error, match=message):
-                train(pictures, output, model=other_weights(), **options)
+    def break_off(at, error, message=None, **options):
+        with pytest.raises(error, match=message):
+            train(pictures, output, at=at, other=True, resume=True, **options)
         assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-        return snapshots_in(output)
+        return {path.name for path in (output / "backup").glob("*.h5")}
 
-    with monkeypatch.context() as patch:
-        At(patch, 0, 1, cut)
-        with pytest.raises(PowerCut):
-            train(pictures, output)
-    assert snapshots_in(output) == {"after-0-epochs.weights.h5"}
+    with pytest.raises(PowerCut):
+        train(pictures, output, at={3: cut})
+    assert [path.name for path in (output / "backup").glob("*.h5")] == ["after-0-epochs.weights.h5"]
 
-    # Sent after the first batch of the second epoch: the batch that runs then is the second.
-    interrupted = r"by SIGTERM in epoch 2, after 2 of its batches\. .*resume=True"
-    names = break_off(
-        1, 0, lambda: send(signal.SIGTERM), TrainingInterrupted, interrupted, resume=True
-    )
+    # Sent in the second batch of the second epoch: that batch is done.
+    at = {5: lambda: send(signal.SIGTERM)}
+    names = break_off(at, TrainingInterrupted, r"by SIGTERM in epoch 2, after 2 of.*resume=True")
     assert names == {"after-1-epochs.weights.h5", "after-1-epochs-2-batches.weights.h5"}
 
-    # The last batch of the epoch runs: the next state to go on from is that after the epoch.
-    names = break_off(
-        *(1, 2, lambda: send(signal.SIGINT), TrainingInterrupted),
-        "by SIGINT after 2 epochs",
-        resume=True,
-    )
+    # In the last batch of the epoch: the next state to go on from is that after the epoch.
+    at = {1: lambda: send(signal.SIGINT)}
+    names = break_off(at, TrainingInterrupted, "by SIGINT after 2 epochs")
     assert names == {"after-1-epochs-2-batches.weights.h5", "after-2-epochs.weights.h5"}
 
-    names = break_off(2, 1, cut, PowerCut, resume=True, snapshot_minutes=0)
+    names = break_off({3: cut}, PowerCut, snapshot_minutes=0)
     older, newer = (f"after-2-epochs-{n}-batches.weights.h5" for n in (1, 2))
     assert names == {older, newer}
     os.truncate(output / "backup" / newer, 1000)
     said = []
-    train(pictures, output, model=other_weights(), resume=True, verbose=2, echo=said.append)
+    train(pictures, output, other=True, resume=True, verbose=2, echo=said.append)
     (skipped,) = (place for place, line in enumerate(said) if line.startswith("Skipped"))
     assert said[skipped].startswith(f"Skipped {output / 'backup' / newer}: it is damaged")
     assert said[skipped + 1] == f"Going on from {older} instead."
     assert_same_run(output, whole)
 
 
-def test_what_became_unreadable_stays_noted(pictures, tmp_path, monkeypatch):
+def test_what_became_unreadable_stays_noted(pictures, tmp_path):
     """The picture is left out before the cut and can be read again when the run is resumed."""
     source = load_source(pictures, "train", validation_fraction=0.25, seed=RECIPE.seed)
-    victim = Path(source.names[3])
-    victim = victim if victim.is_absolute() else pictures / victim
+    victim = pictures / source.names[3]
     content = victim.read_bytes()
-    output = tmp_path / "run"
     recipe = replace(RECIPE, epochs=1, stages=1, image_size=32)
     try:
         victim.write_bytes(b"broken")
-        with monkeypatch.context() as patch:
-            At(patch, 0, 1, cut)
-            with pytest.raises(PowerCut):
-                train(pictures, output, recipe, skip_bad=True, snapshot_minutes=0)
+        options = {"skip_bad": True, "snapshot_minutes": 0, "at": {3: cut}}
+        with pytest.raises(PowerCut):
+            train(pictures, tmp_path / "run", recipe, **options)
     finally:
         victim.write_bytes(content)
-    train(pictures, output, recipe, skip_bad=True, resume=True)
-    settings = json.loads((output / "recipe.json").read_text("utf-8"))
+    train(pictures, tmp_path / "run", recipe, skip_bad=True, resume=True)
+    settings = json.loads((tmp_path / "run" / "recipe.json").read_text("utf-8"))
     assert settings["left_out_while_training"] == [source.names[3]]
 
 

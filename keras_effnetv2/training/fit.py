@@ -4,16 +4,19 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
+from keras_effnetv2._common.checks import check_integer, check_number
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.scan import BadPicture, BadPicturesError
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
+from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.recipes.recipe import TrainRecipe
@@ -34,12 +37,7 @@ from keras_effnetv2.training.preflight import (
 )
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.results import evaluate_model, write_results
-from keras_effnetv2.training.snapshots import (
-    LossWatch,
-    Snapshot,
-    Snapshots,
-    latest_snapshot,
-)
+from keras_effnetv2.training.snapshots import Snapshot, Snapshots, latest_snapshot
 from keras_effnetv2.training.transfer import (
     freeze_batch_norm,
     has_learned_statistics,
@@ -98,7 +96,7 @@ def train(
     verbose: int = 1,
     echo: Callable[[str], Any] = print,
 ) -> TrainResult:
-    """Trains a classifier and leaves a run folder that can be evaluated, served and repeated.
+    """Train a classifier and leave a run folder that can be evaluated, served and repeated.
 
     The folder holds `model.keras`, `saved_model/1/`, `labels.txt`, `recipe.json`, `history.csv`
     and `report.html`. Files are written beside and renamed, so none is ever half there.
@@ -135,7 +133,7 @@ def train(
             between epochs. Going on within an epoch reads the batches before it once more.
         strategy: `tf.distribute.MirroredStrategy()` for the GPUs of this machine; a model that is
             given was built in its scope. How JAX does it, and several machines: see
-            `training.workers`. Whichever, batches are those of all devices together.
+            `training.workers`. `batch_size` is always the global one.
         verbose: 0 silent, 1 progress bars, 2 a line an epoch (as in Keras).
         echo: called with each line of the plan and the summary (silent with verbose=0).
 
@@ -162,94 +160,96 @@ def train(
         cache=cache,
     )
     check_arguments(model_or_variant, recipe, weights)
-    schedule = _SnapshotSchedule(keep_snapshots, snapshot_minutes)
+    saving = _Saving(Path(output), keep_snapshots, snapshot_minutes)
     workers = current_workers(strategy)
-    verbose = verbose if workers.is_first else 0
-    say = echo if verbose else _silent
-    folder = Path(output)
+    console = _Console(verbose if workers.is_first else 0, echo)
+    say = console.say
     earlier = None
     if workers.is_first or resume:
-        earlier = run_folder.check_output(folder, resume=resume, overwrite=overwrite)
+        earlier = run_folder.check_output(saving.folder, resume=resume, overwrite=overwrite)
     inputs = load_inputs(model_or_variant, data, recipe, workers)
-    with _scope(strategy):
-        model = _prepared_model(model_or_variant, weights, inputs)
+    scope = contextlib.nullcontext if strategy is None else strategy.scope
+    with scope():
+        model = _network(model_or_variant, weights, inputs)
     inputs = _settle_batch_norms(model, inputs, earlier, say)
-    # After everything that is quick to check, because it reads every picture.
-    job = _Job(model, inputs.prepared(data, say), folder)
-    settings = _settings(job, model_or_variant, weights, data)
+    inputs = inputs.prepared(data, say)  # after what is quick to check: this reads every picture
+    settings = _settings(model, inputs, data, architecture_to_record(model_or_variant), weights)
     if earlier is not None:
         check_same_run(earlier, settings)
-    needed = schedule.bytes_per_parameter * model.count_params() + _OTHER_FILES_BYTES
-    _look_ahead(job, needed, say)
-    resumed = None if earlier is None else latest_snapshot(folder / run_folder.BACKUP, say)
+    _look_ahead(model, inputs, saving, say)
+    resumed = None if earlier is None else latest_snapshot(saving.backup, say)
     wait_for_all(workers)  # before anything is written
     if workers.is_first:
-        run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
-        run_folder.write_settings(folder, settings)
-    say(describe_plan(settings, model.count_params(), folder))
-    with _scope(strategy):
-        compile_to_train(job.model, job.inputs)
-    result = _run(job, schedule, settings, resumed, verbose)
-    if inputs.unreadable.found:
+        needed = saving.needed_bytes(model)
+        run_folder.prepare_output(saving.folder, keep=resume, needed_bytes=needed)
+        run_folder.write_settings(saving.folder, settings)
+    say(describe_plan(settings, model.count_params(), saving.folder))
+    with scope():
+        compile_to_train(model, inputs)
+    unreadable = UnreadablePictures(inputs.skip_bad)
+    with _explained(saving.folder, inputs, unreadable), StopSignals(saving.folder) as signals:
+        with signals.deferred():
+            history = _fit(model, inputs, unreadable, saving, resumed, signals, console)
+        with undistributed():
+            model = local_copy(model) if workers.devices > 1 else model
+            evaluation = evaluate_model(model, inputs)
+            if workers.is_first:
+                write_results(
+                    model, inputs, unreadable, saving.folder, settings, history, evaluation
+                )
+        wait_for_all(workers)
+    if unreadable.found:
         say(
-            f"left out, because they became unreadable: {len(inputs.unreadable.found):,} of "
+            f"left out, because they became unreadable: {len(unreadable.found):,} of "
             f"{inputs.training.num_examples:,} pictures"
         )
-    say(describe_result(settings, result.history, result.evaluation, folder))
-    return result
+    say(describe_result(settings, history, evaluation, saving.folder))
+    return TrainResult(model, evaluation, history, saving.folder)
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A training that is ready to run: everything has been looked up and checked."""
+class _Console:
+    """How much Keras prints, and where the lines of a run go; see `train`."""
 
-    model: keras.Model
-    inputs: Inputs
+    verbose: int
+    echo: Callable[[str], Any]
+
+    def say(self, line: str) -> None:
+        """Print a line, unless the run is silent."""
+        if self.verbose:
+            self.echo(line)
+
+
+@dataclass(frozen=True)
+class _Saving:
+    """Where, how often and how long the state of a training is kept; see `train`."""
+
     folder: Path
-
-
-@dataclass(frozen=True)
-class _SnapshotSchedule:
-    """How many snapshots are kept, and the minutes between them; see `train`."""
-
     keep: int
     minutes: float | None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.keep, int) or self.keep < 1:
-            raise ValueError(
-                f"`keep_snapshots` must be an integer of at least 1. Received: {self.keep!r}"
-            )
-        is_number = isinstance(self.minutes, int | float)
-        if self.minutes is not None and not (is_number and self.minutes >= 0):
-            raise ValueError(
-                "`snapshot_minutes` must be a number of at least 0, or None for snapshots between "
-                f"epochs only. Received: {self.minutes!r}"
-            )
+        check_integer("keep_snapshots", self.keep, minimum=1)
+        check_number("snapshot_minutes", self.minutes, minimum=0, or_none=True)
 
     @property
-    def bytes_per_parameter(self) -> int:
-        """On disk at most: the oldest snapshot goes when the new one is there."""
-        return (self.keep + 1) * _SNAPSHOT_BYTES + _RESULT_BYTES
+    def backup(self) -> Path:
+        """Where the snapshots are."""
+        return self.folder / run_folder.BACKUP
 
-
-def _silent(line: str) -> None:
-    pass
-
-
-def _scope(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContextManager[Any]:
-    return contextlib.nullcontext() if strategy is None else strategy.scope()
+    def needed_bytes(self, model: keras.Model) -> int:
+        """Return what the run takes on disk: the oldest snapshot goes when the new one is there."""
+        bytes_per_parameter = (self.keep + 1) * _SNAPSHOT_BYTES + _RESULT_BYTES
+        return bytes_per_parameter * model.count_params() + _OTHER_FILES_BYTES
 
 
 # --- before the training ------------------------------------------------------------------------
 
 
-def _prepared_model(
-    model_or_variant: keras.Model | ModelConfig | str,
-    weights: str | None,
-    inputs: Inputs,
+def _network(
+    model_or_variant: keras.Model | ModelConfig | str, weights: str | None, inputs: Inputs
 ) -> keras.Model:
-    """The model to train, checked if it was given; seeds everything that draws at random."""
+    """Return what is to be trained, checked if it was given; seeds all that draws at random."""
     keras.utils.set_random_seed(inputs.recipe.seed)
     if inputs.recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -260,12 +260,9 @@ def _prepared_model(
 
 
 def _settle_batch_norms(
-    model: keras.Model,
-    inputs: Inputs,
-    earlier: RunSettings | None,
-    say: Callable[[str], Any],
+    model: keras.Model, inputs: Inputs, earlier: RunSettings | None, say: Callable[[str], Any]
 ) -> Inputs:
-    """Freezes the batch norms if they are to be; the inputs, whose recipe says so.
+    """Freeze the batch norms if they are to be; return the inputs, whose recipe says so.
 
     A run that is resumed does as it began: its model may have learned statistics since.
     """
@@ -282,25 +279,17 @@ def _settle_batch_norms(
     return replace(inputs, recipe=replace(inputs.recipe, batch_norm=settled))
 
 
-def _look_ahead(job: _Job, needed_disk: int, say: Callable[[str], Any]) -> None:
-    """Says what is to be known before the first step; raises ValueError if it cannot work."""
-    findings = look_for_findings(job.model, job.inputs, this_machine(job.folder), needed_disk)
-    for finding in findings:
-        say(str(finding))
-    stop_on_errors(findings)
-
-
 def _settings(
-    job: _Job,
-    model_or_variant: keras.Model | ModelConfig | str,
-    weights: str | None,
+    model: keras.Model,
+    inputs: Inputs,
     data: TrainingData,
+    architecture: Mapping[str, Any] | None,
+    weights: str | None,
 ) -> RunSettings:
-    inputs = job.inputs
     return RunSettings(
         finished=False,
-        model=job.model.name,
-        architecture=architecture_to_record(model_or_variant),
+        model=model.name,
+        architecture=architecture,
         weights=weights,
         training=RecordedPictures.of(inputs.training),
         validation=RecordedPictures.of(inputs.validation),
@@ -313,19 +302,29 @@ def _settings(
     )
 
 
-# --- the training and what comes after ----------------------------------------------------------
+def _look_ahead(
+    model: keras.Model, inputs: Inputs, saving: _Saving, say: Callable[[str], Any]
+) -> None:
+    """Say what is to be known before the first step; raise ValueError if it cannot work."""
+    machine = this_machine(saving.folder)
+    findings = look_for_findings(model, inputs, machine, saving.needed_bytes(model))
+    for finding in findings:
+        say(str(finding))
+    stop_on_errors(findings)
+
+
+# --- the training -------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _resumable(job: _Job) -> Iterator[None]:
-    """Says of a failed write (a full disk, most often) that nothing is lost.
+def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> Iterator[None]:
+    """Say of a failed write (a full disk, most often) that nothing is lost.
 
     Of a failed read it says which picture it was, without the graph around it, and of a failed
     exchange with other workers that it is most likely not the fault of this one.
     """
-    folder, unreadable = job.folder, job.inputs.unreadable
     try:
-        with explained(job.inputs.workers):
+        with explained(inputs.workers):
             yield
     except tf.errors.OpError as error:
         if not unreadable.is_exhausted:
@@ -338,79 +337,53 @@ def _resumable(job: _Job) -> Iterator[None]:
         ) from error
 
 
-def _run(
-    job: _Job,
-    schedule: _SnapshotSchedule,
-    settings: RunSettings,
-    resumed: Snapshot | None,
-    verbose: int,
-) -> TrainResult:
-    """Trains, judges and writes the results."""
-    workers = job.inputs.workers
-    with _resumable(job), StopSignals(job.folder) as signals:
-        with signals.deferred():
-            history = _fit(job, schedule, resumed, signals, verbose)
-        with undistributed():
-            if workers.devices > 1:
-                job = replace(job, model=local_copy(job.model))
-            evaluation = evaluate_model(job.model, job.inputs)
-            if workers.is_first:
-                write_results(job.model, job.inputs, job.folder, settings, history, evaluation)
-        wait_for_all(workers)
-    return TrainResult(job.model, evaluation, history, job.folder)
-
-
 def _fit(
-    job: _Job,
-    schedule: _SnapshotSchedule,
+    model: keras.Model,
+    inputs: Inputs,
+    unreadable: UnreadablePictures,
+    saving: _Saving,
     resumed: Snapshot | None,
     signals: StopSignals,
-    verbose: int,
+    console: _Console,
 ) -> dict[str, list[float]]:
-    """Runs the one `fit` and returns its history."""
-    inputs, recipe = job.inputs, job.inputs.recipe
+    """Run the one `fit` and return its history."""
+    recipe, is_first = inputs.recipe, inputs.workers.is_first
     kept: Mapping[str, Any] = {} if resumed is None else resumed.notes
+    unreadable.found.update((bad["index"], BadPicture(**bad)) for bad in kept.get("unreadable", ()))
     progressive = ProgressiveLearning(
-        inputs.stage_dataset,
+        partial(inputs.stage_dataset, unreadable=unreadable),
         inputs.plan,
         skip_batches=0 if resumed is None else resumed.batches,
-        verbose=min(verbose, 1),
+        verbose=1,
+        echo=console.say,
     )
-    is_first = inputs.workers.is_first
     history = HistoryFile(
-        job.folder / run_folder.HISTORY if is_first else None,
+        saving.folder / run_folder.HISTORY if is_first else None,
         inputs.plan,
         state=kept.get("history"),
     )
-    found = inputs.unreadable.found
-    found.update((bad["index"], BadPicture(**bad)) for bad in kept.get("unreadable", ()))
 
     def notes() -> dict[str, Any]:
-        return {
-            "history": history.state(),
-            "unreadable": [asdict(bad) for bad in found.values()],
-        }
+        found = [asdict(bad) for bad in unreadable.found.values()]
+        return {"history": history.state(), "unreadable": found}
 
-    backup = job.folder / run_folder.BACKUP
-    watch = LossWatch(backup)
     snapshots = Snapshots(
-        backup,
+        saving.backup,
         resumed,
         notes,
-        watch,
         signals,
-        keep=schedule.keep if is_first else 0,
-        minutes=schedule.minutes,
+        keep=saving.keep if is_first else 0,
+        minutes=saving.minutes,
     )
     average = [] if recipe.ema_decay is None else [EMA(recipe.ema_decay)]
-    job.model.fit(
+    model.fit(
         progressive.dataset,
         epochs=progressive.epochs,
         initial_epoch=0 if resumed is None else resumed.epochs,
         shuffle=False,  # each epoch's data is shuffled as it is made
         validation_data=inputs.validation_dataset(),
         # The snapshots last: what they save is what the others have made of a batch or an epoch.
-        callbacks=[progressive, Reseed(recipe.seed), *average, watch, history, snapshots],
-        verbose=verbose,
+        callbacks=[progressive, Reseed(recipe.seed), *average, history, snapshots],
+        verbose=console.verbose,
     )
     return history.columns

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.data.pipeline import make_dataset
+from keras_effnetv2.data.pipeline import InputSpec
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import UnreadablePictures
+from keras_effnetv2.images.evaluation_crop import Style
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.training.progressive import without_auto_sharding
@@ -26,9 +27,9 @@ class Inputs:
     Attributes:
         training: the pictures that are trained on.
         validation: those that it is judged by; the same class names in the same order.
-        recipe: how they are cropped, augmented and mixed.
+        recipe: how they are cropped, augmented and mixed, nothing of it "preset" but ranges.
         plan: the stages.
-        unreadable: what becomes of training pictures that can no longer be read.
+        skip_bad: whether pictures that cannot be read are left out; else they are an error.
         workers: this process and its part of each batch.
     """
 
@@ -36,59 +37,71 @@ class Inputs:
     validation: ImageSource
     recipe: TrainRecipe
     plan: StagePlan
-    unreadable: UnreadablePictures
+    skip_bad: bool = False
     workers: Workers = ALONE
-
-    def stage_dataset(self, stage: TrainStage, epoch: int) -> tf.data.Dataset:
-        """The training batches of an epoch, or this worker's part of each."""
-        return make_dataset(
-            self.training,
-            image_size=stage.image_size,
-            batch_size=self.workers.local_batch_size(stage.batch_size),
-            training=True,
-            randaugment_magnitude=stage.randaugment_magnitude,
-            mixup_alpha=stage.mixup_alpha,
-            cutmix_alpha=stage.cutmix_alpha,
-            seed=self.recipe.seed,
-            epoch=epoch,
-            crop_style=self.recipe.crop_style,
-            crop_area=self.recipe.crop_area,
-            reduced_decode=self.recipe.reduced_decode is True,
-            horizontal_flip=self.recipe.horizontal_flip,
-            randaugment_layers=self.recipe.randaugment_layers,
-            scale_randaugment=self.recipe.scale_randaugment,
-            autoaugment=self.recipe.autoaugment is True,
-            mixup_style=self.recipe.mixup_style,
-            shard=self.workers.shard,
-            unreadable=self.unreadable,
-        )
 
     def prepared(self, data: TrainingData, say: Callable[[str], Any]) -> "Inputs":
         """Return the same with every picture read as the data asks: see `TrainingData.prepare`."""
         training, validation = data.prepare((self.training, self.validation), say)
         return replace(self, training=training, validation=validation)
 
+    def stage_dataset(
+        self, stage: TrainStage, epoch: int, unreadable: UnreadablePictures | None = None
+    ) -> tf.data.Dataset:
+        """Return the training batches of an epoch, or this worker's part of each.
+
+        Args:
+            stage: the one that the epoch is in.
+            epoch: from 0.
+            unreadable: notes the pictures that cannot be read; None: nobody asks for them.
+        """
+        return self._spec(stage).dataset(
+            self.training,
+            batch_size=self.workers.local_batch_size(stage.batch_size),
+            training=True,
+            seed=self.recipe.seed,
+            epoch=epoch,
+            shard=self.workers.shard,
+            unreadable=UnreadablePictures(self.skip_bad) if unreadable is None else unreadable,
+        )
+
+    def _spec(self, stage: TrainStage) -> InputSpec:
+        recipe = self.recipe
+        return InputSpec(
+            image_size=stage.image_size,
+            crop_style=recipe.crop_style,
+            crop_area=recipe.crop_area,
+            reduced_decode=recipe.reduced_decode is True,
+            horizontal_flip=recipe.horizontal_flip,
+            randaugment_magnitude=stage.randaugment_magnitude,
+            randaugment_layers=recipe.randaugment_layers,
+            scale_randaugment=recipe.scale_randaugment,
+            autoaugment=recipe.autoaugment is True,
+            mixup_alpha=stage.mixup_alpha,
+            cutmix_alpha=stage.cutmix_alpha,
+            mixup_style=recipe.mixup_style,
+            evaluation_style=cast(Style, recipe.evaluation_style),
+        )
+
     def epoch_order(self, epoch: int) -> np.ndarray:
-        """Positions in `training`, (N,) int64, in the order that an epoch has the pictures."""
+        """Return positions in `training`, (N,) int64, in the order that an epoch has them."""
         return self.training.order(shuffle=True, seed=self.recipe.seed, epoch=epoch)
 
     def smallest_batch_norm_batch(self) -> int:
-        """The fewest pictures that share a batch norm's statistics in any stage."""
+        """Return the fewest pictures that share a batch norm's statistics in any stage."""
         return min(self.workers.batch_norm_batch(stage.batch_size) for stage in self.plan)
 
     def validation_dataset(self) -> tf.data.Dataset:
-        """The validation batches, or this worker's part of each, at the size of the last stage.
+        """Return the validation batches, or this worker's part of each, as the last stage has them.
 
         Devices have equal parts: with several, the first pictures may stand in for missing ones.
         """
         workers, count = self.workers, self.validation.num_examples
         filled = np.resize(np.arange(count), -(-count // workers.devices) * workers.devices)
-        dataset = make_dataset(
+        dataset = self._spec(self.plan[-1]).dataset(
             self.validation.subset(filled[workers.index :: workers.count]),
-            image_size=self.plan[-1].image_size,
             batch_size=workers.local_batch_size(self.plan[-1].batch_size),
             training=False,
-            style=self.recipe.evaluation_style,
         )
         return without_auto_sharding(dataset)
 
@@ -102,8 +115,7 @@ def load_inputs(
     """Find the pictures and plan the stages of a training; no picture is read.
 
     Args:
-        model_or_variant: what is to be trained; its name may settle what the recipe calls
-            "preset".
+        model_or_variant: what is to be trained; its name settles what the recipe calls "preset".
         data: the pictures.
         recipe: how they are cropped, augmented and mixed, stage by stage.
         workers: this process and its part of each batch.
@@ -117,4 +129,4 @@ def load_inputs(
     recipe, plan = recipe.resolve(name, training.num_examples)
     for stage in plan:
         workers.local_batch_size(stage.batch_size)  # raises where the devices cannot share it
-    return Inputs(training, validation, recipe, plan, UnreadablePictures(data.skip_bad), workers)
+    return Inputs(training, validation, recipe, plan, data.skip_bad, workers)

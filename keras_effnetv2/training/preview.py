@@ -6,6 +6,7 @@ of a late stage too strong, what do MixUp and CutMix make of a picture.
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
+from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.images.training_crop import crop_area
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import TrainStage
@@ -164,9 +166,11 @@ def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
 
 def _stage_section(inputs: Inputs, stage: TrainStage, count: int) -> str:
     source = inputs.training
-    positions, pictures, labels = training_pictures(stage, inputs.stage_dataset, count)
+    unreadable = UnreadablePictures(inputs.skip_bad)
+    batches = partial(inputs.stage_dataset, unreadable=unreadable)
+    positions, pictures, labels = training_pictures(stage, batches, count)
     order = inputs.epoch_order(stage.start_epoch)
-    delivered = order[~np.isin(order, list(inputs.unreadable.found))]
+    delivered = order[~np.isin(order, list(unreadable.found))]
     indices = delivered[np.asarray(positions) % len(delivered)]  # the first take lost places
     originals = evaluation_pictures(
         source, indices, stage.image_size, inputs.recipe.evaluation_style

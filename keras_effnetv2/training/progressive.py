@@ -62,7 +62,8 @@ class ProgressiveLearning(keras.callbacks.Callback):
         dropout_layers: names of the layers whose `rate` follows the stages; None is the rule above.
         skip_batches: leave out that many batches of the first epoch that `fit` runs, to go on in
             the middle of it; fewer than it has. `steps_per_epoch` counts those after them.
-        verbose: 1 prints a line where a stage begins, 0 is silent.
+        verbose: 1 says a line where a stage begins, 0 is silent.
+        echo: called with that line.
 
     Attributes:
         dataset: the `x` of `fit`; of no use without this callback.
@@ -86,6 +87,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
         dropout_layers: Sequence[str] | None = None,
         skip_batches: int = 0,
         verbose: int = 0,
+        echo: Callable[[str], Any] = print,
     ) -> None:
         super().__init__()
         self.stages = StagePlan(stages)
@@ -93,6 +95,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
         self.dropout_layers = dropout_layers
         self.skip_batches = skip_batches
         self.verbose = verbose
+        self.echo = echo
         self._stage: TrainStage | None = None
         self._steps_per_epoch: int | None = None
 
@@ -133,7 +136,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
                 layer.rate = stage.dropout_rate
         self.model.make_train_function(force=True)
         if self.verbose:
-            print(_announcement(stage, len(self.stages)), flush=True)
+            self.echo(_announcement(stage, len(self.stages)))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not self.dataset.was_read:

@@ -1,12 +1,14 @@
 """What a run leaves when it is trained: scores, model, export, labels, report."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_effnetv2._common.files import remove, write_text, written_whole
+from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
 from keras_effnetv2.export.saved_model import export_saved_model
 from keras_effnetv2.report.run_page import write_report
@@ -17,7 +19,7 @@ from keras_effnetv2.training.inputs import Inputs
 
 
 def evaluate_model(model: keras.Model, inputs: Inputs) -> Evaluation:
-    """The final scores on the validation pictures.
+    """Return the final scores on the validation pictures.
 
     Raises:
         RuntimeError: one is not finite.
@@ -39,16 +41,18 @@ def evaluate_model(model: keras.Model, inputs: Inputs) -> Evaluation:
 def write_results(
     model: keras.Model,
     inputs: Inputs,
+    unreadable: UnreadablePictures,
     folder: Path,
     settings: RunSettings,
     history: dict[str, list[float]],
     evaluation: Evaluation,
 ) -> None:
-    """Writes model, export, labels and report, then marks the run as finished.
+    """Write model, export, labels and report, then mark the run as finished.
 
     Args:
         model: trained, on one device.
         inputs: what it was trained on.
+        unreadable: which of the pictures were left out.
         folder: of the run.
         settings: of the run.
         history: column -> one value an epoch.
@@ -79,7 +83,7 @@ def write_results(
         validation=inputs.validation,
         evaluation=evaluation,
         style=inputs.recipe.evaluation_style,
-        stage_dataset=inputs.stage_dataset,
+        stage_dataset=partial(inputs.stage_dataset, unreadable=unreadable),
     )
     write_report(report, folder / run_folder.REPORT)
     finished = replace(
@@ -90,7 +94,7 @@ def write_results(
             "validation_loss": evaluation.loss,
             "seconds": round(sum(history["seconds"]), 1),
         },
-        left_out_while_training=tuple(bad.name for bad in inputs.unreadable.found.values()),
+        left_out_while_training=tuple(bad.name for bad in unreadable.found.values()),
     )
     run_folder.write_settings(folder, finished)
     remove(folder / run_folder.BACKUP)

@@ -76,64 +76,23 @@ def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
     return None
 
 
-class LossWatch(keras.callbacks.Callback):
-    """Ends a training whose loss or weights are no longer finite numbers.
-
-    Belongs before whatever saves the state.
-
-    Args:
-        folder: of the snapshots, for the message.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._folder = folder
-        self._epoch = 0
-        self._finite_loss: float | None = None
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        loss = float(logs["loss"])  # mean over the epoch so far: one bad batch shows to its end
-        if not math.isfinite(loss):
-            raise self._error(f"the loss is not finite ({loss})")
-        self._finite_loss = loss
-
-    def check_weights(self) -> None:
-        """Raises RuntimeError if a weight of the model is not finite."""
-        for weight in self.model.weights:
-            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-                raise self._error(f"the weight {weight.path} is not finite")
-
-    def _error(self, what: str) -> RuntimeError:
-        optimizer = self.model.optimizer
-        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        before = "none" if self._finite_loss is None else f"{self._finite_loss:.4g}"
-        kept = _snapshots(self._folder)
-        where = f"the last good state is kept in {kept[-1]}" if kept else "no state was saved yet"
-        return RuntimeError(
-            f"Training failed: {what} in epoch {self._epoch + 1}, after optimizer step "
-            f"{int(optimizer.iterations)}; last finite loss: {before}, learning rate: {rate:.3g}; "
-            f"{where}. Resuming would fail in the same way: start a new run with a lower learning "
-            "rate (--learning-rate) or gradient clipping (gradient_clip of the recipe); it can "
-            "start from the weights of the kept state (--weights)."
-        )
-
-
 class Snapshots(keras.callbacks.Callback):
     """Saves the state of a training when it begins, after every epoch, and within epochs.
 
-    Goes on from `resumed` when training begins. Belongs after the callbacks whose state it keeps.
+    A state that is not finite is never saved, it ends the training. Belongs after the callbacks
+    whose state it keeps.
 
     Args:
         folder: where the snapshots are.
         resumed: the one to go on from; None starts with the model as it is.
         notes: gives what else is to be kept, plain data for JSON.
-        watch: what keeps bad states from being written.
         signals: where one of them is noted, the state is saved and the training ends.
         keep: snapshots that stay, the newest; 0: none is written, because another process does.
         minutes: time between snapshots within an epoch; None: there are none.
+
+    Raises:
+        RuntimeError: in `fit`: the loss or a weight is not finite.
+        TrainingInterrupted: in `fit`: a signal was noted.
     """
 
     def __init__(
@@ -141,7 +100,6 @@ class Snapshots(keras.callbacks.Callback):
         folder: Path,
         resumed: Snapshot | None,
         notes: Callable[[], Mapping[str, Any]],
-        watch: LossWatch,
         signals: StopSignals,
         *,
         keep: int,
@@ -151,7 +109,6 @@ class Snapshots(keras.callbacks.Callback):
         self._folder = folder
         self._resumed = resumed
         self._notes = notes
-        self._watch = watch
         self._signals = signals
         self._keep = keep
         self._seconds = math.inf if minutes is None else 60 * minutes
@@ -161,6 +118,7 @@ class Snapshots(keras.callbacks.Callback):
         self._epoch = 0
         self._skipped = 0
         self._saved_at = 0.0
+        self._finite_loss: float | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self._resumed is None:
@@ -182,6 +140,10 @@ class Snapshots(keras.callbacks.Callback):
         self._resumed = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        loss = float(logs["loss"])  # mean over the epoch so far: one bad batch shows to its end
+        if not math.isfinite(loss):
+            raise self._error(f"the loss is not finite ({loss})")
+        self._finite_loss = loss
         if self.model.stop_training:
             return  # the last batch: a state without any batch to come could not be gone on from
         is_due = time.monotonic() - self._saved_at >= self._seconds
@@ -196,7 +158,9 @@ class Snapshots(keras.callbacks.Callback):
         self._save(epoch + 1, 0)
 
     def _save(self, epochs: int, batches: int) -> None:
-        self._watch.check_weights()
+        for weight in self.model.weights:
+            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+                raise self._error(f"the weight {weight.path} is not finite")
         if not self._keep:
             return
         self._folder.mkdir(exist_ok=True)
@@ -218,6 +182,20 @@ class Snapshots(keras.callbacks.Callback):
             if other not in stay:
                 remove(other)
         self._saved_at = time.monotonic()
+
+    def _error(self, what: str) -> RuntimeError:
+        optimizer = self.model.optimizer
+        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        before = "none" if self._finite_loss is None else f"{self._finite_loss:.4g}"
+        kept = _snapshots(self._folder)
+        where = f"the last good state is kept in {kept[-1]}" if kept else "no state was saved yet"
+        return RuntimeError(
+            f"Training failed: {what} in epoch {self._epoch + 1}, after optimizer step "
+            f"{int(optimizer.iterations)}; last finite loss: {before}, learning rate: {rate:.3g}; "
+            f"{where}. Resuming would fail in the same way: start a new run with a lower learning "
+            "rate (--learning-rate) or gradient clipping (gradient_clip of the recipe); it can "
+            "start from the weights of the kept state (--weights)."
+        )
 
 
 def random_states(model: keras.Model) -> list[Any]:

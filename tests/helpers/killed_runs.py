@@ -20,10 +20,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import keras
 import pytest
 
-from helpers.quick_runs import leave_out_results
+from helpers.quick_runs import leave_out_results, small_network
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.training import fit
 
@@ -39,24 +38,12 @@ RECIPE = replace(
 )
 
 
-def build():
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    x = keras.layers.Conv2D(8, 8, strides=8, use_bias=False)(x)
-    x = keras.layers.BatchNormalization()(x)
-    x = keras.layers.GlobalMaxPooling2D()(keras.layers.ReLU()(x))
-    x = keras.layers.Dropout(0.3)(x)
-    outputs = keras.layers.Dense(2, activation="softmax", name="predictions")(x)
-    return keras.Model(inputs, outputs, name="small")
-
-
 def train(pictures, output):
     settings = output / "recipe.json"
     if settings.exists() and json.loads(settings.read_text("utf-8"))["finished"]:
         return  # killed between that and its end
     fit.train(
-        build(),
+        small_network(2, dropout=0.3, eager=False),
         pictures,
         RECIPE,
         output,

@@ -1,6 +1,10 @@
-"""Makes tests of `train` quick: a network of two blocks, few pictures, no export, no report."""
+"""Makes tests of `train` quick: the smallest networks, few pictures, no export, no report."""
 
 from dataclasses import replace
+
+import keras
+import numpy as np
+import tensorflow as tf
 
 from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.data.sources import load_source
@@ -13,6 +17,34 @@ def two_blocks():
     """EfficientNetV2-B0 with a fused block and a plain one, which is traced in seconds."""
     full = ModelConfig.from_name("efficientnetv2-b0")
     return replace(full, stages=decode_stages(_BLOCKS), head_filters=32)
+
+
+class EagerModel(keras.Model):
+    """Steps without tracing; calls what `at` has for a step, counted from 1, before it is done."""
+
+    def compile(self, *args, **options):
+        super().compile(*args, **options, run_eagerly=True)
+        self.steps_begun = 0
+
+    def train_step(self, data):
+        self.steps_begun += 1
+        getattr(self, "at", {}).get(self.steps_begun, lambda: None)()
+        return super().train_step(data)
+
+
+def small_network(
+    classes=10, *, activation="softmax", dropout=0.2, size=None, norm=True, eager=True
+):
+    """The smallest network with a batch norm, a dropout and a squeeze of the picture."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(8, 8, strides=8, use_bias=not norm)(x)
+    x = keras.layers.BatchNormalization()(x) if norm else x
+    x = keras.layers.GlobalMaxPooling2D()(keras.layers.ReLU()(x))
+    x = keras.layers.Dropout(dropout)(x) if dropout is not None else x
+    outputs = keras.layers.Dense(classes, activation=activation, name="predictions")(x)
+    return (EagerModel if eager else keras.Model)(inputs, outputs, name="small")
 
 
 def leave_out_results(patch):
@@ -30,4 +62,15 @@ def some_digits(folder, count):
             target = folder / split / digits.class_names[int(label)]
             target.mkdir(parents=True, exist_ok=True)
             (target / f"{int(index)}.png").write_bytes(data.numpy())
+    return folder
+
+
+def dark_and_light(folder, count):
+    """A folder of two classes of `count` noisy pictures each."""
+    rng = np.random.default_rng(0)
+    for name, brightness in (("dark", 40), ("light", 200)):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = (rng.integers(0, 55, (28, 30, 3)) + brightness).astype("uint8")
+            (folder / name / f"{index}.png").write_bytes(tf.io.encode_png(pixels).numpy())
     return folder
