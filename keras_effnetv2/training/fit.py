@@ -186,25 +186,9 @@ def train(
     say(describe_plan(settings, model.count_params(), saving.folder))
     with scope():
         compile_to_train(model, inputs)
-    unreadable = UnreadablePictures(inputs.skip_bad)
-    with _explained(saving.folder, inputs, unreadable), StopSignals(saving.folder) as signals:
-        with signals.deferred():
-            history = _fit(model, inputs, unreadable, saving, resumed, signals, console)
-        with undistributed():
-            model = local_copy(model) if workers.devices > 1 else model
-            evaluation = evaluate_model(model, inputs)
-            if workers.is_first:
-                write_results(
-                    model, inputs, unreadable, saving.folder, settings, history, evaluation
-                )
-        wait_for_all(workers)
-    if unreadable.found:
-        say(
-            f"left out, because they became unreadable: {len(unreadable.found):,} of "
-            f"{inputs.training.num_examples:,} pictures"
-        )
-    say(describe_result(settings, history, evaluation, saving.folder))
-    return TrainResult(model, evaluation, history, saving.folder)
+    result = _run(model, inputs, saving, settings, resumed, console)
+    say(describe_result(settings, result.history, result.evaluation, saving.folder))
+    return result
 
 
 @dataclass(frozen=True)
@@ -314,6 +298,34 @@ def _look_ahead(
 
 
 # --- the training -------------------------------------------------------------------------------
+
+
+def _run(
+    model: keras.Model,
+    inputs: Inputs,
+    saving: _Saving,
+    settings: RunSettings,
+    resumed: Snapshot | None,
+    console: _Console,
+) -> TrainResult:
+    """Train, judge and write the results."""
+    workers, folder = inputs.workers, saving.folder
+    unreadable = UnreadablePictures(inputs.skip_bad)
+    with _explained(folder, inputs, unreadable), StopSignals(folder) as signals:
+        with signals.deferred():
+            history = _fit(model, inputs, unreadable, saving, resumed, signals, console)
+        with undistributed():
+            model = local_copy(model) if workers.devices > 1 else model
+            evaluation = evaluate_model(model, inputs)
+            if workers.is_first:
+                write_results(model, inputs, unreadable, folder, settings, history, evaluation)
+        wait_for_all(workers)
+    if unreadable.found:
+        console.say(
+            f"left out, because they became unreadable: {len(unreadable.found):,} of "
+            f"{inputs.training.num_examples:,} pictures"
+        )
+    return TrainResult(model, evaluation, history, folder)
 
 
 @contextlib.contextmanager
