@@ -12,11 +12,12 @@ from helpers.quick_runs import two_blocks
 
 from benchmarks.paper import measure
 from benchmarks.paper.__main__ import main
+from benchmarks.paper.figures import TABLE_2, TABLE_3, TABLE_10
 from benchmarks.paper.measure import OUT_OF_MEMORY, Measured, measure_group
 from benchmarks.paper.report import as_data, results_table, sentences
 from benchmarks.paper.tables import Entry, open_table
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.benchmark.paper_figures import TABLE_2, TABLE_3, TABLE_10, TABLE_11
+from keras_effnetv2.benchmark.paper_figures import TABLE_11
 from keras_effnetv2.training import footprint
 from keras_effnetv2.training.footprint import Machine
 

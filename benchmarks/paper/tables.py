@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from benchmarks.paper.figures import TABLE_2, TABLE_3, TABLE_10
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.benchmark.paper_figures import TABLE_2, TABLE_3, TABLE_10, TABLE_11
+from keras_effnetv2.benchmark.paper_figures import TABLE_11
 from keras_effnetv2.recipes.stages import MIN_IMAGE_SIZE
 
 Task = Literal["training", "inference"]

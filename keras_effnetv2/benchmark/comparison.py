@@ -1,5 +1,6 @@
 """A network in several formats, timed by turns beside what it is compared with."""
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,19 +9,17 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2._common.timing import measure, time_ratio
 from keras_effnetv2.benchmark.contestants import (
     KERAS_APPLICATIONS,
     KERAS_EXPORT,
     Contestant,
-    check_format,
+    all_formats,
     open_contestant,
     open_network,
     same_in_keras_applications,
 )
-from keras_effnetv2.export.runtimes import Runner
-
-_BASELINE = 0  # which contestant the others are compared with
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Comparison:
     def check(self, networks: Sequence[str]) -> None:
         """Raise ValueError for what would only be found when its turn comes."""
         for name in self.formats:
-            check_format(name)
+            check_choice("format", name, all_formats())
         if self.against == KERAS_APPLICATIONS:
             for name in networks:
                 same_in_keras_applications(name)
@@ -105,22 +104,26 @@ def compare(
             if other == KERAS_APPLICATIONS:
                 other = same_in_keras_applications(name)
             pairs.insert(0, (open_network(other, network.image_size), KERAS_EXPORT))
-        contestants: list[tuple[Contestant, Runner]] = []
+        contestants, runs = [], []
         for index, (one, format) in enumerate(pairs):
             progress(f"{one.name}: {format}")
             folder = Path(scratch, str(index))
             folder.mkdir()
-            contestants.append(open_contestant(one, format, folder, comparison.threads))
+            contestant, run = open_contestant(one, format, folder, comparison.threads)
+            contestants.append(contestant)
+            runs.append(run)
         seconds = {}
-        for batch_size in dict.fromkeys(comparison.batch_sizes):
-            images = np.resize(network.pictures, (batch_size, *network.pictures.shape[1:]))
-            seconds[batch_size] = measure(
-                [partial(run, images) for _, run in contestants],
+        for size in dict.fromkeys(comparison.batch_sizes):
+            images = np.resize(network.pictures, (size, *network.pictures.shape[1:]))
+            seconds[size] = measure(
+                [partial(run, images) for run in runs],
                 comparison.rounds,
                 comparison.calls,
-                _count(progress, f"{name}, {batch_size} at once", comparison.rounds),
+                partial(_tell, progress, f"{name}, {size} at once", comparison.rounds),
             )
-    return timed_group([contestant for contestant, _ in contestants], seconds)
+        del network, pairs, runs
+        gc.collect()  # the next network may need the memory of this one
+    return timed_group(contestants, seconds)
 
 
 def timed_group(contestants: Sequence[Contestant], seconds: dict[int, np.ndarray]) -> list[Timed]:
@@ -128,15 +131,12 @@ def timed_group(contestants: Sequence[Contestant], seconds: dict[int, np.ndarray
     return [
         Timed(
             contestant,
-            {batch_size: times[index] for batch_size, times in seconds.items()},
-            {
-                batch_size: time_ratio(times[index], times[_BASELINE])
-                for batch_size, times in seconds.items()
-            },
+            {size: times[index] for size, times in seconds.items()},
+            {size: time_ratio(times[index], times[0]) for size, times in seconds.items()},
         )
         for index, contestant in enumerate(contestants)
     ]
 
 
-def _count(progress: Callable[[str], None], doing: str, rounds: int) -> Callable[[int], None]:
-    return lambda finished: progress(f"{doing}: round {finished} of {rounds}")
+def _tell(progress: Callable[[str], None], doing: str, rounds: int, finished: int) -> None:
+    progress(f"{doing}: round {finished} of {rounds}")

@@ -8,7 +8,8 @@ import numpy as np
 from keras_effnetv2.benchmark.comparison import Timed
 from keras_effnetv2.benchmark.paper_figures import TABLE_7, TABLE_11
 
-_P95 = 95
+_OF_TABLE_7 = ("top1", "infer_ms", "train_hours")
+_OF_TABLE_11 = ("top1", "throughput")
 
 
 def speed_table(group: Sequence[Timed]) -> str:
@@ -23,12 +24,9 @@ def speed_table(group: Sequence[Timed]) -> str:
         cells = [one.network, one.format, size, f"{one.max_difference:.1e}"]
         cells.append(f"{one.top1_agreement:.0%}")
         for batch_size, seconds in timed.seconds.items():
-            p95 = np.percentile(seconds, _P95)
-            cells += [
-                f"{1e3 * timed.median(batch_size):.1f} ({1e3 * p95:.1f})",
-                f"{batch_size / timed.median(batch_size):.1f}",
-                f"{timed.ratio[batch_size]:.2f}",
-            ]
+            median, p95 = timed.median(batch_size), np.percentile(seconds, 95)
+            cells += [f"{1e3 * median:.1f} ({1e3 * p95:.1f})", f"{batch_size / median:.1f}"]
+            cells.append(f"{timed.ratio[batch_size]:.2f}")
         rows.append(cells)
     return markdown_table(header, rows)
 
@@ -50,18 +48,10 @@ def paper_table(groups: Iterable[Sequence[Timed]]) -> str:
         one = fastest.contestant
         cells = [name, str(one.image_size), f"{row.parameters:g}", f"{one.parameters / 1e6:.2f}"]
         cells += [f"{row.flops:g}", f"{one.flops / 1e9:.2f}"]
-        cells += (
-            ["", "", ""]
-            if row7 is None
-            else [
-                f"{row7.top1:.1f}",
-                "" if row7.infer_ms is None else f"{row7.infer_ms:g}",
-                f"{row7.train_hours:g}",
-            ]
-        )
-        cells += ["", ""] if row11 is None else [f"{row11.top1:.1f}", str(row11.throughput)]
-        cells += [f"{fastest.throughput():.1f}", one.format]
-        rows.append(cells)
+        for table_row, fields in ((row7, _OF_TABLE_7), (row11, _OF_TABLE_11)):
+            values = (getattr(table_row, field, None) for field in fields)
+            cells += ["" if value is None else f"{value:g}" for value in values]
+        rows.append([*cells, f"{fastest.throughput():.1f}", one.format])
     return markdown_table(header, rows) if rows else ""
 
 

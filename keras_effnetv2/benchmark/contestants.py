@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.export.check import largest_difference, top1_agreement
 from keras_effnetv2.export.formats import export_model
@@ -27,47 +28,32 @@ from keras_effnetv2.models.build import build_model
 from keras_effnetv2.models.graph import count_flops
 from keras_effnetv2.runs.run_folder import open_run
 
-KERAS = "keras"
 KERAS_EXPORT = "keras_export"
-SAVED_MODEL = "saved_model"
 
 KERAS_APPLICATIONS = "keras.applications"
 """Alone, without the name of a model, it stands for the same variant there."""
 
-_SETTLED_ON_EVERY = 6  # of the windows of photographs
 _COMPARED = slice(1, None, 2)  # of the windows of photographs
-_CALIBRATED = slice(0, None, 2)
+_CALIBRATED = slice(0, None, 2)  # the others, with which int8 is calibrated
+_SETTLED_ON = slice(0, None, 6)
 _SPREAD = 3  # standard deviation of drawn logits: some classes are likely, as after training
 
 
 def all_formats() -> tuple[str, ...]:
     """Names of all formats, each with what can be shortened in it, e.g. "openvino:bfloat16"."""
-    saved_models = [
-        SAVED_MODEL if dtype == "float32" else _format_name(SAVED_MODEL, dtype)
-        for dtype in WEIGHTS_DTYPES
+    files = [(name, file_format.quantize) for name, file_format in FORMATS.items()]
+    names = [
+        name
+        for format, kinds in [("saved_model", WEIGHTS_DTYPES[1:]), *files]
+        for name in (format, *(f"{format}:{kind}" for kind in kinds))
     ]
-    files = [
-        _format_name(name, quantize)
-        for name, file_format in FORMATS.items()
-        for quantize in (None, *file_format.quantize)
-    ]
-    return (KERAS, KERAS_EXPORT, *saved_models, *files)
+    return ("keras", KERAS_EXPORT, *names)
 
 
 def formats_here() -> tuple[str, ...]:
     """Names of the formats that this machine's CPU can compute."""
     is_here = computes_bfloat16()
     return tuple(name for name in all_formats() if is_here or name != "openvino:bfloat16")
-
-
-def _format_name(name: str, quantize: str | None) -> str:
-    return name if quantize is None else f"{name}:{quantize}"
-
-
-def check_format(name: str) -> None:
-    """Raise ValueError unless there is a format of this name."""
-    if name not in all_formats():
-        raise ValueError(f"A format must be one of {', '.join(all_formats())}. Received: {name!r}")
 
 
 @dataclass(frozen=True)
@@ -78,19 +64,14 @@ class MeasuredNetwork:
         name: how it was asked for.
         model: (N, S, S, 3) float32 pixels, 0..255 -> (N, classes).
         image_size: S, pixels.
-        parameters: batch statistics included.
-        flops: multiply-adds of one picture.
         run: computes probabilities in Keras.
-        pictures: float32 (24, S, S, 3), see `real_pictures.photographs`. Files of 8-bit integers
-            are calibrated with every second one; formats are compared on the others.
-        answers: float32 (12, classes), what Keras computes for those.
+        pictures: float32 (24, S, S, 3), see `real_pictures.photographs`.
+        answers: float32 (12, classes), what Keras computes for every second one.
     """
 
     name: str
     model: keras.Model
     image_size: int
-    parameters: int
-    flops: int
     run: Runner
     pictures: np.ndarray
     answers: np.ndarray
@@ -141,34 +122,26 @@ def open_network(
         ValueError: there is nothing of this name, it is no classifier of pictures, or the size or
             the weights do not suit it.
     """
+    is_drawn = weights is None
     if name in ModelConfig.variants():
         config = ModelConfig.from_name(name)
-        size = image_size or config.eval_size
-        model = build_model(config, weights=weights, input_shape=(size, size, 3))
+        image_size = image_size or config.eval_size
+        model = build_model(config, weights=weights, input_shape=(image_size, image_size, 3))
     elif weights is not None:
         raise ValueError(f"weights are for a variant alone. Received: {weights!r} for {name!r}")
     elif Path(name).is_dir():
         run = open_run(name)
-        size = resolve_image_size(run.model, image_size or run.image_size)
-        return _prepare(name, run.model, size, photographs(size))
+        model, image_size, is_drawn = run.model, image_size or run.image_size, False
     else:
         model = _import_model(name, image_size)
-    probability_function(model)  # raises, if it is no classifier
+    to_probabilities = probability_function(model)
     size = resolve_image_size(model, image_size)
     pictures = photographs(size)
-    if weights is None:
-        _settle(model, pictures[::_SETTLED_ON_EVERY])
-    return _prepare(name, model, size, pictures)
-
-
-def _prepare(name: str, model: keras.Model, size: int, pictures: np.ndarray) -> MeasuredNetwork:
-    run = _as_runner(
-        tf.function(lambda images: model(images, training=False), autograph=False),
-        probability_function(model),
-    )
-    flops = count_flops(model, size)
-    answers = run(pictures[_COMPARED])
-    return MeasuredNetwork(name, model, size, model.count_params(), flops, run, pictures, answers)
+    if is_drawn:
+        _settle(model, pictures[_SETTLED_ON])
+    graph = tf.function(lambda images: model(images, training=False), autograph=False)
+    run_keras = _as_runner(graph, to_probabilities)
+    return MeasuredNetwork(name, model, size, run_keras, pictures, run_keras(pictures[_COMPARED]))
 
 
 def same_in_keras_applications(variant: str) -> str:
@@ -206,15 +179,15 @@ def open_contestant(
         RuntimeError: "bfloat16" on a CPU that cannot compute it.
         ImportError: a package of the extra `formats` is missing.
     """
-    check_format(format)
+    check_choice("format", format, all_formats())
     run = _open(network, format, scratch, threads)
     answers = run(network.pictures[_COMPARED])
     contestant = Contestant(
         network.name,
         format,
         network.image_size,
-        network.parameters,
-        network.flops,
+        network.model.count_params(),
+        count_flops(network.model, network.image_size),
         sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()) or None,
         largest_difference(answers, network.answers),
         top1_agreement(answers, network.answers),
@@ -225,22 +198,21 @@ def open_contestant(
 def _open(network: MeasuredNetwork, format: str, scratch: Path, threads: int | None) -> Runner:
     model, size = network.model, network.image_size
     kind, _, quantize = format.partition(":")
-    if kind == KERAS:
-        return network.run
     # What is loaded has to stay in reach: its functions hold their variables only weakly.
+    if kind == "keras":
+        return network.run
     if kind == KERAS_EXPORT:
         model.export(scratch, format="tf_saved_model", verbose=False)
         exported = tf.saved_model.load(scratch)
         return _as_runner(lambda images: exported.serve(images), probability_function(model))
-    if kind == SAVED_MODEL:
+    if kind == "saved_model":
         dtype = quantize or "float32"
         folder = export_saved_model(model, scratch, image_size=size, weights_dtype=dtype)
         signatures = tf.saved_model.load(folder).signatures
         return _as_runner(lambda images: signatures[PIXELS_SIGNATURE](images)["probabilities"])
-    path = scratch / f"model{FORMATS[kind].suffix}"
-    export_model(
+    report = export_model(
         model,
-        path,
+        scratch / f"model{FORMATS[kind].suffix}",
         kind,
         quantize or None,
         image_size=size,
@@ -248,7 +220,7 @@ def _open(network: MeasuredNetwork, format: str, scratch: Path, threads: int | N
         pictures=network.pictures[_COMPARED],
         force=True,
     )
-    return load_exported(path, threads)
+    return load_exported(report.path, threads)
 
 
 def _as_runner(
@@ -265,16 +237,15 @@ def _import_model(name: str, image_size: int | None) -> keras.Model:
             f"MODULE:NAME, for example keras.applications:ResNet50. Received: {name!r}"
         )
     try:
-        found = getattr(import_module(module), attribute)
+        model = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"There is no model {name!r}: {error}") from error
-    model = found
-    if not isinstance(found, keras.Model):
-        size = None if image_size is None else (image_size, image_size, 3)
-        wanted = {"weights": None} | ({} if size is None else {"input_shape": size})
+    if callable(model) and not isinstance(model, keras.Model):
+        shape = None if image_size is None else (image_size, image_size, 3)
+        wanted = {"weights": None} | ({} if shape is None else {"input_shape": shape})
         try:
-            taken = inspect.signature(found).parameters
-            model = found(**{key: value for key, value in wanted.items() if key in taken})
+            taken = inspect.signature(model).parameters
+            model = model(**{key: value for key, value in wanted.items() if key in taken})
         except TypeError as error:
             raise ValueError(
                 f"{name!r} must be a Keras model, or a function that returns one and needs no "

@@ -1,6 +1,5 @@
 """The command `benchmark`: networks and the files they are exported to, side by side."""
 
-import gc
 import sys
 from collections.abc import Mapping, Sequence
 from json import dumps
@@ -97,7 +96,6 @@ def benchmark(
         if json is not None:
             data = {"machine": machine, "command": sys.argv[1:], "results": as_data(groups)}
             json.write_text(dumps(data, indent=1) + "\n", encoding="utf-8")
-        gc.collect()  # the next network may need the memory of this one
     if table := paper_table(groups):
         print(f"\nBeside the paper's Tables 7 and 11 (arXiv 2104.00298):\n\n{table}")
 
