@@ -116,7 +116,7 @@ def test_names_that_tensorflow_datasets_writes_beside_its_files(tmp_path):
     assert source.class_names == ("red", "green", "blue", "black")
     assert source.class_counts().tolist() == [9, 9, 9, 0]  # a tenth of the train split is held back
     held = load_source(f"tfrecord:{tmp_path}", "validation")
-    assert sorted(numbers(source) + numbers(held)) == list(range(30))
+    assert sorted([*source.rows, *held.rows]) == list(range(30))
 
 
 @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ def test_splits_of_a_folder(tmp_path, files):
     for shard, file in enumerate(files):
         write(tmp_path / file, [plain(10 * shard + n, n % 2) for n in range(2)])
     (tmp_path / "README.md").touch()
-    assert numbers(load_source(f"tfrecord:{tmp_path}", "train")) == [0, 1, 10, 11]
-    assert numbers(load_source(f"tfrecord:{tmp_path}", "validation")) == [20, 21]
     everything = load_source(f"tfrecord:{tmp_path}", "all")
     assert numbers(everything) == [0, 1, 10, 11, 20, 21]
+    for split, own in (("train", slice(0, 4)), ("validation", slice(4, 6))):
+        assert load_source(f"tfrecord:{tmp_path}", split).names == everything.names[own]
     with pytest.raises(ValueError, match=r"no split 'test'. It has: train, validation, all"):
         load_source(f"tfrecord:{tmp_path}", "test")
 
@@ -152,60 +152,65 @@ def test_files_of_a_folder_that_do_not_fit_together(tmp_path):
         load_source(f"tfrecord:{tmp_path}")
 
 
-def many(folder: Path, monkeypatch) -> ImageSource:
-    """100 pictures in 4 files, sorted by class as no good set is, in windows of 32 pictures."""
-    monkeypatch.setattr(records, "_WINDOW_PICTURES", 32)
+def many(folder: Path) -> ImageSource:
+    """100 pictures in 4 files, sorted by class as no good set is."""
     for shard in range(4):
         write(folder / f"{shard}.tfrecord", [plain(n, n // 50) for n in range(shard, 100, 4)])
     return load_source(f"tfrecord:{folder}/*", "all")
 
 
-def test_order_is_a_function_of_seed_and_epoch_and_complete(tmp_path, monkeypatch):
-    source = many(tmp_path, monkeypatch)
-    in_order = [n for shard in range(4) for n in range(shard, 100, 4)]
-    assert numbers(source) == in_order
-    orders = {
-        (seed, epoch): numbers(source, shuffle=True, seed=seed, epoch=epoch)
-        for seed, epoch in ((0, 0), (0, 1), (1, 0))
-    }
-    assert all(sorted(order) == list(range(100)) for order in orders.values())
-    assert len({tuple(order) for order in [in_order, *orders.values()]}) == 4
-    tf.random.set_seed(5)  # must not enter
-    assert numbers(many(tmp_path, monkeypatch), shuffle=True, epoch=1) == orders[0, 1]
-    assert source.dataset(shuffle=True).cardinality() == 100
-    # The first window has pictures of all files, not the first ones of the first.
-    assert {n % 4 for n in orders[0, 0][:32]} == {0, 1, 2, 3}
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory):
+    return many(tmp_path_factory.mktemp("hundred"))
 
 
-def test_shuffled_pictures_are_read_block_by_block(tmp_path, monkeypatch):
+@pytest.fixture
+def small_windows(monkeypatch):
+    monkeypatch.setattr(records, "_WINDOW_PICTURES", 32)
     monkeypatch.setattr(records, "_BLOCKS_PER_WINDOW", 4)
-    source = many(tmp_path, monkeypatch)
-    rows = source.rows[source.store.order(source.rows, np.random.default_rng(0), None)]
+
+
+def test_order_is_a_function_of_seed_and_epoch_and_complete(hundred, tmp_path, small_windows):
+    in_order = [n for shard in range(4) for n in range(shard, 100, 4)]
+    assert numbers(hundred) == in_order
+    draws = ((0, 0), (0, 1), (1, 0))
+    orders = [hundred.order(shuffle=True, seed=seed, epoch=epoch).tolist() for seed, epoch in draws]
+    assert all(sorted(order) == list(range(100)) for order in orders)
+    assert len(set(map(tuple, [range(100), *orders]))) == 4
+    tf.random.set_seed(5)  # must not enter
+    shuffled = many(tmp_path).dataset(shuffle=True, epoch=1)
+    assert shuffled.cardinality() == 100
+    assert [index for _, _, index in shuffled.as_numpy_iterator()] == orders[1]
+    # 32 pictures from at most 4 blocks of 8 and the two that the edges cut; so not of one file.
+    rows = hundred.rows[orders[0]]
     for start in range(0, 100, 32):
         window = np.sort(rows[start : start + 32])
-        # 32 pictures in at most 4 blocks of 8 and the two that the edges cut.
         assert np.count_nonzero(np.diff(window) != 1) <= 6
+    assert len({row // 25 for row in rows[:32]}) > 1
 
 
-def test_subsets_in_any_order_are_the_same_pictures(tmp_path, monkeypatch):
-    source = many(tmp_path, monkeypatch)
-    everything = numbers(source)
+def test_the_order_of_a_seed_stays_as_it_was(hundred, small_windows):
+    """A run goes on with the pictures it has not seen, also after an update of this package."""
+    assert hundred.order(shuffle=True, seed=1, epoch=2, shard=(1, 3)).tolist() == [
+        *(39, 31, 44, 99, 33, 36, 96, 29, 42, 72, 34, 38, 47, 98, 27, 37, 28),
+        *(76, 26, 30, 46, 73, 25, 74, 45, 43, 24, 41, 35, 32, 97, 75, 77),
+    ]
+
+
+def test_subsets_in_any_order_are_the_same_pictures(hundred, small_windows):
+    everything = [n for shard in range(4) for n in range(shard, 100, 4)]
     chosen = [99, 3, 3, 50, 0, 51, 52, 7]
-    assert numbers(source.subset(chosen)) == [everything[index] for index in chosen]
-    part = source.stratified_subset(20, seed=1)
+    assert numbers(hundred.subset(chosen)) == [everything[index] for index in chosen]
+    part = hundred.stratified_subset(20, seed=1)
     assert part.class_counts().tolist() == [10, 10]
-    assert sorted(numbers(part, shuffle=True)) == sorted(numbers(part))
-    spec = f"tfrecord:{tmp_path}/*"
-    train, held = (load_source(spec, split) for split in ("train", "validation"))
-    assert held.class_counts().tolist() == [10, 10]
-    assert sorted(numbers(train) + numbers(held)) == list(range(100))
+    assert sorted(numbers(part, shuffle=True)) == sorted(everything[row] for row in part.rows)
 
 
 # Damage
 
 
-def test_a_flipped_byte_names_file_record_and_byte_and_spares_the_others(tmp_path, monkeypatch):
-    source = many(tmp_path, monkeypatch)
+def test_a_flipped_byte_names_file_record_and_byte_and_spares_the_others(tmp_path, small_windows):
+    source = many(tmp_path)
     path = tmp_path / "2.tfrecord"
     size = source.store.lengths[50]  # all records here are equally long
     with open(path, "r+b") as file:
@@ -226,8 +231,8 @@ def test_a_flipped_byte_names_file_record_and_byte_and_spares_the_others(tmp_pat
         load_source(f"tfrecord:{tmp_path}/*", "all")
 
 
-def test_a_file_that_was_removed_fails_when_it_is_reached(tmp_path, monkeypatch):
-    source = many(tmp_path, monkeypatch)
+def test_a_file_that_was_removed_fails_when_it_is_reached(tmp_path, small_windows):
+    source = many(tmp_path)
     (tmp_path / "1.tfrecord").unlink()
     with pytest.raises(tf.errors.OpError, match=r"1\.tfrecord \(at byte 0\) .* removed"):
         numbers(source)
