@@ -1,5 +1,7 @@
 """Folded models against the models they came from, with batch norms that do something."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from helpers.oracle import filled
 from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.models.build import build_model, feature_extractor
 from keras_effnetv2.models.folding import fold_batch_norm
+from keras_effnetv2.models.graph import all_layers
 
 SMALL = ModelConfig(
     "small",
@@ -25,13 +28,13 @@ layers = keras.layers
 
 
 def batch_norms(model):
-    return [x for x in model._flatten_layers() if isinstance(x, layers.BatchNormalization)]
+    return [x for x in all_layers(model) if isinstance(x, layers.BatchNormalization)]
 
 
 def randomised(model, seed=0):
     """Gives batch norms (and biases) other values than those that make them do nothing."""
     rng = np.random.default_rng(seed)
-    for layer in model._flatten_layers(include_self=False):
+    for layer in all_layers(model):
         if isinstance(layer, keras.Model):
             continue
         for weight in layer.weights:
@@ -69,7 +72,6 @@ def folded_as_filled(model, shape, tolerance):
     return folded
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize(
     "options",
     [{"classes": 7}, {"include_top": False, "pooling": "avg", "include_preprocessing": False}],
@@ -95,7 +97,10 @@ def test_a_variant_loses_three_numbers_a_channel():
 
 
 def test_the_deepest_network_stays_below_the_recursion_limit():
+    """XL with blocks of one convolution: as many shortcuts one after another, fewer layers."""
     config = ModelConfig.from_name("efficientnetv2-xl").scaled(width=0.02)
+    plain = {"conv": "fused", "expand_ratio": 1, "se_ratio": None, "kernel_size": 1}
+    config = replace(config, stages=tuple(replace(stage, **plain) for stage in config.stages))
     fold_and_compare(build_model(config, classes=3, classifier_activation=None), (1, 32, 32, 3))
 
 
@@ -112,7 +117,6 @@ def test_several_outputs_among_them_what_a_convolution_gave():
     assert set(fold_and_compare(both, (1, 32, 32, 3)).output) == {"a", "b"}
 
 
-@pytest.mark.backend
 def test_transfer_models_sequential_and_functional():
     base = build_model(SMALL, include_top=False, pooling="avg")
     fold_and_compare(
@@ -137,7 +141,6 @@ def conv(kind, *args, **options):
     return getattr(layers, kind)(*args, use_bias=True, padding="same", **options)
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize(
     ("shape", "layer"),
     [
@@ -151,16 +154,14 @@ def conv(kind, *args, **options):
         ((4,), lambda: layers.Dense(5, use_bias=False)),
     ],
 )
-@pytest.mark.parametrize("options", [{}, {"scale": False, "epsilon": 0.1}, {"center": False}])
-def test_linear_layers_take_a_batch_norm_up(shape, layer, options):
-    model = keras.Sequential(
-        [keras.Input(shape), layer(), layers.BatchNormalization(**options), layers.ReLU()]
-    )
-    folded = fold_and_compare(model, (3, *shape))
-    assert len(folded.layers) == 3  # input, layer and ReLU
+def test_linear_layers_take_a_batch_norm_up(shape, layer):
+    for options in ({}, {"scale": False, "epsilon": 0.1}, {"center": False}):
+        normal = layers.BatchNormalization(**options)
+        model = keras.Sequential([keras.Input(shape), layer(), normal, layers.ReLU()])
+        folded = fold_and_compare(model, (3, *shape))
+        assert len(folded.layers) == 3  # input, layer and ReLU
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize("rank", [1, 2, 3, 4])
 @pytest.mark.parametrize("axis", [1, -1])
 def test_a_batch_norm_by_itself_becomes_one_scale_and_offset(rank, axis):
@@ -206,7 +207,6 @@ def operations(x):
     return layers.BatchNormalization()(keras.ops.square(layers.Conv2D(4, 1, name="keep")(x)) + 1)
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize(
     "graph",
     [
@@ -241,11 +241,23 @@ def test_a_model_called_twice_keeps_sharing_its_weights():
     assert folded.count_params() == 3 * 3 * 3 * 4 + 4
 
 
-@pytest.mark.parametrize("name", ["ResNet50", "ResNet50V2", "MobileNetV2", "DenseNet121"])
-def test_keras_applications(name):
-    make = getattr(keras.applications, name)
-    model = make(weights=None, input_shape=(32, 32, 3), classes=4, classifier_activation=None)
+def test_a_network_of_keras_applications():
+    model = keras.applications.MobileNetV2(
+        alpha=0.35, weights=None, input_shape=(32, 32, 3), classes=4, classifier_activation=None
+    )
     fold_and_compare(model, (1, 32, 32, 3))
+
+
+def test_batch_norms_before_convolutions():
+    """The blocks of DenseNet and of ResNet V2."""
+    x = inputs = keras.Input((8, 8, 3))
+    for _ in range(2):
+        y = layers.Conv2D(4, 1)(layers.ReLU()(layers.BatchNormalization()(x)))
+        x = layers.Concatenate()([x, layers.Conv2D(4, 3, padding="same")(y)])
+    for _ in range(2):
+        y = layers.Conv2D(11, 1)(layers.ReLU()(layers.BatchNormalization()(x)))
+        x = layers.Add()([x, layers.BatchNormalization()(y)])
+    fold_and_compare(keras.Model(inputs, x), (1, 8, 8, 3))
 
 
 def test_dtype_policies_stay_and_rounding_is_that_of_the_policy():

@@ -25,7 +25,7 @@ from keras_effnetv2.export.saved_model import (
 )
 from keras_effnetv2.export.signatures import PIXELS_SIGNATURE
 from keras_effnetv2.models.build import build_model
-from keras_effnetv2.models.graph import count_flops
+from keras_effnetv2.models.graph import all_layers, count_flops
 from keras_effnetv2.runs.run_folder import open_run
 
 KERAS_EXPORT = "keras_export"
@@ -259,9 +259,7 @@ def _import_model(name: str, image_size: int | None) -> keras.Model:
 def _settle(model: keras.Model, pictures: np.ndarray) -> None:
     """Give batch norms the statistics of pictures, and logits the spread of a trained network."""
     norms = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
+        layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)
     ]
     momenta = [norm.momentum for norm in norms]
     try:

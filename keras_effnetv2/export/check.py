@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.models.folding import bare_graph
+from keras_effnetv2.models.graph import bare_graph
 
 DIFFERENCE_LIMIT = 1e-4
 """How far an export may move a probability; in float32 it is about 1e-6. Where rounding in Keras

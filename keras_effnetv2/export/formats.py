@@ -49,6 +49,7 @@ from keras_effnetv2.export.saved_model import (
 )
 from keras_effnetv2.images.styles import Style
 from keras_effnetv2.models.folding import fold_batch_norm
+from keras_effnetv2.models.graph import all_layers
 
 MIN_AGREEMENT = 0.98
 """On what share of the pictures int8 must have the best class of Keras, if nothing else is said."""
@@ -300,7 +301,7 @@ def _batches(pictures: np.ndarray, dynamic_size: bool) -> Batches:
 
 def _in_float32(model: keras.Model) -> keras.Model:
     """Return the model, or, if it computes in anything else, a copy that computes in float32."""
-    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
+    if all(layer.compute_dtype == "float32" for layer in all_layers(model)):
         return model
     return in_dtype(model, "float32")
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_effnetv2.images.evaluation_crop import prepare_batch
 from keras_effnetv2.images.headers import format_name
 from keras_effnetv2.images.styles import Style
+from keras_effnetv2.models.graph import all_layers
 
 PIXELS_SIGNATURE = "serving_default"
 BYTES_SIGNATURE = "classify_bytes"
@@ -114,7 +115,7 @@ def _plain_silu(model: keras.Model) -> Iterator[None]:
     """
     layers = [
         layer
-        for layer in model._flatten_layers()
+        for layer in all_layers(model)
         if getattr(layer, "activation", None) is keras.activations.silu
     ]
     try:

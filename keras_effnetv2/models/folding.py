@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_effnetv2.models.graph import all_layers, bare_graph, call_of, graph_nodes
+
 _layers = keras.layers
 _BatchNorm = keras.layers.BatchNormalization
 _SEPARABLE = (_layers.SeparableConv1D, _layers.SeparableConv2D)
@@ -83,23 +85,13 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     return folded
 
 
-def bare_graph(model: keras.Model) -> keras.Model:
-    """Return a functional or Sequential model as a functional one that is not compiled.
-
-    It shares everything with the model. `keras.models.clone_model` compiles the copy of a compiled
-    model, and has no way to leave out a layer of a Sequential.
-    """
-    if isinstance(model, keras.Sequential):
-        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    return keras.Model(model.input, model.output, name=model.name)
-
-
 def _rebuild(model: keras.Model, rebuilt: list[_Rebuilt]) -> keras.Model:
     """Return the model without batch norms, its weights fresh, and list its new layers."""
     graph = bare_graph(model)
-    foldable = _foldable(graph)
+    nodes = graph_nodes(graph)
+    foldable = _foldable(nodes, graph.outputs)
     batch_norm_of = {layer: batch_norm for batch_norm, layer in foldable.items()}
-    ranks = {node.operation: len(node.input_tensors[0].shape) for node in _nodes(graph)}
+    ranks = {node.operation: len(node.input_tensors[0].shape) for node in nodes}
     scales = set()
 
     def clone(layer: Any) -> Any:
@@ -128,21 +120,14 @@ def _rebuild(model: keras.Model, rebuilt: list[_Rebuilt]) -> keras.Model:
     return keras.models.clone_model(graph, clone_function=clone, call_function=call)
 
 
-def _nodes(graph: keras.Model) -> list[Any]:
-    """Return the calls of layers that make up a graph (for which Keras has no public way)."""
-    nodes = chain.from_iterable(graph._nodes_by_depth.values())
-    return [node for node in nodes if not node.is_input]
-
-
 def _first_argument(args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     return args[0] if args else keywords["inputs"]
 
 
-def _foldable(graph: keras.Model) -> dict[Any, Any]:
-    """Return {batch norm: the linear layer that takes it up}."""
-    nodes = _nodes(graph)
+def _foldable(nodes: list[Any], results: list[Any]) -> dict[Any, Any]:
+    """Return {batch norm: the linear layer that takes it up} of a graph with those results."""
     calls = Counter(node.operation for node in nodes)
-    used = [*chain.from_iterable(node.input_tensors for node in nodes), *graph.outputs]
+    used = [*chain.from_iterable(node.input_tensors for node in nodes), *results]
     uses = Counter(id(tensor) for tensor in used)
     found = {}
     for node in nodes:
@@ -151,7 +136,7 @@ def _foldable(graph: keras.Model) -> dict[Any, Any]:
         if type(batch_norm) is not _BatchNorm:
             continue
         source = node.input_tensors[0]
-        layer = source._keras_history.operation
+        layer = call_of(source).operation
         is_alone = calls[layer] == calls[batch_norm] == uses[id(source)] == 1
         if is_alone and _is_linear(layer) and _same_channels(batch_norm, layer, len(source.shape)):
             found[batch_norm] = layer
@@ -170,7 +155,8 @@ def _check_uses_statistics(node: Any) -> None:
 
 def _batch_norms(layer: Any) -> list[str]:
     """Return the names of the batch norms that a layer is or holds."""
-    return [part.name for part in layer._flatten_layers() if isinstance(part, _BatchNorm)]
+    parts = [layer, *all_layers(layer)]
+    return [part.name for part in parts if isinstance(part, _BatchNorm)]
 
 
 def _is_linear(layer: Any) -> bool:

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_effnetv2.models.folding import bare_graph
-from keras_effnetv2.models.graph import last_activation
+from keras_effnetv2.models.graph import bare_graph, call_of, graph_nodes, last_activation
 
 HeatMap = npt.NDArray[np.float32]
 
@@ -108,9 +107,7 @@ def _explain(watched: keras.Model, pixels: HeatMap, class_index: int | None) -> 
 
 def _last_feature_map(graph: keras.Model) -> Any:
     """Return the symbolic tensor (N, h, w, channels) that is pooled or flattened to one vector."""
-    # From the output back. Keras has no public way to the calls of layers.
-    by_depth = sorted(graph._nodes_by_depth.items())
-    nodes = [node for _, nodes in by_depth for node in nodes if not node.is_input]
+    nodes = graph_nodes(graph)[::-1]  # from the output back
     found = [node.input_tensors[0] for node in nodes if _ends_space(node)]
     # Without such a layer, what is pooled or flattened is the picture itself.
     if found and any(isinstance(node.operation, _FEATURES) for node in nodes):
@@ -134,8 +131,8 @@ def _logits(output: Any) -> Any:
     """Return the symbolic scores before a softmax or sigmoid, as the paper wants them."""
     if last_activation(output) not in _SQUASHING:
         return output
-    operation, node_index, _ = output._keras_history
-    source = operation._inbound_nodes[node_index].input_tensors[0]
+    call = call_of(output)
+    operation, source = call.operation, call.input_tensors[0]
     if isinstance(operation, keras.layers.Dense):
         linear = keras.layers.Dense.from_config({**operation.get_config(), "activation": "linear"})
         linear.build(source.shape)

@@ -1,4 +1,8 @@
-"""What a network costs and looks like: multiply-adds, the table of its stages, how it ends."""
+"""What a network costs and looks like: multiply-adds, the table of its stages, how it ends.
+
+Keras has no public way to the calls of layers that a model consists of. The private names that are
+needed for that stand here only; tests/test_keras_private.py lists them.
+"""
 
 import math
 from collections.abc import Iterator
@@ -66,9 +70,26 @@ def _multiply_adds(model: keras.Model, input_shape: tuple[int, ...]) -> Iterator
             yield math.prod(layer.kernel.shape[:-1]) * math.prod(result.shape)
 
 
-def all_layers(model: keras.Model) -> list[Any]:
+def all_layers(model: keras.layers.Layer) -> list[Any]:
     """Return every layer of a model, also those inside nested models."""
     return list(model._flatten_layers(include_self=False))  # `model.layers` stops at the top level
+
+
+def bare_graph(model: keras.Model) -> keras.Model:
+    """Return a functional or Sequential model as a functional one that is not compiled.
+
+    It shares everything with the model. `keras.models.clone_model` compiles the copy of a compiled
+    model, and has no way to leave out a layer of a Sequential.
+    """
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return keras.Model(model.input, model.output, name=model.name)
+
+
+def call_of(tensor: Any) -> Any:
+    """Return the call of a layer, see `graph_nodes`, that a symbolic tensor comes from."""
+    operation, node_index, _ = tensor._keras_history
+    return operation._inbound_nodes[node_index]
 
 
 def graph_nodes(model: keras.Model) -> list[Any]:
@@ -159,12 +180,13 @@ def last_activation(tensor: Any) -> str:
     Looks through what passes values on unchanged (the float32 cast at the end of a mixed precision
     model) and into nested models. The name of the layer's class, if it has no activation.
     """
-    operation, node_index, _ = tensor._keras_history
+    call = call_of(tensor)
+    operation = call.operation
     if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
         return last_activation(operation.outputs[0])
     kind = type(operation).__name__
     activation = getattr(getattr(operation, "activation", None), "__name__", kind.lower())
     linear_layer = isinstance(operation, keras.layers.Activation) and activation == "linear"
     if linear_layer or kind in _PASS_THROUGH:
-        return last_activation(operation._inbound_nodes[node_index].input_tensors[0])
+        return last_activation(call.input_tensors[0])
     return activation
