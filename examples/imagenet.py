@@ -13,7 +13,6 @@ paper: --preset imagenet-official.
 """
 
 import argparse
-import contextlib
 from dataclasses import replace
 
 import keras
@@ -40,11 +39,11 @@ def parse_arguments(words: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def all_devices() -> contextlib.AbstractContextManager[object]:
-    """Where the model is built: on all GPUs, if TensorFlow sees several."""
+def all_devices() -> tf.distribute.Strategy | None:
+    """Return the strategy for all GPUs, if TensorFlow sees several."""
     if keras.backend.backend() == "tensorflow" and len(tf.config.list_physical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy().scope()
-    return contextlib.nullcontext()
+        return tf.distribute.MirroredStrategy()
+    return None
 
 
 def main(words: list[str] | None = None) -> float:
@@ -58,10 +57,15 @@ def main(words: list[str] | None = None) -> float:
     )
     if options.image_size:
         recipe = replace(recipe, image_size=tuple(options.image_size))
-    with all_devices():
-        result = kev2.train(
-            options.variant, options.data, recipe, options.output, resume=options.resume, verbose=2
-        )
+    result = kev2.train(
+        options.variant,
+        options.data,
+        recipe,
+        options.output,
+        resume=options.resume,
+        strategy=all_devices(),
+        verbose=2,
+    )
     # Judged at a larger size than trained with, as published: S 384, M and L 480 pixels.
     evaluation = evaluate_source(
         result.model,

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,7 @@ Pictures = tuple[ImageSource, ImageSource]
 class TrainingData:
     """The pictures of a training.
 
-    Args:
-        source: what `load_source` takes (its "train" and "validation" splits are used), or the
-            training pictures as an `ImageSource`.
-        validation: the validation pictures, where `source` is an `ImageSource`; None carves them
-            out of it.
-        validation_fraction: share to carve; see `load_source`. None: 0.2 of an `ImageSource`.
-        max_train_examples: train on a stratified part of that many pictures; None: on all.
-        skip_bad: leave out pictures that cannot be read, also those that become unreadable while
-            the training runs (see `data.unreadable`); otherwise they are an error.
-        scan: decode every picture before the training; None: unless there are more than 50,000.
-        cache: "memory", or a folder on a quicker disk, to keep the encoded pictures in; see
-            `ImageSource.cached`. None: read them where they are.
+    Args: those of `kev2.train`, which says what they mean.
 
     Raises:
         ValueError: arguments that contradict each other.
@@ -102,16 +92,18 @@ class TrainingData:
 
     def _find(self, seed: int) -> Pictures:
         if not isinstance(self.source, ImageSource):
-            options: dict[str, Any] = {
-                "validation_fraction": self.validation_fraction,
-                "seed": seed,
-            }
-            training = load_source(self.source, "train", **options)
-            return training, load_source(self.source, "validation", **options)
+            load = partial(
+                load_source,
+                self.source,
+                validation_fraction=self.validation_fraction,
+                seed=seed,
+            )
+            return load("train"), load("validation")
         if self.validation is not None:
             return self.source, self.validation
         source, fraction = self.source, self.validation_fraction
-        fraction = PILE_VALIDATION_FRACTION if fraction is None else fraction
+        if fraction is None:
+            fraction = PILE_VALIDATION_FRACTION
         held = carve_validation(source.labels, source.class_names, fraction, seed)
         rest = np.setdiff1d(np.arange(source.num_examples), held)
         return source.subset(rest), source.subset(held)

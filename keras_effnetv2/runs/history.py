@@ -13,8 +13,6 @@ import keras
 from keras_effnetv2._common.files import write_text
 from keras_effnetv2.recipes.stages import StagePlan
 
-_FIRST = ("epoch", "stage", "image_size", "batch_size", "learning_rate", "seconds")
-
 
 class HistoryFile(keras.callbacks.Callback):
     """Keeps the table of a run's epochs, in memory and in a file.
@@ -64,28 +62,23 @@ class HistoryFile(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         stage = self._plan.at(epoch)
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        values = (
-            epoch + 1,
-            stage.index + 1,
-            stage.image_size,
-            stage.batch_size,
-            float(rate),
-            self._seconds(),
-        )
-        logged = {name: float(value) for name, value in (logs or {}).items()}
-        self._rows.append(dict(zip(_FIRST, values, strict=True)) | logged)
+        row = {
+            "epoch": epoch + 1,
+            "stage": stage.index + 1,
+            "image_size": stage.image_size,
+            "batch_size": stage.batch_size,
+            "learning_rate": float(rate),
+            "seconds": self._seconds(),
+        }
+        self._rows.append(row | {name: float(value) for name, value in (logs or {}).items()})
         self._started = None
         self._seconds_before = 0.0
         self._write()
 
     def _write(self) -> None:
         if self._path is not None:
-            write_text(self._path, _to_csv(self.columns))
-
-
-def _to_csv(columns: dict[str, list[float]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return text.getvalue()
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(self.columns)
+            writer.writerows(zip(*self.columns.values(), strict=True))
+            write_text(self._path, text.getvalue())

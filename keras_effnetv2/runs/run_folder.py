@@ -24,8 +24,7 @@ PREVIEW = "preview.html"  # what `preview.py` writes beside a run, or where one 
 # As they are removed: as long as anything is left, RECIPE says that it is a run.
 _ALL = (BACKUP, HISTORY, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
 
-# What a process that was killed leaves: our scratch files, and those of `write_report` and
-# `export_saved_model`.
+# What a process that was killed leaves; the last two are names of earlier versions.
 _LEFTOVERS = (f"{SCRATCH}*", f".{REPORT}.*.tmp", ".export-*")
 
 
@@ -57,12 +56,12 @@ class Run:
 
 
 def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | None:
-    """Says whether a run may be written to a folder; changes nothing.
+    """Say whether a run may be written to a folder; change nothing.
 
     Args:
         path: the folder.
-        resume: go on with what is there; a new run if there is nothing.
-        overwrite: a run that is there is to be replaced.
+        resume: go on with what is there; begin a run if there is nothing.
+        overwrite: replace a run that is there.
 
     Returns:
         The settings of the run to resume; None for a new run.
@@ -103,7 +102,7 @@ def _is_unused(path: Path) -> bool:
 
 
 def prepare_output(path: Path, *, keep: bool, needed_bytes: int) -> None:
-    """Makes the folder of a run; removes the files of the run that is there unless `keep`.
+    """Make the folder of a run; remove the files of the run that is there unless `keep`.
 
     Other files in the folder stay. Nothing is removed if the new run could not be written.
 
@@ -162,7 +161,7 @@ def read_settings(path: Path) -> RunSettings:
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
-    """Opens a finished run.
+    """Open a finished run.
 
     Raises:
         ValueError: no folder of a run, or one that is not finished or damaged.

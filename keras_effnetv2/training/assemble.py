@@ -12,13 +12,7 @@ from keras_effnetv2.training.snapshots import random_states
 
 
 def build_to_train(config: ModelConfig, inputs: Inputs, weights: str | None = None) -> keras.Model:
-    """Build a network for the classes, the loss, the dropout and the precision of a training.
-
-    Args:
-        config: the network.
-        inputs: what it will be trained on.
-        weights: see `build_model`.
-    """
+    """Build a network for the classes, the loss, the dropout and the precision of a training."""
     recipe = inputs.recipe
     rates = [stage.dropout_rate for stage in inputs.plan if stage.dropout_rate is not None]
     policy = keras.config.dtype_policy()

@@ -7,6 +7,7 @@ note what one should know. What contradicts itself is refused earlier (`prefligh
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -66,13 +67,13 @@ class Finding:
         return f"{self.level}: {self.text}"
 
 
+_error, _warning, _note = (partial(Finding, level) for level in ("error", "warning", "note"))
+
+
 def look_for_findings(
-    model: keras.Model,
-    inputs: Inputs,
-    machine: Machine,
-    needed_disk: int,
+    model: keras.Model, inputs: Inputs, machine: Machine, needed_disk: int
 ) -> tuple[Finding, ...]:
-    """Looks at everything that is known before the first step; changes nothing.
+    """Return all that is to be said of a training, errors first; changes nothing.
 
     Args:
         model: the classifier that is to be trained, as `preflight.check_model` accepts it, with
@@ -80,9 +81,6 @@ def look_for_findings(
         inputs: the pictures and the stages.
         machine: see `footprint.this_machine`.
         needed_disk: bytes that the run folder will take.
-
-    Returns:
-        The findings, errors first.
     """
     learned, recipe, plan = has_learned_statistics(model), inputs.recipe, inputs.plan
     found = chain(
@@ -104,7 +102,7 @@ def look_for_findings(
 
 
 def stop_on_errors(findings: Sequence[Finding]) -> None:
-    """Raises ValueError with the errors among the findings, if there are any."""
+    """Raise ValueError with the errors among the findings, if there are any."""
     errors = [finding.text for finding in findings if finding.level == "error"]
     if errors:
         raise ValueError("This training cannot work. " + "\n".join(errors))
@@ -119,39 +117,35 @@ def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[F
     for source in (training, validation):
         low, high = source.labels.min(), source.labels.max()
         if low < 0 or high >= len(names):
-            yield Finding(
-                "error",
+            yield _error(
                 f"The {source.split} labels are {low}..{high}, but {len(names)} classes have the "
                 f"labels 0..{len(names) - 1}. Number the classes from 0, or name them all.",
             )
             return
     counts, judged = training.class_counts(), validation.class_counts()
-    unseen = [names[label] for label in np.flatnonzero((counts == 0) & (judged > 0))]
-    if unseen:
-        yield Finding(
-            "warning",
+
+    def some_of(which: np.ndarray) -> str:
+        return some([names[label] for label in np.flatnonzero(which)])
+
+    if unseen := some_of((counts == 0) & (judged > 0)):
+        yield _warning(
             "These classes have validation pictures but none for training, so they cannot be "
-            f"learned: {some(unseen)}. Add pictures, or take the classes out.",
+            f"learned: {unseen}. Add pictures, or take the classes out."
         )
-    empty = [names[label] for label in np.flatnonzero((counts == 0) & (judged == 0))]
-    if empty:
-        yield Finding(
-            "note",
-            f"These classes have no pictures: {some(empty)}. Their outputs will learn to say no; "
-            "take the classes out if they are not wanted.",
+    if empty := some_of((counts == 0) & (judged == 0)):
+        yield _note(
+            f"These classes have no pictures: {empty}. The model will never predict them; take "
+            "the classes out if they are not wanted."
         )
-    unjudged = [names[label] for label in np.flatnonzero((counts > 0) & (judged == 0))]
-    if unjudged:
-        yield Finding(
-            "note",
+    if unjudged := some_of((counts > 0) & (judged == 0)):
+        yield _note(
             "These classes have no validation pictures, so nothing will be known of them: "
-            f"{some(unjudged)}. Add some, or carve a larger validation_fraction.",
+            f"{unjudged}. Add some, or carve a larger validation_fraction."
         )
     present = np.flatnonzero(counts)
     rarest, commonest = min(present, key=counts.item), max(present, key=counts.item)
     if counts[commonest] > MAX_IMBALANCE * counts[rarest]:
-        yield Finding(
-            "warning",
+        yield _warning(
             f"{names[commonest]!r} has {counts[commonest]:,} training pictures, {names[rarest]!r} "
             f"only {counts[rarest]:,}: the accuracy will say little of rare classes. Look at the "
             "scores by class, add pictures of the rare classes, or take fewer of the others.",
@@ -197,8 +191,7 @@ def _hashes(source: ImageSource, chosen: np.ndarray) -> np.ndarray:
 def class_count_findings(classes: int) -> Iterator[Finding]:
     """A number of classes that is next to that of a published classifier."""
     if classes in _CLASS_COUNTS:
-        yield Finding(
-            "warning",
+        yield _warning(
             f"The pictures have {classes:,} classes; {_CLASS_COUNTS[classes]}. A published "
             "classifier is not kept for them, it starts fresh. To keep it, map the labels to its "
             "classes: load_source(..., class_names=...).",
@@ -219,8 +212,7 @@ def enlargement_findings(inputs: Inputs) -> Iterator[Finding]:
     sides = list(read.as_numpy_iterator())
     side = int(np.median(sides)) if sides else size
     if size > _MAX_ENLARGEMENT * side:
-        yield Finding(
-            "note",
+        yield _note(
             f"The pictures are about {side} pixels high or wide and are enlarged to {size}, which "
             f"takes {(size / side) ** 2:.0f} times the time and shows nothing more. It can help "
             "pretrained weights; otherwise choose a smaller image_size.",
@@ -234,12 +226,7 @@ def input_range_findings(model: keras.Model, plan: StagePlan, learned: bool) -> 
     """A model that does not normalise pixels 0..255, or that does so twice.
 
     Found out by giving it black and white: what matters is what reaches the first layer with
-    weights, whatever computes it.
-
-    Args:
-        model: takes the pictures.
-        plan: the stages.
-        learned: whether the model is pretrained.
+    weights, whatever computes it. Worse for a model that has `learned`.
     """
     size = plan[0].image_size
     pictures = np.zeros((2, size, size, 3), "float32")
@@ -248,17 +235,15 @@ def input_range_findings(model: keras.Model, plan: StagePlan, learned: bool) -> 
     if reached is None:
         return
     low, high = float(reached.min()), float(reached.max())
-    level: Literal["warning", "note"] = "warning" if learned else "note"
+    finding = _warning if learned else _note
     if low >= 0 and high > _RAW_WHITE:
-        yield Finding(
-            level,
+        yield finding(
             f"The pictures are 0..255, and {low:.3g}..{high:.3g} reach the first weights of "
             f"{model.name!r}, which most networks want within -3..3. Build it with "
             "include_preprocessing=True, or put what its preprocess_input does in front.",
         )
     elif high - low < _FLAT:
-        yield Finding(
-            level,
+        yield finding(
             f"The pictures are 0..255, but only {low:.3g}..{high:.3g} reach the first weights of "
             f"{model.name!r}: are they normalised twice? Take out the Rescaling in front, or "
             "build the network with include_preprocessing=False.",
@@ -296,16 +281,14 @@ def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> It
     layers = [layer for layer in every if layer.trainable]
     if not layers:
         if every and not learned:
-            yield Finding(
-                "warning",
+            yield _warning(
                 "The batch norms are frozen, but have learned nothing yet, so nothing is "
                 'normalised. Load weights, or train them: batch_norm="train".',
             )
         return
     batch = inputs.smallest_batch_norm_batch()
     if batch < MIN_BATCH_NORM_BATCH:
-        yield Finding(
-            "warning",
+        yield _warning(
             f"The batch norms train on batches of {batch} pictures; below {MIN_BATCH_NORM_BATCH} "
             "their statistics are so noisy that it costs accuracy. Raise batch_size, or start "
             'from pretrained weights with batch_norm="freeze".',
@@ -313,8 +296,7 @@ def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> It
     steps = step_of_epoch(inputs.plan, inputs.training.num_examples, inputs.plan.epochs)
     left = max(layer.momentum for layer in layers) ** steps
     if not learned and left > _MAX_INITIAL_SHARE:
-        yield Finding(
-            "warning",
+        yield _warning(
             f"After all {steps} steps the batch norms' averages still consist to {left:.0%} of the "
             "values that they begin with, so evaluation will be far worse than training. Train "
             "more epochs, take a smaller batch_size, or start from pretrained weights.",
@@ -328,28 +310,24 @@ def precision_findings(
     types = {layer.compute_dtype for layer in all_layers(model)} & {"float16", "bfloat16"}
     policy = model.dtype_policy.name
     if recipe.precision not in ("float32", policy):
-        yield Finding(
-            "note",
+        yield _note(
             f"The recipe's precision {recipe.precision!r} is that of models that are built here; "
             f"{model.name!r} is {policy!r}. Call keras.config.set_dtype_policy"
             f"({recipe.precision!r}) before building it.",
         )
     if "float16" in types and policy != "mixed_float16":
-        yield Finding(
-            "warning",
+        yield _warning(
             f"{model.name!r} computes in float16, but its policy is {policy!r}, so Keras does not "
             "scale the loss and small gradients become 0. Build all of it after "
             "keras.config.set_dtype_policy('mixed_float16').",
         )
     if model.outputs[0].dtype in ("float16", "bfloat16"):
-        yield Finding(
-            "warning",
+        yield _warning(
             f"{model.name!r} ends in {model.outputs[0].dtype}, too coarse for a loss. Build its "
             "last layer with dtype='float32'.",
         )
     if types and not machine.has_accelerator:
-        yield Finding(
-            "warning",
+        yield _warning(
             f"There is no GPU, and most CPUs compute {', '.join(sorted(types))} slower than "
             "float32. Take precision='float32'.",
         )
@@ -362,8 +340,7 @@ def picture_size_errors(model: keras.Model, plan: StagePlan) -> Iterator[Finding
         model.compute_output_spec(keras.KerasTensor((1, size, size, 3)))
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        yield Finding(
-            "error",
+        yield _error(
             f"{model.name!r} cannot work with pictures of {size} pixels: {reason} "
             "Choose a larger image_size.",
         )
@@ -377,15 +354,13 @@ def step_findings(inputs: Inputs) -> Iterator[Finding]:
     recipe, pictures = inputs.recipe, inputs.training.num_examples
     batch = max(stage.batch_size for stage in inputs.plan)
     if pictures < batch:
-        yield Finding(
-            "warning",
+        yield _warning(
             f"The {pictures:,} training pictures do not fill one batch of {batch:,}, so that an "
             "epoch is one smaller step, at a learning rate for the full one. Choose a smaller "
             "batch_size.",
         )
     if recipe.warmup_epochs > recipe.epochs / 2:
-        yield Finding(
-            "note",
+        yield _note(
             f"A warm-up of {recipe.warmup_epochs:g} epochs is most of {recipe.epochs}; it ends "
             f"after {recipe.epochs / 2:g}. Choose fewer warmup_epochs, or more epochs.",
         )
@@ -398,15 +373,13 @@ def resource_findings(
     if machine.free_memory is not None and not machine.has_accelerator:
         needed = training_memory(model, plan)
         if needed > _MEMORY_SHARE * machine.free_memory:
-            yield Finding(
-                "warning",
+            yield _warning(
                 f"A train step takes about {needed / 1e9:.1f} GB of memory, and "
                 f"{machine.free_memory / 1e9:.1f} GB are free. Choose a smaller batch_size or "
                 "image_size, or the machine may end the training.",
             )
     if needed_disk <= machine.free_disk < 2 * needed_disk:
-        yield Finding(
-            "warning",
+        yield _warning(
             f"The run takes about {needed_disk / 1e6:,.0f} MB, and the disk has only "
             f"{machine.free_disk / 1e6:,.0f} MB free. Free some space before others fill it.",
         )

@@ -43,11 +43,7 @@ class Machine:
 
 
 def this_machine(folder: str | os.PathLike[str]) -> Machine:
-    """Looks at the machine that this runs on.
-
-    Args:
-        folder: where the run is written; it or one of its parents exists.
-    """
+    """Look at the machine that this runs on; `folder` is where a run is to be written."""
     path = Path(folder).absolute()
     existing = next(place for place in (path, *path.parents) if place.exists())
     return Machine(shutil.disk_usage(existing).free, _free_memory(), _has_accelerator())
@@ -70,7 +66,7 @@ def _has_accelerator() -> bool:
 
 
 def memory_shortage(needed: int) -> str | None:
-    """Says what is lacking for something that takes so much main memory, bytes.
+    """Return what is lacking for something that takes so much main memory, bytes; else None.
 
     Worth asking on a CPU, because there the system ends a process that takes too much. On a GPU or
     TPU it is an error that can be caught, so nothing is said of those; nor where the system does
@@ -87,13 +83,13 @@ def memory_shortage(needed: int) -> str | None:
 
 
 def training_shortage(model: keras.Model, plan: StagePlan) -> str | None:
-    """Says what is lacking for the train steps of a model, see `memory_shortage`."""
+    """Return what is lacking for the train steps of a model, see `memory_shortage`."""
     factor = _MOST_OF_BACKEND[keras.backend.backend()]
     return memory_shortage(round(factor * training_memory(model, plan)))
 
 
 def training_memory(model: keras.Model, plan: StagePlan) -> int:
-    """Estimates the memory that the train steps of the most demanding stage take, bytes.
+    """Estimate the memory that the train steps of the most demanding stage take, bytes.
 
         batch size * bytes that the outputs of all layers take for one picture
             + 5 * parameters * 4 bytes (weight, gradient, two optimizer slots, average)
@@ -102,14 +98,7 @@ def training_memory(model: keras.Model, plan: StagePlan) -> int:
     Measured on a CPU (TensorFlow 2.21, efficientnetv2-b0, rise of the peak resident memory): 385 MB
     with 1 picture of 64 pixels (estimated 424), 722 MB with 64 (757), 1,407 MB with 48 of 128
     pixels (1,416). A network of ReLU takes less: ResNet50 1,055 MB with 16 of 128 pixels (1,545).
-    The input pipeline is not in it.
-
-    Args:
-        model: a functional or Sequential model with one picture input.
-        plan: its stages.
-
-    Raises:
-        ValueError: a layer cannot work with pictures of a stage.
+    The input pipeline is not in it. A picture too small for the model is a ValueError.
     """
     stage = max(plan, key=lambda stage: stage.batch_size * stage.image_size**2)
     shape = (1, stage.image_size, stage.image_size, 3)

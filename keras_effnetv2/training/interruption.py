@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -57,17 +57,12 @@ class StopSignals:
                     self._earlier[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._put_back()
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only notes a signal; raises it at the end, if `raise_received` has not done so."""
+        """Only note a signal; raise it at the end, if `raise_received` has not done so."""
         self._is_deferred = True
         try:
             yield
@@ -76,7 +71,7 @@ class StopSignals:
         self.raise_received("after the training.")
 
     def raise_received(self, where: str) -> None:
-        """Raises `TrainingInterrupted` if a signal was noted.
+        """Raise `TrainingInterrupted` if a signal was noted.
 
         Args:
             where: how far the run has come; all of that is saved. Ends with a full stop.

@@ -14,7 +14,7 @@ from keras_effnetv2.training.progressive import scheduled_dropout_layers
 
 
 def check_arguments(model_or_variant: Any, recipe: Any, weights: str | None = None) -> None:
-    """Says of `train`'s arguments what can be said before any data is touched.
+    """Say of `train`'s arguments what can be said before any data is touched.
 
     Raises:
         ValueError: no recipe, an unknown variant, or weights for a model that is built already.
@@ -34,18 +34,14 @@ def check_arguments(model_or_variant: Any, recipe: Any, weights: str | None = No
 
 
 def config_of(config_or_variant: ModelConfig | str) -> ModelConfig:
-    """The architecture that is given itself or by the name of a variant.
-
-    Raises:
-        ValueError: an unknown variant; the message lists all.
-    """
+    """Return the architecture that is given itself or by the name of a variant."""
     if isinstance(config_or_variant, ModelConfig):
         return config_or_variant
     return ModelConfig.from_name(config_or_variant)
 
 
 def architecture_to_record(model_or_variant: keras.Model | ModelConfig | str) -> Any:
-    """The fields of a network that is no published variant; None where its name says it all.
+    """Return the fields of a network that is no published variant, else None.
 
     Also None for a model that is given, of which only the layers are known.
     """
@@ -55,7 +51,7 @@ def architecture_to_record(model_or_variant: keras.Model | ModelConfig | str) ->
 
 
 def check_model(model: keras.Model, inputs: Inputs) -> None:
-    """Raises ValueError unless the model is a classifier that fits the pictures and the recipe."""
+    """Raise ValueError unless the model is a classifier that fits the pictures and the recipe."""
     classes, recipe, plan = len(inputs.training.class_names), inputs.recipe, inputs.plan
     outputs = getattr(model, "outputs", None)  # a subclassed model has none
     if not outputs or len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:

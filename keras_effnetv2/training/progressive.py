@@ -182,25 +182,22 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         self.length: int | None = None  # batches of the open epoch, None if unknown or without end
 
     def start(
-        self,
-        distribute: Callable[[Any], Any] | None,
-        steps_per_epoch: int | None,
-        skip_batches: int,
+        self, distribute: Callable[[Any], Any] | None, steps_per_epoch: int | None, skip: int
     ) -> None:
-        """Begins a training; `distribute` maps each epoch's dataset to its distributed form."""
+        """Begin a training; `distribute` maps each epoch's dataset to its distributed form."""
         self._forget()
         self._distribute = distribute
         self._steps_per_epoch = steps_per_epoch
-        self._skip_batches = skip_batches
+        self._skip_batches = skip
         self.was_read = False
 
     def stop(self) -> None:
-        """Ends the training and lets go of its data."""
+        """End the training and let go of its data."""
         self._forget()
         self._distribute = None
 
     def open(self, epoch: int) -> None:
-        """Makes the data of `epoch` the current one, unless a look-ahead has done so."""
+        """Make the data of `epoch` the current one, unless a look-ahead has done so."""
         if epoch == self._epoch:
             return
         self._forget()  # first, so that two pipelines never stand side by side
@@ -253,13 +250,13 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         return dataset
 
     def longest_epoch(self) -> int | None:
-        """Largest number of batches over the stages' first epochs; None if one is not known."""
+        """Return the most batches of the stages' first epochs; None if one is not known."""
         lengths = [_length(self._make(stage, stage.start_epoch)) for stage in self._plan]
         known = [length for length in lengths if length is not None]
         return max(known) if len(known) == len(lengths) else None
 
     def next_batch(self) -> Any:
-        """The next batch, for the backends that read in Python.
+        """Return the next batch, for the backends that read in Python.
 
         With `steps_per_epoch` the epoch ends by count, so that a backend that reads one batch
         ahead gets that batch from the next epoch's data.
@@ -366,7 +363,7 @@ class _OpenEpochIterator(tf.data.Iterator):
 
 
 def without_auto_sharding(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset, marked as not to be divided among machines when it is distributed.
+    """Return the dataset, marked as not to be divided among machines when it is distributed.
 
     For the devices of one machine nothing is divided, but to find that out TensorFlow (2.21)
     rewrites the pipeline each time an iterator is made: 7 seconds for ours.
@@ -399,17 +396,13 @@ def _cardinality(dataset: Any) -> int:
 
 
 def scheduled_dropout_layers(model: Any, names: Sequence[str] | None, plan: StagePlan) -> list[Any]:
-    """The layers whose rate follows the plan; the rule is in `ProgressiveLearning`."""
-    layers = all_layers(model)
+    """Return the layers whose rate follows the plan; the rule is in `ProgressiveLearning`."""
+    # Keras gives a dropout layer its random seed only if it is built with a rate above 0.
+    layers = [layer for layer in all_layers(model) if hasattr(layer, "seed_generator")]
     if names is not None:
-        return _named_dropout_layers(layers, names)
-    found = [
-        layer
-        for layer in layers
-        if isinstance(layer, keras.layers.Dropout)
-        and layer.noise_shape is None
-        and _has_seed(layer)
-    ]
+        return _named_layers(layers, names)
+    dropouts = (layer for layer in layers if isinstance(layer, keras.layers.Dropout))
+    found = [layer for layer in dropouts if layer.noise_shape is None]
     rates = {stage.dropout_rate for stage in plan}
     if not found and len(rates - {None}) > 1:
         raise ValueError(
@@ -421,8 +414,8 @@ def scheduled_dropout_layers(model: Any, names: Sequence[str] | None, plan: Stag
     return found
 
 
-def _named_dropout_layers(layers: list[Any], names: Sequence[str]) -> list[Any]:
-    usable = {layer.name: layer for layer in layers if hasattr(layer, "rate") and _has_seed(layer)}
+def _named_layers(layers: list[Any], names: Sequence[str]) -> list[Any]:
+    usable = {layer.name: layer for layer in layers if hasattr(layer, "rate")}
     unusable = [name for name in names if name not in usable]
     if unusable:
         raise ValueError(
@@ -430,11 +423,6 @@ def _named_dropout_layers(layers: list[Any], names: Sequence[str]) -> list[Any]:
             f"{', '.join(usable) or 'this model has none'}. Received: {', '.join(unusable)}"
         )
     return [usable[name] for name in names]
-
-
-def _has_seed(layer: Any) -> bool:
-    # Keras gives a dropout layer its random seed only if it is built with a rate above 0.
-    return hasattr(layer, "seed_generator")
 
 
 def _announcement(stage: TrainStage, stages: int) -> str:

@@ -49,14 +49,7 @@ def write_results(
 ) -> None:
     """Write model, export, labels and report, then mark the run as finished.
 
-    Args:
-        model: trained, on one device.
-        inputs: what it was trained on.
-        unreadable: which of the pictures were left out.
-        folder: of the run.
-        settings: of the run.
-        history: column -> one value an epoch.
-        evaluation: what `evaluate_model` gave.
+    The model is on one device; `unreadable` knows which of the pictures were left out.
     """
     names = inputs.training.class_names
     # Of the layers only: compiled, the file would need this package to be loaded.

@@ -22,12 +22,7 @@ At 16 `benchmarks/transfer.py` sees no difference beyond its noise; frozen is th
 
 
 class BatchNormChoice(NamedTuple):
-    """What becomes of the batch norms.
-
-    Attributes:
-        freeze: whether `freeze_batch_norm` is to be called.
-        reason: why, one line.
-    """
+    """Whether the batch norms are to be frozen, and why, in one line."""
 
     freeze: bool
     reason: str
@@ -36,53 +31,45 @@ class BatchNormChoice(NamedTuple):
 def resolve_batch_norm(
     policy: BatchNormPolicy, smallest_batch: int, is_pretrained: bool
 ) -> BatchNormChoice:
-    """Decides whether the batch norms are trained or frozen.
+    """Decide whether the batch norms are trained or frozen.
 
     Args:
         policy: "train", "freeze", or "auto": frozen if the network is pretrained and its batches
             are smaller than `SMALL_BATCH`.
-        smallest_batch: pictures that share statistics in the stage that has the fewest, see
-            `Workers.batch_norm_batch`.
-        is_pretrained: whether the network has statistics that can be kept; see
-            `has_learned_statistics`.
+        smallest_batch: see `Inputs.smallest_batch_norm_batch`.
+        is_pretrained: see `has_learned_statistics`.
     """
     if policy != "auto":
         return BatchNormChoice(policy == "freeze", f'batch_norm="{policy}" was asked for')
     if not is_pretrained:
         return BatchNormChoice(False, "the network has no statistics yet that could be kept")
+    batches = f"batches of {smallest_batch} pictures"
     if smallest_batch >= SMALL_BATCH:
-        return BatchNormChoice(
-            False,
-            f"batches of {smallest_batch} pictures (at least {SMALL_BATCH}) have statistics good "
-            "enough to train on",
-        )
+        reason = f"{batches} (at least {SMALL_BATCH}) have statistics good enough to train on"
+        return BatchNormChoice(False, reason)
     return BatchNormChoice(
         True,
-        f"batches of {smallest_batch} pictures (fewer than {SMALL_BATCH}) have noisier statistics "
-        "than the pretrained weights",
+        f"{batches} (fewer than {SMALL_BATCH}) have noisier statistics than the pretrained weights",
     )
 
 
 def batch_norms(model: keras.Model) -> list[Any]:
-    """Returns every `BatchNormalization` of a model, also those in nested models."""
+    """Return every `BatchNormalization` of a model, also those in nested models."""
     return [
         layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)
     ]
 
 
 def has_learned_statistics(model: keras.Model) -> bool:
-    """Says whether the batch norms have seen pictures, in this process or before.
+    """Return whether a model's batch norms have seen pictures, in this process or before.
 
     A fresh batch norm has the moving mean 0. A model without batch norms has none to keep.
-
-    Args:
-        model: any built model.
     """
     return any(bool(keras.ops.any(layer.moving_mean != 0)) for layer in batch_norms(model))
 
 
 def freeze_batch_norm(model: keras.Model) -> int:
-    """Has every batch norm of a model, nested models included, stay as it is while it trains.
+    """Keep every batch norm of a model, nested models included, as it is while the rest trains.
 
     Each gets `trainable = False`, which in Keras means both: it normalises by its moving
     statistics, in training as in inference, and statistics, gamma and beta keep their values. Call

@@ -1,8 +1,8 @@
 """Training on several devices and machines: which worker a process is, and its part of each batch.
 
-The batch size of a recipe is that of all devices together, everywhere: so neither the learning rate
-nor the number of steps depends on how many there are, and n workers train what one would train, but
-for the partners of mixup and the draws of dropout.
+The batch size of a recipe is the global one: so neither the learning rate nor the number of steps
+depends on how many devices there are, and n workers train what one would train, but for the
+partners of mixup and the draws of dropout.
 
 - One machine, TensorFlow: `train(..., strategy=tf.distribute.MirroredStrategy())`.
   Each device has its own batch norm statistics and clips its own part of the gradients there.
@@ -52,14 +52,7 @@ class Workers:
         return None if self.count == 1 else (self.index, self.count)
 
     def local_batch_size(self, batch_size: int) -> int:
-        """The pictures that this process has of a batch.
-
-        Args:
-            batch_size: of all devices together.
-
-        Raises:
-            ValueError: it cannot be divided among the devices.
-        """
+        """Return this process' part of a global batch size; a ValueError if none is equal."""
         if batch_size % self.devices:
             raise ValueError(
                 f"A batch is divided equally among the {self.devices} devices of this training: "
@@ -68,12 +61,9 @@ class Workers:
         return batch_size // self.count
 
     def batch_norm_batch(self, batch_size: int) -> int:
-        """The pictures that share a batch norm's statistics while training.
+        """Return how many pictures of a global batch share a batch norm's statistics.
 
         TensorFlow has statistics for each device, JAX one for the whole batch.
-
-        Args:
-            batch_size: of all devices together.
         """
         return batch_size if keras.backend.backend() == "jax" else batch_size // self.devices
 
@@ -83,10 +73,7 @@ ALONE = Workers()
 
 
 def current_workers(strategy: tf.distribute.Strategy | None = None) -> Workers:
-    """Returns what the backend says of this process.
-
-    Args:
-        strategy: TensorFlow's, if there is one.
+    """Return what the backend, and TensorFlow's strategy if there is one, say of this process.
 
     Raises:
         ValueError: a strategy with another backend, or one for several machines.
@@ -101,20 +88,17 @@ def current_workers(strategy: tf.distribute.Strategy | None = None) -> Workers:
                 f"Received: {strategy!r} with the backend {keras.backend.backend()!r}"
             )
         return Workers(devices=strategy.num_replicas_in_sync)
-    if keras.backend.backend() == "jax":
-        distribution = keras.distribution.distribution()
-        if distribution is None:
-            return ALONE
-        import jax
+    distribution = keras.distribution.distribution()
+    if keras.backend.backend() != "jax" or distribution is None:
+        return ALONE
+    import jax
 
-        return Workers(
-            jax.process_index(), jax.process_count(), distribution.device_mesh.devices.size
-        )
-    return ALONE
+    devices = distribution.device_mesh.devices.size
+    return Workers(jax.process_index(), jax.process_count(), devices)
 
 
 def mirrored_strategy() -> tf.distribute.Strategy:
-    """Returns the strategy for all GPUs of this machine (the CPU if it has none).
+    """Return TensorFlow's strategy for all GPUs of this machine, the CPU if it has none.
 
     Raises:
         ValueError: another backend than TensorFlow.
@@ -122,14 +106,13 @@ def mirrored_strategy() -> tf.distribute.Strategy:
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "MirroredStrategy needs KERAS_BACKEND=tensorflow; with JAX several devices are used by "
-            "keras.distribution. "
-            f"Received: the backend {keras.backend.backend()!r}"
+            f"keras.distribution. Received: the backend {keras.backend.backend()!r}"
         )
     return tf.distribute.MirroredStrategy()
 
 
 def connect(coordinator: str, count: int, index: int) -> Workers:
-    """Joins this process with others to one JAX training; waits until all are there.
+    """Join this process with others to one JAX training; wait until all are there.
 
     Args:
         coordinator: HOST:PORT of worker 0, where all can reach it.
@@ -182,11 +165,7 @@ def connect(coordinator: str, count: int, index: int) -> Workers:
 
 @contextlib.contextmanager
 def explained(workers: Workers) -> Iterator[None]:
-    """Says of an exchange with other workers that failed what it means.
-
-    Raises:
-        RuntimeError: in place of JAX's error.
-    """
+    """Say of an exchange with other workers that failed what it means: a RuntimeError."""
     try:
         yield
     except Exception as error:
@@ -201,7 +180,7 @@ def explained(workers: Workers) -> Iterator[None]:
 
 
 def wait_for_all(workers: Workers) -> None:
-    """Waits until every worker is here."""
+    """Wait until every worker is here."""
     if workers.count > 1:
         from jax.experimental import multihost_utils
 
@@ -210,7 +189,7 @@ def wait_for_all(workers: Workers) -> None:
 
 @contextlib.contextmanager
 def undistributed() -> Iterator[None]:
-    """Context in which Keras makes variables of this process alone, as it does when it saves."""
+    """Let Keras make variables of this process alone, as it does when it saves."""
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -220,7 +199,7 @@ def undistributed() -> Iterator[None]:
 
 
 def local_copy(model: keras.Model) -> keras.Model:
-    """Returns a copy of a model, weights included, that is on one device of this process.
+    """Return a copy of a model, weights included, on one device of this process.
 
     Call it within `undistributed`, and outside the scope of a strategy.
     """
