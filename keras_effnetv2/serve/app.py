@@ -42,7 +42,7 @@ _JSON = "application/json"
 
 
 def make_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI:
-    """Return the application of a service, which computes while `service.computing()` lasts.
+    """Return the application of a service.
 
     Args:
         service: what answers.
@@ -95,9 +95,7 @@ def make_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        if service.is_computing:
-            return _json_response({"status": "ok"})
-        return _error_response(RequestError(503, "The model does not answer"))
+        return _json_response({"status": "ok"})
 
     html = page(service.name, service.model.version, has_grad_cam=service.has_grad_cam)
 
@@ -140,8 +138,8 @@ def _parse_predict(service: Service, body: bytes) -> tuple[str, Any, bool]:
 
 
 async def _classify(service: Service, body: bytes) -> Any:
-    examples = await asyncio.to_thread(_parse_classify, body)
-    return classify_json(await service.classify(examples))
+    files = await asyncio.to_thread(_parse_classify, body)
+    return classify_json(await service.classify(files))
 
 
 def _parse_classify(body: bytes) -> list[bytes]:

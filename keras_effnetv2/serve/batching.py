@@ -1,14 +1,14 @@
-"""Requests that arrive together are computed together, by one thread.
+"""Requests that arrive together are computed together, in one thread.
 
 One batch of eight pictures takes less than eight batches of one, and a single thread keeps the
 memory of computing bounded however many clients there are.
 """
 
-import threading
+import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +22,7 @@ Function = Callable[[Columns], Columns]
 class _Job:
     function: str
     columns: Columns
-    answer: "Future[Columns]" = field(default_factory=Future)
+    answer: "asyncio.Future[Columns]"
 
     @property
     def rows(self) -> int:
@@ -30,7 +30,7 @@ class _Job:
 
 
 class Batcher:
-    """Calls functions in one thread, for several jobs at once where it can.
+    """Calls functions in one thread, for several jobs at once where it can; used in one event loop.
 
     Args:
         functions: what can be called, by name.
@@ -45,107 +45,78 @@ class Batcher:
         self._max_batch = max_batch
         self._max_delay = max_delay
         self._jobs: deque[_Job] = deque()
-        self._closing = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="batcher")
+        self._thread = ThreadPoolExecutor(1, "batcher")
+        self._working: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Start the thread; jobs may have been submitted before."""
-        self._thread.start()
+    @property
+    def waiting(self) -> int:
+        """Jobs whose computing has not begun."""
+        return len(self._jobs)
 
-    def submit(self, function: str, columns: Columns) -> "Future[Columns]":
-        """Ask for an answer; cancelling it before its turn leaves it out.
+    async def compute(self, function: str, columns: Columns) -> Columns:
+        """Return what a function gives; a call that is cancelled before its turn is left out.
 
         Args:
             function: its name.
             columns: arrays of the same number of rows, one for each input.
-
-        Raises:
-            RuntimeError: the batcher is closed.
         """
-        job = _Job(function, columns)
-        with self._changed:
-            if self._closing:
-                raise RuntimeError("The batcher is closed.")
-            self._jobs.append(job)
-            self._changed.notify_all()
-        return job.answer
+        job = _Job(function, columns, asyncio.get_running_loop().create_future())
+        self._jobs.append(job)
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self._work())
+        return await job.answer
 
-    @property
-    def waiting(self) -> int:
-        """Jobs that are not computed yet."""
-        return len(self._jobs)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether jobs are computed."""
-        return self._thread.is_alive()
-
-    def close(self) -> None:
-        """Wait until all that was submitted is answered, and end the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while batch := self._next_batch():
-            # Who waited too long has gone.
-            self._answer([job for job in batch if job.answer.set_running_or_notify_cancel()])
-            batch.clear()  # pictures need not stay until the next request
-
-    def _next_batch(self) -> list[_Job]:
-        """Wait for jobs and take those that go together; none when all is done."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closing)
-            if not self._jobs:
-                return []
+    async def _work(self) -> None:
+        while self._jobs:
             function = self._jobs[0].function
-            self._changed.wait_for(lambda: self._is_full(function), self._max_delay)
-            batch: list[_Job] = []
-            kept: deque[_Job] = deque()
-            rows = 0
-            for job in self._jobs:
-                fits = not batch or rows + job.rows <= self._max_batch
-                if job.function == function and fits:
-                    batch.append(job)
-                    rows += job.rows
-                else:
-                    kept.append(job)
-            self._jobs = kept
-            return batch
+            if sum(job.rows for job in self._jobs if job.function == function) < self._max_batch:
+                await asyncio.sleep(self._max_delay)
+            await self._answer(self._take())
 
-    def _is_full(self, function: str) -> bool:
-        rows = sum(job.rows for job in self._jobs if job.function == function)
-        return self._closing or rows >= self._max_batch
+    def _take(self) -> list[_Job]:
+        """Take the first job, and those that go together with it; who has gone is left out."""
+        jobs = [job for job in self._jobs if not job.answer.done()]
+        self._jobs.clear()
+        batch: list[_Job] = []
+        rows = 0
+        for job in jobs:
+            fits = not batch or rows + job.rows <= self._max_batch
+            if job.function == jobs[0].function and fits:
+                batch.append(job)
+                rows += job.rows
+            else:
+                self._jobs.append(job)
+        return batch
 
-    def _answer(self, jobs: list[_Job]) -> None:
+    async def _answer(self, jobs: list[_Job]) -> None:
         """Compute jobs of one function; one that fails fails alone."""
         if not jobs:
             return
+        loop = asyncio.get_running_loop()
         try:
-            names = jobs[0].columns
-            columns = {name: np.concatenate([job.columns[name] for job in jobs]) for name in names}
-            results = self._compute(jobs[0].function, columns)
-        except Exception as error:  # of any kind: the thread must go on
-            if len(jobs) == 1:
+            results = await loop.run_in_executor(self._thread, self._compute, jobs)
+        except Exception as error:  # of any kind: the others must be answered
+            if len(jobs) == 1 and not jobs[0].answer.done():
                 jobs[0].answer.set_exception(error)
-                return
-            for job in jobs:
-                self._answer([job])
+            elif len(jobs) > 1:
+                for job in jobs:
+                    await self._answer([job])
             return
         start = 0
         for job in jobs:
             stop = start + job.rows
-            job.answer.set_result({name: rows[start:stop] for name, rows in results.items()})
+            if not job.answer.done():
+                job.answer.set_result({name: rows[start:stop] for name, rows in results.items()})
             start = stop
 
-    def _compute(self, function: str, columns: Columns) -> Columns:
-        rows = len(next(iter(columns.values())))
+    def _compute(self, jobs: list[_Job]) -> Columns:
+        function = self._functions[jobs[0].function]
+        columns = {
+            name: np.concatenate([job.columns[name] for job in jobs]) for name in jobs[0].columns
+        }
+        rows = sum(job.rows for job in jobs)
         parts = [
-            self._functions[function](
-                {name: values[start : start + self._max_batch] for name, values in columns.items()}
-            )
-            for start in range(0, max(rows, 1), self._max_batch)
+            function({name: values[at : at + self._max_batch] for name, values in columns.items()})
+            for at in range(0, max(rows, 1), self._max_batch)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

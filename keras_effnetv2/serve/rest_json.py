@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_effnetv2.export.signatures import EXAMPLE_FEATURE
 from keras_effnetv2.serve.errors import RequestError
 from keras_effnetv2.serve.loaded_model import Columns
 
@@ -94,7 +95,7 @@ def predict_json(columns: Columns, is_by_row: bool) -> dict[str, Any]:
 
 
 def parse_examples(document: Mapping[str, Any]) -> list[bytes]:
-    """Return the `tf.train.Example`s of a `:classify` request, serialised.
+    """Return the picture files of a `:classify` request, empty where an example has not one.
 
     Args:
         document: the request, with `examples` and, for what they share, `context`.
@@ -111,13 +112,7 @@ def parse_examples(document: Mapping[str, Any]) -> list[bytes]:
             raise RequestError(
                 400, f"Examples and `context` must be JSON objects. Received: {_shown(value)}"
             )
-    rows = [{**shared, **example} for example in examples]
-    return [
-        tf.train.Example(
-            features=tf.train.Features(feature={k: _feature(k, v) for k, v in row.items()})
-        ).SerializeToString()
-        for row in rows
-    ]
+    return [_file({**shared, **example}) for example in examples]
 
 
 def classify_json(columns: Columns) -> dict[str, Any]:
@@ -195,7 +190,7 @@ def _is_string(value: Any) -> bool:
     return isinstance(value, str) or _is_base64(value)
 
 
-def _bytes(value: str | dict[str, str]) -> bytes:
+def _bytes(value: Any) -> bytes:
     try:
         if isinstance(value, str):
             return value.encode("utf-8")
@@ -207,22 +202,10 @@ def _bytes(value: str | dict[str, str]) -> bytes:
         ) from None
 
 
-def _feature(name: str, value: Any) -> Any:
+def _file(features: Mapping[str, Any]) -> bytes:
+    value = features.get(EXAMPLE_FEATURE)
     values = value if isinstance(value, list) else [value]
-    try:
-        if all(map(_is_string, values)):
-            strings = tf.train.BytesList(value=[_bytes(item) for item in values])
-            return tf.train.Feature(bytes_list=strings)
-        if all(isinstance(item, int) for item in values):
-            return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-    except (TypeError, ValueError, OverflowError):
-        raise RequestError(
-            400,
-            f"The feature {_shown(name)} must be a value or a list of values of one kind: strings "
-            'or {"b64": "..."}, whole numbers of 64 bits, or decimals. '
-            f"Received: {_shown(value)}",
-        ) from None
+    return _bytes(values[0]) if len(values) == 1 and _is_string(values[0]) else b""
 
 
 def _to_lists(name: str, values: npt.NDArray[Any]) -> Any:

@@ -34,6 +34,8 @@ except ModuleNotFoundError as error:
         'pip install "keras-effnetv2[serve]"'
     ) from None
 
+# A name, an address, or an IPv6 address, which has two colons at least.
+_HOST = re.compile(r"[\w.-]+|[\da-fA-F:.]*:[\da-fA-F:.]*:[\da-fA-F:.]*")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _GRACE = 5  # seconds beyond the request timeout that the last answers may take
 _CONNECTIONS = 8  # open at most, for each request that may be answered at the same time
@@ -96,7 +98,7 @@ def serve(
         )
         server = uvicorn.Server(config)
         url = f"http://{_in_brackets(host)}:{port}/"
-        with service.computing(), _ended_by_signals(server):
+        with _ended_by_signals(server):
             # Clients that come now wait in the listener's queue.
             started(f"Serving {name}, version {model.version}, at {url} (end with Ctrl-C)")
             asyncio.run(server.serve(sockets=[listener]))
@@ -121,7 +123,7 @@ def allowed_hosts(address: str, host: str, names: Sequence[str]) -> list[str]:
     if not names and not ipaddress.ip_address(address).is_loopback:
         return ["*"]
     for name in names:
-        if not re.fullmatch(r"[\w.-]+", name) and not _is_address(name):
+        if not _HOST.fullmatch(name):
             raise ValueError(
                 "An allowed host is a name or an address, without scheme and port, for example "
                 f"photos.example.org. Received: {name!r}"
@@ -190,11 +192,3 @@ def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
 def _in_brackets(host: str) -> str:
     """Return a host as web addresses have it: IPv6 in brackets, everything else as it is."""
     return f"[{host}]" if ":" in host else host
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -1,24 +1,15 @@
-"""One served model: what its requests may take, who computes them, and what is counted.
-
-It knows nothing of HTTP.
-"""
+"""One served model: how many requests it takes on, what computes them, and what is counted."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-import tensorflow as tf
 
-from keras_effnetv2.export.signatures import (
-    BYTES_SIGNATURE,
-    EXAMPLE_FEATURE,
-    EXAMPLES_SIGNATURE,
-)
+from keras_effnetv2.export.signatures import BYTES_SIGNATURE
 from keras_effnetv2.serve.batching import Batcher, Function
 from keras_effnetv2.serve.errors import RequestError
 from keras_effnetv2.serve.limits import ServerLimits
@@ -33,7 +24,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Service:
-    """Answers requests for one model; used in one thread, that of the event loop.
+    """Answers requests for one model; used in one event loop.
 
     Args:
         model: what is served.
@@ -50,26 +41,13 @@ class Service:
         self.limits = limits
         self.has_grad_cam = grad_cam is not None
         self.active = 0
-        functions = {name: partial(model.run, name) for name in model.signatures}
-        extra = {} if grad_cam is None else {_GRAD_CAM: grad_cam}
-        self._batcher = Batcher(
-            {**functions, **extra}, max_batch=limits.max_batch, max_delay=limits.max_delay
-        )
+        functions: dict[str, Function] = {
+            signature: partial(model.run, signature) for signature in model.signatures
+        }
+        if grad_cam is not None:
+            functions[_GRAD_CAM] = grad_cam
+        self._batcher = Batcher(functions, max_batch=limits.max_batch, max_delay=limits.max_delay)
         self.metrics = Metrics(lambda: self.active, lambda: self._batcher.waiting)
-
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Compute while this context lasts; at its end what was asked is still answered."""
-        self._batcher.start()
-        try:
-            yield
-        finally:
-            self._batcher.close()
-
-    @property
-    def is_computing(self) -> bool:
-        """Whether requests are computed."""
-        return self._batcher.is_alive
 
     async def answer(
         self,
@@ -129,19 +107,15 @@ class Service:
             signature: its name.
             columns: arrays of the same number of rows, one for each input.
         """
-        answer = await self._compute(signature, columns)
+        answer = await self._batcher.compute(signature, columns)
         if signature == BYTES_SIGNATURE:
             refused = sum(error != b"" for error in answer["error"])
             self.metrics.add_pictures(len(answer["error"]) - refused, refused)
         return answer
 
-    async def classify(self, examples: Sequence[bytes]) -> Columns:
-        """Return `classes` string (N, k) and `scores` (N, k) of serialised `tf.train.Example`s."""
-        if EXAMPLES_SIGNATURE in self.model.signatures:
-            return await self.predict(EXAMPLES_SIGNATURE, {"inputs": _strings(examples)})
-        # An export of an earlier release has no signature for examples.
-        files = [_file(tf.train.Example.FromString(example)) for example in examples]
-        return await self.predict(BYTES_SIGNATURE, {"image_bytes": _strings(files)})
+    async def classify(self, files: Sequence[bytes]) -> Columns:
+        """Return `classes` string (N, k) and `scores` (N, k) of picture files."""
+        return await self.predict(BYTES_SIGNATURE, {"image_bytes": np.array(files, dtype=object)})
 
     async def explain(self, file: bytes, class_name: bytes) -> Mapping[str, bytes]:
         """Return what `overlay_function` gives for one file.
@@ -155,15 +129,13 @@ class Service:
         """
         if not self.has_grad_cam:
             raise RequestError(404, "There is no Keras model here, which Grad-CAM needs")
-        columns = {"image_bytes": _strings([file]), "class_name": _strings([class_name])}
-        answer = {name: rows[0] for name, rows in (await self._compute(_GRAD_CAM, columns)).items()}
+        inputs = {"image_bytes": file, "class_name": class_name}
+        columns = {name: np.array([value], dtype=object) for name, value in inputs.items()}
+        rows = await self._batcher.compute(_GRAD_CAM, columns)
+        answer: dict[str, Any] = {name: values[0] for name, values in rows.items()}
         if answer["error"]:
             raise RequestError(400, answer["error"].decode("utf-8", "replace"))
         return answer
-
-    async def _compute(self, function: str, columns: Columns) -> Columns:
-        """Return what a function gives for some rows; leaves the queue if it is cancelled."""
-        return await asyncio.wrap_future(self._batcher.submit(function, columns))
 
     def check_servable(self, name: str, version: str | None) -> None:
         """Raise RequestError, 404, unless this is what is served.
@@ -178,13 +150,3 @@ class Service:
                 f"There is no model {name[:60]!r} here, or not in this version. This server has: "
                 f"{self.name}, version {self.model.version}",
             )
-
-
-def _file(example: Any) -> bytes:
-    """Return the picture file in a `tf.train.Example`; empty where there is not one."""
-    files: Sequence[bytes] = example.features.feature[EXAMPLE_FEATURE].bytes_list.value
-    return files[0] if len(files) == 1 else b""
-
-
-def _strings(values: Sequence[bytes]) -> np.ndarray[Any, np.dtype[np.object_]]:
-    return np.array(values, dtype=object)

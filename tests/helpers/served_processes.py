@@ -24,7 +24,7 @@ def serving(model, name, **limits):
     """Give the service of a `ServedModel` and the port where a thread answers for it."""
     service = Service(model, name, ServerLimits(**limits))
     server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="critical"))
-    with service.computing(), socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
