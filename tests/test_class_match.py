@@ -1,24 +1,13 @@
 """Class folders found in the published lists, and counted where there is no list."""
 
-import numpy as np
 import pytest
-import tensorflow as tf
+from helpers.picture_files import write_files
 
 from keras_effnetv2.data.class_match import load_source_for, match_classes
 from keras_effnetv2.data.sources import available_classes
 from keras_effnetv2.pretrained.labels import class_list
 
 IMAGENET = class_list(1000)
-PNG = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy()
-
-
-def write_folders(root, **counts):
-    """Class folders with so many pictures."""
-    for name, count in counts.items():
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            (root / name / f"{number}.png").write_bytes(PNG)
-    return root
 
 
 @pytest.mark.parametrize(
@@ -65,8 +54,8 @@ def test_names_that_are_not(names, message):
 
 @pytest.mark.parametrize("classes", [1000, 21843])
 def test_a_part_of_the_published_classes_in_a_folder(tmp_path, classes):
-    folder = write_folders(tmp_path, n02504458_elephant=2, **{"great white shark": 1})
-    source = load_source_for(folder, "all", classes)
+    files = ("n02504458_elephant/1.png", "n02504458_elephant/2.png", "great white shark/1.png")
+    source = load_source_for(write_files(tmp_path, dict.fromkeys(files, b"")), "all", classes)
     names = [label.name for label in class_list(classes)]
     assert source.labels.tolist() == [
         names.index("great_white_shark"),
@@ -78,14 +67,14 @@ def test_a_part_of_the_published_classes_in_a_folder(tmp_path, classes):
 
 
 def test_one_class_in_a_table_is_enough(tmp_path):
-    (tmp_path / "1.png").write_bytes(PNG)
     (tmp_path / "pictures.csv").write_text("path,label\n1.png,goldfish\n")
     source = load_source_for(f"csv:{tmp_path / 'pictures.csv'}", "all", 1000)
     assert source.labels.tolist() == [1]
 
 
 def test_unlisted_widths_take_as_many_classes_by_name(tmp_path):
-    folder = write_folders(tmp_path, tench=1, cat=2, ape=1)
+    files = ("tench/1.png", "cat/1.png", "cat/2.png", "ape/1.png")
+    folder = write_files(tmp_path, dict.fromkeys(files, b""))
     source = load_source_for(folder, "all", 3)
     assert source.class_names == ("ape", "cat", "tench")
     assert source.labels.tolist() == [0, 1, 1, 2]
@@ -95,6 +84,6 @@ def test_unlisted_widths_take_as_many_classes_by_name(tmp_path):
 
 
 def test_classes_of_all_splits_are_listed_once(tmp_path):
-    write_folders(tmp_path / "train", a=1, b=1)
-    write_folders(tmp_path / "val", b=1, c=1)
+    files = ("train/a/1.png", "train/b/1.png", "val/b/1.png", "val/c/1.png")
+    write_files(tmp_path, dict.fromkeys(files, b""))
     assert available_classes(tmp_path) == ("a", "b", "c")

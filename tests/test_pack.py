@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.picture_files import png, write_files
 
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.data import pack_writer
@@ -19,21 +20,15 @@ from keras_effnetv2.data.sources import ImageSource, load_source
 from keras_effnetv2.data.splits import carve_validation
 
 
-def png(value: int) -> bytes:
-    return tf.io.encode_png(np.full((3, 2, 3), value, np.uint8)).numpy()
-
-
 def write_photos(root: Path, splits: dict[str, int]) -> Path:
     """Two classes; every picture has its own bytes."""
-    value = 0
-    for split, count in splits.items():
-        for label in ("cat", "dog"):
-            folder = root / split / label
-            folder.mkdir(parents=True)
-            for number in range(count):
-                (folder / f"{number:02d}.png").write_bytes(png(value))
-                value += 1
-    return root
+    names = [
+        Path(split, label, f"{number:02d}.png")
+        for split, count in splits.items()
+        for label in ("cat", "dog")
+        for number in range(count)
+    ]
+    return write_files(root, {name: png(value) for value, name in enumerate(names)})
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +139,10 @@ def test_the_same_pictures_give_the_same_bytes(photos, tmp_path, unchecked):
 
 
 def test_shards_by_size(tmp_path, unchecked):
-    noise = np.random.default_rng(0).integers(0, 256, (12, 400, 250, 3), dtype=np.uint8)
-    for number, pixels in enumerate(noise):
-        path = tmp_path / f"photos/{number % 2}/{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(tf.io.encode_png(pixels).numpy())
+    noise = np.random.default_rng(0).bytes(300_000)  # no picture, which nobody looks at here
+    write_files(tmp_path / "photos", {f"{n % 2}/{n}.png": noise for n in range(12)})
     result = pack(tmp_path / "photos", tmp_path / "packed", shard_bytes=10**6)
-    # 12 pictures of 300 kB (noise does not pack) are 3.6 MB, the next whole number of files is 4.
+    # 12 files of 300 kB are 3.6 MB, the next whole number of shards is 4.
     assert [shard.examples for shard in result.splits["all"]] == [3] * 4
 
 

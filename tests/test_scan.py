@@ -4,10 +4,10 @@ import io
 import os
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.picture_files import write_files
 from PIL import Image
 
 from keras_effnetv2.data.scan import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
@@ -28,13 +28,6 @@ def png_header(height: int, width: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk
 
 
-def write_folder(root: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
-
-
 GOOD = {
     "a/1.jpg": encoded("jpeg"),
     "a/2.png": encoded("png"),
@@ -52,7 +45,7 @@ BAD = {
 
 
 def test_every_kind_of_bad_picture_is_found_in_order(tmp_path):
-    write_folder(tmp_path, GOOD | {name: data for name, (data, _) in BAD.items()})
+    write_files(tmp_path, GOOD | {name: data for name, (data, _) in BAD.items()})
     (tmp_path / "b/dangling.jpg").symlink_to(tmp_path / "gone")
     (tmp_path / "b/folder.jpg").mkdir()
     os.mkfifo(tmp_path / "b/pipe.jpg")
@@ -85,7 +78,7 @@ def test_source_in_memory_and_a_csv_without_files(tmp_path):
 
 
 def test_class_that_would_become_empty(tmp_path):
-    write_folder(tmp_path, {**GOOD, "c/1.jpg": b"", "c/2.jpg": b"", "d/1.jpg": b""})
+    write_files(tmp_path, {**GOOD, "c/1.jpg": b"", "c/2.jpg": b"", "d/1.jpg": b""})
     source = load_source(tmp_path, "all")
     bad = find_bad_pictures(source)
     with pytest.raises(ValueError, match=r"3 bad pictures .* none left of 'c', 'd'"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.picture_files import png, write_files
 
 from keras_effnetv2 import load_source, make_dataset, pack
 from keras_effnetv2.data.unreadable import UnreadablePictures
@@ -18,10 +19,8 @@ SETTINGS = {"image_size": 8, "batch_size": 5, "crop_style": "finetune"}
 def source(tmp_path):
     """60 pictures; class a is black, class b is white, so that a picture tells its label."""
     for name, value in (("a", 0), ("b", 255)):
-        (tmp_path / name).mkdir()
-        picture = tf.io.encode_png(np.full((8, 8, 3), value, np.uint8)).numpy()
-        for number in range(30):
-            (tmp_path / name / f"{number:02d}.png").write_bytes(picture)
+        picture = png(value, side=8)
+        write_files(tmp_path / name, {f"{number:02d}.png": picture for number in range(30)})
     return load_source(tmp_path, "all")
 
 
