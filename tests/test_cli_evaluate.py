@@ -1,25 +1,36 @@
-"""The commands `evaluate` and `predict` on published variants: classes, protocols, figures."""
+"""The commands `evaluate` and `predict` on published variants: classes, protocols, figures.
+
+The network in them is B0's with a quarter of the width and one block a stage.
+"""
 
 import json
 import re
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from helpers.photos import write_picture
+from test_cli import command
 
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.cli.main import main
+from keras_effnetv2.architectures.variants import VARIANTS
 from keras_effnetv2.evaluation.scores import wilson_interval
 from keras_effnetv2.images.evaluation_crop import decode_image, resize_for_evaluation
 from keras_effnetv2.models.build import build_model
 
-B0 = ModelConfig.from_name("efficientnetv2-b0")
+VARIANT = "efficientnetv2-b0"
 TENCH, GOLDFISH = 0, 1  # places in the list of ImageNet
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_variant():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(VARIANTS, VARIANT, VARIANTS[VARIANT]._replace(width=0.25, depth=0.1))
+        yield
 
 
 def save_b0(path, classes, favourites):
     """Weights whose bias prefers some classes, so that accuracies are known beforehand."""
-    model = build_model(B0, classes=classes)
+    model = build_model(ModelConfig.from_name(VARIANT), classes=classes)
     kernel, bias = model.layers[-1].get_weights()
     for place, index in enumerate(favourites):
         bias[index] = 20.0 - place
@@ -36,34 +47,20 @@ def weights(tmp_path_factory):
     return save_b0(path, 1000, [TENCH, GOLDFISH])
 
 
-def write_picture(path, seed):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (90, 120, 3)).astype(np.uint8)
-    path.write_bytes(tf.io.encode_png(pixels).numpy())
-    return path
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Three pictures of the tench, one of the goldfish."""
     root = tmp_path_factory.mktemp("pictures")
     for number in range(3):
-        write_picture(root / "n01440764_tench" / f"{number}.png", number)
-    write_picture(root / "goldfish" / "3.png", 3)
+        write_picture(root / "n01440764_tench" / f"{number}.png", (number, 60, 120), size=90)
+    write_picture(root / "goldfish" / "3.png", (200, 60, 120), size=90)
     return root
-
-
-def command(capsys, *words):
-    """Exit code, stdout and stderr of a command."""
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_official_figures_of_weights_that_are_no_published_file(weights, pictures, capsys):
     code, out, err = command(
         capsys,
-        *("evaluate", "efficientnetv2-b0", "--weights", weights, "--data", pictures),
+        *("evaluate", VARIANT, "--weights", weights, "--data", pictures),
         *("--batch-size", 4, "--json"),
     )
     assert code == 0, err
@@ -87,7 +84,9 @@ def test_official_figures_of_weights_that_are_no_published_file(weights, picture
     }
     files = sorted(pictures.rglob("*.png"), key=lambda path: path.name)
     images = [resize_for_evaluation(decode_image(f.read_bytes()), 224, "v1") for f in files]
-    scores = build_model(B0, weights=str(weights)).predict(np.stack(images), verbose=0)
+    scores = build_model(ModelConfig.from_name(VARIANT), weights=str(weights)).predict(
+        np.stack(images), verbose=0
+    )
     truth = scores[np.arange(4), [TENCH, TENCH, TENCH, GOLDFISH]]
     assert loss == pytest.approx(-np.log(truth).mean(), rel=1e-4)
 
@@ -97,7 +96,7 @@ def test_published_figure_and_another_protocol_in_words(weights, pictures, capsy
     published.symlink_to(weights)
     code, out, err = command(
         capsys,
-        *("evaluate", "efficientnetv2-b0", "--weights", published),
+        *("evaluate", VARIANT, "--weights", published),
         *("--data", pictures, "--protocol", "timm"),
     )
     assert code == 0, err
@@ -114,13 +113,15 @@ def test_published_figure_and_another_protocol_in_words(weights, pictures, capsy
 def test_classes_of_ones_own_are_counted(tmp_path, capsys):
     path = save_b0(tmp_path / "mine.weights.h5", 2, [1])
     for number, name in enumerate(("cat", "dog")):
-        write_picture(tmp_path / "pets" / name / "1.png", number)
-    words = ("evaluate", "efficientnetv2-b0", "--weights", path, "--data", tmp_path / "pets")
+        write_picture(tmp_path / "pets" / name / "1.png", (number, 60, 120))
+    words = ("evaluate", VARIANT, "--weights", path, "--data", tmp_path / "pets")
     code, out, _ = command(capsys, *words)
     assert code == 0
     assert re.search(r"^accuracy +0\.5000$", out, re.MULTILINE)
     assert "published" not in out
-    write_picture(tmp_path / "pets" / "ape" / "1.png", 3)
+    words_to_predict = ("predict", VARIANT, tmp_path / "pets" / "cat" / "1.png", "--weights", path)
+    assert re.search(r"% +1\n.*% +0\n$", command(capsys, *words_to_predict)[1])
+    write_picture(tmp_path / "pets" / "ape" / "1.png", (3, 60, 120))
     code, _, err = command(capsys, *words)
     assert code == 1
     assert "The network has 2 classes" in err
@@ -128,17 +129,15 @@ def test_classes_of_ones_own_are_counted(tmp_path, capsys):
 
 
 def test_a_folder_that_is_no_class_of_the_network(weights, tmp_path, capsys):
-    write_picture(tmp_path / "tench" / "1.png", 0)
-    write_picture(tmp_path / "unicorn" / "1.png", 1)
-    code, _, err = command(
-        capsys, "evaluate", "efficientnetv2-b0", "--weights", weights, "--data", tmp_path
-    )
+    write_picture(tmp_path / "tench" / "1.png", (0, 60, 120))
+    write_picture(tmp_path / "unicorn" / "1.png", (1, 60, 120))
+    code, _, err = command(capsys, "evaluate", VARIANT, "--weights", weights, "--data", tmp_path)
     assert code == 1
     assert "1 of 2 classes are not among the 1000 of the network: 'unicorn'" in err
 
 
 def test_predict_names_the_classes(weights, pictures, capsys):
-    words = ("predict", "efficientnetv2-b0", pictures / "goldfish" / "3.png", "--weights", weights)
+    words = ("predict", VARIANT, pictures / "goldfish" / "3.png", "--weights", weights)
     code, out, _ = command(capsys, *words, "--top", 2)
     assert code == 0
     assert re.search(r"% +tench \(n01440764\)\n.*% +goldfish \(n01443537\)\n$", out)
@@ -153,7 +152,7 @@ def test_predict_names_the_classes(weights, pictures, capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("efficientnetv2-b0", "--weights", "imagenet22k"), "'imagenet21k-ft1k'"),
+        ((VARIANT, "--weights", "imagenet22k"), "'imagenet21k-ft1k'"),
         (("efficientnetv2-xl",), "'imagenet21k', 'imagenet21k-ft1k'"),
         (("efficientnetv2-b0", "--data", "missing"), "There is no folder 'missing'"),
         (("some_run", "--weights", "imagenet"), "--weights goes with a variant"),

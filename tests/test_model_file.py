@@ -5,8 +5,9 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from helpers.photos import write_photos
 from helpers.quick_runs import two_blocks
-from test_cli import command, write_photos
+from test_cli import command
 
 from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.architectures.config_file import is_published, read_config

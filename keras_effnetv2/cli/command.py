@@ -32,22 +32,35 @@ class Call:
     """A command line that was understood.
 
     Attributes:
-        name: the command, e.g. "train" or "weights fetch".
+        context: of the command, for its usage line.
         function: what runs it; it returns an exit code or None.
         values: what was given for each option, or its default.
     """
 
-    name: str
+    context: typer.Context
     function: Command
     values: Mapping[str, Any]
 
+    @property
+    def name(self) -> str:
+        """The command, e.g. "train" or "weights fetch"."""
+        return self.context.command_path.removeprefix(f"{PROGRAM} ")
+
     def run(self) -> int:
-        """Run the command and return its exit code."""
+        """Run the command and return its exit code.
+
+        Raises:
+            typer.BadParameter: options that do not go together.
+        """
         arguments = {
             name: self._value(name, parameter.annotation)
             for name, parameter in _parameters(self.function).items()
         }
-        return self.function(**arguments) or 0
+        try:
+            return self.function(**arguments) or 0
+        except typer.BadParameter as error:
+            error.ctx = self.context
+            raise
 
     def _value(self, name: str, annotation: Any) -> Any:
         if not _is_group(annotation):
@@ -169,7 +182,7 @@ def _reader(function: Command) -> Callable[..., Call]:
         if context.invoked_subcommand is not None:  # it gets what stands before its name
             given = {name: value for name, value in values.items() if _is_given(context, name)}
             context.default_map = {context.invoked_subcommand: given}
-        return Call(context.command_path.removeprefix(f"{PROGRAM} "), function, values)
+        return Call(context, function, values)
 
     read.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     read.__annotations__ = {option.name: option.annotation for option in options}
