@@ -110,7 +110,7 @@ def test_m_becomes_l_but_for_two_widths():
 )
 def test_a_coefficient_out_of_range_is_named(wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f"`{name}` must be .*Received: {name}={value!r}"):
+    with pytest.raises(ValueError, match=f"`{name}` must be .*Received: .*{value!r}"):
         scale(S, **wrong)
 
 

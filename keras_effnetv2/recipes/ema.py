@@ -7,13 +7,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_effnetv2._common.checks import check_number
+
 # Variables that are averaged though they are not trained, by name as in the official code
 # (google/automl, efficientnetv2/utils.py, `get_ema_vars`).
 _STATISTICS = ("moving_mean", "moving_variance")
 
 
 class EMA(keras.callbacks.Callback):
-    """Averages a model's weights while it trains; evaluates and leaves it with the averages.
+    """Average a model's weights while it trains; evaluate it and leave it with the averages.
 
     After every train batch, with `n` the number of optimizer steps done:
 
@@ -45,8 +47,7 @@ class EMA(keras.callbacks.Callback):
 
     def __init__(self, decay: float = 0.9999, *, ramp: bool = True) -> None:
         super().__init__()
-        if not 0 < decay < 1:
-            raise ValueError(f"`decay` must be in (0, 1). Received: decay={decay!r}")
+        check_number("decay", decay, above=0, below=1)
         self.decay = decay
         self.ramp = ramp
 
@@ -81,7 +82,7 @@ class EMA(keras.callbacks.Callback):
         del self.model.optimizer.weight_averages
 
     def swap(self) -> None:
-        """Exchanges the model's weights and their averages; a second call undoes the first."""
+        """Exchange the model's weights and their averages; a second call undoes the first."""
         # Copies (here and below) because JAX gives the model's buffers away to the train step.
         for variable, average in zip(self._sources, self._averages.values, strict=True):
             raw, mean = keras.ops.copy(variable), keras.ops.copy(average)
@@ -123,7 +124,7 @@ def _variable_scope(model: Any) -> contextlib.AbstractContextManager[Any]:
 def _mover(
     averages: _Averages, sources: list[Any], decay: float, ramp: bool
 ) -> Callable[[Any], None]:
-    """Makes the function of the optimizer step that moves all averages, compiled if possible."""
+    """Make the function of the optimizer step that moves all averages, compiled if possible."""
 
     def moved(values: list[Any], weights: list[Any], seen: Any, step: Any) -> list[Any]:
         n = keras.ops.cast(step, "float32")

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_effnetv2._common.checks import check_integer, check_number
+
 # Official `weight_decay_exclude` (hparams.py), applied to a variable's own name: officially it sees
 # the whole path, which with official layer names makes no difference.
 _NO_DECAY = re.compile("bias|gamma|beta")
@@ -23,13 +25,8 @@ _BLOCK = re.compile(r".*?block_?\d+[a-z]*_")
 
 # Of Keras' optimizers: its own averages, which leave out batch norm statistics (see `ema.py`), and
 # ways to clip other than the official one.
-_NOT_OFFERED = (
-    "use_ema",
-    "ema_momentum",
-    "ema_overwrite_frequency",
-    "clipvalue",
-    "global_clipnorm",
-)
+_AVERAGES = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
+_NOT_OFFERED = (*_AVERAGES, "clipvalue", "global_clipnorm")
 
 
 class VariableRate(NamedTuple):
@@ -54,7 +51,7 @@ class _VariableRates(keras.optimizers.Optimizer):
     variable_rates: tuple[VariableRate, ...] = ()
 
     def set_variable_rates(self, rates: Iterable[tuple[float, int]]) -> None:
-        """Gives every variable its own learning rate; to be called before the first step.
+        """Give every variable its own learning rate; call it before the first step.
 
         A variable whose rate is 0 keeps its value to the bit: neither gradient, momentum nor weight
         decay moves it. Its running averages of gradients (Adam) and squared gradients (Adam,
@@ -69,14 +66,10 @@ class _VariableRates(keras.optimizers.Optimizer):
         Raises:
             ValueError: a factor or a step is out of range; there are not as many as variables.
         """
-        checked = tuple(VariableRate(*rate) for rate in rates)
-        for rate in checked:
-            if not 0 <= rate.factor < math.inf or rate.first_step < 0:
-                raise ValueError(
-                    "`rates` must hold finite factors of at least 0 and first steps of at least 0. "
-                    f"Received: {rate}"
-                )
-        self.variable_rates = checked
+        self.variable_rates = tuple(VariableRate(*rate) for rate in rates)
+        for factor, first_step in self.variable_rates:
+            check_number("factor", factor, minimum=0)
+            check_integer("first_step", first_step, minimum=0)
         if self.built:
             self._check_number_of_rates(self._trainable_variables)
 
@@ -192,15 +185,11 @@ class RMSprop(_VariableRates):
             gradient_accumulation_steps=gradient_accumulation_steps,
             name=name,
         )
-        for label, value, allowed, valid in (
-            ("rho", rho, "in [0, 1)", 0 <= rho < 1),
-            ("momentum", momentum, "in [0, 1)", 0 <= momentum < 1),
-            ("epsilon", epsilon, "above 0", epsilon > 0),
-            ("weight_decay", weight_decay, "0 or more, or None", (weight_decay or 0) >= 0),
-            ("clipnorm", clipnorm, "above 0, or None", clipnorm is None or clipnorm > 0),
-        ):
-            if not valid:
-                raise ValueError(f"`{label}` must be {allowed}. Received: {label}={value!r}")
+        check_number("rho", rho, minimum=0, below=1)
+        check_number("momentum", momentum, minimum=0, below=1)
+        check_number("epsilon", epsilon, above=0)
+        check_number("weight_decay", weight_decay, minimum=0, or_none=True)
+        check_number("clipnorm", clipnorm, above=0, or_none=True)
         self.rho = rho
         self.momentum = momentum
         self.epsilon = epsilon
@@ -241,13 +230,9 @@ class RMSprop(_VariableRates):
         return [gradient * scale for gradient in clipped]
 
     def get_config(self) -> dict[str, Any]:
-        config = {
-            **super().get_config(),
-            "rho": self.rho,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-        }
-        return {key: config[key] for key in config if key not in _NOT_OFFERED}
+        own = {"rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon}
+        inherited = {k: v for k, v in super().get_config().items() if k not in _NOT_OFFERED}
+        return inherited | own
 
 
 def _replicas() -> int:
@@ -263,7 +248,7 @@ def _replicas() -> int:
 
 
 def variable_depths(model: keras.Model) -> tuple[int, ...]:
-    """The position of every trainable variable in its network, counted from the input.
+    """Return the position of every trainable variable in its network, counted from the input.
 
     The layers with trainable weights form groups, in the order of `model.layers` (of nested models
     where these stand), which in a functional model is that of the graph:
@@ -289,18 +274,15 @@ def variable_depths(model: keras.Model) -> tuple[int, ...]:
     blocks: dict[str, int] = {}
     groups = 0
     for layer in _weighted_layers(model):
-        block = _BLOCK.match(layer.name)
-        if block:
+        if block := _BLOCK.match(layer.name):
             depth = blocks.setdefault(block.group(), groups)
-        elif any(len(variable.shape) > 1 for variable in layer.trainable_variables):
-            depth = groups
         else:
-            depth = max(0, groups - 1)
+            is_matrix = any(len(variable.shape) > 1 for variable in layer.trainable_variables)
+            depth = groups if is_matrix else max(0, groups - 1)
         groups = max(groups, depth + 1)
         for variable in layer.trainable_variables:
             depths.setdefault(id(variable), depth)  # the first place of a shared layer
-    homeless = [v.path for v in model.trainable_variables if id(v) not in depths]
-    if homeless:
+    if homeless := [v.path for v in model.trainable_variables if id(v) not in depths]:
         raise ValueError(
             "A learning rate by depth needs a model whose variables belong to its layers. Train "
             "with layer_decay=1.0, head_warmup_epochs=0 and unfreeze_epochs=0, or wrap them in a "
@@ -324,7 +306,7 @@ def variable_rates(
     head_warmup_steps: int = 0,
     unfreeze_steps: int = 0,
 ) -> tuple[VariableRate, ...]:
-    """Learning rates for fine-tuning, from the depths of the variables.
+    """Return learning rates for fine-tuning, from the depths of the variables.
 
     The deepest group (the classifier) has the factor 1 and learns from step 0; a group that is `k`
     groups nearer to the input has the factor `layer_decay ** k`. The group next to the classifier

@@ -11,9 +11,16 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 
+from keras_effnetv2._common.checks import check_choice, check_number
 from keras_effnetv2.recipes.stages import StagePlan
 
 Curve = Literal["exponential", "cosine", "linear", "constant"]
+
+
+_CONFIG = (  # what a `WarmupSchedule` is made again from
+    *("base_learning_rate", "steps_per_epoch", "warmup_epochs", "schedule"),
+    *("total_steps", "decay_factor", "decay_epochs", "minimum"),
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_effnetv2")
@@ -63,32 +70,32 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         minimum: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, value, allowed, valid in (
-            ("base_learning_rate", base_learning_rate, "above 0", base_learning_rate > 0),
-            ("steps_per_epoch", steps_per_epoch, "above 0", steps_per_epoch > 0),
-            ("warmup_epochs", warmup_epochs, "0 or more", warmup_epochs >= 0),
-            ("decay_factor", decay_factor, "in (0, 1]", 0 < decay_factor <= 1),
-            ("decay_epochs", decay_epochs, "above 0", decay_epochs > 0),
-            ("minimum", minimum, "0 or more", minimum >= 0),
-        ):
-            if not valid:
-                raise ValueError(f"`{name}` must be {allowed}. Received: {name}={value!r}")
-        if schedule not in get_args(Curve):
+        check_number("base_learning_rate", base_learning_rate, above=0)
+        check_number("steps_per_epoch", steps_per_epoch, above=0)
+        check_number("warmup_epochs", warmup_epochs, minimum=0)
+        check_choice("schedule", schedule, get_args(Curve))
+        check_number("decay_factor", decay_factor, above=0, maximum=1)
+        check_number("decay_epochs", decay_epochs, above=0)
+        check_number("minimum", minimum, minimum=0)
+        check_number("total_epochs", total_epochs, above=0, or_none=True)
+        check_number("total_steps", total_steps, above=0, or_none=True)
+        lengths = [length for length in (total_epochs, total_steps) if length is not None]
+        if len(lengths) == 2 or (not lengths and schedule in ("cosine", "linear")):
             raise ValueError(
-                f"`schedule` must be one of {', '.join(get_args(Curve))}. "
-                f"Received: schedule={schedule!r}"
+                f"schedule={schedule!r} needs its length, as `total_epochs` or as `total_steps`, "
+                f"not both. Received: total_epochs={total_epochs!r}, total_steps={total_steps!r}"
             )
         self.base_learning_rate = base_learning_rate
         self.steps_per_epoch = steps_per_epoch
         self.warmup_epochs = warmup_epochs
         self.schedule = schedule
-        self.total_steps = _length(schedule, steps_per_epoch, total_epochs, total_steps)
+        self.total_steps = total_steps if total_epochs is None else total_epochs * steps_per_epoch
         self.decay_factor = decay_factor
         self.decay_epochs = decay_epochs
         self.minimum = minimum
 
     def __call__(self, step: Any) -> Any:
-        """The rate (float32 scalar) at `step`, an integer scalar: steps done before this one."""
+        """Return the rate, a float32 scalar, after `step` steps, an integer scalar."""
         step = keras.ops.cast(step, "float32")
         rate = keras.ops.maximum(self._curve(step), self.minimum)
         warmup_steps = int(self.warmup_epochs * self.steps_per_epoch)
@@ -111,38 +118,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return 0.5 * base * (1.0 + keras.ops.cos(math.pi * step / self.total_steps))
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "base_learning_rate": self.base_learning_rate,
-            "steps_per_epoch": self.steps_per_epoch,
-            "warmup_epochs": self.warmup_epochs,
-            "schedule": self.schedule,
-            "total_steps": self.total_steps,
-            "decay_factor": self.decay_factor,
-            "decay_epochs": self.decay_epochs,
-            "minimum": self.minimum,
-        }
-
-
-def _length(
-    schedule: Curve, steps_per_epoch: float, total_epochs: float | None, total_steps: float | None
-) -> float | None:
-    """Length of the training in steps; None where it is neither given nor needed."""
-    if total_epochs is not None and total_steps is not None:
-        raise ValueError(
-            "Give the length once, as `total_epochs` or as `total_steps`. Received: "
-            f"total_epochs={total_epochs!r}, total_steps={total_steps!r}"
-        )
-    steps = total_epochs * steps_per_epoch if total_epochs is not None else total_steps
-    if steps is None and schedule in ("cosine", "linear"):
-        raise ValueError(
-            f"schedule={schedule!r} needs `total_epochs` or `total_steps`. Received: neither"
-        )
-    if steps is not None and steps <= 0:
-        raise ValueError(
-            "`total_epochs` and `total_steps` must be above 0. Received: "
-            f"total_epochs={total_epochs!r}, total_steps={total_steps!r}"
-        )
-    return steps
+        return {name: getattr(self, name) for name in _CONFIG}
 
 
 # --- stages with other batch sizes ----------------------------------------------------------------
@@ -178,28 +154,15 @@ class StagedSchedule(keras.optimizers.schedules.LearningRateSchedule):
         curve: the schedule if all stages were as the first one.
         segments: a `Segment`, or its three numbers, for each stage in order.
 
-    Raises:
-        ValueError: the segments do not begin at step 0, are not in order or hold no steps.
     """
 
     def __init__(self, curve: WarmupSchedule, segments: Iterable[tuple[int, int, int]]) -> None:
         super().__init__()
         self.curve = curve
         self.segments = tuple(Segment(*segment) for segment in segments)
-        starts = [segment.start_step for segment in self.segments]
-        if starts[:1] != [0] or any(a >= b for a, b in pairwise(starts)):
-            raise ValueError(
-                "`segments` must start at step 0 and each one after the one before. "
-                f"Received: segments={self.segments}"
-            )
-        if any(segment.steps_per_epoch < 1 or segment.batch_size < 1 for segment in self.segments):
-            raise ValueError(
-                "`segments` must have at least one step an epoch and one picture a step. "
-                f"Received: segments={self.segments}"
-            )
 
     def __call__(self, step: Any) -> Any:
-        """The rate (float32 scalar) at `step`, an integer scalar: steps done before this one."""
+        """Return the rate, a float32 scalar, after `step` steps, an integer scalar."""
         step = keras.ops.cast(step, "float32")
         first = self.segments[0]
         # The place on the curve in steps of the first stage, which leaves that stage's exact.
@@ -226,7 +189,7 @@ class StagedSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Optimizer steps of an epoch: whole batches, and one of fewer pictures than a batch.
+    """Return the optimizer steps of an epoch: its whole batches, at least 1.
 
     Args:
         num_examples: training pictures.
@@ -238,7 +201,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 def follow_plan(
     curve: WarmupSchedule, plan: StagePlan, num_examples: int
 ) -> WarmupSchedule | StagedSchedule:
-    """The schedule of a plan's optimizer steps.
+    """Return the schedule of a plan's optimizer steps.
 
     Args:
         curve: the schedule if all stages were as the first one, in its steps.
@@ -250,29 +213,24 @@ def follow_plan(
     """
     if len({stage.batch_size for stage in plan}) == 1:
         return curve
-    return StagedSchedule(
-        curve,
+    segments = [
         (
-            (
-                step_of_epoch(plan, num_examples, stage.start_epoch),
-                steps_per_epoch(num_examples, stage.batch_size),
-                stage.batch_size,
-            )
-            for stage in plan
-        ),
-    )
+            step_of_epoch(plan, num_examples, stage.start_epoch),
+            steps_per_epoch(num_examples, stage.batch_size),
+            stage.batch_size,
+        )
+        for stage in plan
+    ]
+    return StagedSchedule(curve, segments)
 
 
 def step_of_epoch(plan: StagePlan, num_examples: int, epoch: float) -> int:
-    """Optimizer steps until a place in the training.
+    """Return the optimizer steps until a place in the training, rounded up.
 
     Args:
         plan: the stages.
         num_examples: training pictures.
         epoch: epochs done, fractions allowed, up to the plan's.
-
-    Returns:
-        The number of steps, rounded up.
     """
     steps = sum(
         (min(epoch, stage.end_epoch) - stage.start_epoch)

@@ -1,8 +1,8 @@
 """Which networks of a search are worth a look: the Pareto front, and the best of them."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from keras_effnetv2.architectures.config import ModelConfig, Stage
 from keras_effnetv2.search.record import StudyRecord, TrialRecord
@@ -35,16 +35,10 @@ class Findings(NamedTuple):
     baseline: Candidate | None
 
     def marks(self, trial: TrialRecord) -> str:
-        """What is to be said of a trial: "best, front", "baseline", or nothing."""
-        named: dict[str, Sequence[Candidate | None]] = {
-            "best": [self.best],
-            "front": self.front,
-            "baseline": [self.baseline],
-        }
+        """Return what is to be said of a trial: "best, front", "baseline", or nothing."""
+        groups = (("best", [self.best]), ("front", self.front), ("baseline", [self.baseline]))
         return ", ".join(
-            name
-            for name, group in named.items()
-            if any(one is not None and one.trial.number == trial.number for one in group)
+            name for name, group in groups if trial in [one and one.trial for one in group]
         )
 
 
@@ -57,28 +51,21 @@ def find(study: StudyRecord) -> Findings:
 
 
 def candidates(study: StudyRecord) -> list[Candidate]:
-    """The complete trials of a study, in its order.
+    """Return the complete trials of a study, in its order.
 
     One that lacks a measure, or has one that is not finite, cannot be compared and is left out.
     """
     found = []
     for trial in study.trials:
-        if (
-            trial.state != "complete"
-            or trial.accuracy is None
-            or trial.step_time is None
-            or trial.parameters is None
-            or trial.score is None
-        ):
-            continue
-        one = Candidate(trial, trial.accuracy, trial.step_time, trial.parameters, trial.score)
-        if all(map(math.isfinite, one[1:])):
-            found.append(one)
+        known: Any = (trial.accuracy, trial.step_time, trial.parameters, trial.score)
+        is_known = all(value is not None and math.isfinite(value) for value in known)
+        if trial.state == "complete" and is_known:
+            found.append(Candidate(trial, *known))
     return found
 
 
 def pareto_front(found: Iterable[Candidate]) -> list[Candidate]:
-    """The networks that no other one beats: more accurate, faster, or smaller than each of them.
+    """Return the networks that no other one beats; each is more accurate, faster or smaller.
 
     One network beats another if it is no worse in accuracy, step time and parameters, and better in
     one of them. Networks that are equal in all three do not beat each other. A network that was
@@ -99,7 +86,7 @@ def pareto_front(found: Iterable[Candidate]) -> list[Candidate]:
 
 
 def best(found: Iterable[Candidate], *, max_parameters: int | None = None) -> Candidate | None:
-    """The network with the highest score, which is one of the front.
+    """Return the network with the highest score, which is one of the front.
 
     Args:
         found: see `candidates`.
@@ -109,12 +96,8 @@ def best(found: Iterable[Candidate], *, max_parameters: int | None = None) -> Ca
         None if there is no network. Of equal scores the most accurate, then the fastest, then the
         smallest, then the first.
     """
-    fitting = (
-        candidate
-        for candidate in found
-        if max_parameters is None or candidate.parameters <= max_parameters
-    )
-    return min(fitting, key=_rank, default=None)
+    most = math.inf if max_parameters is None else max_parameters
+    return min((one for one in found if one.parameters <= most), key=_rank, default=None)
 
 
 def _network(config: ModelConfig) -> tuple[tuple[Stage, ...], int]:
@@ -123,21 +106,12 @@ def _network(config: ModelConfig) -> tuple[tuple[Stage, ...], int]:
 
 
 def _beats(one: Candidate, other: Candidate) -> bool:
-    pairs = (
-        (-one.accuracy, -other.accuracy),
-        (one.step_time, other.step_time),
-        (one.parameters, other.parameters),
-    )
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+    mine, theirs = _by_accuracy(one)[:3], _by_accuracy(other)[:3]
+    return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
 
 
-def _by_accuracy(candidate: Candidate) -> tuple[float, float, int, int]:
-    return (
-        -candidate.accuracy,
-        candidate.step_time,
-        candidate.parameters,
-        candidate.trial.number,
-    )
+def _by_accuracy(one: Candidate) -> tuple[float, float, int, int]:
+    return -one.accuracy, one.step_time, one.parameters, one.trial.number
 
 
 def _rank(candidate: Candidate) -> tuple[float, float, float, int, int]:

@@ -7,7 +7,7 @@ parameters, w = -0.07 and v = -0.05, "empirically determined to balance the trad
 
 from dataclasses import dataclass
 
-from keras_effnetv2.architectures.config import is_number
+from keras_effnetv2._common.checks import check_number
 
 STEP_TIME_EXPONENT = -0.07
 PARAMETERS_EXPONENT = -0.05
@@ -29,13 +29,8 @@ class Objective:
     parameters_exponent: float = PARAMETERS_EXPONENT
 
     def __post_init__(self) -> None:
-        for name in ("step_time_exponent", "parameters_exponent"):
-            value = getattr(self, name)
-            if not (is_number(value) and value <= 0):
-                raise ValueError(
-                    f"`{name}` must be a number of at most 0: a larger one would reward networks "
-                    f"for being slow or large. Received: {value!r}"
-                )
+        check_number("step_time_exponent", self.step_time_exponent, maximum=0)
+        check_number("parameters_exponent", self.parameters_exponent, maximum=0)
 
     def score(self, accuracy: float, step_time: float, parameters: int) -> float:
         """Return the score of a network.

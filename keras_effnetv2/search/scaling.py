@@ -3,14 +3,14 @@
 The paper (EfficientNetV2, arXiv 2104.00298, section 3.3, "EfficientNetV2 scaling") scales S to M
 and L by EfficientNet's compound scaling with two restrictions: pictures of at most 480 pixels at
 inference, and more layers in the later stages ("stage 5 and 6"). It gives no coefficients;
-`reproduce.scaling.OFFICIAL_STEPS` has those that come nearest to the released networks.
+`benchmarks/paper/scaling.py` has those that come nearest to the released networks.
 """
 
 import math
 from dataclasses import replace
-from typing import Any
 
-from keras_effnetv2.architectures.config import ModelConfig, is_number
+from keras_effnetv2._common.checks import check_integer, check_number
+from keras_effnetv2.architectures.config import ModelConfig
 
 LATE_STAGES = 2  # of S the stages 5 and 6, which the paper deepens
 MAX_IMAGE_SIZE = 480  # pixels, at inference
@@ -25,14 +25,15 @@ def scale(
     deepen_late_stages: float = 1.0,
     max_image_size: int | None = MAX_IMAGE_SIZE,
 ) -> ModelConfig:
-    """Compound scaling with the paper's two restrictions.
+    """Scale a network by compound scaling with the paper's two restrictions.
 
     Filters are rounded to multiples of 8 and layers up, as `ModelConfig.scaled` does. The last two
     stages get `depth * deepen_late_stages`, all others `depth`.
 
     From S, `deepen_late_stages=1.35` with a depth of 1.1, 1.55 and 1.95 gives the layers of M, L
     and XL, where a seventh stage counts as part of the sixth: all of M and L, and all of XL but
-    those of stage 4 (12, officially 16). The command `reproduce scaling` prints them side by side.
+    those of stage 4 (12, officially 16). `python -m benchmarks.paper scaling` has
+    them side by side.
 
     Args:
         config: what is scaled.
@@ -54,10 +55,9 @@ def scale(
             "`config` must be a ModelConfig; ModelConfig.from_name gives the published ones. "
             f"Received: config={config!r}"
         )
-    _check_factor("resolution", resolution, minimum=0.0)
-    _check_factor("deepen_late_stages", deepen_late_stages, minimum=1.0)
-    if max_image_size is not None:
-        _check_pixels(max_image_size)
+    check_number("resolution", resolution, above=0)
+    check_number("deepen_late_stages", deepen_late_stages, minimum=1)
+    check_integer("max_image_size", max_image_size, minimum=1, or_none=True)
     scaled = config.scaled(width=width, depth=depth)
     late = tuple(
         replace(stage, repeats=math.ceil(before.repeats * depth * deepen_late_stages))
@@ -76,17 +76,3 @@ def scale(
         train_size=size(config.train_size),
         eval_size=size(config.eval_size),
     )
-
-
-def _check_factor(label: str, value: Any, *, minimum: float) -> None:
-    if not (is_number(value) and value > 0 and value >= minimum):
-        allowed = f"a number of at least {minimum:g}" if minimum else "a positive number"
-        raise ValueError(f"`{label}` must be {allowed}. Received: {label}={value!r}")
-
-
-def _check_pixels(value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(
-            "`max_image_size` must be a positive number of pixels, or None for no limit. "
-            f"Received: max_image_size={value!r}"
-        )

@@ -31,7 +31,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from keras_effnetv2.architectures.config import ModelConfig, Stage, is_number
+from keras_effnetv2._common.checks import check_number, is_integer
+from keras_effnetv2.architectures.config import ModelConfig, Stage
 
 Value = str | int
 Choose = Callable[[str, tuple[Value, ...]], Any]
@@ -68,21 +69,16 @@ class StageChoices:
     def __post_init__(self) -> None:
         for name, stage_field in _STAGE_FIELDS.items():
             values = getattr(self, name)
-            if not isinstance(values, list | tuple) or not values:
+            if not isinstance(values, list | tuple) or not values or len(set(values)) < len(values):
                 raise ValueError(
-                    f"StageChoices field `{name}` must be a tuple of one or more choices. "
-                    f"Received: {name}={values!r}"
+                    f"StageChoices field `{name}` must be a tuple of one or more choices, each "
+                    f"once. Received: {values!r}"
                 )
             for value in values:
                 try:
                     replace(_ANY_STAGE, **{stage_field: value})
                 except ValueError as error:
                     raise ValueError(f"StageChoices field `{name}`: {error}") from None
-            if len(set(values)) < len(values):
-                raise ValueError(
-                    f"StageChoices field `{name}` must have each choice once. "
-                    f"Received: {name}={values!r}"
-                )
             object.__setattr__(self, name, tuple(values))
 
 
@@ -112,28 +108,16 @@ class SearchSpace:
     se_ratio: float | None = 0.25
 
     def __post_init__(self) -> None:
-        if not isinstance(self.backbone, ModelConfig):
-            raise ValueError(
-                "SearchSpace field `backbone` must be a ModelConfig; SearchSpace.from_backbone "
-                f"takes a variant's name, too. Received: backbone={self.backbone!r}"
-            )
+        _check_config("backbone", self.backbone)
         needed = len(self.backbone.stages)
-        if (
-            not isinstance(self.stages, list | tuple)
-            or len(self.stages) != needed
-            or not all(isinstance(choices, StageChoices) for choices in self.stages)
-        ):
+        is_sequence = isinstance(self.stages, list | tuple)
+        if not is_sequence or [type(one) for one in self.stages] != [StageChoices] * needed:
             raise ValueError(
                 f"SearchSpace field `stages` must be {needed} StageChoices, one for each stage of "
-                f"{self.backbone.name}. Received: stages={self.stages!r}"
+                f"{self.backbone.name}. Received: {self.stages!r}"
             )
         object.__setattr__(self, "stages", tuple(self.stages))
-        ratio = self.se_ratio
-        if ratio is not None and not (is_number(ratio) and 0 < ratio <= 1):
-            raise ValueError(
-                "SearchSpace field `se_ratio` must be a number in (0, 1], or None for no "
-                f"squeeze-excite. Received: se_ratio={ratio!r}"
-            )
+        check_number("se_ratio", self.se_ratio, above=0, maximum=1, or_none=True)
         for number, stage in enumerate(self.backbone.stages[1:], start=2):
             if stage.strides == 1 and stage.input_filters == stage.output_filters:
                 raise ValueError(
@@ -153,7 +137,7 @@ class SearchSpace:
         layer_offsets: Sequence[int] = (-1, 0, 1),
         se_ratio: float | None = 0.25,
     ) -> "SearchSpace":
-        """The paper's space around a backbone, the same choices in every stage.
+        """Return the paper's space around a backbone, the same choices in every stage.
 
         `from_backbone("efficientnet-b4")` has the paper's backbone; the default is small enough
         for one machine, with the widths of V2 B0.
@@ -171,17 +155,10 @@ class SearchSpace:
             ValueError: an unknown variant, or choices that cannot be, see `StageChoices`.
         """
         config = ModelConfig.from_name(backbone) if isinstance(backbone, str) else backbone
-        if not isinstance(config, ModelConfig):
+        _check_config("backbone", config)
+        if not isinstance(layer_offsets, Sequence) or not all(map(is_integer, layer_offsets)):
             raise ValueError(
-                "`backbone` must be a ModelConfig or the name of a variant. "
-                f"Received: backbone={backbone!r}"
-            )
-        if not isinstance(layer_offsets, Sequence) or not all(
-            isinstance(offset, int) for offset in layer_offsets
-        ):
-            raise ValueError(
-                "`layer_offsets` must be a sequence of integers. "
-                f"Received: layer_offsets={layer_offsets!r}"
+                f"`layer_offsets` must be a sequence of integers. Received: {layer_offsets!r}"
             )
         stages = []
         for number, stage in enumerate(config.stages, start=1):
@@ -196,7 +173,7 @@ class SearchSpace:
 
     @property
     def parameters(self) -> dict[str, tuple[Value, ...]]:
-        """What is to be chosen, in order: "stage1_conv", "stage1_kernel" ... -> its choices."""
+        """Return the choices of each parameter, in order: "stage1_conv", "stage1_kernel" ..."""
         return {
             _parameter(number, choice): getattr(stage, choice)
             for number, stage in enumerate(self.stages, start=1)
@@ -205,11 +182,11 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """Number of different networks."""
+        """Return the number of different networks."""
         return math.prod(len(choices) for choices in self.parameters.values())
 
     def sample(self, choose: Choose, name: str | None = None) -> ModelConfig:
-        """One network of the space.
+        """Return one network of the space.
 
         With Optuna `space.sample(trial.suggest_categorical)`, at random
         `space.sample(lambda name, choices: choices[rng.integers(len(choices))])`, and from
@@ -226,7 +203,7 @@ class SearchSpace:
         Raises:
             ValueError: `choose` returned something else.
         """
-        values = {}
+        values: dict[str, Any] = {}
         for parameter, choices in self.parameters.items():
             value = choose(parameter, choices)
             if value not in choices:
@@ -247,15 +224,14 @@ class SearchSpace:
         )
 
     def parameters_of(self, config: ModelConfig) -> dict[str, Value]:
-        """The parameters with which `sample` gives a network: its inverse.
+        """Return the parameters with which `sample` gives a network: its inverse.
 
         Only stages and head count, not the name nor the settings of the training.
 
         Raises:
             ValueError: the network is not in the space; the message lists every difference.
         """
-        if not isinstance(config, ModelConfig):
-            raise ValueError(f"`config` must be a ModelConfig. Received: config={config!r}")
+        _check_config("config", config)
         found = {
             _parameter(number, choice): getattr(stage, stage_field)
             for number, stage in enumerate(config.stages, start=1)
@@ -291,7 +267,7 @@ class SearchSpace:
         return None if conv == "fused" else self.se_ratio
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, the inverse of `from_dict`."""
+        """Return plain data for JSON, the inverse of `from_dict`."""
         return {
             "backbone": json.loads(self.backbone.to_json()),
             "stages": [
@@ -303,7 +279,7 @@ class SearchSpace:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SearchSpace":
-        """Reads what `to_dict` gave, also after a way through JSON.
+        """Read what `to_dict` gave, also after a way through JSON.
 
         Raises:
             ValueError: a field is missing, unknown or outside its range.
@@ -316,20 +292,13 @@ class SearchSpace:
         if not isinstance(values["stages"], list | tuple):
             raise ValueError(
                 "The stages of a search space must be a list of objects. "
-                f"Received: stages={values['stages']!r}"
+                f"Received: {values['stages']!r}"
             )
         stages = []
         for number, choices in enumerate(values["stages"], start=1):
             _check_fields(f"Stage {number} of a search space", choices, list(_STAGE_FIELDS))
             try:
-                stages.append(
-                    StageChoices(
-                        conv=choices["conv"],
-                        kernel=choices["kernel"],
-                        expand=choices["expand"],
-                        layers=choices["layers"],
-                    )
-                )
+                stages.append(StageChoices(**choices))
             except ValueError as error:
                 raise ValueError(f"Stage {number} of a search space: {error}") from None
         return cls(backbone, tuple(stages), values["se_ratio"])
@@ -338,6 +307,14 @@ class SearchSpace:
 def _parameter(number: int, choice: str) -> str:
     """Name of the parameter of a stage, counted from 1."""
     return f"stage{number}_{choice}"
+
+
+def _check_config(name: str, value: Any) -> None:
+    if not isinstance(value, ModelConfig):
+        raise ValueError(
+            f"`{name}` must be a ModelConfig; ModelConfig.from_name gives the published ones. "
+            f"Received: {value!r}"
+        )
 
 
 def _check_fields(what: str, values: Any, names: Sequence[str]) -> None:

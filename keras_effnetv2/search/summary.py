@@ -17,29 +17,14 @@ _FEW_TRIALS = 40  # with fewer the choice of a stage, of 2 to 3, has been seen s
 
 
 def measures(trial: TrialRecord) -> tuple[str, str, str, str]:
-    """The `MEASURES` of a trial in words, "-" for what is not known."""
+    """Return the `MEASURES` of a trial in words, "-" for what is not known."""
     ms = "" if trial.step_seconds is None else f" ({1e3 * trial.step_seconds:.1f} ms)"
     return (
         "-" if trial.score is None else f"{trial.score:.4f}",
-        "-" if trial.accuracy is None else percent(trial.accuracy),
-        "-" if trial.step_time is None else times_baseline(trial.step_time) + ms,
-        "-" if trial.parameters is None else millions(trial.parameters),
+        "-" if trial.accuracy is None else f"{100 * trial.accuracy:.2f} %",
+        "-" if trial.step_time is None else f"{trial.step_time:.2f} x baseline{ms}",
+        "-" if trial.parameters is None else f"{trial.parameters / 1e6:.2f} M",
     )
-
-
-def percent(accuracy: float) -> str:
-    """An accuracy of 0 to 1 in words."""
-    return f"{100 * accuracy:.2f} %"
-
-
-def times_baseline(step_time: float) -> str:
-    """A step time over that of the baseline in words."""
-    return f"{step_time:.2f} x baseline"
-
-
-def millions(parameters: int) -> str:
-    """A number of parameters in words."""
-    return f"{parameters / 1e6:.2f} M"
 
 
 def short_blocks(config: ModelConfig) -> str:
