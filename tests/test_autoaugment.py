@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.augment import autoaugment
 from keras_effnetv2.augment import randaugment as augment
 from keras_effnetv2.augment.autoaugment import POLICY_V0, AutoAugment
+from keras_effnetv2.augment.magnitudes import AUTOAUGMENT, AugmentLayer
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "randaugment"
 IMAGE = np.load(GOLDEN / "ops.npz")["input"]
@@ -28,6 +28,18 @@ def test_the_policy_has_the_published_shape():
     assert sum(step.probability for step in steps) == pytest.approx(29.8)
 
 
+def apply_step(name, magnitude, image, negate=False, scale=1.0):
+    scale = tf.constant(scale, tf.float64)
+    layer = AugmentLayer(magnitude, AUTOAUGMENT, False, negate, (0, 0), scale)
+    return augment.OPERATIONS[name](tf.constant(image), layer).numpy()
+
+
+@pytest.fixture(scope="module")
+def traced():
+    specs = [tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int64)]
+    return tf.function(AutoAugment(reference_size=224), input_signature=specs)
+
+
 def outcomes_of(sub_policy, image):
     """All pictures that a sub-policy can make of one, with the probability of each."""
     possible = {}
@@ -42,22 +54,14 @@ def outcomes_of(sub_policy, image):
         step = sub_policy[position]
         apply(position + 1, pixels, probability * (1 - step.probability))
         for negate in (False, True):
-            layer = augment.Layer(
-                step.magnitude,
-                autoaugment.AUTOAUGMENT,
-                corrected=False,
-                negate=negate,
-                center=(0, 0),
-                pixel_scale=tf.constant(1.0, tf.float64),
-            )
-            changed = augment.OPERATIONS[step.name](tf.constant(pixels), layer).numpy()
+            changed = apply_step(step.name, step.magnitude, pixels, negate, 24 / 224)
             apply(position + 1, changed, probability * step.probability / 2)
 
     apply(0, image, 1.0)
     return possible
 
 
-def test_pictures_come_out_as_often_as_the_policy_says():
+def test_pictures_come_out_as_often_as_the_policy_says(traced):
     image = IMAGE[:24, :24]
     expected = {}
     for sub_policy in POLICY_V0:
@@ -67,7 +71,7 @@ def test_pictures_come_out_as_often_as_the_policy_says():
 
     draws = 4000
     augmented = tf.data.Dataset.range(draws).map(
-        lambda number: AutoAugment()(image, tf.stack([number, 5]))
+        lambda number: traced(image, tf.stack([number, 5]))
     )
     counts = dict.fromkeys(expected, 0)
     for output in augmented.as_numpy_iterator():
@@ -80,25 +84,21 @@ def test_pictures_come_out_as_often_as_the_policy_says():
 def test_translation_is_that_of_autoaugment():
     """TranslateY at magnitude 9 moves by 225 pixels, which RandAugment does at 22.5."""
     image = np.random.default_rng(0).integers(0, 256, (300, 20, 3), np.uint8)
-    scale = tf.constant(1.0, tf.float64)
-    layer = augment.Layer(9, autoaugment.AUTOAUGMENT, False, False, (0, 0), scale)
-    output = augment.OPERATIONS["TranslateY"](tf.constant(image), layer).numpy()
+    output = apply_step("TranslateY", 9, image)
     np.testing.assert_array_equal(output[:75], image[225:])
     assert (output[75:] == 128).all()
 
 
-def test_the_same_seed_gives_the_same_picture_and_shapes_may_be_unknown():
+def test_the_same_seed_gives_the_same_picture_and_shapes_may_be_unknown(traced):
     seeds = [(number, 1) for number in range(8)]
     eager = [AutoAugment(reference_size=224)(IMAGE, seed).numpy() for seed in seeds]
-    specs = [tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)]
-    traced = tf.function(AutoAugment(reference_size=224), input_signature=specs)
     for seed, expected in zip(seeds, eager, strict=True):
-        np.testing.assert_array_equal(traced(IMAGE, tf.constant(seed)), expected)
+        np.testing.assert_array_equal(traced(IMAGE, tf.constant(seed, tf.int64)), expected)
     assert len({output.tobytes() for output in eager}) > 4
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match="reference_size must be a positive number"):
+    with pytest.raises(ValueError, match="`reference_size` must be a number of at least 1"):
         AutoAugment(reference_size=0)
     with pytest.raises(ValueError, match=r"one uint8 image of shape \(H, W, 3\)"):
         AutoAugment()(IMAGE.astype(np.float32), (0, 0))

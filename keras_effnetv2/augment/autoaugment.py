@@ -2,7 +2,7 @@
 
 Source: google/automl, efficientnetv2/autoaugment.py (`policy_v0`), run on TensorFlow 2.21; method:
 Cubuk et al. 2018, arXiv:1805.09501, Table 9 (ImageNet). The operations are RandAugment's, quirks
-included (`augment_levels.py`), but for larger translations.
+included (`magnitudes.py`), but for larger translations.
 """
 
 from typing import NamedTuple
@@ -14,28 +14,21 @@ from keras_effnetv2.augment.randaugment import (
     check_reference_size,
     check_seed,
     checked_image,
-    drawn_center,
     one_of,
     pixel_scale,
 )
 
 
-class Step(NamedTuple):
-    """One half of a sub-policy.
-
-    Attributes:
-        name: of an operation, one of `augment.OPERATION_NAMES`.
-        probability: that it is applied.
-        magnitude: 0..10.
-    """
+class PolicyStep(NamedTuple):
+    """One half of a sub-policy: an operation, the probability of it, its magnitude 0..10."""
 
     name: str
     probability: float
     magnitude: float
 
 
-POLICY_V0: tuple[tuple[Step, Step], ...] = tuple(
-    (Step(*first), Step(*second))
+POLICY_V0: tuple[tuple[PolicyStep, PolicyStep], ...] = tuple(
+    (PolicyStep(*first), PolicyStep(*second))
     for first, second in (
         (("Equalize", 0.8, 1), ("ShearY", 0.8, 4)),
         (("Color", 0.4, 9), ("Equalize", 0.6, 3)),
@@ -67,7 +60,7 @@ POLICY_V0: tuple[tuple[Step, Step], ...] = tuple(
 """The 25 sub-policies in the official order; each picture goes through one of them."""
 
 
-def _what_it_does(step: Step) -> tuple[str, float]:
+def _what_it_does(step: PolicyStep) -> tuple[str, float]:
     return step.name, 0 if step.name in WITHOUT_MAGNITUDE else step.magnitude
 
 
@@ -75,7 +68,7 @@ _STEPS = list(dict.fromkeys(_what_it_does(step) for steps in POLICY_V0 for step 
 
 
 class AutoAugment:
-    """Applies one sub-policy of `POLICY_V0` drawn at random: two operations, each with its chance.
+    """Apply one sub-policy of `POLICY_V0` drawn at random: two operations, each with its chance.
 
     Runs eagerly, in `tf.function` and in `tf.data.Dataset.map`, and computes only what was drawn.
 
@@ -85,7 +78,7 @@ class AutoAugment:
     """
 
     def __init__(self, *, reference_size: int | None = None) -> None:
-        """Sets up the augmentation.
+        """Set up the augmentation.
 
         Args:
             reference_size: None for the official 250 pixels of translation at magnitude 10,
@@ -98,7 +91,7 @@ class AutoAugment:
         self.reference_size = reference_size
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Augments one image.
+        """Augment one image.
 
         Args:
             image: uint8 (H, W, 3), values 0..255; H and W may be unknown while tracing.
@@ -117,11 +110,9 @@ class AutoAugment:
         scale = pixel_scale(image, self.reference_size)
         apply_one = one_of(_STEPS, AUTOAUGMENT)
         for half, draws in enumerate(tf.split(uniforms[1:], 2)):
-            chance, sign, row, column = tf.unstack(draws, num=4)
             steps = [sub_policy[half] for sub_policy in POLICY_V0]
-            is_applied = chance < tf.gather([step.probability for step in steps], drawn)
+            is_applied = draws[0] < tf.gather([step.probability for step in steps], drawn)
             index = tf.gather([_STEPS.index(_what_it_does(step)) for step in steps], drawn)
             index = tf.where(is_applied, index, len(_STEPS))
-            center = drawn_center(image, row, column)
-            image = apply_one(index, image, sign < 0.5, *center, scale)
+            image = apply_one(index, image, draws[1:], scale)
         return image

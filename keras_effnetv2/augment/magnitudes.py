@@ -48,12 +48,9 @@ operation that has a magnitude does nothing at 0 and more as it grows:
 
 from dataclasses import dataclass
 
-MAX_LEVEL = 10.0
-"""The magnitude at which an operation reaches the end of its range (official `_MAX_LEVEL`)."""
+import tensorflow as tf
 
-_ROTATION = 30.0  # degrees
-_SHEAR = 0.3
-_ADDITION = 110
+_MAX_LEVEL = 10.0  # where an operation reaches the end of its range (official `_MAX_LEVEL`)
 
 
 @dataclass(frozen=True)
@@ -76,52 +73,76 @@ WITHOUT_MAGNITUDE = ("AutoContrast", "Equalize", "Invert")
 """Operations that do the same at every magnitude."""
 
 
-def rotation(magnitude: float) -> float:
-    """Degrees, without the sign."""
-    return magnitude / MAX_LEVEL * _ROTATION
+@dataclass(frozen=True)
+class AugmentLayer:
+    """What one application of an operation is told, beside the picture.
 
+    Attributes:
+        magnitude: number, at least 0.
+        constants: the arguments that are pixels.
+        corrected: take out the quirks of the official code.
+        negate: bool, or a scalar bool tensor; read by the operations that draw a sign.
+        center: (row, column) of the Cutout square, int32.
+        pixel_scale: multiplies the arguments that are pixels; float64 scalar, 1 is official.
+    """
 
-def shear(magnitude: float) -> float:
-    """Pixels sideways a pixel along, without the sign."""
-    return magnitude / MAX_LEVEL * _SHEAR
+    magnitude: float
+    constants: PixelConstants
+    corrected: bool
+    negate: bool | tf.Tensor
+    center: tuple[int | tf.Tensor, int | tf.Tensor]
+    pixel_scale: tf.Tensor
 
+    def _signed(self, end_of_range: float) -> tf.Tensor:
+        """Return an argument with the drawn sign, float64 as Python would compute it."""
+        value = tf.constant(self.magnitude / _MAX_LEVEL * end_of_range, tf.float64)
+        return tf.where(self.negate, -value, value)
 
-def translation(magnitude: float, constants: PixelConstants) -> float:
-    """Pixels, without the sign."""
-    return magnitude / MAX_LEVEL * constants.translation
+    @property
+    def rotation(self) -> tf.Tensor:
+        """Degrees with the drawn sign; float64."""
+        return self._signed(30.0)
 
+    @property
+    def shear(self) -> tf.Tensor:
+        """Pixels sideways a pixel along, with the drawn sign; float64."""
+        return self._signed(0.3)
 
-def cutout_pad(magnitude: float, constants: PixelConstants) -> float:
-    """Half the side of the square in pixels, not yet truncated."""
-    return magnitude / MAX_LEVEL * constants.cutout
+    @property
+    def translation(self) -> tf.Tensor:
+        """Pixels with the drawn sign; float64."""
+        return self._signed(self.constants.translation) * self.pixel_scale
 
+    @property
+    def cutout_pad(self) -> tf.Tensor:
+        """Half the side of the Cutout square in pixels, int32."""
+        pad = self.magnitude / _MAX_LEVEL * self.constants.cutout
+        return tf.cast(pad * self.pixel_scale, tf.int32)
 
-def posterize_bits(magnitude: float, corrected: bool) -> int:
-    """Upper bits of each value that stay, 1..8."""
-    bits = int(magnitude / MAX_LEVEL * 4)
-    if corrected:
-        return max(8 - bits, 1)
-    # The official shift 8 - bits is a uint8 and wraps below zero; TensorFlow limits it to 7.
-    return bits if 1 <= bits <= 8 else 1
+    @property
+    def factor(self) -> float | tf.Tensor:
+        """Blend factor of the four enhancing operations, official 0.1 .. 5.5."""
+        if not self.corrected:
+            return self.magnitude / _MAX_LEVEL * 1.8 + 0.1
+        return tf.cast(tf.maximum(1.0 + self._signed(0.9), 0.0), tf.float32)
 
+    @property
+    def bits(self) -> int:
+        """Upper bits of each value that Posterize keeps, 1..8."""
+        bits = int(self.magnitude / _MAX_LEVEL * 4)
+        if self.corrected:
+            return max(8 - bits, 1)
+        # The official shift 8 - bits is a uint8 and wraps below zero; TensorFlow limits it to 7.
+        return bits if 1 <= bits <= 8 else 1
 
-def solarize_threshold(magnitude: float, corrected: bool) -> int:
-    """The lowest value that is inverted; 256: none."""
-    threshold = int(magnitude / MAX_LEVEL * 256)
-    # The official threshold meets uint8 values, and becomes one.
-    return max(256 - threshold, 0) if corrected else threshold % 256
+    @property
+    def threshold(self) -> int:
+        """Lowest value that Solarize inverts; 256: none."""
+        threshold = int(self.magnitude / _MAX_LEVEL * 256)
+        # The official threshold meets uint8 values, and becomes one.
+        return max(256 - threshold, 0) if self.corrected else threshold % 256
 
-
-def solarize_addition(magnitude: float) -> int:
-    """What is added to the values below 128."""
-    return int(magnitude / MAX_LEVEL * _ADDITION)
-
-
-def enhance_factor(magnitude: float) -> float:
-    """The official blend factor of Color, Contrast, Brightness and Sharpness, 0.1 .. 5.5."""
-    return magnitude / MAX_LEVEL * 1.8 + 0.1
-
-
-def enhance_step(magnitude: float) -> float:
-    """How far the corrected blend factor lies from 1, 0 .. 2.7, without the sign."""
-    return magnitude / MAX_LEVEL * 0.9
+    @property
+    def addition(self) -> int:
+        """What SolarizeAdd adds to the values below 128."""
+        return int(self.magnitude / _MAX_LEVEL * 110)

@@ -1,9 +1,9 @@
-"""The sixteen RandAugment operations on one picture; `augment.py` chooses among them.
+"""The sixteen RandAugment operations on one picture; `randaugment.py` chooses among them.
 
 Every function takes a uint8 (H, W, 3) tensor, H and W >= 1 and possibly unknown while tracing, and
 returns the same shape and dtype. The arguments are already degrees, bits, pixels and factors; how a
 magnitude becomes one of them, and where these operations differ from their textbook namesakes, is
-the table in `augment_levels.py`.
+the table in `magnitudes.py`.
 
 Two rules hold throughout, because they are what the official results contain: floats are truncated
 towards zero when they become uint8, and arithmetic is float32 in the order written.
@@ -26,38 +26,34 @@ import tensorflow as tf
 FILL = 128
 """Grey that fills what a geometric operation uncovers and what Cutout removes, 0..255."""
 
-SOLARIZE_ADD_THRESHOLD = 128
-"""Values below it are brightened by SolarizeAdd."""
-
 _VALUES = 256  # distinct values of a uint8
-_BITS = 8
 _LUMA = (0.2989, 0.5870, 0.1140)  # of tf.image.rgb_to_grayscale
 # Added before floor() it rounds halves up, and never a number below one half.
 _BELOW_HALF = 0.5 - 2**-25
 
 
 def _to_uint8(values: Any) -> Any:
-    """Clips float values to 0..255 and truncates them towards zero."""
+    """Clip float values to 0..255 and truncates them towards zero."""
     return tf.cast(tf.minimum(tf.maximum(values, 0.0), 255.0), tf.uint8)
 
 
 def _blend(degenerate: Any, values: Any, factor: Any) -> Any:
-    """Moves float values from `degenerate` (factor 0) through themselves (1) and beyond."""
+    """Move float values from `degenerate` (factor 0) through themselves (1) and beyond."""
     return _to_uint8(degenerate + factor * (values - degenerate))
 
 
 def _rows(image: Any) -> Any:
-    """Lays the channels side by side: float32 (H, 3 W)."""
+    """Lay the channels side by side: float32 (H, 3 W)."""
     return tf.cast(tf.reshape(image, tf.stack([tf.shape(image)[0], -1])), tf.float32)
 
 
 def _along_row(channels: Any, image: Any) -> Any:
-    """Repeats three numbers, one a channel, over a row of the image: (3 W,)."""
+    """Repeat three numbers, one a channel, over a row of the image: (3 W,)."""
     return tf.tile(channels, tf.shape(image)[1:2])
 
 
 def _at_least(values: Any, threshold: int) -> Any:
-    """Tells for whole float values whether they reach the threshold: 1.0 or 0.0."""
+    """Tell for whole float values whether they reach the threshold: 1.0 or 0.0."""
     return tf.minimum(tf.maximum(values - (threshold - 1.0), 0.0), 1.0)
 
 
@@ -65,48 +61,48 @@ def _at_least(values: Any, threshold: int) -> Any:
 
 
 def invert(image: Any) -> Any:
-    """Returns 255 - value."""
+    """Return 255 - value."""
     return 255 - image
 
 
 def posterize(image: Any, bits: int) -> Any:
-    """Keeps the upper `bits` bits of each value, 0..8; 0 bits leave black."""
-    return tf.bitwise.bitwise_and(image, tf.constant(0xFF << (_BITS - bits) & 0xFF, tf.uint8))
+    """Keep the upper `bits` bits of each value, 0..8; 0 bits leave black."""
+    return tf.bitwise.bitwise_and(image, tf.constant(0xFF << (8 - bits) & 0xFF, tf.uint8))
 
 
 def solarize(image: Any, threshold: int) -> Any:
-    """Inverts the values at or above `threshold`, 0..256."""
+    """Invert the values at or above `threshold`, 0..256."""
     values = tf.cast(image, tf.float32)
     return tf.cast(values + _at_least(values, threshold) * (255.0 - 2.0 * values), tf.uint8)
 
 
 def solarize_add(image: Any, addition: int) -> Any:
-    """Adds `addition` (>= 0) to the values below `SOLARIZE_ADD_THRESHOLD` and clips at 255."""
+    """Add `addition` (>= 0) to the values below 128 and clip at 255."""
     values = tf.cast(image, tf.float32)
-    below = 1.0 - _at_least(values, SOLARIZE_ADD_THRESHOLD)
+    below = 1.0 - _at_least(values, 128)
     return tf.cast(tf.minimum(values + addition * below, 255.0), tf.uint8)
 
 
 def brightness(image: Any, factor: Any) -> Any:
-    """Blends with black."""
+    """Blend with black."""
     return _to_uint8(factor * tf.cast(image, tf.float32))
 
 
-def contrast(image: Any, factor: Any) -> Any:
-    """Blends with one grey for the whole picture: min(255, H * W // 256), not its mean grey."""
-    pixels = tf.reduce_prod(tf.shape(image)[:2])
-    grey = tf.cast(tf.minimum(pixels // _VALUES, 255), tf.float32)
-    return _blend(grey, tf.cast(image, tf.float32), factor)
+def contrast(image: Any, factor: Any, about_mean: bool = False) -> Any:
+    """Blend with one grey for the whole picture.
 
-
-def contrast_about_mean(image: Any, factor: Any) -> Any:
-    """Blends with the mean grey of the picture, rounded, as Pillow does."""
-    grey = tf.floor(tf.reduce_mean(_grey(image)) + 0.5)
+    Officially it is min(255, H * W // 256); `about_mean` takes the mean, rounded, as Pillow does.
+    """
+    if about_mean:
+        grey = tf.floor(tf.reduce_mean(_grey(image)) + 0.5)
+    else:
+        pixels = tf.reduce_prod(tf.shape(image)[:2])
+        grey = tf.cast(tf.minimum(pixels // _VALUES, 255), tf.float32)
     return _blend(grey, tf.cast(image, tf.float32), factor)
 
 
 def auto_contrast(image: Any) -> Any:
-    """Stretches each channel to 0..255; a flat channel stays as it is."""
+    """Stretch each channel to 0..255; a flat channel stays as it is."""
     rows = _rows(image)
     low = tf.reduce_min(tf.reshape(tf.reduce_min(rows, axis=0), [-1, 3]), axis=0)
     high = tf.reduce_max(tf.reshape(tf.reduce_max(rows, axis=0), [-1, 3]), axis=0)
@@ -117,7 +113,7 @@ def auto_contrast(image: Any) -> Any:
 
 
 def equalize(image: Any) -> Any:
-    """Flattens the histogram of each channel with Pillow's integer arithmetic.
+    """Flatten the histogram of each channel with Pillow's integer arithmetic.
 
     A channel whose pixels, the brightest value aside, number fewer than 255 stays as it is.
     """
@@ -147,14 +143,14 @@ def equalize(image: Any) -> Any:
 
 
 def _grey(image: Any) -> Any:
-    """Returns `tf.image.rgb_to_grayscale` (ITU-R BT.601 luma): whole float32 (H, W)."""
+    """Return `tf.image.rgb_to_grayscale` (ITU-R BT.601 luma): whole float32 (H, W)."""
     red, green, blue = tf.unstack(tf.cast(image, tf.float32) * (1 / 255), axis=2)
     luma = (red * _LUMA[0] - green * -_LUMA[1]) - blue * -_LUMA[2]
     return tf.floor(luma * 255.5)
 
 
 def color(image: Any, factor: Any) -> Any:
-    """Blends with the grey version of the picture."""
+    """Blend with the grey version of the picture."""
     # A product with ones is the cheapest way to write each grey value three times.
     grey = tf.matmul(tf.reshape(_grey(image), [-1, 1]), tf.ones([1, 3]))
     values = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
@@ -162,7 +158,7 @@ def color(image: Any, factor: Any) -> Any:
 
 
 def sharpness(image: Any, factor: Any) -> Any:
-    """Blends with the picture smoothed by ((1, 1, 1), (1, 5, 1), (1, 1, 1)) / 13.
+    """Blend with the picture smoothed by ((1, 1, 1), (1, 5, 1), (1, 1, 1)) / 13.
 
     The border of one pixel is not smoothed, so a picture under 3 x 3 comes back unchanged. The nine
     products are added one after the other, row by row: a convolution op leaves order and fused
@@ -191,14 +187,14 @@ def sharpness(image: Any, factor: Any) -> Any:
 
 
 def _nearest(place: Any, size: Any) -> Any:
-    """Rounds float coordinates to pixels, and adds one: 0 and size + 1 are outside."""
+    """Round float coordinates to pixels, and adds one: 0 and size + 1 are outside."""
     place = tf.minimum(tf.maximum(place, -1.0), tf.cast(size, tf.float32))
     # -0.5 is rounded away from zero, so it lies outside.
     return tf.cast(tf.floor(place + _BELOW_HALF), tf.int32) + 1
 
 
 def _transform(image: Any, matrix: tuple[tuple, tuple]) -> Any:
-    """Fetches each output pixel (x, y) from the nearest input pixel, `FILL` outside.
+    """Fetch each output pixel (x, y) from the nearest input pixel, `FILL` outside.
 
     The same as the op ImageProjectiveTransformV3, which takes longer because it computes the place
     once for every channel.
@@ -219,7 +215,7 @@ def _transform(image: Any, matrix: tuple[tuple, tuple]) -> Any:
 
 
 def rotate(image: Any, degrees: Any) -> Any:
-    """Rotates about the centre ((W - 1) / 2, (H - 1) / 2); `degrees` is a float64 scalar."""
+    """Rotate about the centre ((W - 1) / 2, (H - 1) / 2); `degrees` is a float64 scalar."""
     radians = tf.cast(degrees * (math.pi / 180.0), tf.float32)
     cosine, sine = tf.cos(radians), tf.sin(radians)
     bottom = tf.cast(tf.shape(image)[0], tf.float32) - 1.0
@@ -230,41 +226,34 @@ def rotate(image: Any, degrees: Any) -> Any:
 
 
 def shear_x(image: Any, level: Any) -> Any:
-    """Shears along x about the top left corner: out(x, y) = in(x + level * y, y)."""
+    """Shear along x about the top left corner: out(x, y) = in(x + level * y, y)."""
     return _transform(image, ((1.0, tf.cast(level, tf.float32), 0.0), (0.0, 1.0, 0.0)))
 
 
 def shear_y(image: Any, level: Any) -> Any:
-    """Shears along y about the top left corner: out(x, y) = in(x, y + level * x)."""
+    """Shear along y about the top left corner: out(x, y) = in(x, y + level * x)."""
     return _transform(image, ((1.0, 0.0, 0.0), (tf.cast(level, tf.float32), 1.0, 0.0)))
 
 
 def translate_x(image: Any, pixels: Any) -> Any:
-    """Moves the picture to the left by `pixels`: out(x, y) = in(x + pixels, y)."""
-    height, width = tf.unstack(tf.shape(image)[:2])
-    column = _nearest(tf.cast(tf.range(width), tf.float32) + tf.cast(pixels, tf.float32), width)
-    # Inside, the columns follow each other: one stretch of each row is copied as it is.
-    left = tf.reduce_sum(tf.cast(column < 1, tf.int32))
-    right = tf.reduce_sum(tf.cast(column > width, tf.int32))
-    first = column[tf.minimum(left, width - 1)] - 1
-
-    def gap(columns: Any) -> Any:
-        return tf.fill(tf.stack([height, 3 * columns]), tf.constant(FILL, tf.uint8))
-
-    rows = tf.reshape(image, tf.stack([height, -1]))
-    stretch = rows[:, 3 * first : 3 * (first + width - left - right)]
-    return tf.reshape(tf.concat([gap(left), stretch, gap(right)], axis=1), tf.shape(image))
+    """Move the picture to the left by `pixels`: out(x, y) = in(x + pixels, y)."""
+    return _translate(image, pixels, axis=1)
 
 
 def translate_y(image: Any, pixels: Any) -> Any:
-    """Moves the picture up by `pixels`: out(x, y) = in(x, y + pixels)."""
-    height = tf.shape(image)[0]
-    row = _nearest(tf.cast(tf.range(height), tf.float32) + tf.cast(pixels, tf.float32), height)
-    return tf.gather(tf.pad(image, [[1, 1], [0, 0], [0, 0]], constant_values=FILL), row)
+    """Move the picture up by `pixels`: out(x, y) = in(x, y + pixels)."""
+    return _translate(image, pixels, axis=0)
+
+
+def _translate(image: Any, pixels: Any, axis: int) -> Any:
+    size = tf.shape(image)[axis]
+    place = _nearest(tf.cast(tf.range(size), tf.float32) + tf.cast(pixels, tf.float32), size)
+    border = [[int(side == axis)] * 2 for side in range(3)]
+    return tf.gather(tf.pad(image, border, constant_values=FILL), place, axis=axis)
 
 
 def cutout(image: Any, pad: Any, center: tuple[Any, Any]) -> Any:
-    """Fills rows [row - pad, row + pad) and columns [column - pad, column + pad) with `FILL`.
+    """Fill rows [row - pad, row + pad) and columns [column - pad, column + pad) with `FILL`.
 
     Args:
         image: uint8 (H, W, 3).

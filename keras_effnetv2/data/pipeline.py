@@ -188,7 +188,7 @@ def make_dataset(
             pictures.
         autoaugment: apply AutoAugment's policy v0, with which V2 B0-B3 were trained; not together
             with RandAugment.
-        mixup_style: "official" or "paper", see `mixing.mixup`.
+        mixup_style: "official" or "paper", see `augment.mixing.MIXUP_STYLES`.
         style: how evaluation crops and resizes, see
             `evaluation_crop.resize_for_evaluation`.
         shard: (index, count): the part of one of several workers, see `ImageSource.dataset`;

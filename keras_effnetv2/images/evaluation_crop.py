@@ -133,45 +133,40 @@ def prepare_batch(
 
 @functools.cache  # tracing takes seconds
 def _batch_function(image_size: int, style: Style, max_pixels: int) -> Any:
-    prepare = functools.partial(
-        _prepare_batch, image_size=image_size, style=style, max_pixels=max_pixels
-    )
-    return tf.function(prepare, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def prepare(image_bytes: Any) -> tuple[Any, Any]:
+        blank = tf.zeros([image_size, image_size, 3])
 
+        def prepare_one(index: Any) -> tuple[Any, Any, Any]:
+            data = image_bytes[index]
+            reason = check_image(data, max_pixels)
+            image = tf.cond(
+                tf.equal(reason, ""),
+                lambda: decode_for_evaluation(data, image_size, style),
+                lambda: blank,
+            )
+            return index, image, reason
 
-def _prepare_batch(
-    image_bytes: Any, *, image_size: int, style: Style, max_pixels: int
-) -> tuple[Any, Any]:
-    count = tf.size(image_bytes, out_type=tf.int64)
-    blank = tf.zeros([image_size, image_size, 3])
-
-    def prepare_one(index: Any) -> tuple[Any, Any, Any]:
-        data = image_bytes[index]
-        reason = check_image(data, max_pixels)
-        image = tf.cond(
-            tf.equal(reason, ""),
-            lambda: decode_for_evaluation(data, image_size, style),
-            lambda: blank,
+        # An op that fails takes its graph with it; only a tf.data pipeline can drop the element
+        # instead. What was dropped is then read from the indices that are missing. The last element
+        # stands in for those, and keeps the batch from being empty.
+        count = tf.size(image_bytes, out_type=tf.int64)
+        prepared = tf.data.Dataset.range(count).map(
+            prepare_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return index, image, reason
+        stand_in = tf.data.Dataset.from_tensors((count, blank, tf.constant(b"")))
+        rows = prepared.ignore_errors().concatenate(stand_in).batch(count + 1)
+        indices, images, reasons = rows.get_single_element()
 
-    # An op that fails takes its graph with it; only a tf.data pipeline can drop the element
-    # instead. What was dropped is then read from the indices that are missing. The last element
-    # stands in for those, and keeps the batch from being empty.
-    prepared = tf.data.Dataset.range(count).map(
-        prepare_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    stand_in = tf.data.Dataset.from_tensors((count, blank, tf.constant(b"")))
-    rows = prepared.ignore_errors().concatenate(stand_in).batch(count + 1)
-    indices, images, reasons = rows.get_single_element()
+        missing = tf.size(indices) - 1
+        row_of = tf.tensor_scatter_nd_update(
+            tf.fill([count + 1], missing), indices[:, tf.newaxis], tf.range(missing + 1)
+        )[:count]
+        undecodable = tf.strings.join(["corrupt or truncated ", format_name(image_bytes)])
+        errors = tf.where(row_of == missing, undecodable, tf.gather(reasons, row_of))
+        return tf.gather(images, row_of), errors
 
-    missing = tf.size(indices) - 1
-    row_of = tf.tensor_scatter_nd_update(
-        tf.fill([count + 1], missing), indices[:, tf.newaxis], tf.range(missing + 1)
-    )[:count]
-    undecodable = tf.strings.join(["corrupt or truncated ", format_name(image_bytes)])
-    errors = tf.where(row_of == missing, undecodable, tf.gather(reasons, row_of))
-    return tf.gather(images, row_of), errors
+    return prepare
 
 
 def _check_style(style: Style, image_size: int) -> None:

@@ -1,9 +1,5 @@
 """Training crops: a random rectangle of a picture, made square; decoding no more than it needs.
 
-Three styles, of which each is what the official code does (google/automl): "v2" `preprocessing.py`
-for S to XL, "v1" `preprocess_legacy.py` for V2 B0-B3 and all of V1, "finetune" the
-`preprocess_for_finetune` of transfer learning.
-
 Two things make it fast. A JPEG is decoded inside the rectangle alone. And where the rectangle is at
 least twice, four or eight times as large as what it becomes, a JPEG's inverse cosine transform
 delivers it at half, a quarter or an eighth of its size. Plain bilinear interpolation of the full
@@ -11,6 +7,7 @@ picture, as in the official code, would skip pixels there; the reduced decode av
 cannot do, for other formats and beyond eight, averaging does.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -55,13 +52,7 @@ class _Style:
 
 _STYLES = {
     "v2": _Style(area=(0.05, 1.0)),
-    "v1": _Style(
-        area=(0.08, 1.0),
-        aspect_ratio=(3 / 4, 4 / 3),
-        min_object_covered=0.1,
-        attempts=10,
-        is_v1=True,
-    ),
+    "v1": _Style((0.08, 1.0), (3 / 4, 4 / 3), min_object_covered=0.1, attempts=10, is_v1=True),
     "finetune": _Style(area=(1.0, 1.0)),
 }
 
@@ -77,12 +68,13 @@ def decode_random_crop(
 ) -> Any:
     """Decode a random rectangle of a picture file and make it square.
 
-    A pure function of the bytes and the seed.
+    A pure function of the bytes and the seed. Each style is what the official code does
+    (google/automl):
 
-    - "v2": shares of the area from (0.05, 1), bilinear. Trained S, M, L and XL.
-    - "v1": (0.08, 1), TensorFlow 1's bicubic interpolation, whose result may leave 0..255; the
-      central square of evaluation where no draw fits. Trained V2 B0-B3 and V1.
-    - "finetune": the whole picture, bilinear.
+    - "v2" (`preprocessing.py`): shares of the area from (0.05, 1), bilinear. Trained S to XL.
+    - "v1" (`preprocess_legacy.py`): (0.08, 1), TensorFlow 1's bicubic interpolation, whose result
+      may leave 0..255; the central square of evaluation where no draw fits. Trained V2 B0-B3, V1.
+    - "finetune" (`preprocess_for_finetune`): the whole picture, bilinear.
 
     Args:
         data: scalar string tensor, the bytes of a picture file, see `decode_image`. What a JPEG
@@ -166,10 +158,16 @@ def _draw_window(shape: Any, size: int, seed: Any, rule: _Style, area: tuple[flo
     return tf.where(no_draw_fits, central_window(shape, size, round_up=True), window)
 
 
-def _largest_index(blocks: tuple[int, ...], extent: Any, size: int) -> Any:
-    """Return which of the ascending blocks, the first being 1, leaves `size` to either side."""
+def _with_largest(
+    blocks: tuple[int, ...], extent: Any, size: int, work: Callable[[int], Any]
+) -> Any:
+    """Call `work` with the largest of the ascending blocks that leaves `size` to either side.
+
+    The first block is 1, for what is too small for the others.
+    """
     fits = tf.constant([size * block for block in blocks[1:]]) <= tf.reduce_min(extent)
-    return tf.reduce_sum(tf.cast(fits, tf.int32))
+    index = tf.reduce_sum(tf.cast(fits, tf.int32))
+    return tf.switch_case(index, [partial(work, block) for block in blocks])
 
 
 def _decode_jpeg_window(data: Any, window: Any, size: int, reduced: bool) -> Any:
@@ -177,20 +175,18 @@ def _decode_jpeg_window(data: Any, window: Any, size: int, reduced: bool) -> Any
         # The window counts the pixels that come out.
         return tf.io.decode_and_crop_jpeg(data, window // reduction, channels=3, ratio=reduction)
 
-    if not reduced:
-        return decode(1)
-    branches = [partial(decode, reduction) for reduction in _REDUCTIONS]
-    return tf.switch_case(_largest_index(_REDUCTIONS, window[2:], size), branches)
+    return _with_largest(_REDUCTIONS, window[2:], size, decode) if reduced else decode(1)
 
 
 def _average(image: Any, size: int) -> Any:
     """Average blocks of pixels, as large as leave `size` to either side; uint8."""
 
     def average(block: int) -> Any:
+        if block == 1:
+            return image
         values = tf.cast(image, tf.float32)[tf.newaxis]
         means = tf.nn.avg_pool2d(values, block, block, "VALID")
         return tf.cast(tf.round(means[0]), tf.uint8)
 
-    branches = [lambda: image, *(partial(average, block) for block in _BLOCKS[1:])]
-    averaged = tf.switch_case(_largest_index(_BLOCKS, tf.shape(image)[:2], size), branches)
+    averaged = _with_largest(_BLOCKS, tf.shape(image)[:2], size, average)
     return tf.ensure_shape(averaged, [None, None, 3])
