@@ -321,7 +321,7 @@ def without(values, key):
             lambda v: v | {"backbone": v["backbone"] | {"stages": ["r1_k3_s1_e1_o8_c1"]}},
             r"field `i` \(input_filters\) is missing",
         ),
-        (lambda v: v | {"stages": "all"}, "must be a list of objects"),
+        (lambda v: v | {"stages": "all"}, "has a list of stages"),
         (lambda v: v | {"stages": v["stages"][:1]}, "`stages` must be 2 StageChoices"),
         (lambda v: v | {"stages": [3, 3]}, "Stage 1 of a search space is an object"),
         (

@@ -237,8 +237,7 @@ class SearchSpace:
             for number, stage in enumerate(config.stages, start=1)
             for choice, stage_field in _STAGE_FIELDS.items()
         }
-        differences = list(self._differences(config, found))
-        if differences:
+        if differences := list(self._differences(config, found)):
             raise ValueError(
                 f"{config.name} is not in the search space around {self.backbone.name}: "
                 + "; ".join(differences)
@@ -290,17 +289,15 @@ class SearchSpace:
         except (ValueError, TypeError) as error:  # TypeError: a field of a wrong type
             raise ValueError(f"The backbone of a search space: {error}") from None
         if not isinstance(values["stages"], list | tuple):
-            raise ValueError(
-                "The stages of a search space must be a list of objects. "
-                f"Received: {values['stages']!r}"
-            )
+            raise ValueError(f"A search space has a list of stages. Received: {values['stages']!r}")
         stages = []
         for number, choices in enumerate(values["stages"], start=1):
-            _check_fields(f"Stage {number} of a search space", choices, list(_STAGE_FIELDS))
+            what = f"Stage {number} of a search space"
+            _check_fields(what, choices, list(_STAGE_FIELDS))
             try:
                 stages.append(StageChoices(**choices))
             except ValueError as error:
-                raise ValueError(f"Stage {number} of a search space: {error}") from None
+                raise ValueError(f"{what}: {error}") from None
         return cls(backbone, tuple(stages), values["se_ratio"])
 
 

@@ -77,19 +77,28 @@ def open_storage(
     optuna = require_optuna()
     if not isinstance(url, str) or ":" not in url:
         raise ValueError(f"A storage must be {_ALLOWED}. Received: {url!r}")
-    if (path := _file_of(url)) is not None:
-        if must_exist and not path.is_file():
-            raise ValueError(f"There is no storage {url!r}: {path} is no file.")
-        if not path.absolute().parent.is_dir():
-            raise ValueError(
-                f"The storage {url!r} cannot be made: there is no folder {path.absolute().parent}."
-            )
+    path = _file_of(url)
+    if path is not None and must_exist and not path.is_file():
+        raise ValueError(f"There is no storage {url!r}: {path} is no file.")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise ValueError(
+            f"The storage {url!r} cannot be made: there is no folder {path.absolute().parent}."
+        )
     try:
         with warnings.catch_warnings():
             # Redis and heartbeats count as experimental, since 2021; nothing else finds a lost
             # worker.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return _open(url, path, heartbeat_seconds, on_lost)
+            if url.startswith((_JOURNAL, _REDIS, _GRPC)):
+                return _open_without_heartbeat(optuna.storages, url)
+            return _open_database(
+                optuna.storages,
+                url,
+                engine_kwargs={"connect_args": {"timeout": _SQLITE_WAIT} if path else {}},
+                heartbeat_interval=heartbeat_seconds,
+                grace_period=None if heartbeat_seconds is None else 3 * heartbeat_seconds,
+                heartbeat_stale_trial_callback=on_lost,
+            )
     except ImportError as error:
         raise ImportError(
             f"The storage {without_password(url)!r} needs a package that cannot be imported "
@@ -105,49 +114,29 @@ def open_storage(
         ) from error
 
 
-def _open(
-    url: str,
-    path: Path | None,
-    heartbeat_seconds: int | None,
-    on_lost: "Callable[[Study, FrozenTrial], None] | None",
-) -> "BaseStorage":
-    storages = require_optuna().storages
-    if url.startswith(_JOURNAL):
-        return storages.JournalStorage(storages.journal.JournalFileBackend(str(path)))
-    if url.startswith(_REDIS):
-        return storages.JournalStorage(storages.journal.JournalRedisBackend(url))
+def _open_without_heartbeat(storages: Any, url: str) -> "BaseStorage":
     if url.startswith(_GRPC):
         host, _, port = url.removeprefix(_GRPC).rpartition(":")
         proxy = storages.GrpcStorageProxy(host=host, port=int(port))
         proxy.get_all_studies()  # connects
         return proxy
-    connect_args = {"timeout": _SQLITE_WAIT} if path else {}
-    return _open_database(url, connect_args, heartbeat_seconds, on_lost)
+    if url.startswith(_REDIS):
+        return storages.JournalStorage(storages.journal.JournalRedisBackend(url))
+    file = url.removeprefix(_JOURNAL)
+    return storages.JournalStorage(storages.journal.JournalFileBackend(file))
 
 
-def _open_database(
-    url: str,
-    connect_args: dict[str, Any],
-    heartbeat_seconds: int | None,
-    on_lost: "Callable[[Study, FrozenTrial], None] | None",
-) -> "BaseStorage":
+def _open_database(storages: Any, url: str, **options: Any) -> "BaseStorage":
     """Open a database, and make its tables if it is new.
 
     Workers that begin at the same moment may all want to make them; then the second try of those
     that came late finds them made.
     """
-    optuna = require_optuna()
-    for last in (False, False, True):
+    for is_last in (False, False, True):
         try:
-            return optuna.storages.RDBStorage(
-                url,
-                engine_kwargs={"connect_args": connect_args},
-                heartbeat_interval=heartbeat_seconds,
-                grace_period=None if heartbeat_seconds is None else 3 * heartbeat_seconds,
-                heartbeat_stale_trial_callback=on_lost,
-            )
+            return storages.RDBStorage(url, **options)
         except Exception as error:  # each database has its own
-            if last or not any(words in str(error) for words in _MADE_BY_OTHERS):
+            if is_last or not any(words in str(error) for words in _MADE_BY_OTHERS):
                 raise
             time.sleep(_MAKING_TABLES)
     raise AssertionError("the last try returns or raises")
