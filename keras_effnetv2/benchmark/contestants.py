@@ -20,7 +20,7 @@ from keras_effnetv2.export.runtimes import FORMATS, Runner, computes_bfloat16, l
 from keras_effnetv2.export.saved_model import (
     WEIGHTS_DTYPES,
     export_saved_model,
-    probability_function,
+    probability_model,
     resolve_image_size,
 )
 from keras_effnetv2.export.signatures import PIXELS_SIGNATURE
@@ -134,14 +134,14 @@ def open_network(
         model, image_size, is_drawn = run.model, image_size or run.image_size, False
     else:
         model = _import_model(name, image_size)
-    to_probabilities = probability_function(model)
-    size = resolve_image_size(model, image_size)
+    network = probability_model(model)
+    size = resolve_image_size(network, image_size)
     pictures = photographs(size)
     if is_drawn:
         _settle(model, pictures[_SETTLED_ON])
-    graph = tf.function(lambda images: model(images, training=False), autograph=False)
-    run_keras = _as_runner(graph, to_probabilities)
-    return MeasuredNetwork(name, model, size, run_keras, pictures, run_keras(pictures[_COMPARED]))
+    graph = tf.function(lambda images: network(images, training=False), autograph=False)
+    run_keras = _as_runner(graph)
+    return MeasuredNetwork(name, network, size, run_keras, pictures, run_keras(pictures[_COMPARED]))
 
 
 def same_in_keras_applications(variant: str) -> str:
@@ -204,7 +204,7 @@ def _open(network: MeasuredNetwork, format: str, scratch: Path, threads: int | N
     if kind == KERAS_EXPORT:
         model.export(scratch, format="tf_saved_model", verbose=False)
         exported = tf.saved_model.load(scratch)
-        return _as_runner(lambda images: exported.serve(images), probability_function(model))
+        return _as_runner(lambda images: exported.serve(images))
     if kind == "saved_model":
         dtype = quantize or "float32"
         folder = export_saved_model(model, scratch, image_size=size, weights_dtype=dtype)
@@ -223,10 +223,8 @@ def _open(network: MeasuredNetwork, format: str, scratch: Path, threads: int | N
     return load_exported(report.path, threads)
 
 
-def _as_runner(
-    function: Callable[[Any], Any], to_probabilities: Callable[[Any], Any] = tf.identity
-) -> Runner:
-    return lambda images: to_probabilities(function(tf.constant(images))).numpy()
+def _as_runner(function: Callable[[Any], Any]) -> Runner:
+    return lambda images: function(tf.constant(images)).numpy()
 
 
 def _import_model(name: str, image_size: int | None) -> keras.Model:

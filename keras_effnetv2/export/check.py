@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_effnetv2.models.graph import bare_graph
 
@@ -33,19 +32,9 @@ def answers_of(run: Callable[[Any], Any], batches: Batches) -> np.ndarray:
     return np.concatenate([np.asarray(run(batch)) for batch in batches])
 
 
-def keras_answers(
-    model: keras.Model, to_probabilities: Callable[[Any], Any], batches: Batches
-) -> np.ndarray:
-    """Return the probabilities of a Keras model, float32 (pictures, classes).
-
-    Args:
-        model: a classifier.
-        to_probabilities: see `saved_model.probability_function`.
-        batches: what it sees.
-    """
-    return answers_of(
-        lambda images: to_probabilities(tf.cast(model(images, training=False), tf.float32)), batches
-    )
+def keras_answers(model: keras.Model, batches: Batches) -> np.ndarray:
+    """Return what a Keras model predicts: (pictures, classes)."""
+    return answers_of(lambda images: model(images, training=False), batches)
 
 
 def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
@@ -53,41 +42,31 @@ def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max())
 
 
-def rounding_of(
-    model: keras.Model,
-    to_probabilities: Callable[[Any], Any],
-    batches: Batches,
-    answers: np.ndarray,
-) -> float:
-    """Return how far rounding alone moves a probability of a model.
+def rounding_of(model: keras.Model, batches: Batches, answers: np.ndarray) -> float:
+    """Return how far rounding alone moves a prediction of a model.
 
     Args:
         model: a classifier.
-        to_probabilities: see `saved_model.probability_function`.
         batches: what it sees.
         answers: what `keras_answers` gives for them.
     """
-    exact = keras_answers(in_dtype(model, "float64"), to_probabilities, batches)
-    return largest_difference(answers, exact)
-
-
-def best_class(probabilities: np.ndarray) -> np.ndarray:
-    """Return the best class of each picture; of a single output the side of one half.
-
-    Args:
-        probabilities: (N, C), or (N, 1) of two classes.
-
-    Returns:
-        int64 or bool (N,).
-    """
-    if probabilities.shape[1] == 1:
-        return probabilities[:, 0] >= 0.5
-    return probabilities.argmax(1)
+    return largest_difference(answers, keras_answers(in_dtype(model, "float64"), batches))
 
 
 def top1_agreement(one: np.ndarray, other: np.ndarray) -> float:
-    """Return on which share of the pictures two answers have the same best class."""
-    return float((best_class(one) == best_class(other)).mean())
+    """Return on which share of the pictures two answers have the same best class.
+
+    Of a single output, for two classes, it is the side of one half that must be the same.
+
+    Args:
+        one: probabilities (N, C); so is `other`.
+        other: see `one`.
+    """
+
+    def best(answers: np.ndarray) -> np.ndarray:
+        return answers[:, 0] >= 0.5 if answers.shape[1] == 1 else answers.argmax(1)
+
+    return float((best(one) == best(other)).mean())
 
 
 def in_dtype(model: keras.Model, dtype: str) -> keras.Model:

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ from keras_effnetv2.export.runtimes import (
     load_exported,
 )
 from keras_effnetv2.export.saved_model import (
-    probability_function,
+    probability_model,
     require_tensorflow_backend,
     resolve_image_size,
 )
@@ -159,19 +158,17 @@ def export_model(
     file_format = _file_format(format, quantize, calibration is not None, min_agreement)
     target = _new_file(Path(path), file_format)
     require_tensorflow_backend()
-    to_probabilities = probability_function(model)
-    size = (_size_to_check if dynamic_size else resolve_image_size)(model, image_size)
+    plain = probability_model(model)
+    size = (_size_to_check if dynamic_size else resolve_image_size)(plain, image_size)
     for module in file_format.modules:
         optional_module(module)
     if quantize == "bfloat16":
         _require_bfloat16()
     for_ranges, compared = _gather(calibration, pictures, size, style)
-    # From tensor to tensor, where the model may take and return a list or a dict of one.
-    plain = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     exact = _in_float32(plain)
-    function = _graph_function(_folded(exact), to_probabilities, None if dynamic_size else size)
+    function = _graph_function(_folded(exact), None if dynamic_size else size)
     batches = _batches(compared, dynamic_size)
-    expected = keras_answers(exact, to_probabilities, batches)
+    expected = keras_answers(exact, batches)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
@@ -192,7 +189,7 @@ def export_model(
         )
         rounding = 0.0
         if quantize is None and report.max_difference > DIFFERENCE_LIMIT:
-            rounding = rounding_of(plain, to_probabilities, batches, expected)
+            rounding = rounding_of(plain, batches, expected)
         _check_report(report, rounding, min_agreement, force)
         _report_file(written).write_text(_as_json(report), encoding="utf-8")
         for file in sorted(folder.iterdir(), key=lambda file: file == written):
@@ -313,13 +310,11 @@ def _folded(model: keras.Model) -> keras.Model:
         return model
 
 
-def _graph_function(
-    model: keras.Model, to_probabilities: Callable[[Any], Any], size: int | None
-) -> Any:
+def _graph_function(model: keras.Model, size: int | None) -> Any:
     """Return the graph function of a file, for pictures of a size, or any."""
 
     def serve(images: Any) -> dict[str, Any]:
-        return {OUTPUT: to_probabilities(model(images, training=False))}
+        return {OUTPUT: model(images, training=False)}
 
     spec = tf.TensorSpec([None, size, size, 3], tf.float32, name=INPUT)
     return tf.function(serve, input_signature=[spec], autograph=False)

@@ -7,7 +7,7 @@ training did. What the signatures compute is in `export_signatures.py`.
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,6 @@ from keras_effnetv2.models.graph import last_activation
 WEIGHTS_DTYPES = ("float32", "bfloat16", "float16")
 """What `export_saved_model` can store weights as."""
 
-_PROBABILITIES = ("softmax", "sigmoid")
 _LABELS = "assets/labels.txt"
 _EVERY = 3  # of the photographs it is compared on
 
@@ -122,9 +121,9 @@ def export_saved_model(
         OSError: the folder cannot be written.
     """
     require_tensorflow_backend()
-    to_probabilities = probability_function(model)
-    size = resolve_image_size(model, image_size)
-    names = _resolve_class_names(class_names, model.output_shape[-1])
+    network = probability_model(model)
+    size = resolve_image_size(network, image_size)
+    names = _resolve_class_names(class_names, network.output_shape[-1])
     check_integer("version", version, minimum=1)
     check_integer("top_k", top_k, minimum=1)
     check_integer("max_pixels", max_pixels, minimum=1)
@@ -132,15 +131,14 @@ def export_saved_model(
     pictures = PictureInput(size, style, max_pixels, gif)
     target = _new_version_folder(Path(directory), version)
     batches = batches_of(photographs(size)[::_EVERY])
-    network, accuracy = model, AccuracySection(weights_dtype=weights_dtype)
+    accuracy = AccuracySection(weights_dtype=weights_dtype)
     if fold_batch_norm:
-        network, accuracy = _folded(model, accuracy, to_probabilities, batches)
+        network, accuracy = _folded(network, accuracy, batches)
     stored = stored_weights(network, weights_dtype)
-    probabilities = network_function(network, stored, to_probabilities, size)
+    probabilities = network_function(network, stored, size)
     if weights_dtype != "float32":
-        moved = largest_difference(
-            keras_answers(network, to_probabilities, batches), answers_of(probabilities, batches)
-        )
+        answers = answers_of(probabilities, batches)
+        moved = largest_difference(keras_answers(network, batches), answers)
         accuracy = replace(accuracy, weights_max_difference=moved)
 
     with written_whole(target) as folder, tempfile.TemporaryDirectory() as scratch:
@@ -151,7 +149,7 @@ def export_saved_model(
         top_k = min(top_k, len(names))
         _save(served, make_signatures(probabilities, pictures, served.labels, top_k), folder)
         write_warmup_requests(folder, _warmup_requests(size))
-        section = ModelSection(model.name, variant, weights, network.count_params())
+        section = ModelSection(network.name, variant, weights, network.count_params())
         write_model_card(folder, section, pictures, accuracy, labels=_LABELS, top_k=top_k)
     return target
 
@@ -169,10 +167,7 @@ def _save(served: Any, signatures: dict[str, Any], folder: Path) -> None:
 
 
 def _folded(
-    model: keras.Model,
-    accuracy: AccuracySection,
-    to_probabilities: Callable[[Any], Any],
-    batches: Batches,
+    model: keras.Model, accuracy: AccuracySection, batches: Batches
 ) -> tuple[keras.Model, AccuracySection]:
     """Return the folded model, or the model if it cannot be folded, and what that did.
 
@@ -183,13 +178,13 @@ def _folded(
         folded = fold(model)
     except ValueError as error:  # one more reason to serve what was trained, not to fail
         return model, replace(accuracy, not_folded_because=str(error))
-    answers = keras_answers(model, to_probabilities, batches)
-    difference = largest_difference(answers, keras_answers(folded, to_probabilities, batches))
+    answers = keras_answers(model, batches)
+    difference = largest_difference(answers, keras_answers(folded, batches))
     rounding = None
     if not difference <= DIFFERENCE_LIMIT:
         # Half precision, and untrained networks whose logits are in the thousands, differ by more
         # whatever is done to them. Folding must not add to that.
-        rounding = rounding_of(model, to_probabilities, batches, answers)
+        rounding = rounding_of(model, batches, answers)
         if not difference <= ROUNDING_FACTOR * rounding:
             raise ValueError(
                 f"Folding the batch norms of {model.name!r} changes a probability by "
@@ -230,8 +225,15 @@ def require_tensorflow_backend() -> None:
         )
 
 
-def probability_function(model: keras.Model) -> Callable[[Any], Any]:
-    """Return what turns the model's output into probabilities: identity but for logits."""
+def probability_model(model: keras.Model) -> keras.Model:
+    """Return the same classifier from one tensor to probabilities, float32 (N, classes).
+
+    Args:
+        model: functional or Sequential; logits get a softmax, one logit alone a sigmoid.
+
+    Raises:
+        ValueError: it is no classifier.
+    """
     outputs = getattr(model, "outputs", None)
     if not outputs or len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:
         raise ValueError(
@@ -239,15 +241,19 @@ def probability_function(model: keras.Model) -> Callable[[Any], Any]:
             "can be exported: for a model without its top, add a Dense layer; a subclassed model "
             f"has to be rebuilt from layers. Received: {model.name!r} with outputs {outputs}"
         )
-    activation = last_activation(outputs[0])
+    answer = outputs[0]
+    activation = last_activation(answer)
+    if activation not in ("linear", "softmax", "sigmoid"):
+        raise ValueError(
+            f"The last layer of {model.name!r} must be a classifier whose activation is linear "
+            f"(logits), softmax or sigmoid: add such a Dense layer. Received: {activation}"
+        )
     if activation == "linear":
-        return tf.nn.softmax if outputs[0].shape[-1] > 1 else tf.nn.sigmoid
-    if activation in _PROBABILITIES:
-        return tf.identity
-    raise ValueError(
-        f"The last layer of {model.name!r} must be a classifier whose activation is linear "
-        f"(logits), softmax or sigmoid: add such a Dense layer. Received: {activation}"
-    )
+        activation = "softmax" if answer.shape[-1] > 1 else "sigmoid"
+        answer = keras.layers.Activation(activation, dtype="float32")(answer)
+    elif answer.dtype != "float32":
+        answer = keras.layers.Activation("linear", dtype="float32")(answer)
+    return keras.Model(model.inputs[0], answer, name=model.name)
 
 
 def resolve_image_size(model: keras.Model, image_size: int | None) -> int:

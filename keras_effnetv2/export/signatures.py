@@ -75,15 +75,12 @@ def stored_weights(model: keras.Model, dtype: str) -> list[Any]:
     return stored
 
 
-def network_function(
-    model: keras.Model, weights: Sequence[Any], to_probabilities: Callable[[Any], Any], size: int
-) -> Any:
+def network_function(model: keras.Model, weights: Sequence[Any], size: int) -> Any:
     """Return a graph function: float32 (N, size, size, 3), 0..255 -> float32 (N, classes).
 
     Args:
-        model: a classifier with one input and one output.
+        model: what `probability_model` returned, or the same folded.
         weights: what it computes with, as `stored_weights` returns them.
-        to_probabilities: applied to the model's output.
         size: height and width of its input in pixels.
     """
 
@@ -97,8 +94,7 @@ def network_function(
             (old, tf.cast(new, old.dtype)) for old, new in zip(model.weights, weights, strict=True)
         ]
         with _plain_silu(model), keras.StatelessScope(state_mapping=values):
-            answer = model(images, training=False)
-        return to_probabilities(tf.cast(answer, tf.float32))[:count]
+            return model(images, training=False)[:count]
 
     # Out of line, so that the signatures that call it share one copy.
     spec = tf.TensorSpec([None, size, size, 3], tf.float32)
