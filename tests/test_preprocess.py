@@ -14,7 +14,11 @@ from PIL import Image
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.images.decode import decode_image
-from keras_effnetv2.images.evaluation_crop import prepare_batch, resize_for_evaluation
+from keras_effnetv2.images.evaluation_crop import (
+    decode_for_evaluation,
+    prepare_batch,
+    resize_for_evaluation,
+)
 from keras_effnetv2.images.styles import EVALUATION_STYLES
 from keras_effnetv2.pretrained.registry import CentralCrop
 
@@ -44,8 +48,7 @@ def test_decoded_means_are_the_official_ones(index):
 )
 def test_files_become_the_official_pictures(official):
     style, size = STYLE_OF[official["style"]], official["size"]
-    images, _ = prepare_batch([FILES[official["image"]]], size, style)
-    (image,) = images.numpy()
+    image = decode_for_evaluation(FILES[official["image"]], size, style).numpy()
     assert image.dtype == np.float32
     mean, deviation = NORMALISATION[style]
     normalised = (image.astype(np.float64) - mean) / deviation
@@ -89,13 +92,12 @@ def test_whole_and_finetune_keep_the_edges_and_the_others_cut_them():
 
 
 @pytest.mark.parametrize("style", EVALUATION_STYLES)
-@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 40, 3), (900, 2, 3)])
-def test_extreme_shapes_keep_a_flat_colour(style, shape):
-    flat = np.full(shape, 77, np.uint8)
-    for image in (flat, flat.astype(np.float32)):
-        result = resize_for_evaluation(image, 20, style)
-        assert result.dtype == tf.float32
-        np.testing.assert_allclose(result, np.full((20, 20, 3), 77), atol=1e-3)
+def test_extreme_shapes_keep_a_flat_colour(style):
+    for shape in ((1, 1, 3), (1, 40, 3), (900, 2, 3)):
+        for dtype in (np.uint8, np.float32):
+            result = resize_for_evaluation(np.full(shape, 77, dtype), 20, style)
+            assert result.dtype == tf.float32
+            np.testing.assert_allclose(result, np.full((20, 20, 3), 77), atol=1e-3)
 
 
 def test_unchanged_size_is_an_exact_copy_in_float():
@@ -163,21 +165,20 @@ CROPS = [
 
 
 @pytest.mark.parametrize("crop", CROPS, ids=str)
-@pytest.mark.parametrize("name", ["colour", "gray", "noise", "wide", "tall", "strip"])
-def test_central_crops_are_those_of_pillow(name, crop):
-    image = {
-        "colour": decode_image(COLOUR).numpy(),
-        "gray": decode_image(GRAY).numpy(),
-        "noise": NOISE,
-        "wide": NOISE[:100].transpose(1, 0, 2)[:90],
-        "tall": NOISE[:, :70],
-        "strip": NOISE[:, :2],
-    }[name]
+@pytest.mark.parametrize(
+    "image",
+    [decode_image(COLOUR).numpy(), NOISE[:90].transpose(1, 0, 2), NOISE[:, :2]],
+    ids=["photo", "wide", "strip"],
+)
+def test_central_crops_are_those_of_pillow(image, crop):
     result = resize_for_evaluation(image, crop.size, crop).numpy()
     assert result.dtype == np.float32
     assert_nearly_equal(result, crop_with_pillow(image, crop))
-    as_float = resize_for_evaluation(image.astype(np.float32), crop.size, crop)
-    np.testing.assert_array_equal(as_float, result)
+
+
+def test_a_central_crop_takes_floats():
+    results = [resize_for_evaluation(image, 96, CROPS[2]) for image in (NOISE, np.float32(NOISE))]
+    np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="its order is another")
@@ -230,13 +231,9 @@ def test_finetune_is_what_keras_makes_of_a_folder(tmp_path):
 @pytest.mark.parametrize("size", [0, -3, 2.5, "224", None, (4, 4)])
 def test_size_must_be_a_positive_whole_number(size):
     image = np.zeros((4, 4, 3))
-    calls = (
-        lambda: resize_for_evaluation(image, size),
-        lambda: prepare_batch([b""], size),
-    )
-    for call in calls:
+    for call in (resize_for_evaluation, prepare_batch):
         with pytest.raises(ValueError, match="`image_size` must be an integer of at least 1"):
-            call()
+            call(image, size)
 
 
 BATCH = [COLOUR, b"", GRAY, GRAY[:-200], b"no picture", COLOUR]
@@ -274,9 +271,9 @@ def test_batch_keeps_order_and_bad_files_cost_only_themselves(style):
     ids=["empty", "one bad", "all bad"],
 )
 def test_batch_without_a_good_file(batch, reasons):
-    images, errors = prepare_batch(batch, 16)
+    images, errors = prepare_batch(batch, 48)
     assert errors.numpy().tolist() == reasons
-    np.testing.assert_array_equal(images, np.zeros((len(batch), 16, 16, 3)))
+    np.testing.assert_array_equal(images, np.zeros((len(batch), 48, 48, 3)))
 
 
 def test_batch_refuses_pictures_over_the_pixel_limit():
@@ -292,15 +289,15 @@ def test_batch_refuses_pictures_over_the_pixel_limit():
 
 def test_batch_runs_in_a_graph_of_unknown_length_without_a_python_op():
     graph = tf.function(
-        lambda files: prepare_batch(files, 32), input_signature=[tf.TensorSpec([None], tf.string)]
+        lambda files: prepare_batch(files, 48), input_signature=[tf.TensorSpec([None], tf.string)]
     ).get_concrete_function()
     definition = graph.graph.as_graph_def()
     nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
     assert not {node.op for node in nodes} & {"PyFunc", "EagerPyFunc", "PyFuncStateless"}
     assert [tensor.shape.as_list() for tensor in graph.structured_outputs] == [
-        [None, 32, 32, 3],
+        [None, 48, 48, 3],
         [None],
     ]
     images, errors = graph(tf.constant(BATCH))
     assert errors.numpy().tolist() == REASONS
-    np.testing.assert_allclose(images, prepare_batch(BATCH, 32)[0], atol=1e-3)
+    np.testing.assert_allclose(images, prepare_batch(BATCH, 48)[0], atol=1e-3)

@@ -43,22 +43,21 @@ def test_crops_stay_within_the_ranges_and_fill_them(data):
 
 @pytest.mark.parametrize(("style", "smallest"), [("v2", 0.05), ("v1", 0.08)])
 def test_each_style_has_its_own_smallest_share(style, smallest):
-    areas = [np.prod(crop_of(seed, style=style)) for seed in range(150)]
+    areas = [np.prod(crop_of(seed, style=style)) for seed in range(120)]
     assert smallest - 0.01 < min(areas) < smallest + 0.03
 
 
 def test_a_png_and_a_jpeg_of_one_picture_are_cropped_alike():
     for seed in range(8):
         png, jpeg = (
-            decode_random_crop(data, 32, (seed, 3), reduced_decode=reduced).numpy()
-            for data, reduced in ((GRADIENT_PNG, False), (GRADIENT_JPEG, False))
+            decode_random_crop(data, 32, (seed, 3), reduced_decode=False).numpy()
+            for data in (GRADIENT_PNG, GRADIENT_JPEG)
         )
         np.testing.assert_allclose(jpeg, png, atol=4)
 
 
 def test_crop_depends_on_the_seed_alone():
-    first, again, other = (decode_random_crop(PHOTO, 32, (seed, 7)).numpy() for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
+    first, other = (decode_random_crop(PHOTO, 32, (seed, 7)).numpy() for seed in (1, 2))
     assert np.abs(first - other).max() > 1
     mapped = tf.data.Dataset.from_tensors(PHOTO).map(lambda x: decode_random_crop(x, 32, (1, 7)))
     np.testing.assert_array_equal(next(iter(mapped)), first)
@@ -141,13 +140,13 @@ def test_a_very_large_picture_is_averaged_beyond_an_eighth(encode):
 
 
 @pytest.mark.parametrize("style", CROP_STYLES)
-@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 40, 3), (900, 2, 3), (33, 65, 3)])
-def test_extreme_shapes_keep_a_flat_colour(style, shape):
-    flat = np.full(shape, 77, np.uint8)
-    for data in (tf.io.encode_png(flat), tf.io.encode_jpeg(flat, quality=100)):
-        image = decode_random_crop(data, 16, (3, 4), style=style)
-        assert image.dtype == tf.float32
-        np.testing.assert_allclose(image, np.full((16, 16, 3), 77), atol=1.01)
+def test_extreme_shapes_keep_a_flat_colour(style):
+    for shape in ((1, 1, 3), (1, 40, 3), (900, 2, 3), (33, 65, 3)):
+        flat = np.full(shape, 77, np.uint8)
+        for data in (tf.io.encode_png(flat), tf.io.encode_jpeg(flat, quality=100)):
+            image = decode_random_crop(data, 16, (3, 4), style=style)
+            assert image.dtype == tf.float32
+            np.testing.assert_allclose(image, np.full((16, 16, 3), 77), atol=1.01)
 
 
 @pytest.mark.parametrize(
