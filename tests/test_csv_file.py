@@ -49,15 +49,6 @@ def test_split_column(tmp_path):
     assert load_source(spec, "train").labels.tolist() == [1, 0]
 
 
-def test_without_split_column_validation_is_carved(tmp_path):
-    rows = "".join(f"{index}.jpg,{'ab'[index % 2]}\n" for index in range(40))
-    spec = write_table(tmp_path, "path,label\n" + rows)
-    train, validation = load_source(spec), load_source(spec, "validation")
-    assert train.class_counts().tolist() == [16, 16]
-    assert validation.class_counts().tolist() == [4, 4]
-    assert len({*train.names, *validation.names}) == 40
-
-
 def test_unknown_class_names_its_lines(tmp_path):
     spec = write_table(tmp_path, 'path,label\n1,cat\n"2\n",dgo\n3,cat\n4,dgo\n')
     # The picture on line 3 has a line break in its name, so that the next stands on line 5.

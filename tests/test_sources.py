@@ -2,25 +2,25 @@
 
 import io
 import os
+import shutil
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.picture_files import write_files
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from keras_effnetv2.data.sources import ImageSource, load_source
 
 
-def make_tree(root: Path, *files: str | bytes) -> str:
-    """Writes files whose content is their own path; an entry that ends in / is a folder."""
-    for file in map(os.fsencode, files):
-        path = os.path.join(os.fsencode(root), file)
-        os.makedirs(path if file.endswith(b"/") else os.path.dirname(path), exist_ok=True)
-        if not file.endswith(b"/"):
-            Path(os.fsdecode(path)).write_bytes(file)
-    return str(root)
+def make_tree(root: Path, *files: str | bytes) -> None:
+    """Write files whose content is their own path; an entry that ends in / is a folder."""
+    names = list(map(os.fsdecode, files))
+    for name in names:
+        os.makedirs(root / (name if name.endswith("/") else os.path.dirname(name)), exist_ok=True)
+    write_files(root, {name: os.fsencode(name) for name in names if not name.endswith("/")})
 
 
 def numbered(folder: str, count: int) -> list[str]:
@@ -64,10 +64,7 @@ def test_bytes_that_are_not_utf8(tmp_path):
     assert source.class_names == ("caf\\xe9", "tea")
     assert source.names[0].endswith("caf\\xe9/\\xff.jpg")
     assert contents(source) == [b"caf\xe9/\xff.jpg", b"tea/x.jpg"]
-
-
-def test_two_class_names_that_look_alike_as_text(tmp_path):
-    make_tree(tmp_path, b"a\xff/1.jpg", b"a\\xff/1.jpg", b"b/1.jpg")
+    make_tree(tmp_path, b"caf\\xe9/1.jpg")  # looks alike as text
     with pytest.raises(ValueError, match="same name once it is written as text"):
         load_source(tmp_path, "all")
 
@@ -89,6 +86,9 @@ def test_links_are_followed(tmp_path):
     assert relative_names(source, tmp_path / "photos") == [
         *("a/1.jpg", "a/in/2.jpg", "b/3.jpg", "b/again/2.jpg"),
     ]
+    (tmp_path / "photos/c").symlink_to(tmp_path / "gone")  # is no silent loss
+    with pytest.raises(ValueError, match="lead nowhere: 'c'"):
+        load_source(tmp_path / "photos", "all")
 
 
 @pytest.mark.parametrize("target", ["photos", "photos/a", "photos/a/deep", "photos/a/deep/loop"])
@@ -119,13 +119,6 @@ def test_link_loop_is_reported_by_its_name(tmp_path, target):
 def test_folder_errors(tmp_path, files, message):
     make_tree(tmp_path, *files)
     with pytest.raises(ValueError, match=message):
-        load_source(tmp_path, "all")
-
-
-def test_class_link_that_leads_nowhere_is_no_silent_loss(tmp_path):
-    make_tree(tmp_path, "a/1.jpg", "b/1.jpg")
-    (tmp_path / "c").symlink_to(tmp_path / "gone")
-    with pytest.raises(ValueError, match="lead nowhere: 'c'"):
         load_source(tmp_path, "all")
 
 
@@ -202,14 +195,6 @@ def test_validation_is_carved_stratified_disjoint_and_complete(
     assert turned.labels.tolist() == [1 - label for label in validation.labels]
 
 
-def test_rare_class_stands_on_both_sides(tmp_path):
-    make_tree(tmp_path, *numbered("common", 98), *numbered("rare", 2))
-    for split in ("train", "validation"):
-        source = load_source(tmp_path, split, validation_fraction=0.05)
-        assert source.class_counts()[1] == 1
-    assert source.num_examples == 5
-
-
 def test_missing_split_names_those_there_are(tmp_path):
     make_tree(tmp_path / "flat", "a/1.jpg", "b/1.jpg")
     make_tree(tmp_path / "divided", "train/a/1.jpg", "train/b/1.jpg")
@@ -234,7 +219,7 @@ def test_numbers_out_of_range(arguments, message):
 
 
 @pytest.mark.parametrize(("fraction", "limit"), [(0.1, 0.230770), (0.9, 0.769230)])
-def test_validation_fraction_that_cannot_work_says_the_limit(tmp_path, fraction, limit):
+def test_every_class_stands_on_both_sides_or_the_limit_is_said(tmp_path, fraction, limit):
     # 3 classes, 13 pictures: 3 / 13 = 0.2307692... and 10 / 13 = 0.7692307..., rounded inwards.
     make_tree(tmp_path, *numbered("a", 9), *numbered("b", 2), *numbered("c", 2))
     with pytest.raises(ValueError, match=r"Use 0\.23077 to 0\.76923\."):
@@ -242,13 +227,9 @@ def test_validation_fraction_that_cannot_work_says_the_limit(tmp_path, fraction,
     for split in ("train", "validation"):
         source = load_source(tmp_path, split, validation_fraction=limit)
         assert source.class_counts().min() >= 1
-
-
-def test_class_with_one_picture_cannot_be_divided(tmp_path):
-    make_tree(tmp_path, *numbered("a", 9), "b/1.jpg", "c/1.jpg")
-    with pytest.raises(ValueError, match=r"Classes with one picture .*'b', 'c'"):
-        load_source(tmp_path)
-    assert load_source(tmp_path, "all").num_examples == 11
+    make_tree(tmp_path, "d/1.jpg", "e/1.jpg")
+    with pytest.raises(ValueError, match=r"Classes with one picture .*'d', 'e'"):
+        load_source(tmp_path, validation_fraction=limit)
 
 
 # Class names
@@ -263,11 +244,8 @@ def test_class_names_of_a_run(tmp_path):
     with pytest.raises(ValueError, match=r"classes .*\n  'dog': .*dog/2.jpg, .*dog/3.jpg") as error:
         load_source(tmp_path, "all", class_names=("cat", "emu"))
     assert "'cat': " not in str(error.value)
-
-
-def test_one_class_is_enough_to_evaluate(tmp_path):
-    make_tree(tmp_path, *numbered("cat", 5))
-    assert load_source(tmp_path, "all", class_names=["cat", "dog"]).class_counts()[0] == 5
+    shutil.rmtree(tmp_path / "dog")  # one class is enough to evaluate
+    assert load_source(tmp_path, "all", class_names=["cat", "dog"]).labels.tolist() == [0]
 
 
 @pytest.mark.parametrize("names", ["cat", [], ["cat", "dog", "cat"], [1, 2]])

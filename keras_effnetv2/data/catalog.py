@@ -1,8 +1,10 @@
 """What every reader of pictures hands over, before a train/validation split is drawn.
 
 A reader (`folder`, `csv_file`, `tfrecord`, `tfds`, `digits`) answers one question: which pictures
-are there and what are they called. It returns a `Catalog`; `sources.load_source` makes the splits,
-maps the class names and builds the `ImageSource`, so that those rules stand in one place.
+are there and what are they called. It takes what stands behind the prefix of a source and returns
+a `Catalog`, or raises FileNotFoundError where nothing is, and ValueError for everything else that
+is wrong. `sources.load_source` makes the splits, maps the class names and builds the `ImageSource`,
+so that those rules stand in one place.
 """
 
 import os

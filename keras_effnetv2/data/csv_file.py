@@ -40,16 +40,7 @@ class _Row:
 def open_csv(path: str) -> Catalog:
     """Read a table with the header `path,label[,split]` (UTF-8, with or without a BOM).
 
-    Args:
-        path: the CSV file.
-
-    Returns:
-        A catalog with the splits that the column `split` names, or with the one part "all".
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a file, not UTF-8, not CSV, a column missing, no rows, an empty field, an
-            unknown split, a path listed twice. The message gives the line.
+    The parts are those that the column `split` names. Errors name the line.
     """
     if not os.path.lexists(path):
         raise FileNotFoundError(

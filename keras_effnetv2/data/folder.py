@@ -38,17 +38,8 @@ _PICTURE_EXTENSIONS = (
 def open_folder(path: str) -> Catalog:
     """Find the classes of a folder of class folders.
 
-    Args:
-        path: the folder. It is a split folder if `train` lies in it with class folders below, or
-            if every folder in it is named like a split and has class folders below.
-
-    Returns:
-        A catalog with the parts of a split folder, or with the one part "all".
-
-    Raises:
-        FileNotFoundError: there is nothing at the path.
-        ValueError: a file instead of a folder, no class folders, pictures beside the class
-            folders, a link that leads nowhere or in circles.
+    It is a split folder if `train` lies in it with class folders below, or if every folder in it is
+    named like a split and has class folders below.
     """
     if not os.path.lexists(path):
         raise FileNotFoundError(

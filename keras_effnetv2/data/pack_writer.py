@@ -48,16 +48,12 @@ def write_pack(
     fingerprint: str | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Pack:
-    """Write a packed folder.
+    """Write a packed folder; the arguments not named here are those of `pack.pack`.
 
     Args:
         folder: must not be there, or be empty, or be a pack that is to be overwritten.
         parts: the pictures of each split, all with the same class names.
         prefix: left out of the names that begin with it.
-        shards: files of each split; None: as many as `shard_bytes` asks for.
-        shard_bytes: size of a file, about.
-        seed: of the order in which training pictures are written.
-        overwrite: replace a pack; another folder is never replaced.
         fingerprint: of the source, if this is its cache.
         progress: called with (pictures written, pictures in all).
 

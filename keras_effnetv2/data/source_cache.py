@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def in_memory(source: "ImageSource") -> tuple[Store, np.ndarray]:
-    """Read all pictures, encoded, into main memory; return the store and their rows there.
-
-    Raises:
-        ValueError: a picture cannot be read.
-    """
+    """Read all pictures, encoded, into main memory; return the store and their rows there."""
     by_row = np.argsort(source.rows, kind="stable")  # the order of a disk is the quick one
     rows = source.rows[by_row]
     try:
@@ -37,13 +33,7 @@ def in_memory(source: "ImageSource") -> tuple[Store, np.ndarray]:
 
 
 def on_disk(folder: str | os.PathLike[str], source: "ImageSource") -> tuple[Store, np.ndarray]:
-    """Pack the pictures into a folder, unless they are there; return the store and their rows.
-
-    Raises:
-        ValueError: the folder is the cache of other pictures, or damaged.
-        FileExistsError: the folder holds something else.
-        OSError: not enough room; see `pack_writer.write_pack`.
-    """
+    """Pack the pictures into a folder, unless they are there; return the store and their rows."""
     fingerprint = _fingerprint(source)
     if not is_pack(folder):
         try:

@@ -17,19 +17,9 @@ MAX_ENCODED_BYTES = 8 * 1024**3  # of one split; held in memory as long as the s
 def open_tfds(name: str) -> Catalog:
     """Open a data set by its TensorFlow Datasets name, prepared or to be downloaded.
 
-    Args:
-        name: "cifar10", "dataset/config" or "dataset:1.0.0". The data lie in the folder that the
-            environment variable TFDS_DATA_DIR names, by default ~/tensorflow_datasets.
-
-    Returns:
-        A catalog with the train, validation and test splits the data set has. The classes keep
-        the data set's own order, so that a label is the number TensorFlow Datasets gives it.
-
-    Raises:
-        ImportError: the package tensorflow-datasets is missing.
-        FileNotFoundError: the data set is not on this machine and could not be downloaded.
-        ValueError: unknown data set, none of the three splits, no picture or no class label; on
-            reading: pictures without a label, more than 8 GiB in another format than TFRecord.
+    The name is as "cifar10", "dataset/config" or "dataset:1.0.0". The data lie in the folder that
+    the environment variable TFDS_DATA_DIR names, by default ~/tensorflow_datasets. The classes keep
+    the data set's own order, so that a label is the number TensorFlow Datasets gives it.
     """
     builder = _prepared_builder(name)
     image_key, label_key = _feature_keys(name, builder.info.features)

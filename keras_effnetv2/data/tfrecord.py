@@ -41,19 +41,7 @@ _SPLIT = re.compile(rf"(?:.*[-_.])?({'|'.join(SPLIT_ALIASES)})(?:[-_.].*)?", re.
 
 
 def open_tfrecord(pattern: str) -> Catalog:
-    """Open TFRecord files; what has no index is read through once, see `record_index`.
-
-    Args:
-        pattern: a folder, a file, or a glob pattern.
-
-    Returns:
-        A catalog with the splits of a folder, or with the one part "all".
-
-    Raises:
-        FileNotFoundError: nothing there, or no file matches.
-        ValueError: unknown keys; damaged, compressed or missing files; a packed folder that is not
-            whole; labels that are none.
-    """
+    """Open a folder, a file, or a glob pattern; what has no index is read through once."""
     if os.path.isdir(pattern):
         if is_pack(pattern):
             return open_packed(pattern)
@@ -82,9 +70,6 @@ def open_records(
         name: of all of it, for messages.
         keys: of picture and label; None: found in the first record.
         class_names: of the labels from 0 on; None: see above.
-
-    Raises:
-        ValueError: as `open_tfrecord`.
     """
     paths = [path for part in files.values() for path in part]
     # A set with more files than pictures has empty ones.
