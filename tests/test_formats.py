@@ -309,7 +309,7 @@ def test_a_float32_file_that_differs_is_refused_unless_forced(force, tmp_path, m
     net = make_model(size=SIZE)
     other = make_model(size=SIZE)
     other.layers[-1].bias.assign([0.01, 0, 0, 0, 0, 0])
-    monkeypatch.setattr(formats, "_folded", lambda model: other)
+    monkeypatch.setattr(formats, "fold_batch_norm", lambda model: other)
     if force:
         report = export_model(net, tmp_path / "net.onnx", force=True)
         assert DIFFERENCE_LIMIT < report.max_difference < 0.01
@@ -348,14 +348,18 @@ def test_nothing_is_overwritten(tmp_path):
     ("path", "options", "message"),
     [
         ("a.onnx", {"format": "keras"}, "one of 'onnx', 'openvino', 'litert'. Received: 'keras'"),
-        ("a.onnx", {"quantize": "int8"}, "must be None for format 'onnx'. Received: 'int8'"),
+        (
+            "a.onnx",
+            {"quantize": "int8"},
+            "must be None for format 'onnx'. Received: 'int8'",
+        ),
         (
             "a.xml",
             {"format": "openvino", "quantize": "int8"},
             "must be None or 'float16' or 'bfloat16' for format 'openvino'",
         ),
         ("a.tflite", {"format": "litert", "quantize": "int8"}, "needs pictures .* calibration="),
-        ("a.onnx", {"calibration": pixels(2)}, "for quantize='int8' alone: .* as pictures="),
+        ("a.onnx", {"calibration": pixels(2)}, "for quantize='int8' only: .* as pictures="),
         ("a.pb", {}, r"must end in .onnx, for example .*a.onnx. Received: .*a.pb"),
         ("a.onnx", {"min_agreement": 98}, "a number from 0 to 1. Received: 98"),
         ("a.onnx", {"dynamic_size": True}, "pictures of any size: .* Received: an input of .*24"),

@@ -8,6 +8,7 @@ for the mean and variance of `Normalization` as two further inputs and whose Ope
 slower (Keras 3.15).
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -102,9 +103,8 @@ def export_model(
     """Write a classifier for another runtime, and compare what that computes with Keras.
 
     The file has one input `images`, float32 (N, S, S, 3), 0..255, with any N, and one output
-    `probabilities`, float32 (N, C). Batch norms are folded (`folding.fold_batch_norm`); a model
-    that this cannot fold is converted as it is. Models of mixed precision become float32.
-    `runtimes.load_exported` runs the file.
+    `probabilities`, float32 (N, C). Batch norms are folded where `folding.fold_batch_norm` can, and
+    models of mixed precision become float32. `runtimes.load_exported` runs the file.
 
     Formats, their files, and what `quantize` can shorten beside None, which is float32:
 
@@ -139,7 +139,7 @@ def export_model(
             them is kept to compare with.
         pictures: what is compared, in the same forms. None takes those kept from `calibration`,
             or windows of two photographs.
-        style: how pictures become squares, see `preprocess.resize_for_evaluation`.
+        style: how pictures become squares, see `evaluation_crop.resize_for_evaluation`.
         min_agreement: share of pictures, 0..1, on which "int8" must have the best class of Keras.
         force: write a file that differs by more than is allowed, too. The report says how much.
 
@@ -155,20 +155,26 @@ def export_model(
         FileExistsError: one of the files is there already.
         OSError: the files cannot be written.
     """
-    file_format = _file_format(format, quantize, calibration is not None, min_agreement)
-    target = _new_file(Path(path), file_format)
+    check_choice("format", format, FORMATS)
+    check_number("min_agreement", min_agreement, minimum=0, maximum=1)
+    _check_quantize(format, quantize, calibration is not None)
+    target = _new_file(Path(path), FORMATS[format])
     require_tensorflow_backend()
     plain = probability_model(model)
     size = (_size_to_check if dynamic_size else resolve_image_size)(plain, image_size)
-    for module in file_format.modules:
+    for module in FORMATS[format].modules:
         optional_module(module)
-    if quantize == "bfloat16":
-        _require_bfloat16()
+    if quantize == "bfloat16" and not computes_bfloat16():
+        raise RuntimeError(
+            "quantize='bfloat16' can only be checked on a CPU that computes in bfloat16, with "
+            "AVX512_BF16 or AMX, which this one lacks: export there, or with quantize='float16', "
+            "whose file a program can run in bfloat16 by OpenVINO's INFERENCE_PRECISION_HINT."
+        )
     for_ranges, compared = _gather(calibration, pictures, size, style)
-    exact = _in_float32(plain)
-    function = _graph_function(_folded(exact), None if dynamic_size else size)
     batches = _batches(compared, dynamic_size)
+    exact = _in_float32(plain)
     expected = keras_answers(exact, batches)
+    function = _graph_function(exact, None if dynamic_size else size)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
@@ -176,7 +182,8 @@ def export_model(
         folder.mkdir()
         written = folder / target.name
         _save(function, saved_model)
-        file_format.write(Conversion(function, saved_model, quantize, for_ranges, written))
+        conversion = Conversion(function, saved_model, quantize, for_ranges, written)
+        FORMATS[format].write(conversion)
         answers = answers_of(load_exported(written), batches)
         report = ExportReport(
             target,
@@ -191,36 +198,30 @@ def export_model(
         if quantize is None and report.max_difference > DIFFERENCE_LIMIT:
             rounding = rounding_of(plain, batches, expected)
         _check_report(report, rounding, min_agreement, force)
-        _report_file(written).write_text(_as_json(report), encoding="utf-8")
+        _write_report(report, _report_file(written))
         for file in sorted(folder.iterdir(), key=lambda file: file == written):
             file.rename(target.parent / file.name)  # what others lie beside comes last
     return report
 
 
-def _file_format(
-    format: str, quantize: str | None, has_calibration: bool, min_agreement: float
-) -> FileFormat:
-    """Return the format, if what is asked of it can be done."""
-    check_choice("format", format, FORMATS)
-    allowed = FORMATS[format].quantize
-    if quantize is not None and quantize not in allowed:
+def _check_quantize(format: str, quantize: str | None, is_calibrated: bool) -> None:
+    allowed = (None, *FORMATS[format].quantize)
+    if quantize not in allowed:
         raise ValueError(
-            f"quantize must be {' or '.join(map(repr, (None, *allowed)))} for format {format!r}. "
+            f"quantize must be {' or '.join(map(repr, allowed))} for format {format!r}. "
             f"Received: {quantize!r}"
         )
-    if quantize == "int8" and not has_calibration:
+    if quantize == "int8" and not is_calibrated:
         raise ValueError(
             "quantize='int8' needs pictures that show the ranges of activations, like those the "
             "model will see: give some hundred as calibration=, an ImageSource (see load_source) "
             "or arrays (H, W, 3), 0..255. Received: calibration=None"
         )
-    if quantize != "int8" and has_calibration:
+    if quantize != "int8" and is_calibrated:
         raise ValueError(
-            "calibration is for quantize='int8' alone: give pictures to compare with as pictures=. "
+            "calibration is for quantize='int8' only: give pictures to compare with as pictures=. "
             f"Received: calibration with quantize={quantize!r}"
         )
-    check_number("min_agreement", min_agreement, minimum=0, maximum=1)
-    return FORMATS[format]
 
 
 def _new_file(path: Path, file_format: FileFormat) -> Path:
@@ -243,6 +244,11 @@ def _report_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def _write_report(report: ExportReport, path: Path) -> None:
+    fields = dataclasses.asdict(report) | {"path": report.path.name}
+    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
 def _size_to_check(model: keras.Model, image_size: int | None) -> int:
     """Return the size at which a file for any size is compared."""
     shape = model.input_shape
@@ -254,15 +260,6 @@ def _size_to_check(model: keras.Model, image_size: int | None) -> int:
     size = _ANY_SIZE_CHECKED_AT if image_size is None else image_size
     check_integer("image_size", size, minimum=1)
     return size
-
-
-def _require_bfloat16() -> None:
-    if not computes_bfloat16():
-        raise RuntimeError(
-            "quantize='bfloat16' can only be checked on a CPU that computes in bfloat16, with "
-            "AVX512_BF16 or AMX, which this one lacks: export there, or with quantize='float16', "
-            "whose file a program can run in bfloat16 by OpenVINO's INFERENCE_PRECISION_HINT."
-        )
 
 
 def _gather(
@@ -303,15 +300,11 @@ def _in_float32(model: keras.Model) -> keras.Model:
     return in_dtype(model, "float32")
 
 
-def _folded(model: keras.Model) -> keras.Model:
-    try:
-        return fold_batch_norm(model)
-    except ValueError:  # then the runtime, to which weights are constants, does what it can
-        return model
-
-
 def _graph_function(model: keras.Model, size: int | None) -> Any:
-    """Return the graph function of a file, for pictures of a size, or any."""
+    """Return the graph function of a file, folded, for pictures of a size, or any."""
+    # Of a model that cannot be folded: to the runtime weights are constants, it does what it can.
+    with contextlib.suppress(ValueError):
+        model = fold_batch_norm(model)
 
     def serve(images: Any) -> dict[str, Any]:
         return {OUTPUT: model(images, training=False)}
@@ -351,8 +344,3 @@ def _check_report(report: ExportReport, rounding: float, min_agreement: float, f
             "more pictures that are like those the model will see, or take quantize='float16' or "
             "'dynamic'. Nothing was written; a lower min_agreement or force=True writes it anyhow."
         )
-
-
-def _as_json(report: ExportReport) -> str:
-    fields = dataclasses.asdict(report) | {"path": report.path.name}
-    return json.dumps(fields, indent=2) + "\n"

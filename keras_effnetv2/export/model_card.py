@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,23 +20,6 @@ MODEL_CARD = "model_card.json"
 
 _FORMAT_VERSION = 1
 _PIXEL_RANGE = (0, 255)  # of the signature that takes pixels
-
-
-@dataclass(frozen=True)
-class ModelSection:
-    """Which model it is.
-
-    Attributes:
-        name: of the Keras model.
-        variant: the architecture's name, where known.
-        weights: what the weights are or come from, where known.
-        parameters: numbers that the served network holds.
-    """
-
-    name: str
-    variant: str | None
-    weights: str | None
-    parameters: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +46,7 @@ class AccuracySection:
 
 def write_model_card(
     folder: str | os.PathLike[str],
-    model: ModelSection,
+    model: Mapping[str, str | int | None],
     pictures: PictureInput,
     accuracy: AccuracySection,
     *,
@@ -76,7 +60,7 @@ def write_model_card(
 
     Args:
         folder: of the version.
-        model: which model it is.
+        model: which model it is: name, variant, weights, parameters (numbers in the network).
         pictures: what is done to a file before the network sees it.
         accuracy: how far it is from the Keras model.
         labels: path of the class names below the folder, one a line.
@@ -89,7 +73,7 @@ def write_model_card(
     card = {
         "format_version": _FORMAT_VERSION,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "model": dataclasses.asdict(model),
+        "model": dict(model),
         "classes": {"count": len(names), "labels": labels, "labels_sha256": hashes[labels]},
         "top_k": top_k,
         "preprocessing": {

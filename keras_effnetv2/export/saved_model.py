@@ -27,7 +27,7 @@ from keras_effnetv2.export.check import (
     largest_difference,
     rounding_of,
 )
-from keras_effnetv2.export.model_card import AccuracySection, ModelSection, write_model_card
+from keras_effnetv2.export.model_card import AccuracySection, write_model_card
 from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.export.signatures import (
     BYTES_SIGNATURE,
@@ -98,7 +98,7 @@ def export_saved_model(
         version: positive number; a server takes the highest.
         top_k: how many classes `classify_bytes` and `classify` name.
         image_size: height and width of the network's input in pixels; None takes the model's own.
-        style: how files become squares, see `preprocess.resize_for_evaluation`.
+        style: how files become squares, see `evaluation_crop.resize_for_evaluation`.
         max_pixels: larger pictures (height x width) are answered with an error, not decoded.
         fold_batch_norm: serve the network that `folding.fold_batch_norm` makes of the model, which
             is faster. A model that it cannot fold is served as it is; the card says why.
@@ -149,7 +149,8 @@ def export_saved_model(
         top_k = min(top_k, len(names))
         _save(served, make_signatures(probabilities, pictures, served.labels, top_k), folder)
         write_warmup_requests(folder, _warmup_requests(size))
-        section = ModelSection(network.name, variant, weights, network.count_params())
+        section = {"name": network.name, "variant": variant, "weights": weights}
+        section["parameters"] = network.count_params()
         write_model_card(folder, section, pictures, accuracy, labels=_LABELS, top_k=top_k)
     return target
 

@@ -21,12 +21,7 @@ _LENGTH_DELIMITED = 2  # the wire type of strings and nested messages
 
 
 def write_warmup_requests(folder: Path, records: list[bytes]) -> None:
-    """Write the requests into the folder of a SavedModel.
-
-    Args:
-        folder: of the version.
-        records: what `predict_log` and `classify_log` return; the server takes 1000 at most.
-    """
+    """Write what `predict_log` and `classify_log` return into the folder of a SavedModel."""
     path = folder / WARMUP_FILE
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -35,12 +30,7 @@ def write_warmup_requests(folder: Path, records: list[bytes]) -> None:
 
 
 def predict_log(signature: str, inputs: Mapping[str, Any]) -> bytes:
-    """Return a serialised `PredictionLog` that asks a signature for a prediction.
-
-    Args:
-        signature: name of the signature.
-        inputs: name -> `tf.TensorProto`, as `tf.make_tensor_proto` makes it.
-    """
+    """Return a serialised `PredictionLog` that asks a signature about `tf.TensorProto`s by name."""
     entries = [
         _field(1, name.encode()) + _field(2, tensor.SerializeToString())
         for name, tensor in inputs.items()
@@ -50,12 +40,7 @@ def predict_log(signature: str, inputs: Mapping[str, Any]) -> bytes:
 
 
 def classify_log(signature: str, examples: list[bytes]) -> bytes:
-    """Return a serialised `PredictionLog` that has a signature classify examples.
-
-    Args:
-        signature: name of the signature.
-        examples: serialised `tf.train.Example` messages.
-    """
+    """Return a serialised `PredictionLog` that has a signature classify serialised examples."""
     example_list = b"".join(_field(1, example) for example in examples)
     request = _model_spec(signature) + _field(2, _field(1, example_list))
     return _field(2, _field(1, request))  # PredictionLog.classify_log.request
