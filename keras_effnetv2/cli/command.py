@@ -10,7 +10,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -23,6 +23,7 @@ Command = Callable[..., int | None]
 # --batch-sizes 16`, which is what Typer understands.
 LISTS = ("--batch-sizes", "--formats", "--layer-offsets")
 
+_OPTIONS, _EXAMPLE = "Options", "Example"  # sections of a help page
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback on failure.")]
 
@@ -69,13 +70,7 @@ class Call:
 
 
 class OptionGroup:
-    """Options that travel together, for a frozen dataclass to inherit from; see `add_command`.
-
-    Attributes:
-        panel: title of their section on the help page; None puts them among the others.
-    """
-
-    panel: ClassVar[str | None] = None
+    """Options that several commands have, for a frozen dataclass to inherit from."""
 
     def shown_defaults(self) -> Mapping[str, str]:
         """Return name -> text of the defaults that the help page shows in place of the fields'."""
@@ -89,21 +84,18 @@ def _is_group(annotation: Any) -> bool:
 def add_command(app: typer.Typer, function: Command, name: str = "") -> None:
     """Make a command of a function.
 
-    Its docstring is the help page, as in `keras_effnetv2.cli.predict_command`. The section
-    "Options:" has a line "name METAVAR: help" for each argument and a line "--name METAVAR: help"
-    for each option of the function that is not annotated with a help text. A parameter may also
-    be an `OptionGroup`, a frozen dataclass with such a docstring of its own; its default gives the
-    defaults of its fields.
+    Its docstring is the help page, as in `keras_effnetv2.cli.predict_command`: a section has a line
+    "name METAVAR: help" for each argument and a line "--name METAVAR: help" for each option that
+    is not annotated with a help text; the section "Example:" is shown as it is. A parameter may
+    also be an `OptionGroup`, with such a docstring of its own; its default, if there is one, gives
+    the defaults of its fields.
 
     Args:
         app: gets the command.
         function: what runs it.
         name: of the command; default that of the function.
     """
-    page = _read_page(function)
-    app.command(name or function.__name__, cls=_Command, help=page.text, epilog=page.examples)(
-        _reader(function)
-    )
+    app.command(name or function.__name__, cls=_Command, **_page(function))(_reader(function))
 
 
 def add_group(
@@ -122,7 +114,7 @@ def add_group(
         name: of the command.
         actions: name -> function of the commands below.
     """
-    group, page = typer.Typer(rich_markup_mode=None), _read_page(function)
+    group = typer.Typer(rich_markup_mode=None)
     for action, below in actions.items():
         add_command(group, below, action)
     app.add_typer(
@@ -132,35 +124,42 @@ def add_group(
         callback=_reader(function),
         invoke_without_command=True,
         subcommand_metavar="[ACTION]",
-        help=page.text,
-        epilog=page.examples,
+        **_page(function),
     )
 
 
-class _HelpPage(NamedTuple):
-    """A docstring: what comes first, the entries of "Options:" by parameter, and the examples."""
-
-    text: str
-    entries: Mapping[str, "_Entry"]
-    examples: str
-
-
 class _Entry(NamedTuple):
+    """What a docstring says of a parameter."""
+
     names: str  # "--scan/--no-scan", or of an argument its parameter
     metavar: str | None
     help: str
+    panel: str | None  # title of its section on the help page; None is "Options"
 
 
-def _read_page(owner: Any) -> _HelpPage:
-    text, *sections = re.split(r"\n\n(Options|Example):\n", inspect.cleandoc(owner.__doc__))
-    found = dict(zip(sections[::2], map(textwrap.dedent, sections[1::2]), strict=True))
+def _sections(owner: Any) -> dict[str, str]:
+    """Return title -> text of the sections of a docstring; "" is what comes first."""
+    text, *parts = re.split(r"\n\n([A-Z].*):\n(?= )", inspect.cleandoc(owner.__doc__))
+    titles, texts = parts[::2], map(textwrap.dedent, parts[1::2])
+    return {"": text, **dict(zip(titles, texts, strict=True))}
+
+
+def _page(function: Command) -> dict[str, Any]:
+    sections = _sections(function)
+    return {"help": sections[""], "epilog": sections[_EXAMPLE]}
+
+
+def _entries(owner: Any) -> dict[str, _Entry]:
+    """Return parameter -> entry of a docstring."""
     entries = {}
-    for entry in re.findall(r"^\S.*(?:\n +.*)*", found.get("Options", ""), flags=re.MULTILINE):
-        head, _, help = " ".join(entry.split()).partition(": ")
-        names, _, metavar = head.partition(" ")
-        parameter = names.partition("/")[0].removeprefix("--").replace("-", "_")
-        entries[parameter] = _Entry(names, metavar or None, help)
-    return _HelpPage(text, entries, found.get("Example", ""))
+    for title, text in _sections(owner).items():
+        for entry in re.findall(r"^\S.*(?:\n +.*)*", text, flags=re.MULTILINE):
+            head, _, help = " ".join(entry.split()).partition(": ")
+            names, _, metavar = head.partition(" ")
+            parameter = names.partition("/")[0].removeprefix("--").replace("-", "_")
+            panel = None if title == _OPTIONS else title
+            entries[parameter] = _Entry(names, metavar or None, help, panel)
+    return entries
 
 
 def _parameters(function: Command) -> Mapping[str, inspect.Parameter]:
@@ -170,7 +169,7 @@ def _parameters(function: Command) -> Mapping[str, inspect.Parameter]:
 def _reader(function: Command) -> Callable[..., Call]:
     """Return what Typer calls in place of a function: it takes all options, and returns a Call."""
     options = [inspect.Parameter("context", _KEYWORD, annotation=typer.Context)]
-    entries = _read_page(function).entries
+    entries = _entries(function)
     for parameter in _parameters(function).values():
         if _is_group(parameter.annotation):
             options += _of_group(parameter)
@@ -199,7 +198,7 @@ def _of_group(parameter: inspect.Parameter) -> list[inspect.Parameter]:
     group = parameter.annotation
     given = None if parameter.default is inspect.Parameter.empty else parameter.default
     shown = {} if given is None else given.shown_defaults()
-    entries = _read_page(group).entries
+    entries = _entries(group)
     options = []
     for field in fields(group):
         default = field.default if given is None else getattr(given, field.name)
@@ -213,7 +212,6 @@ def _of_group(parameter: inspect.Parameter) -> list[inspect.Parameter]:
             entries,
         )
         info = option.annotation.__metadata__[0]
-        info.rich_help_panel = group.panel
         if field.name in shown:
             info.help += f"  [{shown[field.name]}]"
         options.append(option)
@@ -227,10 +225,11 @@ def _annotated(parameter: inspect.Parameter, entries: Mapping[str, _Entry]) -> i
         kind, info = get_args(kind)
         info = copy.copy(info)
     if info is None or info.help is None:
-        names, metavar, help = entries[parameter.name]
+        entry = entries[parameter.name]
         if info is None:
-            info = typer.Option(names) if names.startswith("--") else typer.Argument()
-        info.metavar, info.help = metavar or info.metavar, help
+            info = typer.Option(entry.names) if entry.names.startswith("--") else typer.Argument()
+        info.metavar, info.help = entry.metavar or info.metavar, entry.help
+        info.rich_help_panel = entry.panel
     return parameter.replace(kind=_KEYWORD, annotation=Annotated[kind, info])
 
 
@@ -249,7 +248,7 @@ class _Page:
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):  # type: ignore[attr-defined]
             name, text = parameter.get_help_record(ctx)
-            title = parameter.rich_help_panel or "Options"
+            title = parameter.rich_help_panel or _OPTIONS
             if parameter.param_type_name == "argument":
                 name, title = parameter.metavar, "Arguments"
             sections.setdefault(title, []).append((name, text))
@@ -262,7 +261,7 @@ class _Page:
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples as they are typed, without filling lines."""
         if examples := self.epilog:  # type: ignore[attr-defined]
-            with formatter.section("Example"):
+            with formatter.section(_EXAMPLE):
                 formatter.write(textwrap.indent(examples, "  ") + "\n")
 
 
@@ -279,18 +278,10 @@ def _name_each(words: Sequence[str]) -> list[str]:
     repeated: list[str] = []
     name = None
     for word in words:
-        is_option = word.startswith("-") and not _is_number(word)
+        is_option = word.startswith("-") and not re.match(r"-\d", word)
         if name is not None and not is_option and repeated[-1] != name:
             repeated.append(name)
         repeated.append(word)
         if is_option:
             name = word if word in LISTS else None
     return repeated
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

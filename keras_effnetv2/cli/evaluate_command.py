@@ -5,12 +5,7 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.progress import progress_bar
-from keras_effnetv2.cli.named_network import (
-    check_network,
-    is_variant,
-    open_variant,
-    trained_network,
-)
+from keras_effnetv2.cli.named_network import check_network, open_network
 from keras_effnetv2.cli.options import (
     DataToJudge,
     Json,
@@ -27,15 +22,14 @@ if TYPE_CHECKING:
 
 _WORST_CLASSES = 10  # lines of the table
 
-_JUDGING = JudgingOptions()
-
 
 def evaluate(
     model: RunOrVariant,
     data: DataToJudge,
+    *,
     weights: str | None = None,
     split: Split | None = None,
-    judging: JudgingOptions = _JUDGING,
+    judging: JudgingOptions,
     json: Json = False,
 ) -> None:
     """Judge a trained run or published weights on labelled pictures.
@@ -55,28 +49,12 @@ def evaluate(
     check_network(model, weights, judging.protocol)
     check_data(data)
     start_tensorflow()
-    if is_variant(model):
-        from keras_effnetv2.data.class_match import load_source_for
-        from keras_effnetv2.evaluation.judging import unseen_split
+    from keras_effnetv2.data.sources import available_splits
+    from keras_effnetv2.evaluation.judging import source_to_judge
 
-        part = split or unseen_split(data)  # bad data: say so before the weights are fetched
-        network = open_variant(model, weights, judging.protocol)
-        source = load_source_for(data, part, len(network.classes))
-    else:
-        from keras_effnetv2.evaluation.judging import source_to_judge
-        from keras_effnetv2.runs.run_folder import open_run
-
-        run = open_run(model)
-        network = trained_network(run)
-        source = source_to_judge(
-            data,
-            split,
-            class_names=run.class_names,
-            trained_on=run.settings.training.spec,
-            validation_fraction=run.settings.validation_fraction,
-            seed=run.settings.recipe.seed,
-        )
-    judgement = judge_pictures(network, source, judging)
+    available_splits(data)  # bad data: say so before weights are downloaded
+    network = open_network(model, weights, judging.protocol)
+    judgement = judge_pictures(network, source_to_judge(network, data, split), judging)
     if json:
         print(dumps(judgement.figures(), indent=2))
     else:
@@ -87,20 +65,20 @@ def judge_pictures(
     network: "JudgedNetwork", source: "ImageSource", judging: JudgingOptions
 ) -> "Judgement":
     """Judge a network; show how far it is, and print to stderr what is left out."""
-    from keras_effnetv2.evaluation.judging import judge, readable_pictures
+    from keras_effnetv2.evaluation.judging import judge
 
-    with progress_bar("checking") as progress:
-        source, bad = readable_pictures(source, skip_bad=judging.skip_bad, progress=progress)
-    for picture in bad:
-        print(f"left out: {picture.name!r}: {picture.reason}", file=sys.stderr)
-    with progress_bar("evaluating") as progress:
-        return judge(
+    with progress_bar("checking") as checking, progress_bar("evaluating") as evaluating:
+        judgement = judge(
             network,
             source,
             batch_size=judging.batch_size,
-            left_out=len(bad),
-            progress=progress,
+            skip_bad=judging.skip_bad,
+            checking=checking,
+            evaluating=evaluating,
         )
+    for picture in judgement.left_out:
+        print(f"left out: {picture.name!r}: {picture.reason}", file=sys.stderr)
+    return judgement
 
 
 def print_judgement(judgement: "Judgement") -> None:

@@ -24,7 +24,7 @@ class _FormatOptions(OptionGroup):
 class SavedModelOptions(_FormatOptions):
     """What `export_saved_model` takes.
 
-    Options:
+    SavedModel, for TensorFlow Serving:
       --version N: Version of the model; the folder PATH/N must not exist.  [default: 1]
       --top-k K: Number of classes that classify_bytes and classify name.  [default: 5]
       --max-pixels N: Refuse pictures of more pixels (height x width).  [default: 100 million]
@@ -33,8 +33,6 @@ class SavedModelOptions(_FormatOptions):
         little.  [default: float32]
       --no-fold: Keep the batch norms; by default they are folded into the convolutions.
     """
-
-    panel = "SavedModel, for TensorFlow Serving"
 
     version: int | None = None
     top_k: int | None = None
@@ -48,7 +46,7 @@ class SavedModelOptions(_FormatOptions):
 class FileOptions(_FormatOptions):
     """What `export_model` takes.
 
-    Options:
+    ONNX, OpenVINO and LiteRT (pip install with [formats]):
       --quantize KIND: OpenVINO: float16 or bfloat16; LiteRT: float16, dynamic or int8.  [default:
         float32]
       --image-size PIXELS: Size of the pictures that the file takes.  [default: that of the run]
@@ -61,8 +59,6 @@ class FileOptions(_FormatOptions):
       --force: Write the file even if it differs by more than is allowed.
     """
 
-    panel = "ONNX, OpenVINO and LiteRT (pip install with [formats])"
-
     quantize: str | None = None
     image_size: int | None = None
     dynamic_size: bool = False
@@ -72,17 +68,14 @@ class FileOptions(_FormatOptions):
     force: bool = False
 
 
-_SAVED_MODEL_OPTIONS = SavedModelOptions()
-_FILE_OPTIONS = FileOptions()
-
-
 def export(
     run: Path,
+    *,
     # Names of `runtimes.FORMATS`, which needs TensorFlow.
     format: Literal["saved_model", "onnx", "openvino", "litert"] = "saved_model",
     output: Path | None = None,
-    saved_model: SavedModelOptions = _SAVED_MODEL_OPTIONS,
-    files: FileOptions = _FILE_OPTIONS,
+    saved_model: SavedModelOptions,
+    files: FileOptions,
 ) -> None:
     """Write a trained run for TensorFlow Serving, ONNX, OpenVINO or LiteRT.
 

@@ -8,7 +8,6 @@ from keras_effnetv2.cli.options import check_weights
 
 if TYPE_CHECKING:
     from keras_effnetv2.evaluation.judging import JudgedNetwork
-    from keras_effnetv2.runs.run_folder import Run
 
 
 def is_variant(name: str) -> bool:
@@ -35,37 +34,46 @@ def check_network(name: str, weights: str | None, protocol: str | None = None) -
         )
 
 
-def open_variant(variant: str, weights: str | None, protocol: str | None = None) -> "JudgedNetwork":
-    """Return a variant with a published set or the weights of a file.
+def open_network(
+    name: str, weights: str | None = None, protocol: str | None = None
+) -> "JudgedNetwork":
+    """Return the network of a run, or a variant with a published set or the weights of a file.
 
     Args:
-        variant: its name.
-        weights: name of a set or path; None is "imagenet".
-        protocol: of the evaluation; None is the official one.
+        name: folder of a run, or a variant.
+        weights: of a variant: name of a set or path; None is "imagenet".
+        protocol: of a variant: how it is judged; None is the official one.
     """
+    if not is_variant(name):
+        return _trained_network(name)
     from keras_effnetv2.evaluation.judging import published_network
     from keras_effnetv2.models.build import build_model
     from keras_effnetv2.pretrained.open_weights import open_weights
 
-    config, weights = ModelConfig.from_name(variant), weights or "imagenet"
+    config, weights = ModelConfig.from_name(name), weights or "imagenet"
     opened = open_weights(weights, config)
     return published_network(
         build_model(config, weights=opened),
-        variant,
+        name,
         opened.set,
         protocol,
-        facts={"variant": variant, "weights": weights},
+        facts={"variant": name, "weights": weights},
     )
 
 
-def trained_network(run: "Run") -> "JudgedNetwork":
-    """Return the network of a run, to be judged as it was while it was trained."""
-    from keras_effnetv2.evaluation.judging import JudgedNetwork
+def _trained_network(path: str) -> "JudgedNetwork":
+    from keras_effnetv2.evaluation.judging import JudgedNetwork, TrainingSplit
+    from keras_effnetv2.runs.run_folder import open_run
 
+    run = open_run(path)
+    settings = run.settings
     return JudgedNetwork(
         model=run.model,
         classes=[{"class": name} for name in run.class_names],
         image_size=run.image_size,
         style=run.style,
         facts={"run": str(run.path)},
+        trained_on=TrainingSplit(
+            settings.training.spec, settings.validation_fraction, settings.recipe.seed
+        ),
     )

@@ -60,20 +60,19 @@ def known_variant(name: str) -> str:
 class DataOptions(OptionGroup):
     """Which of the pictures a network is trained with, and how they are read.
 
-    Options:
+    Pictures:
       --validation-fraction SHARE: Share of the pictures to hold back for validation, if none are
         given.  [default: 0.2, or 0.1 of a train folder]
       --max-train-examples N: Train on N pictures, the same share of each class.
+      --skip-bad: Leave out pictures that cannot be read.
       --scan/--no-scan: Decode every picture before training starts, to find those that are
         damaged.  [default: scan up to 50,000 pictures]
       --cache memory|DIR: Keep the encoded pictures in memory, or packed in DIR on a faster disk.
     """
 
-    panel = "Pictures"
-
     validation_fraction: float | None = None
     max_train_examples: int | None = None
-    skip_bad: SkipBad = False
+    skip_bad: bool = False
     scan: bool | None = None
     cache: str | None = None
 
@@ -163,7 +162,7 @@ _RangeOrOff = Annotated[Any, Option(parser=_range_or_off, metavar="FIRST:LAST")]
 class RecipeOptions(OptionGroup):
     """A recipe, and what is changed of it; None is not changed.
 
-    Options:
+    Recipe:
       --preset NAME: Recipe to start from: quickstart, finetune, finetune-official,
         finetune-paper, imagenet-official, imagenet-paper, imagenet21k or search.
       --recipe FILE: The recipe.json of a run, to start from instead of a preset.
@@ -181,8 +180,6 @@ class RecipeOptions(OptionGroup):
       --learning-rate RATE: Peak learning rate for a batch of 256; it scales with the batch size.
       --seed N: Seed of the split, the order, the augmentation and the weights.
     """
-
-    panel = "Recipe"
 
     preset: str
     recipe: Path | None = None

@@ -5,12 +5,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnetv2.cli.named_network import (
-    check_network,
-    is_variant,
-    open_variant,
-    trained_network,
-)
+from keras_effnetv2.cli.named_network import check_network, open_network
 from keras_effnetv2.cli.options import Json, RunOrVariant
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 
@@ -41,12 +36,7 @@ def predict(
         raise ValueError(f"--top must be at least 1. Received: {top}")
     check_network(model, weights)
     start_tensorflow()
-    if is_variant(model):
-        network = open_variant(model, weights)
-    else:
-        from keras_effnetv2.runs.run_folder import open_run
-
-        network = trained_network(open_run(model))
+    network = open_network(model, weights)
     results = [{"picture": str(path), **_name(network, path, top)} for path in pictures]
     if json:
         print(dumps(results, indent=2, ensure_ascii=False))

@@ -1,21 +1,18 @@
 """The command `search`: architectures for one's own pictures, and `search show`."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
 from keras_effnetv2.architectures.config_file import read_config
-from keras_effnetv2.cli.command import OptionGroup
 from keras_effnetv2.cli.options import DataIfAny, DataOptions, RecipeOptions, check_data
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.search.objective import Objective
 from keras_effnetv2.search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from keras_effnetv2.search.engine import Sampling
     from keras_effnetv2.search.space import SearchSpace
 
 _STORAGE = (
@@ -26,91 +23,26 @@ _STORAGE = (
 Storage = Annotated[str, Option(metavar="URL", help=_STORAGE)]
 
 
-@dataclass(frozen=True)
-class SpaceOptions(OptionGroup):
-    """The networks that are tried.
-
-    Options:
-      --backbone VARIANT_OR_FILE: The network that gives widths and strides, and that times are
-        compared with.
-      --space FILE: A search space as JSON (SearchSpace.to_dict).  [default: the paper's, around
-        the backbone]
-      --layer-offsets N...: How many layers a stage may have more than the backbone's.
-    """
-
-    panel = "Which networks"
-
-    backbone: str = "efficientnetv2-b0"
-    space: Path | None = None
-    layer_offsets: list[int] = field(default_factory=lambda: [-1, 0, 1])
-
-    def load(self) -> "SearchSpace":
-        """Return the space.
-
-        Raises:
-            ValueError: the file or the backbone cannot be read.
-        """
-        from keras_effnetv2.search.space import SearchSpace
-
-        if self.space is None:
-            backbone = read_config(self.backbone)
-            return SearchSpace.from_backbone(backbone, layer_offsets=self.layer_offsets)
-        try:
-            return SearchSpace.from_dict(json.loads(self.space.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise ValueError(f"{self.space} cannot be read: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.space} holds no search space: {error}") from None
-
-
-@dataclass(frozen=True)
-class ChoiceOptions(OptionGroup):
-    """How networks are chosen, and which is best.
-
-    Options:
-      --sampler: tpe: towards the best score; nsga2: towards the front of accuracy, step time and
-        parameters.
-      --startup-trials N: Random trials at first.
-      --no-prune: Also train hopeless networks to the end.
-      --sampler-seed N: Seed of the choice; several workers need different ones.
-      --step-time-exponent W: w of the score accuracy * step_time^w * parameters^v.
-      --parameters-exponent V: v of the score.
-    """
-
-    panel = "How networks are chosen"
-
-    sampler: Literal["random", "tpe", "nsga2"] = "tpe"
-    startup_trials: int = 10
-    no_prune: bool = False
-    sampler_seed: int | None = None
-    step_time_exponent: float = Objective.step_time_exponent
-    parameters_exponent: float = Objective.parameters_exponent
-
-    def sampling(self) -> "Sampling":
-        """Return how networks are drawn."""
-        from keras_effnetv2.search.engine import Sampling
-
-        return Sampling(self.sampler, self.startup_trials, not self.no_prune, self.sampler_seed)
-
-    def objective(self) -> Objective:
-        """Return what is maximised."""
-        return Objective(self.step_time_exponent, self.parameters_exponent)
-
-
-_DATA = DataOptions()
-_SPACE = SpaceOptions()
-_CHOICE = ChoiceOptions()
 _RECIPE = RecipeOptions("search")
+_LAYER_OFFSETS = [-1, 0, 1]
 
 
 def search(
+    *,
     data: DataIfAny = None,
     trials: int | None = None,
     storage: Storage = DEFAULT_STORAGE,
     study: str = "search",
-    data_options: DataOptions = _DATA,
-    space_options: SpaceOptions = _SPACE,
-    choice: ChoiceOptions = _CHOICE,
+    data_options: DataOptions,
+    backbone: str = "efficientnetv2-b0",
+    space: Path | None = None,
+    layer_offsets: list[int] = _LAYER_OFFSETS,
+    sampler: Literal["random", "tpe", "nsga2"] = "tpe",
+    startup_trials: int = 10,
+    no_prune: bool = False,
+    sampler_seed: int | None = None,
+    step_time_exponent: float = Objective.step_time_exponent,
+    parameters_exponent: float = Objective.parameters_exponent,
     recipe_options: RecipeOptions = _RECIPE,
 ) -> None:
     """Search for networks that are accurate, quick to train and small, on your own pictures.
@@ -119,6 +51,22 @@ def search(
       --trials N: Total number of trials in the study, of all workers together.
       --study NAME: Name in the storage; a study of this name is continued.
 
+    Which networks:
+      --backbone VARIANT_OR_FILE: The network that gives widths and strides, and that times are
+        compared with.
+      --space FILE: A search space as JSON (SearchSpace.to_dict).  [default: the paper's, around
+        the backbone]
+      --layer-offsets N...: How many layers a stage may have more than the backbone's.
+
+    How networks are chosen:
+      --sampler: tpe: towards the best score; nsga2: towards the front of accuracy, step time and
+        parameters.
+      --startup-trials N: Random trials at first.
+      --no-prune: Also train hopeless networks to the end.
+      --sampler-seed N: Seed of the choice; several workers need different ones.
+      --step-time-exponent W: w of the score accuracy * step_time^w * parameters^v.
+      --parameters-exponent V: v of the score.
+
     Example:
       keras-effnetv2 search --data photos/ --trials 50
       keras-effnetv2 search show search   # what it has found; also while it runs
@@ -126,13 +74,13 @@ def search(
     if data is None or trials is None:
         missing = [name for name, value in (("data", data), ("trials", trials)) if value is None]
         raise ValueError(f"A search needs {' and '.join(f'--{name}' for name in missing)}.")
-    space = space_options.load()
-    objective = choice.objective()
+    networks = _space(space, backbone, layer_offsets)
+    objective = Objective(step_time_exponent, parameters_exponent)
     recipe_options.check()
     check_data(data)
     start_tensorflow()
     from keras_effnetv2.data.training_data import TrainingData
-    from keras_effnetv2.search.engine import run_search
+    from keras_effnetv2.search.engine import Sampling, run_search
     from keras_effnetv2.search.storage import require_optuna
     from keras_effnetv2.search.summary import describe
 
@@ -140,17 +88,30 @@ def search(
     optuna = require_optuna()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     result = run_search(
-        space,
+        networks,
         TrainingData(data, **{**vars(data_options), "cache": data_options.cache or "memory"}),
         trials=trials,
         storage=storage,
         study=study,
         recipe=recipe_options.load(),
         objective=objective,
-        sampling=choice.sampling(),
+        sampling=Sampling(sampler, startup_trials, not no_prune, sampler_seed),
         echo=_say,
     )
     print(describe(result))
+
+
+def _space(path: Path | None, backbone: str, layer_offsets: list[int]) -> "SearchSpace":
+    from keras_effnetv2.search.space import SearchSpace
+
+    if path is None:
+        return SearchSpace.from_backbone(read_config(backbone), layer_offsets=layer_offsets)
+    try:
+        return SearchSpace.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} holds no search space: {error}") from None
 
 
 def _say(line: str) -> None:

@@ -1,70 +1,32 @@
 """The command `train`: trains a classifier, or shows what it would be trained with."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from typer import BadParameter
 
 from keras_effnetv2.architectures.config_file import read_config
-from keras_effnetv2.cli.command import OptionGroup
 from keras_effnetv2.cli.options import Data, DataOptions, RecipeOptions, check_data, check_weights
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 
-
-@dataclass(frozen=True)
-class DeviceOptions(OptionGroup):
-    """The devices that a network is trained on.
-
-    Options:
-      --mirrored: Train on all GPUs of this machine (TensorFlow's MirroredStrategy).
-      --coordinator HOST:PORT: Address of worker 0: train together with other processes. Start each
-        of them with this command and its own --worker; all must see the same DIR. Needs
-        KERAS_BACKEND=jax.
-      --workers N: Number of processes.
-      --worker I: Number of this process, from 0.
-    """
-
-    panel = "Several devices (--batch-size is the global batch size)"
-
-    mirrored: bool = False
-    coordinator: str | None = None
-    workers: int = 1
-    worker: int = 0
-
-    def check(self) -> None:
-        """Raise ValueError for options that do not go together."""
-        if self.coordinator is None and self.workers != 1:
-            raise ValueError("--workers needs --coordinator HOST:PORT, the address of worker 0.")
-        if self.coordinator is not None and self.mirrored:
-            raise ValueError("Choose one of --mirrored (TensorFlow) and --coordinator (JAX).")
-
-    def start(self) -> Any:
-        """Join the other workers, or return the strategy for the GPUs of this machine, if any."""
-        from keras_effnetv2.training.workers import connect, mirrored_strategy
-
-        if self.coordinator is not None:
-            connect(self.coordinator, self.workers, self.worker)
-        return mirrored_strategy() if self.mirrored else None
-
-
-_DATA = DataOptions()
 _RECIPE = RecipeOptions("quickstart")
-_DEVICES = DeviceOptions()
 
 
 def train(
     data: Data,
     output: Path,
+    *,
     model: str = "efficientnetv2-b0",
     weights: str | None = None,
     preview: bool = False,
     resume: bool = False,
     overwrite: bool = False,
-    data_options: DataOptions = _DATA,
+    data_options: DataOptions,
     recipe_options: RecipeOptions = _RECIPE,
-    devices: DeviceOptions = _DEVICES,
+    mirrored: bool = False,
+    coordinator: str | None = None,
+    workers: int = 1,
+    worker: int = 0,
 ) -> None:
     """Train a classifier on pictures, progressively, and write a run folder.
 
@@ -78,6 +40,14 @@ def train(
       --resume: Go on with the interrupted run in DIR.
       --overwrite: Replace the run in DIR.
 
+    Several devices (--batch-size is the global batch size):
+      --mirrored: Train on all GPUs of this machine (TensorFlow's MirroredStrategy).
+      --coordinator HOST:PORT: Address of worker 0: train together with other processes. Start each
+        of them with this command and its own --worker; all must see the same DIR. Needs
+        KERAS_BACKEND=jax.
+      --workers N: Number of processes.
+      --worker I: Number of this process, from 0.
+
     Example:
       keras-effnetv2 train --data photos/ --output runs/photos
     """
@@ -85,7 +55,10 @@ def train(
         raise BadParameter("does not go with --resume", param_hint="--preview")
     config = read_config(model)
     recipe_options.check()
-    devices.check()
+    if coordinator is None and workers != 1:
+        raise ValueError("--workers needs --coordinator HOST:PORT, the address of worker 0.")
+    if coordinator is not None and mirrored:
+        raise ValueError("Choose one of --mirrored (TensorFlow) and --coordinator (JAX).")
     check_data(data)
     check_weights(config, weights)
     start_tensorflow()
@@ -97,6 +70,10 @@ def train(
         settings = {name: value for name, value in settings.items() if name != "cache"}
         print(write_preview(config, data, recipe, output, **settings))
         return
+    from keras_effnetv2.training.workers import connect, mirrored_strategy
+
+    if coordinator is not None:
+        connect(coordinator, workers, worker)
     from keras_effnetv2.training.fit import train as train_network
 
     train_network(
@@ -108,7 +85,7 @@ def train(
         weights=weights,
         resume=resume,
         overwrite=overwrite,
-        strategy=devices.start(),
+        strategy=mirrored_strategy() if mirrored else None,
         # A bar redraws its line; into a file or a pipe one line an epoch is better.
         verbose=1 if sys.stdout.isatty() else 2,
     )

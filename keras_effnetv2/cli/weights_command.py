@@ -152,13 +152,11 @@ def convert_weights(
     _show(result, json)
 
 
-_JUDGING = JudgingOptions()
-
-
 def verify_weights(
     file: WeightFileOptions,
+    *,
     data: DataToJudgeIfAny = None,
-    judging: JudgingOptions = _JUDGING,
+    judging: JudgingOptions,
     json: Json = False,
 ) -> None:
     """Hash a weight file, load it strictly, and judge it on labelled pictures.
@@ -168,25 +166,25 @@ def verify_weights(
     """
     check_data(data)
     start_tensorflow()
-    from keras_effnetv2.data.class_match import load_source_for
-    from keras_effnetv2.evaluation.judging import published_network, unseen_split
+    from keras_effnetv2.data.sources import available_splits
+    from keras_effnetv2.evaluation.judging import published_network, source_to_judge
     from keras_effnetv2.models.weight_files import moving_variances
 
-    split = None if data is None else unseen_split(data)  # bad data: say so before the work
+    if data is not None:
+        available_splits(data)  # bad data: say so before the work
     weights, model, report = file.load(include_top=True)
     smallest, largest = moving_variances(model)
     result = _facts(weights, model, report) | {
         "smallest_moving_variance": smallest,
         "largest_moving_variance": largest,
     }
-    if data is None or split is None:
+    if data is None:
         _show(result, json)
         return
-    classes = _classes(model)
-    if classes is None:
+    if _classes(model) is None:
         raise ValueError(f"{weights.path} has no classifier to judge; leave out --data.")
     network = published_network(model, model.name, weights.set, judging.protocol)
-    judgement = judge_pictures(network, load_source_for(data, split, classes), judging)
+    judgement = judge_pictures(network, source_to_judge(network, data), judging)
     if json:
         _show(result | {"evaluation": judgement.figures()}, as_json=True)
     else:

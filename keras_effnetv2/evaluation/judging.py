@@ -1,12 +1,14 @@
 """Judging a trained network or published weights: which pictures, how, and what it comes to."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
+from keras_effnetv2._common.progress import Progress
+from keras_effnetv2.data.class_match import load_source_for
 from keras_effnetv2.data.scan import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
 from keras_effnetv2.data.sources import ImageSource, available_splits, load_source
 from keras_effnetv2.evaluation.scores import (
@@ -20,6 +22,20 @@ from keras_effnetv2.pretrained.labels import class_list, has_class_list
 from keras_effnetv2.pretrained.registry import WeightSet
 
 
+class TrainingSplit(NamedTuple):
+    """The pictures that a network was trained on, and how some of them were held back.
+
+    Attributes:
+        spec: where they are, see `load_source`.
+        validation_fraction: the share that was held back; None is the default of `load_source`.
+        seed: of the split.
+    """
+
+    spec: str
+    validation_fraction: float | None
+    seed: int
+
+
 @dataclass(frozen=True)
 class JudgedNetwork:
     """A network that is judged, or asked what pictures show.
@@ -31,6 +47,8 @@ class JudgedNetwork:
         style: how they become squares, see `resize_for_evaluation`.
         facts: what it is, the first of its figures.
         published_top1: published ImageNet top-1 of these very weights in percent; None without.
+        trained_on: for a network whose classes have the names of its pictures'; None for
+            published weights and weight files.
     """
 
     model: keras.Model
@@ -39,6 +57,7 @@ class JudgedNetwork:
     style: Style
     facts: Mapping[str, Any] = field(default_factory=dict)
     published_top1: float | None = None
+    trained_on: TrainingSplit | None = None
 
 
 @dataclass(frozen=True)
@@ -49,13 +68,13 @@ class Judgement:
         network: what was judged.
         source: the pictures.
         evaluation: the scores of each.
-        left_out: number of pictures that could not be read.
+        left_out: pictures that could not be read.
     """
 
     network: JudgedNetwork
     source: ImageSource
     evaluation: Evaluation
-    left_out: int
+    left_out: Sequence[BadPicture]
 
     def figures(self) -> dict[str, Any]:
         """Return what was judged and how well it did, by name; shares are in 0..1."""
@@ -65,7 +84,7 @@ class Judgement:
             "data": self.source.spec,
             "split": self.source.split,
             "pictures": self.source.num_examples,
-            "left_out": self.left_out,
+            "left_out": len(self.left_out),
             "classes": len(self.network.classes),
             "classes_with_pictures": int((self.source.class_counts() > 0).sum()),
             "accuracy": evaluation.accuracy,
@@ -128,61 +147,34 @@ def unseen_split(spec: str) -> str:
     return next((split for split in ("validation", "test") if split in given), "all")
 
 
-def source_to_judge(
-    spec: str,
-    split: str | None,
-    *,
-    class_names: Sequence[str],
-    trained_on: str,
-    validation_fraction: float | None,
-    seed: int,
-) -> ImageSource:
-    """Return pictures to judge a trained network on: none it was trained on, unless asked for.
+def source_to_judge(network: JudgedNetwork, spec: str, split: str | None = None) -> ImageSource:
+    """Return pictures to judge a network on: none it was trained on, unless asked for.
 
     Args:
+        network: what is to be judged.
         spec: where the pictures are, see `load_source`.
-        split: which of them; None is the test split if there is one, else what was held back if
-            the network was trained on this data, else all.
-        class_names: those of the network.
-        trained_on: the spec of the training pictures.
-        validation_fraction: the share of them that was held back.
-        seed: of the split.
+        split: which of them. None: for published weights `unseen_split`; for others the test split
+            if there is one, else what was held back if the network was trained on this data, else
+            all.
     """
-    is_same = spec == trained_on or (
-        os.path.exists(spec) and os.path.exists(trained_on) and os.path.samefile(spec, trained_on)
+    trained_on = network.trained_on
+    if trained_on is None:
+        return load_source_for(spec, split or unseen_split(spec), len(network.classes))
+    is_same = spec == trained_on.spec or (
+        os.path.exists(spec)
+        and os.path.exists(trained_on.spec)
+        and os.path.samefile(spec, trained_on.spec)
     )
     if split is None:
-        split = "all"
-        if "test" in available_splits(spec):
-            split = "test"
-        elif is_same:
-            split = "validation"
+        is_given = "test" in available_splits(spec)
+        split = "test" if is_given else "validation" if is_same else "all"
     return load_source(
         spec,
         split,
-        class_names=class_names,
-        validation_fraction=validation_fraction if is_same else None,
-        seed=seed,
+        class_names=[one["class"] for one in network.classes],
+        validation_fraction=trained_on.validation_fraction if is_same else None,
+        seed=trained_on.seed,
     )
-
-
-def readable_pictures(
-    source: ImageSource, *, skip_bad: bool, progress: Callable[[int, int], Any] | None = None
-) -> tuple[ImageSource, Sequence[BadPicture]]:
-    """Return the pictures that can be read, and those that cannot.
-
-    Args:
-        source: the pictures.
-        skip_bad: leave out what cannot be read.
-        progress: called with (pictures done, all pictures).
-
-    Raises:
-        BadPicturesError: there are unreadable pictures, and none may be left out.
-    """
-    bad = find_bad_pictures(source, progress=progress)
-    if bad and not skip_bad:
-        raise BadPicturesError(bad)
-    return (drop_bad(source, bad) if bad else source), bad
 
 
 def judge(
@@ -190,24 +182,33 @@ def judge(
     source: ImageSource,
     *,
     batch_size: int = 64,
-    left_out: int = 0,
-    progress: Callable[[int, int], Any] | None = None,
+    skip_bad: bool = False,
+    checking: Progress | None = None,
+    evaluating: Progress | None = None,
 ) -> Judgement:
-    """Run a network over pictures.
+    """Run a network over pictures, after each of them was decoded once.
 
     Args:
         network: its classes are the source's, in order.
-        source: pictures that can all be read.
+        source: the pictures.
         batch_size: pictures per step.
-        left_out: number of pictures that could not be read and are not in `source`.
-        progress: called with (pictures done, all pictures).
+        skip_bad: leave out what cannot be read.
+        checking: called with (pictures decoded, all pictures).
+        evaluating: called with (pictures judged, all pictures).
+
+    Raises:
+        BadPicturesError: there are unreadable pictures, and none may be left out.
     """
+    bad = find_bad_pictures(source, progress=checking)
+    if bad and not skip_bad:
+        raise BadPicturesError(bad)
+    source = drop_bad(source, bad) if bad else source
     evaluation = evaluate_source(
         network.model,
         source,
         image_size=network.image_size,
         style=network.style,
         batch_size=batch_size,
-        progress=progress,
+        progress=evaluating,
     )
-    return Judgement(network, source, evaluation, left_out)
+    return Judgement(network, source, evaluation, bad)
