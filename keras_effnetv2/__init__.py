@@ -5,75 +5,123 @@ is first used.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._version import __version__
 
-_MODULE_OF = {
-    "ModelConfig": "architectures.config",
-    "Stage": "architectures.config",
-    "decode_stages": "architectures.config",
-    "encode_stages": "architectures.config",
-    "build_model": "models.build",
-    "feature_extractor": "models.build",
-    "EfficientNetV2B0": "models.applications",
-    "EfficientNetV2B1": "models.applications",
-    "EfficientNetV2B2": "models.applications",
-    "EfficientNetV2B3": "models.applications",
-    "EfficientNetV2S": "models.applications",
-    "EfficientNetV2M": "models.applications",
-    "EfficientNetV2L": "models.applications",
-    "EfficientNetV2XL": "models.applications",
-    "EfficientNetB0": "models.applications",
-    "EfficientNetB1": "models.applications",
-    "EfficientNetB2": "models.applications",
-    "EfficientNetB3": "models.applications",
-    "EfficientNetB4": "models.applications",
-    "EfficientNetB5": "models.applications",
-    "EfficientNetB6": "models.applications",
-    "EfficientNetB7": "models.applications",
-    "preprocess_input": "models.applications",
-    "count_flops": "models.graph",
-    "load_weights": "pretrained.load",
-    "available_weights": "pretrained.registry",
-    "decode_predictions": "pretrained.labels",
-    "load_source": "data.sources",
-    "make_dataset": "data.pipeline",
-    "RandAugment": "augment.randaugment",
-    "AutoAugment": "augment.autoaugment",
-    "UnreadablePictures": "data.unreadable",
-    "pack": "data.pack",
-    "progressive_stages": "recipes.stages",
-    "TrainStage": "recipes.stages",
-    "ProgressiveLearning": "training.progressive",
-    "WarmupSchedule": "recipes.schedule",
-    "EMA": "recipes.ema",
-    "TrainRecipe": "recipes.recipe",
-    "train": "training.fit",
-    "export_saved_model": "export.saved_model",
-    "export_model": "export.formats",
-    "ExportReport": "export.formats",
-    "load_exported": "export.runtimes",
-    "fold_batch_norm": "models.folding",
-    "SearchSpace": "search.space",
-    "StageChoices": "search.space",
-    "scale": "search.scaling",
-    "run_search": "search.engine",
+if TYPE_CHECKING:  # for editors and type checkers, which look here; tests compare it with the table
+    from keras_effnetv2 import augment as augment
+    from keras_effnetv2.architectures.config import (
+        ModelConfig as ModelConfig,
+        Stage as Stage,
+        decode_stages as decode_stages,
+        encode_stages as encode_stages,
+    )
+    from keras_effnetv2.augment.autoaugment import AutoAugment as AutoAugment
+    from keras_effnetv2.augment.randaugment import RandAugment as RandAugment
+    from keras_effnetv2.data.pack import pack as pack
+    from keras_effnetv2.data.pipeline import make_dataset as make_dataset
+    from keras_effnetv2.data.sources import load_source as load_source
+    from keras_effnetv2.data.unreadable import UnreadablePictures as UnreadablePictures
+    from keras_effnetv2.export.formats import (
+        ExportReport as ExportReport,
+        export_model as export_model,
+    )
+    from keras_effnetv2.export.runtimes import load_exported as load_exported
+    from keras_effnetv2.export.saved_model import export_saved_model as export_saved_model
+    from keras_effnetv2.models.applications import (
+        EfficientNetB0 as EfficientNetB0,
+        EfficientNetB1 as EfficientNetB1,
+        EfficientNetB2 as EfficientNetB2,
+        EfficientNetB3 as EfficientNetB3,
+        EfficientNetB4 as EfficientNetB4,
+        EfficientNetB5 as EfficientNetB5,
+        EfficientNetB6 as EfficientNetB6,
+        EfficientNetB7 as EfficientNetB7,
+        EfficientNetV2B0 as EfficientNetV2B0,
+        EfficientNetV2B1 as EfficientNetV2B1,
+        EfficientNetV2B2 as EfficientNetV2B2,
+        EfficientNetV2B3 as EfficientNetV2B3,
+        EfficientNetV2L as EfficientNetV2L,
+        EfficientNetV2M as EfficientNetV2M,
+        EfficientNetV2S as EfficientNetV2S,
+        EfficientNetV2XL as EfficientNetV2XL,
+        preprocess_input as preprocess_input,
+    )
+    from keras_effnetv2.models.build import (
+        build_model as build_model,
+        feature_extractor as feature_extractor,
+    )
+    from keras_effnetv2.models.folding import fold_batch_norm as fold_batch_norm
+    from keras_effnetv2.models.graph import count_flops as count_flops
+    from keras_effnetv2.pretrained.labels import decode_predictions as decode_predictions
+    from keras_effnetv2.pretrained.load import load_weights as load_weights
+    from keras_effnetv2.pretrained.registry import available_weights as available_weights
+    from keras_effnetv2.recipes.ema import EMA as EMA
+    from keras_effnetv2.recipes.recipe import TrainRecipe as TrainRecipe
+    from keras_effnetv2.recipes.schedule import WarmupSchedule as WarmupSchedule
+    from keras_effnetv2.recipes.stages import (
+        TrainStage as TrainStage,
+        progressive_stages as progressive_stages,
+    )
+    from keras_effnetv2.search.engine import run_search as run_search
+    from keras_effnetv2.search.scaling import scale as scale
+    from keras_effnetv2.search.space import (
+        SearchSpace as SearchSpace,
+        StageChoices as StageChoices,
+    )
+    from keras_effnetv2.training.fit import train as train
+    from keras_effnetv2.training.progressive import ProgressiveLearning as ProgressiveLearning
+
+_NAMES_OF = {
+    "architectures.config": "ModelConfig Stage decode_stages encode_stages",
+    "models.build": "build_model feature_extractor",
+    "models.applications": (
+        "EfficientNetV2B0 EfficientNetV2B1 EfficientNetV2B2 EfficientNetV2B3 "
+        "EfficientNetV2S EfficientNetV2M EfficientNetV2L EfficientNetV2XL EfficientNetB0 "
+        "EfficientNetB1 EfficientNetB2 EfficientNetB3 EfficientNetB4 EfficientNetB5 "
+        "EfficientNetB6 EfficientNetB7 preprocess_input"
+    ),
+    "models.graph": "count_flops",
+    "pretrained.load": "load_weights",
+    "pretrained.registry": "available_weights",
+    "pretrained.labels": "decode_predictions",
+    "data.sources": "load_source",
+    "data.pipeline": "make_dataset",
+    "augment.randaugment": "RandAugment",
+    "augment.autoaugment": "AutoAugment",
+    "data.unreadable": "UnreadablePictures",
+    "data.pack": "pack",
+    "recipes.stages": "progressive_stages TrainStage",
+    "training.progressive": "ProgressiveLearning",
+    "recipes.schedule": "WarmupSchedule",
+    "recipes.ema": "EMA",
+    "recipes.recipe": "TrainRecipe",
+    "training.fit": "train",
+    "export.saved_model": "export_saved_model",
+    "export.formats": "export_model ExportReport",
+    "export.runtimes": "load_exported",
+    "models.folding": "fold_batch_norm",
+    "search.space": "SearchSpace StageChoices",
+    "search.scaling": "scale",
+    "search.engine": "run_search",
 }
-_SUBMODULES = {"augment": "augment"}
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
 
 __all__ = ["__version__", "augment", *_MODULE_OF]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        value = importlib.import_module(f"{__name__}.{_SUBMODULES[name]}")
-    elif name in _MODULE_OF:
-        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name == "augment":
+            value = importlib.import_module(f"{__name__}.augment")
+        elif name in _MODULE_OF:
+            value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.augment import operations as augment_ops
-from keras_effnetv2.augment import randaugment as augment
+from keras_effnetv2.augment import operations as augment_ops, randaugment as augment
 from keras_effnetv2.augment.magnitudes import RANDAUGMENT, AugmentLayer
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "randaugment"

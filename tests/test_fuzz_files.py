@@ -11,8 +11,7 @@ import tarfile
 import numpy as np
 import pytest
 from helpers import source_files
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.models.build import build_model

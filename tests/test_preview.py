@@ -20,8 +20,7 @@ from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs import run_folder
-from keras_effnetv2.training import fit, inputs
-from keras_effnetv2.training import preview as preview_module
+from keras_effnetv2.training import fit, inputs, preview as preview_module
 from keras_effnetv2.training.preview import write_preview
 
 # Random crops, but neither mirrored nor mixed.

@@ -224,13 +224,13 @@ def test_only_a_config_has_parameters():
     [
         ({"conv": ()}, "`conv` must be a tuple of one or more"),
         ({"conv": "mbconv"}, "`conv` must be a tuple"),
-        ({"conv": ("mbconv", "dense")}, "'fused' or 'mbconv'. Received: conv='dense'"),
+        ({"conv": ("mbconv", "dense")}, "one of 'fused', 'mbconv'. Received: 'dense'"),
         ({"kernel": 3}, "`kernel` must be a tuple"),
         ({"kernel": (3, 4)}, "`kernel_size` must be odd"),
         ({"kernel": (3, 5, 3)}, "`kernel` must be a tuple of one or more choices, each once"),
-        ({"expand": (0, 1)}, "`expand`: Stage field `expand_ratio` must be"),
+        ({"expand": (0, 1)}, "`expand`: `expand_ratio` must be"),
         ({"expand": (1.5,)}, "`expand`"),
-        ({"layers": (0, 1)}, "`layers`: Stage field `repeats`"),
+        ({"layers": (0, 1)}, "`layers`: `repeats`"),
         ({"layers": (True,)}, "`layers`"),
     ],
 )

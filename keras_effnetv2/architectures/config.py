@@ -4,6 +4,7 @@ A `ModelConfig` says exactly what is built: its stages hold the final numbers of
 repeats. The variants of the paper are made from the rows of `variants.py` by compound scaling.
 """
 
+import itertools
 import json
 import math
 import re
@@ -12,7 +13,13 @@ from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
-from keras_effnetv2.architectures.variants import V1_BLOCKS, VARIANTS, Normalization
+from keras_effnetv2._common.checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    did_you_mean,
+)
+from keras_effnetv2.architectures.variants import VARIANTS, Normalization
 
 WIDTH_DIVISOR = 8  # filters are multiples of this (official `depth_divisor`)
 HEAD_FILTERS = 1280  # before width scaling (official `feature_size`)
@@ -59,67 +66,40 @@ class Stage:
     se_ratio: float | None = None
 
     def __post_init__(self) -> None:
-        if self.conv not in ("fused", "mbconv"):
-            raise ValueError(
-                f"Stage field `conv` must be 'fused' or 'mbconv'. Received: conv={self.conv!r}"
-            )
+        check_choice("conv", self.conv, ("fused", "mbconv"))
         for name in ("repeats", "kernel_size", "expand_ratio", "input_filters", "output_filters"):
-            _check_positive_int(name, getattr(self, name), owner="Stage")
+            check_integer(name, getattr(self, name), minimum=1)
         if self.kernel_size % 2 == 0:
-            raise ValueError(
-                f"Stage field `kernel_size` must be odd. Received: kernel_size={self.kernel_size}"
-            )
-        if self.strides not in (1, 2):
-            raise ValueError(
-                f"Stage field `strides` must be 1 or 2. Received: strides={self.strides!r}"
-            )
-        if self.se_ratio is not None and not (is_number(self.se_ratio) and 0 < self.se_ratio <= 1):
-            raise ValueError(
-                "Stage field `se_ratio` must be in (0, 1], or None for no squeeze-excite. "
-                f"Received: se_ratio={self.se_ratio!r}"
-            )
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite int or float; a bool is none."""
-    is_real = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)
-
-
-def _check_positive_int(name: str, value: Any, *, owner: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"{owner} field `{name}` must be an integer of at least 1. Received: {name}={value!r}"
-        )
+            raise ValueError(f"`kernel_size` must be odd. Received: {self.kernel_size!r}")
+        check_choice("strides", self.strides, (1, 2))
+        check_number("se_ratio", self.se_ratio, above=0, maximum=1, or_none=True)
 
 
 # --- block strings ------------------------------------------------------------------------------
 
 
 class _Field(NamedTuple):
-    key: str
     stage_field: str
     pattern: str
-    required: bool
+    read: Callable[[str], Any]
+    required: bool = True
 
 
-# In the order in which the official lists write them.
-_BLOCK_STRING_FIELDS = (
-    _Field("r", "repeats", r"[1-9]\d*", True),
-    _Field("k", "kernel_size", r"[1-9]\d*", True),
-    _Field("s", "strides", r"[12]", True),
-    _Field("e", "expand_ratio", r"[1-9]\d*", True),
-    _Field("i", "input_filters", r"[1-9]\d*", True),
-    _Field("o", "output_filters", r"[1-9]\d*", True),
-    _Field("c", "conv", r"[01]", False),
-    _Field("se", "se_ratio", r"\d+(\.\d+)?|\.\d+", False),
-)
-_FIELD_OF_KEY = {field.key: field for field in _BLOCK_STRING_FIELDS}
-_KEYS_LONGEST_FIRST = sorted(_FIELD_OF_KEY, key=len, reverse=True)  # "se0.25" is not s
+_COUNT = r"[1-9]\d*"
+_FIELDS = {  # in the order in which the official lists write them
+    "r": _Field("repeats", _COUNT, int),
+    "k": _Field("kernel_size", _COUNT, int),
+    "s": _Field("strides", r"[12]", int),
+    "e": _Field("expand_ratio", _COUNT, int),
+    "i": _Field("input_filters", _COUNT, int),
+    "o": _Field("output_filters", _COUNT, int),
+    "c": _Field("conv", r"[01]", lambda text: "fused" if text == "1" else "mbconv", False),
+    "se": _Field("se_ratio", r"\d+(\.\d+)?|\.\d+", float, False),
+}
 
 
 def decode_stages(block_strings: Iterable[str]) -> tuple[Stage, ...]:
-    """Reads official block strings such as `"r2_k3_s1_e1_i24_o24_c1"`.
+    """Read official block strings such as `"r2_k3_s1_e1_i24_o24_c1"`.
 
     Fields, joined by `_`: `r` repeats, `k` kernel size, `s` stride (1 or 2), `e` expand ratio,
     `i` and `o` input and output filters, `c` convolution (1 fused, 0 or absent MBConv), `se`
@@ -145,44 +125,38 @@ def decode_stages(block_strings: Iterable[str]) -> tuple[Stage, ...]:
 def _decode_stage(text: str) -> Stage:
     if not isinstance(text, str):
         raise ValueError(f"A block string must be a str. Received: {text!r}")
-    values: dict[str, str] = {}
+    values: dict[str, Any] = {}
     for token in text.split("_"):
-        key = next((key for key in _KEYS_LONGEST_FIRST if token.startswith(key)), None)
+        key = next((key for key in ("se", *_FIELDS) if token.startswith(key)), None)
         if key is None:
-            known = ", ".join(f"{f.key} ({f.stage_field})" for f in _BLOCK_STRING_FIELDS)
+            known = ", ".join(f"{key} ({field.stage_field})" for key, field in _FIELDS.items())
             raise ValueError(
                 f"Block string {text!r}: unknown field {token!r}. Known fields: {known}."
             )
-        field, value = _FIELD_OF_KEY[key], token.removeprefix(key)
-        if key in values:
+        field, value = _FIELDS[key], token.removeprefix(key)
+        if field.stage_field in values:
             raise ValueError(f"Block string {text!r}: field `{key}` is given twice.")
         if not re.fullmatch(field.pattern, value, flags=re.ASCII):
             raise ValueError(
                 f"Block string {text!r}: field `{key}` ({field.stage_field}) has the value "
                 f"{value!r}; it must match {field.pattern}."
             )
-        values[key] = value
-    missing = [f.key for f in _BLOCK_STRING_FIELDS if f.required and f.key not in values]
+        values[field.stage_field] = field.read(value)
+    missing = [
+        f"`{key}` ({field.stage_field})"
+        for key, field in _FIELDS.items()
+        if field.required and field.stage_field not in values
+    ]
     if missing:
-        names = ", ".join(f"`{key}` ({_FIELD_OF_KEY[key].stage_field})" for key in missing)
-        raise ValueError(f"Block string {text!r}: field {names} is missing.")
+        raise ValueError(f"Block string {text!r}: field {', '.join(missing)} is missing.")
     try:
-        return Stage(
-            conv="fused" if values.get("c") == "1" else "mbconv",
-            repeats=int(values["r"]),
-            kernel_size=int(values["k"]),
-            strides=int(values["s"]),
-            expand_ratio=int(values["e"]),
-            input_filters=int(values["i"]),
-            output_filters=int(values["o"]),
-            se_ratio=float(values["se"]) if "se" in values else None,
-        )
+        return Stage(**({"conv": "mbconv"} | values))
     except ValueError as error:
         raise ValueError(f"Block string {text!r}: {error}") from None
 
 
 def encode_stages(stages: Iterable[Stage]) -> list[str]:
-    """Writes stages as official block strings, the inverse of `decode_stages`.
+    """Write stages as official block strings, the inverse of `decode_stages`.
 
     Args:
         stages: `Stage`s.
@@ -207,16 +181,6 @@ def _encode_stage(stage: Stage) -> str:
 
 
 # --- model configs ------------------------------------------------------------------------------
-
-_OPTIONAL_NUMBERS = ("min_width_fraction", "randaugment_magnitude")
-_CONFIG_NUMBERS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("width", lambda value: value > 0, "a positive number"),
-    ("depth", lambda value: value > 0, "a positive number"),
-    ("min_width_fraction", lambda value: 0 < value <= 1, "in (0, 1], or None"),
-    ("dropout_rate", lambda value: 0 <= value < 1, "in [0, 1)"),
-    ("randaugment_magnitude", lambda value: value >= 0, "a number of at least 0, or None"),
-    ("mixup_alpha", lambda value: value >= 0, "a number of at least 0"),
-)
 
 
 @dataclass(frozen=True)
@@ -265,42 +229,33 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9_.\-]+", self.name):
             raise ValueError(
-                "ModelConfig field `name` must consist of letters, digits, '.', '_' and '-'. "
-                f"Received: name={self.name!r}"
+                f"`name` must consist of letters, digits, '.', '_' and '-'. Received: {self.name!r}"
             )
-        if (
-            not isinstance(self.stages, list | tuple)
-            or not self.stages
-            or not all(isinstance(stage, Stage) for stage in self.stages)
-        ):
+        is_sequence = isinstance(self.stages, list | tuple) and len(self.stages) > 0
+        if not is_sequence or not all(isinstance(stage, Stage) for stage in self.stages):
             raise ValueError(
-                "ModelConfig field `stages` must be a tuple of at least one Stage "
-                f"(decode_stages makes it from block strings). Received: stages={self.stages!r}"
+                "`stages` must be a tuple of at least one Stage (decode_stages makes it from "
+                f"block strings). Received: {self.stages!r}"
             )
         object.__setattr__(self, "stages", tuple(self.stages))
-        for number, (before, after) in enumerate(
-            zip(self.stages, self.stages[1:], strict=False), start=2
-        ):
+        for number, (before, after) in enumerate(itertools.pairwise(self.stages), start=2):
             if after.input_filters != before.output_filters:
                 raise ValueError(
                     f"Stage {number} takes {after.input_filters} filters but stage {number - 1} "
                     f"puts out {before.output_filters}; make them equal."
                 )
         for name in ("head_filters", "train_size", "eval_size"):
-            _check_positive_int(name, getattr(self, name), owner="ModelConfig")
-        for name, is_within, allowed in _CONFIG_NUMBERS:
-            value = getattr(self, name)
-            if value is None and name in _OPTIONAL_NUMBERS:
-                continue
-            if not (is_number(value) and is_within(value)):
-                raise ValueError(
-                    f"ModelConfig field `{name}` must be {allowed}. Received: {name}={value!r}"
-                )
-        if not isinstance(self.normalization, str) or self.normalization not in NORMALIZATIONS:
-            raise ValueError(
-                f"ModelConfig field `normalization` must be one of {sorted(NORMALIZATIONS)}. "
-                f"Received: normalization={self.normalization!r}"
-            )
+            check_integer(name, getattr(self, name), minimum=1)
+        check_number("width", self.width, above=0)
+        check_number("depth", self.depth, above=0)
+        check_number(
+            "min_width_fraction", self.min_width_fraction, above=0, maximum=1, or_none=True
+        )
+        check_number("dropout_rate", self.dropout_rate, minimum=0, below=1)
+        magnitude = self.randaugment_magnitude
+        check_number("randaugment_magnitude", magnitude, minimum=0, or_none=True)
+        check_number("mixup_alpha", self.mixup_alpha, minimum=0)
+        check_choice("normalization", self.normalization, NORMALIZATIONS)
 
     @property
     def stem_filters(self) -> int:
@@ -314,12 +269,12 @@ class ModelConfig:
 
     @staticmethod
     def variants() -> tuple[str, ...]:
-        """Names that `from_name` knows, e.g. "efficientnetv2-s"."""
+        """Return the names that `from_name` knows, e.g. "efficientnetv2-s"."""
         return tuple(VARIANTS)
 
     @classmethod
     def from_name(cls, name: str) -> "ModelConfig":
-        """The published variant of that name, e.g. "efficientnetv2-b0" or "efficientnet-b4".
+        """Return the published variant of that name, e.g. "efficientnetv2-b0" or "efficientnet-b4".
 
         Raises:
             ValueError: no such variant; the message lists all.
@@ -327,12 +282,13 @@ class ModelConfig:
         row = VARIANTS.get(name) if isinstance(name, str) else None
         if row is None:
             raise ValueError(
-                f"Unknown variant. Known: {', '.join(VARIANTS)}. Received: name={name!r}"
+                f"Unknown variant.{did_you_mean(name, VARIANTS)} Known: {', '.join(VARIANTS)}. "
+                f"Received: name={name!r}"
             )
         base = cls(
             name=name,
             stages=decode_stages(row.blocks),
-            min_width_fraction=0.9 if row.blocks is V1_BLOCKS else None,
+            min_width_fraction=row.min_width_fraction,
             train_size=row.train_size,
             eval_size=row.eval_size,
             dropout_rate=row.dropout,
@@ -343,7 +299,7 @@ class ModelConfig:
         return base.scaled(width=row.width, depth=row.depth)
 
     def scaled(self, *, width: float = 1.0, depth: float = 1.0) -> "ModelConfig":
-        """Compound scaling: filters times `width`, repeats times `depth`.
+        """Return the network scaled: filters times `width`, repeats times `depth`.
 
         Filters are rounded to a multiple of 8 (see `min_width_fraction`), repeats are rounded up,
         as officially (`round_filters`, `round_repeats`).
@@ -351,11 +307,8 @@ class ModelConfig:
         Raises:
             ValueError: a coefficient is not a positive finite number.
         """
-        for label, value in (("width", width), ("depth", depth)):
-            if not (is_number(value) and value > 0):
-                raise ValueError(
-                    f"`{label}` must be a positive number. Received: {label}={value!r}"
-                )
+        check_number("width", width, above=0)
+        check_number("depth", depth, above=0)
         return replace(
             self,
             stages=tuple(
@@ -384,7 +337,7 @@ class ModelConfig:
         return rounded
 
     def with_fused_stages(self, *numbers: int) -> "ModelConfig":
-        """The same network with exactly these stages fused and all others MBConv (paper, Table 3).
+        """Return the network with exactly these stages fused, the others MBConv (paper, Table 3).
 
         A stage that becomes fused loses its squeeze-excite (as the paper's own fused stages have
         none), one that becomes MBConv gets ratio 0.25; a stage that already is what is asked for
@@ -411,13 +364,13 @@ class ModelConfig:
         return replace(self, stages=tuple(stages))
 
     def to_json(self) -> str:
-        """JSON text of every field (stages as block strings), the inverse of `from_json`."""
+        """Return all fields as JSON (stages as block strings), the inverse of `from_json`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return json.dumps(values | {"stages": encode_stages(self.stages)}, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "ModelConfig":
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             ValueError: not JSON, or a field is missing, unknown or outside its range.

@@ -77,6 +77,7 @@ class Variant(NamedTuple):
     randaugment: float | None
     mixup: float
     normalization: Normalization
+    min_width_fraction: float | None = None
 
 
 # V1 trains at int(eval size * 0.8) // 16 * 16 (official `train.isize` 0.8).
@@ -89,12 +90,12 @@ VARIANTS: dict[str, Variant] = {
     "efficientnetv2-m": Variant(V2_M_BLOCKS, 1.0, 1.0, 384, 480, 0.3, 15.0, 0.2, "symmetric"),
     "efficientnetv2-l": Variant(V2_L_BLOCKS, 1.0, 1.0, 384, 480, 0.4, 20.0, 0.5, "symmetric"),
     "efficientnetv2-xl": Variant(V2_XL_BLOCKS, 1.0, 1.0, 384, 512, 0.4, 20.0, 0.5, "symmetric"),
-    "efficientnet-b0": Variant(V1_BLOCKS, 1.0, 1.0, 176, 224, 0.2, None, 0.0, "imagenet"),
-    "efficientnet-b1": Variant(V1_BLOCKS, 1.0, 1.1, 192, 240, 0.2, None, 0.0, "imagenet"),
-    "efficientnet-b2": Variant(V1_BLOCKS, 1.1, 1.2, 208, 260, 0.3, None, 0.0, "imagenet"),
-    "efficientnet-b3": Variant(V1_BLOCKS, 1.2, 1.4, 240, 300, 0.3, None, 0.0, "imagenet"),
-    "efficientnet-b4": Variant(V1_BLOCKS, 1.4, 1.8, 304, 380, 0.4, None, 0.0, "imagenet"),
-    "efficientnet-b5": Variant(V1_BLOCKS, 1.6, 2.2, 352, 456, 0.4, None, 0.0, "imagenet"),
-    "efficientnet-b6": Variant(V1_BLOCKS, 1.8, 2.6, 416, 528, 0.5, None, 0.0, "imagenet"),
-    "efficientnet-b7": Variant(V1_BLOCKS, 2.0, 3.1, 480, 600, 0.5, None, 0.0, "imagenet"),
+    "efficientnet-b0": Variant(V1_BLOCKS, 1.0, 1.0, 176, 224, 0.2, None, 0.0, "imagenet", 0.9),
+    "efficientnet-b1": Variant(V1_BLOCKS, 1.0, 1.1, 192, 240, 0.2, None, 0.0, "imagenet", 0.9),
+    "efficientnet-b2": Variant(V1_BLOCKS, 1.1, 1.2, 208, 260, 0.3, None, 0.0, "imagenet", 0.9),
+    "efficientnet-b3": Variant(V1_BLOCKS, 1.2, 1.4, 240, 300, 0.3, None, 0.0, "imagenet", 0.9),
+    "efficientnet-b4": Variant(V1_BLOCKS, 1.4, 1.8, 304, 380, 0.4, None, 0.0, "imagenet", 0.9),
+    "efficientnet-b5": Variant(V1_BLOCKS, 1.6, 2.2, 352, 456, 0.4, None, 0.0, "imagenet", 0.9),
+    "efficientnet-b6": Variant(V1_BLOCKS, 1.8, 2.6, 416, 528, 0.5, None, 0.0, "imagenet", 0.9),
+    "efficientnet-b7": Variant(V1_BLOCKS, 2.0, 3.1, 480, 600, 0.5, None, 0.0, "imagenet", 0.9),
 }

@@ -1,8 +1,8 @@
 """The named builders (arguments of keras.applications) and `preprocess_input`."""
 
-import os
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import keras
 import numpy as np
@@ -11,41 +11,28 @@ from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.registry import weight_set
 
+_Arguments = ParamSpec("_Arguments")
 
-def _named_builder(function_name: str, variant: str) -> Callable[..., keras.Model]:
+
+def _named(
+    build: Callable[Concatenate[ModelConfig, _Arguments], keras.Model], name: str, variant: str
+) -> Callable[_Arguments, keras.Model]:
+    """Return `build` for one variant, with its arguments, but "imagenet" for `weights`."""
     config = ModelConfig.from_name(variant)
+    parameters = list(inspect.signature(build).parameters.values())[1:]
+    signature = inspect.Signature(
+        [one.replace(default="imagenet") if one.name == "weights" else one for one in parameters],
+        return_annotation=keras.Model,
+    )
 
-    def builder(
-        include_top: bool = True,
-        weights: str | os.PathLike[str] | None = "imagenet",
-        input_tensor: Any = None,
-        input_shape: tuple[int | None, int | None, int] | None = None,
-        pooling: str | None = None,
-        classes: int | None = None,
-        classifier_activation: str | Callable[..., Any] | None = "auto",
-        include_preprocessing: bool = True,
-        name: str | None = None,
-        *,
-        dropout_rate: float | None = None,
-        drop_path_rate: float = 0.2,
-    ) -> keras.Model:
-        return build_model(
-            config,
-            include_top=include_top,
-            weights=weights,
-            input_tensor=input_tensor,
-            input_shape=input_shape,
-            pooling=pooling,
-            classes=classes,
-            classifier_activation=classifier_activation,
-            include_preprocessing=include_preprocessing,
-            name=name,
-            dropout_rate=dropout_rate,
-            drop_path_rate=drop_path_rate,
-        )
+    def builder(*args: _Arguments.args, **keywords: _Arguments.kwargs) -> keras.Model:
+        given = signature.bind(*args, **keywords)
+        given.apply_defaults()
+        return build(config, *given.args, **given.kwargs)
 
-    builder.__name__ = builder.__qualname__ = function_name
-    builder.__doc__ = f"""Builds {variant}; a program for keras.applications changes its import.
+    builder.__signature__ = signature  # type: ignore[attr-defined]
+    builder.__name__ = builder.__qualname__ = name
+    builder.__doc__ = f"""Build {variant}; a program for keras.applications changes its import.
 
     Takes pixels (B, H, W, 3) in 0..255 (unless `include_preprocessing=False`), any size from
     32 x 32 up; its authors evaluate it at {config.eval_size} x {config.eval_size}. Returns a
@@ -56,26 +43,26 @@ def _named_builder(function_name: str, variant: str) -> Callable[..., keras.Mode
     return builder
 
 
-EfficientNetV2B0 = _named_builder("EfficientNetV2B0", "efficientnetv2-b0")
-EfficientNetV2B1 = _named_builder("EfficientNetV2B1", "efficientnetv2-b1")
-EfficientNetV2B2 = _named_builder("EfficientNetV2B2", "efficientnetv2-b2")
-EfficientNetV2B3 = _named_builder("EfficientNetV2B3", "efficientnetv2-b3")
-EfficientNetV2S = _named_builder("EfficientNetV2S", "efficientnetv2-s")
-EfficientNetV2M = _named_builder("EfficientNetV2M", "efficientnetv2-m")
-EfficientNetV2L = _named_builder("EfficientNetV2L", "efficientnetv2-l")
-EfficientNetV2XL = _named_builder("EfficientNetV2XL", "efficientnetv2-xl")
-EfficientNetB0 = _named_builder("EfficientNetB0", "efficientnet-b0")
-EfficientNetB1 = _named_builder("EfficientNetB1", "efficientnet-b1")
-EfficientNetB2 = _named_builder("EfficientNetB2", "efficientnet-b2")
-EfficientNetB3 = _named_builder("EfficientNetB3", "efficientnet-b3")
-EfficientNetB4 = _named_builder("EfficientNetB4", "efficientnet-b4")
-EfficientNetB5 = _named_builder("EfficientNetB5", "efficientnet-b5")
-EfficientNetB6 = _named_builder("EfficientNetB6", "efficientnet-b6")
-EfficientNetB7 = _named_builder("EfficientNetB7", "efficientnet-b7")
+EfficientNetV2B0 = _named(build_model, "EfficientNetV2B0", "efficientnetv2-b0")
+EfficientNetV2B1 = _named(build_model, "EfficientNetV2B1", "efficientnetv2-b1")
+EfficientNetV2B2 = _named(build_model, "EfficientNetV2B2", "efficientnetv2-b2")
+EfficientNetV2B3 = _named(build_model, "EfficientNetV2B3", "efficientnetv2-b3")
+EfficientNetV2S = _named(build_model, "EfficientNetV2S", "efficientnetv2-s")
+EfficientNetV2M = _named(build_model, "EfficientNetV2M", "efficientnetv2-m")
+EfficientNetV2L = _named(build_model, "EfficientNetV2L", "efficientnetv2-l")
+EfficientNetV2XL = _named(build_model, "EfficientNetV2XL", "efficientnetv2-xl")
+EfficientNetB0 = _named(build_model, "EfficientNetB0", "efficientnet-b0")
+EfficientNetB1 = _named(build_model, "EfficientNetB1", "efficientnet-b1")
+EfficientNetB2 = _named(build_model, "EfficientNetB2", "efficientnet-b2")
+EfficientNetB3 = _named(build_model, "EfficientNetB3", "efficientnet-b3")
+EfficientNetB4 = _named(build_model, "EfficientNetB4", "efficientnet-b4")
+EfficientNetB5 = _named(build_model, "EfficientNetB5", "efficientnet-b5")
+EfficientNetB6 = _named(build_model, "EfficientNetB6", "efficientnet-b6")
+EfficientNetB7 = _named(build_model, "EfficientNetB7", "efficientnet-b7")
 
 
 def preprocess_input(images: Any, variant: str, weights: str | None = None) -> Any:
-    """Normalises pixels for a model built with `include_preprocessing=False`.
+    """Normalise pixels for a model built with `include_preprocessing=False`.
 
     Args:
         images: (..., H, W, 3) pixels in 0..255, RGB, any dtype: an array or a tensor of the
