@@ -1,16 +1,15 @@
 """What `pipeline.py` writes: tables, and where and how they were measured."""
 
 import dataclasses
-import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from keras_effnetv2._common.machine import describe_machine
 
 PACKAGES = ("tensorflow", "keras", "keras-effnetv2", "keras-cv", "numpy")
 SUFFIXES = (".md", ".json")
@@ -42,39 +41,14 @@ class Table:
 
 
 def surroundings() -> dict[str, str]:
-    """The machine, the versions, the date and the command."""
+    """Say what the measured times depend on, and the command that measured them."""
     load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
-    return {
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores, load of 1, 5, 15 minutes: {load}",
-        "versions": ", ".join([f"Python {platform.python_version()}", *installed_versions()]),
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "command": shlex.join(["python", *sys.argv]),
-    }
-
-
-def cpu_model() -> str:
-    """The processor's name for people, where Linux knows one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
-def installed_versions() -> list[str]:
-    """The versions of the packages that take part, of those that are there."""
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    command = shlex.join(["python", *sys.argv])
+    return describe_machine(PACKAGES) | {"load of 1, 5, 15 minutes": load, "command": command}
 
 
 def write(tables: Sequence[Table], about: dict[str, str], paths: Sequence[Path]) -> None:
-    """Writes the tables to every path, as Markdown or as JSON by its suffix."""
+    """Write the tables to every path, as Markdown or as JSON by its suffix."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(

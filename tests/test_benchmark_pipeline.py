@@ -81,8 +81,8 @@ def test_the_command_measures_and_writes(folder, imported, tmp_path, capsys):
     assert re.findall(r"^\| (.+?) \| \d", printed, re.MULTILINE) == names
     assert "\n## Images/s at 16 pixels, batches of 4\n" in printed
     content = json.loads(as_json.read_text("utf-8"))
-    assert set(content) == {"machine", "versions", "date", "command", "tables"}
-    assert f"tensorflow {tf.__version__}" in content["versions"]
+    assert content["tensorflow"] == tf.__version__
+    assert content["command"].startswith("python ")
     (table,) = content["tables"]
     units = ("images/s", "processor ms")
     assert list(table["measured"]) == [f"{name}: {unit}" for name in names for unit in units]

@@ -55,15 +55,10 @@ _MAX_LEVEL = 10.0  # where an operation reaches the end of its range (official `
 
 @dataclass(frozen=True)
 class PixelConstants:
-    """The arguments that are pixels, at magnitude 10.
-
-    Attributes:
-        translation: by how much TranslateX and TranslateY move.
-        cutout: half the side of the Cutout square.
-    """
+    """The arguments that are pixels, at magnitude 10."""
 
     translation: float
-    cutout: float
+    cutout: float  # half the side of the square
 
 
 RANDAUGMENT = PixelConstants(translation=100.0, cutout=40.0)

@@ -33,7 +33,7 @@ _BELOW_HALF = 0.5 - 2**-25
 
 
 def _to_uint8(values: Any) -> Any:
-    """Clip float values to 0..255 and truncates them towards zero."""
+    """Clip float values to 0..255 and truncate them towards zero."""
     return tf.cast(tf.minimum(tf.maximum(values, 0.0), 255.0), tf.uint8)
 
 
@@ -187,7 +187,7 @@ def sharpness(image: Any, factor: Any) -> Any:
 
 
 def _nearest(place: Any, size: Any) -> Any:
-    """Round float coordinates to pixels, and adds one: 0 and size + 1 are outside."""
+    """Round float coordinates to pixels, and add one: 0 and size + 1 are outside."""
     place = tf.minimum(tf.maximum(place, -1.0), tf.cast(size, tf.float32))
     # -0.5 is rounded away from zero, so it lies outside.
     return tf.cast(tf.floor(place + _BELOW_HALF), tf.int32) + 1

@@ -6,7 +6,6 @@ process for some WebP animations (TensorFlow 2.21).
 """
 
 import functools
-from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -52,10 +51,11 @@ def decode_image(data: Any, accurate: bool = False) -> Any:
 @functools.cache
 def _decoder(dct_method: str) -> Any:
     def decode(data: Any) -> Any:
-        decode_jpeg = partial(tf.io.decode_jpeg, channels=3, dct_method=dct_method)
+        decode_jpeg = functools.partial(tf.io.decode_jpeg, channels=3, dct_method=dct_method)
+        decode_png = functools.partial(tf.io.decode_png, channels=3)
         image = tf.switch_case(
             format_index(data),
-            branches([decode_jpeg, partial(tf.io.decode_png, channels=3)], data),
+            branches([decode_jpeg, decode_png], data),
             default=lambda: _decode_other_format(data),
         )
         return tf.ensure_shape(image, [None, None, 3])

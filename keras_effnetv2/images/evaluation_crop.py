@@ -18,12 +18,10 @@ from keras_effnetv2.images.styles import EVALUATION_STYLES, Style
 from keras_effnetv2.pretrained.registry import CentralCrop
 
 _CROP_MODES = ("center", "squash")
-
+# Official `preprocessing.py`: the central crop is size / (size + 32) of the shorter side, and
+# from 320 pixels on nothing is cropped.
 _CROP_PADDING = 32
-"""Official `preprocessing.py`: the central crop is size / (size + 32) of the shorter side."""
-
 _V2_WHOLE_FROM = 320
-"""Official `preprocess_for_eval`: from this size on nothing is cropped."""
 
 
 def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -> Any:
@@ -62,10 +60,10 @@ def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -
     image = tf.ensure_shape(tf.convert_to_tensor(image), [None, None, 3])
     if isinstance(style, CentralCrop):
         return _resize_as_pillow(image, style)
+    if style == "v1" or (style == "v2" and image_size < _V2_WHOLE_FROM):
+        image = cut(image, central_window(tf.shape(image), image_size, round_up=style == "v1"))
     if style == "v1":
-        return resize_bicubic(_central_square(image, image_size, round_up=True), image_size)
-    if style == "v2" and image_size < _V2_WHOLE_FROM:
-        image = _central_square(image, image_size, round_up=False)
+        return resize_bicubic(image, image_size)
     return resize_bilinear(image, image_size, antialias=style == "whole")
 
 
@@ -203,10 +201,6 @@ def cut(image: Any, window: Any) -> Any:
     """Return the part of a picture in a window: top, left, height, width."""
     top, left, height, width = tf.unstack(window, num=4)
     return image[top : top + height, left : left + width]
-
-
-def _central_square(image: Any, image_size: int, round_up: bool) -> Any:
-    return cut(image, central_window(tf.shape(image), image_size, round_up))
 
 
 def resize_bicubic(image: Any, image_size: int) -> Any:
