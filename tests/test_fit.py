@@ -9,6 +9,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import re
 import zipfile
@@ -247,6 +248,33 @@ def test_a_compiled_model_without_average_on_files_of_which_one_is_bad(quick, tm
     assert all(changed[:-1])
 
 
+def test_a_picture_that_fails_while_training_is_an_error_or_left_out_and_recorded(
+    quick, tmp_path, caplog, capsys
+):
+    pictures = load_source(dark_and_light(tmp_path / "photos", count=24), "all")
+    os.truncate(pictures.file_paths()[12], 40)
+
+    def train(folder, **options):
+        options = {"validation": pictures.subset([0, 30]), "scan": False} | options
+        recipe = replace(ONE_EPOCH, batch_size=8)
+        return fit.train(small_network(2), pictures, recipe, folder, **options)
+
+    with pytest.raises(BadPicturesError, match="1 picture cannot be used") as error:
+        train(tmp_path / "strict", verbose=0)
+    assert [bad.name for bad in error.value.bad] == [pictures.names[12]]
+    assert error.value.bad[0].reason == "corrupt or truncated PNG"
+    assert settings_in(tmp_path / "strict")["finished"] is False
+    with caplog.at_level(logging.WARNING, logger="keras_effnetv2"):
+        train(tmp_path / "run", skip_bad=True, verbose=2)
+    printed = capsys.readouterr().out
+    assert "The 50 pictures are not checked beforehand" in printed
+    assert "left out, because they became unreadable: 1 of 48 pictures" in printed
+    assert pictures.names[12] in caplog.text
+    settings = settings_in(tmp_path / "run")
+    assert settings["left_out_while_training"] == [pictures.names[12]]
+    assert settings["finished"] is True
+
+
 def test_another_seed_gives_other_weights(digits, quick, tmp_path):
     kernels = []
     for seed in (0, 1):
@@ -288,7 +316,7 @@ def test_a_model_nested_in_another_is_trained_and_exported(digits, monkeypatch, 
 
 
 def test_a_model_that_does_not_fit_is_refused_before_anything_is_read_or_written(digits, tmp_path):
-    names = digits.store.names
+    names = digits.store.named
     unread = replace(digits, store=MemoryStore(tf.constant([b"no picture"] * len(names)), names))
     for model, message in (
         (small_network(7), "has 7 classes, the pictures have 10. Build it with classes=10"),
@@ -337,7 +365,7 @@ def test_an_existing_run_is_kept_until_everything_has_been_checked(digits, monke
         assert (folder / "model.keras").read_text() == "precious"
 
     train(FileExistsError, "holds a run already.*--resume.*--overwrite")
-    names = digits.store.names
+    names = digits.store.named
     contents = [tf.io.encode_png(np.zeros((9, 9, 3), np.uint8)).numpy()] * len(names)
     contents[int(digits.rows[7])] = b"no picture"
     bad = replace(digits, store=MemoryStore(tf.constant(contents), names))

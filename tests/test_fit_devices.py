@@ -1,4 +1,7 @@
-"""`train` on two devices of one machine gives what one gives, on the pictures of both."""
+"""`train` and `ProgressiveLearning` on two devices of one machine give what one gives.
+
+Devices are set up before TensorFlow starts, hence a process of its own for all of it.
+"""
 
 import json
 import subprocess
@@ -6,14 +9,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import progressive_probe as probe
+from helpers.quick_runs import leave_out_results, small_network
 
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.training import results
 from keras_effnetv2.training.fit import train
+from keras_effnetv2.training.progressive import ProgressiveLearning
 
 # No dropout, whose draws differ by device, no batch norm, whose statistics do, and no clipping,
 # which each device does to its part.
@@ -30,59 +36,67 @@ RECIPE = replace(
 )
 
 
-def build():
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    x = keras.layers.Conv2D(8, 8, strides=8, activation="relu")(x)
-    outputs = keras.layers.Dense(10, activation="softmax")(keras.layers.GlobalMaxPooling2D()(x))
-    return keras.Model(inputs, outputs, name="small")
-
-
 def train_small(output, model, **options):
     source = load_source("digits")
-    pictures = source.subset(range(64))
-    # Not a multiple of two.
-    judged = source.subset(range(64, 101))
+    pictures = source.subset(range(48))
+    judged = source.subset(range(64, 81))  # not a multiple of two
     return train(
         model, pictures, RECIPE, output, validation=judged, scan=False, verbose=0, **options
     )
 
 
-def check_mirrored(folder):
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    alone = train_small(folder / "alone", build())
+def check_train(folder, strategy):
+    patch, export = pytest.MonkeyPatch(), results.export_saved_model
+    leave_out_results(patch)
+    alone = train_small(folder / "alone", small_network(dropout=None, norm=False))
+    patch.setattr(results, "export_saved_model", export)
     with strategy.scope():
-        model = build()
+        model = small_network(dropout=None, norm=False, eager=False)
     mirrored = train_small(folder / "mirrored", model, strategy=strategy)
-    with np.testing.assert_raises_regex(ValueError, r"among the 2 devices.*batch_size=15"):
+    with pytest.raises(ValueError, match=r"among the 2 devices.*batch_size=15"):
         train(model, load_source("digits"), replace(RECIPE, batch_size=15), strategy=strategy)
     for one, two in zip(alone.model.get_weights(), mirrored.model.get_weights(), strict=True):
         np.testing.assert_allclose(two, one, rtol=0, atol=1e-5)
     np.testing.assert_allclose(
         mirrored.evaluation.scores, alone.evaluation.scores, rtol=0, atol=1e-5
     )
-    assert mirrored.evaluation.scores.shape == (37, 10)
-    # 38 are judged while training: the first stands in for the one that is missing.
+    assert mirrored.evaluation.scores.shape == (17, 10)
+    # 18 are judged while training: the first stands in for the one that is missing.
     for name in ("loss", "learning_rate"):
         np.testing.assert_allclose(mirrored.history[name], alone.history[name], rtol=1e-4)
     np.testing.assert_allclose(mirrored.history["val_loss"], alone.history["val_loss"], atol=0.05)
-    served = [
-        tf.saved_model.load(str(folder / run / "saved_model/1")) for run in ("alone", "mirrored")
-    ]
+    served = tf.saved_model.load(str(folder / "mirrored/saved_model/1"))
     images = tf.random.stateless_uniform((2, 40, 40, 3), (1, 2), 0, 255)
-    one, two = (
-        model.signatures["serving_default"](images=images)["probabilities"] for model in served
-    )
-    np.testing.assert_allclose(two, one, rtol=0, atol=1e-5)
+    answer = served.signatures["serving_default"](images=images)["probabilities"]
+    np.testing.assert_allclose(answer, alone.model(images), rtol=0, atol=1e-5)
     assert json.loads((folder / "mirrored/recipe.json").read_text())["finished"]
 
 
-@pytest.mark.slow  # a process of its own, since devices are set up before TensorFlow starts
-def test_mirrored(tmp_path):
-    code = f"import test_fit_devices as t; t.check_mirrored(t.Path({str(tmp_path)!r}))"
+def check_progressive(strategy):
+    with strategy.scope():
+        model = probe.build_model()
+    for fit_args, steps in (({}, probe.STEPS), ({"steps_per_epoch": 2, "epochs": 2}, [2, 2])):
+        log = probe.train(model, ProgressiveLearning(probe.make_dataset, probe.STAGES), **fit_args)
+        assert [row["steps"] for row in log.values()] == steps
+        for epoch, row in log.items():
+            probe.check_epoch(epoch, row)
+            stage = probe.STAGES.at(epoch)
+            if epoch == stage.start_epoch:
+                assert row["shapes"][-2:] == [(None, *[stage.image_size] * 2, 3)] * 2
+
+
+def check_two_devices(folder):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert strategy.num_replicas_in_sync == 2
+    check_progressive(strategy)
+    check_train(folder, strategy)
+
+
+@probe.only_tensorflow
+def test_two_devices(tmp_path):
+    code = f"import test_fit_devices as t; t.check_two_devices(t.Path({str(tmp_path)!r}))"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True
     )
@@ -92,5 +106,5 @@ def test_mirrored(tmp_path):
 def test_a_strategy_for_machines_is_refused(tmp_path):
     strategy = tf.distribute.get_strategy()
     with pytest.raises(ValueError, match=r"must be a tf\.distribute\.MirroredStrategy"):
-        train_small(tmp_path / "run", build(), strategy=strategy)
+        train_small(tmp_path / "run", small_network(), strategy=strategy)
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,94 @@
+"""What a training reads: `TrainingData` and the `Inputs`, recipe and stages that come of it."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers.quick_runs import dark_and_light
+
+from keras_effnetv2.data import training_data
+from keras_effnetv2.data.scan import BadPicturesError
+from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.data.training_data import TrainingData
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.training.inputs import load_inputs
+
+RECIPE = replace(
+    TrainRecipe.preset("quickstart"), epochs=4, stages=2, image_size=(32, 40), batch_size=16
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_source("digits", "train").stratified_subset(200)
+
+
+def inputs_of(recipe, source, **options):
+    return load_inputs("efficientnetv2-b0", TrainingData(source, **options), recipe)
+
+
+def test_a_number_of_steps_becomes_epochs_of_the_pictures_that_are_trained_on(digits):
+    """160 pictures of the 200 are 10 batches of 16; 80 of them 5."""
+    recipe = replace(RECIPE, min_steps=75)
+    inputs = inputs_of(recipe, digits)
+    assert inputs.plan.epochs == inputs.recipe.epochs == 8
+    assert inputs_of(recipe, digits, max_train_examples=80).plan.epochs == 15
+    assert inputs_of(RECIPE, digits).plan.epochs == 4
+
+
+def test_validation_has_the_size_and_the_batch_of_the_last_stage(digits):
+    inputs = inputs_of(replace(RECIPE, batch_size=(24, 8)), digits)
+    images, labels = next(iter(inputs.validation_dataset()))
+    assert images.shape == (8, 40, 40, 3)
+    assert labels.shape == (8, 10)
+
+
+def test_cached_pictures_give_the_same_batches(tmp_path):
+    pictures = load_source(dark_and_light(tmp_path / "photos", 12), "all")
+
+    def batches(cache):
+        data = TrainingData(pictures, scan=False, cache=cache)
+        inputs = load_inputs("efficientnetv2-b0", data, RECIPE).prepared(data, lambda line: None)
+        datasets = inputs.stage_dataset(inputs.plan[0], 0), inputs.validation_dataset()
+        return [array for dataset in datasets for batch in dataset for array in batch]
+
+    folder = tmp_path / "cache"
+    plain, in_memory = batches(None), batches("memory")
+    packed, again = batches(folder), batches(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["train", "validation"]
+    # Packed pictures come in another order than others.
+    for one, other in zip([*plain, *packed], [*in_memory, *again], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_pictures_are_read_beforehand_unless_there_are_very_many(tmp_path, monkeypatch):
+    pictures = load_source(dark_and_light(tmp_path / "photos", 8), "all")
+    os.truncate(pictures.file_paths()[3], 40)
+
+    def prepare(**options):
+        said = []
+        data = TrainingData(pictures, **options)
+        return data.prepare(data.load(0), said.append), said
+
+    with pytest.raises(BadPicturesError, match="1 picture cannot be used"):
+        prepare()
+    (training, validation), said = prepare(skip_bad=True)
+    assert training.num_examples + validation.num_examples == 15
+    assert [line for line in said if "left out" in line and pictures.names[3] in line]
+    monkeypatch.setattr(training_data, "MAX_SCANNED", 15)
+    assert prepare()[1] == ["The 16 pictures are not checked beforehand, but each as it is read."]
+    with pytest.raises(BadPicturesError):
+        prepare(scan=True)
+
+
+def test_batches_leave_out_what_can_no_longer_be_read(tmp_path):
+    pictures = load_source(dark_and_light(tmp_path / "photos", 12), "all")
+    recipe = replace(RECIPE, batch_size=4)
+    inputs = inputs_of(recipe, pictures, validation=pictures, scan=False, skip_bad=True)
+    os.truncate(pictures.file_paths()[3], 40)
+    assert len(list(inputs.stage_dataset(inputs.plan[0], 0))) == 6
+    strict = replace(inputs, skip_bad=False)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="1 picture cannot be used"):
+        list(strict.stage_dataset(inputs.plan[0], 0))
