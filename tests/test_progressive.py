@@ -1,8 +1,7 @@
 """ProgressiveLearning: what the model really sees at every stage, whatever `fit` is given.
 
-Other files: test_progressive_modes.py (modes of execution, precision), test_progressive_state.py
-(what crosses the boundaries), test_progressive_data.py (what the package's own input pipeline
-delivers), test_progressive_devices.py (several devices).
+Other files: test_progressive_state.py (what crosses the boundaries), test_progressive_data.py (what
+the package's own input pipeline delivers), test_fit_devices.py (several devices). Where tracing is no subject, steps are eager.
 """
 
 from dataclasses import replace
@@ -25,6 +24,10 @@ from helpers.progressive_probe import (
 
 from keras_effnetv2.recipes.stages import TrainStage, progressive_stages
 from keras_effnetv2.training.progressive import ProgressiveLearning
+
+
+def eager_model(**compile_args):
+    return build_model(run_eagerly=True, **compile_args)
 
 
 @pytest.mark.backend
@@ -52,34 +55,21 @@ def test_every_stage_is_what_the_plan_says(recwarn):
 def test_one_trace_a_stage_and_a_second_fit():
     # A new model is traced twice by Keras itself: the first trace makes the metrics' variables.
     model = build_model()
-    for first in (2, 1):
-        log = train(model, ProgressiveLearning(make_dataset, STAGES))
+    unchanged = [replace(stage, dropout_rate=None) for stage in STAGES]
+    for first, stages in ((2, STAGES), (1, unchanged)):
+        log = train(model, ProgressiveLearning(make_dataset, stages))
         for epoch, row in log.items():
-            check_epoch(epoch, row)
             traces = [first, 1, 1, 1, 0][epoch]
             # All but the batch is static; the last batch may be smaller, so that cannot be.
             assert row["shapes"] == [(None, SIZES[epoch], SIZES[epoch], 3)] * traces
 
 
 @only_tensorflow
-def test_sizes_stay_static_in_a_second_fit_whose_rates_are_left_alone():
-    stages = [replace(stage, dropout_rate=None) for stage in STAGES]
-    model = build_model()
-    for _ in range(2):
-        for epoch, row in train(model, ProgressiveLearning(make_dataset, stages)).items():
-            assert set(row["shapes"]) <= {(None, SIZES[epoch], SIZES[epoch], 3)}
-
-
-@only_tensorflow
-@pytest.mark.parametrize(
-    "fit_args", [{}, {"steps_per_epoch": 2}, {"validation_data": "given"}], ids=str
-)
-def test_one_trace_a_stage_with_every_dimension_static(fit_args):
+def test_one_trace_a_stage_with_every_dimension_static():
     def dataset(stage, epoch):
         return make_dataset(stage, epoch).unbatch().batch(stage.batch_size, drop_remainder=True)
 
-    if "validation_data" in fit_args:
-        fit_args = {"validation_data": make_dataset(STAGES[0], 0)}
+    fit_args = {"steps_per_epoch": 2, "validation_data": make_dataset(STAGES[0], 0)}
     log = train(build_model(), ProgressiveLearning(dataset, STAGES), **fit_args)
     for epoch, row in log.items():
         stage = STAGES.at(epoch)
@@ -87,7 +77,32 @@ def test_one_trace_a_stage_with_every_dimension_static(fit_args):
         assert row["shapes"] == [shape] * [2, 1, 1, 1, 0][epoch]
 
 
-@pytest.mark.backend
+@only_tensorflow
+def test_several_steps_in_one_execution():
+    model = build_model(steps_per_execution=2)
+    log = train(model, ProgressiveLearning(make_dataset, STAGES), epochs=2)
+    assert list(log) == [0, 1]
+    for epoch, row in log.items():
+        check_epoch(epoch, row)
+        assert row["iterations"] == sum(STEPS[: epoch + 1])
+
+
+@only_tensorflow
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = build_model(run_eagerly=policy == "mixed_bfloat16")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("classifier_dropout").compute_dtype == policy.removeprefix("mixed_")
+    log = train(model, ProgressiveLearning(make_dataset, STAGES), epochs=2)
+    for epoch, row in log.items():
+        check_epoch(epoch, row)
+        assert row["steps"] == STEPS[epoch]
+
+
+@only_tensorflow
 @pytest.mark.parametrize("repeat", [False, True])
 def test_steps_per_epoch(repeat):
     # Keras keeps one iterator for all epochs here; 2 of 2, 3 or 4 batches do not divide evenly.
@@ -95,30 +110,30 @@ def test_steps_per_epoch(repeat):
         data = make_dataset(stage, epoch)
         return data.repeat() if repeat else data
 
-    log = train(build_model(), ProgressiveLearning(dataset, STAGES), steps_per_epoch=2)
+    log = train(eager_model(), ProgressiveLearning(dataset, STAGES), steps_per_epoch=2)
     for epoch, row in log.items():
         check_epoch(epoch, row)
         assert row["steps"] == 2
         assert row["iterations"] == 2 * (epoch + 1)
 
 
-@pytest.mark.backend
+@only_tensorflow
 def test_unknown_lengths_are_not_cut():
     def dataset(stage, epoch):
         return make_dataset(stage, epoch).filter(lambda images, labels: True)
 
-    log = train(build_model(), ProgressiveLearning(dataset, STAGES))
+    log = train(eager_model(), ProgressiveLearning(dataset, STAGES))
     for epoch, row in log.items():
         check_epoch(epoch, row)
         assert row["steps"] == STEPS[epoch]
     assert log[EPOCHS - 1]["iterations"] == sum(STEPS)
 
 
-@pytest.mark.backend
+@only_tensorflow
 def test_initial_epoch_and_validation():
     validation = make_dataset(TrainStage(0, 0, 1, image_size=56), -1)
     log = train(
-        build_model(),
+        eager_model(),
         ProgressiveLearning(make_dataset, STAGES),
         initial_epoch=2,
         validation_data=validation,
@@ -131,7 +146,7 @@ def test_initial_epoch_and_validation():
         assert row["steps"] == STEPS[epoch]
 
 
-@pytest.mark.backend
+@only_tensorflow
 @pytest.mark.parametrize("crash", [1, 4])  # at the start of a stage and inside one
 def test_resume_after_a_crash(tmp_path, crash):
     class Crash(keras.callbacks.Callback):
@@ -147,22 +162,22 @@ def test_resume_after_a_crash(tmp_path, crash):
 
     progressive = ProgressiveLearning(make_dataset, STAGES)
     with pytest.raises(KeyboardInterrupt):
-        train(build_model(), progressive, [backup(), Crash()])
-    log = train(build_model(), progressive, [backup()])
+        train(eager_model(), progressive, [backup(), Crash()])
+    log = train(eager_model(), progressive, [backup()])
     assert list(log) == list(range(crash, EPOCHS))
     for epoch, row in log.items():
         check_epoch(epoch, row)
         assert row["iterations"] == sum(STEPS[: epoch + 1])
 
 
-@pytest.mark.backend
+@only_tensorflow
 def test_other_callbacks_can_stop_training():
     class StopAt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if batch + 1 == STEPS[1]:  # the batch at which the epoch ends anyhow
                 self.model.stop_training = True
 
-    log = train(build_model(), ProgressiveLearning(make_dataset, STAGES), [StopAt()])
+    log = train(eager_model(), ProgressiveLearning(make_dataset, STAGES), [StopAt()])
     assert list(log) == [0, 1]
 
 
@@ -203,7 +218,7 @@ def test_which_layers_are_scheduled(layer, scheduled):
 
 def test_named_layers_only():
     progressive = ProgressiveLearning(make_dataset, STAGES, dropout_layers=["stochastic_depth"])
-    model = build_model()
+    model = eager_model()
     progressive.set_model(model)
     progressive.on_epoch_begin(0)
     assert model.get_layer("stochastic_depth").rate == pytest.approx(0.1)
@@ -212,12 +227,12 @@ def test_named_layers_only():
 
 def test_a_rate_of_none_leaves_the_model_alone():
     stages = progressive_stages(epochs=1, stages=1, image_size=32)
-    log = train(build_model(rate=0.45), ProgressiveLearning(make_dataset, stages))
+    log = train(eager_model(rate=0.45), ProgressiveLearning(make_dataset, stages))
     assert log[0]["zeros"] == pytest.approx(0.45, abs=RATE_TOLERANCE)
 
 
 def test_what_is_printed(capsys):
-    model = build_model()
+    model = eager_model()
     progressive = ProgressiveLearning(make_dataset, STAGES, verbose=1)
     progressive.set_model(model)
     for epoch in range(EPOCHS):
@@ -245,7 +260,7 @@ def test_a_schedule_without_a_layer_is_an_error():
 
 
 def test_errors():
-    model = build_model()
+    model = eager_model()
     with pytest.raises(ValueError, match="one or more `TrainStage`s"):
         ProgressiveLearning(make_dataset, [])
     with pytest.raises(ValueError, match="The plan has 5 epochs"):
@@ -268,4 +283,4 @@ def test_errors():
 def test_dataset_without_its_callback_is_an_error():
     progressive = ProgressiveLearning(lambda s, e: make_dataset(s, e).repeat(), STAGES)
     with pytest.raises(RuntimeError, match=r"callbacks=\[progressive\]"):
-        build_model().fit(progressive.dataset, epochs=EPOCHS, verbose=0)
+        eager_model().fit(progressive.dataset, epochs=EPOCHS, verbose=0)

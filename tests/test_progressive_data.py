@@ -81,8 +81,8 @@ def batches_by_stage(source, stages, **data_args):
 
 def test_randaugment_magnitude(source):
     stages = kev2.progressive_stages(
-        epochs=4,
-        stages=4,
+        epochs=2,
+        stages=2,
         image_size=(32, 44),
         randaugment_magnitude=(5, 20),
         batch_size=(160, 40),
@@ -92,7 +92,7 @@ def test_randaugment_magnitude(source):
         {int(value) for images, _ in batches for value in np.unique(images)} - {0, 128, 255}
         for batches in found
     ]
-    assert additions == [{55}, {110}, {165}, {220}]
+    assert additions == [{55}, {220}]
 
 
 def test_mixup_alpha(source):

@@ -60,11 +60,12 @@ class Boundaries(keras.callbacks.Callback):
         self.after[epoch] = state_of(self.model)
 
 
-@pytest.mark.backend
+@only_tensorflow
 @pytest.mark.parametrize("fit_args", [{}, {"steps_per_epoch": 2}], ids=str)
 def test_state_crosses_every_boundary_bit_by_bit(fit_args):
     rate = WarmupSchedule(0.01, steps_per_epoch=4, warmup_epochs=1)
-    model = build_model(optimizer=keras.optimizers.RMSprop(rate, rho=0.9, momentum=0.9))
+    optimizer = keras.optimizers.RMSprop(rate, rho=0.9, momentum=0.9)
+    model = build_model(optimizer=optimizer, run_eagerly=True)
     boundaries = Boundaries()
     train(model, ProgressiveLearning(make_dataset, STAGES), [EMA(0.99), boundaries], **fit_args)
     for epoch in range(EPOCHS):
@@ -98,7 +99,11 @@ def test_learning_rate_runs_on_over_the_stages():
     rate = WarmupSchedule(
         0.1, steps_per_epoch=4, warmup_epochs=1, decay_epochs=1.5, decay_factor=0.5
     )
-    model = build_model(optimizer=keras.optimizers.SGD(rate), loss=lambda y, outputs: outputs[:, 0])
+    model = build_model(
+        optimizer=keras.optimizers.SGD(rate),
+        loss=lambda y, outputs: outputs[:, 0],
+        run_eagerly=True,
+    )
     bias = Bias()
     train(model, ProgressiveLearning(make_dataset, STAGES), [bias])
     steps = range(sum(STEPS))
@@ -138,7 +143,9 @@ def train_over_twelve_stages(make):
         return data
 
     progressive = ProgressiveLearning(dataset, stages)
-    no_dropout_model().fit(progressive.dataset, epochs=12, callbacks=[progressive], verbose=0)
+    model = no_dropout_model()
+    model.run_eagerly = True
+    model.fit(progressive.dataset, epochs=12, callbacks=[progressive], verbose=0)
     assert len(made) == 12
     gc.collect()
     return alive, [reference() for reference in made]
