@@ -1,7 +1,8 @@
 """ProgressiveLearning: what the model really sees at every stage, whatever `fit` is given.
 
 Other files: test_progressive_state.py (what crosses the boundaries), test_progressive_data.py (what
-the package's own input pipeline delivers), test_fit_devices.py (several devices). Where tracing is no subject, steps are eager.
+the package's own input pipeline delivers), test_fit_devices.py (several devices). Where tracing is
+no subject, steps are eager.
 """
 
 from dataclasses import replace
