@@ -116,23 +116,6 @@ def test_contrast_blends_from_the_pixel_count():
         np.testing.assert_array_equal(output, np.full((height, width, 3), row["degenerate"]))
 
 
-@pytest.mark.parametrize(
-    ("magnitude", "threshold"), [(0, 0), (10, 0), (15, 128), (20, 0), (25, 128), (30, 0)]
-)
-def test_solarize_takes_the_threshold_modulo_256(magnitude, threshold):
-    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    output = augment.apply("Solarize", values, magnitude).numpy()
-    np.testing.assert_array_equal(output, np.where(values < threshold, values, 255 - values))
-
-
-@pytest.mark.parametrize(
-    ("magnitude", "mask"), [(0, 0x80), (2.5, 0x80), (5, 0xC0), (20, 0xFF), (22.5, 0x80), (30, 0x80)]
-)
-def test_posterize_keeps_more_bits_with_magnitude_until_the_shift_wraps(magnitude, mask):
-    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    np.testing.assert_array_equal(augment.apply("Posterize", values, magnitude), values & mask)
-
-
 def test_reference_size_scales_pixel_arguments_only():
     image = _random_image(64, 96)
     for name in augment.OPERATION_NAMES:

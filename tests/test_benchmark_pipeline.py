@@ -240,16 +240,3 @@ def test_the_memory_bound_adds_up():
     batch = 64 * 224 * 224 * 12
     work = 2 * 1000 * 800 * 3 + 10 * 224 * 224 * 12 + 2**26
     assert pipeline_memory.memory_bound(224, 64, 800_000, 2) == 15 * batch + 2 * work
-
-
-def test_memory_is_watched_for_every_pass(folder, tmp_path, monkeypatch):
-    source = open_folder(folder, tmp_path)
-    assert pipeline_memory.largest_picture(source) == 30 * 40
-    resident = iter([100, *(200, 201, 202, 204)])
-    monkeypatch.setattr(
-        pipeline_memory, "highest_resident", lambda *arguments, **epoch: next(resident) * 2**20
-    )
-    table = pipeline_memory.memory_table(source, 16, 2, passes=4)
-    assert table.rows == [["1", "200"], ["2", "201"], ["3", "202"], ["4", "204"]]
-    assert table.notes[0].endswith("of which 100 MiB were there before")
-    assert table.notes[1] == "the second half of the passes is +2 MiB on the first (medians)"

@@ -47,14 +47,14 @@ operation that has a magnitude does nothing at 0 and more as it grows:
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import tensorflow as tf
 
 _MAX_LEVEL = 10.0  # where an operation reaches the end of its range (official `_MAX_LEVEL`)
 
 
-@dataclass(frozen=True)
-class PixelConstants:
+class PixelConstants(NamedTuple):
     """The arguments that are pixels, at magnitude 10."""
 
     translation: float

@@ -21,8 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 
-MIXUP_STYLES = ("official", "paper")
-"""Whether an example keeps at least one half of itself, or any share."""
+MIXUP_STYLES = ("official", "paper")  # an example keeps at least one half of itself, or any share
 
 
 def mix_batch(

@@ -23,9 +23,7 @@ from typing import Any
 
 import tensorflow as tf
 
-FILL = 128
-"""Grey that fills what a geometric operation uncovers and what Cutout removes, 0..255."""
-
+FILL = 128  # the grey of what a geometric operation uncovers and what Cutout removes
 _VALUES = 256  # distinct values of a uint8
 _LUMA = (0.2989, 0.5870, 0.1140)  # of tf.image.rgb_to_grayscale
 # Added before floor() it rounds halves up, and never a number below one half.

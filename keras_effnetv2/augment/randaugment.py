@@ -1,8 +1,8 @@
 """RandAugment as the official EfficientNetV2 training applies it, and its single operations.
 
 What a magnitude means to each operation, and where the official results leave the textbook, is the
-table in `magnitudes.py`; the operations are in `operations.py`. Pixel values are uint8 before
-and after each of them.
+table in `magnitudes.py`; the operations are in `operations.py`. Pixel values are uint8 before and
+after each of them.
 """
 
 import functools
@@ -15,9 +15,7 @@ from keras_effnetv2._common.checks import check_choice, check_integer, check_num
 from keras_effnetv2.augment import operations as ops
 from keras_effnetv2.augment.magnitudes import RANDAUGMENT, AugmentLayer, PixelConstants
 
-MAX_MAGNITUDE = 30
-"""Upper end of the magnitudes the official code has in view (its docstring: [5, 30])."""
-
+MAX_MAGNITUDE = 30  # the official code has [5, 30] in view, says its docstring
 
 # In the official order, which is also the order of the drawn index.
 OPERATIONS: dict[str, Callable[[tf.Tensor, AugmentLayer], tf.Tensor]] = {

@@ -87,10 +87,10 @@ def decode_for_evaluation(data: Any, image_size: int, style: Style = "whole") ->
         ValueError: as `resize_for_evaluation`.
         tf.errors.InvalidArgumentError: as `decode_image`, when it runs.
     """
+    _check_style(style, image_size)
     image = decode_image(data, accurate=isinstance(style, CentralCrop))
     if style != "v1":
         return resize_for_evaluation(image, image_size, style)
-    check_integer("image_size", image_size, minimum=1)
     # Cutting decodes no further than it has to, and would not see that a file is truncated: so a
     # JPEG is decoded whole before.
     window = central_window(tf.shape(image), image_size, round_up=True)
