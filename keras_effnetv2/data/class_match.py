@@ -12,11 +12,11 @@ _STARTS_WITH_ID = re.compile(r"n\d{8}(?!\d)")
 
 
 def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> ImageSource:
-    """Find labelled pictures and maps their classes to the outputs of a network.
+    """Find labelled pictures and map their classes to the outputs of a network.
 
     Args:
-        spec: as for `load_source`.
-        split: as for `load_source`.
+        spec: what `load_source` takes.
+        split: what `load_source` takes.
         classes: width of the network's classifier. 1000 and 21843 mean the published lists: the
             source's classes are found there as `match_classes` says, and may be a part of them.
             For any other width the source's classes, sorted by name (those of TensorFlow Datasets
@@ -27,9 +27,8 @@ def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> I
         that the source does not have its WordNet id.
 
     Raises:
-        FileNotFoundError: as `load_source`.
-        ImportError: as `load_source`.
-        ValueError: as `load_source`; a class that is not in the list; a wrong number of classes.
+        ValueError: a class that is not in the list; a wrong number of classes.
+        Further errors are those of `load_source`.
     """
     if has_class_list(classes):
         found = available_classes(spec)

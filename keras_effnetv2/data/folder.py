@@ -110,28 +110,21 @@ def _class_folders(path: str) -> dict[str, str]:
 
 
 def _read_part(root: str, part_path: str, folders: dict[str, str]) -> LabelledPictures:
-    root_key = _folder_key(root)
-    paths: list[str] = []
-    counts: list[int] = []
-    for folder in folders.values():
-        before = len(paths)
-        paths.extend(_walk(folder, (root_key, _folder_key(part_path))))
-        counts.append(len(paths) - before)
-    empty = [name for name, count in zip(folders, counts, strict=True) if not count]
-    if empty:
+    ancestors = (_folder_key(root), _folder_key(part_path))
+    found = {name: list(_walk(folder, ancestors)) for name, folder in folders.items()}
+    if empty := [name for name, paths in found.items() if not paths]:
         raise ValueError(
             f"Class folders without a picture in {part_path!r}: {some(empty)}. Put pictures in, "
             "or remove the folders."
         )
-    encoded = list(map(os.fsencode, paths))
+    encoded = [os.fsencode(path) for paths in found.values() for path in paths]
     names = tuple(map(readable, encoded))
     # Made absolute once: what scandir found below needs no normalising, path by path.
     start, skipped = os.path.join(read_path(root), b""), len(os.fsencode(root))
     separator = os.fsencode(os.sep)
     absolute = (start + path[skipped:].lstrip(separator) for path in encoded)
-    return LabelledPictures.of(
-        np.repeat(np.arange(len(counts)), counts), FileStore.of(absolute, names)
-    )
+    labels = np.repeat(np.arange(len(found)), list(map(len, found.values())))
+    return LabelledPictures.of(labels, FileStore.of(absolute, names))
 
 
 def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:

@@ -6,6 +6,7 @@ The folder gets its name when everything is in it, so what is interrupted never 
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,8 @@ from keras_effnetv2.data.packed import (
     INDEX,
     Pack,
     PackedShard,
+    arrays_of_split,
     is_pack,
-    write_arrays,
 )
 from keras_effnetv2.data.records import FRAME_BYTES
 from keras_effnetv2.data.stores import why_unread
@@ -70,54 +71,66 @@ def write_pack(
     _check_space(folder.parent, sum(sizes.values()) + _EXTRA_BYTES * total)
     any_part = next(iter(parts.values()))
     done = 0
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        progress(done, total)
+
     with written_whole(folder) as scratch:
         scratch.mkdir()
-        splits, arrays = {}, {}
+        splits: dict[str, tuple[PackedShard, ...]] = {}
+        arrays: dict[str, np.ndarray] = {}
         for split, part in parts.items():
+            count = shards or min(part.num_examples, max(1, round(sizes[split] / shard_bytes)))
             random = np.random.default_rng(seed) if split in _SHUFFLED else None
             order = part.store.order(part.rows, random, None)
             names = [name.removeprefix(prefix) for name in part.store.names(part.rows[order])]
-            count = shards or min(len(order), max(1, round(sizes[split] / shard_bytes)))
-            if count > len(order):
-                raise ValueError(
-                    f"{len(order)} pictures of {split!r} cannot be divided into {count} shards. "
-                    "Use fewer."
-                )
             records = _records(part, order, names)
-            written: list[PackedShard] = []
-            lengths: list[int] = []
-            for number in range(count):  # equally many pictures each, give or take one
-                examples = len(order) * (number + 1) // count - len(lengths)
-                path = scratch / f"{split}-{number:05d}-of-{count:05d}.tfrecord"
-                for length in _write_shard(path, records, examples):
-                    lengths.append(length)
-                    done += 1
-                    progress(done, total)
-                size, digest = path.stat().st_size, file_sha256(path)
-                written.append(PackedShard(path.name, examples, size, digest))
-            splits[split] = tuple(written)
-            rows = np.empty_like(order)
-            rows[order] = np.arange(len(order))
-            arrays[split] = (part.labels, rows, np.array(lengths, dtype=np.int64), names)
-        write_arrays(scratch / ARRAYS, arrays)
-        digest = file_sha256(scratch / ARRAYS)
-        names_of_classes, flip = any_part.class_names, any_part.horizontal_flip
-        pack = Pack(folder, names_of_classes, flip, splits, digest, fingerprint)
+            splits[split], lengths = _write_shards(scratch, split, records, len(order), count, tell)
+            arrays |= arrays_of_split(split, part.labels, np.argsort(order), lengths, names)
+        np.savez(scratch / ARRAYS, allow_pickle=False, **arrays)
+        pack = Pack(
+            folder,
+            any_part.class_names,
+            any_part.horizontal_flip,
+            splits,
+            file_sha256(scratch / ARRAYS),
+            fingerprint,
+        )
         (scratch / INDEX).write_text(pack.to_json(), encoding="utf-8")
         check_free(folder, overwrite)  # another process may have been faster
     return pack
 
 
-def _write_shard(path: Path, records: Iterator[bytes], count: int) -> Iterator[int]:
-    """Write the next `count` records to a file; yield the length of each with its frame."""
-    try:
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for _ in range(count):
-                record = next(records)
-                writer.write(record)
-                yield len(record) + FRAME_BYTES
-    except tf.errors.OpError as error:  # of writing alone, see `_records`
-        raise OSError(f"Writing to {str(path.parent)!r} failed: {error.message}") from error
+def _write_shards(
+    folder: Path,
+    split: str,
+    records: Iterator[bytes],
+    total: int,
+    count: int,
+    tell: Callable[[], None],
+) -> tuple[tuple[PackedShard, ...], np.ndarray]:
+    """Write all records to `count` files; return these and the lengths of the records."""
+    if count > total:
+        raise ValueError(
+            f"{total} pictures of {split!r} cannot be divided into {count} shards. Use fewer."
+        )
+    shards = []
+    lengths: list[int] = []
+    for number in range(count):  # equally many pictures each, give or take one
+        examples = total * (number + 1) // count - len(lengths)
+        path = folder / f"{split}-{number:05d}-of-{count:05d}.tfrecord"
+        try:
+            with tf.io.TFRecordWriter(str(path)) as writer:
+                for record in islice(records, examples):
+                    writer.write(record)
+                    lengths.append(len(record) + FRAME_BYTES)
+                    tell()
+        except tf.errors.OpError as error:  # of writing alone, see `_records`
+            raise OSError(f"Writing to {str(folder)!r} failed: {error.message}") from error
+        shards.append(PackedShard(path.name, examples, path.stat().st_size, file_sha256(path)))
+    return tuple(shards), np.array(lengths, dtype=np.int64)
 
 
 def _records(part: "ImageSource", order: np.ndarray, names: Sequence[str]) -> Iterator[bytes]:

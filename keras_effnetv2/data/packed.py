@@ -208,16 +208,13 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
     return LabelledPictures(labels.astype(np.int64), store, rows.astype(np.int64))
 
 
-def write_arrays(
-    path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[str]]]
-) -> None:
-    """Write `index.npz`: of each split its labels, rows, lengths and names, see `_ARRAYS`."""
-    columns: dict[str, np.ndarray] = {}
-    for split, (labels, rows, lengths, names) in splits.items():
-        texts = Texts.of(names)
-        own = (labels.astype(np.int32), rows, lengths, texts.data, texts.ends)
-        columns |= {f"{split}.{key}": column for key, column in zip(_ARRAYS, own, strict=True)}
-    np.savez(path, allow_pickle=False, **columns)
+def arrays_of_split(
+    split: str, labels: np.ndarray, rows: np.ndarray, lengths: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return what `index.npz` has of a split, see `_ARRAYS`."""
+    texts = Texts.of(names)
+    columns = (labels.astype(np.int32), rows, lengths, texts.data, texts.ends)
+    return {f"{split}.{key}": column for key, column in zip(_ARRAYS, columns, strict=True)}
 
 
 def verify_pack(

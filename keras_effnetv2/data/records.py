@@ -130,7 +130,7 @@ class RecordStore(Store):
         columns: Sequence[np.ndarray] = (),
         function: Callable[..., Any] = encoded_alone,
     ) -> tf.data.Dataset:
-        """Return a dataset, as `Store.read` says.
+        """Return a dataset, see `Store.read`.
 
         Whatever the order, pictures are read in windows of about 64 MiB (`_WINDOW_BYTES`), each in
         the order of the disk, and handed out in the order of `rows`. Two windows are read, twice

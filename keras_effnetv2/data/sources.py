@@ -189,10 +189,7 @@ class ImageSource:
         epoch: int = 0,
         shard: tuple[int, int] | None = None,
     ) -> np.ndarray:
-        """Return the positions of the pictures in the order that `dataset` has them, int64.
-
-        Takes and raises what `dataset` does.
-        """
+        """Return the positions of the pictures in the order that `dataset` has them, int64."""
         random = None
         if shuffle:
             check_integer("seed", seed, minimum=0)
@@ -280,14 +277,7 @@ def load_source(
 def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:
     """Find the pictures of every split that is given; nothing is carved out of any.
 
-    Args:
-        spec: what `load_source` takes.
-
-    Returns:
-        The pictures of each of `available_splits`, all with the same class names.
-
-    Raises:
-        What `load_source` raises.
+    All have the same class names. Argument and errors are those of `load_source`.
     """
     name = os.fsdecode(spec)
     catalog = _open(name)

@@ -42,14 +42,12 @@ class Store(ABC):
         random: np.random.Generator | None,
         shard: tuple[int, int] | None,
     ) -> np.ndarray:
-        """Return positions in `rows`, in the order in which an epoch shows the pictures.
+        """Return positions in `rows`, (N,), in the order in which an epoch shows the pictures.
 
         Args:
             rows: (N,) int64.
             random: draws the order; None: the order of `rows`.
-            shard: (index, count) of one of several workers: its part alone. With `random` all
-                parts have N // count pictures, which leaves out at most count - 1; without, the
-                parts together are all pictures.
+            shard: (index, count): the part of one of several workers, see `ImageSource.dataset`.
         """
 
     @abstractmethod

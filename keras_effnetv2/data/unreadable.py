@@ -46,16 +46,13 @@ class UnreadablePictures:
         self.is_exhausted = False
 
     def report(self, source: ImageSource, indices: np.ndarray, certain: bool) -> None:
-        """Note pictures that failed.
+        """Note pictures that failed; raise BadPicturesError if they are not, or no longer, skipped.
 
         Args:
             source: where they are from.
             indices: positions in it of pictures that have not come through.
             certain: False: some of them may not have been tried; those that can be read are noted
                 only if all can.
-
-        Raises:
-            BadPicturesError: they are not, or no longer, to be skipped.
         """
         new = [index for index in indices.tolist() if index not in self.found]
         reasons = {index: why_unreadable(source.subset([index])) for index in new}
