@@ -393,6 +393,7 @@ def test_table_2_of_another_network(small_file, tmp_path, capsys):
         ("table-3 --json no/folder/x.json", "--json: there is no folder no/folder"),
         ("table-3 --variant efficientnet-b0", "variant is for table-2 alone.*: efficientnet-b0"),
         ("table-2 --variant efficientnet-b9", "Unknown variant, and no such file"),
+        ("table-4", "table-2"),
     ],
 )
 def test_what_the_command_refuses(words, message, capsys):
@@ -402,10 +403,3 @@ def test_what_the_command_refuses(words, message, capsys):
     shown = capsys.readouterr()
     assert re.search(message, shown.err)
     assert shown.out == ""  # nothing was measured before
-
-
-def test_a_table_that_there_is_not(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["table-4"])
-    assert ended.value.code == 2
-    assert "table-2" in capsys.readouterr().err

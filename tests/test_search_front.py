@@ -42,19 +42,19 @@ def test_a_front_by_hand():
     ) == [1, 7, 0, 2, 3]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_front_is_what_the_definition_says(seed):
-    random = np.random.default_rng(seed)
-    # Few values, so that there are ties in each measure, and equal networks in all three.
-    trials = [
-        complete(i, *(int(value) / 8 for value in random.integers(1, 8, 2)), int(parameters))
-        for i, parameters in enumerate(random.integers(1, 8, 150))
-    ]
-    found = candidates(study_of(*trials))
-    expected = {one.trial.number for one in found if not any(beats(other, one) for other in found)}
-    assert set(numbers(pareto_front(found))) == expected
-    assert numbers(pareto_front(found[::-1])) == numbers(pareto_front(found))
-    assert best(found).trial.number in expected
+def test_the_front_is_what_the_definition_says():
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        # Few values, so that there are ties in each measure, and equal networks in all three.
+        trials = [
+            complete(i, *(int(value) / 8 for value in random.integers(1, 8, 2)), int(parameters))
+            for i, parameters in enumerate(random.integers(1, 8, 80))
+        ]
+        found = candidates(study_of(*trials))
+        unbeaten = {one.trial.number for one in found if not any(beats(two, one) for two in found)}
+        assert set(numbers(pareto_front(found))) == unbeaten
+        assert numbers(pareto_front(found[::-1])) == numbers(pareto_front(found))
+        assert best(found).trial.number in unbeaten
 
 
 def test_different_networks_with_equal_measures_are_both_on_the_front():
@@ -86,9 +86,6 @@ def test_only_complete_trials_that_can_be_compared_count():
     findings = find(study_of(*trials))
     assert numbers(findings.candidates) == numbers(findings.front) == [6]
     assert findings.best == findings.candidates[0]
-
-
-def test_nothing_is_found_in_an_empty_study():
     assert find(study_of()) == ([], [], None, None)
 
 
@@ -135,8 +132,5 @@ def test_the_baseline_is_known_by_its_network():
     assert found.baseline.trial.number == 2
     marks = [found.marks(one.trial) for one in found.candidates]
     assert marks == ["best, front", "front", "baseline", ""]
-
-
-def test_a_baseline_that_was_given_up_is_none():
     given_up = replace(incomplete(0, "pruned"), config=BASELINE)
     assert find(study_of(given_up, complete(1, 0.9, 1.0, 1000))).baseline is None

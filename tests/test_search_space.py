@@ -49,9 +49,6 @@ def test_the_paper_s_choices_around_a_backbone(backbone, layers, size):
     ]
     fifth = config.stages[4].repeats
     assert space.parameters["stage5_layers"] == (fifth - 1, fifth, fifth + 1)
-
-
-def test_the_default_backbone_is_b0():
     assert SearchSpace.from_backbone() == SearchSpace.from_backbone("efficientnetv2-b0")
 
 
@@ -65,9 +62,8 @@ def test_every_combination_is_another_network():
     assert len(networks) == space.size == (2 * 2 * 3 * 2) * (2 * 2 * 3 * 3)
 
 
-@pytest.mark.parametrize("backbone", ["efficientnetv2-b0", "efficientnet-b4"])
-def test_random_samples_keep_what_is_fixed_and_round_trip(backbone):
-    config = ModelConfig.from_name(backbone)
+def test_random_samples_keep_what_is_fixed_and_round_trip():
+    config = ModelConfig.from_name("efficientnet-b4")
     space = SearchSpace.from_backbone(config)
     choose = at_random(0)
     chosen = set()
@@ -77,11 +73,8 @@ def test_random_samples_keep_what_is_fixed_and_round_trip(backbone):
         assert ModelConfig.from_json(sample.to_json()) == sample
         assert replace(sample, name=config.name, stages=config.stages) == config
         for stage, fixed in zip(sample.stages, config.stages, strict=True):
-            assert stage.strides == fixed.strides
-            assert (stage.input_filters, stage.output_filters) == (
-                fixed.input_filters,
-                fixed.output_filters,
-            )
+            for name in ("strides", "input_filters", "output_filters"):
+                assert getattr(stage, name) == getattr(fixed, name)
             assert stage.se_ratio == (0.25 if stage.conv == "mbconv" else None)
         parameters = space.parameters_of(sample)
         assert space.sample(found_before(parameters)) == sample
@@ -90,13 +83,13 @@ def test_random_samples_keep_what_is_fixed_and_round_trip(backbone):
     assert chosen == {(name, n) for name, choices in space.parameters.items() for n in choices}
 
 
-@pytest.mark.parametrize("variant", ModelConfig.variants())
-def test_every_variant_is_in_the_space_around_it(variant):
-    config = ModelConfig.from_name(variant)
-    space = SearchSpace.from_backbone(config)
-    parameters = space.parameters_of(config)
-    assert parameters.keys() == space.parameters.keys()
-    assert space.sample(found_before(parameters), name=variant) == config
+def test_every_variant_is_in_the_space_around_it():
+    for variant in ModelConfig.variants():
+        config = ModelConfig.from_name(variant)
+        space = SearchSpace.from_backbone(config)
+        parameters = space.parameters_of(config)
+        assert parameters.keys() == space.parameters.keys()
+        assert space.sample(found_before(parameters), name=variant) == config
 
 
 def test_the_parameters_of_b0():
@@ -116,19 +109,6 @@ def test_the_parameters_of_b0():
     ]
 
 
-def test_optuna_suggests_and_starts_from_b0():
-    optuna = pytest.importorskip("optuna")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    b0 = ModelConfig.from_name("efficientnetv2-b0")
-    space = SearchSpace.from_backbone(b0)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    study.enqueue_trial(space.parameters_of(b0))
-    first, second = study.ask(), study.ask()
-    assert space.sample(first.suggest_categorical).stages == b0.stages
-    sample = space.sample(second.suggest_categorical, name="trial-1")
-    assert (sample.name, space.parameters_of(sample)) == ("trial-1", second.params)
-
-
 def test_numbers_of_numpy_become_plain_ones():
     space = SearchSpace.from_backbone(TWO_STAGES)
     sample = space.sample(lambda name, choices: np.array(choices)[-1])
@@ -142,10 +122,9 @@ def test_a_choice_that_is_not_there_is_refused():
         space.sample(lambda name, choices: 7 if name == "stage1_kernel" else choices[0])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_samples_build_as_they_say(seed):
+def test_samples_build_as_they_say():
     backbone = ModelConfig.from_name("efficientnetv2-b0").scaled(width=0.25, depth=0.3)
-    config = SearchSpace.from_backbone(backbone).sample(at_random(seed))
+    config = SearchSpace.from_backbone(backbone).sample(at_random(0))
     model = kev2.build_model(config, classes=3)
     assert model.name == "efficientnetv2-b0-search"
     depthwise = [layer for layer in model.layers if type(layer).__name__ == "DepthwiseConv2D"]
@@ -187,12 +166,10 @@ def test_every_difference_of_a_network_outside_is_named(blocks, named):
     with pytest.raises(ValueError, match="other") as error:
         space.parameters_of(config)
     assert str(error.value) == f"other is not in the search space around two: {named}"
-
-
-def test_the_head_is_a_part_of_the_network():
-    space = SearchSpace.from_backbone(TWO_STAGES)
     with pytest.raises(ValueError, match="head_filters is 64, not 32"):
         space.parameters_of(replace(TWO_STAGES, head_filters=64))
+    with pytest.raises(ValueError, match="must be a ModelConfig"):
+        space.parameters_of("efficientnetv2-b0")
 
 
 def test_the_paper_s_net_is_not_in_the_space_of_the_paper_s_backbone():
@@ -209,11 +186,6 @@ def test_the_paper_s_net_is_not_in_the_space_of_the_paper_s_backbone():
         "stage6_layers is 15, not one of (7, 8, 9)",
     ):
         assert difference in str(error.value)
-
-
-def test_only_a_config_has_parameters():
-    with pytest.raises(ValueError, match="must be a ModelConfig"):
-        SearchSpace.from_backbone().parameters_of("efficientnetv2-b0")
 
 
 # --- spaces that cannot be ----------------------------------------------------------------------
@@ -289,13 +261,11 @@ def test_wider_offsets_leave_out_what_cannot_be():
 # --- JSON ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", ["efficientnetv2-b0", "efficientnet-b4"])
-def test_a_space_comes_back_from_json(backbone):
-    space = SearchSpace.from_backbone(backbone, se_ratio=0.125)
+def test_a_space_comes_back_from_json():
+    space = SearchSpace.from_backbone(se_ratio=0.125)
     values = json.loads(json.dumps(space.to_dict()))
     assert values == space.to_dict()
-    assert SearchSpace.from_dict(values) == space
-    assert SearchSpace.from_dict(SearchSpace.from_backbone(backbone).to_dict()) != space
+    assert SearchSpace.from_dict(values) == space != SearchSpace.from_backbone()
 
 
 def without(values, key):
