@@ -38,7 +38,7 @@ class HistoryFile(keras.callbacks.Callback):
         self._started: float | None = None
 
     def state(self) -> dict[str, Any]:
-        """The rows, and the seconds that the epoch that is running has taken; data for JSON."""
+        """Return the rows and the seconds of the epoch that is running; data for JSON."""
         return {"rows": self._rows, "seconds": self._seconds()}
 
     def _seconds(self) -> float:

@@ -162,8 +162,8 @@ def train(
     check_arguments(model_or_variant, recipe, weights)
     saving = _Saving(Path(output), keep_snapshots, snapshot_minutes)
     workers = current_workers(strategy)
-    console = _Console(verbose if workers.is_first else 0, echo)
-    say = console.say
+    verbose = verbose if workers.is_first else 0
+    say = echo if verbose else _silent
     earlier = None
     if workers.is_first or resume:
         earlier = run_folder.check_output(saving.folder, resume=resume, overwrite=overwrite)
@@ -186,22 +186,13 @@ def train(
     say(describe_plan(settings, model.count_params(), saving.folder))
     with scope():
         compile_to_train(model, inputs)
-    result = _run(model, inputs, saving, settings, resumed, console)
+    result = _run(model, inputs, saving, settings, resumed, verbose, say)
     say(describe_result(settings, result.history, result.evaluation, saving.folder))
     return result
 
 
-@dataclass(frozen=True)
-class _Console:
-    """How much Keras prints, and where the lines of a run go; see `train`."""
-
-    verbose: int
-    echo: Callable[[str], Any]
-
-    def say(self, line: str) -> None:
-        """Print a line, unless the run is silent."""
-        if self.verbose:
-            self.echo(line)
+def _silent(line: str) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -306,14 +297,15 @@ def _run(
     saving: _Saving,
     settings: RunSettings,
     resumed: Snapshot | None,
-    console: _Console,
+    verbose: int,
+    say: Callable[[str], Any],
 ) -> TrainResult:
     """Train, judge and write the results."""
     workers, folder = inputs.workers, saving.folder
     unreadable = UnreadablePictures(inputs.skip_bad)
     with _explained(folder, inputs, unreadable), StopSignals(folder) as signals:
         with signals.deferred():
-            history = _fit(model, inputs, unreadable, saving, resumed, signals, console)
+            history = _fit(model, inputs, unreadable, saving, resumed, signals, verbose, say)
         with undistributed():
             model = local_copy(model) if workers.devices > 1 else model
             evaluation = evaluate_model(model, inputs)
@@ -321,7 +313,7 @@ def _run(
                 write_results(model, inputs, unreadable, folder, settings, history, evaluation)
         wait_for_all(workers)
     if unreadable.found:
-        console.say(
+        say(
             f"left out, because they became unreadable: {len(unreadable.found):,} of "
             f"{inputs.training.num_examples:,} pictures"
         )
@@ -356,7 +348,8 @@ def _fit(
     saving: _Saving,
     resumed: Snapshot | None,
     signals: StopSignals,
-    console: _Console,
+    verbose: int,
+    say: Callable[[str], Any],
 ) -> dict[str, list[float]]:
     """Run the one `fit` and return its history."""
     recipe, is_first = inputs.recipe, inputs.workers.is_first
@@ -367,7 +360,7 @@ def _fit(
         inputs.plan,
         skip_batches=0 if resumed is None else resumed.batches,
         verbose=1,
-        echo=console.say,
+        echo=say,
     )
     history = HistoryFile(
         saving.folder / run_folder.HISTORY if is_first else None,
@@ -396,6 +389,6 @@ def _fit(
         validation_data=inputs.validation_dataset(),
         # The snapshots last: what they save is what the others have made of a batch or an epoch.
         callbacks=[progressive, Reseed(recipe.seed), *average, history, snapshots],
-        verbose=console.verbose,
+        verbose=verbose,
     )
     return history.columns

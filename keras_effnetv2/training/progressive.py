@@ -136,7 +136,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
                 layer.rate = stage.dropout_rate
         self.model.make_train_function(force=True)
         if self.verbose:
-            self.echo(_announcement(stage, len(self.stages)))
+            self.echo(_announcement(stage, self.stages))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not self.dataset.was_read:
@@ -425,13 +425,9 @@ def _named_layers(layers: list[Any], names: Sequence[str]) -> list[Any]:
     return [usable[name] for name in names]
 
 
-def _announcement(stage: TrainStage, stages: int) -> str:
-    def show(value: float | None) -> str:
-        return "off" if value is None else f"{value:.4g}"
-
-    return (
-        f"Stage {stage.index + 1}/{stages}, epochs {stage.start_epoch + 1}-{stage.end_epoch}: "
-        f"size {stage.image_size}, randaugment {show(stage.randaugment_magnitude)}, "
-        f"mixup {stage.mixup_alpha:.4g}, cutmix {stage.cutmix_alpha:.4g}, "
-        f"dropout {show(stage.dropout_rate)}, batch {stage.batch_size}"
-    )
+def _announcement(stage: TrainStage, plan: StagePlan) -> str:
+    header, *rows = plan.table()
+    settings = list(zip(header, rows[stage.index], strict=True))[2:]  # after stage and epochs
+    listed = ", ".join(f"{name} {'off' if value == '-' else value}" for name, value in settings)
+    epochs = f"{stage.start_epoch + 1}-{stage.end_epoch}"
+    return f"Stage {stage.index + 1}/{len(plan)}, epochs {epochs}: {listed}"

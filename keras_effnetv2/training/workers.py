@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
+from keras_effnetv2._common.checks import check_integer
+
 # Seconds. JAX waits 100 for the sign of life of a worker, 300 for all of them at the end.
 _HEARTBEAT_TIMEOUT = 30
 _SHUTDOWN_TIMEOUT = 30
@@ -132,11 +134,8 @@ def connect(coordinator: str, count: int, index: int) -> Workers:
             "Several processes train together with the JAX backend: set KERAS_BACKEND=jax. "
             f"Received: the backend {keras.backend.backend()!r}"
         )
-    if not 0 <= index < count:
-        raise ValueError(
-            "Workers are numbered from 0 to one less than their count. "
-            f"Received: worker {index} of {count}"
-        )
+    check_integer("count", count, minimum=1)
+    check_integer("index", index, minimum=0, maximum=count - 1)
     if not coordinator.rpartition(":")[2].isdecimal():
         raise ValueError(
             "The address of worker 0 must be HOST:PORT, for example 10.0.0.1:1234. "
