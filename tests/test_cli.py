@@ -78,6 +78,7 @@ def test_train_on_a_folder_in_a_fresh_process(photos, tmp_path):
         (["weights", "convrt", "x"], "Did you mean 'convert'?"),
         (["train", "--dat", "digits"], "--data"),
         (["train", "--data", "digits"], "Missing option '--output'"),
+        (["train", "--data", "digits", "--output", "--overwrite"], "--output: a value is missing"),
         (["train", "--data", "digits", "--output", "x", "--image-size", "32:x"], "FIRST:LAST"),
         (["train", "--data", "digits", "--output", "x", "--image-size", "1:2:3"], "FIRST:LAST"),
         (["train", "--data", "digits", "--output", "x", "--preview", "--resume"], "--preview"),

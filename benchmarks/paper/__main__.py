@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.paper.tables import TABLES, open_table
 from keras_effnetv2._common.files import write_text
 from keras_effnetv2._common.machine import describe_machine
+from keras_effnetv2._common.progress import progress_line
 from keras_effnetv2.architectures.config_file import read_config
-from keras_effnetv2.cli.benchmark_command import show_progress
 
 _SCALING = "scaling"
 _ROUNDS = 5
@@ -102,13 +102,13 @@ def _reproduce(arguments: argparse.Namespace) -> None:
     results = []
     for entries, task, batch_size in product(table.groups, table.tasks, dict.fromkeys(batch_sizes)):
         gc.collect()  # the networks before it hold themselves in cycles
-        results.append(
-            measure_group(entries, task, batch_size, scale, arguments.rounds, show_progress)
-        )
+        with progress_line() as progress:
+            results.append(
+                measure_group(entries, task, batch_size, scale, arguments.rounds, progress)
+            )
         if arguments.json is not None:
             data = {"machine": machine, "command": sys.argv[1:], "results": as_data(results)}
             write_text(arguments.json, json.dumps(data, indent=1) + "\n")
-    show_progress("")
     print(f"\n{results_table(table, results)}")
     print("\n2x is twice as fast as the first network of its group.")
     for sentence in sentences(table, results):

@@ -26,3 +26,13 @@ def progress_bar(label: str, unit: str = " pictures", scale: bool = False) -> It
             bar.update(done - bar.n)
 
         yield show
+
+
+@contextlib.contextmanager
+def progress_line() -> Iterator[Callable[[str], None]]:
+    """Give a function of a text that is shown until the next one replaces it.
+
+    Where stderr is no terminal nothing is shown.
+    """
+    with tqdm(bar_format="{desc}", leave=False, disable=None) as line:
+        yield line.set_description_str

@@ -6,6 +6,7 @@ from json import dumps
 from pathlib import Path
 
 from keras_effnetv2._common.machine import describe_machine
+from keras_effnetv2._common.progress import progress_line
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 
@@ -85,8 +86,8 @@ def benchmark(
     print(" · ".join(f"{name}: {value}" for name, value in machine.items()))
     groups = []
     for name in names:
-        groups.append(compare(name, comparison, show_progress))
-        show_progress("")
+        with progress_line() as progress:
+            groups.append(compare(name, comparison, progress))
         first = groups[-1][0].contestant
         print(
             f"\n{name}: {first.parameters / 1e6:.2f} million parameters, {first.flops / 1e9:.2f} "
@@ -109,9 +110,3 @@ def _check(counts: Mapping[str, Sequence[int]], networks: Sequence[str], json: P
         raise ValueError(f"--json: there is no folder {json.parent}")
     if _ALL in networks and len(networks) > 1:
         raise ValueError("all stands for every variant: leave out the other networks, or name some")
-
-
-def show_progress(text: str) -> None:
-    """Show how far the command is, on a line of its own that the next one replaces."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

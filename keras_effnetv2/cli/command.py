@@ -6,11 +6,12 @@ that a command line can be checked without running it, and all errors are caught
 
 import copy
 import inspect
+import itertools
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -128,15 +129,6 @@ def add_group(
     )
 
 
-class _Entry(NamedTuple):
-    """What a docstring says of a parameter."""
-
-    names: str  # "--scan/--no-scan", or of an argument its parameter
-    metavar: str | None
-    help: str
-    panel: str | None  # title of its section on the help page; None is "Options"
-
-
 def _sections(owner: Any) -> dict[str, str]:
     """Return title -> text of the sections of a docstring; "" is what comes first."""
     text, *parts = re.split(r"\n\n([A-Z].*):\n(?= )", inspect.cleandoc(owner.__doc__))
@@ -149,16 +141,20 @@ def _page(function: Command) -> dict[str, Any]:
     return {"help": sections[""], "epilog": sections[_EXAMPLE]}
 
 
-def _entries(owner: Any) -> dict[str, _Entry]:
-    """Return parameter -> entry of a docstring."""
-    entries = {}
+def _entries(owner: Any) -> dict[str, Any]:
+    """Return parameter -> its `typer.Option` or `typer.Argument`, as a docstring has them."""
+    entries: dict[str, Any] = {}
     for title, text in _sections(owner).items():
         for entry in re.findall(r"^\S.*(?:\n +.*)*", text, flags=re.MULTILINE):
             head, _, help = " ".join(entry.split()).partition(": ")
             names, _, metavar = head.partition(" ")
-            parameter = names.partition("/")[0].removeprefix("--").replace("-", "_")
-            panel = None if title == _OPTIONS else title
-            entries[parameter] = _Entry(names, metavar or None, help, panel)
+            details: Any = {"metavar": metavar or None, "help": help}
+            if names.startswith("--"):
+                parameter = names.partition("/")[0].removeprefix("--").replace("-", "_")
+                panel = None if title == _OPTIONS else title
+                entries[parameter] = typer.Option(names, rich_help_panel=panel, **details)
+            else:
+                entries[names] = typer.Argument(**details)
     return entries
 
 
@@ -202,34 +198,25 @@ def _of_group(parameter: inspect.Parameter) -> list[inspect.Parameter]:
     options = []
     for field in fields(group):
         default = field.default if given is None else getattr(given, field.name)
-        option = _annotated(
-            inspect.Parameter(
-                field.name,
-                _KEYWORD,
-                default=inspect.Parameter.empty if default is MISSING else default,
-                annotation=field.type,
-            ),
-            entries,
-        )
-        info = option.annotation.__metadata__[0]
+        default = inspect.Parameter.empty if default is MISSING else default
+        option = inspect.Parameter(field.name, _KEYWORD, default=default, annotation=field.type)
+        options.append(_annotated(option, entries))
         if field.name in shown:
-            info.help += f"  [{shown[field.name]}]"
-        options.append(option)
+            options[-1].annotation.__metadata__[0].help += f"  [{shown[field.name]}]"
     return options
 
 
-def _annotated(parameter: inspect.Parameter, entries: Mapping[str, _Entry]) -> inspect.Parameter:
-    """Return a parameter as Typer wants it, described by its entry or by itself."""
+def _annotated(parameter: inspect.Parameter, entries: Mapping[str, Any]) -> inspect.Parameter:
+    """Return a parameter as Typer wants it, described by itself or by its entry."""
     kind, info = parameter.annotation, None
     if get_origin(kind) is Annotated:
         kind, info = get_args(kind)
-        info = copy.copy(info)
-    if info is None or info.help is None:
-        entry = entries[parameter.name]
-        if info is None:
-            info = typer.Option(entry.names) if entry.names.startswith("--") else typer.Argument()
-        info.metavar, info.help = entry.metavar or info.metavar, entry.help
-        info.rich_help_panel = entry.panel
+    if info is None:
+        info = entries[parameter.name]
+    elif info.help is None:
+        info, entry = copy.copy(info), entries[parameter.name]
+        info.metavar = entry.metavar or info.metavar
+        info.help, info.rich_help_panel = entry.help, entry.rich_help_panel
     return parameter.replace(kind=_KEYWORD, annotation=Annotated[kind, info])
 
 
@@ -237,6 +224,16 @@ class _Page:
     """What Typer's commands and groups do differently here."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        valued = {
+            name
+            for option in self.params  # type: ignore[attr-defined]
+            if not getattr(option, "is_flag", True)
+            for name in option.opts
+        }
+        for name, value in itertools.pairwise(args):
+            # Typer would take the name of the next option for a value, perhaps of --output.
+            if name in valued and value.startswith("--"):
+                raise typer.BadParameter("a value is missing.", ctx, param_hint=name)
         return super().parse_args(ctx, _name_each(args))  # type: ignore[misc]
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:

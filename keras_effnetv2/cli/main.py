@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -120,10 +120,8 @@ def _version_option(
     """Train, judge, export and use EfficientNetV2 on Keras 3."""
 
 
-def _usage_error(error: typer.TyperException) -> SystemExit:
-    show = getattr(error, "show", None)
-    if show is not None:
-        show()
+def _usage_error(error: Any) -> SystemExit:
+    error.show()
     return SystemExit(error.exit_code)
 
 
