@@ -1,34 +1,93 @@
-"""What a run says of itself: its plan, its result, and the content of the report.
+"""What a run says of itself: the content of its report, its plan, and its result.
 
-`report.py` draws the report.
+`run_page.py` makes a page of the content.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
-from keras_effnetv2.report.run_page import (
-    MAX_MISTAKES,
-    MAX_SAMPLES,
-    Mistake,
-    Report,
-    Sample,
-    StageSamples,
-    confusion_matrix,
-)
 from keras_effnetv2.report.samples import (
     evaluation_pictures,
-    label_parts,
+    label_words,
     stage_title,
     training_pictures,
 )
+from keras_effnetv2.report.style import spread
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.run_settings import RunSettings
+
+MAX_STAGES_SHOWN = 8
+MAX_SAMPLES = 12  # pictures of one stage
+MAX_MISTAKES = 24
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A training picture as the net saw it: uint8 (H, W, 3), and its label in words."""
+
+    image: npt.NDArray[np.uint8]
+    caption: str
+
+
+@dataclass(frozen=True)
+class StageSamples:
+    """Training pictures of one stage, under a title that says how the stage treats them."""
+
+    title: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture that was put in a wrong class.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        name: the picture's file name.
+        truth: name of its class.
+        prediction: name of the class with the highest score.
+        score: the score of `prediction`, 0..1.
+    """
+
+    image: npt.NDArray[np.uint8]
+    name: str
+    truth: str
+    prediction: str
+    score: float
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a training run has to show.
+
+    Attributes:
+        title: the headline.
+        summary: (label, value) pairs.
+        plan: the stages.
+        history: as in `history.csv`: column name -> one value an epoch, NaN where there is none;
+            epochs count from 1.
+        class_names: C names.
+        confusion: int64 (C, C), how often each class (row) was taken for each (column).
+        samples: training pictures of at most `MAX_STAGES_SHOWN` stages.
+        mistakes: at most `MAX_MISTAKES`, the highest score first.
+    """
+
+    title: str
+    summary: tuple[tuple[str, str], ...]
+    plan: StagePlan
+    history: Mapping[str, Sequence[float]]
+    class_names: tuple[str, ...]
+    confusion: npt.NDArray[np.int64]
+    samples: tuple[StageSamples, ...]
+    mistakes: tuple[Mistake, ...]
 
 
 def gather_report(
@@ -36,13 +95,13 @@ def gather_report(
     title: str,
     summary: Sequence[tuple[str, str]],
     plan: StagePlan,
-    history: dict[str, list[float]],
+    history: Mapping[str, Sequence[float]],
     validation: ImageSource,
     evaluation: Evaluation,
     style: str,
     stage_dataset: Callable[[TrainStage, int], Any],
-) -> Report:
-    """The report of a run.
+) -> RunReport:
+    """Collect the report of a run.
 
     Args:
         title: headline.
@@ -55,38 +114,31 @@ def gather_report(
         stage_dataset: the training batches of a stage and epoch, as `fit` got them.
     """
     names = validation.class_names
-    return Report(
+    shown = [plan[index] for index in spread(len(plan), MAX_STAGES_SHOWN)]
+    return RunReport(
         title=title,
         summary=tuple(summary),
-        stages=plan.table(),
+        plan=plan,
         history=history,
-        stage_starts=tuple(stage.start_epoch + 1 for stage in plan),
         class_names=names,
-        confusion=confusion_matrix(evaluation.labels, evaluation.predictions, len(names)),
-        stage_samples=tuple(_samples(stage, stage_dataset, names) for stage in plan),
+        confusion=confusion_matrix(evaluation, len(names)),
+        samples=tuple(_samples(stage, stage_dataset, names) for stage in shown),
         mistakes=_mistakes(validation, evaluation, plan[-1].image_size, style),
     )
+
+
+def confusion_matrix(evaluation: Evaluation, classes: int) -> npt.NDArray[np.int64]:
+    """Return int64 (classes, classes): `[i, j]` counts the pictures of i that were put in j."""
+    pairs = evaluation.labels.astype(np.int64) * classes + evaluation.predictions
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def _samples(
     stage: TrainStage, stage_dataset: Callable[[TrainStage, int], Any], names: Sequence[str]
 ) -> StageSamples:
     _, pictures, labels = training_pictures(stage, stage_dataset, MAX_SAMPLES)
-    return StageSamples(
-        stage_title(stage),
-        tuple(
-            Sample(picture, _caption(label, names))
-            for picture, label in zip(pictures, labels, strict=True)
-        ),
-    )
-
-
-def _caption(label: np.ndarray, names: Sequence[str]) -> str:
-    """ "cat", or "0.7 cat + 0.3 dog" of a mixed label."""
-    parts = label_parts(label, names)
-    if len(parts) == 1:
-        return parts[0][0]
-    return " + ".join(f"{weight:.2g} {name}" for name, weight in parts)
+    captions = [label_words(label, names) for label in labels]
+    return StageSamples(stage_title(stage), tuple(map(Sample, pictures, captions)))
 
 
 def _mistakes(

@@ -16,7 +16,7 @@ _SHARE_NAMED = 0.005  # a smaller part of a mixed label would be rounded to noth
 
 
 def stage_title(stage: TrainStage) -> str:
-    """A line on how a stage treats its pictures; stages count from 1."""
+    """Return a line on how a stage treats its pictures; stages count from 1."""
     magnitude = stage.randaugment_magnitude
     return (
         f"Stage {stage.index + 1}: {stage.image_size} px, "
@@ -25,25 +25,21 @@ def stage_title(stage: TrainStage) -> str:
     )
 
 
-def label_parts(
-    label: npt.NDArray[np.float32], class_names: Sequence[str]
-) -> tuple[tuple[str, float], ...]:
-    """The classes of a label and their weights, the heaviest first; below 0.5 % none.
+def label_words(label: npt.NDArray[np.float32], class_names: Sequence[str]) -> str:
+    """Return a label (C,) in words: "cat", or "0.70 cat + 0.30 dog" of a mixed one.
 
-    Args:
-        label: (C,), one-hot or mixed.
-        class_names: C names.
+    The heaviest class comes first; one below 0.5 % is not named.
     """
-    order = np.argsort(-label, kind="stable")
-    return tuple(
-        (class_names[index], float(label[index])) for index in order if label[index] > _SHARE_NAMED
-    )
+    order = [i for i in np.argsort(-label, kind="stable") if label[i] > _SHARE_NAMED]
+    if len(order) == 1:
+        return class_names[order[0]]
+    return " + ".join(f"{label[i]:.2f} {class_names[i]}" for i in order)
 
 
 def training_pictures(
     stage: TrainStage, stage_dataset: Callable[[TrainStage, int], Any], count: int
 ) -> tuple[list[int], npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Pictures that a stage trains on: some of its first batch, or of several if one has too few.
+    """Return pictures that a stage trains on: of its first batch, or of several batches if small.
 
     They are taken from all over the batch, because MixUp and CutMix share it by halves.
 
@@ -70,7 +66,7 @@ def training_pictures(
 def evaluation_pictures(
     source: ImageSource, indices: Sequence[int] | npt.NDArray[np.int64], image_size: int, style: str
 ) -> npt.NDArray[np.uint8]:
-    """Pictures as evaluation sees them.
+    """Return pictures as evaluation sees them.
 
     Args:
         source: where they are.

@@ -1,7 +1,7 @@
 """The report of a search: one HTML page, and its parts as files for programs.
 
-The page needs nothing else (see `report_style.py`). Its size is bounded: tables of at most
-`summary.MAX_ROWS` trials; of a thousand complete ones the picture takes half a megabyte.
+The page's size is bounded: tables of at most `summary.MAX_ROWS` trials; of a thousand complete ones
+the picture takes three quarters of a megabyte.
 """
 
 import contextlib
@@ -11,29 +11,19 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from keras_effnetv2._common.files import write_text
-from keras_effnetv2.architectures.config import ModelConfig, encode_stages
-from keras_effnetv2.report.style import (
-    clean_text,
-    data_table,
-    name_html,
-    page_html,
-    plain_text,
-    section_html,
-    summary_table,
-)
-from keras_effnetv2.search.chart import pareto_chart
+from keras_effnetv2.architectures.config import encode_stages
+from keras_effnetv2.report.style import Table, render
 from keras_effnetv2.search.front import Candidate, Findings, find
+from keras_effnetv2.search.pareto_chart import pareto_chart
 from keras_effnetv2.search.record import StudyRecord, TrialRecord
 from keras_effnetv2.search.summary import (
     MAX_ROWS,
     MEASURES,
-    NOTHING_YET,
     STATES,
     cautions,
     front_rows,
@@ -46,33 +36,52 @@ REPORT, BEST, FRONT, PICTURE = "report.html", "best.json", "front.csv", "pareto.
 
 _CHOICES = ("conv", "kernel", "expand", "layers")
 _FEWEST = 3  # trials of a choice, of which a mean is shown
+_LETTERS = 80  # of a cell: the choices of six stages
 
 
 def render_search_report(study: StudyRecord) -> str:
-    """Returns a study as one HTML page that needs no other file; the same study, the same page."""
+    """Return a study as one HTML page that needs no other file; the same study, the same page."""
     findings = find(study)
-    sections = [
-        _summary(study, findings),
-        section_html("picture", "Accuracy against step time", _picture(study, findings)),
-        section_html("front", "Pareto front", _front(findings)),
-        section_html("best", "Best network", _best(study, findings)),
-        section_html("space", "What was searched", _space(study, findings)),
-        section_html("settings", "Settings", summary_table(list(_flat(study.settings)))),
-        section_html("trials", "All trials", _trials(study, findings)),
-    ]
-    links = (
-        ("picture", "Picture"),
-        ("front", "Front"),
-        ("best", "Best network"),
-        ("space", "Space"),
-        ("settings", "Settings"),
-        ("trials", "Trials"),
+    best = findings.best
+    links = [("space", "Space"), ("settings", "Settings"), ("trials", "Trials")]
+    content: dict[str, Any] = {}
+    if best is not None:
+        links = [("picture", "Picture"), ("front", "Front"), ("best", "Best network"), *links]
+        spec = shlex.quote(study.settings["training"]["spec"])
+        content = {
+            "chart": pareto_chart(findings, study.baseline.name, standalone=False),
+            "chart_words": _chart_words(study, findings),
+            "front": front_table(findings),
+            "front_size": f"{len(findings.front):,}",
+            "complete": f"{len(findings.candidates):,}",
+            "configs": [
+                (trial.number, trial.config.to_json().splitlines())
+                for trial in front_rows(findings)[:MAX_ROWS]
+            ],
+            "command": f"keras-effnetv2 train --data {spec} --model {BEST} --output runs/best "
+            "--seed 0",
+            "blocks": encode_stages(best.trial.config.stages),
+            "best_file": BEST,
+        }
+    return render(
+        "search.html",
+        title=f"Architecture search: {study.name}",
+        links=links,
+        summary=overview(study, findings),
+        cautions=cautions(study, findings),
+        best=best,
+        exponents=study.settings["objective"],
+        baseline=study.baseline.name,
+        fewest=_FEWEST,
+        space=choices_table(study, findings),
+        settings=list(_flat(study.settings)),
+        trials=trials_table(study, findings),
+        **content,
     )
-    return page_html(f"Architecture search: {study.name}", links, sections)
 
 
 def write_results(study: StudyRecord, folder: str | os.PathLike[str]) -> list[Path]:
-    """Writes what a study has found; makes the folder where it is missing.
+    """Write what a study has found; makes the folder where it is missing.
 
     `report.html` is `render_search_report`; `best.json` the network with the highest score, for
     `train --model`; `front.csv` the Pareto front, the networks as block strings; `pareto.svg` the
@@ -119,94 +128,62 @@ def _to_csv(front: Sequence[Candidate]) -> str:
     return text.getvalue()
 
 
-def _summary(study: StudyRecord, findings: Findings) -> str:
-    notes = "".join(f"<p>{plain_text(caution)}</p>" for caution in cautions(study, findings))
-    return section_html("summary", "Summary", summary_table(overview(study, findings)) + notes)
-
-
-def _picture(study: StudyRecord, findings: Findings) -> str:
-    if findings.best is None:
-        return f"<p>{NOTHING_YET}</p>"
-    chart = pareto_chart(findings, study.baseline.name, standalone=False)
-    left_out = len(study.trials) - len(findings.candidates)
+def _chart_words(study: StudyRecord, findings: Findings) -> list[str]:
     words = [
         "Numbers are those of trials. No network is both more accurate and faster than one on the "
         "line; what is on the front below it is smaller."
     ]
     if findings.baseline is None:
         words.append(f"There is no complete trial of the baseline, {study.baseline.name}.")
-    if left_out:
+    if left_out := len(study.trials) - len(findings.candidates):
         words.append(f"Not in the picture: {left_out:,} trials that are not complete.")
-    caption = "".join(f"<span>{plain_text(line)}</span>" for line in words)
-    return (
-        f'<figure class="chart"><div class="scroll" role="region" aria-label="Picture"'
-        f' tabindex="0">{chart}</div><figcaption>{caption}</figcaption></figure>'
-    )
+    return words
 
 
-def _front(findings: Findings) -> str:
-    if findings.best is None:
-        return f"<p>{NOTHING_YET}</p>"
-    rows = front_rows(findings)
-    shown = rows[:MAX_ROWS]
-    cells = [
-        f'<tr><th scope="row">{trial.number}</th><td>{findings.marks(trial)}</td>'
-        f"{_network_cell(trial.config)}{_measure_cells(trial)}</tr>"
-        for trial in shown
+def front_table(findings: Findings) -> Table:
+    """Return the Pareto front, and the baseline below it."""
+    rows = [
+        (trial.number, findings.marks(trial), short_blocks(trial.config), *measures(trial))
+        for trial in front_rows(findings)
     ]
-    note = (
-        f"<p>{len(findings.front):,} of {len(findings.candidates):,} complete trials: no other"
-        " network beats these in accuracy, step time and parameters at once.</p>"
-    )
-    table = data_table("The most accurate first", 3, ("trial", "note", "network", *MEASURES), cells)
-    configs = "".join(
-        f"<details><summary>Trial {trial.number} as JSON</summary>{_code(trial.config.to_json())}"
-        "</details>"
-        for trial in shown
-    )
-    return note + table + _left_out(len(rows) - len(shown)) + configs
+    return _cut("The most accurate first", ("trial", "note", "network", *MEASURES), 3, rows)
 
 
-def _best(study: StudyRecord, findings: Findings) -> str:
-    if findings.best is None:
-        return f"<p>{NOTHING_YET}</p>"
-    config = findings.best.trial.config
-    spec = shlex.quote(study.settings["training"]["spec"])
-    command = f"keras-effnetv2 train --data {spec} --model {BEST} --output runs/best --seed 0"
-    return (
-        f"<p>Trial {findings.best.trial.number} has the highest score. To train it:</p>"
-        f"{_code(command)}"
-        f"<p>Its stages as block strings, under a head of {config.head_filters} filters:</p>"
-        f"{_code(chr(10).join(encode_stages(config.stages)))}"
-        f"<p>The whole network, which is the file {BEST}:</p>{_code(config.to_json())}"
-    )
-
-
-def _space(study: StudyRecord, findings: Findings) -> str:
-    """The choices of every stage, with the mean score of those that were tried often enough."""
-    exponents = study.settings["objective"]
-    chosen = _scores_by_choice(study, findings)
-    rows = []
-    for number, stage in enumerate(study.space.backbone.stages, start=1):
-        cells = "".join(f"<td>{_choices(chosen[f'stage{number}_{c}'])}</td>" for c in _CHOICES)
-        rows.append(
-            f'<tr><th scope="row">{number}</th>{cells}'
-            f'<td class="number">{stage.output_filters}</td>'
-            f'<td class="number">{stage.strides}</td></tr>'
+def trials_table(study: StudyRecord, findings: Findings) -> Table:
+    """Return all trials."""
+    rows = [
+        (
+            *(trial.number, trial.state, trial.reason or findings.marks(trial)),
+            *(short_blocks(trial.config), *measures(trial), trial.epochs),
         )
-    formula = (
-        "<p>Score: accuracy \N{MULTIPLICATION SIGN} step time"
-        f"<sup>{exponents['step_time_exponent']:g}</sup> \N{MULTIPLICATION SIGN} parameters"
-        f"<sup>{exponents['parameters_exponent']:g}</sup>, the step time over that of"
-        f" {plain_text(study.baseline.name)}.</p>"
-    )
-    note = (
-        f"<p>Beside a choice stands the mean score of its networks and their number, where at least"
-        f" two choices have {_FEWEST} or more; the highest is bold. A hint and no proof: these"
-        " networks differ elsewhere too, and a sampler tries more of what was good.</p>"
-    )
-    header = ("stage", *_CHOICES, "filters", "stride")
-    return formula + note + data_table("Choices of every stage", 5, header, rows)
+        for trial in sorted(study.trials, key=_best_first)
+    ]
+    header = ("trial", "state", "note", "network", *MEASURES, "epochs")
+    return _cut("The highest score first, then what is not complete", header, 4, rows)
+
+
+def _best_first(trial: TrialRecord) -> tuple[int, float, int]:
+    return STATES.index(trial.state), -(trial.score or 0.0), trial.number
+
+
+def _cut(caption: str, header: Sequence[str], words: int, rows: Sequence[Sequence[Any]]) -> Table:
+    """A table of at most `MAX_ROWS` rows, which says so."""
+    if len(rows) > MAX_ROWS:
+        caption += f"; {len(rows) - MAX_ROWS:,} more are not shown"
+    return Table(caption, header, words, rows[:MAX_ROWS], _LETTERS)
+
+
+def choices_table(study: StudyRecord, findings: Findings) -> Table:
+    """Return the choices of every stage, with the mean score of those tried often enough."""
+    chosen = _scores_by_choice(study, findings)
+    rows = [
+        (
+            *(number, *(_choices(chosen[f"stage{number}_{choice}"]) for choice in _CHOICES)),
+            *(stage.output_filters, stage.strides),
+        )
+        for number, stage in enumerate(study.space.backbone.stages, start=1)
+    ]
+    return Table("Choices of every stage", ("stage", *_CHOICES, "filters", "stride"), 5, rows)
 
 
 def _scores_by_choice(
@@ -227,16 +204,17 @@ def _scores_by_choice(
     return scores
 
 
-def _choices(scores: Mapping[str | int, Sequence[float]]) -> str:
+def _choices(scores: Mapping[str | int, Sequence[float]]) -> list[tuple[str, bool]]:
+    """Lines of a cell, and whether each is the best."""
     means = {choice: fmean(of) for choice, of in scores.items() if len(of) >= _FEWEST}
-    lines = []
-    for choice, of in scores.items():
-        text = str(choice)
-        if choice in means and len(means) > 1:
-            text = f"{choice}: {means[choice]:.4f} ({len(of)})"
-        is_best = len(means) > 1 and means.get(choice) == max(means.values())
-        lines.append(f"<div>{f'<strong>{text}</strong>' if is_best else text}</div>")
-    return "".join(lines)
+    if len(means) < 2:
+        return [(str(choice), False) for choice in scores]
+    return [
+        (f"{choice}: {means[choice]:.4f} ({len(of)})", means[choice] == max(means.values()))
+        if choice in means
+        else (str(choice), False)
+        for choice, of in scores.items()
+    ]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -247,44 +225,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             yield f"{prefix}{key}", text
-
-
-def _trials(study: StudyRecord, findings: Findings) -> str:
-    if not study.trials:
-        return "<p>No trial was begun.</p>"
-    trials = sorted(study.trials, key=_best_first)
-    shown = trials[:MAX_ROWS]
-    rows = []
-    for trial in shown:
-        note = findings.marks(trial) if trial.reason is None else name_html(trial.reason, 60)
-        rows.append(
-            f'<tr><th scope="row">{trial.number}</th><td>{trial.state}</td><td>{note}</td>'
-            f"{_network_cell(trial.config)}{_measure_cells(trial)}"
-            f'<td class="number">{trial.epochs}</td></tr>'
-        )
-    header = ("trial", "state", "note", "network", *MEASURES, "epochs")
-    table = data_table("The highest score first, then what is not complete", 4, header, rows)
-    return table + _left_out(len(trials) - len(shown))
-
-
-def _best_first(trial: TrialRecord) -> tuple[int, float, int]:
-    return STATES.index(trial.state), -(trial.score or 0.0), trial.number
-
-
-def _measure_cells(trial: TrialRecord) -> str:
-    return "".join(f'<td class="number">{text}</td>' for text in measures(trial))
-
-
-def _network_cell(config: ModelConfig) -> str:
-    whole = " ".join(encode_stages(config.stages))
-    return f'<td title="{plain_text(whole)}"><code>{plain_text(short_blocks(config))}</code></td>'
-
-
-def _left_out(count: int) -> str:
-    return f"<p>{count:,} more are not shown.</p>" if count else ""
-
-
-def _code(text: str) -> str:
-    """Lines as they are, for copying."""
-    lines = "\n".join(escape(clean_text(line)) for line in text.split("\n"))
-    return f'<pre class="code">{lines}</pre>'

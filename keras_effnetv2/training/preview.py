@@ -5,7 +5,8 @@ of a late stage too strong, what do MixUp and CutMix make of a picture.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnetv2._common.files import write_text
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
@@ -23,20 +25,11 @@ from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import TrainStage
 from keras_effnetv2.report.samples import (
     evaluation_pictures,
-    label_parts,
+    label_words,
     stage_title,
     training_pictures,
 )
-from keras_effnetv2.report.style import (
-    SMALL_EDGE,
-    name_html,
-    page_html,
-    picture_html,
-    plain_text,
-    section_html,
-    spread,
-    summary_table,
-)
+from keras_effnetv2.report.style import SMALL_EDGE, render, spread
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.training.inputs import Inputs, load_inputs
 from keras_effnetv2.training.preflight import check_arguments, check_model
@@ -112,30 +105,70 @@ def write_preview(
     page = render_preview(inputs)
     run_folder.prepare_output(folder, keep=True, needed_bytes=len(page))
     path = folder / run_folder.PREVIEW
-    run_folder.write_text(path, page)
+    write_text(path, page)
     return path
 
 
+@dataclass(frozen=True)
+class PreviewPicture:
+    """A training picture, uint8 (S, S, 3), beside the same one as evaluation sees it.
+
+    Attributes:
+        name: of its file.
+        original: as evaluation sees it.
+        augmented: as it is trained on.
+        caption: its label in words.
+    """
+
+    name: str
+    original: npt.NDArray[np.uint8]
+    augmented: npt.NDArray[np.uint8]
+    caption: str
+
+
 def render_preview(inputs: Inputs) -> str:
-    """Returns the page on what a training would read; the same inputs, the same page."""
+    """Return the page on what a training would read; the same inputs, the same page."""
+    pictures = preview_pictures(inputs)
+    return render(
+        "preview.html",
+        title=f"Preview of a training on {inputs.training.spec}",
+        links=[(f"stage-{stage.index + 1}", f"Stage {stage.index + 1}") for stage in pictures],
+        summary=_summary(inputs),
+        plan=inputs.plan,
+        pictures=pictures,
+        stage_title=stage_title,
+        side=_shown_side,
+        column=_COLUMN,
+    )
+
+
+def preview_pictures(inputs: Inputs) -> dict[TrainStage, list[PreviewPicture]]:
+    """Return the pictures on the page: as many of each stage, in the order of its first epoch."""
     stages = [inputs.plan[index] for index in spread(len(inputs.plan), MAX_STAGES)]
     area = sum(stage.image_size**2 for stage in stages)
     count = min(MAX_PICTURES, max(MIN_PICTURES, MAX_PIXELS // area))
-    note = (
-        "<p>Above, each picture as evaluation sees it, at the size of the stage. Below, the same"
-        " picture as the net is trained on it: cropped, augmented and mixed, with its label. Of a"
-        " mixed label every class is named with its weight, from 0.5 % on.</p>"
+    return {stage: _pictures_of(inputs, stage, count) for stage in stages}
+
+
+def _pictures_of(inputs: Inputs, stage: TrainStage, count: int) -> list[PreviewPicture]:
+    source = inputs.training
+    unreadable = UnreadablePictures(inputs.skip_bad)
+    batches = partial(inputs.stage_dataset, unreadable=unreadable)
+    positions, pictures, labels = training_pictures(stage, batches, count)
+    order = inputs.epoch_order(stage.start_epoch)
+    delivered = order[~np.isin(order, list(unreadable.found))]
+    indices = delivered[np.asarray(positions) % len(delivered)]  # the first take lost places
+    originals = evaluation_pictures(
+        source, indices, stage.image_size, inputs.recipe.evaluation_style
     )
-    if len(stages) < len(inputs.plan):
-        note += f"<p>{len(stages)} of {len(inputs.plan)} stages, from the first to the last.</p>"
-    return page_html(
-        f"Preview of a training on {inputs.training.spec}",
-        [(f"stage-{stage.index + 1}", f"Stage {stage.index + 1}") for stage in stages],
-        [
-            section_html("summary", "Summary", note + summary_table(_summary(inputs))),
-            *(_stage_section(inputs, stage, count) for stage in stages),
-        ],
-    )
+    captions = [label_words(label, source.class_names) for label in labels]
+    names = [source.names[index] for index in indices]
+    return list(map(PreviewPicture, names, originals, pictures, captions))
+
+
+def _shown_side(size: int) -> int:
+    """Side of a picture on the page, CSS pixels: whole pixels of a small one stay sharp."""
+    return size * -(-_COLUMN // size) if size < SMALL_EDGE else size
 
 
 def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
@@ -161,54 +194,4 @@ def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
         *augmentation,
         ("label smoothing", f"{recipe.label_smoothing:g}, in the loss: not in the weights below"),
         ("evaluation", f"style {recipe.evaluation_style}"),
-    )
-
-
-def _stage_section(inputs: Inputs, stage: TrainStage, count: int) -> str:
-    source = inputs.training
-    unreadable = UnreadablePictures(inputs.skip_bad)
-    batches = partial(inputs.stage_dataset, unreadable=unreadable)
-    positions, pictures, labels = training_pictures(stage, batches, count)
-    order = inputs.epoch_order(stage.start_epoch)
-    delivered = order[~np.isin(order, list(unreadable.found))]
-    indices = delivered[np.asarray(positions) % len(delivered)]  # the first take lost places
-    originals = evaluation_pictures(
-        source, indices, stage.image_size, inputs.recipe.evaluation_style
-    )
-    figures = [
-        _figure(original, source.names[index], picture, label_parts(label, source.class_names))
-        for original, index, picture, label in zip(
-            originals, indices, pictures, labels, strict=True
-        )
-    ]
-    rate = stage.dropout_rate
-    text = (
-        f"<p>Epochs {stage.start_epoch + 1} to {stage.end_epoch} of {inputs.plan.epochs}, dropout"
-        f" {'as the model has it' if rate is None else f'{rate:.3g}'}, batch size"
-        f" {stage.batch_size}. {len(figures)} pictures of epoch {stage.start_epoch + 1}.</p>"
-    )
-    size = stage.image_size
-    side = size * -(-_COLUMN // size) if size < SMALL_EDGE else size  # whole pixels stay sharp
-    grid = f'<div class="sheet" style="--side:{side}px;--column:{max(side, _COLUMN)}px">'
-    return section_html(
-        f"stage-{stage.index + 1}", stage_title(stage), f"{text}{grid}{''.join(figures)}</div>"
-    )
-
-
-def _figure(
-    original: npt.NDArray[np.uint8],
-    name: str,
-    picture: npt.NDArray[np.uint8],
-    parts: Sequence[tuple[str, float]],
-) -> str:
-    """A picture as evaluation and as training see it, its label, and where it is."""
-    weighted = [(named, f" {weight:.2f}" if len(parts) > 1 else "") for named, weight in parts]
-    spoken = " + ".join(f"{named}{weight}" for named, weight in weighted)
-    label = " + ".join(f"<strong>{name_html(named)}</strong>{weight}" for named, weight in weighted)
-    above = picture_html(original, f"As evaluation sees it: {name}", reduce=False)
-    below = picture_html(picture, f"As it is trained on: {spoken}", reduce=False)
-    return (
-        f"<figure>{above}{below}<figcaption><span>{label}</span>"
-        f'<span class="muted" title="{plain_text(name)}">{name_html(os.path.basename(name))}</span>'
-        "</figcaption></figure>"
     )

@@ -11,7 +11,7 @@ from keras_effnetv2._common.files import remove, write_text, written_whole
 from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
 from keras_effnetv2.export.saved_model import export_saved_model
-from keras_effnetv2.report.run_page import write_report
+from keras_effnetv2.report.run_page import render_run
 from keras_effnetv2.report.run_report import gather_report, summary_rows
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.run_settings import RunSettings
@@ -78,7 +78,7 @@ def write_results(
         style=inputs.recipe.evaluation_style,
         stage_dataset=partial(inputs.stage_dataset, unreadable=unreadable),
     )
-    write_report(report, folder / run_folder.REPORT)
+    write_text(folder / run_folder.REPORT, render_run(report))
     finished = replace(
         settings,
         finished=True,

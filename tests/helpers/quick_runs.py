@@ -51,7 +51,7 @@ def leave_out_results(patch):
     """No export and no report; `patch` is a `pytest.MonkeyPatch`."""
     patch.setattr(results, "export_saved_model", lambda *args, **options: None)
     patch.setattr(results, "gather_report", lambda **contents: None)
-    patch.setattr(results, "write_report", lambda report, path: None)
+    patch.setattr(results, "render_run", lambda report: "")
 
 
 def some_digits(folder, count):

@@ -1,0 +1,157 @@
+"""Charts as `<svg>` elements, drawn by matplotlib: legible in light and in dark.
+
+Letters and axes have the colour of the text around them; the lines' colours are told apart on white
+and on black (the first two of Okabe & Ito, "Color Universal Design", 2008). matplotlib is imported
+only to draw.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from keras_effnetv2.report.style import plain_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#010203"  # stands for the colour of the text, until the drawing is done
+BLUE, ORANGE = "#0072b2", "#d55e00"
+
+_WIDTH, _HEIGHT = 420, 280  # CSS pixels
+_STAGE_LABEL = 0.15  # of the width of the plot: "stage 10"; labels that are closer are left out
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_LINES: dict[str, dict[str, Any]] = {
+    "train": {"color": BLUE, "linestyle": "-"},
+    "validation": {"color": ORANGE, "linestyle": (0, (4, 2))},
+}
+_RULES = {
+    "svg.fonttype": "none",  # letters stay letters: they can be found, copied and read aloud
+    "svg.hashsalt": "keras_effnetv2",  # the same data, the same text
+    "font.size": 13,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "grid.alpha": 0.15,
+    "legend.frameon": False,
+    "ytick.major.size": 0,
+} | dict.fromkeys(
+    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"),
+    INK,
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One column of a history over the epochs.
+
+    Attributes:
+        title: its name.
+        epochs: the number of each epoch.
+        lines: "train" and perhaps "validation" -> one value an epoch, NaN is a gap.
+        stages: (first epoch, label) of every training stage, in order.
+        words: what a reader who cannot see the chart should know, a sentence each.
+    """
+
+    title: str
+    epochs: Sequence[float]
+    lines: Mapping[str, Sequence[float]]
+    stages: Sequence[tuple[float, str]]
+    words: Sequence[str]
+
+
+@contextlib.contextmanager
+def drawing(width: int, height: int) -> Iterator["Figure"]:
+    """Give an empty figure, and draw as this package does, whatever the user's settings are.
+
+    Args:
+        width: CSS pixels.
+        height: CSS pixels.
+    """
+    log = logging.getLogger("matplotlib")  # says that it builds a cache of fonts
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        import matplotlib.style
+        from matplotlib.figure import Figure
+
+        with matplotlib.style.context(["default", _RULES]):
+            yield Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+    finally:
+        log.setLevel(level)
+
+
+def to_svg(figure: "Figure", spoken: str) -> str:
+    """Return a figure as an `<svg>` element; call it within `drawing`.
+
+    Args:
+        figure: what is drawn.
+        spoken: what a reader who cannot see it should know.
+    """
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata=_NO_METADATA)
+    size = figure.get_size_inches() * 72
+    start = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        ' width="{0:g}" height="{1:g}" viewBox="0 0 {0:g} {1:g}" role="img" aria-label="{2}">'
+    )
+    body = text.getvalue().partition("<svg")[2].partition(">")[2]
+    body = re.sub(r'<g id="[^"]*_\d+"', "<g", body)  # a page with two charts would have them twice
+    body = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", body)
+    body = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), body)
+    return start.format(*size, plain_text(spoken)) + body.replace(INK, "currentColor").strip()
+
+
+def curve_chart(curve: Curve) -> str:
+    """Return a curve as an `<svg>` element."""
+    from matplotlib.ticker import MaxNLocator
+
+    with drawing(_WIDTH, _HEIGHT) as figure:
+        axes = figure.subplots()
+        for name, values in curve.lines.items():
+            alone = [i for i in range(len(values)) if _is_alone(values, i)]
+            axes.plot(
+                curve.epochs, values, label=name, marker="o", markevery=alone, lw=2, **_LINES[name]
+            )
+        first, last = min(curve.epochs), max(curve.epochs)
+        axes.set_xlim(*((first - 0.5, last + 0.5) if first == last else (first, last)))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.grid(axis="x", visible=False)
+        axes.set_xlabel("epoch")
+        _mark_stages(axes, curve.stages, first, last)
+        if len(curve.lines) > 1:
+            figure.legend(loc="outside upper left", ncols=2)
+        return to_svg(figure, f"{curve.title}. {'; '.join(curve.words)}")
+
+
+def _is_alone(values: Sequence[float], i: int) -> bool:
+    """Whether a value has no neighbour, so that a line does not show it."""
+    return all(math.isnan(value) for value in [*values[max(i - 1, 0) : i], *values[i + 1 : i + 2]])
+
+
+def _mark_stages(
+    axes: "Axes", stages: Sequence[tuple[float, str]], first: float, last: float
+) -> None:
+    """Draw a line where each later stage begins, and the labels that have room.
+
+    The stage that the first epoch belongs to has its label at the left edge, and no line.
+    """
+    free_from = 0.0
+    for start, label in [*[s for s in stages if s[0] <= first][-1:], *stages]:
+        if start > last or (start <= first and free_from):
+            continue
+        at = max(0.0, start - first) / max(last - first, 1)
+        if at:
+            axes.axvline(start, color=INK, alpha=0.5, linewidth=1, linestyle=":")
+        if free_from <= at:
+            left = min(at, 1 - _STAGE_LABEL)
+            axes.text(left, 1.02, label, transform=axes.transAxes, alpha=0.7, parse_math=False)
+            free_from = left + _STAGE_LABEL

@@ -1,0 +1,154 @@
+"""The picture of a search: accuracy against step time."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_effnetv2.report.figures import BLUE, INK, ORANGE, drawing, to_svg
+from keras_effnetv2.report.style import clean_text, plain_text
+from keras_effnetv2.search.front import Candidate, Findings
+from keras_effnetv2.search.summary import one_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LARGEST = 24.0  # diameter of the network with the most parameters, of up to 100 networks, pixels
+_LARGEST_OF_MANY = 12.0  # the same of 400 and more, which would hide each other
+_SMALLEST = 4.0  # diameter; a smaller dot is not seen
+_LETTER, _LINE, _GAP = 8.0, 13.0, 5.0  # width and height of a digit, and its distance from a dot
+_PLACES = ((0, 1), (1, 0), (-1, 0), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))  # of a label
+# A file of its own has no page around it that says which colour its letters have.
+_STANDALONE = (
+    "<style>svg{color:#1c2024;background:#fff;color-scheme:light dark}"
+    "@media(prefers-color-scheme:dark){svg{color:#e6e8eb;background:#14171a}}</style>"
+)
+
+
+def pareto_chart(findings: Findings, baseline_name: str, *, standalone: bool) -> str:
+    """Draw accuracy against step time of all complete trials; the size of a dot is the parameters.
+
+    The front has another colour, the baseline a square around it, the best score a dashed ring. A
+    step line joins the networks of the front that no other one beats in accuracy and step time;
+    those below it are on the front for being small.
+
+    Args:
+        findings: see `front.find`, with at least one candidate.
+        baseline_name: what the network is called that step times are compared with.
+        standalone: make an SVG file, with a style sheet of its own, and not a part of a page.
+
+    Returns:
+        An `<svg>` element; each dot has a title that says what trial it is.
+    """
+    found, front = findings.candidates, findings.front
+    on_front = {one.trial.number for one in front}
+    # Large dots first, so that small ones lie on top of them.
+    others = sorted(
+        (one for one in found if one.trial.number not in on_front), key=lambda one: -one.parameters
+    )
+    special = [one for one in (findings.best, findings.baseline) if one is not None]
+    with drawing(640, 450) as figure:
+        axes = figure.subplots()
+        axes.set_xlabel(
+            clean_text(f"time of a training step, over that of {baseline_name}"), parse_math=False
+        )
+        axes.set_ylabel("accuracy, %")
+        axes.margins(0.06)
+        most = max(one.parameters for one in found)
+        largest = min(_LARGEST, max(_LARGEST_OF_MANY, 10 * _LARGEST / len(found) ** 0.5))
+
+        def diameter(parameters: float) -> float:
+            """Of a dot whose area, as far as it can be seen, is in proportion to the parameters."""
+            return max(_SMALLEST, largest * (parameters / most) ** 0.5)
+
+        def dots(shown: Sequence[Candidate], label: str, margin: float = 0, **look: Any) -> None:
+            sizes = [(diameter(one.parameters) + margin) ** 2 for one in shown]
+            points = [_point(one) for one in shown] or [(float("nan"), float("nan"))]
+            x, y = zip(*points, strict=True)
+            axes.scatter(x, y, sizes or [100], label=label, **look)
+
+        plain: dict[str, Any] = {"facecolor": (BLUE, 0.35), "edgecolor": BLUE, "clip_on": False}
+        edged: dict[str, Any] = {"edgecolor": INK, "linewidth": 1.3, "clip_on": False}
+        dots(others, "complete trial", gid="others", **plain)
+        steps = zip(*map(_point, _fastest_first(front)), strict=True)
+        axes.step(*steps, where="post", color=ORANGE, zorder=0.9)
+        dots(front, "Pareto front", gid="front", facecolor=ORANGE, **edged)
+        for one, label, margin, shape in (
+            (findings.best, "best score", 6, {"linestyle": (0, (2, 1.5))}),
+            (findings.baseline, "baseline", 9, {"marker": "s"}),
+        ):
+            if one is not None:
+                dots([one], label, margin, facecolor="none", **edged, **shape)
+        for parameters in (float(f"{most:.0e}"), float(f"{most / 5:.0e}")):
+            label = f"{parameters / 1e6:g} M parameters"
+            axes.scatter([], [], diameter(parameters) ** 2, label=label, **plain)
+        limits = axes.get_ylim()
+        axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])
+        axes.set_ylim(limits)
+        figure.legend(loc="outside upper left", ncols=3, labelspacing=0.9)
+        figure.draw_without_rendering()  # places the axes, and with them the dots
+        _label(axes, list(dict.fromkeys([*special, *front])), others, diameter)
+        spoken = [f"Accuracy against step time of {len(found):,} networks"]
+        spoken += [one_line(one.trial) for one in special]
+        svg = to_svg(figure, "; ".join(spoken))
+    for gid, shown in (("others", others), ("front", front)):
+        svg = _with_titles(svg, gid, shown)
+    return svg.replace(">", f">{_STANDALONE}", 1) if standalone else svg
+
+
+def _point(one: Candidate) -> tuple[float, float]:
+    return one.step_time, 100 * one.accuracy
+
+
+def _fastest_first(front: Sequence[Candidate]) -> list[Candidate]:
+    """The networks that no other one beats in accuracy and step time."""
+    kept: list[Candidate] = []
+    for one in sorted(front, key=lambda one: (one.step_time, -one.accuracy)):
+        if not kept or one.accuracy > kept[-1].accuracy:
+            kept.append(one)
+    return kept
+
+
+def _label(
+    axes: "Axes", named: Sequence[Candidate], others: Sequence[Candidate], diameter: Any
+) -> None:
+    """Write numbers of trials beside their dots, while there is room: those of the first first."""
+    from matplotlib.transforms import Bbox
+
+    def box(x: float, y: float, width: float, height: float) -> Bbox:
+        return Bbox.from_bounds(x - width / 2, y - height / 2, width, height)
+
+    def dot(one: Candidate, margin: float = 0) -> Bbox:
+        side = diameter(one.parameters) + 2 * margin
+        return box(*axes.transData.transform(_point(one)), side, side)
+
+    def is_free(place: Bbox) -> bool:
+        inside = Bbox.union([place, axes.bbox]).extents
+        return not place.count_overlaps(taken) and np.allclose(inside, axes.bbox.extents)
+
+    taken = [dot(one) for one in named]
+    crowd = [dot(one, _GAP) for one in others]  # a label so near would seem to be theirs
+    for one in named:
+        text = str(one.trial.number)
+        width, away = _LETTER * len(text), diameter(one.parameters) / 2 + _GAP
+        x, y = axes.transData.transform(_point(one))
+        shifts = [(i * (away + width / 2), j * (away + _LINE / 2)) for i, j in _PLACES]
+        free = {(i, j): box(x + i, y + j, width, _LINE) for i, j in shifts}
+        free = {shift: place for shift, place in free.items() if is_free(place)}
+        if free:  # otherwise the table has it
+            shift = min(free, key=lambda shift: free[shift].count_overlaps(crowd))
+            taken.append(free[shift])
+            middle: dict[str, Any] = {"ha": "center", "va": "center"}
+            axes.annotate(text, _point(one), shift, textcoords="offset points", **middle)
+
+
+def _with_titles(svg: str, gid: str, shown: Sequence[Candidate]) -> str:
+    """Say in each dot of a group which trial it is; a browser shows it under the mouse."""
+    before, start, dots = svg.partition(f'<g id="{gid}">')
+    titles = iter([f"<title>{plain_text(one_line(one.trial))}</title>" for one in shown])
+    pattern = r"<(path|use) (?!id=)([^>]*)/>"
+    titled = re.sub(
+        pattern, lambda dot: f"<{dot[1]} {dot[2]}>{next(titles)}</{dot[1]}>", dots, count=len(shown)
+    )
+    return before + start + (titled if shown else dots)
