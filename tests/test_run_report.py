@@ -11,8 +11,9 @@ from helpers.run_folders import recorded_settings
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.recipes.stages import StagePlan, progressive_stages
+from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.report.run_report import (
+    confusion_matrix,
     describe_plan,
     describe_result,
     gather_report,
@@ -42,14 +43,7 @@ SETTINGS = recorded_settings(
 EVALUATION = Evaluation(np.array([0, 1, 1, 1]), np.eye(2, dtype=np.float32)[[0, 1, 0, 0]])
 
 
-@pytest.fixture(scope="module")
-def report():
-    """Six digits, of which the third, fifth and sixth are taken for the digit 0."""
-    validation = load_source("digits", "all").subset(range(6))  # 0, 1, 2, 3, 4, 5
-    scores = np.full((6, 10), 0.01, np.float32)
-    scores[np.arange(6), [0, 1, 0, 3, 0, 0]] = [0.9, 0.9, 0.5, 0.9, 0.8, 0.8]
-    asked = []
-
+def report_of(evaluation, validation, asked):
     def stage_dataset(stage, epoch):
         asked.append((stage.index, epoch))
         size = stage.image_size
@@ -61,75 +55,64 @@ def report():
         labels[2, [2, 7]] = 0.004, 0.996
         return tf.data.Dataset.from_tensors((pictures, labels))
 
-    report = gather_report(
+    return gather_report(
         title="small on digits",
         summary=(("label", "value"),),
         plan=PLAN,
         history=HISTORY,
         validation=validation,
-        evaluation=Evaluation(validation.labels, scores),
+        evaluation=evaluation,
         style="whole",
         stage_dataset=stage_dataset,
     )
+
+
+def test_a_report_has_the_pictures_of_the_stages_and_the_surest_mistakes():
+    """Six digits, of which the third, fifth and sixth are taken for the digit 0."""
+    digits = load_source("digits", "all")
+    validation = digits.subset(range(6))  # 0, 1, 2, 3, 4, 5
+    scores = np.full((6, 10), 0.01, np.float32)
+    scores[np.arange(6), [0, 1, 0, 3, 0, 0]] = [0.9, 0.9, 0.5, 0.9, 0.8, 0.8]
+    asked = []
+    report = report_of(Evaluation(validation.labels, scores), validation, asked)
     assert asked == [(0, 0), (1, 2)]  # the first epoch of each stage
-    return report
-
-
-def test_the_samples_are_what_the_stages_train_on(report):
-    assert [group.title for group in report.stage_samples] == [
+    assert [group.title for group in report.samples] == [
         "Stage 1: 32 px, RandAugment 5, mixup 0, cutmix 0",
         "Stage 2: 40 px, RandAugment 7.5, mixup 0.2, cutmix 1",
     ]
-    samples = report.stage_samples[1].samples
+    samples = report.samples[1].samples
     # A part of less than half a percent is not named.
     assert [sample.caption for sample in samples] == ["4", "0.75 7 + 0.25 2", "7"]
     assert [sample.image.max() for sample in samples] == [100, 255, 0]
-    assert {sample.image.shape for sample in samples} == {(40, 40, 3)}
-    assert samples[0].image.dtype == np.uint8
-
-
-def test_mistakes_are_the_wrong_pictures_surest_first(report):
-    found = [(m.name, m.truth, m.prediction, m.score) for m in report.mistakes]
-    assert found == [
+    assert {(sample.image.shape, sample.image.dtype) for sample in samples} == {
+        ((40, 40, 3), np.dtype(np.uint8))
+    }
+    assert [(m.name, m.truth, m.prediction, m.score) for m in report.mistakes] == [
         ("digits/0004", "4", "0", pytest.approx(0.8)),
         ("digits/0005", "5", "0", pytest.approx(0.8)),
         ("digits/0002", "2", "0", pytest.approx(0.5)),
     ]
-    digits = load_source("digits", "all")
     ((data, _, _),) = digits.subset([4]).dataset().as_numpy_iterator()
     picture = tf.io.decode_png(data, 3).numpy()
     # Enlarged five times: the picture beside its caption is that digit and no other.
     shown = report.mistakes[0].image.reshape(8, 5, 8, 5, 3).mean((1, 3))
     assert np.corrcoef(shown.ravel(), picture.ravel())[0, 1] > 0.95
-
-
-def test_counts_and_stages(report):
     assert report.confusion.trace() == 3
     assert report.confusion[:, 0].tolist() == [1, 0, 1, 0, 1, 1, 0, 0, 0, 0]
-    assert report.stage_starts == (1, 3)
-    assert [row[:3] for row in report.stages] == [
-        ("stage", "epochs", "size"),
-        ("0", "0-1", "32"),
-        ("1", "2-4", "40"),
-    ]
-    assert report.history is HISTORY
 
 
-def test_a_run_without_mistakes(report):
+def test_a_run_without_mistakes():
     validation = load_source("digits", "all").subset([0])
-    right = gather_report(
-        title="",
-        summary=(),
-        plan=StagePlan(PLAN[:1]),
-        history=HISTORY,
-        validation=validation,
-        evaluation=Evaluation(validation.labels, np.eye(10, dtype=np.float32)[:1]),
-        style="whole",
-        stage_dataset=lambda stage, epoch: tf.data.Dataset.from_tensors(
-            (np.zeros((1, 32, 32, 3), np.float32), np.eye(10, dtype=np.float32)[:1])
-        ),
-    )
-    assert right.mistakes == ()
+    evaluation = Evaluation(validation.labels, np.eye(10, dtype=np.float32)[:1])
+    assert report_of(evaluation, validation, []).mistakes == ()
+
+
+def test_confusion_counted_by_hand():
+    truth = np.array([0, 0, 0, 1, 2, 2], np.uint8)
+    evaluation = Evaluation(truth, np.eye(200, dtype=np.float32)[[0, 0, 1, 1, 199, 0]])
+    counts = confusion_matrix(evaluation, 200)
+    assert counts[:3, :2].tolist() == [[2, 1], [0, 1], [1, 0]]
+    assert (counts[2, 199], counts.sum(), counts.shape) == (1, 6, (200, 200))
 
 
 def test_the_plan_says_the_rate_in_force():
@@ -153,13 +136,9 @@ def test_the_result_counts_all_epochs_and_says_how_to_export():
     assert "62 s for 2 epochs" in text
     assert "KERAS_BACKEND=tensorflow keras-effnetv2 export runs/a" in text
     on_tensorflow = replace(SETTINGS, versions={**SETTINGS.versions, "backend": "tensorflow"})
-    assert (
-        text.splitlines()[:-1]
-        == (describe_result(on_tensorflow, HISTORY, EVALUATION, Path("runs/a")).splitlines()[:-1])
-    )
-    assert "runs/a/saved_model" in describe_result(
-        on_tensorflow, HISTORY, EVALUATION, Path("runs/a")
-    )
+    other = describe_result(on_tensorflow, HISTORY, EVALUATION, Path("runs/a"))
+    assert text.splitlines()[:-1] == other.splitlines()[:-1]
+    assert "runs/a/saved_model" in other
 
 
 def test_summary_rows_name_versions_and_recipe():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_effnetv2.report.figures import BLUE, INK, ORANGE, drawing, to_svg
-from keras_effnetv2.report.style import clean_text, plain_text
+from keras_effnetv2.report.style import plain_text
 from keras_effnetv2.search.front import Candidate, Findings
 from keras_effnetv2.search.summary import one_line
 
@@ -50,9 +50,7 @@ def pareto_chart(findings: Findings, baseline_name: str, *, standalone: bool) ->
     special = [one for one in (findings.best, findings.baseline) if one is not None]
     with drawing(640, 450) as figure:
         axes = figure.subplots()
-        axes.set_xlabel(
-            clean_text(f"time of a training step, over that of {baseline_name}"), parse_math=False
-        )
+        axes.set_xlabel(f"time of a training step, over that of {baseline_name}")
         axes.set_ylabel("accuracy, %")
         axes.margins(0.06)
         most = max(one.parameters for one in found)
@@ -121,7 +119,8 @@ def _label(
 
     def dot(one: Candidate, margin: float = 0) -> Bbox:
         side = diameter(one.parameters) + 2 * margin
-        return box(*axes.transData.transform(_point(one)), side, side)
+        x, y = axes.transData.transform(_point(one))
+        return box(x, y, side, side)
 
     def is_free(place: Bbox) -> bool:
         inside = Bbox.union([place, axes.bbox]).extents
@@ -145,10 +144,13 @@ def _label(
 
 def _with_titles(svg: str, gid: str, shown: Sequence[Candidate]) -> str:
     """Say in each dot of a group which trial it is; a browser shows it under the mouse."""
+    if not shown:
+        return svg
     before, start, dots = svg.partition(f'<g id="{gid}">')
     titles = iter([f"<title>{plain_text(one_line(one.trial))}</title>" for one in shown])
+
+    def titled(dot: re.Match[str]) -> str:
+        return f"<{dot[1]} {dot[2]}>{next(titles)}</{dot[1]}>"
+
     pattern = r"<(path|use) (?!id=)([^>]*)/>"
-    titled = re.sub(
-        pattern, lambda dot: f"<{dot[1]} {dot[2]}>{next(titles)}</{dot[1]}>", dots, count=len(shown)
-    )
-    return before + start + (titled if shown else dots)
+    return before + start + re.sub(pattern, titled, dots, count=len(shown))

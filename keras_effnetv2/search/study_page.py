@@ -24,6 +24,7 @@ from keras_effnetv2.search.record import StudyRecord, TrialRecord
 from keras_effnetv2.search.summary import (
     MAX_ROWS,
     MEASURES,
+    NOTHING_YET,
     STATES,
     cautions,
     front_rows,
@@ -68,7 +69,7 @@ def render_search_report(study: StudyRecord) -> str:
         title=f"Architecture search: {study.name}",
         links=links,
         summary=overview(study, findings),
-        cautions=cautions(study, findings),
+        cautions=cautions(study, findings) or [NOTHING_YET],
         best=best,
         exponents=study.settings["objective"],
         baseline=study.baseline.name,
