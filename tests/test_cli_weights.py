@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_load import write_checkpoint
+from helpers.source_files import write_checkpoint
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import VARIANTS
@@ -296,6 +296,7 @@ def test_verify_a_published_file(capsys, published, sha256, network):
     assert 0.1 <= result["smallest_moving_variance"] < result["largest_moving_variance"] <= 1
 
 
+@pytest.mark.usefixtures("checkpoints_in_this_process")
 def test_verify_a_checkpoint_hashes_its_files(capsys, published, network, tmp_path):
     """Nobody published a hash of the archives; the set is told by the name or the option."""
     values = {f"{layer.name}/{w.name}": w for layer in network.layers for w in layer.weights}

@@ -12,8 +12,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import oracle, source_files
-from helpers.source_files import AVERAGE, assert_holds, values_for, write_checkpoint
-from test_model import TINY
+from helpers.source_files import AVERAGE, SMALL, assert_holds, values_for, write_checkpoint
 
 from keras_effnetv2 import EfficientNetV2B0
 from keras_effnetv2.architectures.config import ModelConfig, decode_stages
@@ -43,12 +42,17 @@ def checkpoint_tensors(model, variant, name="efficientnetv2-b0"):
 
 @pytest.fixture(scope="module")
 def source():
-    return build_model(TINY, **SOFT)
+    return build_model(SMALL, **SOFT)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_model(SMALL, **SOFT)
 
 
 @pytest.fixture
-def model():
-    return build_model(TINY, **SOFT)
+def model(network):
+    return source_files.reset(network)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -61,7 +65,7 @@ def test_averages_are_preferred_in_every_kind_of_checkpoint(variant, source, mod
     assert len(set(report.ignored.values())) == {"training": 3, "published": 2}.get(variant, 1)
 
 
-def test_prefix_and_archive(source, tmp_path, caplog):
+def test_prefix_and_archive(source, model, tmp_path, caplog):
     folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
     with tarfile.open(tmp_path / "net.tgz", "w:gz") as tar:
         tar.add(folder, "net")
@@ -69,8 +73,7 @@ def test_prefix_and_archive(source, tmp_path, caplog):
     sha256 = hashlib.sha256((tmp_path / "net.tgz").read_bytes()).hexdigest()
     for path in (folder / "model", tmp_path / "named-otherwise", str(tmp_path / "net.tgz")):
         caplog.clear()
-        model = build_model(TINY, **SOFT)
-        load_weights(model, path)
+        load_weights(source_files.reset(model), path)
         assert_holds(model, values_for(source))
         # An archive has no published hash, so its own is shown.
         assert (f"sha256:{sha256}" in caplog.text) == (path != folder / "model")
@@ -78,7 +81,7 @@ def test_prefix_and_archive(source, tmp_path, caplog):
 
 def test_without_top_the_classifier_is_left_out(source, tmp_path):
     folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
-    headless = build_model(TINY, include_top=False, pooling="avg", weights=str(folder))
+    headless = build_model(SMALL, include_top=False, pooling="avg", weights=str(folder))
     assert_holds(headless, values_for(source))
     report = load_weights(headless, folder)
     assert {n for n, why in report.ignored.items() if "no top" in why} == {
@@ -89,13 +92,13 @@ def test_without_top_the_classifier_is_left_out(source, tmp_path):
 
 def test_classes_come_from_the_file(source, tmp_path):
     folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
-    assert build_model(TINY, weights=str(folder)).output.shape[-1] == 7
+    assert build_model(SMALL, weights=str(folder)).output.shape[-1] == 7
 
 
 def test_other_classes_start_a_fresh_head_and_say_so(source, tmp_path, caplog):
     folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
     with caplog.at_level(logging.WARNING, "keras_effnetv2"):
-        model = build_model(TINY, weights=str(folder), classes=3)
+        model = build_model(SMALL, weights=str(folder), classes=3)
     assert len(caplog.records) == 1
     assert "7 classes, not 3" in caplog.records[0].getMessage()
     expected = values_for(source) | {
@@ -171,7 +174,7 @@ def test_many_offenders_are_all_listed(kind, source, model, tmp_path):
         tensors["head/dense/kernel"] = tensors["head/dense/kernel"][:, 0, 0]
     path = source_files.write(name, tmp_path / "net", tensors, layers)
     ours = official_names(model)
-    assert len(ours) > 100
+    assert len(ours) > 50
     assert_refused(
         model,
         path,
@@ -222,13 +225,6 @@ def test_the_two_networks_called_b3_are_told_apart(in_model, in_file, tmp_path):
     assert config.head_filters == published.head_filters
 
 
-def test_another_network_says_nothing_of_b3(source, tmp_path):
-    folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
-    with pytest.raises(ValueError, match="nothing was loaded") as error:
-        load_weights(build_model(TINY, classes=8), folder)
-    assert "b3" not in str(error.value)
-
-
 # --- logits and own files -----------------------------------------------------------------------
 
 
@@ -257,7 +253,7 @@ def test_own_files_round_trip_with_optimizer_and_other_preprocessing(name, sourc
     source.optimizer.build(source.trainable_variables)
     (source.save_weights if name.endswith("h5") else source.save)(tmp_path / name)
     model = build_model(
-        TINY, weights=str(tmp_path / name), include_preprocessing=False, dropout_rate=0
+        SMALL, weights=str(tmp_path / name), include_preprocessing=False, dropout_rate=0
     )
     for old, new in zip(source.weights, model.weights, strict=True):
         np.testing.assert_array_equal(old.numpy(), new.numpy())
@@ -273,7 +269,7 @@ def test_state_of_random_generators_is_ignored(model, tmp_path):
 
 
 def test_own_file_of_another_net_is_refused(model, tmp_path):
-    other = build_model(TINY.with_fused_stages(1, 2, 3), **SOFT)
+    other = build_model(SMALL.with_fused_stages(1, 2, 3), **SOFT)
     other.save_weights(tmp_path / "other.weights.h5")
     with pytest.raises(ValueError, match=r"w.* does not fit the model"):
         load_weights(model, tmp_path / "other.weights.h5")

@@ -1,5 +1,6 @@
 """Builders: arguments as in keras.applications, errors, precision, files."""
 
+import dataclasses
 import inspect
 import json
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from helpers import oracle
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig, decode_stages
+from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.models.build import block_name, build_model, feature_extractor
 
 TINY = ModelConfig(
@@ -52,13 +53,6 @@ def test_arguments_are_those_of_keras_applications():
     assert ours["classifier_activation"].default == "auto"
 
 
-def test_layer_names_are_those_of_keras_applications():
-    theirs = keras.applications.EfficientNetV2B1(weights=None)
-    ours = kev2.EfficientNetV2B1(weights=None)
-    named = {layer.name for layer in theirs.layers if layer.weights}
-    assert named - {"normalization"} == {layer.name for layer in ours.layers if layer.weights}
-
-
 def test_names_of_more_than_26_blocks():
     assert [block_name(6, n) for n in (0, 25, 26, 31)] == [
         "block6a_",
@@ -68,10 +62,16 @@ def test_names_of_more_than_26_blocks():
     ]
 
 
-@pytest.mark.backend
-def test_same_function_as_keras_applications_with_the_same_weights():
+def test_names_defaults_and_function_are_those_of_keras_applications():
     theirs = keras.applications.EfficientNetV2B0(weights=None, input_shape=(64, 48, 3))
     ours = kev2.EfficientNetV2B0(weights=None)
+    named = {layer.name for layer in theirs.layers if layer.weights}
+    assert named - {"normalization"} == {layer.name for layer in ours.layers if layer.weights}
+    assert ours.name == "efficientnetv2-b0"
+    assert tuple(ours.input.shape) == (None, None, None, 3)
+    assert tuple(ours.output.shape) == (None, 1000)
+    assert ours.get_layer("top_dropout").rate == 0.2
+    assert all(type(layer).__module__.startswith("keras.") for layer in ours.layers)
     for layer in ours.layers:
         if layer.weights:
             layer.set_weights(theirs.get_layer(layer.name).get_weights())
@@ -80,18 +80,6 @@ def test_same_function_as_keras_applications_with_the_same_weights():
     )
 
 
-@pytest.mark.backend
-def test_defaults():
-    model = kev2.EfficientNetV2B0(weights=None)
-    assert model.name == "efficientnetv2-b0"
-    assert tuple(model.input.shape) == (None, None, None, 3)
-    assert tuple(model.output.shape) == (None, 1000)
-    np.testing.assert_allclose(oracle.numpy(model(PIXELS)).sum(-1), 1, atol=1e-5)
-    assert model.get_layer("top_dropout").rate == 0.2
-    assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
-
-
-@pytest.mark.backend
 def test_the_normalisation_inside_is_preprocess_input():
     for variant in ("efficientnetv2-b0", "efficientnetv2-s"):
         config = ModelConfig.from_name(variant).scaled(width=0.25, depth=0.1)
@@ -106,7 +94,6 @@ def test_the_normalisation_inside_is_preprocess_input():
         )
 
 
-@pytest.mark.backend
 # 21k sets and s, m, l, xl: (x - 128) / 128; b0-b3 "imagenet" and V1: mean and deviation.
 @pytest.mark.parametrize(
     ("variant", "weights", "expected"),
@@ -160,15 +147,9 @@ def test_a_bad_argument_gets_one_clear_error(arguments, message):
         tiny(**arguments)
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("other", ["tensorflow", "torch", "jax.numpy"])
-def test_a_tensor_of_a_backend_is_not_an_input_tensor(other):
-    library = pytest.importorskip(other)
-    with pytest.raises(ValueError, match="must be a Keras tensor"):
-        tiny(input_tensor=library.zeros((1, 64, 64, 3)))
-
-
 def test_wrong_input_tensors():
+    with pytest.raises(ValueError, match="must be a Keras tensor"):
+        tiny(input_tensor=keras.ops.zeros((1, 64, 64, 3)))
     with pytest.raises(ValueError, match="rank 4"):
         tiny(input_tensor=keras.Input((64, 3)))
     with pytest.raises(ValueError, match="3 channels"):
@@ -194,7 +175,6 @@ def test_other_channels_without_preprocessing():
     assert tuple(model.output.shape) == (None, 5)
 
 
-@pytest.mark.backend
 def test_building_on_a_tensor_keeps_what_comes_before_it():
     inputs = keras.Input((64, 48, 3))
     model = tiny(input_tensor=keras.layers.Rescaling(255.0)(inputs), name="on_top")
@@ -212,7 +192,6 @@ def test_no_dropout_no_layers():
     assert not [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
 
 
-@pytest.mark.backend
 def test_stochastic_depth_drops_whole_examples_and_grows_with_depth():
     model = tiny(drop_path_rate=0.8)
     drops = [layer for layer in model.layers if layer.name.endswith("_drop")]
@@ -244,9 +223,7 @@ def test_features_of_a_custom_net():
         feature_extractor(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("mixed_bfloat16", marks=pytest.mark.backend), "mixed_float16"]
-)
+@pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_keeps_float32_logits(name, policy):
     exact = tiny(classifier_activation=None)
     policy(name)
@@ -259,7 +236,6 @@ def test_mixed_precision_keeps_float32_logits(name, policy):
     np.testing.assert_allclose(oracle.numpy(logits), reference, rtol=0, atol=0.1 * reference.std())
 
 
-@pytest.mark.backend
 def test_config_of_the_keras_model_round_trips():
     model = tiny()
     again = keras.Model.from_config(json.loads(json.dumps(model.get_config())))
@@ -276,16 +252,8 @@ np.save(sys.argv[3], keras.ops.convert_to_numpy(model(np.load(sys.argv[2]))))
 """
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        pytest.param(TINY, marks=pytest.mark.backend),
-        ModelConfig.from_name("efficientnetv2-b0"),
-    ],
-    ids=["tiny", "b0"],
-)
-def test_a_saved_model_loads_where_this_package_is_not(config, tmp_path):
-    model = build_model(config, classes=5)
+def test_a_saved_model_loads_where_this_package_is_not(tmp_path):
+    model = tiny()
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", PIXELS)
     files = [tmp_path / name for name in ("model.keras", "x.npy", "y.npy")]
@@ -295,7 +263,11 @@ def test_a_saved_model_loads_where_this_package_is_not(config, tmp_path):
 
 def test_xl_is_not_too_deep_for_keras_graph_walk():
     limit = sys.getrecursionlimit()
-    model = build_model(ModelConfig.from_name("efficientnetv2-xl").scaled(width=0.1))
+    config = ModelConfig.from_name("efficientnetv2-xl").scaled(width=0.02)
+    # One convolution a block: as many shortcuts one after another, fewer layers.
+    plain = {"conv": "fused", "expand_ratio": 1, "se_ratio": None, "kernel_size": 1}
+    stages = tuple(dataclasses.replace(stage, **plain) for stage in config.stages)
+    model = build_model(dataclasses.replace(config, stages=stages))
     keras.Model.from_config(model.get_config())
     assert sys.getrecursionlimit() == limit
 
@@ -319,8 +291,3 @@ def test_channels_first_is_the_same_function():
     finally:
         keras.config.set_image_data_format("channels_last")
     np.testing.assert_allclose(result, oracle.numpy(model(PIXELS)), rtol=0, atol=1e-5)
-
-
-def test_normalisations_in_figures():
-    scale, offset = NORMALIZATIONS["imagenet"]
-    assert 255 * scale[2] + offset[2] == pytest.approx((1 - 0.406) / 0.225)

@@ -12,7 +12,6 @@ from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained import registry
 from keras_effnetv2.pretrained.registry import PublishedFile, WeightSet
 
-pytestmark = pytest.mark.backend
 TINY = ModelConfig(
     "tiny",
     decode_stages(["r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16_se0.25"]),

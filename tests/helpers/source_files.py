@@ -13,11 +13,25 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 from helpers import oracle
+from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
 from keras_effnetv2.pretrained.official import official_names
 from keras_effnetv2.pretrained.timm import timm_names
 
 AVERAGE = "/ExponentialMovingAverage"
+SMALL = ModelConfig(  # a block of each kind that the sources name in a way of its own
+    "small",
+    decode_stages(
+        [
+            "r1_k3_s1_e1_i8_o8_c1",
+            "r2_k3_s2_e4_i8_o16_c1_se0.25",
+            "r1_k5_s2_e6_i16_o24_se0.25",
+            "r1_k3_s1_e1_i24_o8",
+        ]
+    ),
+    head_filters=24,
+    normalization="imagenet",
+)
 SOURCES = ("official", "timm", "keras-applications", "leondgarse")
 TIMM_WEIGHTS = {
     "kernel": "weight",
@@ -153,6 +167,13 @@ def layers_for(source, model):
 def weights_of(model):
     """Our weight path -> the variable."""
     return {f"{layer.name}/{w.name}": w for layer in model.layers for w in layer.weights}
+
+
+def reset(model):
+    """Gives every weight a value that no file has; returns the model."""
+    for weight in model.weights:
+        weight.assign(np.full(weight.shape, 0.5, "float32"))
+    return model
 
 
 def assert_holds(model, tensors):
