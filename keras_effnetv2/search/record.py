@@ -59,5 +59,5 @@ class StudyRecord:
 
     @property
     def baseline(self) -> ModelConfig:
-        """What step times are compared with."""
+        """Return the network that step times are compared with."""
         return self.space.backbone

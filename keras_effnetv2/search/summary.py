@@ -28,7 +28,7 @@ def measures(trial: TrialRecord) -> tuple[str, str, str, str]:
 
 
 def short_blocks(config: ModelConfig) -> str:
-    """The stages as block strings, without what a search leaves as it is."""
+    """Return the stages as block strings, without what a search leaves as it is."""
     return " ".join(
         f"r{stage.repeats}_k{stage.kernel_size}_e{stage.expand_ratio}"
         + ("_c1" if stage.conv == "fused" else "")
@@ -37,7 +37,7 @@ def short_blocks(config: ModelConfig) -> str:
 
 
 def overview(study: StudyRecord, findings: Findings) -> list[tuple[str, str]]:
-    """Label and value of what a reader wants to know first."""
+    """Return label and value of what a reader wants to know first."""
     states = Counter(trial.state for trial in study.trials)
     counts = ", ".join(f"{states[state]:,} {state}" for state in STATES if states[state])
     exponents = study.settings["objective"]
@@ -68,7 +68,7 @@ def overview(study: StudyRecord, findings: Findings) -> list[tuple[str, str]]:
 
 
 def one_line(trial: TrialRecord) -> str:
-    """A trial and its measures."""
+    """Return a trial and its measures in one line."""
     score, accuracy, step_time, parameters = measures(trial)
     return (
         f"trial {trial.number}: score {score}, accuracy {accuracy}, step time {step_time}, "
@@ -77,26 +77,24 @@ def one_line(trial: TrialRecord) -> str:
 
 
 def cautions(study: StudyRecord, findings: Findings) -> list[str]:
-    """What to keep in mind before the result is believed; sentences, none for an empty study."""
+    """Return what to keep in mind before the result is believed; none for an empty study."""
     complete = len(findings.candidates)
     if not complete:
         return []
-    said = []
-    if complete < min(_FEW_TRIALS, study.space.size):
-        said.append(
-            f"Few trials are complete: {complete} of {study.space.size:,} networks. The first of a "
-            "search are drawn at random, and a sampler needs more to choose by; repeat the command "
-            "with a larger number of trials to go on."
-        )
-    said.append(
+    few = (
+        f"Few trials are complete: {complete} of {study.space.size:,} networks. The first of a "
+        "search are drawn at random, and a sampler needs more to choose by; repeat the command "
+        "with a larger number of trials to go on."
+    )
+    chance = (
         "Accuracies of a short training differ by chance: train the best of the front with 3 "
         "seeds, and longer, before you believe the order."
     )
-    return said
+    return [few, chance] if complete < min(_FEW_TRIALS, study.space.size) else [chance]
 
 
 def front_rows(findings: Findings) -> list[TrialRecord]:
-    """The trials of the table of the front: the baseline closes it if it is not on the front."""
+    """Return the trials of the front, and the baseline at the end if it is not one of them."""
     rows = [one.trial for one in findings.front]
     baseline = findings.baseline
     if baseline is not None and baseline.trial not in rows:
@@ -105,7 +103,7 @@ def front_rows(findings: Findings) -> list[TrialRecord]:
 
 
 def describe(study: StudyRecord) -> str:
-    """A study for the terminal: what was tried, the front, and the best network.
+    """Describe a study for the terminal: what was tried, the front, and the best network.
 
     The front are the networks that no other one beats in accuracy, step time and parameters at
     once, see `front.pareto_front`.
