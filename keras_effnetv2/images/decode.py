@@ -77,7 +77,7 @@ def _decode_other_format(data: Any) -> Any:
 
 
 def _decode_gif(data: Any) -> Any:
-    frame = gif_frame(data)
+    frame = gif_frame(data, tf.int32.max)
     return _on_canvas(tf.io.decode_gif(frame.alone)[0], frame)
 
 
