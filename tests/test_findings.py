@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.picture_files import png
+from helpers.quick_runs import two_blocks
 
-from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource, load_source
 from keras_effnetv2.data.stores import MemoryStore
 from keras_effnetv2.models.build import build_model
@@ -21,6 +22,7 @@ from keras_effnetv2.training.transfer import freeze_batch_norm
 
 QUICKSTART = TrainRecipe.preset("quickstart")
 ONE_SIZE = replace(QUICKSTART, stages=1, image_size=64)
+PLAN = ONE_SIZE.resolve().plan
 LAPTOP = Machine(free_disk=10**11, free_memory=8 * 10**9, has_accelerator=False)
 GPU = replace(LAPTOP, has_accelerator=True)
 
@@ -39,12 +41,8 @@ def picture_source(contents, labels, classes=10, split="train"):
     )
 
 
-def png(side, value):
-    return tf.io.encode_png(np.full((side, side, 3), value, np.uint8)).numpy()
-
-
 def big_source(num_examples, classes, side=500, split="train"):
-    return picture_source([png(side, 0)], np.arange(num_examples) % classes, classes, split)
+    return picture_source([png(0, side)], np.arange(num_examples) % classes, classes, split)
 
 
 def inputs_of(training, validation, recipe=ONE_SIZE, variant=None):
@@ -80,15 +78,12 @@ def digits():
 # --- good cases ---------------------------------------------------------------------------------
 
 
-def test_nothing_is_found_for_the_digits_with_quickstart(digits):
-    model = build_model(ModelConfig.from_name("efficientnetv2-b0"), classes=10)
+def test_nothing_is_found_for_digits_and_small_photos_with_quickstart(digits):
+    model = build_model(two_blocks(), classes=10)
     inputs = inputs_of(*digits, recipe=QUICKSTART)
     assert look_for_findings(model, inputs, LAPTOP, needed_disk=10**9) == ()
-
-
-def test_nothing_is_found_for_small_photos_with_quickstart():
-    training = picture_source([png(32, n % 256) for n in range(8)], np.arange(2000) % 10)
-    validation = picture_source([png(32, 100)], np.arange(200) % 10)
+    training = picture_source([png(n, 32) for n in range(8)], np.arange(2000) % 10)
+    validation = picture_source([png(100, 32)], np.arange(200) % 10)
     model = network(keras.layers.Rescaling(1 / 127.5, -1))
     inputs = inputs_of(training, validation, recipe=QUICKSTART)
     assert look_for_findings(model, inputs, LAPTOP, needed_disk=10**9) == ()
@@ -123,46 +118,40 @@ def caffe(x):
     ids=["rescaled", "centred", "normalised", "mean taken off", "flipped first", "batch norm"],
 )
 def test_a_normalised_input_is_no_finding(front):
-    plan = ONE_SIZE.resolve().plan
-    assert found(findings.input_range_findings(network(*front), plan, True)) == []
+    assert found(findings.input_range_findings(network(*front), PLAN, True)) == []
 
 
 def test_raw_pixels_at_the_first_weights():
-    plan = ONE_SIZE.resolve().plan
-    ((level, text),) = found(findings.input_range_findings(network(), plan, learned=True))
+    ((level, text),) = found(findings.input_range_findings(network(), PLAN, learned=True))
     assert level == "warning"
     assert "0..255 reach the first weights" in text
     assert "include_preprocessing=True" in text
     unadapted = network(keras.layers.Normalization(mean=[0.0] * 3, variance=[1.0] * 3))
-    assert found(findings.input_range_findings(unadapted, plan, learned=False))[0][0] == "note"
+    assert found(findings.input_range_findings(unadapted, PLAN, learned=False))[0][0] == "note"
 
 
 def test_a_network_that_normalises_twice():
     inner = network(keras.layers.Rescaling(1 / 128, -1))
-    model = network(keras.layers.Rescaling(1 / 255), inner=inner)
-    ((level, text),) = found(findings.input_range_findings(model, ONE_SIZE.resolve().plan, True))
-    assert level == "warning"
-    assert "only -1..-0.992 reach the first weights" in text
-    # In front as a model of its own, which has weights, but only those of the normalisation.
+    # The second stands in front as a model of its own, whose weights are only those numbers.
     mean, variance = [127.5] * 3, [255.0**2] * 3
     front = keras.Sequential([keras.layers.Normalization(mean=mean, variance=variance)])
-    ((_, text),) = found(
-        findings.input_range_findings(network(front, inner=inner), ONE_SIZE.resolve().plan, True)
-    )
-    assert "only -1..-0.996 reach the first weights" in text
+    for first, reached in ((keras.layers.Rescaling(1 / 255), "-0.992"), (front, "-0.996")):
+        model = network(first, inner=inner)
+        ((level, text),) = found(findings.input_range_findings(model, PLAN, True))
+        assert level == "warning"
+        assert f"only -1..{reached} reach the first weights" in text
 
 
-@pytest.mark.parametrize(("preprocessing", "count"), [(True, 0), (False, 1)])
-def test_networks_of_keras_applications(preprocessing, count):
+@pytest.mark.parametrize("preprocessing", [True, False])
+def test_networks_of_keras_applications(preprocessing):
     backbone = keras.applications.MobileNetV3Small(
         input_shape=(64, 64, 3),
         weights=None,
         include_top=False,
         include_preprocessing=preprocessing,
     )
-    assert (
-        len(found(findings.input_range_findings(backbone, ONE_SIZE.resolve().plan, True))) == count
-    )
+    messages = found(findings.input_range_findings(backbone, PLAN, True))
+    assert len(messages) == (not preprocessing)
 
 
 # --- labels and pictures ------------------------------------------------------------------------
@@ -189,15 +178,12 @@ def test_labels(training, validation, level, text):
     ((found_level, found_text),) = labels_found(training, validation)
     assert found_level == level
     assert text in found_text
-
-
-def test_ten_times_as_many_pictures_are_no_finding():
-    assert labels_found([0] * 30 + [1, 2] * 3, [0, 1, 2]) == []
+    assert labels_found([0] * 30 + [1, 2] * 3, [0, 1, 2]) == []  # ten times as many are fine
 
 
 def test_pictures_on_both_sides_are_counted_by_content():
-    training = picture_source([png(8, n) for n in range(20)], np.arange(20) % 10)
-    validation = picture_source([png(8, 3), png(8, 200), b"broken", png(8, 4)], [3, 0, 1, 4])
+    training = picture_source([png(n, 8) for n in range(20)], np.arange(20) % 10)
+    validation = picture_source([png(3, 8), png(200, 8), b"broken", png(4, 8)], [3, 0, 1, 4])
     ((level, text),) = found(findings.shared_picture_findings(training, validation))
     assert level == "warning"
     assert text.startswith("2 of 4 validation pictures are training pictures too")
@@ -216,11 +202,8 @@ def test_a_number_of_classes_next_to_a_published_one(classes, text):
     ((level, message),) = found(findings.class_count_findings(classes))
     assert level == "warning"
     assert text in message
-
-
-@pytest.mark.parametrize("classes", [2, 999, 1000, 21_843])
-def test_other_numbers_of_classes_are_no_finding(classes):
-    assert found(findings.class_count_findings(classes)) == []
+    for other in (2, 999, 1000, 21_843):
+        assert found(findings.class_count_findings(other)) == []
 
 
 @pytest.mark.parametrize(("side", "size", "count"), [(8, 64, 0), (112, 224, 0), (32, 224, 1)])
@@ -250,27 +233,18 @@ def batch_norms_found(pictures, *, batch=32, epochs=20, learned=False, is_frozen
     ("options", "text"),
     [
         ({"batch": 15}, "train on batches of 15 pictures"),
+        ({"batch": 16}, None),
         ({"epochs": 1, "pictures": 32 * 28}, "After all 28 steps"),  # 0.9 ** 28 = 5.2%
+        ({"epochs": 1, "pictures": 32 * 29}, None),  # 0.9 ** 29 = 4.7%
+        ({"epochs": 1, "pictures": 32, "learned": True}, None),
         ({"is_frozen": True}, "frozen, but have learned nothing yet"),
+        ({"batch": 2, "learned": True, "is_frozen": True}, None),
     ],
 )
 def test_batch_norms(options, text):
-    ((level, message),) = batch_norms_found(**{"pictures": 3200, **options})
-    assert level == "warning"
-    assert text in message
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"batch": 16},
-        {"epochs": 1, "pictures": 32 * 29},  # 0.9 ** 29 = 4.7%
-        {"epochs": 1, "pictures": 32, "learned": True},
-        {"batch": 2, "learned": True, "is_frozen": True},
-    ],
-)
-def test_batch_norms_that_work(options):
-    assert batch_norms_found(**{"pictures": 3200, **options}) == []
+    messages = batch_norms_found(**{"pictures": 3200, **options})
+    assert [level for level, _ in messages] == ["warning"] * (text is not None)
+    assert text is None or text in messages[0][1]
 
 
 def test_fewer_pictures_than_a_batch_and_a_long_warm_up():
