@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import struct
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from helpers.served_models import COLOUR, GRAY, NAMES, SIZE, chaotic, make_model
 from tensorflow.core.protobuf import saved_model_pb2
 
 import keras_effnetv2
-from keras_effnetv2.export.saved_model import export_saved_model
+from keras_effnetv2.export.saved_model import export_saved_model, probability_model
 from keras_effnetv2.export.warmup import WARMUP_FILE
 from keras_effnetv2.images.evaluation_crop import prepare_batch
 from keras_effnetv2.models.folding import fold_batch_norm
@@ -26,11 +27,6 @@ from keras_effnetv2.models.folding import fold_batch_norm
 def served_probabilities(folder, images):
     serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
     return serve(images=tf.constant(images))["probabilities"].numpy()
-
-
-def softmax(logits):
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 @pytest.fixture(scope="module")
@@ -110,17 +106,12 @@ def test_graph_has_no_python_op_and_the_network_once(served):
     assert "FusedBatchNormV3" not in operations
 
 
-@pytest.mark.parametrize("fold", [True, False])
-def test_silu_is_plain_in_the_graph_and_as_it_was_in_the_model(fold, tmp_path):
-    model = make_model()
-    folder = export_saved_model(model, tmp_path, fold_batch_norm=fold)
+def test_silu_is_plain_in_the_graph_and_as_it_was_in_the_model(served):
+    model, folder, _ = served
     # tf.nn.silu is an IdentityN with a gradient of its own, which nothing can be fused across.
     assert not any("_gradient_op_type" in node.attr for node in nodes_of(folder))
     layer = next(layer for layer in model.layers if isinstance(layer, keras.layers.Activation))
     assert layer.activation is keras.activations.silu
-    images = pixels(3)
-    answer = served_probabilities(folder, images)
-    np.testing.assert_allclose(answer, model(images), rtol=0, atol=1e-6)
 
 
 def test_edited_labels_are_what_is_served(served, tmp_path):
@@ -146,43 +137,54 @@ def test_any_batch_size(served, batch):
     assert answer["error"].numpy().tolist() == [b""] * batch
 
 
-def test_half_precision_logits_become_float32_probabilities(tmp_path):
-    model = make_model(None, policy="mixed_bfloat16")
-    images = pixels(3)
-    folder = export_saved_model(model, tmp_path)
-    probabilities = served_probabilities(folder, images)
-    assert probabilities.dtype == np.float32
-    logits = keras.ops.convert_to_numpy(keras.ops.cast(model(images, training=False), "float32"))
-    # bfloat16 has 8 bits; the graph fuses operations that run one by one eagerly.
-    np.testing.assert_allclose(probabilities, softmax(logits), atol=5e-3)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
-
-
-def test_probabilities_are_recognised_behind_layers_and_inside_models(tmp_path):
-    """No second softmax after Softmax, in a nested model, behind the usual float32 cast."""
-    inner = make_model(None, ending=[keras.layers.Softmax()])
+def behind_layers_and_inside_a_model():
     inputs = keras.Input((SIZE, SIZE, 3))
+    inner = make_model(None, ending=[keras.layers.Softmax()])
     outputs = keras.layers.Activation("linear", dtype="float32")(inner(inputs))
-    images = pixels(2)
-    probabilities = served_probabilities(
-        export_saved_model(keras.Model(inputs, outputs), tmp_path), images
-    )
-    np.testing.assert_allclose(probabilities, inner(images, training=False), atol=1e-6)
+    return keras.Model([inputs], {"scores": outputs})
 
 
-@pytest.mark.parametrize(("activation", "classes"), [("sigmoid", 2), (None, 1)])
-def test_sigmoid_with_fewer_classes_than_top_k_and_numbered_names(tmp_path, activation, classes):
-    model = make_model(activation, classes)
-    folder = export_saved_model(model, tmp_path)
+def same(answer):
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (make_model, same),
+        (lambda: make_model("sigmoid"), same),
+        (behind_layers_and_inside_a_model, same),
+        (lambda: make_model(None), keras.ops.softmax),
+        (lambda: make_model(None, classes=1), keras.ops.sigmoid),  # softmax would always say 1
+        (lambda: make_model(None, policy="mixed_bfloat16"), keras.ops.softmax),
+    ],
+)
+def test_a_model_is_made_to_give_probabilities(make, expected):
+    """From one tensor to one in float32; there is no second softmax."""
+    model, images = make(), pixels(2)
+    with warnings.catch_warnings():
+        # Keras says so when a model is not given what it was built with.
+        warnings.filterwarnings("error", "The structure of `inputs`")
+        answer = probability_model(model)(images, training=False)
+    (own,) = keras.tree.flatten(model(images, training=False))
+    assert answer.dtype == tf.float32
+    np.testing.assert_allclose(answer, expected(tf.cast(own, tf.float32)), atol=1e-6)
+
+
+def test_gif_on_request_and_fewer_numbered_classes_than_top_k_without_folding(tmp_path):
+    model = make_model("sigmoid", 2)
+    folder = export_saved_model(model, tmp_path, gif=True, fold_batch_norm=False)
     answer = tf.saved_model.load(str(folder)).signatures["classify_bytes"](
-        image_bytes=tf.constant([COLOUR])
+        image_bytes=tf.constant([COLOUR, GIF])
     )
+    assert answer["error"].numpy().tolist() == [b"", b""]
     expected = model(prepare_batch([COLOUR], SIZE)[0], training=False).numpy()[0]
-    if activation is None:  # one logit alone: softmax would always say 1
-        expected = 1 / (1 + np.exp(-expected))
     order = np.argsort(-expected)
-    assert answer["classes"].numpy().tolist() == [[str(index).encode() for index in order]]
+    assert answer["classes"].numpy()[0].tolist() == [str(index).encode() for index in order]
     np.testing.assert_allclose(answer["scores"][0], expected[order], atol=1e-6)
+    assert card_of(folder)["preprocessing"]["gif"] is True
+    assert card_of(folder)["accuracy"]["batch_norm_folded"] is False
+    assert card_of(folder)["model"]["parameters"] == model.count_params()
 
 
 def test_pixel_limit_is_served(served):
@@ -244,17 +246,11 @@ GIF = (  # a red and a blue pixel
 )
 
 
-def test_gif_is_refused_unless_it_is_asked_for(served, tmp_path):
-    def errors(signatures):
-        answer = signatures["classify_bytes"](image_bytes=tf.constant([GIF, GRAY]))
-        return [error.decode() for error in answer["error"].numpy()]
-
-    refused, good = errors(served[2])
+def test_gif_is_refused_unless_it_is_asked_for(served):
+    answer = served[2]["classify_bytes"](image_bytes=tf.constant([GIF, GRAY]))
+    refused, good = (error.decode() for error in answer["error"].numpy())
     assert refused.startswith("GIF pictures are not accepted here, because a small one can unpack")
     assert good == ""
-    folder = export_saved_model(make_model(), tmp_path, gif=True)
-    assert errors(tf.saved_model.load(str(folder)).signatures) == ["", ""]
-    assert card_of(folder)["preprocessing"]["gif"] is True
 
 
 def card_of(folder):
@@ -310,19 +306,6 @@ def test_the_card_says_what_is_served(served):
         },
     }
     assert (card["format_version"], card["top_k"]) == (1, 5)
-
-
-def test_without_folding_the_batch_norm_is_served(tmp_path):
-    model = make_model(None)
-    folder = export_saved_model(model, tmp_path, fold_batch_norm=False)
-    assert card_of(folder)["accuracy"]["batch_norm_folded"] is False
-    assert card_of(folder)["model"]["parameters"] == model.count_params()
-    images = pixels(2)
-    np.testing.assert_allclose(
-        served_probabilities(folder, images),
-        softmax(model(images, training=False).numpy()),
-        atol=1e-6,
-    )
 
 
 def test_folding_that_changes_probabilities_is_refused(tmp_path, monkeypatch):

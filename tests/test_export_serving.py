@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from helpers.served_models import COLOUR, GOLDEN, GRAY, NAMES, SIZE, example, make_model
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from keras_effnetv2.export.saved_model import export_saved_model
 from keras_effnetv2.export.warmup import WARMUP_FILE
@@ -145,6 +146,11 @@ def test_the_tools_of_tensorflow_show_run_and_scan_it(served, alone):
     np.testing.assert_allclose(np.load(arrays / "scores.npy")[0], answer["bytes"]["scores"][0])
 
 
+@pytest.fixture(scope="module")
+def loaded(served):
+    return tf.saved_model.load(str(served[0])).signatures
+
+
 def signatures_of(folder):
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     return saved.meta_graphs[0].signature_def
@@ -166,8 +172,8 @@ def test_signatures_obey_the_rules_of_tensorflow_serving(served):
         assert signatures[name].method_name == "tensorflow/serving/predict"
 
 
-def test_bad_examples_do_not_hurt_their_neighbours(served):
-    classify = tf.saved_model.load(str(served[0])).signatures["classify"]
+def test_bad_examples_do_not_hurt_their_neighbours(served, loaded):
+    classify = loaded["classify"]
     integers = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
     other_type = tf.train.Example(features=tf.train.Features(feature={"image/encoded": integers}))
     examples = [
@@ -188,33 +194,32 @@ def test_bad_examples_do_not_hurt_their_neighbours(served):
     assert classify(inputs=tf.constant([], tf.string))["scores"].shape == (0, 3)
 
 
-def test_warm_up_requests_replay(served):
+def test_warm_up_requests_replay(served, loaded):
     """Parsed by TensorFlow Serving's own messages, and run through the signatures they name."""
-    apis = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
     records = list(tf.data.TFRecordDataset(str(served[0] / WARMUP_FILE)).as_numpy_iterator())
-    logs = [apis.PredictionLog.FromString(record) for record in records]
+    logs = [PredictionLog.FromString(record) for record in records]
     assert [log.WhichOneof("log_type") for log in logs] == [
         "predict_log",
         "predict_log",
         "classify_log",
     ]
-    signatures = tf.saved_model.load(str(served[0])).signatures
     answers = {}
     for log in logs[:2]:
         request = log.predict_log.request
         inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
         name = request.model_spec.signature_name
-        answers[name] = signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
+        answers[name] = loaded[name](**{k: tf.constant(v) for k, v in inputs.items()})
     assert answers["serving_default"]["probabilities"].shape == (1, len(NAMES))
     assert answers["classify_bytes"]["error"].numpy().tolist() == [b""]
     request = logs[2].classify_log.request
     assert request.model_spec.signature_name == "classify"
     examples = [item.SerializeToString() for item in request.input.example_list.examples]
-    scores = signatures["classify"](inputs=tf.constant(examples))["scores"]
+    scores = loaded["classify"](inputs=tf.constant(examples))["scores"]
     np.testing.assert_allclose(scores, answers["classify_bytes"]["scores"], atol=1e-6)
     assert scores.numpy().any()
 
 
+@pytest.mark.slow  # compiles against TensorFlow's headers
 def test_a_cpp_program_answers_from_pixels_and_files(served, alone, tmp_path):
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
