@@ -49,14 +49,22 @@ def open_csv(path: str) -> Catalog:
         )
     if os.path.isdir(path):
         raise ValueError(f"{path!r} is a folder. For a folder of class folders leave out 'csv:'.")
-    rows = list(_parse_rows(path))
+    first_of: dict[str, _Row] = {}
+    for row in _parse_rows(path):
+        first = first_of.setdefault(row.path, row)
+        if first is not row:  # it could be trained on and validated with
+            labels = "" if first.label == row.label else f" as {first.label!r} and as {row.label!r}"
+            raise ValueError(
+                f"{path!r} lists {row.path!r} twice{labels}, on lines {first.line} and {row.line}. "
+                "A picture may be listed once."
+            )
+    rows = list(first_of.values())
     if not rows:
         raise ValueError(f"{path!r} lists no pictures: there is no row below the header.")
-    _check_listed_once(path, rows)
-    labels: dict[str, set[str]] = {}
-    for row in rows:
-        labels.setdefault(row.part, set()).add(row.label)
-    names = {part: tuple(sorted(found)) for part, found in labels.items()}
+    names = {
+        part: tuple(sorted({row.label for row in rows if row.part == part}))
+        for part in {row.part for row in rows}
+    }
 
     def read(part: str) -> LabelledPictures:
         own = [row for row in rows if row.part == part]
@@ -134,17 +142,3 @@ def _check_header(path: str, fields: list[str]) -> list[str]:
     if repeated:
         raise ValueError(f"{path!r} has a column more than once: {some(repeated)}.")
     return header
-
-
-def _check_listed_once(path: str, rows: list[_Row]) -> None:
-    """Raise if a picture is listed twice: it could be trained on and validated with."""
-    first_of: dict[str, _Row] = {}
-    for row in rows:
-        first = first_of.setdefault(row.path, row)
-        if first is row:
-            continue
-        labels = "" if first.label == row.label else f" as {first.label!r} and as {row.label!r}"
-        raise ValueError(
-            f"{path!r} lists {row.path!r} twice{labels}, on lines {first.line} and {row.line}. "
-            "A picture may be listed once."
-        )

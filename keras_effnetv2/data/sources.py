@@ -99,16 +99,15 @@ class ImageSource:
         """
         chosen = np.asarray(indices)
         if chosen.ndim != 1 or not chosen.size or not np.issubdtype(chosen.dtype, np.integer):
-            raise ValueError(
-                "A subset needs a list of at least one integer index. "
-                f"Received: shape {chosen.shape}, dtype {chosen.dtype}."
-            )
-        if chosen.min() < 0 or chosen.max() >= self.num_examples:
-            raise ValueError(
-                f"Subset indices must lie in 0..{self.num_examples - 1}. "
-                f"Received: {chosen.min()}..{chosen.max()}."
-            )
-        return replace(self, labels=self.labels[chosen], rows=self.rows[chosen])
+            received = f"shape {chosen.shape}, dtype {chosen.dtype}"
+        elif chosen.min() < 0 or chosen.max() >= self.num_examples:
+            received = f"{chosen.min()}..{chosen.max()}"
+        else:
+            return replace(self, labels=self.labels[chosen], rows=self.rows[chosen])
+        raise ValueError(
+            "A subset needs a list of at least one integer index in "
+            f"0..{self.num_examples - 1}. Received: {received}"
+        )
 
     def cached(self, place: str | os.PathLike[str]) -> "ImageSource":
         """Return the source with its pictures, still encoded, where they are quicker to read.
