@@ -349,6 +349,12 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
         names = (name, *CLASSES[1:])
         refused(re.escape(f"Rename these: {[name]}"), replace(digits, class_names=names))
     refused("Either resume the run .* or overwrite", resume=True, overwrite=True)
+    refused("`keep_snapshots` must be an integer of at least 1. Received: 0", keep_snapshots=0)
+    for minutes in (-1, float("nan"), "30"):
+        message = (
+            f"`snapshot_minutes` must be a number of at least 0, or None. Received: {minutes!r}"
+        )
+        refused(message, snapshot_minutes=minutes)
     assert not (tmp_path / "run").exists()
 
 

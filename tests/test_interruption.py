@@ -55,14 +55,9 @@ def within_the_training(*numbers, stop=True):
 
 
 @pytest.mark.parametrize("number", BOTH)
-def test_outside_of_the_training_a_signal_ends_the_run_at_once(number):
-    message = r"^interrupted by SIG.*saved in runs/x.*resume=True\.$"
-    with pytest.raises(TrainingInterrupted, match=message):
+def test_a_signal_ends_the_run_at_once_or_where_the_training_says(number):
+    with pytest.raises(TrainingInterrupted, match=r"^interrupted by SIG.*saved in runs/x"):
         outside_of_the_training(number)
-
-
-@pytest.mark.parametrize("number", BOTH)
-def test_within_the_training_a_signal_is_noted_and_raised_where_the_training_says(number):
     with pytest.raises(TrainingInterrupted) as caught:
         within_the_training(number)
     assert caught.value.signal == number
@@ -73,15 +68,12 @@ def test_within_the_training_a_signal_is_noted_and_raised_where_the_training_say
     )
 
 
-def test_a_signal_that_nobody_asked_for_is_raised_at_the_end():
+def test_a_signal_that_nobody_asked_for_is_raised_at_the_end_and_a_second_one_at_once():
     with pytest.raises(TrainingInterrupted, match="after the training"):
         within_the_training(signal.SIGTERM, stop=False)
-
-
-@pytest.mark.parametrize("second", BOTH)
-def test_a_second_signal_meets_the_earlier_handler(second):
-    with pytest.raises(ZeroDivisionError):
-        within_the_training(signal.SIGTERM, second)
+    for second in BOTH:
+        with pytest.raises(ZeroDivisionError):
+            within_the_training(signal.SIGTERM, second)
 
 
 def test_an_ignored_signal_stays_ignored():

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import keras
 import pytest
+import tensorflow as tf
 from helpers.progressive_probe import (
     EPOCHS,
     RATE_TOLERANCE,
@@ -279,6 +280,19 @@ def test_errors():
         model.fit(make_dataset(STAGES[0], 0), callbacks=[progressive], verbose=0)
     with pytest.raises(NotImplementedError, match="can only be given to `fit`"):
         ProgressiveLearning(make_dataset, STAGES).dataset.map(lambda x, y: x)
+
+
+@only_tensorflow
+def test_batches_that_cannot_be_skipped():
+    data = make_dataset(STAGES[0], 0)  # two batches
+    distributed = tf.distribute.MirroredStrategy(["CPU:0"]).experimental_distribute_dataset(data)
+    for dataset, count, error, message in (
+        *((data, n, ValueError, f"skip_batches={n}, epoch=0 with 2 batches") for n in (-1, 2, 3)),
+        (distributed, 1, TypeError, r"With `skip_batches`.*must return a tf\.data\.Dataset"),
+    ):
+        progressive = ProgressiveLearning(lambda s, e, d=dataset: d, STAGES, skip_batches=count)
+        with pytest.raises(error, match=message):
+            train(eager_model(), progressive)
 
 
 def test_dataset_without_its_callback_is_an_error():

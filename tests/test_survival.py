@@ -12,15 +12,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers.killed_runs import RECIPE
 from helpers.quick_runs import dark_and_light, leave_out_results, small_network
 
 from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.training import fit
 from keras_effnetv2.training.interruption import TrainingInterrupted
-from keras_effnetv2.training.progressive import ProgressiveLearning
 
 KILLS = 20
 RUN_FILES = {"model.keras", "labels.txt", "recipe.json", "history.csv"}
@@ -170,40 +167,3 @@ def test_what_became_unreadable_stays_noted(pictures, tmp_path):
     train(pictures, tmp_path / "run", recipe, skip_bad=True, resume=True)
     settings = json.loads((tmp_path / "run" / "recipe.json").read_text("utf-8"))
     assert settings["left_out_while_training"] == [source.names[3]]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"keep_snapshots": 0}, "`keep_snapshots` must be an integer of at least 1. Received: 0"),
-        ({"snapshot_minutes": -1}, "`snapshot_minutes` must be a number of at least 0, or None"),
-        ({"snapshot_minutes": float("nan")}, "`snapshot_minutes` must be .* Received: nan"),
-        ({"snapshot_minutes": "30"}, "`snapshot_minutes` must be .* Received: '30'"),
-    ],
-)
-def test_snapshots_that_cannot_be_meant_are_refused(pictures, tmp_path, options, message):
-    with pytest.raises(ValueError, match=message):
-        train(pictures, tmp_path / "run", **options)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("count", [-1, 2, 3])
-def test_an_epoch_must_have_more_batches_than_are_skipped(count):
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    data = tf.data.Dataset.from_tensor_slices((np.ones((2, 4, 1)), np.ones((2, 4, 1))))
-    plan = progressive_stages(epochs=1, stages=1, image_size=32)
-    progressive = ProgressiveLearning(lambda stage, epoch: data, plan, skip_batches=count)
-    with pytest.raises(ValueError, match=rf"skip_batches={count}, epoch=0 with 2 batches"):
-        model.fit(progressive.dataset, callbacks=[progressive], verbose=0)
-
-
-def test_data_that_is_distributed_already_cannot_be_skipped():
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    data = tf.data.Dataset.from_tensor_slices((np.ones((2, 4, 1)), np.ones((2, 4, 1))))
-    distributed = tf.distribute.MirroredStrategy(["CPU:0"]).experimental_distribute_dataset(data)
-    plan = progressive_stages(epochs=1, stages=1, image_size=32)
-    progressive = ProgressiveLearning(lambda stage, epoch: distributed, plan, skip_batches=1)
-    with pytest.raises(TypeError, match=r"With `skip_batches`.*must return a tf\.data\.Dataset"):
-        model.fit(progressive.dataset, callbacks=[progressive], verbose=0)
