@@ -165,7 +165,7 @@ def test_large_bodies_are_refused_whether_declared_or_not(client):
 def test_clients_are_sent_away_when_there_are_too_many(model):
     asked, go = threading.Event(), threading.Event()
 
-    def slow(columns):
+    def slow(file, class_name):
         asked.set()
         assert go.wait(30)
         raise OSError("a secret of the server")
@@ -187,7 +187,7 @@ def test_clients_are_sent_away_when_there_are_too_many(model):
 def test_a_request_that_takes_too_long_is_given_up(model):
     go = threading.Event()
 
-    def slow(columns):
+    def slow(file, class_name):
         go.wait(30)
         return {}
 

@@ -153,11 +153,11 @@ async def _regress(body: bytes) -> Any:
 
 
 async def _grad_cam(service: Service, class_name: str, body: bytes) -> Any:
-    answer = await service.explain(body, class_name.encode("utf-8", "replace"))
+    answer = await service.explain(body, class_name)
     return {
-        "class_name": answer["class_name"].decode("utf-8"),
-        "picture": _data_address(answer["picture"]),
-        "overlay": _data_address(answer["overlay"]),
+        "class_name": answer.class_name,
+        "picture": _data_address(answer.picture),
+        "overlay": _data_address(answer.overlay),
     }
 
 

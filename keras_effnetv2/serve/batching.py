@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from keras_effnetv2.serve.loaded_model import Columns
 
 Function = Callable[[Columns], Columns]
 """Computes rows; each depends on its own row alone."""
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ class Batcher:
             self._working = asyncio.create_task(self._work())
         return await job.answer
 
+    async def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Return what any function gives, called in the thread that computes."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, function, *arguments)
+
     async def _work(self) -> None:
         while self._jobs:
             function = self._jobs[0].function
@@ -92,9 +100,8 @@ class Batcher:
         """Compute jobs of one function; one that fails fails alone."""
         if not jobs:
             return
-        loop = asyncio.get_running_loop()
         try:
-            results = await loop.run_in_executor(self._thread, self._compute, jobs)
+            results = await self.run(self._compute, jobs)
         except Exception as error:  # of any kind: the others must be answered
             if len(jobs) == 1 and not jobs[0].answer.done():
                 jobs[0].answer.set_exception(error)

@@ -17,9 +17,8 @@ import tensorflow as tf
 
 from keras_effnetv2.export.signatures import BYTES_SIGNATURE
 from keras_effnetv2.runs.run_folder import RECIPE, open_run
-from keras_effnetv2.serve.batching import Function
 from keras_effnetv2.serve.loaded_model import ServedModel, load_served_model
-from keras_effnetv2.serve.overlay import overlay_function
+from keras_effnetv2.serve.overlay import Explain, overlay_function
 
 try:
     import uvicorn
@@ -131,7 +130,7 @@ def allowed_hosts(address: str, host: str, names: Sequence[str]) -> list[str]:
     return [*_LOOPBACK, *(_in_brackets(name.lower()) for name in (host, *names))]
 
 
-def _prepare(root: Path, model: ServedModel) -> Function | None:
+def _prepare(root: Path, model: ServedModel) -> Explain | None:
     """Return what makes overlays, where there is a run, and let everything run once.
 
     The first call of a graph sets up memory and kernels, which the first client need not wait for.
@@ -147,12 +146,11 @@ def _prepare(root: Path, model: ServedModel) -> Function | None:
 
     classify = partial(model.run, BYTES_SIGNATURE)
     gray = tf.io.encode_png(tf.fill([8, 8, 3], tf.constant(128, tf.uint8))).numpy()
-    files = np.array([gray], dtype=object)
-    classify({"image_bytes": files})
+    classify({"image_bytes": np.array([gray], dtype=object)})
     if not (root / RECIPE).is_file():
         return None
     grad_cam = overlay_function(open_run(root), classify)
-    grad_cam({"image_bytes": files, "class_name": np.array([b""], dtype=object)})
+    grad_cam(gray, "")
     return grad_cam
 
 

@@ -3,20 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from keras_effnetv2.export.signatures import BYTES_SIGNATURE
-from keras_effnetv2.serve.batching import Batcher, Function
+from keras_effnetv2.serve.batching import Batcher
 from keras_effnetv2.serve.errors import RequestError
 from keras_effnetv2.serve.limits import ServerLimits
 from keras_effnetv2.serve.loaded_model import Columns, ServedModel
 from keras_effnetv2.serve.metrics import Metrics
-
-_GRAD_CAM = "grad_cam"
+from keras_effnetv2.serve.overlay import Explain, Overlay
 
 _log = logging.getLogger(__name__)
 
@@ -34,18 +33,15 @@ class Service:
     """
 
     def __init__(
-        self, model: ServedModel, name: str, limits: ServerLimits, grad_cam: Function | None = None
+        self, model: ServedModel, name: str, limits: ServerLimits, grad_cam: Explain | None = None
     ) -> None:
         self.model = model
         self.name = name
         self.limits = limits
         self.has_grad_cam = grad_cam is not None
         self.active = 0
-        functions: dict[str, Function] = {
-            signature: partial(model.run, signature) for signature in model.signatures
-        }
-        if grad_cam is not None:
-            functions[_GRAD_CAM] = grad_cam
+        self._grad_cam = grad_cam
+        functions = {signature: partial(model.run, signature) for signature in model.signatures}
         self._batcher = Batcher(functions, max_batch=limits.max_batch, max_delay=limits.max_delay)
         self.metrics = Metrics(lambda: self.active, lambda: self._batcher.waiting)
 
@@ -117,25 +113,15 @@ class Service:
         """Return `classes` string (N, k) and `scores` (N, k) of picture files."""
         return await self.predict(BYTES_SIGNATURE, {"image_bytes": np.array(files, dtype=object)})
 
-    async def explain(self, file: bytes, class_name: bytes) -> Mapping[str, bytes]:
-        """Return what `overlay_function` gives for one file.
-
-        Args:
-            file: the picture.
-            class_name: the class to explain; empty for the best.
+    async def explain(self, file: bytes, class_name: str) -> Overlay:
+        """Return the heat map of a picture file for a class, "" for the best.
 
         Raises:
             RequestError: there is no Grad-CAM, or none of this file.
         """
-        if not self.has_grad_cam:
+        if self._grad_cam is None:
             raise RequestError(404, "There is no Keras model here, which Grad-CAM needs")
-        inputs = {"image_bytes": file, "class_name": class_name}
-        columns = {name: np.array([value], dtype=object) for name, value in inputs.items()}
-        rows = await self._batcher.compute(_GRAD_CAM, columns)
-        answer: dict[str, Any] = {name: values[0] for name, values in rows.items()}
-        if answer["error"]:
-            raise RequestError(400, answer["error"].decode("utf-8", "replace"))
-        return answer
+        return await self._batcher.run(self._grad_cam, file, class_name)
 
     def check_servable(self, name: str, version: str | None) -> None:
         """Raise RequestError, 404, unless this is what is served.
