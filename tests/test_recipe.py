@@ -10,6 +10,7 @@ import pytest
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.recipes.optimizers import RMSprop
+from keras_effnetv2.recipes.presets import PRESETS
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import progressive_stages
 
@@ -91,7 +92,7 @@ def test_json_gives_the_same_recipe_back_lists_included():
     assert recipe.crop_area == (0.5, 1.0)
     assert recipe.batch_size == (64, 16)
     assert TrainRecipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
-    for name in TrainRecipe.presets():
+    for name in PRESETS:
         preset = TrainRecipe.preset(name)
         assert TrainRecipe.from_dict(json.loads(json.dumps(preset.to_dict()))) == preset
         assert preset.name == name

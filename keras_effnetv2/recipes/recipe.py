@@ -203,11 +203,6 @@ class TrainRecipe:
             )
 
     @staticmethod
-    def presets() -> tuple[str, ...]:
-        """Return the names that `preset` knows."""
-        return tuple(PRESETS)
-
-    @staticmethod
     def preset(name: str) -> "TrainRecipe":
         """Return a named recipe.
 

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
+from keras_effnetv2._common.text import aligned
 from keras_effnetv2.architectures.config import ModelConfig
 
 MIN_IMAGE_SIZE = 32  # pixels: below it the last of the five stride-2 reductions sees nothing
@@ -129,12 +130,7 @@ class StagePlan(tuple[TrainStage, ...]):
         return (header, *(_table_row(stage) for stage in self))
 
     def __str__(self) -> str:
-        rows = self.table()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-            for row in rows
-        )
+        return "\n".join(aligned(self.table()))
 
 
 def _table_row(stage: TrainStage) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnetv2._common.text import aligned
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
@@ -197,7 +198,8 @@ def describe_plan(
         ("seed", f"{recipe.seed}"),
         ("output", f"{folder}"),
     )
-    return f"{_table(rows)}\n\n{StagePlan(settings.stages)}\n"
+    table = "\n".join(aligned(rows, left=(0, 1)))
+    return f"{table}\n\n{StagePlan(settings.stages)}\n"
 
 
 def summary_rows(
@@ -235,7 +237,7 @@ def describe_result(
         ("report", f"{folder / run_folder.REPORT}"),
         ("for serving", f"{folder / run_folder.SAVED_MODEL}" if on_tensorflow else export),
     )
-    return f"\n{_table(rows)}"
+    return "\n" + "\n".join(aligned(rows, left=(0, 1)))
 
 
 def _result_rows(
@@ -249,8 +251,3 @@ def _result_rows(
         ("pictures", f"{pictures[0]:,} + {pictures[1]:,}"),
         ("training time", f"{seconds:,.0f} s for {len(history['seconds'])} epochs"),
     )
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)

@@ -1,8 +1,8 @@
 """A search in words: what `search show` prints, and how figures and networks are written."""
 
 from collections import Counter
-from collections.abc import Sequence
 
+from keras_effnetv2._common.text import aligned
 from keras_effnetv2.architectures.config import ModelConfig, encode_stages
 from keras_effnetv2.report.style import clean_text
 from keras_effnetv2.search.front import Findings, best, find
@@ -112,9 +112,7 @@ def describe(study: StudyRecord) -> str:
         Lines without control characters, whatever the study and its failures are called.
     """
     findings = find(study)
-    labels = overview(study, findings)
-    width = max(len(label) for label, _ in labels)
-    lines = [f"{label:<{width}}  {value}" for label, value in labels]
+    lines = aligned(overview(study, findings), left=(0, 1))
     if findings.best is None:
         return "\n".join(map(clean_text, [*lines, "", NOTHING_YET]))
     rows = front_rows(findings)
@@ -122,7 +120,7 @@ def describe(study: StudyRecord) -> str:
     cells = [(str(t.number), *measures(t), findings.marks(t)) for t in rows[:MAX_ROWS]]
     complete = f"{len(findings.candidates):,} complete trials"
     lines += ["", f"Pareto front, {len(findings.front):,} of {complete}"]
-    lines += _aligned([header, *cells])
+    lines += aligned([header, *cells], left=(5,))
     if len(rows) > MAX_ROWS:
         lines.append(f"{len(rows) - MAX_ROWS:,} more are not shown.")
     config = findings.best.trial.config
@@ -132,14 +130,3 @@ def describe(study: StudyRecord) -> str:
     for caution in cautions(study, findings):
         lines += ["", caution]
     return "\n".join(map(clean_text, lines))
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table, all but its last column to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
-    return [
-        "  ".join(
-            [*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
-        ).rstrip()
-        for row in rows
-    ]
