@@ -59,8 +59,8 @@ def write_grey(folder, names, count):
 
 def preview(output, source, recipe=RECIPE, model=VARIANT, **options):
     """The text of the page."""
-    options = {"scan": False} | options
-    path = write_preview(model, source, recipe, output, echo=lambda line: None, **options)
+    data = TrainingData(source, **({"scan": False} | options))
+    path = write_preview(model, data, recipe, output, echo=lambda line: None)
     assert path == output / "preview.html"
     return path.read_text("utf-8")
 
@@ -73,9 +73,9 @@ def shown(source, recipe=RECIPE, **options):
 
 def assert_belongs_together(picture, greys):
     name = os.path.basename(picture.name)
-    assert picture.caption == name[:3]
+    assert picture.sample.caption == name[:3]
     assert picture.original.min() == picture.original.max() == greys[name]
-    assert np.abs(picture.augmented.astype(int) - greys[name]).max() <= 1
+    assert np.abs(picture.sample.image.astype(int) - greys[name]).max() <= 1
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_every_picture_stands_under_its_own_name_class_and_original(photos):
         assert len({picture.name for picture in pictures}) == len(pictures) == 16
         for picture in pictures:
             assert_belongs_together(picture, greys)
-            assert picture.original.shape == picture.augmented.shape == (32, 32, 3)
+            assert picture.original.shape == picture.sample.image.shape == (32, 32, 3)
     # Another epoch has another order.
     assert [picture.name for picture in first] != [picture.name for picture in second]
 
@@ -119,11 +119,11 @@ def test_pictures_and_labels_are_those_of_the_first_batch_from_all_over_it():
     two_classes = 0
     for picture, position in zip(pictures, positions, strict=True):
         expected = images[position].round().clip(0, 255)
-        np.testing.assert_array_equal(picture.augmented, expected)
+        np.testing.assert_array_equal(picture.sample.image, expected)
         truth = labels[position]
         parts = [(str(digit), truth[digit]) for digit in np.argsort(-truth) if truth[digit] > 0.005]
         mixed = " + ".join(f"{weight:.2f} {name}" for name, weight in parts)
-        assert picture.caption == (mixed if len(parts) > 1 else parts[0][0])
+        assert picture.sample.caption == (mixed if len(parts) > 1 else parts[0][0])
         two_classes += len(parts) > 1
     assert two_classes > 12
 
@@ -161,7 +161,7 @@ def test_a_page_of_large_pictures_is_bounded():
     inputs = load_inputs(VARIANT, TrainingData(source), replace(RECIPE, image_size=(32, 480)))
     small, large = preview_pictures(inputs).values()
     assert len(small) == len(large) == 19  # 4.4 million pixels for 32 x 32 + 480 x 480
-    assert large[0].augmented.shape == (480, 480, 3)
+    assert large[0].sample.image.shape == (480, 480, 3)
     html = render_preview(inputs)
     kinds = [image["src"].partition(";")[0] for image in Page(html).all("img")]
     assert kinds == ["data:image/png"] * 38 + ["data:image/jpeg"] * 38
@@ -232,7 +232,8 @@ def test_bad_pictures_are_an_error_or_left_out(tmp_path):
         preview(output, photos, scan=True)
     assert not output.exists()
     lines = []
-    path = write_preview(VARIANT, photos, ONE_STAGE, output, skip_bad=True, echo=lines.append)
+    data = TrainingData(photos, skip_bad=True)
+    path = write_preview(VARIANT, data, ONE_STAGE, output, echo=lines.append)
     assert any("left out" in line and "broken.png" in line for line in lines)
     assert "broken.png" not in path.read_text("utf-8")
 

@@ -23,7 +23,8 @@ from keras_effnetv2.report.run_page import (
     heat_cells,
     render_run,
 )
-from keras_effnetv2.report.run_report import Mistake, RunReport, Sample, StageSamples
+from keras_effnetv2.report.run_report import Mistake, RunReport
+from keras_effnetv2.report.samples import Sample
 from keras_effnetv2.report.style import MAX_EDGE, clean_text, shortened, spread
 from keras_effnetv2.search.study_page import render_search_report
 from keras_effnetv2.training.inputs import load_inputs
@@ -58,10 +59,10 @@ def report():
         history=HISTORY | {f"val_{HOSTILE}": [1.0] * 6},
         class_names=("cat", "dog", HOSTILE),
         confusion=CONFUSION,
-        samples=(
-            StageSamples("stage 1: 32 px", (Sample(picture(), "0.70 cat + 0.30 dog"),)),
-            StageSamples("stage 2: 64 px", (Sample(picture(200, 100), HOSTILE),)),
-        ),
+        samples={
+            "stage 1: 32 px": [Sample(0, picture(), "0.70 cat + 0.30 dog")],
+            "stage 2: 64 px": [Sample(0, picture(200, 100), HOSTILE)],
+        },
         mistakes=(
             Mistake(picture(seed=2), f"{HOSTILE}.png", HOSTILE, "dog", 0.9),
             Mistake(picture(seed=1), "small.png", "cat", "dog", 0.5),
@@ -189,14 +190,15 @@ def test_long_names_keep_their_ends_and_the_whole_in_the_title():
 def test_pictures_are_exact_below_the_largest_edge_and_reduced_above(report):
     half = np.zeros((512, 256, 3), np.uint8)
     half[:, ::2] = 255  # columns of black and white: any reduction but a mean leaves stripes
-    samples = (report.samples[0], StageSamples("s", (Sample(half, "stripes"),)))
+    whole = picture()
+    samples = {"1": [Sample(0, whole, "exact")], "2": [Sample(0, half, "stripes")]}
     page = Page(render_run(replace(report, samples=samples)))
     images = page.all("img")
     exact, reduced = (
         tf.io.decode_png(base64.b64decode(image["src"].partition(",")[2])).numpy()
         for image in images[:2]
     )
-    np.testing.assert_array_equal(exact, report.samples[0].samples[0].image)
+    np.testing.assert_array_equal(exact, whole)
     assert reduced.shape == (MAX_EDGE, MAX_EDGE // 2, 3)
     assert np.abs(reduced.astype(int) - 127.5).max() <= 0.5
     assert (images[1]["width"], images[1]["height"]) == ("64", "128")
@@ -209,7 +211,7 @@ def test_of_many_stages_some_are_shown_from_the_first_to_the_last():
 
 def test_the_page_is_bounded_and_says_what_it_leaves_out(report):
     noise = picture(130, 130)  # the worst case of PNG
-    groups = tuple(StageSamples(f"stage {i}", (Sample(noise, "c"),) * 12) for i in range(8))
+    groups = {f"stage {i}": [Sample(0, noise, "c")] * 12 for i in range(8)}
     plan = progressive_stages(epochs=15, stages=15, image_size=(32, 64))
     large = replace(
         report,

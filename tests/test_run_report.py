@@ -17,7 +17,6 @@ from keras_effnetv2.report.run_report import (
     describe_plan,
     describe_result,
     gather_report,
-    summary_rows,
 )
 from keras_effnetv2.runs.run_settings import RecordedPictures
 
@@ -55,16 +54,8 @@ def report_of(evaluation, validation, asked):
         labels[2, [2, 7]] = 0.004, 0.996
         return tf.data.Dataset.from_tensors((pictures, labels))
 
-    return gather_report(
-        title="small on digits",
-        summary=(("label", "value"),),
-        plan=PLAN,
-        history=HISTORY,
-        validation=validation,
-        evaluation=evaluation,
-        style="whole",
-        stage_dataset=stage_dataset,
-    )
+    settings = replace(SETTINGS, class_names=validation.class_names)
+    return gather_report(settings, HISTORY, validation, evaluation, stage_dataset, 5000)
 
 
 def test_a_report_has_the_pictures_of_the_stages_and_the_surest_mistakes():
@@ -76,11 +67,12 @@ def test_a_report_has_the_pictures_of_the_stages_and_the_surest_mistakes():
     asked = []
     report = report_of(Evaluation(validation.labels, scores), validation, asked)
     assert asked == [(0, 0), (1, 2)]  # the first epoch of each stage
-    assert [group.title for group in report.samples] == [
+    assert report.title == "small on digits"
+    assert list(report.samples) == [
         "Stage 1: 32 px, RandAugment 5, mixup 0, cutmix 0",
         "Stage 2: 40 px, RandAugment 7.5, mixup 0.2, cutmix 1",
     ]
-    samples = report.samples[1].samples
+    samples = list(report.samples.values())[1]
     # A part of less than half a percent is not named.
     assert [sample.caption for sample in samples] == ["4", "0.75 7 + 0.25 2", "7"]
     assert [sample.image.max() for sample in samples] == [100, 255, 0]
@@ -104,7 +96,13 @@ def test_a_report_has_the_pictures_of_the_stages_and_the_surest_mistakes():
 def test_a_run_without_mistakes():
     validation = load_source("digits", "all").subset([0])
     evaluation = Evaluation(validation.labels, np.eye(10, dtype=np.float32)[:1])
-    assert report_of(evaluation, validation, []).mistakes == ()
+    report = report_of(evaluation, validation, [])
+    assert report.mistakes == []
+    rows = dict(report.summary)
+    assert rows["pictures"] == "1,440 + 357"
+    assert rows["model"] == "small, 5,000 parameters, 40 px"
+    assert rows["recipe"] == "quickstart, seed 3"
+    assert rows["versions"] == "keras_effnetv2 9, Keras 3 on jax, TensorFlow 2"
 
 
 def test_confusion_counted_by_hand():
@@ -139,11 +137,3 @@ def test_the_result_counts_all_epochs_and_says_how_to_export():
     other = describe_result(on_tensorflow, HISTORY, EVALUATION, Path("runs/a"))
     assert text.splitlines()[:-1] == other.splitlines()[:-1]
     assert "runs/a/saved_model" in other
-
-
-def test_summary_rows_name_versions_and_recipe():
-    rows = dict(summary_rows(SETTINGS, HISTORY, EVALUATION, 5000))
-    assert rows["pictures"] == "1,440 + 357"
-    assert rows["model"] == "small, 5,000 parameters, 40 px"
-    assert rows["recipe"] == "quickstart, seed 3"
-    assert rows["versions"] == "keras_effnetv2 9, Keras 3 on jax, TensorFlow 2"

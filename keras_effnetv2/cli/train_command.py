@@ -65,10 +65,10 @@ def train(
     recipe = recipe_options.load()
     settings = vars(data_options)
     if preview:
+        from keras_effnetv2.data.training_data import TrainingData
         from keras_effnetv2.training.preview import write_preview
 
-        settings = {name: value for name, value in settings.items() if name != "cache"}
-        print(write_preview(config, data, recipe, output, **settings))
+        print(write_preview(config, TrainingData(data, **settings), recipe, output))
         return
     from keras_effnetv2.training.workers import connect, mirrored_strategy
 

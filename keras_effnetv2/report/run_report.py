@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,8 @@ from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.report.samples import (
+    Sample,
     evaluation_pictures,
-    label_words,
     stage_title,
     training_pictures,
 )
@@ -30,33 +30,8 @@ MAX_SAMPLES = 12  # pictures of one stage
 MAX_MISTAKES = 24
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A training picture as the net saw it: uint8 (H, W, 3), and its label in words."""
-
-    image: npt.NDArray[np.uint8]
-    caption: str
-
-
-@dataclass(frozen=True)
-class StageSamples:
-    """Training pictures of one stage, under a title that says how the stage treats them."""
-
-    title: str
-    samples: tuple[Sample, ...]
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A picture that was put in a wrong class.
-
-    Attributes:
-        image: uint8 (H, W, 3).
-        name: the picture's file name.
-        truth: name of its class.
-        prediction: name of the class with the highest score.
-        score: the score of `prediction`, 0..1.
-    """
+class Mistake(NamedTuple):
+    """A picture, uint8 (H, W, 3), that was put in a wrong class with a score of 0..1."""
 
     image: npt.NDArray[np.uint8]
     name: str
@@ -77,54 +52,52 @@ class RunReport:
             epochs count from 1.
         class_names: C names.
         confusion: int64 (C, C), how often each class (row) was taken for each (column).
-        samples: training pictures of at most `MAX_STAGES_SHOWN` stages.
+        samples: title of a stage -> training pictures, of at most `MAX_STAGES_SHOWN` stages.
         mistakes: at most `MAX_MISTAKES`, the highest score first.
     """
 
     title: str
-    summary: tuple[tuple[str, str], ...]
+    summary: Sequence[tuple[str, str]]
     plan: StagePlan
     history: Mapping[str, Sequence[float]]
-    class_names: tuple[str, ...]
+    class_names: Sequence[str]
     confusion: npt.NDArray[np.int64]
-    samples: tuple[StageSamples, ...]
-    mistakes: tuple[Mistake, ...]
+    samples: Mapping[str, Sequence[Sample]]
+    mistakes: Sequence[Mistake]
 
 
 def gather_report(
-    *,
-    title: str,
-    summary: Sequence[tuple[str, str]],
-    plan: StagePlan,
+    settings: RunSettings,
     history: Mapping[str, Sequence[float]],
     validation: ImageSource,
     evaluation: Evaluation,
-    style: str,
     stage_dataset: Callable[[TrainStage, int], Any],
+    parameters: int,
 ) -> RunReport:
     """Collect the report of a run.
 
     Args:
-        title: headline.
-        summary: (label, value) pairs.
-        plan: the stages.
-        history: as in `history.csv`, epochs counted from 1.
+        settings: of the run.
+        history: as in `history.csv`.
         validation: the pictures that `evaluation` was made on.
         evaluation: the final scores.
-        style: how evaluation crops and resizes.
         stage_dataset: the training batches of a stage and epoch, as `fit` got them.
+        parameters: of the network.
     """
-    names = validation.class_names
+    plan, names = StagePlan(settings.stages), settings.class_names
     shown = [plan[index] for index in spread(len(plan), MAX_STAGES_SHOWN)]
     return RunReport(
-        title=title,
-        summary=tuple(summary),
+        title=f"{settings.model} on {settings.training.spec}",
+        summary=_summary(settings, history, evaluation, parameters),
         plan=plan,
         history=history,
         class_names=names,
         confusion=confusion_matrix(evaluation, len(names)),
-        samples=tuple(_samples(stage, stage_dataset, names) for stage in shown),
-        mistakes=_mistakes(validation, evaluation, plan[-1].image_size, style),
+        samples={
+            stage_title(stage): training_pictures(stage, stage_dataset, names, MAX_SAMPLES)
+            for stage in shown
+        },
+        mistakes=_mistakes(settings, validation, evaluation),
     )
 
 
@@ -134,59 +107,59 @@ def confusion_matrix(evaluation: Evaluation, classes: int) -> npt.NDArray[np.int
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def _samples(
-    stage: TrainStage, stage_dataset: Callable[[TrainStage, int], Any], names: Sequence[str]
-) -> StageSamples:
-    _, pictures, labels = training_pictures(stage, stage_dataset, MAX_SAMPLES)
-    captions = [label_words(label, names) for label in labels]
-    return StageSamples(stage_title(stage), tuple(map(Sample, pictures, captions)))
-
-
 def _mistakes(
-    validation: ImageSource, evaluation: Evaluation, image_size: int, style: str
-) -> tuple[Mistake, ...]:
-    predictions = evaluation.predictions
+    settings: RunSettings, validation: ImageSource, evaluation: Evaluation
+) -> list[Mistake]:
+    predictions, names = evaluation.predictions, settings.class_names
     scores = evaluation.scores[np.arange(len(predictions)), predictions]
     wrong = np.flatnonzero(predictions != evaluation.labels)
-    worst = wrong[np.argsort(-scores[wrong], kind="stable")]
-    shown = worst[:MAX_MISTAKES]
+    shown = wrong[np.argsort(-scores[wrong], kind="stable")][:MAX_MISTAKES]
     if not len(shown):
-        return ()
-    pictures = evaluation_pictures(validation, shown, image_size, style)
-    names = validation.class_names
-    return tuple(
-        Mistake(
-            image=picture,
-            name=validation.names[index],
-            truth=names[evaluation.labels[index]],
-            prediction=names[predictions[index]],
-            score=float(scores[index]),
-        )
-        for index, picture in zip(shown, pictures, strict=True)
+        return []
+    pictures = evaluation_pictures(
+        validation, shown, settings.image_size, settings.recipe.evaluation_style
     )
+    return [
+        Mistake(picture, validation.names[i], names[truth], names[prediction], float(scores[i]))
+        for picture, i, truth, prediction in zip(
+            pictures, shown, evaluation.labels[shown], predictions[shown], strict=True
+        )
+    ]
+
+
+def _summary(
+    settings: RunSettings,
+    history: Mapping[str, Sequence[float]],
+    evaluation: Evaluation,
+    parameters: int,
+) -> list[tuple[str, str]]:
+    recipe, versions = settings.recipe, settings.versions
+    return [
+        *_result_rows(settings, history, evaluation),
+        ("model", f"{settings.model}, {parameters:,} parameters, {settings.image_size} px"),
+        ("recipe", f"{recipe.name}, seed {recipe.seed}"),
+        (
+            "versions",
+            f"keras_effnetv2 {versions['keras_effnetv2']}, Keras {versions['keras']} on "
+            f"{versions['backend']}, TensorFlow {versions['tensorflow']}",
+        ),
+    ]
 
 
 # --- text ---------------------------------------------------------------------------------------
 
 
-def describe_plan(
-    settings: RunSettings,
-    parameters: int,
-    folder: Path,
-) -> str:
-    """What is about to happen, as a table."""
+def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
+    """Return what is about to happen, as a table."""
     names, recipe = settings.class_names, settings.recipe
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    training, validation = settings.training, settings.validation
+    training, validation = settings.training.pictures, settings.validation.pictures
     schedule = recipe.learning_rate_schedule(1.0)
     rows = (
         ("model", f"{settings.model}, {parameters:,} parameters"),
-        ("data", training.spec),
+        ("data", settings.training.spec),
         ("classes", f"{len(names):,}: {shown}"),
-        (
-            "pictures",
-            f"{training.pictures:,} for training, {validation.pictures:,} for validation",
-        ),
+        ("pictures", f"{training:,} for training, {validation:,} for validation"),
         (
             "optimizer",
             f"{recipe.optimizer}, learning rate {schedule.base_learning_rate:.3g} "
@@ -202,33 +175,13 @@ def describe_plan(
     return f"{table}\n\n{StagePlan(settings.stages)}\n"
 
 
-def summary_rows(
-    settings: RunSettings,
-    history: dict[str, list[float]],
-    evaluation: Evaluation,
-    parameters: int,
-) -> tuple[tuple[str, str], ...]:
-    """(label, value) pairs for the head of the report."""
-    recipe, versions = settings.recipe, settings.versions
-    return (
-        *_result_rows(settings, history, evaluation),
-        ("model", f"{settings.model}, {parameters:,} parameters, {settings.image_size} px"),
-        ("recipe", f"{recipe.name}, seed {recipe.seed}"),
-        (
-            "versions",
-            f"keras_effnetv2 {versions['keras_effnetv2']}, Keras {versions['keras']} on "
-            f"{versions['backend']}, TensorFlow {versions['tensorflow']}",
-        ),
-    )
-
-
 def describe_result(
     settings: RunSettings,
-    history: dict[str, list[float]],
+    history: Mapping[str, Sequence[float]],
     evaluation: Evaluation,
     folder: Path,
 ) -> str:
-    """What came out, as a table."""
+    """Return what came out, as a table."""
     on_tensorflow = settings.versions["backend"] == "tensorflow"
     export = f"KERAS_BACKEND=tensorflow keras-effnetv2 export {folder}"
     rows = (
@@ -241,7 +194,7 @@ def describe_result(
 
 
 def _result_rows(
-    settings: RunSettings, history: dict[str, list[float]], evaluation: Evaluation
+    settings: RunSettings, history: Mapping[str, Sequence[float]], evaluation: Evaluation
 ) -> tuple[tuple[str, str], ...]:
     seconds = sum(history["seconds"])  # also of the epochs before the run was resumed
     pictures = (settings.training.pictures, settings.validation.pictures)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,20 @@ from keras_effnetv2.report.style import spread
 _SHARE_NAMED = 0.005  # a smaller part of a mixed label would be rounded to nothing
 
 
+class Sample(NamedTuple):
+    """A training picture as the net saw it.
+
+    Attributes:
+        position: in the order of the epoch.
+        image: uint8 (S, S, 3).
+        caption: its label in words: "cat", or "0.70 cat + 0.30 dog" of a mixed one.
+    """
+
+    position: int
+    image: npt.NDArray[np.uint8]
+    caption: str
+
+
 def stage_title(stage: TrainStage) -> str:
     """Return a line on how a stage treats its pictures; stages count from 1."""
     magnitude = stage.randaugment_magnitude
@@ -25,20 +39,12 @@ def stage_title(stage: TrainStage) -> str:
     )
 
 
-def label_words(label: npt.NDArray[np.float32], class_names: Sequence[str]) -> str:
-    """Return a label (C,) in words: "cat", or "0.70 cat + 0.30 dog" of a mixed one.
-
-    The heaviest class comes first; one below 0.5 % is not named.
-    """
-    order = [i for i in np.argsort(-label, kind="stable") if label[i] > _SHARE_NAMED]
-    if len(order) == 1:
-        return class_names[order[0]]
-    return " + ".join(f"{label[i]:.2f} {class_names[i]}" for i in order)
-
-
 def training_pictures(
-    stage: TrainStage, stage_dataset: Callable[[TrainStage, int], Any], count: int
-) -> tuple[list[int], npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    stage: TrainStage,
+    stage_dataset: Callable[[TrainStage, int], Any],
+    class_names: Sequence[str],
+    count: int,
+) -> list[Sample]:
     """Return pictures that a stage trains on: of its first batch, or of several batches if small.
 
     They are taken from all over the batch, because MixUp and CutMix share it by halves.
@@ -47,20 +53,23 @@ def training_pictures(
         stage: the stage; its first epoch is looked at.
         stage_dataset: the training batches of a stage and epoch, as `fit` gets them. The pipeline
             repeats itself, so the net is trained on these very pictures.
+        class_names: of the labels.
         count: how many, if there are as many.
-
-    Returns:
-        Their positions in the order of the epoch, rising; the pictures, uint8 (N, S, S, 3); their
-        labels, float32 (N, classes).
     """
     batches = stage_dataset(stage, stage.start_epoch).take(math.ceil(count / stage.batch_size))
-    pictures, labels = zip(*batches.as_numpy_iterator(), strict=True)
-    positions = spread(sum(map(len, labels)), count)
-    return (
-        positions,
-        _whole_numbers(np.concatenate(pictures)[positions]),
-        np.concatenate(labels)[positions],
-    )
+    pictures, labels = map(np.concatenate, zip(*batches.as_numpy_iterator(), strict=True))
+    return [
+        Sample(position, _whole_numbers(pictures[position]), _words(labels[position], class_names))
+        for position in spread(len(labels), count)
+    ]
+
+
+def _words(label: npt.NDArray[np.float32], class_names: Sequence[str]) -> str:
+    """A label in words; the heaviest class comes first, and one below 0.5 % is not named."""
+    order = [i for i in np.argsort(-label, kind="stable") if label[i] > _SHARE_NAMED]
+    if len(order) == 1:
+        return class_names[order[0]]
+    return " + ".join(f"{label[i]:.2f} {class_names[i]}" for i in order)
 
 
 def evaluation_pictures(

@@ -6,10 +6,10 @@ of a late stage too strong, what do MixUp and CutMix make of a picture.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,15 +17,14 @@ import numpy.typing as npt
 
 from keras_effnetv2._common.files import write_text
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.images.training_crop import crop_area
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import TrainStage
 from keras_effnetv2.report.samples import (
+    Sample,
     evaluation_pictures,
-    label_words,
     stage_title,
     training_pictures,
 )
@@ -45,33 +44,23 @@ _COLUMN = 128  # pixels: a narrower picture is enlarged, or leaves room for its 
 
 def write_preview(
     model_or_variant: keras.Model | ModelConfig | str,
-    source: ImageSource | str | os.PathLike[str],
+    data: TrainingData,
     recipe: TrainRecipe | None = None,
     output: str | os.PathLike[str] = "runs/latest",
     *,
-    validation: ImageSource | None = None,
-    validation_fraction: float | None = None,
-    max_train_examples: int | None = None,
-    skip_bad: bool = False,
-    scan: bool | None = None,
     echo: Callable[[str], Any] = print,
 ) -> Path:
-    """Writes what `train` with these arguments would show the net, and trains nothing.
+    """Write what `train` with these arguments would show the net, and train nothing.
 
     The pictures are read, checked, divided, cropped, augmented and mixed by the code that trains
     and with its seeds: those of a stage are delivered by its first epoch. Above each stands the
     same picture as evaluation sees it. A variant is not built, so its weights are not looked at.
 
     Args:
-        model_or_variant: as for `train`.
-        source: as for `train`.
+        model_or_variant: a Keras classifier, the fields of a network, or the name of a variant.
+        data: the pictures.
         recipe: default `TrainRecipe.preset("quickstart")`.
         output: the run folder that `train` would get. A run that is there is left as it is.
-        validation: as for `train`.
-        validation_fraction: as for `train`.
-        max_train_examples: as for `train`.
-        skip_bad: leave out pictures that cannot be read; otherwise they are an error.
-        scan: as for `train`.
         echo: called with each line of what is done.
 
     Returns:
@@ -85,14 +74,6 @@ def write_preview(
         ValueError: an argument, the data or the model does not fit.
     """
     recipe = TrainRecipe.preset("quickstart") if recipe is None else recipe
-    data = TrainingData(
-        source,
-        validation=validation,
-        validation_fraction=validation_fraction,
-        max_train_examples=max_train_examples,
-        skip_bad=skip_bad,
-        scan=scan,
-    )
     check_arguments(model_or_variant, recipe)
     folder = Path(output)
     # As with `overwrite`: the page may stand beside a run, but not where `train` could not write.
@@ -100,7 +81,7 @@ def write_preview(
     inputs = load_inputs(model_or_variant, data, recipe)
     if isinstance(model_or_variant, keras.Model):
         check_model(model_or_variant, inputs)
-    inputs = inputs.prepared(data, echo)
+    inputs = inputs.prepared(replace(data, cache=None), echo)  # few are read again
     echo(f"\n{inputs.plan}\n")
     page = render_preview(inputs)
     run_folder.prepare_output(folder, keep=True, needed_bytes=len(page))
@@ -109,21 +90,12 @@ def write_preview(
     return path
 
 
-@dataclass(frozen=True)
-class PreviewPicture:
-    """A training picture, uint8 (S, S, 3), beside the same one as evaluation sees it.
-
-    Attributes:
-        name: of its file.
-        original: as evaluation sees it.
-        augmented: as it is trained on.
-        caption: its label in words.
-    """
+class PreviewPicture(NamedTuple):
+    """A training picture and, uint8 (S, S, 3), the same one as evaluation sees it."""
 
     name: str
     original: npt.NDArray[np.uint8]
-    augmented: npt.NDArray[np.uint8]
-    caption: str
+    sample: Sample
 
 
 def render_preview(inputs: Inputs) -> str:
@@ -154,16 +126,15 @@ def _pictures_of(inputs: Inputs, stage: TrainStage, count: int) -> list[PreviewP
     source = inputs.training
     unreadable = UnreadablePictures(inputs.skip_bad)
     batches = partial(inputs.stage_dataset, unreadable=unreadable)
-    positions, pictures, labels = training_pictures(stage, batches, count)
+    samples = training_pictures(stage, batches, source.class_names, count)
     order = inputs.epoch_order(stage.start_epoch)
     delivered = order[~np.isin(order, list(unreadable.found))]
-    indices = delivered[np.asarray(positions) % len(delivered)]  # the first take lost places
-    originals = evaluation_pictures(
-        source, indices, stage.image_size, inputs.recipe.evaluation_style
-    )
-    captions = [label_words(label, source.class_names) for label in labels]
+    # The first stand in for those that were left out.
+    indices = [delivered[sample.position % len(delivered)] for sample in samples]
+    style = inputs.recipe.evaluation_style
+    originals = evaluation_pictures(source, indices, stage.image_size, style)
     names = [source.names[index] for index in indices]
-    return list(map(PreviewPicture, names, originals, pictures, captions))
+    return list(map(PreviewPicture, names, originals, samples))
 
 
 def _shown_side(size: int) -> int:
@@ -173,7 +144,7 @@ def _shown_side(size: int) -> int:
 
 def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
     recipe, training = inputs.recipe, inputs.training
-    names = training.class_names
+    names, held_back = training.class_names, inputs.validation.num_examples
     flips = training.horizontal_flip if recipe.horizontal_flip is None else recipe.horizontal_flip
     smallest, largest = crop_area(recipe.crop_style, recipe.crop_area)
     augmentation = [("AutoAugment", "policy v0")] if recipe.autoaugment else []
@@ -183,11 +154,7 @@ def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
     return (
         ("data", training.spec),
         ("classes", f"{len(names):,}: {', '.join(names[:10])}{', ...' if names[10:] else ''}"),
-        (
-            "pictures",
-            f"{training.num_examples:,} for training, "
-            f"{inputs.validation.num_examples:,} for validation",
-        ),
+        ("pictures", f"{training.num_examples:,} for training, {held_back:,} for validation"),
         ("recipe", f"{recipe.name}, seed {recipe.seed}"),
         ("random crop", f"of {smallest:.0%} to {largest:.0%} of a picture"),
         ("mirrored", "half of the pictures" if flips else "none"),

@@ -12,7 +12,7 @@ from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
 from keras_effnetv2.export.saved_model import export_saved_model
 from keras_effnetv2.report.run_page import render_run
-from keras_effnetv2.report.run_report import gather_report, summary_rows
+from keras_effnetv2.report.run_report import gather_report
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.run_settings import RunSettings
 from keras_effnetv2.training.inputs import Inputs
@@ -68,15 +68,9 @@ def write_results(
             variant=settings.model,
             weights=settings.weights_origin,
         )
+    batches = partial(inputs.stage_dataset, unreadable=unreadable)
     report = gather_report(
-        title=f"{model.name} on {inputs.training.spec}",
-        summary=summary_rows(settings, history, evaluation, model.count_params()),
-        plan=inputs.plan,
-        history=history,
-        validation=inputs.validation,
-        evaluation=evaluation,
-        style=inputs.recipe.evaluation_style,
-        stage_dataset=partial(inputs.stage_dataset, unreadable=unreadable),
+        settings, history, inputs.validation, evaluation, batches, model.count_params()
     )
     write_text(folder / run_folder.REPORT, render_run(report))
     finished = replace(

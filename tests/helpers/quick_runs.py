@@ -50,7 +50,7 @@ def small_network(
 def leave_out_results(patch):
     """No export and no report; `patch` is a `pytest.MonkeyPatch`."""
     patch.setattr(results, "export_saved_model", lambda *args, **options: None)
-    patch.setattr(results, "gather_report", lambda **contents: None)
+    patch.setattr(results, "gather_report", lambda *contents: None)
     patch.setattr(results, "render_run", lambda report: "")
 
 
