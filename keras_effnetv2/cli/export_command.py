@@ -17,7 +17,8 @@ _SAVED_MODEL = "saved_model"
 class _FormatOptions(OptionGroup):
     def given(self) -> dict[str, Any]:
         """Return the options that were given; what is called has defaults for the others."""
-        return {name: value for name, value in vars(self).items() if value not in (None, False)}
+        values = vars(self).items()  # 0 is given, though it equals False
+        return {name: one for name, one in values if one is not None and one is not False}
 
 
 @dataclass(frozen=True)

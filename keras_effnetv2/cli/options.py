@@ -11,7 +11,6 @@ from typer import Argument, BadParameter, Option
 
 from keras_effnetv2._common.checks import check_choice, did_you_mean
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.architectures.config_file import is_published
 from keras_effnetv2.cli.command import OptionGroup
 from keras_effnetv2.pretrained.registry import published
 from keras_effnetv2.recipes.presets import PRESETS
@@ -115,7 +114,7 @@ def check_run(path: Path) -> None:
 
 def check_weights(config: ModelConfig, weights: str | None) -> None:
     """Raise ValueError for weights that are neither published for a variant nor there as a file."""
-    known = published(config.name) if is_published(config) else ()
+    known = published(config.name)
     if weights is None or weights in known:
         return
     # A checkpoint may be named by the common beginning of its files.
