@@ -12,6 +12,12 @@ from typing import Any
 
 import keras
 
+from keras_effnetv2._common.checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    is_integer,
+)
 from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig
 from keras_effnetv2.architectures.variants import Normalization
 from keras_effnetv2.models.blocks import conv_bn, fused_mbconv, mbconv
@@ -38,7 +44,7 @@ def build_model(
     dropout_rate: float | None = None,
     drop_path_rate: float = 0.2,
 ) -> keras.Model:
-    """Builds the network of a config.
+    """Build the network of a config.
 
     The arguments mean what they mean in `keras.applications.EfficientNetV2*`; "auto",
     `dropout_rate` and `drop_path_rate` are additions.
@@ -82,12 +88,13 @@ def build_model(
         )
     if dropout_rate is None:
         dropout_rate = config.dropout_rate
-    _check_rates(dropout_rate=dropout_rate, drop_path_rate=drop_path_rate)
+    check_number("dropout_rate", dropout_rate, minimum=0, below=1)
+    check_number("drop_path_rate", drop_path_rate, minimum=0, below=1)
     if include_top:
-        _check_classes(classes)
+        check_integer("classes", classes, minimum=1, or_none=True)
         _check_activation(classifier_activation)
-    elif pooling not in (None, "avg", "max"):
-        raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
+    else:
+        check_choice("pooling", pooling, (None, "avg", "max"))
     inputs = _make_input(
         input_tensor, input_shape, need_rgb=include_preprocessing or weights is not None
     )
@@ -183,22 +190,6 @@ def _classifier(classes: int, activation: str | Callable[..., Any] | None) -> ke
 # --- arguments ----------------------------------------------------------------------------------
 
 
-def _check_rates(**rates: float) -> None:
-    for label, rate in rates.items():
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-            raise ValueError(f"`{label}` must be a number in [0, 1). Received: {label}={rate!r}")
-
-
-def _check_classes(classes: Any) -> None:
-    if classes is None:
-        return
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-        raise ValueError(
-            "`classes` must be an integer of at least 1, or None for as many as the weights "
-            f"have. Received: classes={classes!r}"
-        )
-
-
 def _check_activation(activation: Any) -> None:
     if activation == "auto":
         return
@@ -254,9 +245,7 @@ def _check_shape(shape: Any, *, need_rgb: bool) -> None:
     first = keras.config.image_data_format() == "channels_first"
     layout = "(3, height, width)" if first else "(height, width, 3)"
     valid = isinstance(shape, tuple | list) and len(shape) == 3
-    if not valid or not all(
-        n is None or (isinstance(n, int) and not isinstance(n, bool) and n > 0) for n in shape
-    ):
+    if not valid or not all(n is None or (is_integer(n) and n > 0) for n in shape):
         raise ValueError(
             f"`input_shape` must be a tuple {layout} of positive integers; a side of None is any "
             f"size. Received: input_shape={shape!r}"
@@ -279,7 +268,7 @@ def _check_shape(shape: Any, *, need_rgb: bool) -> None:
 
 
 def feature_extractor(model: keras.Model) -> keras.Model:
-    """The feature maps of a model at every stride, for detection and segmentation heads.
+    """Return the feature maps of a model at every stride, for detection and segmentation heads.
 
     Args:
         model: a model of `build_model` or a named builder, with or without its top; weights are

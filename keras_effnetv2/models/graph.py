@@ -22,7 +22,7 @@ def count_trainable(model: keras.Model) -> int:
 
 
 def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
-    """Multiply-adds of one picture, which is what the paper's FLOPs are.
+    """Return the multiply-adds of one picture, which is what the paper's FLOPs are.
 
     Convolutions and dense layers count; batch norm, activations and pooling do not.
 
@@ -150,7 +150,7 @@ class StageRow(NamedTuple):
 
 
 def stage_table(config: ModelConfig, image_size: int) -> tuple[StageRow, ...]:
-    """The architecture as the paper's Table 4 lists it, with the output size of each stage.
+    """Return the architecture as the paper's Table 4 lists it, with the output size of each stage.
 
     Args:
         config: the architecture.
@@ -175,7 +175,7 @@ def stage_table(config: ModelConfig, image_size: int) -> tuple[StageRow, ...]:
 
 
 def last_activation(tensor: Any) -> str:
-    """Name of the activation that a symbolic tensor has gone through last, e.g. "softmax".
+    """Return the name of the last activation that a symbolic tensor has gone through.
 
     Looks through what passes values on unchanged (the float32 cast at the end of a mixed precision
     model) and into nested models. The name of the layer's class, if it has no activation.

@@ -8,6 +8,7 @@ import gzip
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from keras_effnetv2._common.checks import check_integer
 from keras_effnetv2.pretrained.registry import IMAGENET21K_CLASSES, IMAGENET_CLASSES
 
 _FILES = {
@@ -81,8 +82,7 @@ def decode_predictions(scores: Any, top: int = 5) -> list[list[tuple[str, str, f
             "of your own has names of its own: class_names[index] for each index of "
             f"(-row).argsort()[:top]. Received: shape={array.shape}"
         )
-    if not isinstance(top, int) or top < 1:
-        raise ValueError(f"`top` must be an integer of at least 1. Received: top={top!r}")
+    check_integer("top", top, minimum=1)
     labels = class_list(array.shape[1])
     best = np.argsort(-array, axis=-1, kind="stable")[:, :top]
     return [

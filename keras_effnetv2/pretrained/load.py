@@ -42,7 +42,7 @@ class LoadReport(NamedTuple):
 def load_weights(
     model: keras.Model, path: str | os.PathLike[str], source: str = "auto"
 ) -> LoadReport:
-    """Loads a weight file into a model, strictly.
+    """Load a weight file into a model, strictly.
 
     No code in a file is run, whatever the file: only arrays are read. A pickle (.pth, .pt, .bin)
     is refused. Arrays of other floating-point types are cast to the model's.
@@ -72,7 +72,7 @@ def load_weights(
 def assign_weights(
     model: keras.Model, weights: Weights, *, fresh_classifier: bool = False
 ) -> LoadReport:
-    """Puts the tensors of a file into a model; all of them or, with an error, none.
+    """Put the tensors of a file into a model; all of them or, with an error, none.
 
     Args:
         model: a model of `build_model`.
