@@ -3,7 +3,6 @@
 A machine that is busy, warm or throttled slows both, so their ratio stays.
 """
 
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -19,19 +18,6 @@ _FEWEST_ROUNDS, _MOST_ROUNDS, _ENOUGH = 5, 25, 2.0
 _STEPS = 2  # timed, of a model in each round
 # Steps before those: the first of all traces, others find the cache of the other model.
 _WARM_UP = 1
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """Time of a training step.
-
-    Attributes:
-        seconds: median.
-        ratio: over the time of the baseline's step beside it; below 1 is faster.
-    """
-
-    seconds: float
-    ratio: float
 
 
 class _Stopwatch(keras.callbacks.Callback):
@@ -62,8 +48,13 @@ class StepTimer:
         # Elements have the static shapes of the training, so that nothing is traced again there.
         self._batch = tf.data.Dataset.from_tensors(batch).repeat()
 
-    def measure(self, model: keras.Model) -> StepTime:
-        """Measure a compiled model, whose weights and optimizer are afterwards what they were."""
+    def measure(self, model: keras.Model) -> tuple[float, float]:
+        """Measure a compiled model, whose weights and optimizer are afterwards what they were.
+
+        Returns:
+            The median time of its step, seconds, and the ratio of that to the time of the
+            baseline's step beside it: below 1 is faster.
+        """
         models = (model, self._baseline)
         states = [one.get_state_tree(value_format="numpy_array") for one in models]
         rounds: list[list[list[float]]] = []
@@ -76,7 +67,7 @@ class StepTimer:
             for one, state in zip(models, states, strict=True):
                 one.set_state_tree(state)
         of_model, of_baseline = np.array(rounds).swapaxes(0, 1)
-        return StepTime(float(np.median(of_model)), time_ratio(of_model, of_baseline))
+        return float(np.median(of_model)), time_ratio(of_model, of_baseline)
 
     def _steps(self, model: keras.Model) -> list[float]:
         stopwatch = _Stopwatch()

@@ -52,12 +52,9 @@ class TrialRunner:
         """
         if (lacking := training_shortage(model, self._inputs.plan)) is not None:
             raise MemoryError(lacking)
-        step = self._timer.measure(model)
-        return {
-            "parameters": count_trainable(model),
-            "step_time": step.ratio,
-            "step_seconds": step.seconds,
-        }
+        seconds, ratio = self._timer.measure(model)
+        parameters = count_trainable(model)
+        return {"parameters": parameters, "step_time": ratio, "step_seconds": seconds}
 
     def train(self, model: keras.Model, watch: Watch) -> float:
         """Train a network that `build` returned by the recipe.
