@@ -307,8 +307,14 @@ def test_nothing_there(tmp_path):
         load_source("tfrecord:")
 
 
-def test_a_large_set_says_that_it_is_read_once(tmp_path, monkeypatch, caplog):
+def test_a_large_set_says_that_it_is_read_and_is_read_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(record_index, "_TELL_FROM", 1)
-    write(tmp_path / "a.tfrecord", [plain(n, n) for n in range(2)])
-    load_source(f"tfrecord:{tmp_path}/*", "all")
-    assert "Reading each record of 1 TFRecord files" in caplog.text
+    spec = f"tfrecord:{tmp_path}/*"
+    for count in (20, 21):
+        write(tmp_path / "a.tfrecord", [plain(n, n % 2) for n in range(count)])
+        caplog.clear()
+        train, held = (load_source(spec, split) for split in ("train", "validation"))
+        assert train.num_examples + held.num_examples == count
+        assert [record.getMessage()[:42] for record in caplog.records] == [
+            "Reading each record of 1 TFRecord files (0"
+        ]

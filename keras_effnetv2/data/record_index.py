@@ -1,9 +1,10 @@
 """What is in TFRecord files that come without an index: found in one pass over every record.
 
-The pass reads everything once, as fast as the disk gives it; nothing but labels, lengths and the
-names of classes is kept.
+The pass reads everything once a process, as fast as the disk gives it; nothing but labels, lengths
+and the names of classes is kept.
 """
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.records import FRAME_BYTES, readable_records
+from keras_effnetv2.data.stores import file_state
 
 _TELL_FROM = 256 * 1024**2  # bytes of records; smaller sets are read in a second
 _BATCH = 512
@@ -77,6 +79,13 @@ def index_records(paths: Sequence[str], keys: Keys) -> RecordIndex:
         ValueError: a file is damaged, cut off or compressed; a record without picture or label, or
             with another type; a label with two names. The message names the file.
     """
+    states = tuple(file_state(os.fsencode(path)) for path in paths)
+    return _index_records(tuple(paths), keys, states)
+
+
+# A set is opened once for its training pictures and once for those of validation.
+@functools.lru_cache(maxsize=4)
+def _index_records(paths: tuple[str, ...], keys: Keys, states: tuple[bytes, ...]) -> RecordIndex:
     total = sum(os.path.getsize(path) for path in paths)
     if total >= _TELL_FROM:
         _LOG.warning(
