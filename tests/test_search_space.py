@@ -202,6 +202,7 @@ def test_the_paper_s_net_is_not_in_the_space_of_the_paper_s_backbone():
         ({"kernel": (3, 5, 3)}, "`kernel` must be a tuple of one or more choices, each once"),
         ({"expand": (0, 1)}, "`expand`: `expand_ratio` must be"),
         ({"expand": (1.5,)}, "`expand`"),
+        ({"expand": ([1],)}, "`expand`"),  # as JSON may hold it
         ({"layers": (0, 1)}, "`layers`: `repeats`"),
         ({"layers": (True,)}, "`layers`"),
     ],

@@ -69,7 +69,8 @@ class StageChoices:
     def __post_init__(self) -> None:
         for name, stage_field in _STAGE_FIELDS.items():
             values = getattr(self, name)
-            if not isinstance(values, list | tuple) or not values or len(set(values)) < len(values):
+            is_tuple = isinstance(values, list | tuple) and len(values) > 0
+            if not is_tuple or len(set(map(repr, values))) < len(values):
                 raise ValueError(
                     f"StageChoices field `{name}` must be a tuple of one or more choices, each "
                     f"once. Received: {values!r}"
