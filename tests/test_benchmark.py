@@ -137,7 +137,7 @@ def test_what_is_no_network(name, message):
 
 
 def test_weights_are_for_variants():
-    with pytest.raises(ValueError, match=r"weights are for a variant alone. Received: 'imagenet'"):
+    with pytest.raises(ValueError, match=r"weights are for variants only. Received: 'imagenet'"):
         open_network(SMALL, weights="imagenet")
 
 

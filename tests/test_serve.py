@@ -139,7 +139,7 @@ def test_wrong_requests_are_answered_with_one_message(client):
         ("POST", f"{URL}:guess", "{}", 400, "Malformed request"),
         ("POST", f"{URL}:regress", "{}", 400, "This model classifies"),
         ("POST", f"{URL}:predict", "", 400, "must be JSON"),
-        ("POST", f"{URL}:predict", '{"instances": [NaN]}', 400, "NaN is no JSON number"),
+        ("POST", f"{URL}:predict", '{"instances": [NaN]}', 400, "NaN is not a JSON number"),
         ("POST", f"{URL}:predict", '{"signature_name": "x"}', 400, "classify_bytes, .*: 'x'"),
         ("POST", f"{URL}:classify", '{"signature_name": "classify_bytes"}', 400, "one of classify"),
         ("GET", "/docs", None, 404, "Not Found"),

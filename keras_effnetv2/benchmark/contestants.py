@@ -31,7 +31,7 @@ from keras_effnetv2.runs.run_folder import open_run
 KERAS_EXPORT = "keras_export"
 
 KERAS_APPLICATIONS = "keras.applications"
-"""Alone, without the name of a model, it stands for the same variant there."""
+"""Without the name of a model it stands for the same variant there."""
 
 _COMPARED = slice(1, None, 2)  # of the windows of photographs
 _CALIBRATED = slice(0, None, 2)  # the others, with which int8 is calibrated
@@ -119,7 +119,7 @@ def open_network(
         weights: of a variant, see `model.build_model`.
 
     Raises:
-        ValueError: there is nothing of this name, it is no classifier of pictures, or the size or
+        ValueError: there is nothing of this name, it does not classify pictures, or the size or
             the weights do not suit it.
     """
     is_drawn = weights is None
@@ -128,7 +128,7 @@ def open_network(
         image_size = image_size or config.eval_size
         model = build_model(config, weights=weights, input_shape=(image_size, image_size, 3))
     elif weights is not None:
-        raise ValueError(f"weights are for a variant alone. Received: {weights!r} for {name!r}")
+        raise ValueError(f"weights are for variants only. Received: {weights!r} for {name!r}")
     elif Path(name).is_dir():
         run = open_run(name)
         model, image_size, is_drawn = run.model, image_size or run.image_size, False
@@ -154,8 +154,8 @@ def same_in_keras_applications(variant: str) -> str:
     name = {"efficientnetv2": "EfficientNetV2", "efficientnet": "EfficientNet"}.get(family, "")
     if not name or not hasattr(keras.applications, name := name + size.upper()):
         raise ValueError(
-            f"{KERAS_APPLICATIONS} alone stands for the same variant there, and it has none for "
-            f"{variant!r}: say which one, for example {KERAS_APPLICATIONS}:EfficientNetV2L"
+            f"{KERAS_APPLICATIONS} without a name stands for the same variant there, and it has none "
+            f"for {variant!r}: say which one, for example {KERAS_APPLICATIONS}:EfficientNetV2L"
         )
     return f"{KERAS_APPLICATIONS}:{name}"
 

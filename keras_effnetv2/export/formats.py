@@ -126,7 +126,7 @@ def export_model(
 
     Args:
         model: functional or Sequential classifier, (N, H, W, 3) pixels 0..255 -> (N, C). Logits get
-            a softmax, one logit alone a sigmoid. It is not changed.
+            a softmax, a single logit a sigmoid. It is not changed.
         path: the file to write, with the format's ending.
         format: "onnx", "openvino" or "litert".
         quantize: None for float32, or what is listed above.

@@ -14,7 +14,7 @@ from keras_effnetv2.images.evaluation_crop import resize_for_evaluation
 from keras_effnetv2.images.styles import Style
 
 PicturesLike = ImageSource | Iterable[Any]
-"""A source, or pictures (H, W, 3) or batches of them, 0..255, alone or each with its labels."""
+"""A source, or pictures (H, W, 3) or batches of them, 0..255, with or without labels."""
 
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")  # 640 x 427 pixels each
 _WINDOW = 213  # pixels: two rows and three columns of windows in a photograph
@@ -52,7 +52,7 @@ def picture_array(
         pictures: see `PicturesLike`. Of a source with more than `max_pictures` a random part is
             taken (always the same), of anything else the first.
         image_size: S, pixels.
-        style: how pictures become squares, see `preprocess.resize_for_evaluation`.
+        style: how pictures become squares, see `evaluation_crop.resize_for_evaluation`.
         max_pictures: at most so many.
 
     Returns:

@@ -91,7 +91,7 @@ def export_saved_model(
 
     Args:
         model: functional or Sequential classifier, (N, H, W, 3) pixels 0..255 -> (N, C). Logits
-            (a last layer without activation) get a softmax, one logit alone a sigmoid; softmax and
+            (a last layer without activation) get a softmax, a single logit a sigmoid; softmax and
             sigmoid outputs stay.
         directory: the folder of the versions; made if need be.
         class_names: one name a class; None numbers them "0", "1", ...
@@ -114,7 +114,7 @@ def export_saved_model(
 
     Raises:
         RuntimeError: Keras does not run on TensorFlow.
-        ValueError: the model is no image classifier, an argument does not fit it, folding moves
+        ValueError: the model is not an image classifier, an argument does not fit it, folding moves
             a probability by more than `check.DIFFERENCE_LIMIT` and than rounding does, or a
             weight does not fit in float16.
         FileExistsError: this version is there already.
@@ -230,10 +230,10 @@ def probability_model(model: keras.Model) -> keras.Model:
     """Return the same classifier from one tensor to probabilities, float32 (N, classes).
 
     Args:
-        model: functional or Sequential; logits get a softmax, one logit alone a sigmoid.
+        model: functional or Sequential; logits get a softmax, a single logit a sigmoid.
 
     Raises:
-        ValueError: it is no classifier.
+        ValueError: it is not a classifier.
     """
     outputs = getattr(model, "outputs", None)
     if not outputs or len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:

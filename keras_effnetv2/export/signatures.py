@@ -35,7 +35,7 @@ class PictureInput:
 
     Attributes:
         image_size: height and width in pixels.
-        style: see `preprocess.resize_for_evaluation`.
+        style: see `evaluation_crop.resize_for_evaluation`.
         max_pixels: larger pictures (height x width) are refused before they are decoded.
         gif: whether GIF files are read.
     """

@@ -16,7 +16,7 @@ import numpy as np
 from keras_effnetv2.serve.loaded_model import Columns
 
 Function = Callable[[Columns], Columns]
-"""Computes rows; each depends on its own row alone."""
+"""Computes rows; each depends only on its own row."""
 
 _Result = TypeVar("_Result")
 
@@ -82,7 +82,7 @@ class Batcher:
             await self._answer(self._take())
 
     def _take(self) -> list[_Job]:
-        """Take the first job, and those that go together with it; who has gone is left out."""
+        """Take the first job and those that fit to it, without jobs whose client has gone."""
         jobs = [job for job in self._jobs if not job.answer.done()]
         self._jobs.clear()
         batch: list[_Job] = []
@@ -97,7 +97,7 @@ class Batcher:
         return batch
 
     async def _answer(self, jobs: list[_Job]) -> None:
-        """Compute jobs of one function; one that fails fails alone."""
+        """Compute jobs of one function; a failing job does not hurt the others."""
         if not jobs:
             return
         try:

@@ -16,7 +16,7 @@ async def read_body(request: Request, limit: int, *, keep: bool = True) -> bytes
         keep: False drops what comes, for a client that sees an answer only when all is sent.
 
     Raises:
-        RequestError: 413, it has more; 400, the client has gone.
+        RequestError: 413, it has more; 400, the client disconnected.
     """
     declared = request.headers.get("content-length", "")
     is_too_large = declared.isdecimal() and int(declared[:20]) > limit
@@ -37,7 +37,7 @@ async def read_body(request: Request, limit: int, *, keep: bool = True) -> bytes
             if size > 2 * limit:
                 break
     except ClientDisconnect:
-        raise RequestError(400, "The client has gone", "disconnected") from None
+        raise RequestError(400, "The client disconnected", "disconnected") from None
     if is_too_large:
         raise _too_large(limit)
     return b"".join(chunks)

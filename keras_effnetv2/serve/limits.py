@@ -10,7 +10,7 @@ class ServerLimits:
     Attributes:
         max_body_bytes: of a request.
         max_requests: answered at the same time, counting those that are still being received; more
-            are sent away. Memory for bodies is at most the product of the two.
+            get status 503. Memory for bodies is at most the product of the two.
         timeout: seconds for receiving and answering a request.
         receive_timeout: seconds for the body of a request.
         max_batch: pictures that are computed at once.

@@ -1,8 +1,8 @@
 """The JSON of TensorFlow Serving's REST interface, to arrays and back.
 
 Formats: https://www.tensorflow.org/tfx/serving/api_rest; where that page and the server differ (the
-key `results`) the server's `json_tensor.cc` decides. NaN and Infinity, which are no JSON, are
-refused.
+key `results`) the server's `json_tensor.cc` decides. NaN and Infinity, which
+JSON does not have, are refused.
 """
 
 import base64
@@ -101,7 +101,7 @@ def parse_examples(document: Mapping[str, Any]) -> list[bytes]:
         document: the request, with `examples` and, for what they share, `context`.
 
     Raises:
-        RequestError: 400, it is no such request.
+        RequestError: 400, the request has another form.
     """
     examples = document.get("examples")
     if not isinstance(examples, list) or not examples:
@@ -127,7 +127,7 @@ def classify_json(columns: Columns) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _columns_of_rows(rows: Any, specs: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -138,7 +138,7 @@ def _columns_of_rows(rows: Any, specs: Mapping[str, Any]) -> dict[str, list[Any]
 
 
 def _named(value: Any, specs: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return {input: value}; of an only input the value may stand alone."""
+    """Return {input: value}; a single input may be given without its name."""
     if isinstance(value, dict) and value.keys() == specs.keys():
         return value
     if len(specs) == 1 and (not isinstance(value, dict) or _is_base64(value)):
@@ -222,7 +222,7 @@ def _to_lists(name: str, values: npt.NDArray[Any]) -> Any:
 
 
 def _bare(named: dict[str, Any]) -> Any:
-    """Return the value alone where there is only one."""
+    """Return a single value without its name."""
     return next(iter(named.values())) if len(named) == 1 else named
 
 

@@ -58,7 +58,7 @@ def serve(
 
     Args:
         path: a run folder, whose page also has Grad-CAM, or an export folder with its versions.
-        host: address to listen on. The default is reached from this machine alone; there is no
+        host: address to listen on. The default is reachable from this machine only; there is no
             access control.
         port: TensorFlow Serving's REST port is 8501; 0 takes a free one.
         name: of the model in the paths; default the folder's name.
@@ -69,7 +69,7 @@ def serve(
     Raises:
         OSError: the address cannot be listened on.
         ValueError: there is no model, or it cannot be served under this name, or one of
-            `allow_hosts` is no name.
+            `allow_hosts` is not a host name.
     """
     root = Path(path)
     name = root.resolve().name if name is None else name
@@ -117,7 +117,7 @@ def allowed_hosts(address: str, host: str, names: Sequence[str]) -> list[str]:
         names: further names or addresses, given by the user.
 
     Raises:
-        ValueError: one of the names is none.
+        ValueError: one of them is neither a name nor an address.
     """
     if not names and not ipaddress.ip_address(address).is_loopback:
         return ["*"]

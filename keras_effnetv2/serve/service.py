@@ -55,8 +55,8 @@ class Service:
 
         Args:
             method: what is asked, for the metrics.
-            receive: returns the body. It is told whether the request is taken on; if not, the
-                client need only come to see the refusal.
+            receive: returns the body. It is told whether the request is taken on; if not, it reads
+                only until the client can see the refusal.
             handle: answers a body.
 
         Raises:
@@ -89,7 +89,7 @@ class Service:
             async with asyncio.timeout(self.limits.receive_timeout):
                 body = await receive(is_taken)
         except TimeoutError:
-            text = f"The request was not here within {self.limits.receive_timeout:g} seconds"
+            text = f"The request did not arrive within {self.limits.receive_timeout:g} seconds"
             raise RequestError(408, text, "timeout") from None
         if is_taken:
             return body
@@ -117,10 +117,12 @@ class Service:
         """Return the heat map of a picture file for a class, "" for the best.
 
         Raises:
-            RequestError: there is no Grad-CAM, or none of this file.
+            RequestError: Grad-CAM is not possible here, or not for this file.
         """
         if self._grad_cam is None:
-            raise RequestError(404, "There is no Keras model here, which Grad-CAM needs")
+            raise RequestError(
+                404, "Grad-CAM needs the Keras model of a run, and this server has only an export"
+            )
         return await self._batcher.run(self._grad_cam, file, class_name)
 
     def check_servable(self, name: str, version: str | None) -> None:
