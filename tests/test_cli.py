@@ -13,6 +13,7 @@ from helpers.photos import COLOURS, write_colour_run, write_photos, write_pictur
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import main, parse
+from keras_effnetv2.recipes.presets import PRESETS
 
 COMMANDS = (
     *("train", "evaluate", "predict", "export", "serve", "benchmark", "search", "search show"),
@@ -117,6 +118,14 @@ def test_version_and_help_name_the_program(capsys):
     assert {line.split()[0] for line in out.splitlines() if line.startswith("  ")} >= {
         name for name in COMMANDS if " " not in name
     }
+
+
+def test_help_of_train_has_every_preset_and_the_values_of_the_default_one(capsys):
+    text = re.sub(r"\s+", " ", re.sub(r"-\n +", "-", exit_of(capsys, "train", "--help")[1]))
+    assert all(name in text for name in PRESETS)
+    first, last = PRESETS["quickstart"]["image_size"]
+    assert f"pixels, or one number. [quickstart: {first}:{last}]" in text
+    assert f"training pictures. [quickstart: {PRESETS['quickstart']['epochs']}]" in text
 
 
 def test_options_take_several_words_and_stand_on_either_side_of_an_action():

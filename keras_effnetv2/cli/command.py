@@ -145,7 +145,8 @@ def _entries(owner: Any) -> dict[str, Any]:
     """Return parameter -> its `typer.Option` or `typer.Argument`, as a docstring has them."""
     entries: dict[str, Any] = {}
     for title, text in _sections(owner).items():
-        for entry in re.findall(r"^\S.*(?:\n +.*)*", text, flags=re.MULTILINE):
+        lines = "" if title in ("", _EXAMPLE) else text
+        for entry in re.findall(r"^\S.*(?:\n +.*)*", lines, flags=re.MULTILINE):
             head, _, help = " ".join(entry.split()).partition(": ")
             names, _, metavar = head.partition(" ")
             details: Any = {"metavar": metavar or None, "help": help}

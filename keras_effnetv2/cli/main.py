@@ -89,17 +89,12 @@ def parse(words: Sequence[str]) -> Call:
 def _program() -> typer.Typer:
     app = typer.Typer(cls=Group, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_version_option)
-    for function in (train, evaluate, predict, export, serve, benchmark):
+    commands: tuple[Command, ...] = (train, evaluate, predict, export, serve, benchmark, info, pack)
+    for function in commands:
         add_command(app, function)
     add_group(app, search, "search", {"show": show_search})
-    add_command(app, info)
-    actions: dict[str, Command] = {
-        "fetch": fetch_weights,
-        "convert": convert_weights,
-        "verify": verify_weights,
-    }
-    add_group(app, list_weights, "weights", actions)
-    add_command(app, pack)
+    actions: dict[str, Command] = {"fetch": fetch_weights, "convert": convert_weights}
+    add_group(app, list_weights, "weights", actions | {"verify": verify_weights})
     return app
 
 
