@@ -154,8 +154,8 @@ def same_in_keras_applications(variant: str) -> str:
     name = {"efficientnetv2": "EfficientNetV2", "efficientnet": "EfficientNet"}.get(family, "")
     if not name or not hasattr(keras.applications, name := name + size.upper()):
         raise ValueError(
-            f"{KERAS_APPLICATIONS} without a name stands for the same variant there, and it has none "
-            f"for {variant!r}: say which one, for example {KERAS_APPLICATIONS}:EfficientNetV2L"
+            f"{KERAS_APPLICATIONS} without a name stands for the same variant there, and it has "
+            f"none for {variant!r}: say which one, for example {KERAS_APPLICATIONS}:EfficientNetV2L"
         )
     return f"{KERAS_APPLICATIONS}:{name}"
 
