@@ -131,7 +131,7 @@ def batch_readable(
 
 
 def _end_mark(batch_spec: Any, number: int, batch_size: int) -> tf.data.Dataset:
-    """A batch with a number after the last: what is missing before it has failed."""
+    """Return a batch with a number after the last: what is missing before it has failed."""
     _, examples_spec = batch_spec
     blanks = tf.nest.map_structure(
         lambda spec: tf.zeros([batch_size, *spec.shape[1:]], spec.dtype), examples_spec
