@@ -8,11 +8,12 @@ only to draw.
 import contextlib
 import io
 import logging
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from keras_effnetv2.report.style import plain_text
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 INK = "#010203"  # stands for the colour of the text, until the drawing is done
 BLUE, ORANGE = "#0072b2", "#d55e00"
 
-_WIDTH, _HEIGHT = 420, 280  # CSS pixels
 _STAGE_LABEL = 0.15  # of the width of the plot: "stage 10"; labels that are closer are left out
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _LINES: dict[str, dict[str, Any]] = {
@@ -72,9 +72,7 @@ class Curve:
 def drawing(width: int, height: int) -> Iterator["Figure"]:
     """Give an empty figure, and draw as this package does, whatever the user's settings are.
 
-    Args:
-        width: CSS pixels.
-        height: CSS pixels.
+    Its size is in CSS pixels.
     """
     log = logging.getLogger("matplotlib")  # says that it builds a cache of fonts
     level = log.level
@@ -92,9 +90,7 @@ def drawing(width: int, height: int) -> Iterator["Figure"]:
 def to_svg(figure: "Figure", spoken: str) -> str:
     """Return a figure as an `<svg>` element; call it within `drawing`.
 
-    Args:
-        figure: what is drawn.
-        spoken: what a reader who cannot see it should know.
+    `spoken` is what a reader who cannot see it should know.
     """
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata=_NO_METADATA)
@@ -114,13 +110,13 @@ def curve_chart(curve: Curve) -> str:
     """Return a curve as an `<svg>` element."""
     from matplotlib.ticker import MaxNLocator
 
-    with drawing(_WIDTH, _HEIGHT) as figure:
+    with drawing(420, 280) as figure:
         axes = figure.subplots()
         for name, values in curve.lines.items():
-            alone = [i for i in range(len(values)) if _is_alone(values, i)]
-            axes.plot(
-                curve.epochs, values, label=name, marker="o", markevery=alone, lw=2, **_LINES[name]
-            )
+            gaps = np.isnan(np.pad(values, 1, constant_values=np.nan))
+            alone = np.flatnonzero(gaps[:-2] & gaps[2:]).tolist()  # a line does not show these
+            look = {"marker": "o", "markevery": alone, "linewidth": 2, **_LINES[name]}
+            axes.plot(curve.epochs, values, label=name, **look)
         first, last = min(curve.epochs), max(curve.epochs)
         axes.set_xlim(*((first - 0.5, last + 0.5) if first == last else (first, last)))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -130,11 +126,6 @@ def curve_chart(curve: Curve) -> str:
         if len(curve.lines) > 1:
             figure.legend(loc="outside upper left", ncols=2)
         return to_svg(figure, f"{curve.title}. {'; '.join(curve.words)}")
-
-
-def _is_alone(values: Sequence[float], i: int) -> bool:
-    """Whether a value has no neighbour, so that a line does not show it."""
-    return all(math.isnan(value) for value in [*values[max(i - 1, 0) : i], *values[i + 1 : i + 2]])
 
 
 def _mark_stages(

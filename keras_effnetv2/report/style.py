@@ -47,15 +47,6 @@ class Table(NamedTuple):
     length: int = 40
 
 
-class EmbeddedPicture(NamedTuple):
-    """What an `<img>` element says: the picture itself as its address, and its size in pixels."""
-
-    address: Markup
-    width: int
-    height: int
-    is_small: bool
-
-
 def render(template: str, **content: Any) -> str:
     """Return a page.
 
@@ -124,11 +115,12 @@ def spread(total: int, count: int) -> list[int]:
     return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
-def embedded(image: npt.NDArray[np.uint8], *, reduce: bool = True) -> EmbeddedPicture:
-    """Return a picture as an address that holds it.
+def embedded(image: npt.NDArray[np.uint8], alt: str, *, reduce: bool = True) -> Markup:
+    """Return a picture as an `<img>` element that holds it.
 
     Args:
         image: uint8 (H, W, 3).
+        alt: what it shows, any text.
         reduce: bring a picture larger than `MAX_EDGE` down to it, and be exact (PNG); otherwise it
             keeps its size, and is exact where it is small (a larger one is a JPEG).
     """
@@ -146,4 +138,6 @@ def embedded(image: npt.NDArray[np.uint8], *, reduce: bool = True) -> EmbeddedPi
     else:
         kind, data = "png", tf.io.encode_png(image)
     address = f"data:image/{kind};base64,{base64.b64encode(data.numpy()).decode('ascii')}"
-    return EmbeddedPicture(Markup(address), width, height, longer < SMALL_EDGE)
+    look = "small" if longer < SMALL_EDGE else "large"
+    element = Markup('<img class="{}" src="{}" width="{}" height="{}" alt="{}">')
+    return element.format(look, address, width, height, clean_text(alt))

@@ -1,10 +1,8 @@
 """The picture of a search: accuracy against step time."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from keras_effnetv2.report.figures import BLUE, INK, ORANGE, drawing, to_svg
 from keras_effnetv2.report.style import plain_text
@@ -18,7 +16,6 @@ _LARGEST = 24.0  # diameter of the network with the most parameters, of up to 10
 _LARGEST_OF_MANY = 12.0  # the same of 400 and more, which would hide each other
 _SMALLEST = 4.0  # diameter; a smaller dot is not seen
 _LETTER, _LINE, _GAP = 8.0, 13.0, 5.0  # width and height of a digit, and its distance from a dot
-_PLACES = ((0, 1), (1, 0), (-1, 0), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))  # of a label
 # A file of its own has no page around it that says which colour its letters have.
 _STANDALONE = (
     "<style>svg{color:#1c2024;background:#fff;color-scheme:light dark}"
@@ -86,7 +83,7 @@ def pareto_chart(findings: Findings, baseline_name: str, *, standalone: bool) ->
         axes.set_ylim(limits)
         figure.legend(loc="outside upper left", ncols=3, labelspacing=0.9)
         figure.draw_without_rendering()  # places the axes, and with them the dots
-        _label(axes, list(dict.fromkeys([*special, *front])), others, diameter)
+        _label(axes, list(dict.fromkeys([*special, *front])), diameter)
         spoken = [f"Accuracy against step time of {len(found):,} networks"]
         spoken += [one_line(one.trial) for one in special]
         svg = to_svg(figure, "; ".join(spoken))
@@ -108,38 +105,27 @@ def _fastest_first(front: Sequence[Candidate]) -> list[Candidate]:
     return kept
 
 
-def _label(
-    axes: "Axes", named: Sequence[Candidate], others: Sequence[Candidate], diameter: Any
-) -> None:
-    """Write numbers of trials beside their dots, while there is room: those of the first first."""
+def _label(axes: "Axes", named: Sequence[Candidate], diameter: Callable[[float], float]) -> None:
+    """Write numbers of trials beside their dots, the first first, while there is room."""
     from matplotlib.transforms import Bbox
 
-    def box(x: float, y: float, width: float, height: float) -> Bbox:
+    def box(one: Candidate, width: float, height: float, shift: tuple[float, float]) -> Bbox:
+        x, y = axes.transData.transform(_point(one)) + shift
         return Bbox.from_bounds(x - width / 2, y - height / 2, width, height)
 
-    def dot(one: Candidate, margin: float = 0) -> Bbox:
-        side = diameter(one.parameters) + 2 * margin
-        x, y = axes.transData.transform(_point(one))
-        return box(x, y, side, side)
-
-    def is_free(place: Bbox) -> bool:
-        inside = Bbox.union([place, axes.bbox]).extents
-        return not place.count_overlaps(taken) and np.allclose(inside, axes.bbox.extents)
-
-    taken = [dot(one) for one in named]
-    crowd = [dot(one, _GAP) for one in others]  # a label so near would seem to be theirs
-    for one in named:
+    sides = [diameter(one.parameters) for one in named]
+    taken = [box(one, side, side, (0, 0)) for one, side in zip(named, sides, strict=True)]
+    for one, side in zip(named, sides, strict=True):
         text = str(one.trial.number)
-        width, away = _LETTER * len(text), diameter(one.parameters) / 2 + _GAP
-        x, y = axes.transData.transform(_point(one))
-        shifts = [(i * (away + width / 2), j * (away + _LINE / 2)) for i, j in _PLACES]
-        free = {(i, j): box(x + i, y + j, width, _LINE) for i, j in shifts}
-        free = {shift: place for shift, place in free.items() if is_free(place)}
-        if free:  # otherwise the table has it
-            shift = min(free, key=lambda shift: free[shift].count_overlaps(crowd))
-            taken.append(free[shift])
-            middle: dict[str, Any] = {"ha": "center", "va": "center"}
-            axes.annotate(text, _point(one), shift, textcoords="offset points", **middle)
+        width, away = _LETTER * len(text), side / 2 + _GAP
+        up, across = away + _LINE / 2, away + width / 2
+        for shift in ((0, up), (across, 0), (-across, 0), (0, -up)):
+            place = box(one, width, _LINE, shift)
+            if not place.count_overlaps(taken):
+                taken.append(place)
+                middle: dict[str, Any] = {"ha": "center", "va": "center"}
+                axes.annotate(text, _point(one), shift, textcoords="offset points", **middle)
+                break  # without a place the table has it
 
 
 def _with_titles(svg: str, gid: str, shown: Sequence[Candidate]) -> str:

@@ -43,46 +43,34 @@ _LETTERS = 80  # of a cell: the choices of six stages
 def render_search_report(study: StudyRecord) -> str:
     """Return a study as one HTML page that needs no other file; the same study, the same page."""
     findings = find(study)
-    best = findings.best
     links = [("space", "Space"), ("settings", "Settings"), ("trials", "Trials")]
-    content: dict[str, Any] = {}
-    if best is not None:
+    chart = None
+    if findings.best is not None:
         links = [("picture", "Picture"), ("front", "Front"), ("best", "Best network"), *links]
-        spec = shlex.quote(study.settings["training"]["spec"])
-        content = {
-            "chart": pareto_chart(findings, study.baseline.name, standalone=False),
-            "chart_words": _chart_words(study, findings),
-            "front": front_table(findings),
-            "front_size": f"{len(findings.front):,}",
-            "complete": f"{len(findings.candidates):,}",
-            "configs": [
-                (trial.number, trial.config.to_json().splitlines())
-                for trial in front_rows(findings)[:MAX_ROWS]
-            ],
-            "command": f"keras-effnetv2 train --data {spec} --model {BEST} --output runs/best "
-            "--seed 0",
-            "blocks": encode_stages(best.trial.config.stages),
-            "best_file": BEST,
-        }
+        chart = pareto_chart(findings, study.baseline.name, standalone=False)
     return render(
         "search.html",
         title=f"Architecture search: {study.name}",
         links=links,
         summary=overview(study, findings),
         cautions=cautions(study, findings) or [NOTHING_YET],
-        best=best,
-        exponents=study.settings["objective"],
-        baseline=study.baseline.name,
+        study=study,
+        findings=findings,
+        chart=chart,
+        front=front_table(findings),
+        shown_front=front_rows(findings)[:MAX_ROWS],
+        spec=shlex.quote(study.settings["training"]["spec"]),
+        best_file=BEST,
+        encode_stages=encode_stages,
         fewest=_FEWEST,
         space=choices_table(study, findings),
         settings=list(_flat(study.settings)),
         trials=trials_table(study, findings),
-        **content,
     )
 
 
 def write_results(study: StudyRecord, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write what a study has found; makes the folder where it is missing.
+    """Write what a study has found; make the folder where it is missing.
 
     `report.html` is `render_search_report`; `best.json` the network with the highest score, for
     `train --model`; `front.csv` the Pareto front, the networks as block strings; `pareto.svg` the
@@ -127,18 +115,6 @@ def _to_csv(front: Sequence[Candidate]) -> str:
             )
         )
     return text.getvalue()
-
-
-def _chart_words(study: StudyRecord, findings: Findings) -> list[str]:
-    words = [
-        "Numbers are those of trials. No network is both more accurate and faster than one on the "
-        "line; what is on the front below it is smaller."
-    ]
-    if findings.baseline is None:
-        words.append(f"There is no complete trial of the baseline, {study.baseline.name}.")
-    if left_out := len(study.trials) - len(findings.candidates):
-        words.append(f"Not in the picture: {left_out:,} trials that are not complete.")
-    return words
 
 
 def front_table(findings: Findings) -> Table:
