@@ -126,7 +126,7 @@ def _limits(
     below: float | None = None,
 ) -> str:
     if minimum is not None and maximum is not None:
-        return f" from {minimum:g} to {maximum:g}"
+        return f" from {minimum:.12g} to {maximum:.12g}"
     limits = {"of at least": minimum, "above": above, "of at most": maximum, "below": below}
-    said = [f"{words} {limit:g}" for words, limit in limits.items() if limit is not None]
+    said = [f"{words} {limit:.12g}" for words, limit in limits.items() if limit is not None]
     return f" {' and '.join(said)}" if said else ""
