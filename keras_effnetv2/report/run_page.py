@@ -29,13 +29,6 @@ def render_run(run: RunReport) -> str:
     return render(
         "run.html",
         title=run.title,
-        links=(
-            ("curves", "Curves"),
-            ("classes", "Classes"),
-            ("confusion", "Confusion"),
-            ("samples", "Training pictures"),
-            ("mistakes", "Worst mistakes"),
-        ),
         run=run,
         stages=Table("How the stages differ", header, len(header), rows),
         curves=[(curve, curve_chart(curve)) for curve in curves(run.history, run.plan)],

@@ -52,8 +52,8 @@ def render(template: str, **content: Any) -> str:
 
     Args:
         template: a file of `report/templates`.
-        content: what it shows, with `title`, the headline, and `links`, the (anchor, word) of the
-            sections that the head of the page links to.
+        content: what it shows, with `title`, the headline, and, where the template does not say
+            them, `links`, the (anchor, word) of the sections that the head of the page links to.
     """
     return _environment().get_template(template).render(style=Markup(STYLE), **content)
 

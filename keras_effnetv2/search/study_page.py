@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shlex
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -152,46 +153,31 @@ def _cut(caption: str, header: Sequence[str], words: int, rows: Sequence[Sequenc
 
 def choices_table(study: StudyRecord, findings: Findings) -> Table:
     """Return the choices of every stage, with the mean score of those tried often enough."""
-    chosen = _scores_by_choice(study, findings)
+    scores: dict[tuple[str, str | int], list[float]] = defaultdict(list)
+    for one in findings.candidates:
+        with contextlib.suppress(ValueError):  # outside the space, as a baseline can be
+            for choice in study.space.parameters_of(one.trial.config).items():
+                scores[choice].append(one.score)
+
+    def cell(parameter: str) -> list[tuple[str, bool]]:
+        """Lines, and whether each is the best."""
+        choices = study.space.parameters[parameter]
+        tried = {choice: scores[parameter, choice] for choice in choices}
+        means = {choice: fmean(of) for choice, of in tried.items() if len(of) >= _FEWEST}
+        if len(means) < 2:
+            return [(str(choice), False) for choice in choices]
+        words = {choice: f": {mean:.4f} ({len(tried[choice])})" for choice, mean in means.items()}
+        best = max(means.values())
+        return [(f"{one}{words.get(one, '')}", means.get(one) == best) for one in choices]
+
     rows = [
         (
-            *(number, *(_choices(chosen[f"stage{number}_{choice}"]) for choice in _CHOICES)),
+            *(number, *(cell(f"stage{number}_{choice}") for choice in _CHOICES)),
             *(stage.output_filters, stage.strides),
         )
         for number, stage in enumerate(study.space.backbone.stages, start=1)
     ]
     return Table("Choices of every stage", ("stage", *_CHOICES, "filters", "stride"), 5, rows)
-
-
-def _scores_by_choice(
-    study: StudyRecord, findings: Findings
-) -> dict[str, dict[str | int, list[float]]]:
-    """Parameter of the space -> its choices -> scores of the networks that have it.
-
-    A network outside the space, as a baseline can be, has none of its choices.
-    """
-    scores: dict[str, dict[str | int, list[float]]] = {
-        parameter: {choice: [] for choice in choices}
-        for parameter, choices in study.space.parameters.items()
-    }
-    for one in findings.candidates:
-        with contextlib.suppress(ValueError):  # outside the space
-            for parameter, choice in study.space.parameters_of(one.trial.config).items():
-                scores[parameter][choice].append(one.score)
-    return scores
-
-
-def _choices(scores: Mapping[str | int, Sequence[float]]) -> list[tuple[str, bool]]:
-    """Lines of a cell, and whether each is the best."""
-    means = {choice: fmean(of) for choice, of in scores.items() if len(of) >= _FEWEST}
-    if len(means) < 2:
-        return [(str(choice), False) for choice in scores]
-    return [
-        (f"{choice}: {means[choice]:.4f} ({len(of)})", means[choice] == max(means.values()))
-        if choice in means
-        else (str(choice), False)
-        for choice, of in scores.items()
-    ]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
