@@ -1,9 +1,8 @@
 """Tables 2, 3 and 10 of the paper; 7 and 11 are in `keras_effnetv2.benchmark.paper_figures`.
 
 Source: M. Tan and Q. V. Le, EfficientNetV2: Smaller Models and Faster Training, ICML 2021
-(arXiv 2104.00298). They were written down from memory, without the paper at hand. Tests hold of
-them what can be computed here: parameters, multiply-adds, and the ratios that the paper prints
-beside them.
+(arXiv 2104.00298). Tests hold of them what can be computed here: parameters, multiply-adds, and the
+ratios that the paper prints beside them.
 """
 
 from typing import NamedTuple
