@@ -51,11 +51,11 @@ class Evaluation:
         return float((self.predictions == self.labels).mean())
 
     def top_accuracy(self, k: int) -> float:
-        """Share of the pictures whose truth is among the k highest scores."""
+        """Return the share of the pictures whose truth is among the k highest scores."""
         return float(self._among_best(k).mean())
 
     def top_accuracy_interval(self, k: int) -> tuple[float, float]:
-        """95% confidence interval of `top_accuracy` (`wilson_interval`), as shares."""
+        """Return the 95% confidence interval of `top_accuracy` (`wilson_interval`), as shares."""
         return wilson_interval(int(self._among_best(k).sum()), len(self.labels))
 
     def _among_best(self, k: int) -> np.ndarray:
@@ -63,7 +63,7 @@ class Evaluation:
         return (best == self.labels[:, None]).any(-1)
 
     def recall_by_class(self) -> np.ndarray:
-        """(classes,) share of each class's pictures that were recognised; NaN without pictures."""
+        """Return (classes,) the share of each class's pictures that is recognised, NaN for none."""
         classes = self.scores.shape[-1]
         counts = np.bincount(self.labels, minlength=classes)
         right = np.bincount(self.labels[self.predictions == self.labels], minlength=classes)
@@ -89,7 +89,7 @@ class Evaluation:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95% confidence interval of a share: Wilson's score interval, without continuity correction.
+    """Return the 95% confidence interval of a share: Wilson's score interval, without continuity correction.
 
     Source: Wilson, Journal of the American Statistical Association 22 (1927), 209-212. Unlike
     the share plus and minus two standard errors it holds near 0 and 1 and for few trials.
@@ -111,7 +111,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def set_to_follow(variant: str, found: WeightSet | None, classes: int) -> WeightSet:
-    """The published set whose evaluation suits weights of a variant.
+    """Return the published set whose evaluation suits weights of a variant.
 
     Args:
         variant: a published one, e.g. "efficientnetv2-s".
@@ -133,7 +133,7 @@ def set_to_follow(variant: str, found: WeightSet | None, classes: int) -> Weight
 
 
 def evaluation_protocol(weight_set: WeightSet, protocol: str) -> tuple[int, Style]:
-    """How a protocol prepares the pictures for a published set.
+    """Return how a protocol prepares the pictures for a published set.
 
     Args:
         weight_set: the set.
@@ -173,14 +173,14 @@ def evaluate_source(
     batch_size: int = 64,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Evaluation:
-    """Runs a model over every picture of a source, in order.
+    """Run a model over every picture of a source, in order.
 
     Args:
         model: pixels 0..255 -> (N, classes).
         source: its class names are the model's, in order.
         image_size: side of the pictures, pixels.
         style: how they are cropped and resized, see `preprocess.resize_for_evaluation`.
-        batch_size: pictures a step.
+        batch_size: pictures per step.
         progress: called with (pictures done, all pictures).
 
     Raises:
