@@ -89,7 +89,7 @@ class Evaluation:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of a share: Wilson's score interval, without continuity correction.
+    """Return the 95% confidence interval of a share, by Wilson's score without correction.
 
     Source: Wilson, Journal of the American Statistical Association 22 (1927), 209-212. Unlike
     the share plus and minus two standard errors it holds near 0 and 1 and for few trials.
