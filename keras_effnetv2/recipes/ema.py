@@ -62,7 +62,9 @@ class EMA(keras.callbacks.Callback):
         # Made here and not in `on_train_begin`: BackupAndRestore may come first there, and it
         # loads the averages into what it finds.
         self._sources = _averaged_variables(model)
-        with _variable_scope(model):
+        on_tensorflow = keras.backend.backend() == "tensorflow"
+        # New variables are placed as the model's are (`tf.distribute`).
+        with model.distribute_strategy.scope() if on_tensorflow else contextlib.nullcontext():
             self._averages = _Averages(self._sources, model.optimizer.iterations)
         model.optimizer.weight_averages = self._averages
         self._move = _mover(self._averages, self._sources, self.decay, self.ramp)
@@ -112,13 +114,6 @@ def _averaged_variables(model: Any) -> list[Any]:
         variable for variable in model.non_trainable_variables if variable.name in _STATISTICS
     ]
     return [*model.trainable_variables, *statistics]
-
-
-def _variable_scope(model: Any) -> contextlib.AbstractContextManager[Any]:
-    """Where new variables are placed as the model's are (`tf.distribute`)."""
-    if keras.backend.backend() == "tensorflow":
-        return model.distribute_strategy.scope()
-    return contextlib.nullcontext()
 
 
 def _mover(

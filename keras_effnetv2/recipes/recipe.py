@@ -258,30 +258,28 @@ class TrainRecipe:
             needed = math.ceil(self.min_steps / steps_per_epoch(num_examples, self.batch_size))
             changes |= {"epochs": max(self.epochs, needed), "min_steps": 0}
         recipe = replace(self, **changes)
-        return ResolvedRecipe(recipe, recipe._plan(config))
-
-    def _plan(self, config: ModelConfig | None) -> StagePlan:
         size = self.image_size
-        if config is None and size == "preset":
+        if size == "preset" and config is None:
             raise ValueError(
                 "`image_size` must be given for a model that is no published variant, for "
                 "example dataclasses.replace(recipe, image_size=224) or --image-size 224."
             )
-        if config is not None and self.progressive is None and size == "preset":
+        if size == "preset" and config is not None and self.progressive is None:
             size = config.eval_size // 16 * 16
-        is_preset = config is not None and self.progressive is not None
-        return progressive_stages(
-            config.name if config is not None and is_preset else None,
-            epochs=self.epochs,
-            preset=self.progressive if is_preset else None,
-            stages=self.stages,
+        preset = None if config is None else self.progressive
+        plan = progressive_stages(
+            config.name if config is not None and preset else None,
+            epochs=recipe.epochs,
+            preset=preset,
+            stages=recipe.stages,
             image_size=size,
-            randaugment_magnitude=self.randaugment_magnitude,
-            mixup_alpha=self.mixup_alpha,
-            cutmix_alpha=self.cutmix_alpha,
-            dropout_rate=self.dropout_rate,
-            batch_size=self.batch_size,
+            randaugment_magnitude=recipe.randaugment_magnitude,
+            mixup_alpha=recipe.mixup_alpha,
+            cutmix_alpha=recipe.cutmix_alpha,
+            dropout_rate=recipe.dropout_rate,
+            batch_size=recipe.batch_size,
         )
+        return ResolvedRecipe(recipe, plan)
 
     def learning_rate_schedule(self, steps_per_epoch: float) -> WarmupSchedule:
         """Return the schedule in optimizer steps of the first stage, for its batch size."""

@@ -180,36 +180,30 @@ def run_search(
     _agree(created, _settings(space, objective, inputs, sampling))
     created.sampler = sampling.make_sampler(len(created.get_trials(deepcopy=False)))
     if _finished(created) < trials:
+        runner, epochs = TrialRunner(space.backbone, inputs), inputs.plan.epochs
         created.optimize(
-            _Worker(space, objective, inputs, sampling.is_pareto, echo).try_network,
+            _Worker(space, objective, runner, epochs, sampling.is_pareto, echo).try_network,
             catch=(TrialFailed,),
             callbacks=[lambda study, trial: study.stop() if _finished(study) >= trials else None],
         )
     return store.as_record(created, storage)
 
 
+@dataclass(frozen=True)
 class _Worker:
     """Judges one network after the other."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        objective: Objective,
-        inputs: Inputs,
-        is_pareto: bool,
-        echo: Callable[[str], Any],
-    ) -> None:
-        self._space = space
-        self._objective = objective
-        self._epochs = inputs.plan.epochs
-        self._is_pareto = is_pareto
-        self._echo = echo
-        self._runner = TrialRunner(space.backbone, inputs)
+    space: SearchSpace
+    objective: Objective
+    runner: TrialRunner
+    epochs: int
+    is_pareto: bool
+    echo: Callable[[str], Any]
 
     def try_network(self, trial: "Trial") -> float | tuple[float, float, float]:
         """Optuna's objective: what is to be maximised, or the three goals of `_PARETO`."""
         started = time.perf_counter()
-        config = self._space.sample(trial.suggest_categorical)
+        config = self.space.sample(trial.suggest_categorical)
         earlier = _same_network(trial)
         if earlier is not None:
             found = {name: earlier.user_attrs[name] for name in store.RESULTS}
@@ -218,12 +212,12 @@ class _Worker:
         else:
             found = self._judge_or_fail(config, trial)
             how = f"{time.perf_counter() - started:.0f} s"
-        self._echo(
+        self.echo(
             f"trial {trial.number}: score {found['score']:.4f}, accuracy {found['accuracy']:.2%}, "
             f"step time {found['step_time']:.2f} x baseline, {found['parameters'] / 1e6:.2f} "
             f"million parameters ({how})"
         )
-        if self._is_pareto:
+        if self.is_pareto:
             return found["accuracy"], found["step_time"], found["parameters"]
         return found["score"]
 
@@ -239,28 +233,28 @@ class _Worker:
             else:
                 raise
             _keep(trial, {"reason": reason})
-            self._echo(f"trial {trial.number} failed: {reason}")
+            self.echo(f"trial {trial.number} failed: {reason}")
             raise TrialFailed(reason) from error
 
     def _judge(self, config: ModelConfig, trial: "Trial") -> dict[str, Any]:
         """Time and train a network; keeps what is known as soon as it is."""
-        model = self._runner.build(config)
-        cost = self._runner.cost(model)
+        model = self.runner.build(config)
+        cost = self.runner.cost(model)
         _keep(trial, cost)
 
         def score(accuracy: float) -> float:
-            return self._objective.score(accuracy, cost["step_time"], cost["parameters"])
+            return self.objective.score(accuracy, cost["step_time"], cost["parameters"])
 
         def watch(epoch: int, accuracy: float) -> None:
             _keep(trial, {"epochs": epoch})
-            if self._is_pareto:
+            if self.is_pareto:
                 return
             trial.report(score(accuracy), epoch)
-            if epoch < self._epochs and trial.should_prune():
-                self._echo(f"trial {trial.number}: given up after {epoch} epochs")
+            if epoch < self.epochs and trial.should_prune():
+                self.echo(f"trial {trial.number}: given up after {epoch} epochs")
                 raise store.require_optuna().TrialPruned
 
-        accuracy = self._runner.train(model, watch)
+        accuracy = self.runner.train(model, watch)
         reached = {"accuracy": accuracy, "score": score(accuracy)}
         _keep(trial, reached)
         return cost | reached
