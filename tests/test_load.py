@@ -232,7 +232,7 @@ def test_official_logits_from_a_training_checkpoint(tmp_path):
     variant = "efficientnetv2-b0"
     golden = oracle.filled(variant)
     tensors = {"global_step": np.int64(1)}
-    weights = {f"{layer.name}/{w.name}": w for layer in golden.layers for w in layer.weights}
+    weights = oracle.weights_of(golden)
     for ours, theirs in official_names(golden).items():
         tensors[f"{variant}/{theirs}{AVERAGE}"] = weights[ours].numpy()
         tensors[f"{variant}/{theirs}"] = oracle.fill(

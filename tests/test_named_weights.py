@@ -10,6 +10,7 @@ from helpers import oracle
 from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained import registry
+from keras_effnetv2.pretrained.open_weights import open_weights
 from keras_effnetv2.pretrained.registry import PublishedFile, WeightSet
 
 TINY = ModelConfig(
@@ -80,6 +81,20 @@ def test_a_set_brings_its_normalisation_classes_and_activation(publish):
     kernel, bias = (oracle.numpy(weight) for weight in raw.get_layer("predictions").weights)
     expected = 1 / (1 + np.exp(-(oracle.numpy(logits) @ kernel + bias)))
     np.testing.assert_allclose(run(model, PIXELS), expected, rtol=0, atol=1e-5)
+
+
+def test_weights_are_opened_once_and_used_as_often_as_one_likes(publish):
+    raw, mirror = publish()
+    weights = open_weights("tiny/imagenet21k", TINY)
+    assert (weights.set.weights, weights.classes) == ("imagenet21k", PUBLISHED_CLASSES)
+    assert (weights.normalization, weights.activation) == ("symmetric", "sigmoid")
+    assert (weights.path, weights.source) == (mirror / "tiny.weights.h5", "keras")
+    for classes in (None, 7):
+        model = build_model(TINY, weights=weights, classes=classes)
+        kernel = oracle.numpy(model.get_layer("top_conv").kernel)
+        np.testing.assert_array_equal(kernel, oracle.numpy(raw.get_layer("top_conv").kernel))
+    with pytest.raises(ValueError, match=r"is tiny/imagenet21k.*Received: efficientnetv2-b0"):
+        open_weights("tiny/imagenet21k", "efficientnetv2-b0")
 
 
 def test_features_are_the_same_with_and_without_preprocessing_inside(publish):

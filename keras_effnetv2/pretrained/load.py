@@ -49,7 +49,7 @@ def load_weights(
 
     Args:
         model: a model of `build_model`, with or without its top.
-        path: one of the files below.
+        path: one of the files below, or a published set as VARIANT/SET, which is fetched.
         source: "auto" to tell by the content, or
             "official": a checkpoint of google/automl or tensorflow/tpu: a folder, a prefix, or a
             .tgz / .tar.gz archive; averaged weights are preferred.

@@ -244,8 +244,8 @@ def _check_agrees(
     if variant not in (None, found.variant) or set_name not in (None, found.weights):
         asked = "/".join(word for word in (variant, set_name) if word is not None)
         raise ValueError(
-            f"{os.fspath(name_or_path)} is {found.variant}/{found.weights} by its hash; leave out "
-            f"--variant and --set, or give those. Received: {asked}"
+            f"{os.fspath(name_or_path)} is {found.variant}/{found.weights} by name or hash: "
+            f"leave out the variant and the set, or give those. Received: {asked}"
         )
 
 

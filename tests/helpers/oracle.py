@@ -78,9 +78,14 @@ def description(variant):
     return json.loads((GOLDEN / "models" / f"{variant}.json").read_text())
 
 
+def weights_of(model):
+    """Our weight path -> the variable."""
+    return {f"{layer.name}/{w.name}": w for layer in model.layers for w in layer.weights}
+
+
 def fill_model(model, variant, tag=""):
     """Fills a model's weights by the rule and returns it."""
-    variables = {f"{layer.name}/{w.name}": w for layer in model.layers for w in layer.weights}
+    variables = weights_of(model)
     for ours, official in official_names(model).items():
         variables[ours].assign(fill(f"{variant}/{official}", variables[ours].shape, tag))
     return model

@@ -137,7 +137,7 @@ def golden_tensors(variant, classes=1000):
 
 def values_for(model):
     """Official name -> a value drawn from the name alone, for any model."""
-    weights = weights_of(model)
+    weights = oracle.weights_of(model)
     return {
         theirs: np.abs(oracle.rng_for(theirs).standard_normal(weights[ours].shape)).astype(
             "float32"
@@ -164,11 +164,6 @@ def layers_for(source, model):
     }
 
 
-def weights_of(model):
-    """Our weight path -> the variable."""
-    return {f"{layer.name}/{w.name}": w for layer in model.layers for w in layer.weights}
-
-
 def reset(model):
     """Gives every weight a value that no file has; returns the model."""
     for weight in model.weights:
@@ -177,7 +172,7 @@ def reset(model):
 
 
 def assert_holds(model, tensors):
-    weights = weights_of(model)
+    weights = oracle.weights_of(model)
     for ours, theirs in official_names(model).items():
         value = oracle.numpy(weights[ours])
         np.testing.assert_array_equal(value, tensors[theirs], err_msg=ours)
