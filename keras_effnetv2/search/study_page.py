@@ -1,7 +1,7 @@
 """The report of a search: one HTML page, and its parts as files for programs.
 
 The page's size is bounded: tables of at most `summary.MAX_ROWS` trials; of a thousand complete ones
-the picture takes three quarters of a megabyte.
+the picture takes half a megabyte.
 """
 
 import contextlib
