@@ -9,9 +9,9 @@ import tensorflow as tf
 from helpers.quick_runs import dark_and_light
 
 from keras_effnetv2.data import training_data
-from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.training_data import TrainingData
+from keras_effnetv2.data.unreadable import BadPicturesError
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.training.inputs import load_inputs
 

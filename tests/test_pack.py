@@ -15,9 +15,9 @@ from keras_effnetv2.cli.main import main
 from keras_effnetv2.data import pack_writer
 from keras_effnetv2.data.pack import pack
 from keras_effnetv2.data.packed import verify_pack
-from keras_effnetv2.data.scan import BadPicturesError, find_bad_pictures
 from keras_effnetv2.data.sources import ImageSource, load_source
 from keras_effnetv2.data.splits import carve_validation
+from keras_effnetv2.data.unreadable import BadPicturesError, find_bad_pictures
 
 
 def write_photos(root: Path, splits: dict[str, int]) -> Path:

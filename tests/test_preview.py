@@ -13,9 +13,9 @@ from helpers.run_folders import recorded_settings
 
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.data.pipeline import InputSpec, make_dataset
-from keras_effnetv2.data.scan import BadPicturesError
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.training_data import TrainingData
+from keras_effnetv2.data.unreadable import BadPicturesError
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.training import fit

@@ -10,8 +10,8 @@ import pytest
 from helpers.picture_files import write_files
 from PIL import Image
 
-from keras_effnetv2.data.scan import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
 from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.data.unreadable import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
 
 
 def encoded(kind: str) -> bytes:

@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 
 from keras_effnetv2.data import record_index, records
-from keras_effnetv2.data.scan import find_bad_pictures
 from keras_effnetv2.data.sources import ImageSource, load_source
+from keras_effnetv2.data.unreadable import find_bad_pictures
 
 PNG = b"a picture"
 

@@ -13,7 +13,7 @@ from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 if TYPE_CHECKING:
     from keras_effnetv2.data.packed import Pack
-    from keras_effnetv2.data.scan import BadPicture
+    from keras_effnetv2.data.unreadable import BadPicture
 
 _SHARD_MB = 128.0
 

@@ -250,7 +250,7 @@ def load_source(
         seed: of the carving, at least 0.
 
     Returns:
-        The pictures of the split. Files are not opened: see `scan.find_bad_pictures`.
+        The pictures of the split. Files are not opened: see `unreadable.find_bad_pictures`.
 
     Raises:
         FileNotFoundError: nothing there, or a TensorFlow Datasets set that is not prepared.

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnetv2.data.scan import BadPicturesError, drop_bad, find_bad_pictures
 from keras_effnetv2.data.sources import (
     IN_MEMORY,
     PILE_VALIDATION_FRACTION,
@@ -17,6 +16,7 @@ from keras_effnetv2.data.sources import (
     load_source,
 )
 from keras_effnetv2.data.splits import carve_validation
+from keras_effnetv2.data.unreadable import BadPicturesError, drop_bad, find_bad_pictures
 
 MAX_SCANNED = 50_000
 """Pictures that are decoded before a training begins; more would take minutes."""

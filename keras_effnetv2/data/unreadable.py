@@ -1,25 +1,160 @@
-"""Pictures that cannot be read while training or judging: named, counted, skipped or fatal.
+"""Pictures that cannot be used: found by a scan before the training, or while it reads them.
 
-A scan before the training finds them (`scan.py`), but a disk can fail and a file can change after
-it. What fails is dropped together with its label, so that nothing ever sees a wrong one, and the
-gap in the numbering tells which picture it was.
+The scan runs the very functions that training and serving decode with, so that a picture that
+passes cannot fail later. But a disk can fail and a file can change after it: what fails then is
+dropped together with its label, so that nothing ever sees a wrong one, and the gap in the numbering
+tells which picture it was.
 """
 
 import logging
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.data.scan import BadPicture, BadPicturesError, why_unreadable
+from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.data.stores import why_unread
+from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.images.headers import MAX_PIXELS, check_image, format_name
 
 MAX_SKIPPED_SHARE = 0.01
 """Of the pictures of an epoch; more than that is a fault of the disk, not of some pictures."""
 
 _MIN_SKIPPED = 10  # of small sets
+_LISTED = 20
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BadPicture:
+    """A picture that cannot be used.
+
+    Attributes:
+        index: its position in the source that was read.
+        name: its name there; the path, where there are files.
+        reason: what is wrong, in words.
+    """
+
+    index: int
+    name: str
+    reason: str
+
+
+class BadPicturesError(ValueError):
+    """Pictures that cannot be used are in the way; the message lists them and the way out."""
+
+    def __init__(self, bad: Sequence[BadPicture]):
+        self.bad = tuple(bad)
+        lines = [f"  {picture.name!r}: {picture.reason}" for picture in self.bad[:_LISTED]]
+        if len(self.bad) > _LISTED:
+            lines.append(f"  and {len(self.bad) - _LISTED} more")
+        count = "1 picture" if len(self.bad) == 1 else f"{len(self.bad)} pictures"
+        super().__init__(
+            f"{count} cannot be used:\n" + "\n".join(lines) + "\n"
+            "Mend or remove them, or leave them out with --skip-bad."
+        )
+
+
+def find_bad_pictures(
+    source: ImageSource, *, progress: Callable[[int, int], object] | None = None
+) -> tuple[BadPicture, ...]:
+    """Read and decode every picture of a source.
+
+    Pictures with more than `MAX_PIXELS` are bad, too; they are not decoded.
+
+    Args:
+        source: the pictures.
+        progress: called with (pictures done, pictures in all) after every good picture, and at
+            the end.
+
+    Returns:
+        The bad pictures in the order of the source, empty if all is well.
+    """
+    tell = progress or (lambda done, total: None)
+    total, paths = source.num_examples, source.file_paths() or ()
+    reasons = {index: why for index, path in enumerate(paths) if (why := _file_trouble(path))}
+    files = np.setdiff1d(np.arange(total), list(reasons), assume_unique=True)
+    # In the order in which a disk gives them quickly; of files it is that of the source.
+    files = files[np.argsort(source.rows[files], kind="stable")]
+    for done, (index, reason) in enumerate(_decode_all(source, files), start=1):
+        reasons[index] = reason
+        tell(done, total)
+    for index in set(files.tolist()).difference(reasons):
+        reasons[index] = _why_unreadable(source.subset([index]))
+    tell(total, total)
+    bad = sorted(index for index, reason in reasons.items() if reason)
+    return tuple(BadPicture(index, source.names[index], reasons[index]) for index in bad)
+
+
+def drop_bad(source: ImageSource, bad: Sequence[BadPicture]) -> ImageSource:
+    """Return the source without the bad pictures that `find_bad_pictures` found in it.
+
+    Raises:
+        ValueError: a class would be left without a picture.
+    """
+    kept = np.setdiff1d(np.arange(source.num_examples), [picture.index for picture in bad])
+    left = np.bincount(source.labels[kept], minlength=len(source.class_names))
+    emptied = np.flatnonzero((left == 0) & (source.class_counts() > 0))
+    if emptied.size:
+        raise ValueError(
+            f"Without its {len(bad)} bad pictures {source.spec!r} ({source.split}) has none left "
+            f"of {some([source.class_names[label] for label in emptied])}. Mend some of them."
+        )
+    return source.subset(kept)
+
+
+def _decode_all(source: ImageSource, indices: np.ndarray) -> Iterator[tuple[int, str]]:
+    """Yield (index, what is wrong with the header), without those that fail to decode."""
+    if not indices.size:
+        return
+
+    def check(data: Any, label: Any, index: Any) -> tuple[Any, ...]:
+        reason = check_image(data, MAX_PIXELS)
+        # Returned because tf.data leaves out an op whose result nobody takes.
+        values = tf.cond(
+            tf.equal(reason, ""), lambda: tf.size(decode_image(data)), lambda: tf.constant(0)
+        )
+        return index, reason, values
+
+    checked = source.in_order(indices, check).ignore_errors()
+    for index, reason, _ in checked.as_numpy_iterator():
+        yield int(index), reason.decode()
+
+
+def _file_trouble(path: bytes) -> str:
+    """Return why a path is no file to read, if so; reading a pipe would wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            return "a folder, not a picture"
+        if not stat.S_ISREG(mode):
+            return "not a regular file"
+        with open(path, "rb"):  # Python says it in fewer words than TensorFlow
+            return ""
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _why_unreadable(picture: ImageSource) -> str:
+    """Return the reason why the picture of a source of one fails, empty if it no longer does."""
+    for path in picture.file_paths() or ():
+        if trouble := _file_trouble(path):
+            return trouble
+    try:
+        ((data, _, _),) = picture.dataset()
+    except tf.errors.OpError as error:
+        return f"cannot be read: {why_unread(error)}"
+    try:
+        decode_image(data)
+    except tf.errors.InvalidArgumentError:
+        return f"corrupt or truncated {format_name(data).numpy().decode()}"
+    return ""
 
 
 class UnreadablePictures:
@@ -55,7 +190,7 @@ class UnreadablePictures:
                 only if all can.
         """
         new = [index for index in indices.tolist() if index not in self.found]
-        reasons = {index: why_unreadable(source.subset([index])) for index in new}
+        reasons = {index: _why_unreadable(source.subset([index])) for index in new}
         for index, reason in reasons.items():
             if reason or certain or not any(reasons.values()):
                 reason = reason or "could not be read for a moment"
@@ -84,14 +219,10 @@ def batch_readable(
         source: where they are from.
         order: positions in the source, (N,) int64.
         batch_size: pictures a batch.
-        policy: what becomes of those that fail.
-        training: full batches only; else all pictures, none of which may be skipped.
-
-    Returns:
-        Dataset of batches (images, labels); with `training` of static size.
-
-    Raises:
-        tf.errors.InvalidArgumentError: while it is iterated: what `policy` says, in its message.
+        policy: what becomes of those that fail; what it raises comes up as
+            tf.errors.InvalidArgumentError while the result is iterated.
+        training: full batches only, of static size; else all pictures, none of which may be
+            skipped.
     """
     count = len(order)
     passes = 1
@@ -100,9 +231,14 @@ def batch_readable(
         pictures = pictures.repeat(passes)
     # An error takes its number with it.
     batches = pictures.enumerate().ignore_errors().batch(batch_size, drop_remainder=training)
-    batches = batches.concatenate(
-        _end_mark(batches.element_spec, count * passes, batch_size if training else 1)
+    # A batch with a number after the last: what is missing before it has failed.
+    mark = tf.nest.map_structure(
+        lambda spec: tf.fill(
+            [batch_size if training else 1, *spec.shape[1:]], tf.cast(count * passes, spec.dtype)
+        ),
+        batches.element_spec,
     )
+    batches = batches.concatenate(tf.data.Dataset.from_tensors(mark))
     number = count // batch_size if training else -(-count // batch_size)
     if training:
         batches = batches.take(number)  # the mark comes up if there are fewer
@@ -128,12 +264,3 @@ def batch_readable(
     checked = batches.scan(tf.constant(0, tf.int64), check).filter(lambda is_batch, _: is_batch)
     only_examples = checked.map(lambda _, examples: examples)
     return only_examples.apply(tf.data.experimental.assert_cardinality(number))
-
-
-def _end_mark(batch_spec: Any, number: int, batch_size: int) -> tf.data.Dataset:
-    """Return a batch with a number after the last: what is missing before it has failed."""
-    _, examples_spec = batch_spec
-    blanks = tf.nest.map_structure(
-        lambda spec: tf.zeros([batch_size, *spec.shape[1:]], spec.dtype), examples_spec
-    )
-    return tf.data.Dataset.from_tensors((tf.fill([batch_size], np.int64(number)), blanks))

@@ -9,8 +9,8 @@ import keras
 
 from keras_effnetv2._common.progress import Progress
 from keras_effnetv2.data.class_match import load_source_for
-from keras_effnetv2.data.scan import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
 from keras_effnetv2.data.sources import ImageSource, available_splits, load_source
+from keras_effnetv2.data.unreadable import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
 from keras_effnetv2.evaluation.scores import (
     Evaluation,
     evaluate_source,

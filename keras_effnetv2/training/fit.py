@@ -13,10 +13,9 @@ import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_integer, check_number
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.data.scan import BadPicture, BadPicturesError
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
-from keras_effnetv2.data.unreadable import UnreadablePictures
+from keras_effnetv2.data.unreadable import BadPicture, BadPicturesError, UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.recipes.recipe import TrainRecipe
