@@ -12,7 +12,7 @@ import tensorflow as tf
 from helpers.picture_files import png, write_files
 
 from keras_effnetv2.cli.main import main
-from keras_effnetv2.data import pack_writer
+from keras_effnetv2.data import packed as packed_folder
 from keras_effnetv2.data.pack import pack
 from keras_effnetv2.data.packed import verify_pack
 from keras_effnetv2.data.sources import ImageSource, load_source
@@ -208,7 +208,7 @@ def test_arguments_that_cannot_be(photos, tmp_path, monkeypatch, unchecked):
     with pytest.raises(ValueError, match="is of the split 'validation' already"):
         pack(digits, tmp_path / "packed", split="train")
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(pack_writer.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(packed_folder.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="has 0 MB free; packing needs about"):
         pack(photos, tmp_path / "packed")
     assert os.listdir(tmp_path) == []
@@ -292,7 +292,7 @@ def test_cache_on_disk_is_used_again_and_only_for_the_very_same(tmp_path, monkey
     source = load_source(photos, "all")
     before = examples(source.cached(tmp_path / "cache"))
     with monkeypatch.context() as patch:
-        patch.setattr(pack_writer.tf.io, "TFRecordWriter", None)  # nothing is written again
+        patch.setattr(packed_folder.tf.io, "TFRecordWriter", None)  # nothing is written again
         assert examples(load_source(photos, "all").cached(tmp_path / "cache")) == before
     for other in (
         source.subset([0, 1]),

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from keras_effnetv2._common.checks import check_integer
-from keras_effnetv2.data.pack_writer import SHARD_BYTES, check_free, write_pack
-from keras_effnetv2.data.packed import Pack
+from keras_effnetv2.data.packed import SHARD_BYTES, Pack, check_free, write_pack
 from keras_effnetv2.data.sources import ImageSource, load_given_splits, load_source
 from keras_effnetv2.data.unreadable import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
 

@@ -5,30 +5,42 @@
     index.json                          everything else; written last, so it stands for the whole
 
 The records lie shuffled on the disk, but a packed split has its pictures in the order of what was
-packed: the same positions, labels and carved validation split.
+packed: the same positions, labels and carved validation split. The folder gets its name when
+everything is in it, so what is interrupted never reads as complete.
 """
 
 import json
 import os
 import re
+import shutil
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tensorflow as tf
 
-from keras_effnetv2._common.files import file_sha256
+from keras_effnetv2._common.files import file_sha256, written_whole
 from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, Catalog, LabelledPictures
-from keras_effnetv2.data.records import RecordStore, Texts
+from keras_effnetv2.data.records import FRAME_BYTES, RecordStore, Texts
+from keras_effnetv2.data.stores import why_unread
+from keras_effnetv2.images.headers import format_name
 
+if TYPE_CHECKING:
+    from keras_effnetv2.data.sources import ImageSource
+
+SHARD_BYTES = 128 * 10**6  # about what each of the 1,024 official ImageNet shards has
 INDEX = "index.json"
 ARRAYS = "index.npz"
 FORMAT = "keras-effnetv2 pack"
 VERSION = 1
 IMAGE_KEY = "image/encoded"
+# What is trained on lies shuffled, so that reading on mixes the classes; the rest is read in order.
+_SHUFFLED = (TRAIN, ALL)
+_EXTRA_BYTES = 512  # of a picture, at most: the other fields of its record, its place in the index
 _MAX_INDEX_BYTES = 256 * 1024**2  # 21,843 classes and a million shards take less
 # Of each split with N pictures: labels (N,) and rows (N,), where each picture's record is, in the
 # order of the source; lengths (N,) of the records with their frames, names as in `Texts`, in the
@@ -64,7 +76,7 @@ class Pack:
         horizontal_flip: whether a mirrored picture still shows the same class.
         splits: the shards of each split.
         arrays_sha256: of `index.npz`.
-        fingerprint: of what was packed, if it is the cache of a source; see `source_cache`.
+        fingerprint: of what was packed, if it is the cache of a source.
     """
 
     folder: Path
@@ -85,17 +97,8 @@ class Pack:
 
     def to_json(self) -> str:
         """Return the text of `index.json`."""
-        described = {
-            "format": FORMAT,
-            "version": VERSION,
-            "class_names": self.class_names,
-            "horizontal_flip": self.horizontal_flip,
-            "splits": {
-                split: [vars(shard) for shard in shards] for split, shards in self.splits.items()
-            },
-            "arrays_sha256": self.arrays_sha256,
-            "fingerprint": self.fingerprint,
-        }
+        described = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        del described["folder"]
         return json.dumps(described, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -105,10 +108,7 @@ def is_pack(folder: str | os.PathLike[str]) -> bool:
 
 
 def open_pack(folder: str | os.PathLike[str]) -> Pack:
-    """Read `index.json`; the files it lists have to be there, with their sizes.
-
-    Args:
-        folder: what `pack.pack` wrote.
+    """Read the `index.json` of a folder; the files it lists have to be there, with their sizes.
 
     Raises:
         FileNotFoundError: no `index.json`.
@@ -208,15 +208,6 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
     return LabelledPictures(labels.astype(np.int64), store, rows.astype(np.int64))
 
 
-def arrays_of_split(
-    split: str, labels: np.ndarray, rows: np.ndarray, lengths: np.ndarray, names: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Return what `index.npz` has of a split, see `_ARRAYS`."""
-    texts = Texts.of(names)
-    columns = (labels.astype(np.int32), rows, lengths, texts.data, texts.ends)
-    return {f"{split}.{key}": column for key, column in zip(_ARRAYS, columns, strict=True)}
-
-
 def verify_pack(
     folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
 ) -> Pack:
@@ -281,3 +272,142 @@ def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(
         f"{path} is damaged: {reason}. Copy the folder again, or pack again with --overwrite."
     )
+
+
+def write_pack(
+    folder: str | os.PathLike[str],
+    parts: Mapping[str, "ImageSource"],
+    *,
+    prefix: str = "",
+    shards: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    seed: int = 0,
+    overwrite: bool = False,
+    fingerprint: str | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Pack:
+    """Write a packed folder; the arguments not named here are those of `pack.pack`.
+
+    Args:
+        folder: must not be there, or be empty, or be a pack that is to be overwritten.
+        parts: the pictures of each split, all with the same class names.
+        prefix: left out of the names that begin with it.
+        fingerprint: of the source, if this is its cache.
+        progress: called with (pictures written, pictures in all).
+
+    Raises:
+        FileExistsError: something is in `folder`.
+        OSError: the disk is full, or would be; the folder cannot be written.
+        ValueError: a picture cannot be read; more shards than pictures.
+    """
+    folder = Path(os.path.abspath(folder))
+    check_free(folder, overwrite)
+    sizes = {split: int(part.store.sizes(part.rows).sum()) for split, part in parts.items()}
+    total = sum(part.num_examples for part in parts.values())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    needed = sum(sizes.values()) + _EXTRA_BYTES * total
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed:
+        raise OSError(
+            f"{str(folder.parent)!r} has {free / 1e6:,.0f} MB free; packing needs about "
+            f"{needed / 1e6:,.0f} MB. Free some space or choose another output folder."
+        )
+    written = count(1)
+    with written_whole(folder) as scratch:
+        scratch.mkdir()
+        splits: dict[str, tuple[PackedShard, ...]] = {}
+        arrays: dict[str, np.ndarray] = {}
+        for split, part in parts.items():
+            random = np.random.default_rng(seed) if split in _SHUFFLED else None
+            order = part.store.order(part.rows, random, None)
+            names = [name.removeprefix(prefix) for name in part.store.names(part.rows[order])]
+            files = shards or min(len(order), max(1, round(sizes[split] / shard_bytes)))
+            if files > len(order):
+                raise ValueError(
+                    f"{len(order)} pictures of {split!r} cannot be divided into {files} shards. "
+                    "Use fewer."
+                )
+            splits[split], lengths = _write_shards(
+                scratch / split,
+                _records(part, order, names),
+                shares=np.diff(len(order) * np.arange(files + 1) // files),
+                tell=lambda: progress(next(written), total),
+            )
+            texts = Texts.of(names)
+            rows = np.argsort(order)
+            columns = (part.labels.astype(np.int32), rows, lengths, texts.data, texts.ends)
+            named = zip(_ARRAYS, columns, strict=True)
+            arrays |= {f"{split}.{key}": column for key, column in named}
+        np.savez(scratch / ARRAYS, allow_pickle=False, **arrays)
+        checksum = file_sha256(scratch / ARRAYS)
+        pack = Pack(folder, part.class_names, part.horizontal_flip, splits, checksum, fingerprint)
+        (scratch / INDEX).write_text(pack.to_json(), encoding="utf-8")
+        check_free(folder, overwrite)  # another process may have been faster
+    return pack
+
+
+def _write_shards(
+    stem: Path, records: Iterator[bytes], shares: np.ndarray, tell: Callable[[], object]
+) -> tuple[tuple[PackedShard, ...], np.ndarray]:
+    """Write so many of the records to each file; return the files and the records' lengths."""
+    shards = []
+    lengths: list[int] = []
+    for number, share in enumerate(shares.tolist()):
+        path = stem.with_name(f"{stem.name}-{number:05d}-of-{len(shares):05d}.tfrecord")
+        try:
+            with tf.io.TFRecordWriter(str(path)) as writer:
+                for record in islice(records, share):
+                    writer.write(record)
+                    lengths.append(len(record) + FRAME_BYTES)
+                    tell()
+        except tf.errors.OpError as error:  # of writing alone, see `_records`
+            raise OSError(f"Writing to {str(stem.parent)!r} failed: {error.message}") from error
+        shards.append(PackedShard(path.name, share, path.stat().st_size, file_sha256(path)))
+    return tuple(shards), np.array(lengths, dtype=np.int64)
+
+
+def _records(part: "ImageSource", order: np.ndarray, names: Sequence[str]) -> Iterator[bytes]:
+    """Yield the records of the pictures at the positions `order`, and their names in them."""
+    pictures = part.store.read(part.rows[order])
+    described = pictures.map(
+        lambda data: (data, format_name(data)), num_parallel_calls=tf.data.AUTOTUNE
+    ).prefetch(16)
+    iterator = described.as_numpy_iterator()
+    for label, name in zip(part.labels[order].tolist(), names, strict=True):
+        try:
+            data, kind = next(iterator)
+        except tf.errors.OpError as error:
+            raise ValueError(f"{name!r} cannot be read: {why_unread(error)}") from error
+        yield _example(data, kind, label, part.class_names[label], name)
+
+
+def _example(data: bytes, kind: bytes, label: int, class_name: str, name: str) -> bytes:
+    """Return one record, with the keys and the label from 1 on of the official ImageNet files.
+
+    Source: google/automl efficientnetv2/datasets.py and tensorflow/tpu imagenet_to_gcs.py.
+    """
+    example = tf.train.Example()
+    feature = example.features.feature
+    feature[IMAGE_KEY].bytes_list.value.append(data)
+    feature["image/format"].bytes_list.value.append(kind)
+    feature["image/class/label"].int64_list.value.append(label + 1)
+    for key, text in (("image/class/text", class_name), ("image/filename", name)):
+        feature[key].bytes_list.value.append(text.encode("utf-8", "backslashreplace"))
+    # A map's order is any; the same pictures shall give the same bytes.
+    return example.SerializeToString(deterministic=True)
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raise FileExistsError unless the folder may be written."""
+    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not is_pack(folder):
+        raise FileExistsError(
+            f"{str(folder)!r} exists and is no packed folder; it is not touched. Choose another "
+            "output folder."
+        )
+    if not overwrite:
+        raise FileExistsError(
+            f"{str(folder)!r} is a packed folder already. Replace it with --overwrite "
+            "(overwrite=True), or choose another output folder."
+        )

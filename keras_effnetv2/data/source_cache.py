@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.data.pack_writer import write_pack
-from keras_effnetv2.data.packed import is_pack, open_pack, read_split
+from keras_effnetv2.data.packed import is_pack, open_pack, read_split, write_pack
 from keras_effnetv2.data.stores import MemoryStore, Store, why_unread
 
 if TYPE_CHECKING:
