@@ -1,15 +1,11 @@
 """What was measured, as Markdown tables for people and as plain data for programs."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 
 import numpy as np
 
 from keras_effnetv2.benchmark.comparison import Timed
 from keras_effnetv2.benchmark.paper_figures import TABLE_7, TABLE_11
-
-_OF_TABLE_7 = ("top1", "infer_ms", "train_hours")
-_OF_TABLE_11 = ("top1", "throughput")
 
 
 def speed_table(group: Sequence[Timed]) -> str:
@@ -19,14 +15,13 @@ def speed_table(group: Sequence[Timed]) -> str:
         header += [f"ms for {batch_size} (p95)", "pictures/s", "time"]
     rows = []
     for timed in group:
-        one = timed.contestant
-        size = "" if one.bytes is None else f"{one.bytes / 1e6:.1f}"
-        cells = [one.network, one.format, size, f"{one.max_difference:.1e}"]
-        cells.append(f"{one.top1_agreement:.0%}")
+        cells = [timed.network, timed.format]
+        cells.append("" if timed.bytes is None else f"{timed.bytes / 1e6:.1f}")
+        cells += [f"{timed.max_difference:.1e}", f"{timed.top1_agreement:.0%}"]
         for batch_size, seconds in timed.seconds.items():
             median, p95 = timed.median(batch_size), np.percentile(seconds, 95)
             cells += [f"{1e3 * median:.1f} ({1e3 * p95:.1f})", f"{batch_size / median:.1f}"]
-            cells.append(f"{timed.ratio[batch_size]:.2f}")
+            cells.append(f"{timed.time_ratio[batch_size]:.2f}")
         rows.append(cells)
     return markdown_table(header, rows)
 
@@ -39,30 +34,32 @@ def paper_table(groups: Iterable[Sequence[Timed]]) -> str:
     header = ["network", "pixels", "parameters, M: paper", "here", "FLOPs, B: paper", "here"]
     header += ["top-1, % (7)", "V100, ms for 16 (7)", "training, TPU core hours / 32 (7)"]
     header += ["top-1, % (11)", "V100, pictures/s (11)", "pictures/s here", "format"]
+    printed = [(TABLE_7, field) for field in ("top1", "infer_ms", "train_hours")]
+    printed += [(TABLE_11, field) for field in ("top1", "throughput")]
+    fastest: dict[str, Timed] = {}
+    for timed in (timed for group in groups for timed in group):
+        best = fastest.setdefault(timed.network, timed)
+        fastest[timed.network] = max(best, timed, key=Timed.throughput)
     rows = []
-    for name, fastest in _fastest(groups).items():
-        row7, row11 = TABLE_7.get(name), TABLE_11.get(name)
-        row = row7 or row11
-        if row is None:
+    for name, timed in fastest.items():
+        if (row := TABLE_7.get(name) or TABLE_11.get(name)) is None:
             continue
-        one = fastest.contestant
-        cells = [name, str(one.image_size), f"{row.parameters:g}", f"{one.parameters / 1e6:.2f}"]
-        cells += [f"{row.flops:g}", f"{one.flops / 1e9:.2f}"]
-        for table_row, fields in ((row7, _OF_TABLE_7), (row11, _OF_TABLE_11)):
-            values = (getattr(table_row, field, None) for field in fields)
-            cells += ["" if value is None else f"{value:g}" for value in values]
-        rows.append([*cells, f"{fastest.throughput():.1f}", one.format])
+        cells = [name, str(timed.image_size)]
+        cells += [f"{row.parameters:g}", f"{timed.parameters / 1e6:.2f}"]
+        cells += [f"{row.flops:g}", f"{timed.flops / 1e9:.2f}"]
+        values = [getattr(table.get(name), field, None) for table, field in printed]
+        cells += ["" if value is None else f"{value:g}" for value in values]
+        rows.append([*cells, f"{timed.throughput():.1f}", timed.format])
     return markdown_table(header, rows) if rows else ""
 
 
 def as_data(groups: Iterable[Sequence[Timed]]) -> list[dict[str, object]]:
-    """Return one JSON object for each contestant, with all times in seconds."""
+    """Return an object for JSON for each format of each network, with all times in seconds."""
     return [
         {
-            **asdict(timed.contestant),
-            "seconds": {str(size): times.tolist() for size, times in timed.seconds.items()},
-            "time_ratio": {str(size): ratio for size, ratio in timed.ratio.items()},
-            "compared_with": f"{group[0].contestant.network} {group[0].contestant.format}",
+            **vars(timed),
+            "seconds": {size: times.tolist() for size, times in timed.seconds.items()},
+            "compared_with": f"{group[0].network} {group[0].format}",
         }
         for group in groups
         for timed in group
@@ -70,22 +67,6 @@ def as_data(groups: Iterable[Sequence[Timed]]) -> list[dict[str, object]]:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table.
-
-    Args:
-        header: a title for each column.
-        rows: a text for each column.
-    """
+    """Return a Markdown table of a header and rows of as many cells."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _fastest(groups: Iterable[Sequence[Timed]]) -> dict[str, Timed]:
-    """Return the fastest format of each network."""
-    fastest: dict[str, Timed] = {}
-    for group in groups:
-        for timed in group:
-            name = timed.contestant.network
-            if name not in fastest or timed.throughput() > fastest[name].throughput():
-                fastest[name] = timed
-    return fastest

@@ -1,9 +1,9 @@
 """What is compared: a Keras model, or the same model exported to a format and opened again."""
 
 import inspect
-from collections.abc import Callable
+import pkgutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.export.check import largest_difference, top1_agreement
 from keras_effnetv2.export.formats import export_model
 from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.export.runtimes import FORMATS, Runner, computes_bfloat16, load_exported
@@ -25,35 +24,37 @@ from keras_effnetv2.export.saved_model import (
 )
 from keras_effnetv2.export.signatures import PIXELS_SIGNATURE
 from keras_effnetv2.models.build import build_model
-from keras_effnetv2.models.graph import all_layers, count_flops
+from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.runs.run_folder import open_run
 
 KERAS_EXPORT = "keras_export"
 
-KERAS_APPLICATIONS = "keras.applications"
-"""Without the name of a model it stands for the same variant there."""
-
-_COMPARED = slice(1, None, 2)  # of the windows of photographs
+KERAS_APPLICATIONS = "keras.applications"  # without a model's name: the same variant there
+COMPARED = slice(1, None, 2)  # of the windows of photographs
 _CALIBRATED = slice(0, None, 2)  # the others, with which int8 is calibrated
 _SETTLED_ON = slice(0, None, 6)
 _SPREAD = 3  # standard deviation of drawn logits: some classes are likely, as after training
 
 
 def all_formats() -> tuple[str, ...]:
-    """Names of all formats, each with what can be shortened in it, e.g. "openvino:bfloat16"."""
-    files = [(name, file_format.quantize) for name, file_format in FORMATS.items()]
-    names = [
-        name
-        for format, kinds in [("saved_model", WEIGHTS_DTYPES[1:]), *files]
-        for name in (format, *(f"{format}:{kind}" for kind in kinds))
-    ]
+    """Return all formats, each with what can be shortened in it, e.g. "openvino:bfloat16"."""
+    kinds = {"saved_model": WEIGHTS_DTYPES[1:]} | {name: f.quantize for name, f in FORMATS.items()}
+    names = [name for one in kinds for name in (one, *(f"{one}:{kind}" for kind in kinds[one]))]
     return ("keras", KERAS_EXPORT, *names)
 
 
 def formats_here() -> tuple[str, ...]:
-    """Names of the formats that this machine's CPU can compute."""
+    """Return the formats that this machine's CPU can compute."""
     is_here = computes_bfloat16()
     return tuple(name for name in all_formats() if is_here or name != "openvino:bfloat16")
+
+
+def check_comparison(networks: Sequence[str], formats: Sequence[str], against: str | None) -> None:
+    """Raise ValueError for what would only be found when its turn comes."""
+    for name in formats:
+        check_choice("format", name, all_formats())
+    for name in networks if against == KERAS_APPLICATIONS else ():
+        same_in_keras_applications(name)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,6 @@ class MeasuredNetwork:
         image_size: S, pixels.
         run: computes probabilities in Keras.
         pictures: float32 (24, S, S, 3), see `real_pictures.photographs`.
-        answers: float32 (12, classes), what Keras computes for every second one.
     """
 
     name: str
@@ -74,32 +74,6 @@ class MeasuredNetwork:
     image_size: int
     run: Runner
     pictures: np.ndarray
-    answers: np.ndarray
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A network in a format.
-
-    Attributes:
-        network: name of the network.
-        format: one of `all_formats()`.
-        image_size: pixels.
-        parameters: of the Keras model, batch statistics included.
-        flops: multiply-adds of one picture.
-        bytes: of all files of the export; None if there are none.
-        max_difference: largest difference of a probability from the Keras model.
-        top1_agreement: share of the pictures with the best class of the Keras model.
-    """
-
-    network: str
-    format: str
-    image_size: int
-    parameters: int
-    flops: int
-    bytes: int | None
-    max_difference: float
-    top1_agreement: float
 
 
 def open_network(
@@ -112,15 +86,12 @@ def open_network(
 
     Args:
         name: a variant, a run folder, or MODULE:NAME, a Keras model or what returns one; that is
-            called with `weights=None` and, if `image_size` is given, with `input_shape`, as far as
-            it takes these.
-        image_size: S, pixels; None takes the size of evaluation of a variant, and what the others
-            have.
-        weights: of a variant, see `model.build_model`.
+            called with `weights=None` and `input_shape`, as far as it takes these.
+        image_size: S, pixels; None takes a variant's size of evaluation, and what the others have.
+        weights: of a variant, see `build_model`.
 
     Raises:
-        ValueError: there is nothing of this name, it does not classify pictures, or the size or
-            the weights do not suit it.
+        ValueError: there is no classifier of this name, or a size or weights do not suit it.
     """
     is_drawn = weights is None
     if name in ModelConfig.variants():
@@ -140,16 +111,11 @@ def open_network(
     if is_drawn:
         _settle(model, pictures[_SETTLED_ON])
     graph = tf.function(lambda images: network(images, training=False), autograph=False)
-    run_keras = _as_runner(graph)
-    return MeasuredNetwork(name, network, size, run_keras, pictures, run_keras(pictures[_COMPARED]))
+    return MeasuredNetwork(name, network, size, _as_runner(graph), pictures)
 
 
 def same_in_keras_applications(variant: str) -> str:
-    """Return MODULE:NAME of a variant in keras.applications.
-
-    Raises:
-        ValueError: it has none of this kind.
-    """
+    """Return MODULE:NAME of a variant in keras.applications; raise ValueError if it has none."""
     family, _, size = variant.rpartition("-")
     name = {"efficientnetv2": "EfficientNetV2", "efficientnet": "EfficientNet"}.get(family, "")
     if not name or not hasattr(keras.applications, name := name + size.upper()):
@@ -162,40 +128,15 @@ def same_in_keras_applications(variant: str) -> str:
 
 def open_contestant(
     network: MeasuredNetwork, format: str, scratch: Path, threads: int | None
-) -> tuple[Contestant, Runner]:
-    """Export a network, open the export, and compare what it computes with the Keras model.
+) -> Runner:
+    """Export a network to a format, and return what runs the export.
 
     Args:
         network: the network.
-        format: one of `all_formats()`.
+        format: one of `all_formats()`; errors are those of `export_model`.
         scratch: an empty folder for the export, which has to stay as long as the runner.
         threads: of the runtimes of files; None takes all cores. TensorFlow has its own setting.
-
-    Returns:
-        What is known of it, and what computes its probabilities.
-
-    Raises:
-        ValueError: an unknown format.
-        RuntimeError: "bfloat16" on a CPU that cannot compute it.
-        ImportError: a package of the extra `formats` is missing.
     """
-    check_choice("format", format, all_formats())
-    run = _open(network, format, scratch, threads)
-    answers = run(network.pictures[_COMPARED])
-    contestant = Contestant(
-        network.name,
-        format,
-        network.image_size,
-        network.model.count_params(),
-        count_flops(network.model, network.image_size),
-        sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()) or None,
-        largest_difference(answers, network.answers),
-        top1_agreement(answers, network.answers),
-    )
-    return contestant, run
-
-
-def _open(network: MeasuredNetwork, format: str, scratch: Path, threads: int | None) -> Runner:
     model, size = network.model, network.image_size
     kind, _, quantize = format.partition(":")
     # What is loaded has to stay in reach: its functions hold their variables only weakly.
@@ -217,7 +158,7 @@ def _open(network: MeasuredNetwork, format: str, scratch: Path, threads: int | N
         quantize or None,
         image_size=size,
         calibration=network.pictures[_CALIBRATED] if quantize == "int8" else None,
-        pictures=network.pictures[_COMPARED],
+        pictures=network.pictures[COMPARED],
         force=True,
     )
     return load_exported(report.path, threads)
@@ -228,19 +169,19 @@ def _as_runner(function: Callable[[Any], Any]) -> Runner:
 
 
 def _import_model(name: str, image_size: int | None) -> keras.Model:
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise ValueError(
             "A model must be a variant (see keras-effnetv2 info --help), a run folder, or "
             f"MODULE:NAME, for example keras.applications:ResNet50. Received: {name!r}"
         )
     try:
-        model = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        model = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"There is no model {name!r}: {error}") from error
     if callable(model) and not isinstance(model, keras.Model):
-        shape = None if image_size is None else (image_size, image_size, 3)
-        wanted = {"weights": None} | ({} if shape is None else {"input_shape": shape})
+        wanted: dict[str, Any] = {"weights": None}
+        if image_size is not None:
+            wanted["input_shape"] = (image_size, image_size, 3)
         try:
             taken = inspect.signature(model).parameters
             model = model(**{key: value for key, value in wanted.items() if key in taken})
@@ -256,17 +197,10 @@ def _import_model(name: str, image_size: int | None) -> keras.Model:
 
 def _settle(model: keras.Model, pictures: np.ndarray) -> None:
     """Give batch norms the statistics of pictures, and logits the spread of a trained network."""
-    norms = [
-        layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    momenta = [norm.momentum for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum = 0.0
-        model(pictures, training=True)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+    for layer in all_layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(pictures, training=True)
     head = model.layers[-1]
     if isinstance(head, keras.layers.Dense):
         features = keras.Model(model.inputs, head.input)(pictures, training=False)

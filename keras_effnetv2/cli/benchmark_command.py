@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from json import dumps
 from pathlib import Path
 
@@ -63,15 +64,18 @@ def benchmark(
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     import keras
 
-    from keras_effnetv2.benchmark.comparison import Comparison, compare
+    from keras_effnetv2.benchmark.comparison import compare
     from keras_effnetv2.benchmark.comparison_report import as_data, paper_table, speed_table
-    from keras_effnetv2.benchmark.contestants import formats_here
+    from keras_effnetv2.benchmark.contestants import check_comparison, formats_here
     from keras_effnetv2.export.saved_model import require_tensorflow_backend
 
     require_tensorflow_backend()
     names = ModelConfig.variants() if networks == [_ALL] else networks
-    comparison = Comparison(
-        formats=formats_here() if formats == [_ALL] else formats,
+    all_or_some = formats_here() if formats == [_ALL] else formats
+    check_comparison(names, all_or_some, against)
+    measure = partial(
+        compare,
+        formats=all_or_some,
         against=against,
         image_size=image_size,
         weights=weights,
@@ -80,15 +84,14 @@ def benchmark(
         calls=calls,
         threads=threads,
     )
-    comparison.check(names)
     keras.utils.set_random_seed(_SEED)  # weights are drawn
     machine = describe_machine(_PACKAGES, threads)
     print(" · ".join(f"{name}: {value}" for name, value in machine.items()))
     groups = []
     for name in names:
         with progress_line() as progress:
-            groups.append(compare(name, comparison, progress))
-        first = groups[-1][0].contestant
+            groups.append(measure(name, progress=progress))
+        first = groups[-1][0]
         print(
             f"\n{name}: {first.parameters / 1e6:.2f} million parameters, {first.flops / 1e9:.2f} "
             f"billion multiply-adds at {first.image_size} x {first.image_size} pixels\n"
