@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.data import record_index, records
+from keras_effnetv2.data import records
 from keras_effnetv2.data.sources import ImageSource, load_source
 from keras_effnetv2.data.unreadable import find_bad_pictures
 
@@ -308,7 +308,7 @@ def test_nothing_there(tmp_path):
 
 
 def test_a_large_set_says_that_it_is_read_and_is_read_once(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(record_index, "_TELL_FROM", 1)
+    monkeypatch.setattr(tfrecord, "_TELL_FROM", 1)
     spec = f"tfrecord:{tmp_path}/*"
     for count in (20, 21):
         write(tmp_path / "a.tfrecord", [plain(n, n % 2) for n in range(count)])

@@ -5,7 +5,9 @@
                         or with such files in folders train/, validation/, test/
     tfrecord:PATTERN    files by a pattern (*, ?, [...], ** for folders), one pile
 
-Records of others are `tf.train.Example` with one of two sets of keys, see `_LAYOUTS`.
+Records of others are `tf.train.Example` with one of two sets of keys, see `_LAYOUTS`. They have no
+index, so that each is read once a process, as fast as the disk gives them; nothing but labels,
+lengths and the names of classes is kept.
 
 Names of classes: `image/class/synset`, else `image/class/text`, else the file LABELKEY.labels.txt
 beside the records (TensorFlow Datasets writes it), else the number as it is written. Labels under
@@ -13,22 +15,40 @@ beside the records (TensorFlow Datasets writes it), else the number as it is wri
 else from 0 on; those under `label` are from 0 on.
 """
 
+import functools
 import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from logging import getLogger
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from keras_effnetv2.data.catalog import ALL, SPLIT_ALIASES, Catalog, LabelledPictures, some
 from keras_effnetv2.data.packed import is_pack, open_packed
-from keras_effnetv2.data.record_index import Keys, RecordIndex, first_example, index_records
-from keras_effnetv2.data.records import RecordStore
+from keras_effnetv2.data.records import FRAME_BYTES, RecordStore, readable_records
+from keras_effnetv2.data.stores import file_state
 
-_LOG = getLogger("keras_effnetv2")
+
+@dataclass(frozen=True)
+class Keys:
+    """Where an example has its encoded picture (bytes), its label (int64) and its class's name."""
+
+    image: str
+    label: str
+    class_name: str | None = None
+
+
+_TELL_FROM = 256 * 1024**2  # bytes of records; smaller sets are read in a second
+_BATCH = 512
+_BUFFER = 8 * 1024**2
+_GZIP = b"\x1f\x8b"
+_LOG = getLogger(__name__)
 _OFFICIAL = Keys("image/encoded", "image/class/label")
 _DATASETS = Keys("image", "label")
 _LAYOUTS = (_OFFICIAL, _DATASETS)
@@ -71,36 +91,40 @@ def open_records(
         keys: of picture and label; None: found in the first record.
         class_names: of the labels from 0 on; None: see above.
     """
-    paths = [path for part in files.values() for path in part]
+    paths = tuple(chain.from_iterable(files.values()))
     # A set with more files than pictures has empty ones.
     first = next((path for path in paths if os.path.getsize(path)), paths[0])
     keys = _find_keys(first) if keys is None else keys
-    index = index_records(paths, keys)
-    labels = np.concatenate([index.labels[path] for path in paths])
-    _check_labels(name, labels, keys)
-    base = int(keys.label == _OFFICIAL.label and labels.min() > 0)
+    states = tuple(file_state(os.fsencode(path)) for path in paths)
+    lengths, labels, names = _read_through(paths, keys, states)
+    every = np.concatenate(list(labels.values()))
+    _check_labels(name, every, keys)
+    base = int(keys.label == _OFFICIAL.label and every.min() > 0)
     if base:
         _LOG.info("%s: no label is 0, so that the labels are counted from 1.", name)
     if class_names is None:
-        class_names = _class_names(first, keys, index, range(base, labels.max() + 1))
-    elif labels.max() >= len(class_names):
+        class_names = _class_names(first, keys, names, range(base, every.max() + 1))
+    elif every.max() >= len(class_names):
         raise ValueError(
-            f"{name!r} has the label {labels.max()}, but only {len(class_names)} class names."
+            f"{name!r} has the label {every.max()}, but only {len(class_names)} class names."
         )
 
     def read(part: str) -> LabelledPictures:
-        own = files[part]
-        lengths = [index.lengths[path] for path in own]
-        counts = np.array(list(map(len, lengths)))
-        store = RecordStore(tuple(own), counts, np.concatenate(lengths), keys.image)
-        labels = np.concatenate([index.labels[path] for path in own])
-        return LabelledPictures.of(labels - base, store)
+        own = [lengths[path] for path in files[part]]
+        counts = np.array(list(map(len, own)))
+        store = RecordStore(tuple(files[part]), counts, np.concatenate(own), keys.image)
+        return LabelledPictures.of(
+            np.concatenate([labels[path] for path in files[part]]) - base, store
+        )
 
     return Catalog(dict.fromkeys(files, tuple(class_names)), read)
 
 
 def _find_keys(path: str) -> Keys:
-    present = first_example(path)
+    record = next(_records(path), None)
+    if record is None:
+        raise ValueError(_unreadable(path, 0, 0))
+    present = _features(path, record)
     for layout in _LAYOUTS:
         if layout.image in present and layout.label in present:
             named = (key for key in _CLASS_NAME_KEYS if key in present)
@@ -126,9 +150,99 @@ def _check_labels(name: str, labels: np.ndarray, keys: Keys) -> None:
         )
 
 
-def _class_names(first: str, keys: Keys, index: RecordIndex, labels: range) -> tuple[str, ...]:
+# A set is opened once for its training pictures and once for those of validation.
+@functools.lru_cache(maxsize=4)
+def _read_through(
+    paths: tuple[str, ...], keys: Keys, states: tuple[bytes, ...]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, str]]:
+    """Return the records' lengths with frames and labels, by file, and the names of labels."""
+    total = sum(os.path.getsize(path) for path in paths)
+    if total >= _TELL_FROM:
+        _LOG.warning(
+            "Reading each record of %d TFRecord files (%.1f GB) once for their labels; a folder "
+            "that `keras-effnetv2 pack` wrote starts at once.",
+            len(paths),
+            total / 1e9,
+        )
+    all_lengths, all_labels = {}, {}
+    names: dict[int, bytes] = {}
+    for path in paths:
+        lengths: list[int] = []
+        labels: list[int] = []
+        for record in _records(path):
+            label, name = _label(path, _features(path, record), keys)
+            if names.setdefault(label, name) != name:
+                texts = sorted(text.decode("utf-8", "replace") for text in (names[label], name))
+                raise ValueError(
+                    f"Label {label} has several names: {some(texts)} (seen in {path!r})."
+                )
+            labels.append(label)
+            lengths.append(len(record) + FRAME_BYTES)
+        if sum(lengths) != os.path.getsize(path):  # it goes on behind what can be read
+            raise ValueError(_unreadable(path, len(lengths), sum(lengths)))
+        all_lengths[path] = np.array(lengths, dtype=np.int64)
+        all_labels[path] = np.array(labels, dtype=np.int64)
+    decoded = {label: name.decode("utf-8", "replace") for label, name in names.items()}
+    return all_lengths, all_labels, decoded
+
+
+def _records(path: str) -> Iterator[bytes]:
+    """Yield the records of a file, up to the first that is damaged."""
+    with open(path, "rb"):  # raises an OSError that says more than TensorFlow's
+        pass
+    most = os.path.getsize(path) // FRAME_BYTES + 1
+    records = readable_records(tf.data.TFRecordDataset(path, buffer_size=_BUFFER), most)
+    for _, batch in records.batch(_BATCH).prefetch(1).as_numpy_iterator():
+        yield from batch.tolist()
+
+
+def _features(path: str, record: bytes) -> Mapping[str, Any]:
+    try:
+        example = tf.train.Example.FromString(record)
+    except Exception as error:  # the class of this error is no part of TensorFlow
+        if type(error).__name__ != "DecodeError":
+            raise
+        raise ValueError(f"{path!r} holds records that are no tf.train.Example.") from None
+    return example.features.feature
+
+
+def _label(path: str, features: Mapping[str, Any], keys: Keys) -> tuple[int, bytes]:
+    """Return the label of an example that has its picture, and the name of the class."""
+    for key in (keys.image, keys.label):
+        if key not in features:
+            raise ValueError(f"{path!r} has a record without {key!r}, which its first record has.")
+    images, labels = features[keys.image].bytes_list.value, features[keys.label].int64_list.value
+    if len(images) != 1 or len(labels) != 1:
+        raise ValueError(
+            f"{path!r} holds records whose {keys.image!r} is not bytes or {keys.label!r} not one "
+            "int64."
+        )
+    if not images[0]:
+        raise ValueError(f"{path!r} has a record without {keys.image!r}: it is empty.")
+    if keys.class_name is None:
+        return labels[0], str(labels[0]).encode()
+    names = features[keys.class_name].bytes_list.value if keys.class_name in features else ()
+    return labels[0], names[0] if names else b""
+
+
+def _unreadable(path: str, number: int, offset: int) -> str:
+    """Return what is wrong with a file whose record `number` cannot be read."""
+    with open(path, "rb") as file:
+        head = file.read(len(_GZIP))
+    if not head:
+        return f"{path!r} is empty. Expected TFRecord files with labelled pictures."
+    if number == 0 and head == _GZIP:
+        return f"{path!r} is compressed with gzip; records are read in any order. Unpack it first."
+    return (
+        f"{path!r} is damaged, cut off or no TFRecord file: record {number} at byte {offset} "
+        "cannot be read. Fetch or write the file again."
+    )
+
+
+def _class_names(
+    first: str, keys: Keys, names: dict[int, str], labels: range
+) -> tuple[str, ...]:
     """Return the names of the labels, see above."""
-    names = index.class_names
     beside = os.path.join(os.path.dirname(first), f"{keys.label}.labels.txt")
     if keys.class_name is None and "/" not in keys.label and os.path.isfile(beside):
         with open(beside, encoding="utf-8") as file:
