@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.data import records
+from keras_effnetv2.data import records, tfrecord
 from keras_effnetv2.data.sources import ImageSource, load_source
 from keras_effnetv2.data.unreadable import find_bad_pictures
 

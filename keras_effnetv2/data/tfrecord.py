@@ -239,9 +239,7 @@ def _unreadable(path: str, number: int, offset: int) -> str:
     )
 
 
-def _class_names(
-    first: str, keys: Keys, names: dict[int, str], labels: range
-) -> tuple[str, ...]:
+def _class_names(first: str, keys: Keys, names: dict[int, str], labels: range) -> tuple[str, ...]:
     """Return the names of the labels, see above."""
     beside = os.path.join(os.path.dirname(first), f"{keys.label}.labels.txt")
     if keys.class_name is None and "/" not in keys.label and os.path.isfile(beside):
