@@ -61,7 +61,8 @@ class EMA(keras.callbacks.Callback):
             )
         # Made here and not in `on_train_begin`: BackupAndRestore may come first there, and it
         # loads the averages into what it finds.
-        self._sources = _averaged_variables(model)
+        statistics = [one for one in model.non_trainable_variables if one.name in _STATISTICS]
+        self._sources = [*model.trainable_variables, *statistics]
         on_tensorflow = keras.backend.backend() == "tensorflow"
         # New variables are placed as the model's are (`tf.distribute`).
         with model.distribute_strategy.scope() if on_tensorflow else contextlib.nullcontext():
@@ -107,13 +108,6 @@ class _Averages(keras.layers.Layer):
         )
         weight.assign(keras.ops.copy(variable))
         return weight
-
-
-def _averaged_variables(model: Any) -> list[Any]:
-    statistics = [
-        variable for variable in model.non_trainable_variables if variable.name in _STATISTICS
-    ]
-    return [*model.trainable_variables, *statistics]
 
 
 def _mover(

@@ -23,18 +23,11 @@ _NO_DECAY = re.compile("bias|gamma|beta")
 # ResNet, "block_7_" of MobileNet, "stage_1_block_0_" of ConvNeXt.
 _BLOCK = re.compile(r".*?block_?\d+[a-z]*_")
 
-# Of Keras' optimizers: its own averages, which leave out batch norm statistics (see `ema.py`), and
-# ways to clip other than the official one.
-_AVERAGES = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
-_NOT_OFFERED = (*_AVERAGES, "clipvalue", "global_clipnorm")
-
 
 class VariableRate(NamedTuple):
     """The learning rate of one variable, `factor` times the optimizer's from `first_step` on.
 
-    Attributes:
-        factor: 0 or more.
-        first_step: optimizer steps, from 0; before it the variable does not change by a bit.
+    Before that step the variable does not change by a bit.
     """
 
     factor: float = 1.0
@@ -96,8 +89,12 @@ class _VariableRates(keras.optimizers.Optimizer):
                 learning_rate = keras.ops.where(has_begun, learning_rate, 0.0)
         return keras.ops.cast(learning_rate, variable.dtype)
 
-    def _is_decayed(self, variable: Any) -> bool:
-        return bool(self.weight_decay) and _NO_DECAY.search(variable.name) is None
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        super().update_step(gradient, variable, self._rate(variable, learning_rate))
+
+    def _decay_of(self, variable: Any) -> float:
+        is_decayed = self.weight_decay and _NO_DECAY.search(variable.name) is None
+        return float(self.weight_decay) if is_decayed else 0.0
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         """Nothing: Keras would decay here, with one rate for all; see the subclasses."""
@@ -119,10 +116,10 @@ class _DecoupledDecay(_VariableRates):
     """Keras' decay, by the variable's rate: weight -= rate * decay * weight, then the step."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        rate = self._rate(variable, learning_rate)
-        if self._is_decayed(variable):
-            self.assign_sub(variable, variable * (rate * self.weight_decay))
-        super().update_step(gradient, variable, rate)
+        if decay := self._decay_of(variable):
+            rate = self._rate(variable, learning_rate)
+            self.assign_sub(variable, variable * (rate * decay))
+        super().update_step(gradient, variable, learning_rate)
 
 
 @keras.saving.register_keras_serializable(package="keras_effnetv2")
@@ -136,7 +133,7 @@ class SGD(_DecoupledDecay, keras.optimizers.SGD):
 
 
 @keras.saving.register_keras_serializable(package="keras_effnetv2")
-class RMSprop(_VariableRates):
+class RMSprop(_VariableRates, keras.optimizers.RMSprop):
     """The RMSprop of the official trainings, that of TensorFlow 1. One step with the gradient g:
 
         g = g + weight_decay * weight                             (not of bias, gamma and beta)
@@ -157,9 +154,7 @@ class RMSprop(_VariableRates):
         clipnorm: every gradient is scaled down to this norm at most, and then all together are, as
             officially (main.py, `gclip`); None is off. Keras' argument does only the first. Under
             `MirroredStrategy` each device clips its own part, as officially each core.
-        loss_scale_factor: see `keras.optimizers.Optimizer`.
-        gradient_accumulation_steps: see `keras.optimizers.Optimizer`.
-        name: of the optimizer.
+        options: others of `keras.optimizers.RMSprop`.
 
     Raises:
         ValueError: a number is outside its range.
@@ -171,52 +166,34 @@ class RMSprop(_VariableRates):
         rho: float = 0.9,
         momentum: float = 0.9,
         epsilon: float = 1e-3,
+        *,
         weight_decay: float | None = None,
         clipnorm: float | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str = "rmsprop",
+        **options: Any,
     ) -> None:
-        super().__init__(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-        )
         check_number("rho", rho, minimum=0, below=1)
         check_number("momentum", momentum, minimum=0, below=1)
         check_number("epsilon", epsilon, above=0)
         check_number("weight_decay", weight_decay, minimum=0, or_none=True)
         check_number("clipnorm", clipnorm, above=0, or_none=True)
-        self.rho = rho
-        self.momentum = momentum
-        self.epsilon = epsilon
+        options |= {"weight_decay": weight_decay, "clipnorm": clipnorm}
+        super().__init__(learning_rate, rho, momentum, epsilon, **options)
 
-    def build(self, variables: Sequence[Any]) -> None:
-        if self.built:
-            return
-        super().build(variables)
-        self._rms = self.add_optimizer_variables(variables, "rms", initializer="ones")
-        self._momentums = self.add_optimizer_variables(variables, "momentum")
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        rate = self._rate(variable, learning_rate)
-        gradient = keras.ops.cast(gradient, variable.dtype)
-        index = self._get_variable_index(variable)
-        rms, momentum = self._rms[index], self._momentums[index]
-        self.assign(rms, self.rho * rms + (1.0 - self.rho) * keras.ops.square(gradient))
-        step = rate * gradient / keras.ops.sqrt(rms + self.epsilon)
-        self.assign(momentum, self.momentum * momentum + step)
-        self.assign_sub(variable, momentum)
+    def add_optimizer_variables(
+        self, trainable_variables: Any, name: Any, initializer: Any = "zeros"
+    ) -> Any:
+        if name == "velocity":  # Keras' name of `rms`
+            initializer = "ones"
+        return super().add_optimizer_variables(trainable_variables, name, initializer)
 
     def _backend_apply_gradients(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
         # Keras offers no public place between the unscaled gradients and their clipping.
-        share = (self.weight_decay or 0.0) / _replicas()
+        replicas = _replicas()
         coupled = [
-            keras.ops.add(gradient, share * variable) if self._is_decayed(variable) else gradient
-            for gradient, variable in zip(grads, variables, strict=True)
+            keras.ops.add(gradient, decay / replicas * variable) if decay else gradient
+            for gradient, variable, decay in zip(
+                grads, variables, map(self._decay_of, variables), strict=True
+            )
         ]
         super()._backend_apply_gradients(coupled, variables)
 
@@ -228,11 +205,6 @@ class RMSprop(_VariableRates):
         norm = keras.ops.sqrt(keras.ops.sum(keras.ops.stack(squares)))
         scale = self.clipnorm / keras.ops.maximum(norm, self.clipnorm)
         return [gradient * scale for gradient in clipped]
-
-    def get_config(self) -> dict[str, Any]:
-        own = {"rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon}
-        inherited = {k: v for k, v in super().get_config().items() if k not in _NOT_OFFERED}
-        return inherited | own
 
 
 def _replicas() -> int:

@@ -42,8 +42,6 @@ from keras_effnetv2.recipes.stages import Range, StagePlan, progressive_stages
 BatchNormPolicy = Literal["auto", "train", "freeze"]
 """Whether batch norms are trained; "auto" is the rule of `transfer.resolve_batch_norm`."""
 
-LEARNING_RATE_BATCH = 256  # the batch size that `learning_rate` is given for
-
 # What a field may hold. What varies by stage is checked by `progressive_stages`.
 _SMALLEST = {"epochs": 1, "min_steps": 0, "stages": 1, "randaugment_layers": 1, "seed": 0}
 _LIMITS: dict[str, dict[str, Any]] = {
@@ -246,12 +244,15 @@ class TrainRecipe:
         # The variants without a magnitude of their own are those with AutoAugment and V1's crops.
         is_v1_style = config is not None and config.randaugment_magnitude is None
         style = "v1" if is_v1_style else "v2"
-        known = {"crop_style": style, "evaluation_style": style, "autoaugment": is_v1_style}
+        known = {
+            "crop_style": style,
+            "evaluation_style": style,
+            "autoaugment": is_v1_style,
+            "reduced_decode": self.evaluation_style == "whole",
+        }
         changes: dict[str, Any] = {
             name: value for name, value in known.items() if getattr(self, name) == "preset"
         }
-        if self.reduced_decode == "preset":
-            changes["reduced_decode"] = self.evaluation_style == "whole"
         if changes.get("autoaugment", self.autoaugment):
             changes["randaugment_magnitude"] = None
         if self.min_steps and num_examples is not None and isinstance(self.batch_size, int):
@@ -267,17 +268,15 @@ class TrainRecipe:
         if size == "preset" and config is not None and self.progressive is None:
             size = config.eval_size // 16 * 16
         preset = None if config is None else self.progressive
+        varying = ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha", "dropout_rate")
         plan = progressive_stages(
             config.name if config is not None and preset else None,
             epochs=recipe.epochs,
             preset=preset,
             stages=recipe.stages,
             image_size=size,
-            randaugment_magnitude=recipe.randaugment_magnitude,
-            mixup_alpha=recipe.mixup_alpha,
-            cutmix_alpha=recipe.cutmix_alpha,
-            dropout_rate=recipe.dropout_rate,
             batch_size=recipe.batch_size,
+            **{name: getattr(recipe, name) for name in varying},
         )
         return ResolvedRecipe(recipe, plan)
 
@@ -287,7 +286,7 @@ class TrainRecipe:
         if isinstance(batch_size, tuple):
             batch_size = batch_size[0 if self.stages > 1 else 1]  # a single stage has the last
         return WarmupSchedule(
-            self.learning_rate * batch_size / LEARNING_RATE_BATCH,
+            self.learning_rate * batch_size / 256,
             steps_per_epoch=steps_per_epoch,
             # A short run warms up for half of it at most.
             warmup_epochs=min(self.warmup_epochs, self.epochs / 2),
@@ -311,15 +310,13 @@ class TrainRecipe:
         """
         steps = steps_per_epoch(num_examples, plan[0].batch_size)
         schedule = follow_plan(self.learning_rate_schedule(steps), plan, num_examples)
-        decay = self.weight_decay or None
-        clip = self.gradient_clip
+        decay, clip = self.weight_decay or None, self.gradient_clip
+        keras_options: dict[str, Any] = {"weight_decay": decay, "global_clipnorm": clip}
         optimizer: Adam | SGD | RMSprop
         if self.optimizer == "adam":
-            optimizer = Adam(schedule, weight_decay=decay, global_clipnorm=clip)
+            optimizer = Adam(schedule, **keras_options)
         elif self.optimizer == "sgd":
-            optimizer = SGD(
-                schedule, momentum=0.9, nesterov=True, weight_decay=decay, global_clipnorm=clip
-            )
+            optimizer = SGD(schedule, momentum=0.9, nesterov=True, **keras_options)
         else:
             optimizer = RMSprop(schedule, weight_decay=decay, clipnorm=clip)
         optimizer.set_variable_rates(self._variable_rates(plan, num_examples, model))

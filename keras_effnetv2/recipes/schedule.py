@@ -17,12 +17,6 @@ from keras_effnetv2.recipes.stages import StagePlan
 Curve = Literal["exponential", "cosine", "linear", "constant"]
 
 
-_CONFIG = (  # what a `WarmupSchedule` is made again from
-    *("base_learning_rate", "steps_per_epoch", "warmup_epochs", "schedule"),
-    *("total_steps", "decay_factor", "decay_epochs", "minimum"),
-)
-
-
 @keras.saving.register_keras_serializable(package="keras_effnetv2")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate at an optimizer step, as in the official code.
@@ -118,20 +112,14 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return 0.5 * base * (1.0 + keras.ops.cos(math.pi * step / self.total_steps))
 
     def get_config(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _CONFIG}
+        return dict(vars(self))
 
 
 # --- stages with other batch sizes ----------------------------------------------------------------
 
 
 class Segment(NamedTuple):
-    """Optimizer steps of one batch size.
-
-    Attributes:
-        start_step: the first one, counted from 0 over the whole training.
-        steps_per_epoch: above 0.
-        batch_size: pictures a step.
-    """
+    """Optimizer steps of one batch size, from `start_step` of the whole training on."""
 
     start_step: int
     steps_per_epoch: int
@@ -153,7 +141,6 @@ class StagedSchedule(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         curve: the schedule if all stages were as the first one.
         segments: a `Segment`, or its three numbers, for each stage in order.
-
     """
 
     def __init__(self, curve: WarmupSchedule, segments: Iterable[tuple[int, int, int]]) -> None:
@@ -189,39 +176,8 @@ class StagedSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Return the optimizer steps of an epoch: its whole batches, at least 1.
-
-    Args:
-        num_examples: training pictures.
-        batch_size: pictures a step.
-    """
+    """Return the optimizer steps of an epoch: its whole batches, at least 1."""
     return max(1, num_examples // batch_size)
-
-
-def follow_plan(
-    curve: WarmupSchedule, plan: StagePlan, num_examples: int
-) -> WarmupSchedule | StagedSchedule:
-    """Return the schedule of a plan's optimizer steps.
-
-    Args:
-        curve: the schedule if all stages were as the first one, in its steps.
-        plan: the stages.
-        num_examples: training pictures.
-
-    Returns:
-        `curve` itself where all stages have one batch size, else a `StagedSchedule`.
-    """
-    if len({stage.batch_size for stage in plan}) == 1:
-        return curve
-    segments = [
-        (
-            step_of_epoch(plan, num_examples, stage.start_epoch),
-            steps_per_epoch(num_examples, stage.batch_size),
-            stage.batch_size,
-        )
-        for stage in plan
-    ]
-    return StagedSchedule(curve, segments)
 
 
 def step_of_epoch(plan: StagePlan, num_examples: int, epoch: float) -> int:
@@ -239,3 +195,24 @@ def step_of_epoch(plan: StagePlan, num_examples: int, epoch: float) -> int:
         if epoch > stage.start_epoch
     )
     return math.ceil(round(steps, 6))  # 0.1 epochs of 30 steps are 3, not 3.0000000000000004
+
+
+def follow_plan(
+    curve: WarmupSchedule, plan: StagePlan, num_examples: int
+) -> WarmupSchedule | StagedSchedule:
+    """Return the schedule of a plan's optimizer steps.
+
+    Args:
+        curve: the schedule if all stages were as the first one, in its steps.
+        plan: the stages.
+        num_examples: training pictures.
+
+    Returns:
+        `curve` itself where all stages have one batch size, else a `StagedSchedule`.
+    """
+    sizes = [stage.batch_size for stage in plan]
+    if len(set(sizes)) == 1:
+        return curve
+    starts = [step_of_epoch(plan, num_examples, stage.start_epoch) for stage in plan]
+    paces = [steps_per_epoch(num_examples, size) for size in sizes]
+    return StagedSchedule(curve, zip(starts, paces, sizes, strict=True))

@@ -1,25 +1,17 @@
 """The plan of progressive learning: which picture size and regularisation in which epochs.
 
-Pure data and pure functions; the callback that follows a plan is in `progressive.py`. A plan is
-made by `progressive_stages` from one of two presets (all values: docs/progressive.md) or from
-explicit ranges:
-
-                      paper                         official
-    source            EfficientNetV2, Algorithm 1   google/automl, effnetv2_configs.py, main_tf2.py
-                      and Table 6
-    variants          s, m, l                       all
-    image size        128 -> 300 (s), 380 (m, l)    one step above 128 -> train size
-    RandAugment       5 -> 15, 20, 25               5 -> 10, 15, 20 (xl 20; b0-b3 and V1: 0)
-    mixup alpha       0 -> 0, 0.2, 0.4              0 -> 0, 0.2, 0.5 (xl 0.5; b0-b3 and V1: 0)
-    cutmix alpha      off                           as mixup
-    dropout rate      0.1 -> 0.3, 0.4, 0.5          constant, the variant's
+Pure data and pure functions; the callback that follows a plan is in `training/progressive.py`. A
+plan is made by `progressive_stages` from explicit ranges or from one of two presets, which
+docs/progressive.md compares: "paper" (EfficientNetV2, Algorithm 1 and Table 6) and "official"
+(google/automl, effnetv2_configs.py and main_tf2.py).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from itertools import pairwise
+from typing import Any, Literal
 
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
 from keras_effnetv2._common.text import aligned
@@ -126,63 +118,59 @@ class StagePlan(tuple[TrainStage, ...]):
 
     def table(self) -> tuple[tuple[str, ...], ...]:
         """Return the plan as rows of words: a header, then a row for each stage."""
+        rows: list[tuple[str, ...]] = []
         header = ("stage", "epochs", "size", "randaugment", "mixup", "cutmix", "dropout", "batch")
-        return (header, *(_table_row(stage) for stage in self))
+        for stage in self:
+            index, start, end, *numbers, batch_size = astuple(stage)
+            words = ["-" if number is None else f"{number:.4g}" for number in numbers]
+            rows.append((str(index), f"{start}-{end - 1}", *words, str(batch_size)))
+        return (header, *rows)
 
     def __str__(self) -> str:
         return "\n".join(aligned(self.table()))
 
 
-def _table_row(stage: TrainStage) -> tuple[str, ...]:
-    index, start, end, *settings = astuple(stage)
-    return (
-        str(index),
-        f"{start}-{end - 1}",
-        *("-" if value is None else f"{value:.4g}" for value in settings[:-1]),
-        str(settings[-1]),
-    )
-
-
 # --- presets ------------------------------------------------------------------------------------
 
 
-class _Ranges(NamedTuple):
-    image_size: Range
-    randaugment_magnitude: Range | None = None
-    mixup_alpha: Range = 0.0
-    cutmix_alpha: Range = 0.0
-    dropout_rate: Range | None = None
-
-
 # EfficientNetV2 (Tan and Le, 2021), Table 6: (min, max) over the training. It lists mixup only.
-_PAPER: dict[str, _Ranges] = {
-    "efficientnetv2-s": _Ranges((128, 300), (5, 15), 0.0, 0.0, (0.1, 0.3)),
-    "efficientnetv2-m": _Ranges((128, 380), (5, 20), (0.0, 0.2), 0.0, (0.1, 0.4)),
-    "efficientnetv2-l": _Ranges((128, 380), (5, 25), (0.0, 0.4), 0.0, (0.1, 0.5)),
+_PAPER: dict[str, dict[str, Range]] = {
+    variant: {
+        "image_size": (128, size),
+        "randaugment_magnitude": (5, magnitude),
+        "mixup_alpha": (0.0, mixup_alpha),
+        "dropout_rate": (0.1, dropout_rate),
+    }
+    for variant, size, magnitude, mixup_alpha, dropout_rate in (
+        ("efficientnetv2-s", 300, 15, 0.0, 0.3),
+        ("efficientnetv2-m", 380, 20, 0.2, 0.4),
+        ("efficientnetv2-l", 380, 25, 0.4, 0.5),
+    )
 }
 
 _OFFICIAL_BASE_SIZE = 128  # official `ibase`; the first stage lies one step above it
 _OFFICIAL_FIRST_MAGNITUDE = 5.0
 
 
-def _official_ranges(config: ModelConfig, stages: int) -> _Ranges:
+def _official_ranges(config: ModelConfig, stages: int) -> dict[str, Range | None]:
     # int(128 + (size - 128) * (i + 1) / M) for i = 0..M-1, written as first and last value.
     step = (config.train_size - _OFFICIAL_BASE_SIZE) / stages
-    mixing = (0.0, config.mixup_alpha)
-    return _Ranges(
-        image_size=(_OFFICIAL_BASE_SIZE + step, config.train_size),
+    return {
+        "image_size": (_OFFICIAL_BASE_SIZE + step, config.train_size),
         # The variants trained with AutoAugment (b0-b3; V1, which officially has one size) have
         # the magnitude 0 in the official table, so the official rule falls from 5 to 0.
-        randaugment_magnitude=(_OFFICIAL_FIRST_MAGNITUDE, config.randaugment_magnitude or 0.0),
-        mixup_alpha=mixing,
-        cutmix_alpha=mixing,
+        "randaugment_magnitude": (_OFFICIAL_FIRST_MAGNITUDE, config.randaugment_magnitude or 0.0),
+        "mixup_alpha": (0.0, config.mixup_alpha),
+        "cutmix_alpha": (0.0, config.mixup_alpha),
         # The official code computes a schedule for it and throws it away.
-        dropout_rate=config.dropout_rate,
-    )
+        "dropout_rate": config.dropout_rate,
+    }
 
 
-def _preset_ranges(variant: str | None, preset: str | None, stages: int) -> _Ranges | None:
-    """The ranges of a preset; None where neither a preset nor a variant is named."""
+def _preset_ranges(
+    variant: str | None, preset: str | None, stages: int
+) -> Mapping[str, Range | None]:
+    """The ranges of a preset; none where neither a preset nor a variant is named."""
     check_choice("preset", preset, ("paper", "official", None))
     if variant is None:
         if preset is not None:
@@ -190,7 +178,7 @@ def _preset_ranges(variant: str | None, preset: str | None, stages: int) -> _Ran
                 f"preset={preset!r} needs a variant, for example "
                 f"progressive_stages('efficientnetv2-s', epochs=350, preset={preset!r})."
             )
-        return None
+        return {}
     config = ModelConfig.from_name(variant)  # an unknown name is an error under either preset
     if preset != "paper":
         return _official_ranges(config, stages)
@@ -230,8 +218,8 @@ def progressive_stages(
         variant: a name of `ModelConfig.variants()`, for the preset ranges; None needs an explicit
             `image_size`.
         epochs: of the whole training, at least `stages`.
-        preset: "paper" (only s, m, l), "official" (what the published weights were trained with),
-            see the table in `stages.py`. None is "official" where a variant is named.
+        preset: "paper" (only s, m, l), "official" (what the published weights were trained with).
+            None is "official" where a variant is named.
         stages: number of stages, at least 1. Both presets were published with 4.
         image_size: side of the square pictures, pixels, at least 32.
         randaugment_magnitude: 0 or more; None is off.
@@ -264,35 +252,26 @@ def progressive_stages(
         "dropout_rate": dropout_rate,
         "batch_size": batch_size,
     }
-    explicit = {
-        name: _checked_range(name, value) for name, value in given.items() if value != "preset"
-    }
-    base = _preset_ranges(variant, preset, stages)
-    if base is None:
-        if image_size == "preset":
-            raise ValueError(
-                "`image_size` is needed where no variant is named, for example "
-                "progressive_stages(epochs=20, image_size=(128, 224)). Received: none"
-            )
-        base = _Ranges(image_size)
-    ranges: dict[str, Any] = {**base._asdict(), **explicit}
-
-    def settings(index: int) -> dict[str, Any]:
-        values = {name: _value(values, index, stages) for name, values in ranges.items()}
-        return values | {name: _round_down(values[name]) for name in ("image_size", "batch_size")}
-
+    ranges: dict[str, Any] = {**_preset_ranges(variant, preset, stages)}
+    ranges |= {name: _checked(name, value) for name, value in given.items() if value != "preset"}
+    if "image_size" not in ranges:
+        raise ValueError(
+            "`image_size` is needed where no variant is named, for example "
+            "progressive_stages(epochs=20, image_size=(128, 224)). Received: none"
+        )
+    starts = [int(epochs * index / stages) for index in range(stages + 1)]
     return StagePlan(
         TrainStage(
             index,
-            int(epochs * index / stages),
-            int(epochs * (index + 1) / stages),
-            **settings(index),
+            start,
+            end,
+            **{name: _value(name, values, index, stages) for name, values in ranges.items()},
         )
-        for index in range(stages)
+        for index, (start, end) in enumerate(pairwise(starts))
     )
 
 
-def _checked_range(name: str, value: Any) -> Any:
+def _checked(name: str, value: Any) -> Any:
     """`value`, a pair as a tuple, with both ends in the range of the setting."""
     if not isinstance(value, list | tuple):
         _CHECKS[name](name, value)
@@ -307,14 +286,11 @@ def _checked_range(name: str, value: Any) -> Any:
     return tuple(value)
 
 
-def _value(values: Any, index: int, stages: int) -> Any:
+def _value(name: str, values: Any, index: int, stages: int) -> Any:
     """The value of stage `index`; the end points come out exactly."""
-    if not isinstance(values, tuple):
+    if isinstance(values, tuple):
+        first, last = values
+        values = last if index == stages - 1 else first + (last - first) * index / (stages - 1)
+    if name not in ("image_size", "batch_size"):
         return values
-    first, last = values
-    return last if index == stages - 1 else first + (last - first) * index / (stages - 1)
-
-
-def _round_down(value: float) -> int:
-    """Whole part; a value that floating point left just below an integer counts as that integer."""
-    return math.floor(round(value, 6))
+    return math.floor(round(values, 6))  # floating point may end just below an integer
