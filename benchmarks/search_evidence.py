@@ -124,7 +124,7 @@ def judge(dataset, chosen, pictures, test, arguments):
             if key not in known:
                 if runner is None:
                     data = TrainingData(pictures, test, scan=False, cache="memory")
-                    inputs = load_inputs(b0, data, recipe).prepared(data, print)
+                    inputs = load_inputs(b0, data, recipe).prepared(print)
                     runner = TrialRunner(b0, inputs)
                 model = runner.build(config)
                 cost = runner.cost(model)

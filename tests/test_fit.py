@@ -303,6 +303,18 @@ def subclassed():
     return Net(name="net")
 
 
+def too_wide():
+    x = inputs = keras.Input((None, None, 3))
+    for layer in (
+        keras.layers.Conv2D(4, 33),
+        keras.layers.GlobalMaxPooling2D(),
+        keras.layers.Dropout(0.2),
+        keras.layers.Dense(10, activation="softmax"),
+    ):
+        x = layer(x)
+    return keras.Model(inputs, x, name="wide")
+
+
 def test_a_model_nested_in_another_is_trained_and_exported(digits, monkeypatch, tmp_path):
     export = results.export_saved_model
     leave_out_results(monkeypatch)
@@ -326,6 +338,7 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_read_or_written
         (subclassed(), "functional or Sequential classifier.*'net'"),
         (small_network(size=224), r"takes \(None, 224, 224, 3\).*\[32, 40\] pixels"),
         (keras.Sequential([keras.layers.Dense(10)], name="new"), "built.*'new'"),
+        (too_wide(), "'wide' cannot work with pictures of 32 pixels: .*larger image_size"),
         ("efficientnetv2-b9", "Unknown variant.*efficientnetv2-b0"),
         (None, "Unknown variant.*None"),
     ):
@@ -345,6 +358,7 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
     refused("`validation` must be an ImageSource.*'digits'", validation="digits")
     refused("not both", validation=digits, validation_fraction=0.1)
     refused("same class names", validation=replace(digits, class_names=tuple("abcdefghij")))
+    refused("train labels are 1..10, but 10 classes", replace(digits, labels=digits.labels + 1))
     for name in ("two\nlines", "", "ends\n"):
         names = (name, *CLASSES[1:])
         refused(re.escape(f"Rename these: {[name]}"), replace(digits, class_names=names))

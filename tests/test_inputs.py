@@ -50,7 +50,7 @@ def test_cached_pictures_give_the_same_batches(tmp_path):
 
     def batches(cache):
         data = TrainingData(pictures, scan=False, cache=cache)
-        inputs = load_inputs("efficientnetv2-b0", data, RECIPE).prepared(data, lambda line: None)
+        inputs = load_inputs("efficientnetv2-b0", data, RECIPE).prepared(lambda line: None)
         datasets = inputs.stage_dataset(inputs.plan[0], 0), inputs.validation_dataset()
         return [array for dataset in datasets for batch in dataset for array in batch]
 
@@ -89,6 +89,6 @@ def test_batches_leave_out_what_can_no_longer_be_read(tmp_path):
     inputs = inputs_of(recipe, pictures, validation=pictures, scan=False, skip_bad=True)
     os.truncate(pictures.file_paths()[3], 40)
     assert len(list(inputs.stage_dataset(inputs.plan[0], 0))) == 6
-    strict = replace(inputs, skip_bad=False)
+    strict = replace(inputs, data=replace(inputs.data, skip_bad=False))
     with pytest.raises(tf.errors.InvalidArgumentError, match="1 picture cannot be used"):
         list(strict.stage_dataset(inputs.plan[0], 0))

@@ -23,7 +23,7 @@ from keras_effnetv2.models.graph import count_trainable
 from keras_effnetv2.training import footprint
 from keras_effnetv2.training.footprint import Machine
 
-NO_GPU = Machine(free_disk=10**11, free_memory=10**11, has_accelerator=False)
+NO_GPU = Machine(free_memory=10**11, has_accelerator=False)
 SIZE = 32
 CALLS = 2  # timed in a turn
 
@@ -232,7 +232,7 @@ def test_what_the_main_memory_cannot_hold_is_not_tried(task, monkeypatch):
         (replace(little, has_accelerator=True), True),
     ):
         prepared.clear()
-        monkeypatch.setattr(footprint, "this_machine", lambda folder, found=machine: found)
+        monkeypatch.setattr(footprint, "this_machine", lambda found=machine: found)
         (one,) = measure_group(entries(1), task, 1, scale=1, rounds=1)
         assert len(prepared) == is_tried
         if is_tried:

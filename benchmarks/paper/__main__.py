@@ -84,7 +84,7 @@ def _reproduce(arguments: argparse.Namespace) -> None:
     from benchmarks.paper.report import as_data, results_table, sentences
     from keras_effnetv2.training.footprint import this_machine
 
-    on_cpu = not this_machine(".").has_accelerator
+    on_cpu = not this_machine().has_accelerator
     image_size = arguments.image_size or (table.cpu_image_size if on_cpu else None)
     batch_sizes = arguments.batch_sizes or (table.cpu_batch_sizes if on_cpu else table.batch_sizes)
     scale = table.scale(image_size)

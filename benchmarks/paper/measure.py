@@ -191,9 +191,11 @@ _PREPARE: dict[Task, Callable[[keras.Model, np.ndarray], Callable[[], object]]] 
 def _shortage(model: keras.Model, task: Task, batch_size: int, image_size: int) -> str | None:
     """Say what a network needs, if it is more main memory than there is."""
     if task == "inference":
-        return memory_shortage(_inference_memory(model, batch_size, image_size))
-    plan = progressive_stages(epochs=1, stages=1, image_size=image_size, batch_size=batch_size)
-    return training_shortage(model, plan)
+        lacking = memory_shortage(_inference_memory(model, batch_size, image_size))
+    else:
+        plan = progressive_stages(epochs=1, stages=1, image_size=image_size, batch_size=batch_size)
+        lacking = training_shortage(model, plan)
+    return None if lacking is None else f"not tried: {lacking}"
 
 
 def _inference_memory(model: keras.Model, batch_size: int, image_size: int) -> int:

@@ -71,7 +71,8 @@ class TrainingData:
             seed: of what is carved and drawn, at least 0.
 
         Raises:
-            ValueError: the class names of the two differ or do not fit into lines of a file.
+            ValueError: the class names of the two differ or do not fit into lines of a file, or
+                there are labels without a name.
             Further errors are those of `load_source`.
         """
         training, validation = self._find(seed)
@@ -86,6 +87,14 @@ class TrainingData:
                 "A class name must be one line that is not empty, because labels.txt holds one a "
                 f"line. Rename these: {broken}"
             )
+        for source in (training, validation):
+            low, high = source.labels.min(), source.labels.max()
+            if low < 0 or high >= len(source.class_names):
+                raise ValueError(
+                    f"The {source.split} labels are {low}..{high}, but {len(source.class_names)} "
+                    f"classes have the labels 0..{len(source.class_names) - 1}. Number the classes "
+                    "from 0, or name them all."
+                )
         if self.max_train_examples is not None:
             training = training.stratified_subset(self.max_train_examples, seed)
         return training, validation

@@ -110,7 +110,7 @@ class TrainRecipe:
         learning_rate: highest rate for a batch of 256; it is scaled with the batch size, stage by
             stage.
         schedule: "cosine", "exponential" (times 0.97 every 2.4 epochs), "linear" or "constant".
-        warmup_epochs: linear warm-up of the rate.
+        warmup_epochs: linear warm-up of the rate, for half of the epochs at most.
         head_warmup_epochs: epochs in which only the classifier learns, so that its first gradients
             do not disturb pretrained weights.
         unfreeze_epochs: epochs after these over which the blocks start to learn one after another,

@@ -169,7 +169,7 @@ def run_search(
     check_arguments(space.backbone, recipe)
     opened = store.open_storage(storage, heartbeat_seconds=heartbeat_seconds, on_lost=_try_again)
     data = data if isinstance(data, TrainingData) else TrainingData(data, cache="memory")
-    inputs = load_inputs(space.backbone, data, recipe).prepared(data, echo)
+    inputs = load_inputs(space.backbone, data, recipe).prepared(echo)
     created = store.require_optuna().create_study(
         storage=opened,
         study_name=study,

@@ -9,9 +9,8 @@ import keras
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.graph import count_trainable
-from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.search.step_time import StepTimer
-from keras_effnetv2.training.assemble import Reseed, build_to_train, compile_to_train
+from keras_effnetv2.training.assemble import build_to_train, compile_to_train, fit_stages
 from keras_effnetv2.training.footprint import training_shortage
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.progressive import ProgressiveLearning
@@ -51,7 +50,7 @@ class TrialRunner:
             MemoryError: the training would need more main memory than is free.
         """
         if (lacking := training_shortage(model, self._inputs.plan)) is not None:
-            raise MemoryError(lacking)
+            raise MemoryError(f"not tried: {lacking}")
         seconds, ratio = self._timer.measure(model)
         parameters = count_trainable(model)
         return {"parameters": parameters, "step_time": ratio, "step_seconds": seconds}
@@ -70,18 +69,9 @@ class TrialRunner:
         Raises:
             TrialFailed: the loss is not finite.
         """
-        recipe, inputs = self._inputs.recipe, self._inputs
-        progressive = ProgressiveLearning(inputs.stage_dataset, inputs.plan, verbose=0)
-        average = [] if recipe.ema_decay is None else [EMA(recipe.ema_decay)]
+        progressive = ProgressiveLearning(self._inputs.stage_dataset, self._inputs.plan)
         referee = _Referee(watch)
-        model.fit(
-            progressive.dataset,
-            epochs=progressive.epochs,
-            shuffle=False,  # each epoch's data is shuffled as it is made
-            validation_data=inputs.validation_dataset(),
-            callbacks=[progressive, Reseed(recipe.seed), *average, referee],
-            verbose=0,
-        )
+        fit_stages(model, self._inputs, progressive, [referee], verbose=0)
         return referee.accuracy
 
 

@@ -1,5 +1,6 @@
-"""From a network and a recipe to a Keras model that is ready for `fit`."""
+"""From a network and a recipe to a Keras model that is ready for `fit`, and the one `fit`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -7,7 +8,9 @@ import numpy as np
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.build import build_model
+from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.training.inputs import Inputs
+from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.snapshots import random_states
 
 
@@ -51,6 +54,34 @@ def jit_compile() -> bool | str:
     """Return the `jit_compile` of a model that is trained, for the backend in force."""
     # XLA would compile the train step once more at every stage; JAX knows no other way.
     return False if keras.backend.backend() == "tensorflow" else "auto"
+
+
+def fit_stages(
+    model: keras.Model,
+    inputs: Inputs,
+    progressive: ProgressiveLearning,
+    callbacks: Sequence[keras.callbacks.Callback],
+    **options: Any,
+) -> None:
+    """Run the one `fit` of a model that is compiled, as the recipe says.
+
+    Args:
+        model: the model.
+        inputs: the recipe, and the pictures for the validation after each epoch.
+        progressive: the stages and their batches.
+        callbacks: further ones; they see what those of the recipe have made of a batch or an epoch.
+        options: further arguments of `fit`.
+    """
+    recipe = inputs.recipe
+    average = [] if recipe.ema_decay is None else [EMA(recipe.ema_decay)]
+    model.fit(
+        progressive.dataset,
+        epochs=progressive.epochs,
+        shuffle=False,  # each epoch's data is shuffled as it is made
+        validation_data=inputs.validation_dataset(),
+        callbacks=[progressive, Reseed(recipe.seed), *average, *callbacks],
+        **options,
+    )
 
 
 class Reseed(keras.callbacks.Callback):

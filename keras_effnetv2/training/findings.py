@@ -1,15 +1,12 @@
 """What can be said of a training before its first step: each finding is one line with a way out.
 
-An error is what cannot work, a warning what most likely gives a worse result than could be had, a
-note what one should know. What contradicts itself is refused earlier (`preflight.check_model`,
-`inputs.load_inputs`), and a disk that is too small by `run_folder.prepare_output`.
+A warning is what most likely gives a worse result than could be had, a note what one should know.
+What cannot work is an error earlier: `TrainingData.load`, `preflight.check_model`,
+`inputs.load_inputs`, and for a disk that is too small `run_folder.prepare_output`.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import chain
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,7 +20,7 @@ from keras_effnetv2.models.graph import all_layers, graph_nodes, is_open
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.schedule import step_of_epoch
 from keras_effnetv2.recipes.stages import StagePlan
-from keras_effnetv2.training.footprint import Machine, training_memory
+from keras_effnetv2.training.footprint import Machine, training_shortage
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.transfer import batch_norms, has_learned_statistics
 
@@ -43,116 +40,66 @@ _SMALL_STAGE = 64  # pixels
 _MAX_ENLARGEMENT = 2
 _SAMPLED = 32  # pictures whose sizes are looked at
 _MAX_COMPARED = 10_000  # pictures that are read to find the same ones: seconds, no more
-_MEMORY_SHARE = 0.8  # of the free memory; the rest is for the input pipeline
-_CLASS_COUNTS = {
-    21_841: "the published ImageNet-21k heads have 21,843 outputs, two more than this list",
-    21_842: "the published ImageNet-21k heads have 21,843 outputs, one more than this list",
-    1_001: "the published ImageNet heads have 1,000 outputs and no background class",
-}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know before a training begins; prints as a line.
-
-    Attributes:
-        level: "error" (it cannot work), "warning" (most likely not what is wanted) or "note".
-        text: what was found, and the way out.
-    """
-
-    level: Literal["error", "warning", "note"]
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.level}: {self.text}"
-
-
-_error, _warning, _note = (partial(Finding, level) for level in ("error", "warning", "note"))
-
-
-def look_for_findings(
-    model: keras.Model, inputs: Inputs, machine: Machine, needed_disk: int
-) -> tuple[Finding, ...]:
-    """Return all that is to be said of a training, errors first; changes nothing.
+def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> Iterator[str]:
+    """Yield all that is to be said of a training, each as "warning: ..." or "note: ...".
 
     Args:
         model: the classifier that is to be trained, as `preflight.check_model` accepts it, with
             its batch norms frozen if they are to be.
         inputs: the pictures and the stages.
         machine: see `footprint.this_machine`.
-        needed_disk: bytes that the run folder will take.
     """
-    learned, recipe, plan = has_learned_statistics(model), inputs.recipe, inputs.plan
-    found = chain(
-        picture_size_errors(model, plan),
-        label_findings(inputs.training, inputs.validation),
-        shared_picture_findings(inputs.training, inputs.validation),
-        class_count_findings(len(inputs.training.class_names)),
-        input_range_findings(model, plan, learned),
-        batch_norm_findings(model, inputs, learned),
-        step_findings(inputs),
-        precision_findings(model, recipe, machine),
-        enlargement_findings(inputs),
-    )
-    findings = list(found)
-    if not any(finding.level == "error" for finding in findings):
-        # Only of a model that can work with its pictures.
-        findings += resource_findings(model, plan, machine, needed_disk)
-    return tuple(sorted(findings, key=lambda finding: finding.level != "error"))
-
-
-def stop_on_errors(findings: Sequence[Finding]) -> None:
-    """Raise ValueError with the errors among the findings, if there are any."""
-    errors = [finding.text for finding in findings if finding.level == "error"]
-    if errors:
-        raise ValueError("This training cannot work. " + "\n".join(errors))
+    learned, plan = has_learned_statistics(model), inputs.plan
+    yield from label_findings(inputs.training, inputs.validation)
+    yield from shared_picture_findings(inputs.training, inputs.validation)
+    yield from input_range_findings(model, plan, learned)
+    yield from batch_norm_findings(model, inputs, learned)
+    yield from step_findings(inputs)
+    yield from precision_findings(model, inputs.recipe, machine)
+    yield from enlargement_findings(inputs)
+    yield from memory_findings(model, plan, machine)
 
 
 # --- the pictures -------------------------------------------------------------------------------
 
 
-def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[Finding]:
-    """Labels out of range, classes without pictures on a side, and an uneven balance."""
+def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
+    """Classes without pictures on a side, and an uneven balance."""
     names = training.class_names
-    for source in (training, validation):
-        low, high = source.labels.min(), source.labels.max()
-        if low < 0 or high >= len(names):
-            yield _error(
-                f"The {source.split} labels are {low}..{high}, but {len(names)} classes have the "
-                f"labels 0..{len(names) - 1}. Number the classes from 0, or name them all.",
-            )
-            return
     counts, judged = training.class_counts(), validation.class_counts()
 
     def some_of(which: np.ndarray) -> str:
         return some([names[label] for label in np.flatnonzero(which)])
 
     if unseen := some_of((counts == 0) & (judged > 0)):
-        yield _warning(
-            "These classes have validation pictures but none for training, so they cannot be "
-            f"learned: {unseen}. Add pictures, or take the classes out."
+        yield (
+            "warning: These classes have validation pictures but none for training, so they cannot "
+            f"be learned: {unseen}. Add pictures, or take the classes out."
         )
     if empty := some_of((counts == 0) & (judged == 0)):
-        yield _note(
-            f"These classes have no pictures: {empty}. The model will never predict them; take "
-            "the classes out if they are not wanted."
+        yield (
+            f"note: These classes have no pictures: {empty}. The model will never predict them; "
+            "take the classes out if they are not wanted."
         )
     if unjudged := some_of((counts > 0) & (judged == 0)):
-        yield _note(
-            "These classes have no validation pictures, so nothing will be known of them: "
+        yield (
+            "note: These classes have no validation pictures, so nothing will be known of them: "
             f"{unjudged}. Add some, or carve a larger validation_fraction."
         )
     present = np.flatnonzero(counts)
     rarest, commonest = min(present, key=counts.item), max(present, key=counts.item)
     if counts[commonest] > MAX_IMBALANCE * counts[rarest]:
-        yield _warning(
-            f"{names[commonest]!r} has {counts[commonest]:,} training pictures, {names[rarest]!r} "
-            f"only {counts[rarest]:,}: the accuracy will say little of rare classes. Look at the "
-            "scores by class, add pictures of the rare classes, or take fewer of the others.",
+        yield (
+            f"warning: {names[commonest]!r} has {counts[commonest]:,} training pictures, "
+            f"{names[rarest]!r} only {counts[rarest]:,}: the accuracy will say little of rare "
+            "classes. Look at the scores by class, add pictures of the rare classes, or take fewer "
+            "of the others."
         )
 
 
-def shared_picture_findings(training: ImageSource, validation: ImageSource) -> Iterator[Finding]:
+def shared_picture_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
     """Validation pictures whose file, byte by byte, is among the training pictures too.
 
     Only files of the same size are read. Nothing is looked for where these are more than 10,000,
@@ -171,10 +118,11 @@ def shared_picture_findings(training: ImageSource, validation: ImageSource) -> I
     seen, judged = map(_hashes, sources, candidates)
     shared = int(np.isin(judged, seen).sum())
     if shared:
-        yield Finding(
-            "warning" if shared > validation.num_examples / 100 else "note",
-            f"{shared:,} of {validation.num_examples:,} validation pictures are training pictures "
-            "too, so the validation accuracy will be too high. Take them out of one of the two.",
+        level = "warning" if shared > validation.num_examples / 100 else "note"
+        yield (
+            f"{level}: {shared:,} of {validation.num_examples:,} validation pictures are training "
+            "pictures too, so the validation accuracy will be too high. Take them out of one of "
+            "the two."
         )
 
 
@@ -188,17 +136,7 @@ def _hashes(source: ImageSource, chosen: np.ndarray) -> np.ndarray:
     return np.fromiter(read.as_numpy_iterator(), np.int64)
 
 
-def class_count_findings(classes: int) -> Iterator[Finding]:
-    """A number of classes that is next to that of a published classifier."""
-    if classes in _CLASS_COUNTS:
-        yield _warning(
-            f"The pictures have {classes:,} classes; {_CLASS_COUNTS[classes]}. A published "
-            "classifier is not kept for them, it starts fresh. To keep it, map the labels to its "
-            "classes: load_source(..., class_names=...).",
-        )
-
-
-def enlargement_findings(inputs: Inputs) -> Iterator[Finding]:
+def enlargement_findings(inputs: Inputs) -> Iterator[str]:
     """A stage whose pictures are far larger than those that there are."""
     training, size = inputs.training, inputs.plan[-1].image_size
     if size <= _SMALL_STAGE:
@@ -212,17 +150,17 @@ def enlargement_findings(inputs: Inputs) -> Iterator[Finding]:
     sides = list(read.as_numpy_iterator())
     side = int(np.median(sides)) if sides else size
     if size > _MAX_ENLARGEMENT * side:
-        yield _note(
-            f"The pictures are about {side} pixels high or wide and are enlarged to {size}, which "
-            f"takes {(size / side) ** 2:.0f} times the time and shows nothing more. It can help "
-            "pretrained weights; otherwise choose a smaller image_size.",
+        yield (
+            f"note: The pictures are about {side} pixels high or wide and are enlarged to {size}, "
+            f"which takes {(size / side) ** 2:.0f} times the time and shows nothing more. It can "
+            "help pretrained weights; otherwise choose a smaller image_size."
         )
 
 
 # --- the model ----------------------------------------------------------------------------------
 
 
-def input_range_findings(model: keras.Model, plan: StagePlan, learned: bool) -> Iterator[Finding]:
+def input_range_findings(model: keras.Model, plan: StagePlan, learned: bool) -> Iterator[str]:
     """A model that does not normalise pixels 0..255, or that does so twice.
 
     Found out by giving it black and white: what matters is what reaches the first layer with
@@ -235,18 +173,18 @@ def input_range_findings(model: keras.Model, plan: StagePlan, learned: bool) -> 
     if reached is None:
         return
     low, high = float(reached.min()), float(reached.max())
-    finding = _warning if learned else _note
+    level = "warning" if learned else "note"
     if low >= 0 and high > _RAW_WHITE:
-        yield finding(
-            f"The pictures are 0..255, and {low:.3g}..{high:.3g} reach the first weights of "
-            f"{model.name!r}, which most networks want within -3..3. Build it with "
-            "include_preprocessing=True, or put what its preprocess_input does in front.",
+        yield (
+            f"{level}: The pictures are 0..255, and {low:.3g}..{high:.3g} reach the first weights "
+            f"of {model.name!r}, which most networks want within -3..3. Build it with "
+            "include_preprocessing=True, or put what its preprocess_input does in front."
         )
     elif high - low < _FLAT:
-        yield finding(
-            f"The pictures are 0..255, but only {low:.3g}..{high:.3g} reach the first weights of "
-            f"{model.name!r}: are they normalised twice? Take out the Rescaling in front, or "
-            "build the network with include_preprocessing=False.",
+        yield (
+            f"{level}: The pictures are 0..255, but only {low:.3g}..{high:.3g} reach the first "
+            f"weights of {model.name!r}: are they normalised twice? Take out the Rescaling in "
+            "front, or build the network with include_preprocessing=False."
         )
 
 
@@ -275,111 +213,82 @@ def _has_own_weights(layer: Any) -> bool:
     return any(map(_has_own_weights, all_layers(layer)))
 
 
-def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> Iterator[Finding]:
+def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> Iterator[str]:
     """Batch norms that train on too few pictures or steps, or are frozen before they learned."""
     every = batch_norms(model)
     layers = [layer for layer in every if layer.trainable]
     if not layers:
         if every and not learned:
-            yield _warning(
-                "The batch norms are frozen, but have learned nothing yet, so nothing is "
-                'normalised. Load weights, or train them: batch_norm="train".',
+            yield (
+                "warning: The batch norms are frozen, but have learned nothing yet, so nothing is "
+                'normalised. Load weights, or train them: batch_norm="train".'
             )
         return
     batch = inputs.smallest_batch_norm_batch()
     if batch < MIN_BATCH_NORM_BATCH:
-        yield _warning(
-            f"The batch norms train on batches of {batch} pictures; below {MIN_BATCH_NORM_BATCH} "
-            "their statistics are so noisy that it costs accuracy. Raise batch_size, or start "
-            'from pretrained weights with batch_norm="freeze".',
+        yield (
+            f"warning: The batch norms train on batches of {batch} pictures; below "
+            f"{MIN_BATCH_NORM_BATCH} their statistics are so noisy that it costs accuracy. Raise "
+            'batch_size, or start from pretrained weights with batch_norm="freeze".'
         )
     steps = step_of_epoch(inputs.plan, inputs.training.num_examples, inputs.plan.epochs)
     left = max(layer.momentum for layer in layers) ** steps
     if not learned and left > _MAX_INITIAL_SHARE:
-        yield _warning(
-            f"After all {steps} steps the batch norms' averages still consist to {left:.0%} of the "
-            "values that they begin with, so evaluation will be far worse than training. Train "
-            "more epochs, take a smaller batch_size, or start from pretrained weights.",
+        yield (
+            f"warning: After all {steps} steps the batch norms' averages still consist to "
+            f"{left:.0%} of the values that they begin with, so evaluation will be far worse than "
+            "training. Train more epochs, take a smaller batch_size, or start from pretrained "
+            "weights."
         )
 
 
-def precision_findings(
-    model: keras.Model, recipe: TrainRecipe, machine: Machine
-) -> Iterator[Finding]:
+def precision_findings(model: keras.Model, recipe: TrainRecipe, machine: Machine) -> Iterator[str]:
     """Half precision that is not asked for, not scaled, slow, or in the last layer."""
     types = {layer.compute_dtype for layer in all_layers(model)} & {"float16", "bfloat16"}
     policy = model.dtype_policy.name
     if recipe.precision not in ("float32", policy):
-        yield _note(
-            f"The recipe's precision {recipe.precision!r} is that of models that are built here; "
-            f"{model.name!r} is {policy!r}. Call keras.config.set_dtype_policy"
-            f"({recipe.precision!r}) before building it.",
+        yield (
+            f"note: The recipe's precision {recipe.precision!r} is that of models that are built "
+            f"here; {model.name!r} is {policy!r}. Call keras.config.set_dtype_policy"
+            f"({recipe.precision!r}) before building it."
         )
     if "float16" in types and policy != "mixed_float16":
-        yield _warning(
-            f"{model.name!r} computes in float16, but its policy is {policy!r}, so Keras does not "
-            "scale the loss and small gradients become 0. Build all of it after "
-            "keras.config.set_dtype_policy('mixed_float16').",
+        yield (
+            f"warning: {model.name!r} computes in float16, but its policy is {policy!r}, so Keras "
+            "does not scale the loss and small gradients become 0. Build all of it after "
+            "keras.config.set_dtype_policy('mixed_float16')."
         )
     if model.outputs[0].dtype in ("float16", "bfloat16"):
-        yield _warning(
-            f"{model.name!r} ends in {model.outputs[0].dtype}, too coarse for a loss. Build its "
-            "last layer with dtype='float32'.",
+        yield (
+            f"warning: {model.name!r} ends in {model.outputs[0].dtype}, too coarse for a loss. "
+            "Build its last layer with dtype='float32'."
         )
     if types and not machine.has_accelerator:
-        yield _warning(
-            f"There is no GPU, and most CPUs compute {', '.join(sorted(types))} slower than "
-            "float32. Take precision='float32'.",
-        )
-
-
-def picture_size_errors(model: keras.Model, plan: StagePlan) -> Iterator[Finding]:
-    """A stage whose pictures are too small for the strides of the model."""
-    size = min(stage.image_size for stage in plan)
-    try:
-        model.compute_output_spec(keras.KerasTensor((1, size, size, 3)))
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        yield _error(
-            f"{model.name!r} cannot work with pictures of {size} pixels: {reason} "
-            "Choose a larger image_size.",
+        yield (
+            f"warning: There is no GPU, and most CPUs compute {', '.join(sorted(types))} slower "
+            "than float32. Take precision='float32'."
         )
 
 
 # --- the recipe and the machine -----------------------------------------------------------------
 
 
-def step_findings(inputs: Inputs) -> Iterator[Finding]:
-    """A batch that is larger than the data, and a warm-up that takes most of the training."""
-    recipe, pictures = inputs.recipe, inputs.training.num_examples
+def step_findings(inputs: Inputs) -> Iterator[str]:
+    """A batch that is larger than the data."""
+    pictures = inputs.training.num_examples
     batch = max(stage.batch_size for stage in inputs.plan)
     if pictures < batch:
-        yield _warning(
-            f"The {pictures:,} training pictures do not fill one batch of {batch:,}, so that an "
-            "epoch is one smaller step, at a learning rate for the full one. Choose a smaller "
-            "batch_size.",
-        )
-    if recipe.warmup_epochs > recipe.epochs / 2:
-        yield _note(
-            f"A warm-up of {recipe.warmup_epochs:g} epochs is most of {recipe.epochs}; it ends "
-            f"after {recipe.epochs / 2:g}. Choose fewer warmup_epochs, or more epochs.",
+        yield (
+            f"warning: The {pictures:,} training pictures do not fill one batch of {batch:,}, so "
+            "that an epoch is one smaller step, at a learning rate for the full one. Choose a "
+            "smaller batch_size."
         )
 
 
-def resource_findings(
-    model: keras.Model, plan: StagePlan, machine: Machine, needed_disk: int
-) -> Iterator[Finding]:
-    """Too little main memory for the largest stage, or a disk that is nearly full."""
-    if machine.free_memory is not None and not machine.has_accelerator:
-        needed = training_memory(model, plan)
-        if needed > _MEMORY_SHARE * machine.free_memory:
-            yield _warning(
-                f"A train step takes about {needed / 1e9:.1f} GB of memory, and "
-                f"{machine.free_memory / 1e9:.1f} GB are free. Choose a smaller batch_size or "
-                "image_size, or the machine may end the training.",
-            )
-    if needed_disk <= machine.free_disk < 2 * needed_disk:
-        yield _warning(
-            f"The run takes about {needed_disk / 1e6:,.0f} MB, and the disk has only "
-            f"{machine.free_disk / 1e6:,.0f} MB free. Free some space before others fill it.",
+def memory_findings(model: keras.Model, plan: StagePlan, machine: Machine) -> Iterator[str]:
+    """Too little main memory for the largest stage."""
+    if (lacking := training_shortage(model, plan, machine)) is not None:
+        yield (
+            f"warning: A train step {lacking}. Choose a smaller batch_size or image_size, or the "
+            "machine may end the training."
         )

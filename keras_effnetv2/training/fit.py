@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -17,14 +17,13 @@ from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import BadPicture, BadPicturesError, UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation
-from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.report.run_report import describe_plan, describe_result
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.history import HistoryFile
 from keras_effnetv2.runs.run_settings import RecordedPictures, RunSettings, check_same_run
-from keras_effnetv2.training.assemble import Reseed, build_to_train, compile_to_train
-from keras_effnetv2.training.findings import look_for_findings, stop_on_errors
+from keras_effnetv2.training.assemble import build_to_train, compile_to_train, fit_stages
+from keras_effnetv2.training.findings import look_for_findings
 from keras_effnetv2.training.footprint import this_machine
 from keras_effnetv2.training.inputs import Inputs, load_inputs
 from keras_effnetv2.training.interruption import StopSignals
@@ -162,7 +161,7 @@ def train(
     saving = _Saving(Path(output), keep_snapshots, snapshot_minutes)
     workers = current_workers(strategy)
     verbose = verbose if workers.is_first else 0
-    say = echo if verbose else _silent
+    say = echo if verbose else _be_silent
     earlier = None
     if workers.is_first or resume:
         earlier = run_folder.check_output(saving.folder, resume=resume, overwrite=overwrite)
@@ -171,16 +170,18 @@ def train(
     with scope():
         model = _network(model_or_variant, weights, inputs)
     inputs = _settle_batch_norms(model, inputs, earlier, say)
-    inputs = inputs.prepared(data, say)  # after what is quick to check: this reads every picture
-    settings = _settings(model, inputs, data, architecture_to_record(model_or_variant), weights)
+    inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
+    settings = _settings(model, inputs, architecture_to_record(model_or_variant), weights)
     if earlier is not None:
         check_same_run(earlier, settings)
-    _look_ahead(model, inputs, saving, say)
+    for finding in look_for_findings(model, inputs, this_machine()):
+        say(finding)
     resumed = None if earlier is None else latest_snapshot(saving.backup, say)
     wait_for_all(workers)  # before anything is written
     if workers.is_first:
-        needed = saving.needed_bytes(model)
-        run_folder.prepare_output(saving.folder, keep=resume, needed_bytes=needed)
+        run_folder.prepare_output(
+            saving.folder, keep=resume, needed_bytes=saving.needed_bytes(model)
+        )
         run_folder.write_settings(saving.folder, settings)
     say(describe_plan(settings, model.count_params(), saving.folder))
     with scope():
@@ -188,10 +189,6 @@ def train(
     result = _run(model, inputs, saving, settings, resumed, verbose, say)
     say(describe_result(settings, result.history, result.evaluation, saving.folder))
     return result
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -215,6 +212,9 @@ class _Saving:
         """Return what the run takes on disk: the oldest snapshot goes when the new one is there."""
         bytes_per_parameter = (self.keep + 1) * _SNAPSHOT_BYTES + _RESULT_BYTES
         return bytes_per_parameter * model.count_params() + _OTHER_FILES_BYTES
+
+
+def _be_silent(line: str) -> None: ...
 
 
 # --- before the training ------------------------------------------------------------------------
@@ -244,19 +244,18 @@ def _settle_batch_norms(
     if policy == "auto" and earlier is not None:
         policy = earlier.recipe.batch_norm
     is_pretrained = has_learned_statistics(model)
-    choice = resolve_batch_norm(policy, inputs.smallest_batch_norm_batch(), is_pretrained)
-    if choice.freeze:
+    smallest_batch = inputs.smallest_batch_norm_batch()
+    settled, reason = resolve_batch_norm(policy, smallest_batch, is_pretrained)
+    if settled == "freeze":
         freeze_batch_norm(model)
     if is_pretrained:
-        say(f"batch norms {'frozen' if choice.freeze else 'trained'}: {choice.reason}")
-    settled: Literal["freeze", "train"] = "freeze" if choice.freeze else "train"
+        say(f"batch norms {'frozen' if settled == 'freeze' else 'trained'}: {reason}")
     return replace(inputs, recipe=replace(inputs.recipe, batch_norm=settled))
 
 
 def _settings(
     model: keras.Model,
     inputs: Inputs,
-    data: TrainingData,
     architecture: Mapping[str, Any] | None,
     weights: str | None,
 ) -> RunSettings:
@@ -267,24 +266,13 @@ def _settings(
         weights=weights,
         training=RecordedPictures.of(inputs.training),
         validation=RecordedPictures.of(inputs.validation),
-        validation_fraction=data.validation_fraction,
-        max_train_examples=data.max_train_examples,
+        validation_fraction=inputs.data.validation_fraction,
+        max_train_examples=inputs.data.max_train_examples,
         class_names=tuple(inputs.training.class_names),
         recipe=inputs.recipe,
         stages=tuple(inputs.plan),
         image_size=inputs.plan[-1].image_size,
     )
-
-
-def _look_ahead(
-    model: keras.Model, inputs: Inputs, saving: _Saving, say: Callable[[str], Any]
-) -> None:
-    """Say what is to be known before the first step; raise ValueError if it cannot work."""
-    machine = this_machine(saving.folder)
-    findings = look_for_findings(model, inputs, machine, saving.needed_bytes(model))
-    for finding in findings:
-        say(str(finding))
-    stop_on_errors(findings)
 
 
 # --- the training -------------------------------------------------------------------------------
@@ -301,7 +289,7 @@ def _run(
 ) -> TrainResult:
     """Train, judge and write the results."""
     workers, folder = inputs.workers, saving.folder
-    unreadable = UnreadablePictures(inputs.skip_bad)
+    unreadable = UnreadablePictures(inputs.data.skip_bad)
     with _explained(folder, inputs, unreadable), StopSignals(folder) as signals:
         with signals.deferred():
             history = _fit(model, inputs, unreadable, saving, resumed, signals, verbose, say)
@@ -351,7 +339,7 @@ def _fit(
     say: Callable[[str], Any],
 ) -> dict[str, list[float]]:
     """Run the one `fit` and return its history."""
-    recipe, is_first = inputs.recipe, inputs.workers.is_first
+    is_first = inputs.workers.is_first
     kept: Mapping[str, Any] = {} if resumed is None else resumed.notes
     unreadable.found.update((bad["index"], BadPicture(**bad)) for bad in kept.get("unreadable", ()))
     progressive = ProgressiveLearning(
@@ -379,15 +367,12 @@ def _fit(
         keep=saving.keep if is_first else 0,
         minutes=saving.minutes,
     )
-    average = [] if recipe.ema_decay is None else [EMA(recipe.ema_decay)]
-    model.fit(
-        progressive.dataset,
-        epochs=progressive.epochs,
+    fit_stages(
+        model,
+        inputs,
+        progressive,
+        [history, snapshots],  # the state that is saved is what all others have made of it
         initial_epoch=0 if resumed is None else resumed.epochs,
-        shuffle=False,  # each epoch's data is shuffled as it is made
-        validation_data=inputs.validation_dataset(),
-        # The snapshots last: what they save is what the others have made of a batch or an epoch.
-        callbacks=[progressive, Reseed(recipe.seed), *average, history, snapshots],
         verbose=verbose,
     )
     return history.columns

@@ -1,8 +1,6 @@
 """What a training takes of a machine, estimated before it begins, and what the machine has."""
 
 import math
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,21 +30,19 @@ class Machine:
     """What a training can use.
 
     Attributes:
-        free_disk: bytes on the disk of the run folder.
         free_memory: bytes of main memory; None where the system does not say.
         has_accelerator: whether the backend computes on a GPU or TPU, whose memory is its own.
     """
 
-    free_disk: int
     free_memory: int | None
     has_accelerator: bool
 
 
-def this_machine(folder: str | os.PathLike[str]) -> Machine:
-    """Look at the machine that this runs on; `folder` is where a run is to be written."""
-    path = Path(folder).absolute()
-    existing = next(place for place in (path, *path.parents) if place.exists())
-    return Machine(shutil.disk_usage(existing).free, _free_memory(), _has_accelerator())
+def this_machine() -> Machine:
+    """Look at the machine that this runs on."""
+    # Where the backend puts a tensor by itself; each names its devices in its own way.
+    device = str(keras.ops.ones(()).device).lower()
+    return Machine(_free_memory(), has_accelerator="cpu" not in device)
 
 
 def _free_memory() -> int | None:
@@ -60,32 +56,26 @@ def _free_memory() -> int | None:
     return min([int(kilobytes) * 1024, *(int(limit) for limit in limits if limit != "max")])
 
 
-def _has_accelerator() -> bool:
-    # Where the backend puts a tensor by itself; each names its devices in its own way.
-    return "cpu" not in str(keras.ops.ones(()).device).lower()
-
-
-def memory_shortage(needed: int) -> str | None:
+def memory_shortage(needed: int, machine: Machine | None = None) -> str | None:
     """Return what is lacking for something that takes so much main memory, bytes; else None.
 
     Worth asking on a CPU, because there the system ends a process that takes too much. On a GPU or
     TPU it is an error that can be caught, so nothing is said of those; nor where the system does
     not tell its memory.
     """
-    machine = this_machine(os.curdir)
-    if machine.has_accelerator or machine.free_memory is None:
+    machine = this_machine() if machine is None else machine
+    free = machine.free_memory
+    if machine.has_accelerator or free is None or needed <= _MEMORY_SHARE * free:
         return None
-    if needed <= _MEMORY_SHARE * machine.free_memory:
-        return None
-    return (
-        f"not tried: needs about {needed / 1e9:.1f} GB, {machine.free_memory / 1e9:.1f} GB are free"
-    )
+    return f"needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
 
 
-def training_shortage(model: keras.Model, plan: StagePlan) -> str | None:
+def training_shortage(
+    model: keras.Model, plan: StagePlan, machine: Machine | None = None
+) -> str | None:
     """Return what is lacking for the train steps of a model, see `memory_shortage`."""
     factor = _MOST_OF_BACKEND[keras.backend.backend()]
-    return memory_shortage(round(factor * training_memory(model, plan)))
+    return memory_shortage(round(factor * training_memory(model, plan)), machine)
 
 
 def training_memory(model: keras.Model, plan: StagePlan) -> int:

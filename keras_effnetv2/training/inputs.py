@@ -25,24 +25,24 @@ class Inputs:
     """What a training reads, and in which stages.
 
     Attributes:
+        data: which pictures, and how they are read.
         training: the pictures that are trained on.
         validation: those that it is judged by; the same class names in the same order.
         recipe: how they are cropped, augmented and mixed, nothing of it "preset" but ranges.
         plan: the stages.
-        skip_bad: whether pictures that cannot be read are left out; else they are an error.
         workers: this process and its part of each batch.
     """
 
+    data: TrainingData
     training: ImageSource
     validation: ImageSource
     recipe: TrainRecipe
     plan: StagePlan
-    skip_bad: bool = False
     workers: Workers = ALONE
 
-    def prepared(self, data: TrainingData, say: Callable[[str], Any]) -> "Inputs":
-        """Return the same with every picture read as the data asks: see `TrainingData.prepare`."""
-        training, validation = data.prepare((self.training, self.validation), say)
+    def prepared(self, say: Callable[[str], Any]) -> "Inputs":
+        """Return the same with every picture read: see `TrainingData.prepare`."""
+        training, validation = self.data.prepare((self.training, self.validation), say)
         return replace(self, training=training, validation=validation)
 
     def stage_dataset(
@@ -62,7 +62,7 @@ class Inputs:
             seed=self.recipe.seed,
             epoch=epoch,
             shard=self.workers.shard,
-            unreadable=UnreadablePictures(self.skip_bad) if unreadable is None else unreadable,
+            unreadable=unreadable or UnreadablePictures(self.data.skip_bad),
         )
 
     def _spec(self, stage: TrainStage) -> InputSpec:
@@ -129,4 +129,4 @@ def load_inputs(
     recipe, plan = recipe.resolve(name, training.num_examples)
     for stage in plan:
         workers.local_batch_size(stage.batch_size)  # raises where the devices cannot share it
-    return Inputs(training, validation, recipe, plan, data.skip_bad, workers)
+    return Inputs(data, training, validation, recipe, plan, workers)

@@ -73,6 +73,13 @@ def check_model(model: keras.Model, inputs: Inputs) -> None:
             f"The model {model.name!r} takes {shape}, the stages have pictures of {sizes} pixels. "
             "Build it with input_shape=(None, None, 3), or train with one size, the model's."
         )
+    try:
+        model.compute_output_spec(keras.KerasTensor((1, min(sizes), min(sizes), 3)))
+    except ValueError as error:
+        raise ValueError(
+            f"{model.name!r} cannot work with pictures of {min(sizes)} pixels: "
+            f"{str(error).splitlines()[0]} Choose a larger image_size."
+        ) from None
     activation = last_activation(outputs[0])
     if activation != recipe.loss:
         raise ValueError(

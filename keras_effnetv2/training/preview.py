@@ -78,10 +78,11 @@ def write_preview(
     folder = Path(output)
     # As with `overwrite`: the page may stand beside a run, but not where `train` could not write.
     run_folder.check_output(folder, resume=False, overwrite=True)
+    data = replace(data, cache=None)  # few pictures are read again
     inputs = load_inputs(model_or_variant, data, recipe)
     if isinstance(model_or_variant, keras.Model):
         check_model(model_or_variant, inputs)
-    inputs = inputs.prepared(replace(data, cache=None), echo)  # few are read again
+    inputs = inputs.prepared(echo)
     echo(f"\n{inputs.plan}\n")
     page = render_preview(inputs)
     run_folder.prepare_output(folder, keep=True, needed_bytes=len(page))
@@ -124,7 +125,7 @@ def preview_pictures(inputs: Inputs) -> dict[TrainStage, list[PreviewPicture]]:
 
 def _pictures_of(inputs: Inputs, stage: TrainStage, count: int) -> list[PreviewPicture]:
     source = inputs.training
-    unreadable = UnreadablePictures(inputs.skip_bad)
+    unreadable = UnreadablePictures(inputs.data.skip_bad)
     batches = partial(inputs.stage_dataset, unreadable=unreadable)
     samples = training_pictures(stage, batches, source.class_names, count)
     order = inputs.epoch_order(stage.start_epoch)

@@ -5,7 +5,7 @@ are noisy, and their averages replace the statistics that the weights were train
 is a fixed scale and offset. `benchmarks/transfer.py` compares the two.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import keras
 
@@ -21,17 +21,10 @@ At 16 `benchmarks/transfer.py` sees no difference beyond its noise; frozen is th
 """
 
 
-class BatchNormChoice(NamedTuple):
-    """Whether the batch norms are to be frozen, and why, in one line."""
-
-    freeze: bool
-    reason: str
-
-
 def resolve_batch_norm(
     policy: BatchNormPolicy, smallest_batch: int, is_pretrained: bool
-) -> BatchNormChoice:
-    """Decide whether the batch norms are trained or frozen.
+) -> tuple[Literal["train", "freeze"], str]:
+    """Decide whether the batch norms are trained or frozen, and say why, in one line.
 
     Args:
         policy: "train", "freeze", or "auto": frozen if the network is pretrained and its batches
@@ -40,17 +33,14 @@ def resolve_batch_norm(
         is_pretrained: see `has_learned_statistics`.
     """
     if policy != "auto":
-        return BatchNormChoice(policy == "freeze", f'batch_norm="{policy}" was asked for')
+        return policy, f'batch_norm="{policy}" was asked for'
     if not is_pretrained:
-        return BatchNormChoice(False, "the network has no statistics yet that could be kept")
+        return "train", "the network has no statistics yet that could be kept"
     batches = f"batches of {smallest_batch} pictures"
     if smallest_batch >= SMALL_BATCH:
-        reason = f"{batches} (at least {SMALL_BATCH}) have statistics good enough to train on"
-        return BatchNormChoice(False, reason)
-    return BatchNormChoice(
-        True,
-        f"{batches} (fewer than {SMALL_BATCH}) have noisier statistics than the pretrained weights",
-    )
+        return "train", f"{batches} (at least {SMALL_BATCH}) have statistics that are good enough"
+    noisier = "have noisier statistics than the pretrained weights"
+    return "freeze", f"{batches} (fewer than {SMALL_BATCH}) {noisier}"
 
 
 def batch_norms(model: keras.Model) -> list[Any]:
