@@ -118,6 +118,16 @@ def test_sizes_that_are_refused():
         count_flops(keras.Model(inputs, keras.layers.Conv2D(2, 1)(inputs)), 96)
 
 
+def test_a_nested_model_whose_layers_cannot_be_seen_is_refused():
+    class Block(keras.Model):
+        def call(self, x):
+            return x
+
+    inputs = keras.Input((8, 8, 3))
+    with pytest.raises(ValueError, match="'block' is not a functional model"):
+        count_flops(keras.Model(inputs, Block(name="block")(inputs)), 8)
+
+
 def test_stage_table_is_the_papers_table_4():
     rows = stage_table(ModelConfig.from_name("efficientnetv2-s"), 384)
     assert [(r.stage, r.operator, r.stride, r.channels, r.layers) for r in rows] == [

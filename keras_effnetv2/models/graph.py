@@ -62,6 +62,11 @@ def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
 
 def _multiply_adds(model: keras.Model, input_shape: tuple[int, ...]) -> Iterator[int]:
     for layer, _, (result, *_) in traced_layers(model, input_shape):
+        if isinstance(layer, keras.Model):
+            raise ValueError(
+                "count_flops needs the layers of nested models, too, but "
+                f"{layer.name!r} is not a functional model with one input."
+            )
         if isinstance(layer, keras.layers.DepthwiseConv2D):
             # (kh, kw, C, multiplier): every output value is a sum over one channel's window.
             yield math.prod(layer.kernel.shape[:2]) * math.prod(result.shape)
