@@ -11,7 +11,7 @@ from keras_effnetv2.search.front import best, candidates, find, pareto_front
 
 
 def numbers(found):
-    return [one.trial.number for one in found]
+    return [one.number for one in found]
 
 
 def front_of(*trials):
@@ -51,10 +51,10 @@ def test_the_front_is_what_the_definition_says():
             for i, parameters in enumerate(random.integers(1, 8, 80))
         ]
         found = candidates(study_of(*trials))
-        unbeaten = {one.trial.number for one in found if not any(beats(two, one) for two in found)}
+        unbeaten = {one.number for one in found if not any(beats(two, one) for two in found)}
         assert set(numbers(pareto_front(found))) == unbeaten
         assert numbers(pareto_front(found[::-1])) == numbers(pareto_front(found))
-        assert best(found).trial.number in unbeaten
+        assert best(found).number in unbeaten
 
 
 def test_different_networks_with_equal_measures_are_both_on_the_front():
@@ -101,7 +101,7 @@ def test_the_best_within_a_number_of_parameters(budget, number):
         )
     )
     fitting = best(found, max_parameters=budget)
-    assert (None if fitting is None else fitting.trial.number) == number
+    assert (None if fitting is None else fitting.number) == number
 
 
 def test_the_best_of_equal_scores_is_on_the_front():
@@ -114,7 +114,7 @@ def test_the_best_of_equal_scores_is_on_the_front():
             complete(3, 0.8, 0.9, 10, score=0.8),
         )
     )
-    assert best(found).trial.number == 2
+    assert best(found).number == 2
     assert numbers(pareto_front(found)) == [2, 3]
 
 
@@ -129,8 +129,8 @@ def test_the_baseline_is_known_by_its_network():
             complete(3, 0.8, 1.0, 1000, BASELINE),
         )
     )
-    assert found.baseline.trial.number == 2
-    marks = [found.marks(one.trial) for one in found.candidates]
+    assert found.baseline.number == 2
+    marks = [found.marks(one) for one in found.candidates]
     assert marks == ["best, front", "front", "baseline", ""]
     given_up = replace(incomplete(0, "pruned"), config=BASELINE)
     assert find(study_of(given_up, complete(1, 0.9, 1.0, 1000))).baseline is None

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from keras_effnetv2.architectures.config import ModelConfig, Stage
 from keras_effnetv2.search.record import StudyRecord, TrialRecord
 
 
-class Candidate(NamedTuple):
-    """A complete trial, of which everything is known; the fields are those of `TrialRecord`."""
+@dataclass(frozen=True)
+class Candidate(TrialRecord):
+    """A complete trial, of which everything is known."""
 
-    trial: TrialRecord
     accuracy: float
     step_time: float
     parameters: int
@@ -38,7 +39,7 @@ class Findings(NamedTuple):
         """Return what is to be said of a trial: "best, front", "baseline", or nothing."""
         groups = (("best", [self.best]), ("front", self.front), ("baseline", [self.baseline]))
         return ", ".join(
-            name for name, group in groups if trial in [one and one.trial for one in group]
+            name for name, group in groups if trial.number in [one.number for one in group if one]
         )
 
 
@@ -46,7 +47,7 @@ def find(study: StudyRecord) -> Findings:
     """Look through a study."""
     found = candidates(study)
     wanted = _network(study.baseline)
-    baseline = next((one for one in found if _network(one.trial.config) == wanted), None)
+    baseline = next((one for one in found if _network(one.config) == wanted), None)
     return Findings(found, pareto_front(found), best(found), baseline)
 
 
@@ -55,13 +56,15 @@ def candidates(study: StudyRecord) -> list[Candidate]:
 
     One that lacks a measure, or has one that is not finite, cannot be compared and is left out.
     """
-    found = []
-    for trial in study.trials:
-        known: Any = (trial.accuracy, trial.step_time, trial.parameters, trial.score)
-        is_known = all(value is not None and math.isfinite(value) for value in known)
-        if trial.state == "complete" and is_known:
-            found.append(Candidate(trial, *known))
-    return found
+    return [
+        Candidate(**vars(trial))
+        for trial in study.trials
+        if trial.state == "complete"
+        and all(
+            value is not None and math.isfinite(value)
+            for value in (trial.accuracy, trial.step_time, trial.parameters, trial.score)
+        )
+    ]
 
 
 def pareto_front(found: Iterable[Candidate]) -> list[Candidate]:
@@ -76,7 +79,7 @@ def pareto_front(found: Iterable[Candidate]) -> list[Candidate]:
     """
     distinct: dict[tuple[tuple[Stage, ...], int], Candidate] = {}
     for candidate in sorted(found, key=_rank):
-        distinct.setdefault(_network(candidate.trial.config), candidate)
+        distinct.setdefault(_network(candidate.config), candidate)
     front: list[Candidate] = []
     # In this order only an earlier network can beat a later one; and if any does, one of the front.
     for candidate in sorted(distinct.values(), key=_by_accuracy):
@@ -111,7 +114,7 @@ def _beats(one: Candidate, other: Candidate) -> bool:
 
 
 def _by_accuracy(one: Candidate) -> tuple[float, float, int, int]:
-    return -one.accuracy, one.step_time, one.parameters, one.trial.number
+    return -one.accuracy, one.step_time, one.parameters, one.number
 
 
 def _rank(candidate: Candidate) -> tuple[float, float, float, int, int]:

@@ -39,10 +39,10 @@ def pareto_chart(findings: Findings, baseline_name: str, *, standalone: bool) ->
         An `<svg>` element; each dot has a title that says what trial it is.
     """
     found, front = findings.candidates, findings.front
-    on_front = {one.trial.number for one in front}
+    on_front = {one.number for one in front}
     # Large dots first, so that small ones lie on top of them.
     others = sorted(
-        (one for one in found if one.trial.number not in on_front), key=lambda one: -one.parameters
+        (one for one in found if one.number not in on_front), key=lambda one: -one.parameters
     )
     special = [one for one in (findings.best, findings.baseline) if one is not None]
     with drawing(640, 450) as figure:
@@ -85,7 +85,7 @@ def pareto_chart(findings: Findings, baseline_name: str, *, standalone: bool) ->
         figure.draw_without_rendering()  # places the axes, and with them the dots
         _label(axes, list(dict.fromkeys([*special, *front])), diameter)
         spoken = [f"Accuracy against step time of {len(found):,} networks"]
-        spoken += [one_line(one.trial) for one in special]
+        spoken += [one_line(one) for one in special]
         svg = to_svg(figure, "; ".join(spoken))
     for gid, shown in (("others", others), ("front", front)):
         svg = _with_titles(svg, gid, shown)
@@ -116,7 +116,7 @@ def _label(axes: "Axes", named: Sequence[Candidate], diameter: Callable[[float],
     sides = [diameter(one.parameters) for one in named]
     taken = [box(one, side, side, (0, 0)) for one, side in zip(named, sides, strict=True)]
     for one, side in zip(named, sides, strict=True):
-        text = str(one.trial.number)
+        text = str(one.number)
         width, away = _LETTER * len(text), side / 2 + _GAP
         up, across = away + _LINE / 2, away + width / 2
         for shift in ((0, up), (across, 0), (-across, 0), (0, -up)):
@@ -133,7 +133,7 @@ def _with_titles(svg: str, gid: str, shown: Sequence[Candidate]) -> str:
     if not shown:
         return svg
     before, start, dots = svg.partition(f'<g id="{gid}">')
-    titles = iter([f"<title>{plain_text(one_line(one.trial))}</title>" for one in shown])
+    titles = iter([f"<title>{plain_text(one_line(one))}</title>" for one in shown])
 
     def titled(dot: re.Match[str]) -> str:
         return f"<{dot[1]} {dot[2]}>{next(titles)}</{dot[1]}>"

@@ -87,7 +87,7 @@ def write_results(study: StudyRecord, folder: str | os.PathLike[str]) -> list[Pa
     findings = find(study)
     texts = {REPORT: render_search_report(study)}
     if findings.best is not None:
-        texts[BEST] = findings.best.trial.config.to_json() + "\n"
+        texts[BEST] = findings.best.config.to_json() + "\n"
         texts[FRONT] = _to_csv(findings.front)
         texts[PICTURE] = pareto_chart(findings, study.baseline.name, standalone=True) + "\n"
     folder = Path(folder)
@@ -107,11 +107,11 @@ def _to_csv(front: Sequence[Candidate]) -> str:
     header = ("trial", "score", "accuracy", "step_time", "step_seconds", "parameters")
     writer.writerow((*header, "head_filters", "blocks"))
     for one in front:
-        config = one.trial.config
+        config = one.config
         writer.writerow(
             (
-                *(one.trial.number, one.score, one.accuracy, one.step_time),
-                *(one.trial.step_seconds, one.parameters),
+                *(one.number, one.score, one.accuracy, one.step_time),
+                *(one.step_seconds, one.parameters),
                 *(config.head_filters, " ".join(encode_stages(config.stages))),
             )
         )
@@ -156,7 +156,7 @@ def choices_table(study: StudyRecord, findings: Findings) -> Table:
     scores: dict[tuple[str, str | int], list[float]] = defaultdict(list)
     for one in findings.candidates:
         with contextlib.suppress(ValueError):  # outside the space, as a baseline can be
-            for choice in study.space.parameters_of(one.trial.config).items():
+            for choice in study.space.parameters_of(one.config).items():
                 scores[choice].append(one.score)
 
     def cell(parameter: str) -> list[tuple[str, bool]]:

@@ -55,15 +55,15 @@ def overview(study: StudyRecord, findings: Findings) -> list[tuple[str, str]]:
     rows += [(f"{count:,} failed", reason) for reason, count in reasons.most_common(5)]
     if findings.best is None:
         return rows
-    rows.append(("best", one_line(findings.best.trial)))
+    rows.append(("best", one_line(findings.best)))
     baseline = findings.baseline
     if baseline is None:
         rows.append(("baseline", f"no complete trial of {study.baseline.name}"))
         return rows
-    rows.append(("baseline", one_line(baseline.trial)))
+    rows.append(("baseline", one_line(baseline)))
     small = best(findings.candidates, max_parameters=baseline.parameters)
     if small is not None and small is not findings.best:
-        rows.append(("best, not larger", one_line(small.trial)))
+        rows.append(("best, not larger", one_line(small)))
     return rows
 
 
@@ -95,10 +95,9 @@ def cautions(study: StudyRecord, findings: Findings) -> list[str]:
 
 def front_rows(findings: Findings) -> list[TrialRecord]:
     """Return the trials of the front, and the baseline at the end if it is not one of them."""
-    rows = [one.trial for one in findings.front]
-    baseline = findings.baseline
-    if baseline is not None and baseline.trial not in rows:
-        rows.append(baseline.trial)
+    rows: list[TrialRecord] = [*findings.front]
+    if findings.baseline is not None and findings.baseline not in rows:
+        rows.append(findings.baseline)
     return rows
 
 
@@ -123,8 +122,8 @@ def describe(study: StudyRecord) -> str:
     lines += aligned([header, *cells], left=(5,))
     if len(rows) > MAX_ROWS:
         lines.append(f"{len(rows) - MAX_ROWS:,} more are not shown.")
-    config = findings.best.trial.config
-    lines += ["", f"Best network, trial {findings.best.trial.number}"]
+    config = findings.best.config
+    lines += ["", f"Best network, trial {findings.best.number}"]
     lines += encode_stages(config.stages)
     lines.append(f"head of {config.head_filters} filters")
     for caution in cautions(study, findings):
