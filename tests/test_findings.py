@@ -9,8 +9,8 @@ import tensorflow as tf
 from helpers.picture_files import png
 from helpers.quick_runs import two_blocks
 
+from keras_effnetv2.data.catalog import MemoryStore
 from keras_effnetv2.data.sources import ImageSource, load_source
-from keras_effnetv2.data.stores import MemoryStore
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.recipes.recipe import TrainRecipe

@@ -22,8 +22,8 @@ import tensorflow as tf
 from helpers.quick_runs import EagerModel, dark_and_light, leave_out_results, small_network
 from helpers.run_folders import recorded_settings
 
+from keras_effnetv2.data.catalog import MemoryStore
 from keras_effnetv2.data.sources import load_source
-from keras_effnetv2.data.stores import MemoryStore
 from keras_effnetv2.data.unreadable import BadPicturesError
 from keras_effnetv2.evaluation.scores import evaluate_source
 from keras_effnetv2.recipes.recipe import TrainRecipe

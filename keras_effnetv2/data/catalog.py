@@ -1,19 +1,29 @@
-"""What every reader of pictures hands over, before a train/validation split is drawn.
+"""What every reader of pictures hands over: which pictures there are, and where their bytes are.
 
-A reader (`folder`, `csv_file`, `tfrecord`, `tfds`, `digits`) answers one question: which pictures
-are there and what are they called. It takes what stands behind the prefix of a source and returns
-a `Catalog`, or raises FileNotFoundError where nothing is, and ValueError for everything else that
-is wrong. `sources.load_source` makes the splits, maps the class names and builds the `ImageSource`,
-so that those rules stand in one place.
+A reader (`folder`, `csv_file`, `tfrecord`, `tfds`, `digits`) takes what stands behind the prefix of
+a source and returns a `Catalog`, or raises FileNotFoundError where nothing is, and ValueError for
+everything else that is wrong. `sources.load_source` makes the splits, maps the class names and
+builds the `ImageSource`, so that those rules stand in one place.
+
+The bytes are in a `Store`: files, memory, or records (`records.RecordStore`). A store numbers its
+pictures; such a number is a row. All subsets of a source share one store.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Self
 
 import numpy as np
+import tensorflow as tf
 
-from keras_effnetv2.data.stores import Store
+Columns = Sequence[np.ndarray]
+Function = Callable[..., Any]
+Random = np.random.Generator | None
+Shard = tuple[int, int] | None  # (index, count), see `ImageSource.dataset`
 
 TRAIN = "train"
 VALIDATION = "validation"
@@ -30,6 +40,148 @@ SPLIT_ALIASES = {
     "val": VALIDATION,
     "test": TEST,
 }
+
+
+def encoded_alone(data: Any, *entries: Any) -> Any:
+    """Return the bytes of a picture, what `Store.read` has by default."""
+    return data
+
+
+class Store(ABC):
+    """What an `ImageSource` asks of the place where its pictures are."""
+
+    @abstractmethod
+    def names(self, rows: np.ndarray) -> tuple[str, ...]:
+        """Return readable names of the pictures, for messages and tables."""
+
+    @abstractmethod
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        """Return the bytes that each of the pictures takes, (N,) int64."""
+
+    @abstractmethod
+    def states(self, rows: np.ndarray) -> Iterator[bytes]:
+        """Yield bytes that differ wherever other pictures, or changed ones, are in the rows."""
+
+    @abstractmethod
+    def order(self, rows: np.ndarray, random: Random, shard: Shard) -> np.ndarray:
+        """Return positions in `rows` in the order in which an epoch, or a shard of it, has them.
+
+        `random` draws the order; None: the order of `rows`.
+        """
+
+    @abstractmethod
+    def read(
+        self, rows: np.ndarray, columns: Columns = (), function: Function = encoded_alone
+    ) -> tf.data.Dataset:
+        """Return what a function makes of each picture, in the order of `rows`.
+
+        The function is called, in parallel, with the bytes, () string, and the picture's entry of
+        each column, an array (N, ...). Reading and the function are one step, because each parallel
+        step costs time of its own. A picture that cannot be read fails when it is reached; the
+        next one can still be had.
+        """
+
+    @abstractmethod
+    def joined(self, others: Sequence[Self]) -> Self:
+        """Return a store with these pictures and then those of the others."""
+
+
+def why_unread(error: tf.errors.OpError) -> str:
+    """Return what an error of reading says, without where in a graph it came up."""
+    text = re.sub(r"\{\{.*?\}\}\s*", "", str(error.message)).partition("\n")[0]
+    asserted = re.search(r"assertion failed: \[(.*)\]", text)
+    return asserted[1] if asserted else re.sub(r"^Error in .*? with iterator: \S+: ", "", text)
+
+
+@dataclass(frozen=True, eq=False)
+class _RandomAccess(Store):
+    """Pictures of which each is had as fast as any other.
+
+    Attributes:
+        values: (M,) string tensor in main memory.
+        named: M readable names.
+    """
+
+    values: tf.Tensor
+    named: Sequence[str]
+
+    @classmethod
+    def of(cls, values: Iterable[bytes], named: Sequence[str]) -> Self:
+        """Return a store of byte strings that Python holds."""
+        with tf.device("CPU:0"):  # strings never live on an accelerator
+            return cls(tf.constant(list(values), dtype=tf.string), named)
+
+    def names(self, rows: np.ndarray) -> tuple[str, ...]:
+        return tuple(self.named[row] for row in rows.tolist())
+
+    def order(self, rows: np.ndarray, random: Random, shard: Shard) -> np.ndarray:
+        """Return a uniform order, of which worker i of n has elements i, i + n, ...
+
+        So n workers with batches of B / n see together the batches of one process with B.
+        """
+        order = np.arange(len(rows)) if random is None else random.permutation(len(rows))
+        if shard is None:
+            return order
+        index, count = shard
+        shared = len(order) if random is None else len(order) // count * count
+        return order[:shared][index::count]
+
+    def joined(self, others: Sequence[Self]) -> Self:
+        if not others:
+            return self  # tf.concat would copy every picture
+        named = tuple(chain(self.named, *(store.named for store in others)))
+        with tf.device("CPU:0"):
+            values = tf.concat([self.values, *(store.values for store in others)], axis=0)
+        return type(self)(values, named)
+
+    def read(
+        self, rows: np.ndarray, columns: Columns = (), function: Function = encoded_alone
+    ) -> tf.data.Dataset:
+        values, load = self.values, self._load
+        # Looked up in one shared tensor: permuting encoded pictures would copy them all.
+        return tf.data.Dataset.from_tensor_slices((rows, *columns)).map(
+            lambda row, *entries: function(load(tf.gather(values, row)), *entries),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    def _load(self, value: Any) -> Any:
+        """Return the bytes of the picture that an element of `values` stands for."""
+        return value
+
+
+class FileStore(_RandomAccess):
+    """Pictures in files of their own; `values` are the absolute paths."""
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        return np.fromiter((os.stat(path).st_size for path in self.paths(rows)), np.int64)
+
+    def states(self, rows: np.ndarray) -> Iterator[bytes]:
+        for path in self.paths(rows):
+            yield file_state(path)
+
+    def paths(self, rows: np.ndarray) -> tuple[bytes, ...]:
+        """Return the absolute paths of pictures."""
+        return tuple(tf.gather(self.values, rows).numpy().tolist())
+
+    def _load(self, value: Any) -> Any:
+        return tf.io.read_file(value)
+
+
+class MemoryStore(_RandomAccess):
+    """Pictures in main memory; `values` are their bytes."""
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        return tf.gather(tf.strings.length(self.values), rows).numpy().astype(np.int64)
+
+    def states(self, rows: np.ndarray) -> Iterator[bytes]:
+        yield from self.read(rows).as_numpy_iterator()
+
+
+def file_state(path: bytes) -> bytes:
+    """Return a line that changes when another file is at the path, or another content."""
+    status = os.stat(path)
+    return b"%s %d %d\n" % (path, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, eq=False)

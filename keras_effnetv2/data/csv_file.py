@@ -18,12 +18,12 @@ from keras_effnetv2.data.catalog import (
     ALL,
     SPLIT_ALIASES,
     Catalog,
+    FileStore,
     LabelledPictures,
     read_path,
     readable,
     some,
 )
-from keras_effnetv2.data.stores import FileStore
 
 _REQUIRED = ("path", "label")
 _SPLIT = "split"

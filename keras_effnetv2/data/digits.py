@@ -7,8 +7,7 @@ Repository (1998); `sklearn.datasets.load_digits` holds its test part, 8 x 8 pix
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.data.catalog import ALL, Catalog, LabelledPictures
-from keras_effnetv2.data.stores import MemoryStore
+from keras_effnetv2.data.catalog import ALL, Catalog, LabelledPictures, MemoryStore
 
 _BRIGHTEST = 16  # load_digits counts the set pixels in 4 x 4 cells
 

@@ -19,12 +19,12 @@ from keras_effnetv2.data.catalog import (
     SPLIT_ALIASES,
     TRAIN,
     Catalog,
+    FileStore,
     LabelledPictures,
     read_path,
     readable,
     some,
 )
-from keras_effnetv2.data.stores import FileStore
 
 # Written by Windows and macOS beside pictures; dot-files (.DS_Store among them) are hidden anyway.
 _IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})

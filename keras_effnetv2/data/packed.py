@@ -24,9 +24,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.files import file_sha256, written_whole
-from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, Catalog, LabelledPictures
+from keras_effnetv2.data.catalog import (
+    ALL,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Catalog,
+    LabelledPictures,
+    why_unread,
+)
 from keras_effnetv2.data.records import FRAME_BYTES, RecordStore, Texts
-from keras_effnetv2.data.stores import why_unread
 from keras_effnetv2.images.headers import format_name
 
 if TYPE_CHECKING:
@@ -335,7 +342,8 @@ def write_pack(
             )
             texts = Texts.of(names)
             rows = np.argsort(order)
-            columns = (part.labels.astype(np.int32), rows, lengths, texts.data, texts.ends)
+            labels = part.labels.astype(np.int32)
+            columns: tuple[np.ndarray, ...] = (labels, rows, lengths, texts.data, texts.ends)
             named = zip(_ARRAYS, columns, strict=True)
             arrays |= {f"{split}.{key}": column for key, column in named}
         np.savez(scratch / ARRAYS, allow_pickle=False, **arrays)

@@ -5,14 +5,22 @@ data, 4 of their CRC. The data are a `tf.train.Example` with the encoded picture
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.data.stores import Store, encoded_alone, file_state
+from keras_effnetv2.data.catalog import (
+    Columns,
+    Function,
+    Random,
+    Shard,
+    Store,
+    encoded_alone,
+    file_state,
+)
 
 FRAME_BYTES = 16  # of a record, beside its data
 
@@ -77,14 +85,13 @@ class RecordStore(Store):
 
     def names(self, rows: np.ndarray) -> tuple[str, ...]:
         """Return "FILE#RECORD (filename)" of each, the number counted from 0 within the file."""
-        files, numbers, _ = self._places(rows)
-        places = [
-            f"{os.path.basename(self.paths[file])}#{number}"
-            for file, number in zip(files.tolist(), numbers.tolist(), strict=True)
-        ]
-        if (filenames := self.filenames) is None:
-            return tuple(places)
-        return tuple(f"{place} ({filenames[row]})" for place, row in zip(places, rows, strict=True))
+        files, numbers, _ = (column.tolist() for column in self._places(rows))
+        called, known = list(map(os.path.basename, self.paths)), self.filenames
+        beside = ("" if known is None else f" ({known[row]})" for row in rows)
+        return tuple(
+            f"{called[file]}#{number}{name}"
+            for file, number, name in zip(files, numbers, beside, strict=True)
+        )
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
         """Return the sizes of the records, slightly more than those of the pictures."""
@@ -95,12 +102,7 @@ class RecordStore(Store):
         yield from (file_state(os.fsencode(path)) for path in self.paths)
         yield rows.tobytes()
 
-    def order(
-        self,
-        rows: np.ndarray,
-        random: np.random.Generator | None,
-        shard: tuple[int, int] | None,
-    ) -> np.ndarray:
+    def order(self, rows: np.ndarray, random: Random, shard: Shard) -> np.ndarray:
         """Return an order in which reading stays sequential.
 
         The pictures, as they lie on the disk, are cut into blocks; the blocks are permuted; each
@@ -114,27 +116,20 @@ class RecordStore(Store):
             order = np.concatenate([blocks[block] for block in random.permutation(len(blocks))])
         if shard is not None:
             index, count = shard
-            if random is None:
-                first, last = (len(rows) * edge // count for edge in (index, index + 1))
-            else:
-                first, last = (len(rows) // count * edge for edge in (index, index + 1))
-            order = order[first:last]
+            total = len(rows) if random is None else len(rows) // count * count
+            order = order[total * index // count : total * (index + 1) // count]
         if random is not None:
             for start in range(0, len(order), window):
                 random.shuffle(order[start : start + window])
         return order
 
     def read(
-        self,
-        rows: np.ndarray,
-        columns: Sequence[np.ndarray] = (),
-        function: Callable[..., Any] = encoded_alone,
+        self, rows: np.ndarray, columns: Columns = (), function: Function = encoded_alone
     ) -> tf.data.Dataset:
-        """Return a dataset, see `Store.read`.
+        """Read windows of about 64 MiB in the order of the disk, see `Store.read`.
 
-        Whatever the order, pictures are read in windows of about 64 MiB (`_WINDOW_BYTES`), each in
-        the order of the disk, and handed out in the order of `rows`. Two windows are read, twice
-        in memory while they are put in order, and a third is handed out: five times 64 MiB.
+        Two windows are read, twice in memory while they are put in order, and a third is handed
+        out: five times 64 MiB.
         """
         paths, key = tf.constant(self.paths), self.image_key
         places = self._places(rows)

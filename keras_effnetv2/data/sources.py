@@ -6,13 +6,14 @@ place (`keras_effnetv2.images.evaluation_crop`). Of files only paths and labels 
 """
 
 import functools
+import hashlib
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -25,15 +26,20 @@ from keras_effnetv2.data.catalog import (
     TRAIN,
     VALIDATION,
     Catalog,
+    FileStore,
+    Function,
     LabelledPictures,
+    MemoryStore,
+    Shard,
+    Store,
     some,
+    why_unread,
 )
 from keras_effnetv2.data.csv_file import open_csv
 from keras_effnetv2.data.digits import open_digits
 from keras_effnetv2.data.folder import open_folder
-from keras_effnetv2.data.source_cache import in_memory, on_disk
+from keras_effnetv2.data.packed import is_pack, open_pack, read_split, write_pack
 from keras_effnetv2.data.splits import carve_validation, stratified_draw
-from keras_effnetv2.data.stores import FileStore, Store
 from keras_effnetv2.data.tfds import open_tfds
 from keras_effnetv2.data.tfrecord import open_tfrecord
 
@@ -127,7 +133,7 @@ class ImageSource:
             FileExistsError: the folder holds something else.
             OSError: there is not enough room on the disk.
         """
-        store, rows = in_memory(self) if place == IN_MEMORY else on_disk(place, self)
+        store, rows = _in_memory(self) if place == IN_MEMORY else _on_disk(place, self)
         return replace(self, store=store, rows=rows)
 
     def stratified_subset(self, num_examples: int, seed: int = 0) -> "ImageSource":
@@ -149,12 +155,7 @@ class ImageSource:
         return self.subset(stratified_draw(self.labels, num_examples, seed))
 
     def dataset(
-        self,
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        epoch: int = 0,
-        shard: tuple[int, int] | None = None,
+        self, *, shuffle: bool = False, seed: int = 0, epoch: int = 0, shard: Shard = None
     ) -> tf.data.Dataset:
         """Return the pictures, still encoded, one by one.
 
@@ -181,12 +182,7 @@ class ImageSource:
         return self.in_order(self.order(shuffle=shuffle, seed=seed, epoch=epoch, shard=shard))
 
     def order(
-        self,
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        epoch: int = 0,
-        shard: tuple[int, int] | None = None,
+        self, *, shuffle: bool = False, seed: int = 0, epoch: int = 0, shard: Shard = None
     ) -> np.ndarray:
         """Return the positions of the pictures in the order that `dataset` has them, int64."""
         random = None
@@ -207,16 +203,13 @@ class ImageSource:
         return self.store.order(self.rows, random, shard)
 
     def in_order(
-        self,
-        order: np.ndarray,
-        function: Callable[[Any, Any, Any], Any] = lambda *example: example,
+        self, order: np.ndarray, function: Function = lambda *example: example
     ) -> tf.data.Dataset:
-        """Return what a function makes of each picture, in any order.
+        """Return what a function makes of the (image_bytes, label, index) of `dataset`.
 
         Args:
-            order: positions in this source, int64.
-            function: called with the (image_bytes, label, index) of `dataset`, in parallel; by
-                default it returns them.
+            order: positions in this source, int64, in any order.
+            function: called in parallel; by default it returns its arguments.
         """
         return self.store.read(self.rows[order], (self.labels[order], order), function)
 
@@ -259,18 +252,16 @@ def load_source(
     """
     check_choice("split", split, SPLITS)
     check_integer("seed", seed, minimum=0)
-    name = os.fsdecode(spec)
-    catalog = _open(name)
+    catalog = _open(name := os.fsdecode(spec))
     targets = _target_names(name, catalog, class_names)
     parts, fraction = _plan(name, catalog, split, validation_fraction)
     source = _read_parts(name, split, catalog, parts, targets)
     if fraction is None:
         return source
-    held_back = carve_validation(source.labels, targets, fraction, seed)
-    if split == VALIDATION:
-        return source.subset(held_back)
-    everything = np.arange(source.num_examples)
-    return source.subset(np.setdiff1d(everything, held_back, assume_unique=True))
+    chosen = carve_validation(source.labels, targets, fraction, seed)
+    if split == TRAIN:
+        chosen = np.setdiff1d(np.arange(source.num_examples), chosen, assume_unique=True)
+    return source.subset(chosen)
 
 
 def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:
@@ -278,8 +269,7 @@ def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:
 
     All have the same class names. Argument and errors are those of `load_source`.
     """
-    name = os.fsdecode(spec)
-    catalog = _open(name)
+    catalog = _open(name := os.fsdecode(spec))
     targets = _target_names(name, catalog, None)
     return {part: _read_parts(name, part, catalog, [part], targets) for part in _parts(catalog)}
 
@@ -409,3 +399,49 @@ def _map_labels(
             f"names ({some(targets)}):\n" + "\n".join(lines)
         )
     return labels
+
+
+def _in_memory(source: ImageSource) -> tuple[Store, np.ndarray]:
+    """Read all pictures, encoded, into main memory; return the store and their rows there."""
+    by_row = np.argsort(source.rows, kind="stable")  # the order of a disk is the quick one
+    rows = source.rows[by_row]
+    try:
+        with tf.device("CPU:0"):
+            # One batch of everything: the bytes go into the tensor without a copy in Python.
+            data = source.store.read(rows).batch(len(rows)).get_single_element()
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"A picture cannot be kept in memory: {why_unread(error)}. Mend or remove it; a scan "
+            "(--scan) lists all such pictures, and --skip-bad leaves out what it finds."
+        ) from error
+    return MemoryStore(data, source.store.names(rows)), np.argsort(by_row)
+
+
+def _on_disk(folder: str | os.PathLike[str], source: ImageSource) -> tuple[Store, np.ndarray]:
+    """Pack the pictures into a folder, unless they are there; return the store and their rows."""
+    fingerprint = _fingerprint(source)
+    if not is_pack(folder):
+        try:
+            write_pack(folder, {source.split: source}, fingerprint=fingerprint)
+        except FileExistsError:
+            if not is_pack(folder):  # else another process has written it meanwhile
+                raise
+    pack = open_pack(folder)
+    if pack.fingerprint != fingerprint:
+        raise ValueError(
+            f"{os.fspath(folder)!r} is not the cache of {source.spec!r} ({source.split}) as it is "
+            "now: it was packed from other pictures, labels or class names, or the files have "
+            "changed since. Remove that folder, or choose another."
+        )
+    pictures = read_split(pack, source.split)
+    return pictures.store, pictures.rows
+
+
+def _fingerprint(source: ImageSource) -> str:
+    """Return a hash that changes with the pictures, their order and their labels."""
+    described = [source.spec, source.split, *source.class_names]
+    digest = hashlib.sha256(json.dumps(described).encode())
+    digest.update(source.labels.astype("<i8").tobytes())
+    for state in source.store.states(source.rows):
+        digest.update(b"%d:" % len(state) + state)
+    return digest.hexdigest()

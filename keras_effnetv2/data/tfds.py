@@ -6,8 +6,7 @@ A split of up to 8 GiB is kept encoded in memory; of a larger one the files are 
 import os
 from typing import Any
 
-from keras_effnetv2.data.catalog import SPLIT_ALIASES, Catalog, LabelledPictures
-from keras_effnetv2.data.stores import MemoryStore
+from keras_effnetv2.data.catalog import SPLIT_ALIASES, Catalog, LabelledPictures, MemoryStore
 from keras_effnetv2.data.tfrecord import Keys, open_records
 
 MAX_ENCODED_BYTES = 8 * 1024**3  # of one split; held in memory as long as the source lives

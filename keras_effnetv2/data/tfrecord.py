@@ -29,10 +29,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.data.catalog import ALL, SPLIT_ALIASES, Catalog, LabelledPictures, some
+from keras_effnetv2.data.catalog import (
+    ALL,
+    SPLIT_ALIASES,
+    Catalog,
+    LabelledPictures,
+    file_state,
+    some,
+)
 from keras_effnetv2.data.packed import is_pack, open_packed
 from keras_effnetv2.data.records import FRAME_BYTES, RecordStore, readable_records
-from keras_effnetv2.data.stores import file_state
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.data.catalog import some
+from keras_effnetv2.data.catalog import some, why_unread
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.data.stores import why_unread
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.headers import MAX_PIXELS, check_image, format_name
 
