@@ -9,6 +9,7 @@ ignored. Only the table is read here, never a picture.
 
 import csv
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -50,7 +51,8 @@ def open_csv(path: str) -> Catalog:
     if os.path.isdir(path):
         raise ValueError(f"{path!r} is a folder. For a folder of class folders leave out 'csv:'.")
     first_of: dict[str, _Row] = {}
-    for row in _parse_rows(path):
+    parts: dict[str, list[_Row]] = defaultdict(list)
+    for row in _rows(path):
         first = first_of.setdefault(row.path, row)
         if first is not row:  # it could be trained on and validated with
             labels = "" if first.label == row.label else f" as {first.label!r} and as {row.label!r}"
@@ -58,68 +60,34 @@ def open_csv(path: str) -> Catalog:
                 f"{path!r} lists {row.path!r} twice{labels}, on lines {first.line} and {row.line}. "
                 "A picture may be listed once."
             )
-    rows = list(first_of.values())
-    if not rows:
+        parts[row.part].append(row)
+    if not parts:
         raise ValueError(f"{path!r} lists no pictures: there is no row below the header.")
-    names = {
-        part: tuple(sorted({row.label for row in rows if row.part == part}))
-        for part in {row.part for row in rows}
-    }
+    names = {part: tuple(sorted({row.label for row in rows})) for part, rows in parts.items()}
 
     def read(part: str) -> LabelledPictures:
-        own = [row for row in rows if row.part == part]
+        paths = [row.path for row in parts[part]]
         label_of = {name: label for label, name in enumerate(names[part])}
         return LabelledPictures.of(
-            np.array([label_of[row.label] for row in own]),
-            FileStore.of(
-                (read_path(row.path) for row in own),
-                tuple(readable(os.fsencode(row.path)) for row in own),
-            ),
-            origins=tuple(f"line {row.line}" for row in own),
+            np.array([label_of[row.label] for row in parts[part]]),
+            FileStore.of(map(read_path, paths), [readable(os.fsencode(path)) for path in paths]),
+            origins=[f"line {row.line}" for row in parts[part]],
         )
 
     return Catalog(names, read)
 
 
-def _parse_rows(path: str) -> Iterator[_Row]:
-    folder = os.path.dirname(path)
-    header: list[str] | None = None
-    for line, fields in _read_table(path):
-        if header is None:
-            header = _check_header(path, fields)
-            continue
-        if len(fields) != len(header):
-            raise ValueError(
-                f"{path!r} line {line}: expected {len(header)} fields, received {len(fields)}. "
-                'A comma inside a field needs quotes around it: "a,b.jpg".'
-            )
-        row = dict(zip(header, fields, strict=True))
-        for column in (*_REQUIRED, _SPLIT):
-            if column in row and not row[column].strip():
-                raise ValueError(f"{path!r} line {line}: the field {column!r} is empty.")
-        part = row.get(_SPLIT, ALL).strip().lower()
-        if _SPLIT in row and part not in SPLIT_ALIASES:
-            raise ValueError(
-                f"{path!r} line {line}: unknown split {row[_SPLIT]!r}. "
-                f"Allowed: {', '.join(SPLIT_ALIASES)}."
-            )
-        yield _Row(
-            line=line,
-            path=os.path.normpath(os.path.join(folder, row["path"])),
-            label=row["label"].strip(),
-            part=SPLIT_ALIASES.get(part, ALL),
-        )
-
-
-def _read_table(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (number of the row's first line, fields), blank lines left out."""
+def _rows(path: str) -> Iterator[_Row]:
+    """Yield the rows below the header, each with the number of its first line."""
+    header, line = None, 1
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            line = 1
             for fields in reader:
-                if fields:
-                    yield line, fields
+                if fields and header is None:
+                    header = _check_header(path, fields)
+                elif fields and header is not None:
+                    yield _parse_row(path, line, header, fields)
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise ValueError(
@@ -130,15 +98,33 @@ def _read_table(path: str) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"{path!r} line {reader.line_num} is not CSV: {error}.") from error
 
 
+def _parse_row(path: str, line: int, header: list[str], fields: list[str]) -> _Row:
+    if len(fields) != len(header):
+        raise ValueError(
+            f"{path!r} line {line}: expected {len(header)} fields, received {len(fields)}. "
+            'A comma inside a field needs quotes around it: "a,b.jpg".'
+        )
+    row = dict(zip(header, fields, strict=True))
+    for column in (*_REQUIRED, _SPLIT):
+        if column in row and not row[column].strip():
+            raise ValueError(f"{path!r} line {line}: the field {column!r} is empty.")
+    part = row.get(_SPLIT, "").strip().lower()
+    if part and part not in SPLIT_ALIASES:
+        raise ValueError(
+            f"{path!r} line {line}: unknown split {row[_SPLIT]!r}. "
+            f"Allowed: {', '.join(SPLIT_ALIASES)}."
+        )
+    picture = os.path.normpath(os.path.join(os.path.dirname(path), row["path"]))
+    return _Row(line, picture, row["label"].strip(), SPLIT_ALIASES.get(part, ALL))
+
+
 def _check_header(path: str, fields: list[str]) -> list[str]:
     header = [field.strip().lower() for field in fields]
-    missing = [column for column in _REQUIRED if column not in header]
-    if missing:
+    if missing := [column for column in _REQUIRED if column not in header]:
         raise ValueError(
             f"{path!r} has no column {some(missing)}. The first line must be 'path,label' or "
             f"'path,label,split', separated by commas. Received: {','.join(fields)!r}."
         )
-    repeated = sorted({column for column in header if header.count(column) > 1})
-    if repeated:
+    if repeated := sorted({column for column in header if header.count(column) > 1}):
         raise ValueError(f"{path!r} has a column more than once: {some(repeated)}.")
     return header

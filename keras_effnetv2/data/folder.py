@@ -36,11 +36,7 @@ _PICTURE_EXTENSIONS = (
 
 
 def open_folder(path: str) -> Catalog:
-    """Find the classes of a folder of class folders.
-
-    It is a split folder if `train` lies in it with class folders below, or if every folder in it is
-    named like a split and has class folders below.
-    """
+    """Find the classes of a folder of class folders, or of one of splits."""
     if not os.path.lexists(path):
         raise FileNotFoundError(
             f"There is no folder {path!r} (looked for {os.path.abspath(path)!r}). Expected a "
@@ -61,7 +57,11 @@ def open_folder(path: str) -> Catalog:
 
 
 def _find_parts(path: str) -> dict[str, str]:
-    """Return the part names with their folders: {"all": path} for a flat folder."""
+    """Return the part names with their folders: {"all": path} for a flat folder.
+
+    It is a split folder if `train` lies in it with class folders below, or if every folder in it is
+    named like a split and has class folders below.
+    """
     folders = [entry for entry in _visible_entries(path) if _is_folder(entry)]
     with_classes = {
         entry.name
@@ -74,10 +74,16 @@ def _find_parts(path: str) -> dict[str, str]:
     _check_no_stray_pictures(path, "the split folders")
     parts: dict[str, str] = {}
     for entry in folders:
-        if entry.name.lower() not in SPLIT_ALIASES:
-            _check_holds_no_pictures(path, entry)
+        part = SPLIT_ALIASES.get(entry.name.lower())
+        if part is None:
+            files = filter(_looks_like_picture, _walk(entry.path, (_folder_key(path),)))
+            for file in files:  # no split would ever use it
+                raise ValueError(
+                    f"{path!r} is divided into splits, but {entry.name!r} is not the name of one "
+                    f"and holds pictures ({readable(os.fsencode(file))!r}). Allowed names: "
+                    f"{', '.join(SPLIT_ALIASES)}. Move {entry.name!r} elsewhere."
+                )
             continue
-        part = SPLIT_ALIASES[entry.name.lower()]
         if part in parts:
             raise ValueError(
                 f"{path!r} has two folders for the {part} split: "
@@ -176,25 +182,12 @@ def _looks_like_picture(name: str) -> bool:
 
 def _check_no_stray_pictures(path: str, where: str) -> None:
     files = [entry for entry in _visible_entries(path) if not _is_folder(entry)]
-    stray = [entry.name for entry in files if _looks_like_picture(entry.name)]
-    if stray:
+    if stray := [entry.name for entry in files if _looks_like_picture(entry.name)]:
         raise ValueError(
             f"{path!r} holds pictures beside {where}: {some(stray)}. A picture gets "
             "its class from the folder it lies in; move them into one."
         )
-    dangling = [entry.name for entry in files if not os.path.exists(entry.path)]
-    if dangling:
+    if dangling := [entry.name for entry in files if not os.path.exists(entry.path)]:
         raise ValueError(
             f"Links in {path!r} that lead nowhere: {some(dangling)}. Mend or remove them."
         )
-
-
-def _check_holds_no_pictures(path: str, entry: os.DirEntry[str]) -> None:
-    """Raise if a folder beside the splits has pictures, which no split would ever use."""
-    for file in _walk(entry.path, (_folder_key(path),)):
-        if _looks_like_picture(file):
-            raise ValueError(
-                f"{path!r} is divided into splits, but {entry.name!r} is not the name of one and "
-                f"holds pictures ({readable(os.fsencode(file))!r}). Allowed names: "
-                f"{', '.join(SPLIT_ALIASES)}. Move {entry.name!r} elsewhere."
-            )
