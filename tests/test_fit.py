@@ -361,7 +361,7 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
     refused("train labels are 1..10, but 10 classes", replace(digits, labels=digits.labels + 1))
     for name in ("two\nlines", "", "ends\n"):
         names = (name, *CLASSES[1:])
-        refused(re.escape(f"Rename these: {[name]}"), replace(digits, class_names=names))
+        refused(re.escape(f"Received: {name!r}"), replace(digits, class_names=names))
     refused("Either resume the run .* or overwrite", resume=True, overwrite=True)
     refused("`keep_snapshots` must be an integer of at least 1. Received: 0", keep_snapshots=0)
     for minutes in (-1, float("nan"), "30"):

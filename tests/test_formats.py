@@ -239,9 +239,9 @@ def test_int8_is_judged_on_pictures_it_was_not_calibrated_with(tmp_path, monkeyp
     seen = []
     convert = formats.FORMATS["litert"].write
 
-    def spy(conversion):
-        seen.append(np.concatenate(conversion.calibration))
-        convert(conversion)
+    def spy(*arguments):
+        seen.append(np.concatenate(arguments[-1]))
+        convert(*arguments)
 
     row = dataclasses.replace(formats.FORMATS["litert"], write=spy)
     monkeypatch.setitem(formats.FORMATS, "litert", row)

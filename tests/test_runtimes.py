@@ -21,7 +21,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_fewer_than_one_thread(threads):
-    with pytest.raises(ValueError, match=f"at least 1. Received: {threads}"):
+    with pytest.raises(ValueError, match=f"at least 1, or None. Received: {threads}"):
         load_exported("net.onnx", threads)
 
 

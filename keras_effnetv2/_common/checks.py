@@ -98,6 +98,16 @@ def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
         )
 
 
+def check_class_names(names: Iterable[Any]) -> None:
+    """Raise ValueError unless every name is one line, as a file of names has it."""
+    broken = [name for name in names if not isinstance(name, str) or name.splitlines() != [name]]
+    if broken:
+        raise ValueError(
+            "A class name must be a string of one line that is not empty, because labels.txt "
+            f"holds one a line. Received: {', '.join(map(repr, broken))}"
+        )
+
+
 def did_you_mean(word: Any, known: Iterable[Any]) -> str:
     """Return ' Did you mean "WORD"?' for a known word that is close to `word`, else nothing."""
     close = difflib.get_close_matches(str(word), [str(one) for one in known], n=1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnetv2._common.checks import check_class_names
 from keras_effnetv2.data.sources import (
     IN_MEMORY,
     PILE_VALIDATION_FRACTION,
@@ -81,12 +82,7 @@ class TrainingData:
                 "Training and validation pictures must have the same class names in the same "
                 "order; load the validation pictures with class_names=training.class_names."
             )
-        broken = [name for name in training.class_names if name.splitlines() != [name]]
-        if broken:
-            raise ValueError(
-                "A class name must be one line that is not empty, because labels.txt holds one a "
-                f"line. Rename these: {broken}"
-            )
+        check_class_names(training.class_names)
         for source in (training, validation):
             low, high = source.labels.min(), source.labels.max()
             if low < 0 or high >= len(source.class_names):

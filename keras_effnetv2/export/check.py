@@ -22,7 +22,7 @@ Batches = Sequence[np.ndarray]
 """Pictures float32 (N, H, W, 3), 0..255."""
 
 
-def batches_of(pictures: np.ndarray) -> Batches:
+def batches_of(pictures: np.ndarray) -> list[np.ndarray]:
     """Cut pictures to batches that fit in memory."""
     return [pictures[at : at + _AT_ONCE] for at in range(0, len(pictures), _AT_ONCE)]
 
@@ -43,24 +43,14 @@ def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def rounding_of(model: keras.Model, batches: Batches, answers: np.ndarray) -> float:
-    """Return how far rounding alone moves a prediction of a model.
-
-    Args:
-        model: a classifier.
-        batches: what it sees.
-        answers: what `keras_answers` gives for them.
-    """
+    """Return how far rounding alone moves the predictions that `keras_answers` returned."""
     return largest_difference(answers, keras_answers(in_dtype(model, "float64"), batches))
 
 
 def top1_agreement(one: np.ndarray, other: np.ndarray) -> float:
-    """Return on which share of the pictures two answers have the same best class.
+    """Return on which share of the pictures two answers (N, C) have the same best class.
 
     Of a single output, for two classes, it is the side of one half that must be the same.
-
-    Args:
-        one: probabilities (N, C); so is `other`.
-        other: see `one`.
     """
 
     def best(answers: np.ndarray) -> np.ndarray:

@@ -1,8 +1,13 @@
-"""Writes a TensorFlow graph function as an ONNX, OpenVINO or LiteRT file."""
+"""Writes a TensorFlow graph as an ONNX, OpenVINO or LiteRT file.
+
+The functions take the graph twice, for each converter what it reads best: as a `tf.function`,
+`INPUT` float32 (N, H, W, 3) -> {`OUTPUT`: float32 (N, C)}, and as the folder of the SavedModel
+whose default signature it is. `quantize` is that of `formats.export_model`, and `calibration` holds
+the pictures to find the ranges of activations with, (1, H, W, 3) each.
+"""
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +21,11 @@ PRECISION_KEY = ("keras_effnetv2", "inference_precision")
 _ONNX_OPSET = 18  # the newest that tf2onnx 1.17 writes; ONNX Runtime 1.14 (2023) and later read it
 _AXES = ("batch", "height", "width")
 
-
-@dataclass(frozen=True)
-class Conversion:
-    """What a graph function is converted from and to.
-
-    Attributes:
-        function: `tf.function`: `INPUT` float32 (N, H, W, 3) -> {`OUTPUT`: float32 (N, C)}.
-        saved_model: folder of the SavedModel whose default signature it is.
-        quantize: what is shortened, see `formats.export_model`; None if nothing.
-        calibration: pictures to find the ranges of activations with, (N, H, W, 3) each.
-        path: the file to write.
-    """
-
-    function: Any
-    saved_model: Path
-    quantize: str | None
-    calibration: Sequence[np.ndarray]
-    path: Path
+Calibration = Sequence[np.ndarray]
 
 
 def optional_module(name: str) -> Any:
-    """Import a module of the extra `formats`.
-
-    Args:
-        name: of the module, e.g. "onnxruntime" or "ai_edge_litert.interpreter".
+    """Import a module of the extra `formats`, for example "ai_edge_litert.interpreter".
 
     Raises:
         ImportError: it is not installed.
@@ -54,47 +39,50 @@ def optional_module(name: str) -> Any:
         ) from error
 
 
-def write_onnx(conversion: Conversion) -> None:
-    """Write a `.onnx` file."""
+def write_onnx(
+    function: Any, saved_model: Path, path: Path, quantize: str | None, calibration: Calibration
+) -> None:
+    """Write a `.onnx` file, which nothing is shortened in."""
     onnx, tf2onnx = optional_module("onnx"), optional_module("tf2onnx")
     # This freezes the variables, where tf2onnx' own reader of Keras models would not know Keras 3.
     model, _ = tf2onnx.convert.from_function(
-        conversion.function,
-        input_signature=conversion.function.input_signature,
-        opset=_ONNX_OPSET,
+        function, input_signature=function.input_signature, opset=_ONNX_OPSET
     )
     for value in (*model.graph.input, *model.graph.output):
         for axis, name in zip(value.type.tensor_type.shape.dim, _AXES, strict=False):
             if not axis.dim_value:
                 axis.dim_param = name  # in place of numbered unknowns
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, conversion.path)
+    onnx.save(model, path)
 
 
-def write_openvino(conversion: Conversion) -> None:
+def write_openvino(
+    function: Any, saved_model: Path, path: Path, quantize: str | None, calibration: Calibration
+) -> None:
     """Write an OpenVINO `.xml` file, with the weights beside it in `.bin`."""
     openvino = optional_module("openvino")
     # Compiles to the same operations as `convert_model`, which reports to Intel that it was used.
-    model = openvino.Core().read_model(conversion.saved_model)
-    if conversion.quantize == "bfloat16":
+    model = openvino.Core().read_model(saved_model)
+    if quantize == "bfloat16":
         model.set_rt_info("bf16", list(PRECISION_KEY))
     # float16 has more digits than bfloat16; what is beyond its range stays float32.
-    compress = conversion.quantize is not None
-    openvino.save_model(model, conversion.path, compress_to_fp16=compress)
+    openvino.save_model(model, path, compress_to_fp16=quantize is not None)
 
 
-def write_litert(conversion: Conversion) -> None:
+def write_litert(
+    function: Any, saved_model: Path, path: Path, quantize: str | None, calibration: Calibration
+) -> None:
     """Write a `.tflite` file."""
     import tensorflow as tf
 
     # From the SavedModel: of the function of a Keras 3 model the converter of TensorFlow 2.21 loses
     # the weights, and the file answers NaN. LiteRT itself (2.3) has no converter of TensorFlow
     # models, and TensorFlow's interpreter is deprecated in favour of LiteRT's.
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(conversion.saved_model))
-    if conversion.quantize is not None:
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    if quantize is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if conversion.quantize == "float16":
+    if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if conversion.quantize == "int8":
-        converter.representative_dataset = lambda: ([images] for images in conversion.calibration)
-    conversion.path.write_bytes(converter.convert())
+    if quantize == "int8":
+        converter.representative_dataset = lambda: ([images] for images in calibration)
+    path.write_bytes(converter.convert())

@@ -22,10 +22,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
+from keras_effnetv2._common.files import write_text
 from keras_effnetv2.export.check import (
     DIFFERENCE_LIMIT,
     ROUNDING_FACTOR,
-    Batches,
     answers_of,
     batches_of,
     in_dtype,
@@ -34,7 +34,7 @@ from keras_effnetv2.export.check import (
     rounding_of,
     top1_agreement,
 )
-from keras_effnetv2.export.converters import INPUT, OUTPUT, Conversion, optional_module
+from keras_effnetv2.export.converters import INPUT, OUTPUT, optional_module
 from keras_effnetv2.export.real_pictures import PicturesLike, photographs, picture_array
 from keras_effnetv2.export.runtimes import (
     FORMATS,
@@ -104,25 +104,23 @@ def export_model(
 
     The file has one input `images`, float32 (N, S, S, 3), 0..255, with any N, and one output
     `probabilities`, float32 (N, C). Batch norms are folded where `folding.fold_batch_norm` can, and
-    models of mixed precision become float32. `runtimes.load_exported` runs the file.
+    models of mixed precision become float32. `runtimes.load_exported` runs the file. The report
+    lies beside it, as JSON, with `.json` appended to its name. Everything is written beside its
+    place and renamed when it has been compared.
 
     Formats, their files, and what `quantize` can shorten beside None, which is float32:
 
     - "onnx", `.onnx`: nothing.
     - "openvino", `.xml` with the weights beside it in `.bin`:
       "float16": weights are stored in float16, half the size, and computed with in float32.
-      "bfloat16": weights are stored as by "float16", and `load_exported` computes in bfloat16,
-      which only a CPU with AVX512_BF16 or AMX can. Another program says which precision it wants
-      with the hint `INFERENCE_PRECISION_HINT`: without one, OpenVINO computes *every* file in
-      bfloat16 on such a CPU.
+      "bfloat16": stored likewise, and `load_exported` computes in bfloat16, which only a CPU with
+      AVX512_BF16 or AMX can. Another program says which precision it wants with the hint
+      `INFERENCE_PRECISION_HINT`: without one, OpenVINO computes *every* file in bfloat16 on such
+      a CPU.
     - "litert", `.tflite`:
       "float16": weights are stored in float16 and computed with in float32.
       "dynamic": kernels are stored in int8, activations are quantised anew for every batch.
-      "int8": kernels and activations are int8, of ranges seen in `calibration`; the input and the
-      output stay float32.
-
-    The report lies beside the file, as JSON, with `.json` appended to its name. Everything is
-    written beside its place and renamed when it has been compared.
+      "int8": kernels and activations are int8; the input and the output stay float32.
 
     Args:
         model: functional or Sequential classifier, (N, H, W, 3) pixels 0..255 -> (N, C). Logits get
@@ -133,12 +131,11 @@ def export_model(
         image_size: S, pixels; None takes the model's own. With `dynamic_size` it is the size at
             which the file is compared, 224 if None.
         dynamic_size: let the file take pictures of any height and width, as the model must.
-        calibration: pictures that show the ranges of activations, for "int8" only: what the model
-            will see. An `ImageSource`, or arrays (H, W, 3) or (N, H, W, 3), 0..255. The first or
-            (of a source) random `MAX_PICTURES` are used; if `pictures` is None, every second of
-            them is kept to compare with.
-        pictures: what is compared, in the same forms. None takes those kept from `calibration`,
-            or windows of two photographs.
+        calibration: for "int8" only, pictures like those the model will see, whose activations
+            give the ranges. An `ImageSource`, or arrays (H, W, 3) or (N, H, W, 3), 0..255. The
+            first or (of a source) random `MAX_PICTURES` are used.
+        pictures: what is compared, in the same forms. None takes every second of `calibration`,
+            which is not calibrated with then, or windows of two photographs.
         style: how pictures become squares, see `evaluation_crop.resize_for_evaluation`.
         min_agreement: share of pictures, 0..1, on which "int8" must have the best class of Keras.
         force: write a file that differs by more than is allowed, too. The report says how much.
@@ -171,19 +168,20 @@ def export_model(
             "whose file a program can run in bfloat16 by OpenVINO's INFERENCE_PRECISION_HINT."
         )
     for_ranges, compared = _gather(calibration, pictures, size, style)
-    batches = _batches(compared, dynamic_size)
-    exact = _in_float32(plain)
+    batches = batches_of(compared)
+    if dynamic_size:  # some once more, not square
+        batches.append(np.ascontiguousarray(compared[:_NOT_SQUARE, : size - size // 4]))
+    is_float32 = all(layer.compute_dtype == "float32" for layer in all_layers(plain))
+    exact = plain if is_float32 else in_dtype(plain, "float32")
     expected = keras_answers(exact, batches)
-    function = _graph_function(exact, None if dynamic_size else size)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
         saved_model, folder = Path(scratch, "saved_model"), Path(scratch, "written")
         folder.mkdir()
         written = folder / target.name
-        _save(function, saved_model)
-        conversion = Conversion(function, saved_model, quantize, for_ranges, written)
-        FORMATS[format].write(conversion)
+        function = _saved_function(exact, None if dynamic_size else size, saved_model)
+        FORMATS[format].write(function, saved_model, written, quantize, for_ranges)
         answers = answers_of(load_exported(written), batches)
         report = ExportReport(
             target,
@@ -198,7 +196,8 @@ def export_model(
         if quantize is None and report.max_difference > DIFFERENCE_LIMIT:
             rounding = rounding_of(plain, batches, expected)
         _check_report(report, rounding, min_agreement, force)
-        _write_report(report, _report_file(written))
+        fields = dataclasses.asdict(report) | {"path": target.name}
+        write_text(_report_file(written), json.dumps(fields, indent=2) + "\n")
         for file in sorted(folder.iterdir(), key=lambda file: file == written):
             file.rename(target.parent / file.name)  # what others lie beside comes last
     return report
@@ -244,11 +243,6 @@ def _report_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _write_report(report: ExportReport, path: Path) -> None:
-    fields = dataclasses.asdict(report) | {"path": report.path.name}
-    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-
-
 def _size_to_check(model: keras.Model, image_size: int | None) -> int:
     """Return the size at which a file for any size is compared."""
     shape = model.input_shape
@@ -284,24 +278,8 @@ def _gather(
     return [] if seen is None else np.split(seen, len(seen)), compared
 
 
-def _batches(pictures: np.ndarray, dynamic_size: bool) -> Batches:
-    """Cut pictures to batches; for a file that takes any size, some once more, but not square."""
-    if not dynamic_size:
-        return batches_of(pictures)
-    height = pictures.shape[1]
-    low = np.ascontiguousarray(pictures[:_NOT_SQUARE, : height - height // 4])
-    return [*batches_of(pictures), low]
-
-
-def _in_float32(model: keras.Model) -> keras.Model:
-    """Return the model, or, if it computes in anything else, a copy that computes in float32."""
-    if all(layer.compute_dtype == "float32" for layer in all_layers(model)):
-        return model
-    return in_dtype(model, "float32")
-
-
-def _graph_function(model: keras.Model, size: int | None) -> Any:
-    """Return the graph function of a file, folded, for pictures of a size, or any."""
+def _saved_function(model: keras.Model, size: int | None, folder: Path) -> Any:
+    """Save the graph of a file, folded, for pictures of a size or any, and return its function."""
     # Of a model that cannot be folded: to the runtime weights are constants, it does what it can.
     with contextlib.suppress(ValueError):
         model = fold_batch_norm(model)
@@ -310,14 +288,12 @@ def _graph_function(model: keras.Model, size: int | None) -> Any:
         return {OUTPUT: model(images, training=False)}
 
     spec = tf.TensorSpec([None, size, size, 3], tf.float32, name=INPUT)
-    return tf.function(serve, input_signature=[spec], autograph=False)
-
-
-def _save(function: Any, folder: Path) -> None:
+    function = tf.function(serve, input_signature=[spec], autograph=False)
     module = tf.Module()
     # What the function computes with has to hang on what is saved.
     module.weights = function.get_concrete_function().variables
     tf.saved_model.save(module, str(folder), signatures=function)
+    return function
 
 
 def _check_report(report: ExportReport, rounding: float, min_agreement: float, force: bool) -> None:

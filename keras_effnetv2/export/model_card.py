@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,6 @@ from keras_effnetv2.export.signatures import PictureInput
 
 MODEL_CARD = "model_card.json"
 """Where the card lies, below the folder of a version."""
-
-_FORMAT_VERSION = 1
-_PIXEL_RANGE = (0, 255)  # of the signature that takes pixels
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class AccuracySection:
 
 
 def write_model_card(
-    folder: str | os.PathLike[str],
+    folder: Path,
     model: Mapping[str, str | int | None],
     pictures: PictureInput,
     accuracy: AccuracySection,
@@ -55,9 +51,6 @@ def write_model_card(
 ) -> None:
     """Write the card of a SavedModel into its folder, when all other files are there.
 
-    Beside the sections it holds the number of classes and the file of their names, the versions of
-    what wrote it, the time (UTC), and the SHA-256 of every other file by its path below the folder.
-
     Args:
         folder: of the version.
         model: which model it is: name, variant, weights, parameters (numbers in the network).
@@ -66,19 +59,18 @@ def write_model_card(
         labels: path of the class names below the folder, one a line.
         top_k: how many classes an answer names.
     """
-    folder = Path(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
     names = (folder / labels).read_text("utf-8").split("\n")[:-1]
     card = {
-        "format_version": _FORMAT_VERSION,
+        "format_version": 1,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": dict(model),
         "classes": {"count": len(names), "labels": labels, "labels_sha256": hashes[labels]},
         "top_k": top_k,
         "preprocessing": {
             **dataclasses.asdict(pictures),
-            "pixel_range": _PIXEL_RANGE,
+            "pixel_range": (0, 255),
             "normalization": "inside the model",
         },
         "accuracy": dataclasses.asdict(accuracy),

@@ -46,7 +46,7 @@ def photographs(image_size: int) -> np.ndarray:
 def picture_array(
     pictures: PicturesLike, image_size: int, style: Style, max_pictures: int
 ) -> np.ndarray:
-    """Gather pictures in one array.
+    """Return pictures in one array, float32 (N, S, S, 3), 0..255.
 
     Args:
         pictures: see `PicturesLike`. Of a source with more than `max_pictures` a random part is
@@ -55,12 +55,8 @@ def picture_array(
         style: how pictures become squares, see `evaluation_crop.resize_for_evaluation`.
         max_pictures: at most so many.
 
-    Returns:
-        float32 (N, S, S, 3), 0..255.
-
     Raises:
-        ValueError: no picture; or one that is not (H, W, 3) with values 0..255, that is all below
-            1, as if scaled, or that is not finite.
+        ValueError: no picture, one that is not (H, W, 3) with values 0..255, or all below 1.
     """
     if isinstance(pictures, ImageSource):
         return _read_source(pictures, image_size, style, max_pictures)

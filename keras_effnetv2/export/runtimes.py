@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_effnetv2._common.checks import check_integer
 from keras_effnetv2.export.converters import (
     PRECISION_KEY,
-    Conversion,
+    Calibration,
     optional_module,
     write_litert,
     write_onnx,
@@ -24,28 +25,23 @@ Runner = Callable[[np.ndarray], np.ndarray]
 """float32 (N, H, W, 3) pictures, 0..255 -> float32 (N, classes) probabilities."""
 
 Sizes = tuple[int | None, int | None]
-"""Height and width that a file takes, pixels; None for any."""
-
-_CHANNELS = 3
 
 
 def load_exported(path: str | os.PathLike[str], threads: int | None = None) -> Runner:
     """Open a file that `formats.export_model` wrote, in its runtime, on the CPU.
 
     Args:
-        path: the file; its ending says which runtime: `.onnx`, `.xml` (OpenVINO; the weights lie
-            beside it in `.bin`) or `.tflite`.
+        path: the file: `.onnx`, `.xml` (OpenVINO; the weights lie beside it in `.bin`), `.tflite`.
         threads: how many the runtime computes with; None takes one for each core.
 
     Returns:
         A function of float32 pictures (N, H, W, 3), 0..255, with N at least 1, that returns
-        float32 probabilities (N, classes). H and W are those of the export, or any, if it was made
-        with `dynamic_size=True`. It may be called by one thread at a time.
+        float32 probabilities (N, classes), for one thread at a time. H and W are those of the
+        export, or any, if it was made with `dynamic_size=True`; others are a ValueError.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown ending, or fewer than one thread. The function returned raises it
-            for pictures of another shape or dtype.
+        ValueError: an unknown ending, or fewer than one thread.
         ImportError: the runtime is not installed.
     """
     path = Path(path)
@@ -55,14 +51,24 @@ def load_exported(path: str | os.PathLike[str], threads: int | None = None) -> R
             f"The ending of an exported file must be one of {', '.join(openers)}. "
             f"Received: {str(path)!r}"
         )
-    if threads is not None:
-        check_integer("threads", threads, minimum=1)
+    check_integer("threads", threads, minimum=1, or_none=True)
     if not path.is_file():
         raise FileNotFoundError(f"There is no exported file {path}")
-    sizes, run = openers[path.suffix](path, threads or os.cpu_count() or 1)
+    (height, width), run = openers[path.suffix](path, threads or os.cpu_count() or 1)
 
     def checked(images: np.ndarray) -> np.ndarray:
-        _check_images(images, sizes)
+        # LiteRT takes any shape, OpenVINO any dtype.
+        shape: tuple[int, ...] = getattr(images, "shape", ())
+        dtype = getattr(images, "dtype", type(images).__name__)
+        fits = len(shape) == 4 and all(
+            allowed in (None, size)
+            for allowed, size in zip((None, height, width, 3), shape, strict=True)
+        )
+        if not isinstance(images, np.ndarray) or dtype != np.float32 or not fits or not shape[0]:
+            raise ValueError(
+                f"Pictures must be a float32 array (N, {height or 'height'}, {width or 'width'}, "
+                f"3), 0..255, with N at least 1. Received: {dtype} {shape}"
+            )
         return run(images)
 
     return checked
@@ -72,26 +78,6 @@ def computes_bfloat16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this CPU (AVX512_BF16 or AMX)."""
     core = optional_module("openvino").Core()
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _check_images(images: np.ndarray, sizes: Sizes) -> None:
-    """Check pictures before a runtime sees them: LiteRT takes any shape, OpenVINO any dtype."""
-    height, width = sizes
-    if (
-        isinstance(images, np.ndarray)
-        and images.dtype == np.float32
-        and images.ndim == 4
-        and images.shape[0] > 0
-        and height in (None, images.shape[1])
-        and width in (None, images.shape[2])
-        and images.shape[3] == _CHANNELS
-    ):
-        return
-    raise ValueError(
-        f"Pictures must be a float32 array (N, {height or 'height'}, {width or 'width'}, 3), "
-        f"0..255, with N at least 1. Received: {getattr(images, 'dtype', type(images).__name__)} "
-        f"{getattr(images, 'shape', '')}"
-    )
 
 
 def _open_onnx(path: Path, threads: int) -> tuple[Sizes, Runner]:
@@ -149,14 +135,15 @@ class FileFormat:
         suffixes: endings of all files that it consists of, that of the main file first.
         quantize: what can be shortened in it.
         modules: what has to be installed to write and to run it.
-        write: writes it.
-        open: returns what it takes and what runs it, with a number of threads.
+        write: writes it, see `converters.py`.
+        open: returns the height and width that it takes, pixels, None for any, and what runs it,
+            with a number of threads.
     """
 
     suffixes: tuple[str, ...]
     quantize: tuple[str, ...]
     modules: tuple[str, ...]
-    write: Callable[[Conversion], None]
+    write: Callable[[Any, Path, Path, str | None, Calibration], None]
     open: Callable[[Path, int], tuple[Sizes, Runner]]
 
     @property
@@ -166,26 +153,16 @@ class FileFormat:
 
 
 FORMATS = {
-    "onnx": FileFormat(
-        suffixes=(".onnx",),
-        quantize=(),
-        modules=("onnx", "tf2onnx", "onnxruntime"),
-        write=write_onnx,
-        open=_open_onnx,
-    ),
+    "onnx": FileFormat((".onnx",), (), ("onnx", "tf2onnx", "onnxruntime"), write_onnx, _open_onnx),
     "openvino": FileFormat(
-        suffixes=(".xml", ".bin"),
-        quantize=("float16", "bfloat16"),
-        modules=("openvino",),
-        write=write_openvino,
-        open=_open_openvino,
+        (".xml", ".bin"), ("float16", "bfloat16"), ("openvino",), write_openvino, _open_openvino
     ),
     "litert": FileFormat(
-        suffixes=(".tflite",),
-        quantize=("float16", "dynamic", "int8"),
-        modules=("ai_edge_litert.interpreter",),
-        write=write_litert,
-        open=_open_litert,
+        (".tflite",),
+        ("float16", "dynamic", "int8"),
+        ("ai_edge_litert.interpreter",),
+        write_litert,
+        _open_litert,
     ),
 }
 """What `export_model` writes and `load_exported` runs, by name."""

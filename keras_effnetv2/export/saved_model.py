@@ -2,7 +2,7 @@
 
 The graph takes files or pixels and gives named classes: decoding, resizing, the network and the
 choice of the best classes are all in it, so that a server cannot prepare pictures otherwise than
-training did. What the signatures compute is in `export_signatures.py`.
+training did. What the signatures compute is in `signatures.py`.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_effnetv2._common.checks import check_choice, check_integer
+from keras_effnetv2._common.checks import check_choice, check_class_names, check_integer
 from keras_effnetv2._common.files import written_whole
 from keras_effnetv2.export.check import (
     DIFFERENCE_LIMIT,
@@ -30,18 +30,15 @@ from keras_effnetv2.export.check import (
 from keras_effnetv2.export.model_card import AccuracySection, write_model_card
 from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.export.signatures import (
-    BYTES_SIGNATURE,
     CLASSIFY_METHOD,
-    EXAMPLE_FEATURE,
     EXAMPLES_SIGNATURE,
-    PIXELS_SIGNATURE,
     PictureInput,
     label_table,
     make_signatures,
     network_function,
     stored_weights,
 )
-from keras_effnetv2.export.warmup import classify_log, predict_log, write_warmup_requests
+from keras_effnetv2.export.warmup import write_warmup_requests
 from keras_effnetv2.images.headers import MAX_PIXELS
 from keras_effnetv2.images.styles import Style
 from keras_effnetv2.models.folding import fold_batch_norm as fold
@@ -84,15 +81,13 @@ def export_saved_model(
       as above.
 
     The class names are in `assets/labels.txt`, one a line, and are read from there at serving.
-    `assets.extra/tf_serving_warmup_requests` has one request of each signature, which TensorFlow
-    Serving runs before it answers others; `model_card.json` says what the model is, see
-    `model_card.py`. The folder is written beside its place and renamed, so a server that watches
-    `directory` never sees half of it.
+    TensorFlow Serving runs one request of each signature before it answers others;
+    `model_card.json` says what the model is. The folder is written beside its place and renamed, so
+    a server that watches `directory` never sees half of it.
 
     Args:
-        model: functional or Sequential classifier, (N, H, W, 3) pixels 0..255 -> (N, C). Logits
-            (a last layer without activation) get a softmax, a single logit a sigmoid; softmax and
-            sigmoid outputs stay.
+        model: functional or Sequential classifier, (N, H, W, 3) pixels 0..255 -> (N, C). Logits get
+            a softmax, a single logit a sigmoid; softmax and sigmoid outputs stay.
         directory: the folder of the versions; made if need be.
         class_names: one name a class; None numbers them "0", "1", ...
         version: positive number; a server takes the highest.
@@ -100,11 +95,10 @@ def export_saved_model(
         image_size: height and width of the network's input in pixels; None takes the model's own.
         style: how files become squares, see `evaluation_crop.resize_for_evaluation`.
         max_pixels: larger pictures (height x width) are answered with an error, not decoded.
-        fold_batch_norm: serve the network that `folding.fold_batch_norm` makes of the model, which
-            is faster. A model that it cannot fold is served as it is; the card says why.
-        weights_dtype: what kernels are stored as: "float32" (as the model has them), "bfloat16"
-            or "float16", half the size, cast back to float32 where they are used. The card says
-            how far that moves probabilities.
+        fold_batch_norm: serve what `folding.fold_batch_norm` makes of the model, which is faster.
+            A model that it cannot fold is served as it is; the card says why.
+        weights_dtype: what kernels are stored as: "float32" (as the model has them), "bfloat16" or
+            "float16", cast back where they are used. The card says how far that moves answers.
         gif: whether GIF files are accepted. A small one can need a gigabyte.
         variant: name of the architecture, for the card.
         weights: what the weights are or come from, for the card.
@@ -148,7 +142,7 @@ def export_saved_model(
         served.labels = label_table(names, Path(scratch, "labels.txt"))
         top_k = min(top_k, len(names))
         _save(served, make_signatures(probabilities, pictures, served.labels, top_k), folder)
-        write_warmup_requests(folder, _warmup_requests(size))
+        write_warmup_requests(folder, size)
         section = {"name": network.name, "variant": variant, "weights": weights}
         section["parameters"] = network.count_params()
         write_model_card(folder, section, pictures, accuracy, labels=_LABELS, top_k=top_k)
@@ -170,11 +164,7 @@ def _save(served: Any, signatures: dict[str, Any], folder: Path) -> None:
 def _folded(
     model: keras.Model, accuracy: AccuracySection, batches: Batches
 ) -> tuple[keras.Model, AccuracySection]:
-    """Return the folded model, or the model if it cannot be folded, and what that did.
-
-    Raises:
-        ValueError: the folded model gives other probabilities.
-    """
+    """Return the folded model, or the model if it cannot be folded, and what that did."""
     try:
         folded = fold(model)
     except ValueError as error:  # one more reason to serve what was trained, not to fail
@@ -202,19 +192,6 @@ def _folded(
     )
 
 
-def _warmup_requests(size: int) -> list[bytes]:
-    """Return one request for each signature: a gray picture, as pixels and as a small JPEG."""
-    pixels = tf.make_tensor_proto(128.0, tf.float32, [1, size, size, 3])
-    jpeg = tf.io.encode_jpeg(tf.fill([64, 64, 3], tf.constant(128, tf.uint8))).numpy()
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[jpeg]))
-    features = tf.train.Features(feature={EXAMPLE_FEATURE: feature})
-    return [
-        predict_log(PIXELS_SIGNATURE, {"images": pixels}),
-        predict_log(BYTES_SIGNATURE, {"image_bytes": tf.make_tensor_proto([jpeg])}),
-        classify_log(EXAMPLES_SIGNATURE, [tf.train.Example(features=features).SerializeToString()]),
-    ]
-
-
 def require_tensorflow_backend() -> None:
     """Raise RuntimeError where Keras runs on another backend."""
     if keras.backend.backend() != "tensorflow":
@@ -229,11 +206,7 @@ def require_tensorflow_backend() -> None:
 def probability_model(model: keras.Model) -> keras.Model:
     """Return the same classifier from one tensor to probabilities, float32 (N, classes).
 
-    Args:
-        model: functional or Sequential; logits get a softmax, a single logit a sigmoid.
-
-    Raises:
-        ValueError: it is not a classifier.
+    Logits get a softmax, a single logit a sigmoid. What is no classifier is a ValueError.
     """
     outputs = getattr(model, "outputs", None)
     if not outputs or len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:
@@ -250,19 +223,15 @@ def probability_model(model: keras.Model) -> keras.Model:
             f"(logits), softmax or sigmoid: add such a Dense layer. Received: {activation}"
         )
     if activation == "linear":
-        activation = "softmax" if answer.shape[-1] > 1 else "sigmoid"
-        answer = keras.layers.Activation(activation, dtype="float32")(answer)
+        last = "softmax" if answer.shape[-1] > 1 else "sigmoid"
+        answer = keras.layers.Activation(last, dtype="float32")(answer)
     elif answer.dtype != "float32":
         answer = keras.layers.Activation("linear", dtype="float32")(answer)
     return keras.Model(model.inputs[0], answer, name=model.name)
 
 
 def resolve_image_size(model: keras.Model, image_size: int | None) -> int:
-    """Return the side of the square that a model takes, pixels.
-
-    Raises:
-        ValueError: it takes no pictures, or of any size and none is asked for, or of another size.
-    """
+    """Return the side of the square that a model takes, pixels; ValueError if there is none."""
     shape = model.input_shape
     if len(shape) != 4 or shape[-1] != 3:
         raise ValueError(f"The model must take pictures (N, height, width, 3). Received: {shape}")
@@ -291,12 +260,7 @@ def _resolve_class_names(class_names: Sequence[str] | None, classes: int) -> lis
             f"class_names must be a list of one name for each of the model's {classes} classes. "
             f"Received: {len(class_names)} in a {type(class_names).__name__}"
         )
-    for name in class_names:
-        if not isinstance(name, str) or name.splitlines() != [name]:
-            raise ValueError(
-                "A class name must be a string of one line that is not empty, because labels.txt "
-                f"holds one a line. Received: {name!r}"
-            )
+    check_class_names(class_names)
     return list(class_names)
 
 

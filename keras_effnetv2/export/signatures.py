@@ -47,14 +47,10 @@ class PictureInput:
 
 
 def stored_weights(model: keras.Model, dtype: str) -> list[Any]:
-    """Return the variables to save, one for each of `model.weights`.
+    """Return the variables to save, one for each of `model.weights`; "float32" keeps them.
 
     Only kernels are shortened: vectors (biases, batch norm) are less than one part in a hundred of
     a network, and a variance may leave the range of float16.
-
-    Args:
-        model: the model.
-        dtype: "float32" keeps what the model has, "bfloat16" and "float16" shorten.
 
     Raises:
         ValueError: a weight is too large for float16.
@@ -76,12 +72,9 @@ def stored_weights(model: keras.Model, dtype: str) -> list[Any]:
 
 
 def network_function(model: keras.Model, weights: Sequence[Any], size: int) -> Any:
-    """Return a graph function: float32 (N, size, size, 3), 0..255 -> float32 (N, classes).
+    """Return a model as a graph function: float32 (N, size, size, 3) -> float32 (N, classes).
 
-    Args:
-        model: what `probability_model` returned, or the same folded.
-        weights: what it computes with, as `stored_weights` returns them.
-        size: height and width of its input in pixels.
+    It computes with `weights`, as `stored_weights` returns them, in place of the model's own.
     """
 
     def probabilities(images: Any) -> Any:
@@ -109,33 +102,26 @@ def _plain_silu(model: keras.Model) -> Iterator[None]:
     TensorFlow from joining it with the convolution before it: of EfficientNetV2-B0, one tenth of
     the time.
     """
-    layers = [
-        layer
-        for layer in all_layers(model)
-        if getattr(layer, "activation", None) is keras.activations.silu
-    ]
+    silu = keras.activations.silu
+    layers = [layer for layer in all_layers(model) if getattr(layer, "activation", None) is silu]
     try:
         for layer in layers:
-            layer.activation = _silu
+            layer.activation = lambda x: x * tf.sigmoid(x)
         yield
     finally:
         for layer in layers:
-            layer.activation = keras.activations.silu
-
-
-def _silu(x: Any) -> Any:
-    return x * tf.sigmoid(x)
+            layer.activation = silu
 
 
 def make_signatures(
     probabilities: Callable[[Any], Any], pictures: PictureInput, labels: Any, top_k: int
 ) -> dict[str, Any]:
-    """Return {signature: graph function}, see `export.export_saved_model`.
+    """Return {signature: graph function}, see `export_saved_model`.
 
     Args:
         probabilities: what `network_function` returns.
         pictures: how files become its input.
-        labels: lookup of class number (int64) to name.
+        labels: what `label_table` returns.
         top_k: how many classes are named.
     """
 
@@ -173,7 +159,7 @@ def make_signatures(
 
 
 def _prepare(image_bytes: Any, pictures: PictureInput) -> tuple[Any, Any]:
-    """Return images and errors, see `prepare_batch`."""
+    """Return images and errors of files, as `prepare_batch` does."""
     is_gif = tf.equal(format_name(image_bytes), "GIF") & (not pictures.gif)
     images, error = prepare_batch(
         tf.where(is_gif, "", image_bytes), pictures.image_size, pictures.style, pictures.max_pixels
@@ -182,7 +168,7 @@ def _prepare(image_bytes: Any, pictures: PictureInput) -> tuple[Any, Any]:
 
 
 def _files_of_examples(serialized: Any) -> Any:
-    """Return the picture files in serialised `tf.Example`s, string (N,), empty where there is none.
+    """Return the picture files in serialised `tf.Example`s, empty where there is none.
 
     One that cannot be parsed has none, where `tf.io.parse_example` would fail the whole batch.
     """
@@ -203,10 +189,7 @@ def _files_of_examples(serialized: Any) -> Any:
 
 
 def label_table(names: Sequence[str], labels: Path) -> Any:
-    """Write the names, one a line, to a file, and return a lookup of class number to line.
-
-    The file becomes an asset when the table is saved.
-    """
+    """Write the names to a file, an asset when the table is saved, and look them up by number."""
     lines = "".join(f"{name}\n" for name in names)
     labels.write_text(lines, encoding="utf-8", newline="\n")
     return tf.lookup.StaticHashTable(

@@ -8,13 +8,13 @@ by changing the address. Beside it are the page (`/`), `/grad_cam` for the page,
 
 import asyncio
 import base64
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -38,8 +38,6 @@ _MODEL = "/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?"
 _PREDICTION = re.compile(f"{_MODEL}:(predict|classify|regress)", re.IGNORECASE)
 _DESCRIPTION = re.compile(f"{_MODEL}(/metadata)?", re.IGNORECASE)
 
-_JSON = "application/json"
-
 
 def make_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI:
     """Return the application of a service.
@@ -59,7 +57,13 @@ def make_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI
 
     @app.exception_handler(HTTPException)
     async def no_such_path(request: Request, error: HTTPException) -> Response:
-        return _error_response(RequestError(error.status_code, str(error.detail)))
+        return _json_response({"error": error.detail}, error.status_code)
+
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, error: RequestError) -> Response:
+        # A client that was too slow may still be sending what nobody reads.
+        headers = {503: {"Retry-After": "1"}, 408: {"Connection": "close"}}.get(error.status)
+        return _json_response({"error": error.message}, error.status, headers)
 
     @app.post("/v1/{rest:path}")
     async def ask(request: Request) -> Response:
@@ -67,22 +71,13 @@ def make_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI
         method = "unknown" if found is None else found[3].lower()
 
         async def handle(body: bytes) -> Any:
-            if found is None:
-                raise _malformed(request)
-            service.check_servable(found[1], found[2])
-            return await methods[method](body)
+            return await methods[_named(service, request, found)[3].lower()](body)
 
         return await _answer(service, request, method, handle)
 
     @app.get("/v1/{rest:path}")
     async def describe(request: Request) -> Response:
-        found = _DESCRIPTION.fullmatch(request.scope["path"])
-        try:
-            if found is None:
-                raise _malformed(request)
-            service.check_servable(found[1], found[2])
-        except RequestError as error:
-            return _error_response(error)
+        found = _named(service, request, _DESCRIPTION.fullmatch(request.scope["path"]))
         return _json_response(_metadata(service) if found[3] else _status(service))
 
     @app.post("/grad_cam")
@@ -115,10 +110,15 @@ async def _answer(
     async def respond(body: bytes) -> Response:
         return _json_response(await handle(body))
 
-    try:
-        return await service.answer(method, receive, respond)
-    except RequestError as error:
-        return _error_response(error)
+    return await service.answer(method, receive, respond)
+
+
+def _named(service: Service, request: Request, found: re.Match[str] | None) -> re.Match[str]:
+    """Return the match of a path, if it is one and names what is served."""
+    if found is None:
+        raise RequestError(400, f"Malformed request: {request.method} {request.scope['path']}")
+    service.check_servable(found[1], found[2])
+    return found
 
 
 # --- methods ------------------------------------------------------------------------------------
@@ -179,22 +179,13 @@ def _metadata(service: Service) -> dict[str, Any]:
 # --- answers ------------------------------------------------------------------------------------
 
 
-def _json_response(content: Any) -> Response:
+def _json_response(
+    content: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     try:
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+        return JSONResponse(content, status, headers)
     except ValueError:
         raise RequestError(500, "The model's answer has NaN or Infinity in it", "error") from None
-    return Response(text.encode("utf-8"), media_type=_JSON)
-
-
-def _error_response(error: RequestError) -> Response:
-    # A client that was too slow may still be sending what nobody reads.
-    headers = {503: {"Retry-After": "1"}, 408: {"Connection": "close"}}.get(error.status)
-    return Response(json.dumps({"error": error.message}), error.status, headers, media_type=_JSON)
-
-
-def _malformed(request: Request) -> RequestError:
-    return RequestError(400, f"Malformed request: {request.method} {request.scope['path']}")
 
 
 def _data_address(png: bytes) -> str:

@@ -57,12 +57,7 @@ class Batcher:
         return len(self._jobs)
 
     async def compute(self, function: str, columns: Columns) -> Columns:
-        """Return what a function gives; a call that is cancelled before its turn is left out.
-
-        Args:
-            function: its name.
-            columns: arrays of the same number of rows, one for each input.
-        """
+        """Return what a function gives; a call that is cancelled before its turn is left out."""
         job = _Job(function, columns, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         if self._working is None or self._working.done():

@@ -6,22 +6,16 @@ from keras_effnetv2.serve.errors import RequestError
 
 
 async def read_body(request: Request, limit: int, *, keep: bool = True) -> bytes:
-    """Return the body of a request.
+    """Return the body of a request; raise RequestError if it has more bytes than `limit`.
 
     Its length is counted as it comes, so that neither a missing nor a wrong Content-Length helps.
-
-    Args:
-        request: whose body nobody has read.
-        limit: bytes that are allowed.
-        keep: False drops what comes, for a client that sees an answer only when all is sent.
-
-    Raises:
-        RequestError: 413, it has more; 400, the client disconnected.
+    Without `keep` what comes is dropped, for a client that sees an answer only when all is sent.
     """
+    too_large = RequestError(413, f"The body has more than the {limit} bytes allowed", "too_large")
     declared = request.headers.get("content-length", "")
     is_too_large = declared.isdecimal() and int(declared[:20]) > limit
     if is_too_large and request.headers.get("expect", "").lower() == "100-continue":
-        raise _too_large(limit)  # the client has not sent it yet
+        raise too_large  # the client has not sent it yet
     chunks: list[bytes] = []
     size = 0
     try:
@@ -39,9 +33,5 @@ async def read_body(request: Request, limit: int, *, keep: bool = True) -> bytes
     except ClientDisconnect:
         raise RequestError(400, "The client disconnected", "disconnected") from None
     if is_too_large:
-        raise _too_large(limit)
+        raise too_large
     return b"".join(chunks)
-
-
-def _too_large(limit: int) -> RequestError:
-    return RequestError(413, f"The body has more than the {limit} bytes allowed", "too_large")

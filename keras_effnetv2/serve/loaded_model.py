@@ -3,8 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,15 +45,7 @@ class ServedModel:
         return specs
 
     def run(self, signature: str, columns: Columns) -> Columns:
-        """Call a signature.
-
-        Args:
-            signature: its name.
-            columns: an array for each input.
-
-        Returns:
-            An array for each output.
-        """
+        """Return an array for each output of a signature, given one for each input."""
         specs = self.inputs(signature)
         tensors = {name: tf.constant(columns[name], spec.dtype) for name, spec in specs.items()}
         outputs = self.signatures[signature](**tensors)
@@ -62,10 +53,7 @@ class ServedModel:
 
 
 def newest_version(path: str | os.PathLike[str]) -> Path:
-    """Return the folder of the newest version of an exported model.
-
-    Args:
-        path: a run folder, or the folder of the versions that `export_saved_model` wrote.
+    """Return the folder of the newest version of a run's export, or of a folder of versions.
 
     Raises:
         ValueError: there is none.
@@ -94,22 +82,23 @@ def newest_version(path: str | os.PathLike[str]) -> Path:
 
 
 def load_served_model(path: str | os.PathLike[str]) -> ServedModel:
-    """Load the newest version of an exported model.
-
-    Args:
-        path: see `newest_version`.
+    """Load what `newest_version` finds.
 
     Raises:
         ValueError: there is none, or it cannot be read.
     """
     folder = newest_version(path)
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # that the graph has no gradients, which serving does not need
     try:
-        with _without_warnings():
-            loaded = tf.saved_model.load(str(folder))
+        loaded = tf.saved_model.load(str(folder))
         graph = saved_model_pb2.SavedModel.FromString((folder / _GRAPH_FILE).read_bytes())
     except Exception as error:  # TensorFlow raises a dozen kinds for a damaged file
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise ValueError(f"The model in {folder} cannot be loaded: {reason}") from None
+    finally:
+        logger.setLevel(level)
     metadata = {
         name: MessageToDict(
             definition,
@@ -119,15 +108,3 @@ def load_served_model(path: str | os.PathLike[str]) -> ServedModel:
         for name, definition in sorted(graph.meta_graphs[0].signature_def.items())
     }
     return ServedModel(folder, int(folder.name), dict(loaded.signatures), metadata, loaded)
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keep TensorFlow from saying that the graph has no gradients, which serving does not need."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

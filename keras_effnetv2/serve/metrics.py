@@ -41,13 +41,7 @@ class Metrics:
             Gauge(f"keras_effnetv2_{name}", text, registry=self._registry).set_function(value)
 
     def add_request(self, method: str, outcome: str, seconds: float) -> None:
-        """Count an answered request.
-
-        Args:
-            method: what was asked, for example "predict".
-            outcome: "ok", or what went wrong in a word.
-            seconds: from its arrival to its answer.
-        """
+        """Count a request by what came of it ("ok", or what went wrong in a word), and its time."""
         self._requests.labels(method, outcome).inc()
         self._seconds.labels(method).observe(seconds)
 

@@ -42,12 +42,7 @@ Explain = Callable[[bytes, str], Overlay]
 
 
 def overlay_function(run: Run, classify: Function) -> Explain:
-    """Return a function of picture files that explains their classes.
-
-    Args:
-        run: the run whose export is served.
-        classify: the signature `classify_bytes` of that export.
-    """
+    """Return a function that explains files by a run, whose export is asked by `classify`."""
     explain = explainer(run.model)
 
     def explain_file(file: bytes, class_name: str) -> Overlay:

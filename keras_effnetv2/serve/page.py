@@ -26,13 +26,7 @@ PAGE_HEADERS = {
 
 
 def page(name: str, version: int, *, has_grad_cam: bool) -> str:
-    """Return the page as HTML.
-
-    Args:
-        name: of the model, any text.
-        version: of the model.
-        has_grad_cam: whether the server answers `/grad_cam`.
-    """
+    """Return the page of a model as HTML; `has_grad_cam` if the server answers `/grad_cam`."""
     template = Environment(autoescape=True).from_string((_STATIC / "page.html").read_text("utf-8"))
     return template.render(
         title=f"{name}, version {version}",

@@ -21,14 +21,11 @@ from keras_effnetv2.serve.loaded_model import Columns
 
 _short = reprlib.Repr()  # a request may have millions of values
 _short.maxlevel = 1
+_shown = _short.repr
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in a request's body.
-
-    Raises:
-        RequestError: 400, it is none.
-    """
+    """Return the JSON object in a request's body; raise RequestError if it is none."""
     try:
         document = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -39,16 +36,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
 
 
 def signature_name(document: Mapping[str, Any], default: str, allowed: Collection[str]) -> str:
-    """Return the signature that a request names.
-
-    Args:
-        document: the request.
-        default: for a request that names none.
-        allowed: the signatures that it may name.
-
-    Raises:
-        RequestError: 400, it names another.
-    """
+    """Return the signature that a request names; raise RequestError if it is not allowed."""
     name = document.get("signature_name") or default
     if name not in list(allowed):
         raise RequestError(
@@ -68,10 +56,8 @@ def parse_predict(document: Mapping[str, Any], specs: Mapping[str, Any]) -> tupl
         specs: `tf.TensorSpec` of each input, whose first axis is the batch.
 
     Returns:
-        An array for each input, and whether they came as `instances`.
-
-    Raises:
-        RequestError: 400, it is not what the signature takes.
+        An array for each input, and whether they came as `instances`. What does not fit the
+        signature is a RequestError.
     """
     if ("instances" in document) == ("inputs" in document):
         raise RequestError(400, "Exactly one of `instances` and `inputs` must be given")
@@ -97,11 +83,7 @@ def predict_json(columns: Columns, is_by_row: bool) -> dict[str, Any]:
 def parse_examples(document: Mapping[str, Any]) -> list[bytes]:
     """Return the picture files of a `:classify` request, empty where an example has not one.
 
-    Args:
-        document: the request, with `examples` and, for what they share, `context`.
-
-    Raises:
-        RequestError: 400, the request has another form.
+    It has `examples` and, for what they share, `context`; another form is a RequestError.
     """
     examples = document.get("examples")
     if not isinstance(examples, list) or not examples:
@@ -116,11 +98,7 @@ def parse_examples(document: Mapping[str, Any]) -> list[bytes]:
 
 
 def classify_json(columns: Columns) -> dict[str, Any]:
-    """Return the answer of `:classify`: for each example its [label, score] pairs, best first.
-
-    Args:
-        columns: `classes` string (N, k) and `scores` (N, k).
-    """
+    """Return the answer of `:classify`: for each example its [label, score] pairs, best first."""
     labels, scores = _to_lists("classes", columns["classes"]), columns["scores"].tolist()
     pairs = [list(zip(*row, strict=True)) for row in zip(labels, scores, strict=True)]
     return {"results": pairs}
@@ -224,7 +202,3 @@ def _to_lists(name: str, values: npt.NDArray[Any]) -> Any:
 def _bare(named: dict[str, Any]) -> Any:
     """Return a single value without its name."""
     return next(iter(named.values())) if len(named) == 1 else named
-
-
-def _shown(value: Any) -> str:
-    return _short.repr(value)

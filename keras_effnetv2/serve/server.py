@@ -79,7 +79,7 @@ def serve(
             f"Give one with --name. Received: {name!r}"
         )
     limits = limits or ServerLimits()
-    with _listening(host, port) as listener:  # first: a port in use is told at once
+    with _listener(host, port) as listener:  # first: a port in use is told at once
         address, port = listener.getsockname()[:2]
         hosts = allowed_hosts(address, host, allow_hosts)
         model = load_served_model(root)
@@ -134,9 +134,6 @@ def _prepare(root: Path, model: ServedModel) -> Explain | None:
     """Return what makes overlays, where there is a run, and let everything run once.
 
     The first call of a graph sets up memory and kernels, which the first client need not wait for.
-
-    Raises:
-        ValueError: the model has no signature for files, or the run is damaged.
     """
     if BYTES_SIGNATURE not in model.signatures:
         raise ValueError(
@@ -154,18 +151,15 @@ def _prepare(root: Path, model: ServedModel) -> Explain | None:
     return grad_cam
 
 
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise OSError(
             f"Cannot listen on {host} port {port}: {error}. Choose another port with --port, or 0 "
             "for a free one."
         ) from None
-    with listener:
-        yield listener
 
 
 @contextmanager

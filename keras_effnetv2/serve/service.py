@@ -97,12 +97,7 @@ class Service:
         raise RequestError(503, text, "busy")
 
     async def predict(self, signature: str, columns: Columns) -> Columns:
-        """Return what a signature gives for some rows; picture files are counted.
-
-        Args:
-            signature: its name.
-            columns: arrays of the same number of rows, one for each input.
-        """
+        """Return what a signature gives for some rows; picture files are counted."""
         answer = await self._batcher.compute(signature, columns)
         if signature == BYTES_SIGNATURE:
             refused = sum(error != b"" for error in answer["error"])
@@ -114,11 +109,7 @@ class Service:
         return await self.predict(BYTES_SIGNATURE, {"image_bytes": np.array(files, dtype=object)})
 
     async def explain(self, file: bytes, class_name: str) -> Overlay:
-        """Return the heat map of a picture file for a class, "" for the best.
-
-        Raises:
-            RequestError: Grad-CAM is not possible here, or not for this file.
-        """
+        """Return the heat map of a picture file for a class, "" for the best."""
         if self._grad_cam is None:
             raise RequestError(
                 404, "Grad-CAM needs the Keras model of a run, and this server has only an export"
@@ -126,12 +117,7 @@ class Service:
         return await self._batcher.run(self._grad_cam, file, class_name)
 
     def check_servable(self, name: str, version: str | None) -> None:
-        """Raise RequestError, 404, unless this is what is served.
-
-        Args:
-            name: of the model.
-            version: of the model, in digits; None for the newest.
-        """
+        """Raise RequestError unless this model in this version, None for the newest, is served."""
         if name != self.name or (version is not None and int(version) != self.model.version):
             raise RequestError(
                 404,
