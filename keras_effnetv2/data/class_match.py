@@ -15,8 +15,7 @@ def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> I
     """Find labelled pictures and map their classes to the outputs of a network.
 
     Args:
-        spec: what `load_source` takes.
-        split: what `load_source` takes.
+        spec, split: what `load_source` takes.
         classes: width of the network's classifier. 1000 and 21843 mean the published lists: the
             source's classes are found there as `match_classes` says, and may be a part of them.
             For any other width the source's classes, sorted by name (those of TensorFlow Datasets
@@ -27,8 +26,8 @@ def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> I
         that the source does not have its WordNet id.
 
     Raises:
-        ValueError: a class that is not in the list; a wrong number of classes.
-        Further errors are those of `load_source`.
+        ValueError: a class that is not in the list; a wrong number of classes. Further errors are
+            those of `load_source`.
     """
     if has_class_list(classes):
         found = available_classes(spec)
@@ -47,16 +46,10 @@ def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> I
 
 
 def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, ...]:
-    """Find classes in a published list.
+    """Return the positions of classes in a published list, see `labels.class_list`.
 
-    Args:
-        names: of class folders, for example. A WordNet id, alone or in front of anything that is
-            no digit ("n01440764", "n01440764_tench"), or the name of one class only ("tench",
-            "African elephant").
-        labels: the list, see `labels.class_list`.
-
-    Returns:
-        The position in the list of each of the names.
+    A name is a WordNet id, alone or in front of anything that is no digit ("n01440764",
+    "n01440764_tench"), or the name of one class only ("tench", "African elephant").
 
     Raises:
         ValueError: names that are not in the list, that several classes have, or that mean one
@@ -64,9 +57,13 @@ def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, .
     """
     positions: dict[str, list[int]] = {}
     for position, label in enumerate(labels):
-        positions.setdefault(label.wordnet_id, []).append(position)
-        positions.setdefault(label.name, []).append(position)
-    found = {name: positions.get(_key(name), []) for name in names}
+        for key in (label.wordnet_id, label.name):
+            positions.setdefault(key, []).append(position)
+    found = {}
+    for name in names:
+        starts_with_id = _STARTS_WITH_ID.match(name)
+        key = starts_with_id[0] if starts_with_id else name.replace(" ", "_")
+        found[name] = positions.get(key, [])
     if unknown := [name for name, where in found.items() if not where]:
         raise ValueError(
             f"{len(unknown)} of {len(names)} classes are not among the {len(labels)} of the "
@@ -90,9 +87,3 @@ def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, .
                 f"{labels[where[0]].wordnet_id}. Put their pictures together."
             )
     return tuple(found[name][0] for name in names)
-
-
-def _key(name: str) -> str:
-    """Return what stands for a class in the list: its id where the name begins with one."""
-    starts_with_id = _STARTS_WITH_ID.match(name)
-    return starts_with_id[0] if starts_with_id else name.replace(" ", "_")

@@ -76,8 +76,8 @@ def _find_parts(path: str) -> dict[str, str]:
     for entry in folders:
         part = SPLIT_ALIASES.get(entry.name.lower())
         if part is None:
-            files = filter(_looks_like_picture, _walk(entry.path, (_folder_key(path),)))
-            for file in files:  # no split would ever use it
+            files = _walk(entry.path, (_folder_key(path),))
+            if file := next(filter(_looks_like_picture, files), None):  # no split would use it
                 raise ValueError(
                     f"{path!r} is divided into splits, but {entry.name!r} is not the name of one "
                     f"and holds pictures ({readable(os.fsencode(file))!r}). Allowed names: "

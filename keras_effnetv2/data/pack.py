@@ -107,12 +107,12 @@ def _checked(
     """Return the parts without bad pictures, which are one error unless they may be left out."""
     total = sum(part.num_examples for part in parts.values())
     before = 0
-    found: dict[str, tuple[BadPicture, ...]] = {}
+
+    def show(done: int, _: int) -> None:
+        tell("checking", before + done, total)
+
+    found = {}
     for name, part in parts.items():
-
-        def show(done: int, _: int, before: int = before) -> None:
-            tell("checking", before + done, total)
-
         found[name] = find_bad_pictures(part, progress=show)
         before += part.num_examples
     bad = [picture for pictures in found.values() for picture in pictures]

@@ -58,14 +58,7 @@ _SHARD_NAME = re.compile(rf"({TRAIN}|{VALIDATION}|{TEST}|{ALL})-\d{{5,}}-of-\d{{
 
 @dataclass(frozen=True)
 class PackedShard:
-    """One file of a packed split.
-
-    Attributes:
-        name: of the file in its folder.
-        examples: its records.
-        bytes: its size.
-        sha256: of its contents, hexadecimal.
-    """
+    """One file of a packed split: its name in the folder, its number of records, its size."""
 
     name: str
     examples: int
@@ -165,11 +158,8 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
 def open_packed(folder: str | os.PathLike[str]) -> Catalog:
     """Open a packed folder as a `Catalog`; raise what `open_pack` and `read_split` raise."""
     pack = open_pack(folder)
-    return Catalog(
-        dict.fromkeys(pack.splits, pack.class_names),
-        lambda split: read_split(pack, split),
-        pack.horizontal_flip,
-    )
+    names = dict.fromkeys(pack.splits, pack.class_names)
+    return Catalog(names, lambda split: read_split(pack, split), pack.horizontal_flip)
 
 
 def read_split(pack: Pack, split: str) -> LabelledPictures:
@@ -218,11 +208,9 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
 def verify_pack(
     folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
 ) -> Pack:
-    """Check every byte of a packed folder against its checksums.
+    """Check every byte of a packed folder against its checksums; return what it holds.
 
-    Args:
-        folder: what `pack.pack` wrote.
-        progress: called with (bytes checked, bytes in all).
+    `progress` is called with (bytes checked, bytes in all).
 
     Raises:
         FileNotFoundError: no `index.json`.
@@ -231,14 +219,13 @@ def verify_pack(
     pack = open_pack(folder)
     for split in pack.splits:
         read_split(pack, split)
-    shards, done, changed = pack.shards, 0, []
-    total = sum(shard.bytes for shard in shards)
-    for shard in shards:
+    shards, changed = pack.shards, []
+    done = np.cumsum([shard.bytes for shard in shards]).tolist()
+    for shard, bytes_read in zip(shards, done, strict=True):
         if file_sha256(pack.folder / shard.name) != shard.sha256:
             changed.append(shard.name)
-        done += shard.bytes
         if progress is not None:
-            progress(done, total)
+            progress(bytes_read, done[-1])
     if changed:
         raise ValueError(
             f"{len(changed)} of {len(shards)} shards in {str(pack.folder)!r} have changed since "
@@ -293,7 +280,7 @@ def write_pack(
     fingerprint: str | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Pack:
-    """Write a packed folder; the arguments not named here are those of `pack.pack`.
+    """Write a packed folder; the arguments not named here, and errors, are those of `pack.pack`.
 
     Args:
         folder: must not be there, or be empty, or be a pack that is to be overwritten.
@@ -301,11 +288,6 @@ def write_pack(
         prefix: left out of the names that begin with it.
         fingerprint: of the source, if this is its cache.
         progress: called with (pictures written, pictures in all).
-
-    Raises:
-        FileExistsError: something is in `folder`.
-        OSError: the disk is full, or would be; the folder cannot be written.
-        ValueError: a picture cannot be read; more shards than pictures.
     """
     folder = Path(os.path.abspath(folder))
     check_free(folder, overwrite)
@@ -409,13 +391,10 @@ def check_free(folder: Path, overwrite: bool) -> None:
     """Raise FileExistsError unless the folder may be written."""
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not is_pack(folder):
-        raise FileExistsError(
-            f"{str(folder)!r} exists and is no packed folder; it is not touched. Choose another "
-            "output folder."
-        )
-    if not overwrite:
-        raise FileExistsError(
-            f"{str(folder)!r} is a packed folder already. Replace it with --overwrite "
-            "(overwrite=True), or choose another output folder."
-        )
+    if is_pack(folder):
+        if overwrite:
+            return
+        what = "is a packed folder already. Replace it with --overwrite (overwrite=True), or choose"
+    else:
+        what = "exists and is no packed folder; it is not touched. Choose"
+    raise FileExistsError(f"{str(folder)!r} {what} another output folder.")

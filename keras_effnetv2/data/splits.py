@@ -16,21 +16,19 @@ from keras_effnetv2.data.catalog import some
 def carve_validation(
     labels: np.ndarray, class_names: Sequence[str], fraction: float, seed: int
 ) -> np.ndarray:
-    """Choose the pictures that are kept for validation.
+    """Choose the pictures that are kept for validation, as `stratified_draw` does.
 
     Args:
         labels: (N,) integers, positions in `class_names`.
         class_names: for messages.
-        fraction: share of the pictures, inside (0, 1). Every class keeps at least one picture on
-            either side; beyond that the classes share in proportion to their size.
+        fraction: share of the pictures, inside (0, 1); each class has one at least on either side.
         seed: at least 0.
 
     Returns:
         Their positions, (V,) int64 ascending, V = N * fraction rounded.
 
     Raises:
-        ValueError: a fraction that is out of range, or leaves fewer than one picture a class for
-            either side (the message says the limit); a class with a single picture.
+        ValueError: a fraction that is out of range or cannot be had; a class with one picture.
     """
     if not is_number(fraction) or not 0 < fraction < 1:
         raise ValueError(

@@ -13,11 +13,10 @@ MAX_ENCODED_BYTES = 8 * 1024**3  # of one split; held in memory as long as the s
 
 
 def open_tfds(name: str) -> Catalog:
-    """Open a data set by its TensorFlow Datasets name, prepared or to be downloaded.
+    """Open a data set by its name ("cifar10", "dataset/config", "dataset:1.0.0"), or download it.
 
-    The name is as "cifar10", "dataset/config" or "dataset:1.0.0". The data lie in the folder that
-    the environment variable TFDS_DATA_DIR names, by default ~/tensorflow_datasets. The classes keep
-    the data set's own order, so that a label is the number TensorFlow Datasets gives it.
+    The data lie in the folder that the environment variable TFDS_DATA_DIR names, by default
+    ~/tensorflow_datasets. A label is the number that TensorFlow Datasets gives it.
     """
     builder = _prepared_builder(name)
     image_key, label_key = _feature_keys(name, builder.info.features)
@@ -67,8 +66,7 @@ def _prepared_builder(name: str) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what matters: TFDS appends the names of all its data sets, hundreds of lines."""
-    return str(error).strip().partition("\n")[0]
+    return str(error).strip().partition("\n")[0]  # TFDS appends the names of all its data sets
 
 
 def _feature_keys(name: str, features: Any) -> tuple[str, str]:
