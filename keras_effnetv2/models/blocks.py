@@ -1,4 +1,4 @@
-"""Building blocks on tensors: conv_bn, squeeze_excite, mbconv, fused_mbconv.
+"""Building blocks on tensors: conv_bn, squeeze_excite, mbconv (fused or not).
 
 Plain arguments, stock Keras layers, any Keras backend. Layer names are made from the `name` a
 caller gives and are those of `keras.applications.efficientnet_v2`, so that programs which look
@@ -73,49 +73,35 @@ def conv_bn(
     return x
 
 
-def squeeze_excite(
-    x: Any, *, filters: int, reduced_filters: int, activation: str = "swish", name: str
-) -> Any:
-    """Scales each channel by a gate computed from all channel means.
+def squeeze_excite(x: Any, *, reduced_filters: int, name: str) -> Any:
+    """Scale each channel of (B, H, W, C) by a gate computed from all channel means.
 
     Args:
-        x: (B, H, W, filters) tensor.
-        filters: channels of `x`.
+        x: (B, H, W, C) tensor.
         reduced_filters: channels between the two 1x1 convolutions.
-        activation: between the two convolutions; the gate is a sigmoid.
         name: prefix; the layers are `{name}squeeze`, `{name}reduce`, `{name}expand`,
             `{name}excite`.
-
-    Returns:
-        (B, H, W, filters) tensor.
     """
     gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}squeeze")(x)
-    gate = keras.layers.Conv2D(
-        reduced_filters,
-        1,
-        activation=activation,
-        kernel_initializer=conv_initializer(),
-        name=f"{name}reduce",
-    )(gate)
-    gate = keras.layers.Conv2D(
-        filters,
-        1,
-        activation="sigmoid",
-        kernel_initializer=conv_initializer(),
-        name=f"{name}expand",
-    )(gate)
+    for filters, activation, role in (
+        (reduced_filters, "swish", "reduce"),
+        (x.shape[channel_axis()], "sigmoid", "expand"),
+    ):
+        gate = keras.layers.Conv2D(
+            filters,
+            1,
+            activation=activation,
+            kernel_initializer=conv_initializer(),
+            name=f"{name}{role}",
+        )(gate)
     return keras.layers.Multiply(name=f"{name}excite")([x, gate])
 
 
 def residual(x: Any, shortcut: Any, *, drop_path_rate: float, name: str) -> Any:
-    """Stochastic depth on `x`, then the sum with `shortcut`.
+    """Return stochastic depth on `x`, then the sum with `shortcut`, both (B, H, W, C).
 
-    Args:
-        x: (B, H, W, C) tensor, the block's output.
-        shortcut: (B, H, W, C) tensor, the block's input.
-        drop_path_rate: probability with which a whole example's `x` is zeroed while training;
-            survivors are scaled by 1 / (1 - rate). 0 adds no layer.
-        name: prefix; the layers are `{name}drop` and `{name}add`.
+    While training a whole example's `x` is zeroed with the probability `drop_path_rate`; survivors
+    are scaled by 1 / (1 - rate). 0 adds no layer. The layers are `{name}drop` and `{name}add`.
     """
     if drop_path_rate > 0:
         x = keras.layers.Dropout(drop_path_rate, noise_shape=(None, 1, 1, 1), name=f"{name}drop")(x)
@@ -124,122 +110,58 @@ def residual(x: Any, shortcut: Any, *, drop_path_rate: float, name: str) -> Any:
     return keras.layers.Add(name=f"{name}add")([shortcut, x])
 
 
-def _reduced_filters(input_filters: int, se_ratio: float) -> int:
-    return max(1, int(input_filters * se_ratio))
-
-
 def mbconv(
     x: Any,
     *,
-    input_filters: int,
-    filters: int,
-    kernel_size: int = 3,
-    strides: int = 1,
-    expand_ratio: int = 4,
-    se_ratio: float | None = 0.25,
-    drop_path_rate: float = 0.0,
-    activation: str = "swish",
-    name: str,
-) -> Any:
-    """Inverted residual block: expand 1x1, depthwise, squeeze-excite, project 1x1.
-
-    Args:
-        x: (B, H, W, input_filters) tensor.
-        input_filters: channels of `x`; squeeze-excite is `se_ratio` of these.
-        filters: output channels. The shortcut is there when they equal `input_filters` and
-            `strides` is 1.
-        kernel_size: side of the depthwise kernel.
-        strides: of the depthwise convolution.
-        expand_ratio: expanded channels over `input_filters`; 1 has no expansion.
-        se_ratio: None is no squeeze-excite.
-        drop_path_rate: see `residual`; without a shortcut it has no effect.
-        activation: Keras activation name.
-        name: prefix such as "block4a_".
-
-    Returns:
-        (B, ceil(H / strides), ceil(W / strides), filters) tensor.
-    """
-    shortcut = x
-    expanded = input_filters * expand_ratio
-    if expand_ratio > 1:
-        x = conv_bn(x, expanded, 1, activation=activation, name=f"{name}expand_")
-    x = keras.layers.DepthwiseConv2D(
-        kernel_size,
-        strides=strides,
-        padding="same",
-        use_bias=False,
-        depthwise_initializer=conv_initializer(),
-        name=f"{name}dwconv2",
-    )(x)
-    x = batch_norm(x, name=f"{name}bn")
-    x = keras.layers.Activation(activation, name=f"{name}activation")(x)
-    if se_ratio is not None:
-        x = squeeze_excite(
-            x,
-            filters=expanded,
-            reduced_filters=_reduced_filters(input_filters, se_ratio),
-            activation=activation,
-            name=f"{name}se_",
-        )
-    x = conv_bn(x, filters, 1, activation=None, name=f"{name}project_")
-    if strides == 1 and input_filters == filters:
-        x = residual(x, shortcut, drop_path_rate=drop_path_rate, name=name)
-    return x
-
-
-def fused_mbconv(
-    x: Any,
-    *,
-    input_filters: int,
+    fused: bool,
     filters: int,
     kernel_size: int = 3,
     strides: int = 1,
     expand_ratio: int = 4,
     se_ratio: float | None = None,
     drop_path_rate: float = 0.0,
-    activation: str = "swish",
     name: str,
 ) -> Any:
-    """Fused inverted residual block: one full convolution in place of expand and depthwise.
-
-    With `expand_ratio` 1 the block is that one convolution, and it ends with the activation.
+    """Inverted residual block: expand 1x1, depthwise, squeeze-excite, project 1x1.
 
     Args:
-        x: (B, H, W, input_filters) tensor.
-        input_filters: channels of `x`; squeeze-excite is `se_ratio` of these.
-        filters: output channels. The shortcut is there when they equal `input_filters` and
-            `strides` is 1.
-        kernel_size: side of the full convolution.
-        strides: of the full convolution.
-        expand_ratio: expanded channels over `input_filters`; 1 has no expansion.
-        se_ratio: None is no squeeze-excite.
+        x: (B, H, W, C) tensor.
+        fused: one full convolution in place of expand and depthwise. With `expand_ratio` 1 the
+            block is that one convolution, and it ends with the activation.
+        filters: output channels. The shortcut is there when they equal C and `strides` is 1.
+        kernel_size: side of the depthwise or full convolution.
+        strides: of the same.
+        expand_ratio: expanded channels over C; 1 has no expansion.
+        se_ratio: squeeze-excite channels over C; None is no squeeze-excite.
         drop_path_rate: see `residual`; without a shortcut it has no effect.
-        activation: Keras activation name.
-        name: prefix such as "block1a_".
+        name: prefix such as "block4a_".
 
     Returns:
         (B, ceil(H / strides), ceil(W / strides), filters) tensor.
     """
-    shortcut = x
-    expanded = input_filters * expand_ratio
+    shortcut, input_filters = x, x.shape[channel_axis()]
+    spatial, pointwise = (kernel_size, strides), (1, 1)
     if expand_ratio > 1:
-        x = conv_bn(
-            x, expanded, kernel_size, strides=strides, activation=activation, name=f"{name}expand_"
-        )
+        size, step = spatial if fused else pointwise
+        x = conv_bn(x, input_filters * expand_ratio, size, strides=step, name=f"{name}expand_")
+    if not fused:
+        x = keras.layers.DepthwiseConv2D(
+            kernel_size,
+            strides=strides,
+            padding="same",
+            use_bias=False,
+            depthwise_initializer=conv_initializer(),
+            name=f"{name}dwconv2",
+        )(x)
+        x = batch_norm(x, name=f"{name}bn")
+        x = keras.layers.Activation("swish", name=f"{name}activation")(x)
     if se_ratio is not None:
-        x = squeeze_excite(
-            x,
-            filters=expanded,
-            reduced_filters=_reduced_filters(input_filters, se_ratio),
-            activation=activation,
-            name=f"{name}se_",
-        )
-    if expand_ratio > 1:
-        x = conv_bn(x, filters, 1, activation=None, name=f"{name}project_")
-    else:
-        x = conv_bn(
-            x, filters, kernel_size, strides=strides, activation=activation, name=f"{name}project_"
-        )
+        reduced = max(1, int(input_filters * se_ratio))
+        x = squeeze_excite(x, reduced_filters=reduced, name=f"{name}se_")
+    is_alone = fused and expand_ratio == 1
+    size, step = spatial if is_alone else pointwise
+    activation = "swish" if is_alone else None
+    x = conv_bn(x, filters, size, strides=step, activation=activation, name=f"{name}project_")
     if strides == 1 and input_filters == filters:
         x = residual(x, shortcut, drop_path_rate=drop_path_rate, name=name)
     return x

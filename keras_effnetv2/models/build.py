@@ -12,15 +12,10 @@ from typing import Any
 
 import keras
 
-from keras_effnetv2._common.checks import (
-    check_choice,
-    check_integer,
-    check_number,
-    is_integer,
-)
+from keras_effnetv2._common.checks import check_choice, check_integer, check_number, is_integer
 from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig
 from keras_effnetv2.architectures.variants import Normalization
-from keras_effnetv2.models.blocks import conv_bn, fused_mbconv, mbconv
+from keras_effnetv2.models.blocks import channel_axis, conv_bn, mbconv
 from keras_effnetv2.pretrained.load import assign_weights
 from keras_effnetv2.pretrained.open_weights import Weights, open_weights
 from keras_effnetv2.pretrained.registry import IMAGENET_CLASSES
@@ -118,7 +113,9 @@ def build_model(
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
-    model = keras.Model(_sources(inputs), x, name=name or config.name)
+    sources = keras.utils.get_source_inputs(inputs)
+    sources = sources[0] if len(sources) == 1 else sources
+    model = keras.Model(sources, x, name=name or config.name)
     if weights is not None:
         assign_weights(model, weights, fresh_classifier=classes is not None)
     return model
@@ -129,11 +126,10 @@ def _backbone(x: Any, config: ModelConfig, drop_path_rate: float) -> Any:
     x = conv_bn(x, config.stem_filters, 3, strides=2, name="stem_")
     block_index = 0
     for stage_number, stage in enumerate(config.stages, start=1):
-        block = fused_mbconv if stage.conv == "fused" else mbconv
         for repeat in range(stage.repeats):
-            x = block(
+            x = mbconv(
                 x,
-                input_filters=stage.input_filters if repeat == 0 else stage.output_filters,
+                fused=stage.conv == "fused",
                 filters=stage.output_filters,
                 kernel_size=stage.kernel_size,
                 strides=stage.strides if repeat == 0 else 1,
@@ -158,18 +154,15 @@ def block_name(stage_number: int, repeat: int) -> str:
 
 
 def _normalization_layer(normalization: Normalization) -> keras.layers.Layer:
-    scale, offset = (_per_channel(values) for values in NORMALIZATIONS[normalization])
+    def per_channel(values: tuple[float, ...]) -> Any:
+        """Return one number if all channels have the same, else what broadcasts over pixels."""
+        if len(set(values)) == 1:
+            return values[0]
+        return [[[value]] for value in values] if channel_axis() == 1 else list(values)
+
+    scale, offset = map(per_channel, NORMALIZATIONS[normalization])
     # float32 whatever the policy: bfloat16 has too few digits for pixels between whole numbers.
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="normalization")
-
-
-def _per_channel(values: tuple[float, ...]) -> Any:
-    """One number if all channels have the same, else nested lists that broadcast over pixels."""
-    if len(set(values)) == 1:
-        return values[0]
-    if keras.config.image_data_format() == "channels_first":
-        return [[[value]] for value in values]
-    return list(values)
 
 
 def _classifier(classes: int, activation: str | Callable[..., Any] | None) -> keras.layers.Layer:
@@ -204,12 +197,11 @@ def _check_activation(activation: Any) -> None:
 
 
 def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool) -> Any:
-    if input_shape is not None:
-        _check_shape(input_shape, need_rgb=need_rgb)
     if input_tensor is None:
         if input_shape is None:
-            first = keras.config.image_data_format() == "channels_first"
+            first = channel_axis() == 1
             input_shape = (_CHANNELS, None, None) if first else (None, None, _CHANNELS)
+        _check_shape(input_shape, need_rgb=need_rgb)
         return keras.Input(shape=tuple(input_shape), name="images")
     if not keras.backend.is_keras_tensor(input_tensor):
         raise ValueError(
@@ -224,39 +216,33 @@ def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool) -> Any:
             f"Received: shape={shape}"
         )
     _check_shape(shape[1:], need_rgb=need_rgb)
-    if input_shape is not None and any(
-        a is not None and b is not None and a != b
-        for a, b in zip(shape[1:], input_shape, strict=True)
-    ):
-        raise ValueError(
-            "`input_tensor` and `input_shape` contradict each other; leave one out. "
-            f"Received: input_tensor of shape {shape}, input_shape={tuple(input_shape)}"
-        )
+    if input_shape is not None:
+        _check_shape(input_shape, need_rgb=need_rgb)
+        pairs = zip(shape[1:], input_shape, strict=True)
+        if any(None not in pair and len(set(pair)) > 1 for pair in pairs):
+            raise ValueError(
+                "`input_tensor` and `input_shape` contradict each other; leave one out. "
+                f"Received: input_tensor of shape {shape}, input_shape={tuple(input_shape)}"
+            )
     return input_tensor
 
 
-def _sources(tensor: Any) -> Any:
-    """What an `input_tensor` was computed from: one `keras.Input`, or a list of several."""
-    sources = keras.utils.get_source_inputs(tensor)
-    return sources[0] if len(sources) == 1 else sources
-
-
 def _check_shape(shape: Any, *, need_rgb: bool) -> None:
-    first = keras.config.image_data_format() == "channels_first"
-    layout = "(3, height, width)" if first else "(height, width, 3)"
+    axis = 0 if channel_axis() == 1 else -1  # without the batch
+    layout = "(3, height, width)" if axis == 0 else "(height, width, 3)"
     valid = isinstance(shape, tuple | list) and len(shape) == 3
     if not valid or not all(n is None or (is_integer(n) and n > 0) for n in shape):
         raise ValueError(
             f"`input_shape` must be a tuple {layout} of positive integers; a side of None is any "
             f"size. Received: input_shape={shape!r}"
         )
-    channels = shape[0 if first else -1]
+    sides = list(shape)
+    channels = sides.pop(axis)
     if channels is None or (need_rgb and channels != _CHANNELS):
         raise ValueError(
             f"The input must have 3 channels, {layout}; another number needs weights=None and "
             f"include_preprocessing=False. Received: input_shape={tuple(shape)}"
         )
-    sides = shape[1:] if first else shape[:-1]
     if any(side is not None and side < MIN_SIZE for side in sides):
         raise ValueError(
             f"The input size must be at least {MIN_SIZE}x{MIN_SIZE}; enlarge the pictures. "
