@@ -25,13 +25,12 @@ from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.models.graph import count_trainable
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.search import engine, step_time, storage
+from keras_effnetv2.search import engine, storage, trial_training
 from keras_effnetv2.search.engine import Sampling, run_search
 from keras_effnetv2.search.objective import Objective
 from keras_effnetv2.search.space import SearchSpace
-from keras_effnetv2.search.step_time import StepTimer
 from keras_effnetv2.search.storage import open_storage, read_study, without_password
-from keras_effnetv2.search.trial_training import TrialFailed, TrialRunner
+from keras_effnetv2.search.trial_training import StepTimer, TrialFailed, TrialRunner
 from keras_effnetv2.training import footprint
 from keras_effnetv2.training.assemble import compile_to_train
 from keras_effnetv2.training.footprint import Machine
@@ -155,7 +154,7 @@ def slow_model(clock, seconds, inputs):
 
 def test_steps_are_timed_beside_those_of_the_baseline(inputs, monkeypatch):
     clock = SimpleNamespace(now=0.0)  # a list would be copied by Keras
-    monkeypatch.setattr(step_time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(trial_training, "perf_counter", lambda: clock.now)
     baseline, model = (slow_model(clock, seconds, inputs) for seconds in (4.0, 3.0))
     timer = StepTimer(baseline, inputs)
     model.fit(inputs.stage_dataset(inputs.plan[0], 0).take(1), shuffle=False, verbose=0)
@@ -414,10 +413,10 @@ import sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 import optuna
 from test_search_engine import RECIPE, TrainingData, run_search, Sampling
-from keras_effnetv2.search import step_time
+from keras_effnetv2.search import trial_training
 from keras_effnetv2.search.space import SearchSpace
 import json
-step_time._ENOUGH = 0.0
+trial_training._ENOUGH = 0.0
 space = SearchSpace.from_dict(json.load(open({str(folder / "space.json")!r})))
 data = TrainingData("digits", max_train_examples=32, scan=False, cache="memory")
 run_search(space, data, trials={trials}, storage={url!r}, sampling=Sampling("random"),
@@ -475,7 +474,7 @@ def running(url):
 
 def test_the_command_from_pictures_to_a_study(space, tmp_path, url, capsys, monkeypatch):
     """The one search here that builds, times and trains a network: the baseline."""
-    monkeypatch.setattr(step_time, "_ENOUGH", 0.0)  # five rounds: exact times are no subject here
+    monkeypatch.setattr(trial_training, "_ENOUGH", 0.0)  # five rounds: exact times are no subject here
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.json").write_text(json.dumps(space.to_dict()))
     words = f"search --data digits --space space.json --storage {url} --max-train-examples 32"

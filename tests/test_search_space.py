@@ -141,32 +141,31 @@ def test_samples_build_as_they_say():
 # --- a network that is not in the space ---------------------------------------------------------
 
 
-FIRST, SECOND = "r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16_se0.25"
-
-
 @pytest.mark.parametrize(
-    ("blocks", "named"),
+    ("first", "second"),
     [
-        ([FIRST], "it has 1 stages, not 2"),
-        ([FIRST, "r2_k3_s2_e4_i8_o24_se0.25"], "output_filters of stage 2 is 24, not 16"),
-        ([FIRST, "r2_k3_s1_e4_i8_o16_se0.25"], "strides of stage 2 is 1, not 2"),
-        ([FIRST, "r2_k3_s2_e4_i8_o16"], "se_ratio of stage 2 is None, not 0.25"),
-        (["r1_k3_s1_e1_i8_o8_c1_se0.25", SECOND], "se_ratio of stage 1 is 0.25, not None"),
-        (["r1_k7_s1_e1_i8_o8_c1", SECOND], "stage1_kernel is 7, not one of (3, 5)"),
-        (
-            ["r1_k3_s1_e1_i16_o8_c1", "r9_k3_s2_e2_i8_o16_c1"],
-            "input_filters of stage 1 is 16, not 8; stage2_expand is 2, not one of (1, 4, 6); "
-            "stage2_layers is 9, not one of (1, 2, 3)",
-        ),
+        ("r1_k3_s1_e1_i8_o8_c1", ""),
+        ("r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o24_se0.25"),  # 16 filters
+        ("r1_k3_s1_e1_i8_o8_c1", "r2_k3_s1_e4_i8_o16_se0.25"),  # a stride of 2
+        ("r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16"),  # squeeze-excite
+        ("r1_k3_s1_e1_i8_o8_c1_se0.25", "r2_k3_s2_e4_i8_o16_se0.25"),
+        ("r1_k7_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16_se0.25"),  # kernels of 3 and 5
+        ("r1_k3_s1_e1_i8_o8_c1", "r9_k3_s2_e4_i8_o16_se0.25"),  # 1 to 3 layers
     ],
 )
-def test_every_difference_of_a_network_outside_is_named(blocks, named):
+def test_a_network_outside_is_shown_beside_the_nearest(first, second):
     space = SearchSpace.from_backbone(TWO_STAGES)
+    blocks = [one for one in (first, second) if one]
     config = ModelConfig("other", decode_stages(blocks), head_filters=32)
-    with pytest.raises(ValueError, match="other") as error:
+    with pytest.raises(ValueError, match="other is not in the search space around two") as error:
         space.parameters_of(config)
-    assert str(error.value) == f"other is not in the search space around two: {named}"
-    with pytest.raises(ValueError, match="head_filters is 64, not 32"):
+    assert str(error.value).endswith(f"Received: {', '.join(blocks)} and 32")
+    assert "nearest network there has r1_k3_s1_e1_i8_o8_c1, r" in str(error.value)
+
+
+def test_the_head_is_the_backbone_s():
+    space = SearchSpace.from_backbone(TWO_STAGES)
+    with pytest.raises(ValueError, match=r"and 32 filters in its head\. Received: .* and 64$"):
         space.parameters_of(replace(TWO_STAGES, head_filters=64))
     with pytest.raises(ValueError, match="must be a ModelConfig"):
         space.parameters_of("efficientnetv2-b0")
@@ -175,17 +174,8 @@ def test_every_difference_of_a_network_outside_is_named(blocks, named):
 def test_the_paper_s_net_is_not_in_the_space_of_the_paper_s_backbone():
     b4 = ModelConfig.from_name("efficientnet-b4")
     space = SearchSpace.from_backbone(replace(b4, stages=b4.stages[:-1]))
-    with pytest.raises(ValueError, match="efficientnetv2-s is not in the") as error:
+    with pytest.raises(ValueError, match="efficientnetv2-s is not in the"):
         space.parameters_of(ModelConfig.from_name("efficientnetv2-s"))
-    for difference in (
-        "input_filters of stage 1 is 24, not 48",
-        "output_filters of stage 2 is 48, not 32",
-        "output_filters of stage 3 is 64, not 56",
-        "output_filters of stage 4 is 128, not 112",
-        "stage5_layers is 9, not one of (5, 6, 7)",
-        "stage6_layers is 15, not one of (7, 8, 9)",
-    ):
-        assert difference in str(error.value)
 
 
 # --- spaces that cannot be ----------------------------------------------------------------------
@@ -276,7 +266,7 @@ def without(values, key):
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (lambda v: [], "A search space is an object with exactly backbone, stages, se_ratio"),
+        (lambda v: [], "A search space: .* an object with exactly backbone, stages, se_ratio"),
         (lambda v: without(v, "se_ratio"), r"Received: \['backbone', 'stages'\]"),
         (lambda v: v | {"epochs": 1}, "'epochs'"),
         (
@@ -292,12 +282,13 @@ def without(values, key):
             lambda v: v | {"backbone": v["backbone"] | {"stages": ["r1_k3_s1_e1_o8_c1"]}},
             r"field `i` \(input_filters\) is missing",
         ),
-        (lambda v: v | {"stages": "all"}, "has a list of stages"),
+        (lambda v: v | {"stages": "all"}, "Stage 1 of a search space: .* an object"),
+        (lambda v: v | {"stages": None}, "The stages of a search space: .*not iterable"),
         (lambda v: v | {"stages": v["stages"][:1]}, "`stages` must be 2 StageChoices"),
-        (lambda v: v | {"stages": [3, 3]}, "Stage 1 of a search space is an object"),
+        (lambda v: v | {"stages": [3, 3]}, "Stage 1 of a search space: it must be an object"),
         (
             lambda v: v | {"stages": [v["stages"][0], without(v["stages"][1], "expand")]},
-            "Stage 2 of a search space is an object with exactly conv, kernel, expand, layers",
+            "Stage 2 of a search space: .* exactly conv, kernel, expand, layers",
         ),
         (
             lambda v: v | {"stages": [v["stages"][0] | {"kernel": [2]}, v["stages"][1]]},

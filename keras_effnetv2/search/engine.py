@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-
 from keras_effnetv2._common.checks import check_choice, check_integer
 from keras_effnetv2._common.machine import is_out_of_memory
 from keras_effnetv2.architectures.config import ModelConfig
@@ -43,7 +41,6 @@ _LOGGER = logging.getLogger(__name__)
 DEFAULT_STARTUP_TRIALS = 10
 _MEDIAN_OF = 5  # complete trials, before any is given up for being below their median
 _SCORED = ["maximize"]
-_RETRY = "retry_of"  # attribute of a trial: the number of the lost one
 _MAX_REASON = 200  # characters
 _PARETO = ["maximize", "minimize", "minimize"]  # accuracy, step time, parameters
 
@@ -94,13 +91,11 @@ class Sampling:
         """Return Optuna's sampler.
 
         Args:
-            tried: trials that the study has already. With a seed alone, a search that goes on
-                would draw from the start again, the same networks.
+            tried: trials that the study has already. With the same seed, a search that goes on
+                would draw the same networks again.
         """
         samplers = store.require_optuna().samplers
-        seed = None
-        if self.seed is not None:
-            seed = int(np.random.SeedSequence([self.seed, tried]).generate_state(1)[0])
+        seed = None if self.seed is None else (self.seed + tried) % 2**32
         if self.sampler == "random":
             return samplers.RandomSampler(seed=seed)
         if self.sampler == "tpe":
@@ -167,7 +162,7 @@ def run_search(
     sampling = sampling or Sampling()
     sampling.check_trials(trials)
     check_arguments(space.backbone, recipe)
-    opened = store.open_storage(storage, heartbeat_seconds=heartbeat_seconds, on_lost=_try_again)
+    opened = store.open_storage(storage, heartbeat_seconds=heartbeat_seconds)
     data = data if isinstance(data, TrainingData) else TrainingData(data, cache="memory")
     inputs = load_inputs(space.backbone, data, recipe).prepared(echo)
     created = store.require_optuna().create_study(
@@ -205,13 +200,13 @@ class _Worker:
         started = time.perf_counter()
         config = self.space.sample(trial.suggest_categorical)
         earlier = _same_network(trial)
-        if earlier is not None:
-            found = {name: earlier.user_attrs[name] for name in store.RESULTS}
-            _keep(trial, found)
-            how = f"the network of trial {earlier.number}"
-        else:
-            found = self._judge_or_fail(config, trial)
+        if earlier is None:
+            found = self._judge(config, trial)
             how = f"{time.perf_counter() - started:.0f} s"
+        else:
+            found = {name: earlier.user_attrs[name] for name in store.RESULTS}
+            how = f"the network of trial {earlier.number}"
+        _keep(trial, found)
         self.echo(
             f"trial {trial.number}: score {found['score']:.4f}, accuracy {found['accuracy']:.2%}, "
             f"step time {found['step_time']:.2f} x baseline, {found['parameters'] / 1e6:.2f} "
@@ -221,29 +216,12 @@ class _Worker:
             return found["accuracy"], found["step_time"], found["parameters"]
         return found["score"]
 
-    def _judge_or_fail(self, config: ModelConfig, trial: "Trial") -> dict[str, Any]:
-        """Judge a network; what only this one suffers from fails the trial, not the search."""
-        try:
-            return self._judge(config, trial)
-        except Exception as error:
-            if isinstance(error, TrialFailed):
-                reason = str(error)
-            elif is_out_of_memory(error):
-                reason = f"out of memory: {str(error).strip().splitlines()[0][:_MAX_REASON]}"
-            else:
-                raise
-            _keep(trial, {"reason": reason})
-            self.echo(f"trial {trial.number} failed: {reason}")
-            raise TrialFailed(reason) from error
-
     def _judge(self, config: ModelConfig, trial: "Trial") -> dict[str, Any]:
-        """Time and train a network; keeps what is known as soon as it is."""
-        model = self.runner.build(config)
-        cost = self.runner.cost(model)
-        _keep(trial, cost)
+        """Time and train a network; what only this one suffers from fails the trial alone."""
+        found: dict[str, Any] = {}
 
         def score(accuracy: float) -> float:
-            return self.objective.score(accuracy, cost["step_time"], cost["parameters"])
+            return self.objective.score(accuracy, found["step_time"], found["parameters"])
 
         def watch(epoch: int, accuracy: float) -> None:
             _keep(trial, {"epochs": epoch})
@@ -254,10 +232,22 @@ class _Worker:
                 self.echo(f"trial {trial.number}: given up after {epoch} epochs")
                 raise store.require_optuna().TrialPruned
 
-        accuracy = self.runner.train(model, watch)
-        reached = {"accuracy": accuracy, "score": score(accuracy)}
-        _keep(trial, reached)
-        return cost | reached
+        try:
+            model = self.runner.build(config)
+            found |= self.runner.cost(model)
+            _keep(trial, found)  # also of a trial that is pruned or lost
+            accuracy = self.runner.train(model, watch)
+        except Exception as error:
+            if isinstance(error, TrialFailed):
+                reason = str(error)
+            elif is_out_of_memory(error):
+                reason = f"out of memory: {str(error).strip().splitlines()[0][:_MAX_REASON]}"
+            else:
+                raise
+            _keep(trial, {"reason": reason})
+            self.echo(f"trial {trial.number} failed: {reason}")
+            raise TrialFailed(reason) from error
+        return found | {"accuracy": accuracy, "score": score(accuracy)}
 
 
 def _keep(trial: "Trial", values: Mapping[str, Any]) -> None:
@@ -314,9 +304,3 @@ def _finished(study: "Study") -> int:
         trial.state.is_finished() and (trial.state != failed or "reason" in trial.user_attrs)
         for trial in study.get_trials(deepcopy=False)
     )
-
-
-def _try_again(study: "Study", trial: "FrozenTrial") -> None:
-    """Queue the network of a lost trial once more; not twice, it may be what ended the worker."""
-    if trial.params and _RETRY not in trial.user_attrs:
-        study.enqueue_trial(trial.params, user_attrs={_RETRY: trial.number})

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 
 from keras_effnetv2._common.checks import check_number
 
-STEP_TIME_EXPONENT = -0.07
-PARAMETERS_EXPONENT = -0.05
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -25,8 +22,8 @@ class Objective:
         ValueError: an exponent above 0, which would reward slow or large networks.
     """
 
-    step_time_exponent: float = STEP_TIME_EXPONENT
-    parameters_exponent: float = PARAMETERS_EXPONENT
+    step_time_exponent: float = -0.07
+    parameters_exponent: float = -0.05
 
     def __post_init__(self) -> None:
         check_number("step_time_exponent", self.step_time_exponent, maximum=0)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from keras_effnetv2._common.checks import check_integer, check_number
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.search.space import check_config
 
 LATE_STAGES = 2  # of S the stages 5 and 6, which the paper deepens
 MAX_IMAGE_SIZE = 480  # pixels, at inference
@@ -50,29 +51,24 @@ def scale(
     Raises:
         ValueError: a coefficient or the limit is outside its range.
     """
-    if not isinstance(config, ModelConfig):
-        raise ValueError(
-            "`config` must be a ModelConfig; ModelConfig.from_name gives the published ones. "
-            f"Received: config={config!r}"
-        )
+    check_config("config", config)
     check_number("resolution", resolution, above=0)
     check_number("deepen_late_stages", deepen_late_stages, minimum=1)
     check_integer("max_image_size", max_image_size, minimum=1, or_none=True)
     scaled = config.scaled(width=width, depth=depth)
-    late = tuple(
-        replace(stage, repeats=math.ceil(before.repeats * depth * deepen_late_stages))
-        for stage, before in zip(
-            scaled.stages[-LATE_STAGES:], config.stages[-LATE_STAGES:], strict=True
-        )
+    factor = depth * deepen_late_stages
+    late = [
+        replace(stage, repeats=math.ceil(before.repeats * factor))
+        for stage, before in zip(scaled.stages, config.stages, strict=True)
+    ]
+    limit = math.inf if max_image_size is None else max_image_size
+    train_size, eval_size = (
+        int(min(round(pixels * resolution), limit))
+        for pixels in (config.train_size, config.eval_size)
     )
-
-    def size(pixels: int) -> int:
-        enlarged = round(pixels * resolution)
-        return enlarged if max_image_size is None else min(enlarged, max_image_size)
-
     return replace(
         scaled,
-        stages=(*scaled.stages[:-LATE_STAGES], *late),
-        train_size=size(config.train_size),
-        eval_size=size(config.eval_size),
+        stages=(*scaled.stages[:-LATE_STAGES], *late[-LATE_STAGES:]),
+        train_size=train_size,
+        eval_size=eval_size,
     )

@@ -27,12 +27,12 @@ matter in all of them. Only two stages that are one could hide equal networks, s
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from keras_effnetv2._common.checks import check_number, is_integer
-from keras_effnetv2.architectures.config import ModelConfig, Stage
+from keras_effnetv2.architectures.config import ModelConfig, Stage, encode_stages
 
 Value = str | int
 Choose = Callable[[str, tuple[Value, ...]], Any]
@@ -109,7 +109,7 @@ class SearchSpace:
     se_ratio: float | None = 0.25
 
     def __post_init__(self) -> None:
-        _check_config("backbone", self.backbone)
+        check_config("backbone", self.backbone)
         needed = len(self.backbone.stages)
         is_sequence = isinstance(self.stages, list | tuple)
         if not is_sequence or [type(one) for one in self.stages] != [StageChoices] * needed:
@@ -145,9 +145,9 @@ class SearchSpace:
 
         Args:
             backbone: a `ModelConfig`, or the name of a variant.
-            conv: as in `StageChoices`.
-            kernel: as in `StageChoices`.
-            expand: as in `StageChoices`.
+            conv: of "mbconv" and "fused".
+            kernel: sides of the spatial convolution, odd.
+            expand: expansion ratios, at least 1.
             layer_offsets: what is added to the backbone's layers of each stage, for instance
                 `range(-2, 8)`; where fewer than 1 would be left, the choice is left out.
             se_ratio: as in `SearchSpace`.
@@ -156,7 +156,7 @@ class SearchSpace:
             ValueError: an unknown variant, or choices that cannot be, see `StageChoices`.
         """
         config = ModelConfig.from_name(backbone) if isinstance(backbone, str) else backbone
-        _check_config("backbone", config)
+        check_config("backbone", config)
         if not isinstance(layer_offsets, Sequence) or not all(map(is_integer, layer_offsets)):
             raise ValueError(
                 f"`layer_offsets` must be a sequence of integers. Received: {layer_offsets!r}"
@@ -219,7 +219,8 @@ class SearchSpace:
                 stage_field: values[_parameter(number, choice)]
                 for choice, stage_field in _STAGE_FIELDS.items()
             }
-            stages.append(replace(stage, **chosen, se_ratio=self._se_ratio_of(chosen["conv"])))
+            chosen["se_ratio"] = None if chosen["conv"] == "fused" else self.se_ratio
+            stages.append(replace(stage, **chosen))
         return replace(
             self.backbone, name=name or f"{self.backbone.name}-search", stages=tuple(stages)
         )
@@ -230,41 +231,25 @@ class SearchSpace:
         Only stages and head count, not the name nor the settings of the training.
 
         Raises:
-            ValueError: the network is not in the space; the message lists every difference.
+            ValueError: the network is not in the space; the message shows the nearest that is.
         """
-        _check_config("config", config)
+        check_config("config", config)
         found = {
             _parameter(number, choice): getattr(stage, stage_field)
             for number, stage in enumerate(config.stages, start=1)
             for choice, stage_field in _STAGE_FIELDS.items()
         }
-        if differences := list(self._differences(config, found)):
+        nearest = self.sample(
+            lambda name, choices: found[name] if found.get(name) in choices else choices[0]
+        )
+        if (nearest.stages, nearest.head_filters) != (config.stages, config.head_filters):
             raise ValueError(
-                f"{config.name} is not in the search space around {self.backbone.name}: "
-                + "; ".join(differences)
+                f"{config.name} is not in the search space around {self.backbone.name}. The "
+                f"nearest network there has {', '.join(encode_stages(nearest.stages))} and "
+                f"{nearest.head_filters} filters in its head. Received: "
+                f"{', '.join(encode_stages(config.stages))} and {config.head_filters}"
             )
         return found
-
-    def _differences(self, config: ModelConfig, found: Mapping[str, Value]) -> Iterator[str]:
-        """What keeps a network with the parameters `found` out of the space."""
-        mine, theirs = self.backbone, config
-        if len(theirs.stages) != len(mine.stages):
-            yield f"it has {len(theirs.stages)} stages, not {len(mine.stages)}"
-            return
-        if theirs.head_filters != mine.head_filters:
-            yield f"head_filters is {theirs.head_filters}, not {mine.head_filters}"
-        for number, (fixed, stage) in enumerate(zip(mine.stages, theirs.stages, strict=True), 1):
-            fixed = replace(fixed, se_ratio=self._se_ratio_of(stage.conv))
-            for name in ("strides", "input_filters", "output_filters", "se_ratio"):
-                expected, received = getattr(fixed, name), getattr(stage, name)
-                if received != expected:
-                    yield f"{name} of stage {number} is {received}, not {expected}"
-        for parameter, choices in self.parameters.items():
-            if found[parameter] not in choices:
-                yield f"{parameter} is {found[parameter]!r}, not one of {choices}"
-
-    def _se_ratio_of(self, conv: Value) -> float | None:
-        return None if conv == "fused" else self.se_ratio
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, the inverse of `from_dict`."""
@@ -284,21 +269,18 @@ class SearchSpace:
         Raises:
             ValueError: a field is missing, unknown or outside its range.
         """
-        _check_fields("A search space", values, [field.name for field in fields(cls)])
+        what = "A search space"
         try:
+            _check_fields(values, [field.name for field in fields(cls)])
+            what = "The backbone of a search space"
             backbone = ModelConfig.from_json(json.dumps(values["backbone"]))
-        except (ValueError, TypeError) as error:  # TypeError: a field of a wrong type
-            raise ValueError(f"The backbone of a search space: {error}") from None
-        if not isinstance(values["stages"], list | tuple):
-            raise ValueError(f"A search space has a list of stages. Received: {values['stages']!r}")
-        stages = []
-        for number, choices in enumerate(values["stages"], start=1):
-            what = f"Stage {number} of a search space"
-            _check_fields(what, choices, list(_STAGE_FIELDS))
-            try:
+            what, stages = "The stages of a search space", []
+            for number, choices in enumerate(values["stages"], start=1):
+                what = f"Stage {number} of a search space"
+                _check_fields(choices, list(_STAGE_FIELDS))
                 stages.append(StageChoices(**choices))
-            except ValueError as error:
-                raise ValueError(f"{what}: {error}") from None
+        except (ValueError, TypeError) as error:  # TypeError: a field of a wrong type
+            raise ValueError(f"{what}: {error}") from None
         return cls(backbone, tuple(stages), values["se_ratio"])
 
 
@@ -307,7 +289,8 @@ def _parameter(number: int, choice: str) -> str:
     return f"stage{number}_{choice}"
 
 
-def _check_config(name: str, value: Any) -> None:
+def check_config(name: str, value: Any) -> None:
+    """Raise ValueError unless a value is a `ModelConfig`."""
     if not isinstance(value, ModelConfig):
         raise ValueError(
             f"`{name}` must be a ModelConfig; ModelConfig.from_name gives the published ones. "
@@ -315,9 +298,9 @@ def _check_config(name: str, value: Any) -> None:
         )
 
 
-def _check_fields(what: str, values: Any, names: Sequence[str]) -> None:
+def _check_fields(values: Any, names: Sequence[str]) -> None:
     if not isinstance(values, Mapping) or set(values) != set(names):
         received = sorted(map(str, values)) if isinstance(values, Mapping) else repr(values)
         raise ValueError(
-            f"{what} is an object with exactly {', '.join(names)}. Received: {received}"
+            f"it must be an object with exactly {', '.join(names)}. Received: {received}"
         )

@@ -4,7 +4,6 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ RESULTS = ("accuracy", "step_time", "step_seconds", "parameters", "score", "epoc
 _SQLITE_WAIT = 60  # seconds for another process to finish its write; SQLite's own 5 are few
 _MAKING_TABLES = 1.0  # seconds
 _MADE_BY_OTHERS = ("already exists", "UNIQUE constraint", "unique constraint", "Duplicate entry")
-_JOURNAL, _REDIS, _GRPC = "journal:", "redis://", "grpc://"
+_SQLITE, _JOURNAL, _REDIS, _GRPC = "sqlite:///", "journal:", "redis://", "grpc://"
 _DRIVERS = (
     "for postgresql:// pip install 'psycopg[binary]', for mysql:// mysqlclient (or PyMySQL, and "
     "mysql+pymysql://), for redis:// redis, for grpc:// grpcio and protobuf"
@@ -59,7 +58,6 @@ def open_storage(
     *,
     must_exist: bool = False,
     heartbeat_seconds: int | None = None,
-    on_lost: "Callable[[Study, FrozenTrial], None] | None" = None,
 ) -> "BaseStorage":
     """Open the storage of studies.
 
@@ -67,8 +65,8 @@ def open_storage(
         url: see `_ALLOWED` in the message of the error.
         must_exist: do not begin a new file.
         heartbeat_seconds: how often a worker says that it lives, if the storage is a database;
-            a trial whose worker has been silent three times as long counts as lost.
-        on_lost: is told of such a trial by the worker that finds it.
+            a trial whose worker has been silent three times as long counts as lost, and its network
+            is tried once more (not twice: it may be what ended the worker).
 
     Raises:
         ImportError: Optuna is not installed, or what the database needs.
@@ -89,16 +87,7 @@ def open_storage(
             # Redis and heartbeats count as experimental, since 2021; nothing else finds a lost
             # worker.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            if url.startswith((_JOURNAL, _REDIS, _GRPC)):
-                return _open_without_heartbeat(optuna.storages, url)
-            return _open_database(
-                optuna.storages,
-                url,
-                engine_kwargs={"connect_args": {"timeout": _SQLITE_WAIT} if path else {}},
-                heartbeat_interval=heartbeat_seconds,
-                grace_period=None if heartbeat_seconds is None else 3 * heartbeat_seconds,
-                heartbeat_stale_trial_callback=on_lost,
-            )
+            return _open(optuna.storages, url, heartbeat_seconds)
     except ImportError as error:
         raise ImportError(
             f"The storage {without_password(url)!r} needs a package that cannot be imported "
@@ -114,28 +103,31 @@ def open_storage(
         ) from error
 
 
-def _open_without_heartbeat(storages: Any, url: str) -> "BaseStorage":
+def _open(storages: Any, url: str, heartbeat_seconds: int | None) -> "BaseStorage":
+    if url.startswith(_JOURNAL):
+        file = url.removeprefix(_JOURNAL)
+        return storages.JournalStorage(storages.journal.JournalFileBackend(file))
+    if url.startswith(_REDIS):
+        return storages.JournalStorage(storages.journal.JournalRedisBackend(url))
     if url.startswith(_GRPC):
         host, _, port = url.removeprefix(_GRPC).rpartition(":")
         proxy = storages.GrpcStorageProxy(host=host, port=int(port))
         proxy.get_all_studies()  # connects
         return proxy
-    if url.startswith(_REDIS):
-        return storages.JournalStorage(storages.journal.JournalRedisBackend(url))
-    file = url.removeprefix(_JOURNAL)
-    return storages.JournalStorage(storages.journal.JournalFileBackend(file))
-
-
-def _open_database(storages: Any, url: str, **options: Any) -> "BaseStorage":
-    """Open a database, and make its tables if it is new.
-
-    Workers that begin at the same moment may all want to make them; then the second try of those
-    that came late finds them made.
-    """
+    options: dict[str, Any] = {}
+    if url.startswith(_SQLITE):
+        options["engine_kwargs"] = {"connect_args": {"timeout": _SQLITE_WAIT}}
+    if heartbeat_seconds is not None:
+        options["heartbeat_interval"] = heartbeat_seconds
+        options["grace_period"] = 3 * heartbeat_seconds
+        retry = storages.RetryHeartbeatStaleTrialCallback(max_retry=1)
+        options["heartbeat_stale_trial_callback"] = retry
     for is_last in (False, False, True):
         try:
             return storages.RDBStorage(url, **options)
         except Exception as error:  # each database has its own
+            # Workers that begin at the same moment may all want to make the tables; then the second
+            # try of those that came late finds them made.
             if is_last or not any(words in str(error) for words in _MADE_BY_OTHERS):
                 raise
             time.sleep(_MAKING_TABLES)
@@ -172,11 +164,7 @@ def read_study(storage: str, name: str) -> StudyRecord:
 
 
 def settings_of(study: "Study") -> dict[str, Any]:
-    """Return what was written when a study was begun.
-
-    Raises:
-        ValueError: it is none of this package.
-    """
+    """Return what was written when a study was begun; ValueError if it is not of this package."""
     if SETTINGS not in study.user_attrs:
         raise ValueError(
             f"The study {study.study_name!r} was not begun by keras-effnetv2: choose another name."
@@ -185,18 +173,14 @@ def settings_of(study: "Study") -> dict[str, Any]:
 
 
 def as_record(study: "Study", storage: str) -> StudyRecord:
-    """Return a study as plain data.
-
-    Raises:
-        ValueError: it is none of this package.
-    """
+    """Return a study as plain data; ValueError if it is not of this package."""
     settings = settings_of(study)
     space = SearchSpace.from_dict(settings.pop("space"))
     trials = [
         _as_record(trial, space)
         for trial in study.get_trials(deepcopy=False)
         # One that waits, or was lost before its network was drawn, is none yet.
-        if set(space.parameters) <= set(trial.params)
+        if trial.state.name != "WAITING" and set(space.parameters) <= set(trial.params)
     ]
     return StudyRecord(study.study_name, without_password(storage), space, settings, tuple(trials))
 
@@ -222,6 +206,5 @@ def _file_of(url: str) -> Path | None:
     """The file that a storage is, if it is one."""
     if url.startswith(_JOURNAL):
         return Path(url.removeprefix(_JOURNAL))
-    prefix = "sqlite:///"
-    path = url.removeprefix(prefix)
-    return Path(path) if url.startswith(prefix) and path not in ("", ":memory:") else None
+    path = url.removeprefix(_SQLITE)
+    return Path(path) if url.startswith(_SQLITE) and path not in ("", ":memory:") else None

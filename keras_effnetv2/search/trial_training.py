@@ -1,15 +1,18 @@
-"""The short training by which a network of a search is judged."""
+"""The short training by which a network of a search is judged, and the time of its step."""
 
 import gc
 import math
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
+from keras_effnetv2._common.timing import time_ratio
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.graph import count_trainable
-from keras_effnetv2.search.step_time import StepTimer
 from keras_effnetv2.training.assemble import build_to_train, compile_to_train, fit_stages
 from keras_effnetv2.training.footprint import training_shortage
 from keras_effnetv2.training.inputs import Inputs
@@ -17,6 +20,13 @@ from keras_effnetv2.training.progressive import ProgressiveLearning
 
 Watch = Callable[[int, float], None]
 """Is told the epoch, from 1, and the accuracy on the validation pictures, 0 to 1."""
+
+
+# Rounds: quick steps, which noise moves most, get more of them, until so many seconds were timed.
+_FEWEST_ROUNDS, _MOST_ROUNDS, _ENOUGH = 5, 25, 2.0
+_STEPS = 2  # timed, of a model in each round
+# Steps before those: the first of all traces, others find the cache of the other model.
+_WARM_UP = 1
 
 
 class TrialFailed(Exception):
@@ -69,7 +79,7 @@ class TrialRunner:
         Raises:
             TrialFailed: the loss is not finite.
         """
-        progressive = ProgressiveLearning(self._inputs.stage_dataset, self._inputs.plan)
+        progressive = ProgressiveLearning(self._inputs.stage_dataset, self._inputs.plan, verbose=0)
         referee = _Referee(watch)
         fit_stages(model, self._inputs, progressive, [referee], verbose=0)
         return referee.accuracy
@@ -88,3 +98,66 @@ class _Referee(keras.callbacks.Callback):
             raise TrialFailed(f"the loss became {logs['loss']} in epoch {epoch + 1}")
         self.accuracy = float(logs["val_accuracy"])
         self._watch(epoch + 1, self.accuracy)
+
+
+class _Stopwatch(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._start = perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        float(logs["loss"])  # waits for a device that works behind our back
+        self.seconds.append(perf_counter() - self._start)
+
+
+class StepTimer:
+    """Measures training steps in turns with those of a baseline, on a real batch that is kept.
+
+    A machine that is busy, warm or throttled slows both, so their ratio stays.
+
+    Args:
+        baseline: a compiled model.
+        inputs: whose pictures are trained on, at the size and batch size of the last stage.
+    """
+
+    def __init__(self, baseline: keras.Model, inputs: Inputs) -> None:
+        self._baseline = baseline
+        (batch,) = inputs.stage_dataset(inputs.plan[-1], 0).take(1)
+        # Elements have the static shapes of the training, so that nothing is traced again there.
+        self._batch = tf.data.Dataset.from_tensors(batch).repeat()
+
+    def measure(self, model: keras.Model) -> tuple[float, float]:
+        """Measure a compiled model, whose weights and optimizer are afterwards what they were.
+
+        Returns:
+            The median time of its step, seconds, and the ratio of that to the time of the
+            baseline's step beside it: below 1 is faster.
+        """
+        models = (model, self._baseline)
+        states = [one.get_state_tree(value_format="numpy_array") for one in models]
+        rounds: list[list[list[float]]] = []
+        try:
+            while len(rounds) < _FEWEST_ROUNDS or (
+                len(rounds) < _MOST_ROUNDS and np.sum(rounds) < _ENOUGH
+            ):
+                rounds.append([self._steps(one) for one in models])
+        finally:
+            for one, state in zip(models, states, strict=True):
+                one.set_state_tree(state)
+        of_model, of_baseline = np.array(rounds).swapaxes(0, 1)
+        return float(np.median(of_model)), time_ratio(of_model, of_baseline)
+
+    def _steps(self, model: keras.Model) -> list[float]:
+        stopwatch = _Stopwatch()
+        model.fit(
+            self._batch,
+            steps_per_epoch=_WARM_UP + _STEPS,
+            callbacks=[stopwatch],
+            shuffle=False,
+            verbose=0,
+        )
+        return stopwatch.seconds[_WARM_UP:]
