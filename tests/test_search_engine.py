@@ -474,7 +474,7 @@ def running(url):
 
 def test_the_command_from_pictures_to_a_study(space, tmp_path, url, capsys, monkeypatch):
     """The one search here that builds, times and trains a network: the baseline."""
-    monkeypatch.setattr(trial_training, "_ENOUGH", 0.0)  # five rounds: exact times are no subject here
+    monkeypatch.setattr(trial_training, "_ENOUGH", 0.0)  # five rounds suffice here
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.json").write_text(json.dumps(space.to_dict()))
     words = f"search --data digits --space space.json --storage {url} --max-train-examples 32"
