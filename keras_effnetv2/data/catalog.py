@@ -95,15 +95,10 @@ def why_unread(error: tf.errors.OpError) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _RandomAccess(Store):
-    """Pictures of which each is had as fast as any other.
+    """Pictures of which each is had as fast as any other."""
 
-    Attributes:
-        values: (M,) string tensor in main memory.
-        named: M readable names.
-    """
-
-    values: tf.Tensor
-    named: Sequence[str]
+    values: tf.Tensor  # (M,) string, in main memory
+    named: Sequence[str]  # M readable names
 
     @classmethod
     def of(cls, values: Iterable[bytes], named: Sequence[str]) -> Self:
@@ -151,7 +146,17 @@ class _RandomAccess(Store):
 
 
 class FileStore(_RandomAccess):
-    """Pictures in files of their own; `values` are the absolute paths."""
+    """Pictures in files of their own; `values` are the paths, bytes that need not be UTF-8.
+
+    They are absolute, because TensorFlow takes a relative `a://b` for an address on another
+    machine, and because the working directory may change before a picture is read.
+    """
+
+    @classmethod
+    def at(cls, paths: Sequence[str]) -> Self:
+        """Return a store of the files at these paths."""
+        encoded = list(map(os.fsencode, paths))
+        return cls.of(map(os.path.abspath, encoded), list(map(readable, encoded)))
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
         return np.fromiter((os.stat(path).st_size for path in self.paths(rows)), np.int64)
@@ -228,15 +233,6 @@ class Catalog:
 def readable(path: bytes) -> str:
     """Return a file name as text; bytes that are not UTF-8 show as `\\xNN`."""
     return path.decode("utf-8", "backslashreplace")
-
-
-def read_path(path: str) -> bytes:
-    """Return the absolute path in bytes, which TensorFlow reads whatever the bytes are.
-
-    Absolute, because TensorFlow takes a relative `a://b` for an address on another machine, and
-    because the working directory may change before the picture is read.
-    """
-    return os.path.abspath(os.fsencode(path))
 
 
 def some(items: Sequence[str], limit: int = 5) -> str:

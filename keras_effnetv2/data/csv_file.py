@@ -21,8 +21,6 @@ from keras_effnetv2.data.catalog import (
     Catalog,
     FileStore,
     LabelledPictures,
-    read_path,
-    readable,
     some,
 )
 
@@ -66,11 +64,10 @@ def open_csv(path: str) -> Catalog:
     names = {part: tuple(sorted({row.label for row in rows})) for part, rows in parts.items()}
 
     def read(part: str) -> LabelledPictures:
-        paths = [row.path for row in parts[part]]
         label_of = {name: label for label, name in enumerate(names[part])}
         return LabelledPictures.of(
             np.array([label_of[row.label] for row in parts[part]]),
-            FileStore.of(map(read_path, paths), [readable(os.fsencode(path)) for path in paths]),
+            FileStore.at([row.path for row in parts[part]]),
             origins=[f"line {row.line}" for row in parts[part]],
         )
 

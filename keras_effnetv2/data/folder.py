@@ -21,7 +21,6 @@ from keras_effnetv2.data.catalog import (
     Catalog,
     FileStore,
     LabelledPictures,
-    read_path,
     readable,
     some,
 )
@@ -126,7 +125,7 @@ def _read_part(root: str, part_path: str, folders: dict[str, str]) -> LabelledPi
     encoded = [os.fsencode(path) for paths in found.values() for path in paths]
     names = tuple(map(readable, encoded))
     # Made absolute once: what scandir found below needs no normalising, path by path.
-    start, skipped = os.path.join(read_path(root), b""), len(os.fsencode(root))
+    start, skipped = os.path.join(os.path.abspath(os.fsencode(root)), b""), len(os.fsencode(root))
     separator = os.fsencode(os.sep)
     absolute = (start + path[skipped:].lstrip(separator) for path in encoded)
     labels = np.repeat(np.arange(len(found)), list(map(len, found.values())))

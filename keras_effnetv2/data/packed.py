@@ -68,23 +68,14 @@ class PackedShard:
 
 @dataclass(frozen=True)
 class Pack:
-    """A packed folder, as its `index.json` describes it.
-
-    Attributes:
-        folder: where it is.
-        class_names: of all splits, in the order of the labels.
-        horizontal_flip: whether a mirrored picture still shows the same class.
-        splits: the shards of each split.
-        arrays_sha256: of `index.npz`.
-        fingerprint: of what was packed, if it is the cache of a source.
-    """
+    """A packed folder, as its `index.json` describes it."""
 
     folder: Path
-    class_names: tuple[str, ...]
-    horizontal_flip: bool
+    class_names: tuple[str, ...]  # of all splits, in the order of the labels
+    horizontal_flip: bool  # whether a mirrored picture still shows the same class
     splits: Mapping[str, tuple[PackedShard, ...]]
-    arrays_sha256: str
-    fingerprint: str | None = None
+    arrays_sha256: str  # of `index.npz`
+    fingerprint: str | None = None  # of what was packed, if it is the cache of a source
 
     @property
     def shards(self) -> tuple[PackedShard, ...]:

@@ -36,15 +36,10 @@ _SMALL_BUFFER = 256 * 1024  # of one that is for a single record
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Many texts in two arrays, which take a tenth of the memory and time of Python's strings.
+    """Many texts in two arrays, which take a tenth of the memory and time of Python's strings."""
 
-    Attributes:
-        data: all texts one after the other, UTF-8, (bytes,) uint8.
-        ends: where each one ends, (N,) int64.
-    """
-
-    data: np.ndarray
-    ends: np.ndarray
+    data: np.ndarray  # all texts one after the other, UTF-8, (bytes,) uint8
+    ends: np.ndarray  # where each one ends, (N,) int64
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Self:
@@ -67,21 +62,13 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class RecordStore(Store):
-    """Pictures in TFRecord files; a row is the number of a record, over all files.
+    """Pictures in TFRecord files; a row is the number of a record, over all files."""
 
-    Attributes:
-        paths: absolute paths of the S files.
-        counts: records in each file, (S,) int64.
-        lengths: bytes of each record with its frame, (M,) int64.
-        image_key: of the encoded picture in the example.
-        filenames: what each picture was called before, None if not known.
-    """
-
-    paths: tuple[str, ...]
-    counts: np.ndarray
-    lengths: np.ndarray
-    image_key: str
-    filenames: Texts | None = None
+    paths: tuple[str, ...]  # absolute paths of the S files
+    counts: np.ndarray  # records in each file, (S,) int64
+    lengths: np.ndarray  # bytes of each record with its frame, (M,) int64
+    image_key: str  # of the encoded picture in the example
+    filenames: Texts | None = None  # what each picture was called before, if known
 
     def names(self, rows: np.ndarray) -> tuple[str, ...]:
         """Return "FILE#RECORD (filename)" of each, the number counted from 0 within the file."""

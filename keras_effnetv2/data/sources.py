@@ -154,6 +154,12 @@ class ImageSource:
             )
         return self.subset(stratified_draw(self.labels, num_examples, seed))
 
+    def carve(self, fraction: float, seed: int) -> tuple["ImageSource", "ImageSource"]:
+        """Return pictures for training and for validation, see `splits.carve_validation`."""
+        held = carve_validation(self.labels, self.class_names, fraction, seed)
+        rest = np.setdiff1d(np.arange(self.num_examples), held, assume_unique=True)
+        return self.subset(rest), self.subset(held)
+
     def dataset(
         self, *, shuffle: bool = False, seed: int = 0, epoch: int = 0, shard: Shard = None
     ) -> tf.data.Dataset:
@@ -258,10 +264,7 @@ def load_source(
     source = _read_parts(name, split, catalog, parts, targets)
     if fraction is None:
         return source
-    chosen = carve_validation(source.labels, targets, fraction, seed)
-    if split == TRAIN:
-        chosen = np.setdiff1d(np.arange(source.num_examples), chosen, assume_unique=True)
-    return source.subset(chosen)
+    return source.carve(fraction, seed)[split == VALIDATION]
 
 
 def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from keras_effnetv2._common.checks import check_class_names
 from keras_effnetv2.data.sources import (
     IN_MEMORY,
@@ -16,7 +14,6 @@ from keras_effnetv2.data.sources import (
     ImageSource,
     load_source,
 )
-from keras_effnetv2.data.splits import carve_validation
 from keras_effnetv2.data.unreadable import BadPicturesError, drop_bad, find_bad_pictures
 
 MAX_SCANNED = 50_000
@@ -96,22 +93,13 @@ class TrainingData:
         return training, validation
 
     def _find(self, seed: int) -> Pictures:
+        fraction = self.validation_fraction
         if not isinstance(self.source, ImageSource):
-            load = partial(
-                load_source,
-                self.source,
-                validation_fraction=self.validation_fraction,
-                seed=seed,
-            )
+            load = partial(load_source, self.source, validation_fraction=fraction, seed=seed)
             return load("train"), load("validation")
         if self.validation is not None:
             return self.source, self.validation
-        source, fraction = self.source, self.validation_fraction
-        if fraction is None:
-            fraction = PILE_VALIDATION_FRACTION
-        held = carve_validation(source.labels, source.class_names, fraction, seed)
-        rest = np.setdiff1d(np.arange(source.num_examples), held)
-        return source.subset(rest), source.subset(held)
+        return self.source.carve(PILE_VALIDATION_FRACTION if fraction is None else fraction, seed)
 
     def prepare(self, pictures: Pictures, say: Callable[[str], Any]) -> Pictures:
         """Read every picture as `scan` and `cache` ask for; this can take minutes.
