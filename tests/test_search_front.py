@@ -4,10 +4,9 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from helpers.search_studies import BASELINE, complete, incomplete, network, study_of
 
-from keras_effnetv2.search.front import best, candidates, find, pareto_front
+from keras_effnetv2.search.record import best, find, pareto_front
 
 
 def numbers(found):
@@ -15,7 +14,7 @@ def numbers(found):
 
 
 def front_of(*trials):
-    return numbers(pareto_front(candidates(study_of(*trials))))
+    return numbers(find(study_of(*trials)).front)
 
 
 def beats(one, other):
@@ -50,7 +49,7 @@ def test_the_front_is_what_the_definition_says():
             complete(i, *(int(value) / 8 for value in random.integers(1, 8, 2)), int(parameters))
             for i, parameters in enumerate(random.integers(1, 8, 80))
         ]
-        found = candidates(study_of(*trials))
+        found = find(study_of(*trials)).candidates
         unbeaten = {one.number for one in found if not any(beats(two, one) for two in found)}
         assert set(numbers(pareto_front(found))) == unbeaten
         assert numbers(pareto_front(found[::-1])) == numbers(pareto_front(found))
@@ -89,33 +88,26 @@ def test_only_complete_trials_that_can_be_compared_count():
     assert find(study_of()) == ([], [], None, None)
 
 
-@pytest.mark.parametrize(
-    ("budget", "number"), [(None, 2), (9_000_000, 2), (8_999_999, 0), (5_999_999, 1), (999, None)]
-)
-def test_the_best_within_a_number_of_parameters(budget, number):
-    found = candidates(
-        study_of(
-            complete(0, 0.80, 1.0, 6_000_000, score=0.40),
-            complete(1, 0.60, 1.0, 1_000, score=0.30),
-            complete(2, 0.85, 1.0, 9_000_000, score=0.41),
-        )
+def test_the_best_within_a_number_of_parameters():
+    study = study_of(
+        complete(0, 0.80, 1.0, 6_000_000, score=0.40),
+        complete(1, 0.60, 1.0, 1_000, score=0.30),
+        complete(2, 0.85, 1.0, 9_000_000, score=0.41),
     )
-    fitting = best(found, max_parameters=budget)
-    assert (None if fitting is None else fitting.number) == number
+    found = find(study).candidates
+    assert best(found) == found[2]
+    for budget, number in ((9_000_000, 2), (8_999_999, 0), (5_999_999, 1)):
+        assert best(found, max_parameters=budget) == found[number]
+    assert best(found, max_parameters=999) is None
 
 
 def test_the_best_of_equal_scores_is_on_the_front():
     # As with exponents of 0, where the score is the accuracy.
-    found = candidates(
-        study_of(
-            complete(0, 0.8, 1.0, 20, score=0.8),
-            complete(1, 0.8, 0.9, 20, score=0.8),
-            complete(2, 0.8, 0.9, 10, score=0.8),
-            complete(3, 0.8, 0.9, 10, score=0.8),
-        )
-    )
-    assert best(found).number == 2
-    assert numbers(pareto_front(found)) == [2, 3]
+    measures = ((1.0, 20), (0.9, 20), (0.9, 10), (0.9, 10))
+    trials = [complete(i, 0.8, *one, score=0.8) for i, one in enumerate(measures)]
+    findings = find(study_of(*trials))
+    assert findings.best.number == 2
+    assert numbers(findings.front) == [2, 3]
 
 
 def test_the_baseline_is_known_by_its_network():

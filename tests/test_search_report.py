@@ -15,8 +15,8 @@ from helpers.search_studies import BASELINE, complete, incomplete, large_study, 
 
 from keras_effnetv2.architectures.config import decode_stages
 from keras_effnetv2.architectures.config_file import read_config
-from keras_effnetv2.search.front import find
 from keras_effnetv2.search.pareto_chart import pareto_chart
+from keras_effnetv2.search.record import find
 from keras_effnetv2.search.space import SearchSpace
 from keras_effnetv2.search.study_page import (
     choices_table,

@@ -90,9 +90,7 @@ class Sampling:
     def make_sampler(self, tried: int) -> "BaseSampler":
         """Return Optuna's sampler.
 
-        Args:
-            tried: trials that the study has already. With the same seed, a search that goes on
-                would draw the same networks again.
+        A search that goes on, with trials that were `tried`, draws others than at first.
         """
         samplers = store.require_optuna().samplers
         seed = None if self.seed is None else (self.seed + tried) % 2**32
@@ -277,11 +275,7 @@ def _settings(
 
 
 def _agree(study: "Study", settings: dict[str, Any]) -> None:
-    """Begin a study with its baseline, or check that one that was begun is the same search.
-
-    Raises:
-        ValueError: it is another one, or not of this package.
-    """
+    """Begin a study with its baseline, or refuse one that was begun as another search."""
     if store.SETTINGS not in study.user_attrs and not study.trials:
         study.set_user_attr(store.SETTINGS, json.dumps(settings))
         space = SearchSpace.from_dict(settings["space"])

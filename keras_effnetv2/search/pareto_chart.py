@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2.report.figures import BLUE, INK, ORANGE, drawing, to_svg
 from keras_effnetv2.report.style import plain_text
-from keras_effnetv2.search.front import Candidate, Findings
+from keras_effnetv2.search.record import Candidate, Findings
 from keras_effnetv2.search.summary import one_line
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def pareto_chart(findings: Findings, baseline_name: str, *, standalone: bool) ->
     those below it are on the front for being small.
 
     Args:
-        findings: see `front.find`, with at least one candidate.
+        findings: see `record.find`, with at least one candidate.
         baseline_name: what the network is called that step times are compared with.
         standalone: make an SVG file, with a style sheet of its own, and not a part of a page.
 

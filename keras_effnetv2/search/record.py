@@ -1,9 +1,11 @@
-"""What a search has found so far, as plain data, wherever it was stored."""
+"""What a search has found so far, as plain data: trials, the Pareto front, and the best of it."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.config import ModelConfig, Stage
 from keras_effnetv2.search.space import SearchSpace
 
 TrialState = Literal["complete", "pruned", "failed", "running"]
@@ -39,6 +41,16 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
+class Candidate(TrialRecord):
+    """A complete trial, of which everything is known."""
+
+    accuracy: float
+    step_time: float
+    parameters: int
+    score: float
+
+
+@dataclass(frozen=True)
 class StudyRecord:
     """A search: what it looks for, and every network that it has tried.
 
@@ -61,3 +73,88 @@ class StudyRecord:
     def baseline(self) -> ModelConfig:
         """Return the network that step times are compared with."""
         return self.space.backbone
+
+
+class Findings(NamedTuple):
+    """What a study has found.
+
+    Attributes:
+        candidates: the complete trials in the study's order. One that lacks a measure, or has one
+            that is not finite, cannot be compared and is left out.
+        front: see `pareto_front`.
+        best: see `best`; None if no trial is complete.
+        baseline: the first trial of the network that step times are compared with; None if it has
+            not been tried.
+    """
+
+    candidates: list[Candidate]
+    front: list[Candidate]
+    best: Candidate | None
+    baseline: Candidate | None
+
+    def marks(self, trial: TrialRecord) -> str:
+        """Return what is to be said of a trial: "best, front", "baseline", or nothing."""
+        groups = (("best", [self.best]), ("front", self.front), ("baseline", [self.baseline]))
+        return ", ".join(
+            name for name, group in groups if trial.number in [one.number for one in group if one]
+        )
+
+
+def find(study: StudyRecord) -> Findings:
+    """Look through a study."""
+    found = []
+    for trial in study.trials:
+        known: Any = (trial.accuracy, trial.step_time, trial.parameters, trial.score)
+        if trial.state == "complete" and None not in known and all(map(math.isfinite, known)):
+            found.append(Candidate(**vars(trial)))
+    wanted = _network(study.baseline)
+    baseline = next((one for one in found if _network(one.config) == wanted), None)
+    return Findings(found, pareto_front(found), best(found), baseline)
+
+
+def pareto_front(found: Iterable[Candidate]) -> list[Candidate]:
+    """Return the networks that no other one beats, the most accurate first; of those, the fastest.
+
+    One network beats another if it is no worse in accuracy, step time and parameters, and better in
+    one of them. A network that was tried more than once counts once, with its highest score.
+    """
+    distinct: dict[Any, Candidate] = {}
+    for candidate in sorted(found, key=_rank):
+        distinct.setdefault(_network(candidate.config), candidate)
+    front: list[Candidate] = []
+    # In this order only an earlier network can beat a later one; and if any does, one of the front.
+    for candidate in sorted(distinct.values(), key=_by_accuracy):
+        if not any(_beats(other, candidate) for other in front):
+            front.append(candidate)
+    return front
+
+
+def best(found: Iterable[Candidate], *, max_parameters: float = math.inf) -> Candidate | None:
+    """Return the network with the highest score, which is one of the front; None if there is none.
+
+    Of equal scores it is the most accurate, then the fastest, then the smallest, then the first.
+
+    Args:
+        found: candidates.
+        max_parameters: leaves out networks with more.
+    """
+    fitting = (one for one in found if one.parameters <= max_parameters)
+    return min(fitting, key=_rank, default=None)
+
+
+def _network(config: ModelConfig) -> tuple[tuple[Stage, ...], int]:
+    """What is built: stem (in the first stage), stages and head, not name nor training."""
+    return config.stages, config.head_filters
+
+
+def _beats(one: Candidate, other: Candidate) -> bool:
+    mine, theirs = _by_accuracy(one)[:3], _by_accuracy(other)[:3]
+    return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
+
+
+def _by_accuracy(one: Candidate) -> tuple[float, float, int, int]:
+    return -one.accuracy, one.step_time, one.parameters, one.number
+
+
+def _rank(one: Candidate) -> tuple[float, float, float, int, int]:
+    return (-one.score, *_by_accuracy(one))

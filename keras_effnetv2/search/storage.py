@@ -38,11 +38,7 @@ _ALLOWED = (
 
 
 def require_optuna() -> Any:
-    """Import Optuna.
-
-    Raises:
-        ImportError: it is not installed.
-    """
+    """Import Optuna; ImportError says how to install it."""
     try:
         import optuna
     except ImportError as error:
@@ -54,10 +50,7 @@ def require_optuna() -> Any:
 
 
 def open_storage(
-    url: str,
-    *,
-    must_exist: bool = False,
-    heartbeat_seconds: int | None = None,
+    url: str, *, must_exist: bool = False, heartbeat_seconds: int | None = None
 ) -> "BaseStorage":
     """Open the storage of studies.
 
@@ -118,10 +111,11 @@ def _open(storages: Any, url: str, heartbeat_seconds: int | None) -> "BaseStorag
     if url.startswith(_SQLITE):
         options["engine_kwargs"] = {"connect_args": {"timeout": _SQLITE_WAIT}}
     if heartbeat_seconds is not None:
-        options["heartbeat_interval"] = heartbeat_seconds
-        options["grace_period"] = 3 * heartbeat_seconds
-        retry = storages.RetryHeartbeatStaleTrialCallback(max_retry=1)
-        options["heartbeat_stale_trial_callback"] = retry
+        options |= {
+            "heartbeat_interval": heartbeat_seconds,
+            "grace_period": 3 * heartbeat_seconds,
+            "heartbeat_stale_trial_callback": storages.RetryHeartbeatStaleTrialCallback(1),
+        }
     for is_last in (False, False, True):
         try:
             return storages.RDBStorage(url, **options)
@@ -204,7 +198,6 @@ def _as_record(trial: "FrozenTrial", space: SearchSpace) -> TrialRecord:
 
 def _file_of(url: str) -> Path | None:
     """The file that a storage is, if it is one."""
-    if url.startswith(_JOURNAL):
-        return Path(url.removeprefix(_JOURNAL))
-    path = url.removeprefix(_SQLITE)
-    return Path(path) if url.startswith(_SQLITE) and path not in ("", ":memory:") else None
+    prefix = next((one for one in (_SQLITE, _JOURNAL) if url.startswith(one)), None)
+    path = "" if prefix is None else url.removeprefix(prefix)
+    return Path(path) if path not in ("", ":memory:") else None

@@ -5,8 +5,7 @@ from collections import Counter
 from keras_effnetv2._common.text import aligned
 from keras_effnetv2.architectures.config import ModelConfig, encode_stages
 from keras_effnetv2.report.style import clean_text
-from keras_effnetv2.search.front import Findings, best, find
-from keras_effnetv2.search.record import StudyRecord, TrialRecord, TrialState
+from keras_effnetv2.search.record import Findings, StudyRecord, TrialRecord, TrialState, best, find
 
 STATES: tuple[TrialState, ...] = ("complete", "pruned", "failed", "running")
 MEASURES = ("score", "accuracy", "step time", "parameters")
@@ -103,9 +102,6 @@ def front_rows(findings: Findings) -> list[TrialRecord]:
 
 def describe(study: StudyRecord) -> str:
     """Describe a study for the terminal: what was tried, the front, and the best network.
-
-    The front are the networks that no other one beats in accuracy, step time and parameters at
-    once, see `front.pareto_front`.
 
     Returns:
         Lines without control characters, whatever the study and its failures are called.
