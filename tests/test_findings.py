@@ -194,17 +194,6 @@ def test_thousands_of_files_of_one_size_are_not_read():
     assert found(findings.shared_picture_findings(source, source)) == []
 
 
-@pytest.mark.parametrize(("side", "size", "count"), [(8, 64, 0), (112, 224, 0), (32, 224, 1)])
-def test_enlarged_pictures(side, size, count):
-    source = big_source(100, 10, side)
-    recipe = replace(ONE_SIZE, image_size=size)
-    messages = found(findings.enlargement_findings(inputs_of(source, source, recipe)))
-    assert [level for level, _ in messages] == ["note"] * count
-    if count:
-        assert "about 32 pixels high or wide and are enlarged to 224" in messages[0][1]
-        assert "49 times" in messages[0][1]
-
-
 # --- batches, steps, sizes ----------------------------------------------------------------------
 
 

@@ -15,11 +15,7 @@ import pytest
 from keras_effnetv2._common import files
 from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.training.interruption import StopSignals
-from keras_effnetv2.training.snapshots import (
-    Snapshots,
-    latest_snapshot,
-    random_states,
-)
+from keras_effnetv2.training.snapshots import Saving, Snapshots, latest_snapshot, random_states
 
 X = np.random.default_rng(0).normal(size=(24, 3)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)
@@ -37,7 +33,7 @@ def make_model(optimizer=None):
 
 def make_snapshots(folder, model, resumed=None, *, keep=2, minutes=None, notes=dict):
     signals = StopSignals(folder)
-    snapshots = Snapshots(folder, resumed, notes, signals, keep=keep, minutes=minutes)
+    snapshots = Snapshots(Saving(folder, keep, minutes), resumed, notes, signals)
     snapshots.set_model(model)
     model.stop_training = False
     return snapshots

@@ -20,7 +20,7 @@ from keras_effnetv2.training import fit
 from keras_effnetv2.training.interruption import TrainingInterrupted
 
 KILLS = 20
-RUN_FILES = {"model.keras", "labels.txt", "recipe.json", "history.csv"}
+RUN_FILES = {"model.keras", "labels.txt", "recipe.json", "history.csv", "report.html"}
 
 
 def history_of(output):

@@ -70,7 +70,9 @@ def train(
 
         print(write_preview(config, TrainingData(data, **settings), recipe, output))
         return
-    from keras_effnetv2.training.workers import connect, mirrored_strategy
+    import tensorflow as tf
+
+    from keras_effnetv2.training.workers import connect
 
     if coordinator is not None:
         connect(coordinator, workers, worker)
@@ -85,7 +87,7 @@ def train(
         weights=weights,
         resume=resume,
         overwrite=overwrite,
-        strategy=mirrored_strategy() if mirrored else None,
+        strategy=tf.distribute.MirroredStrategy() if mirrored else None,
         # A bar redraws its line; into a file or a pipe one line an epoch is better.
         verbose=1 if sys.stdout.isatty() else 2,
     )

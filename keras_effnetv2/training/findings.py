@@ -15,7 +15,6 @@ import tensorflow as tf
 from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import MAX_SCANNED
-from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.models.graph import all_layers, graph_nodes, is_open
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.schedule import step_of_epoch
@@ -35,10 +34,6 @@ _MAX_INITIAL_SHARE = 0.05
 # 1 to 5 (255 if only the mean is taken off, which is a normalisation too, as of ResNet in Caffe).
 _RAW_WHITE = 16.0
 _FLAT = 0.1
-# Enlarging up to here is what the network needs, which halves a picture five times.
-_SMALL_STAGE = 64  # pixels
-_MAX_ENLARGEMENT = 2
-_SAMPLED = 32  # pictures whose sizes are looked at
 _MAX_COMPARED = 10_000  # pictures that are read to find the same ones: seconds, no more
 
 
@@ -58,7 +53,6 @@ def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> I
     yield from batch_norm_findings(model, inputs, learned)
     yield from step_findings(inputs)
     yield from precision_findings(model, inputs.recipe, machine)
-    yield from enlargement_findings(inputs)
     yield from memory_findings(model, plan, machine)
 
 
@@ -134,27 +128,6 @@ def _hashes(source: ImageSource, chosen: np.ndarray) -> np.ndarray:
 
     read = source.in_order(chosen, hashed).ignore_errors()
     return np.fromiter(read.as_numpy_iterator(), np.int64)
-
-
-def enlargement_findings(inputs: Inputs) -> Iterator[str]:
-    """A stage whose pictures are far larger than those that there are."""
-    training, size = inputs.training, inputs.plan[-1].image_size
-    if size <= _SMALL_STAGE:
-        return
-    chosen = np.unique(np.linspace(0, training.num_examples - 1, _SAMPLED).astype(int))
-
-    def shorter_side(data: Any, label: Any, index: Any) -> Any:
-        return tf.reduce_min(tf.shape(decode_image(data))[:2])
-
-    read = training.in_order(chosen, shorter_side).ignore_errors()
-    sides = list(read.as_numpy_iterator())
-    side = int(np.median(sides)) if sides else size
-    if size > _MAX_ENLARGEMENT * side:
-        yield (
-            f"note: The pictures are about {side} pixels high or wide and are enlarged to {size}, "
-            f"which takes {(size / side) ** 2:.0f} times the time and shows nothing more. It can "
-            "help pretrained weights; otherwise choose a smaller image_size."
-        )
 
 
 # --- the model ----------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_effnetv2._common.checks import check_integer, check_number
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
@@ -35,7 +34,7 @@ from keras_effnetv2.training.preflight import (
 )
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.results import evaluate_model, write_results
-from keras_effnetv2.training.snapshots import Snapshot, Snapshots, latest_snapshot
+from keras_effnetv2.training.snapshots import Saving, Snapshot, Snapshots, latest_snapshot
 from keras_effnetv2.training.transfer import (
     freeze_batch_norm,
     has_learned_statistics,
@@ -49,9 +48,7 @@ from keras_effnetv2.training.workers import (
     wait_for_all,
 )
 
-# On disk, four bytes each for a parameter: a snapshot holds weights, average and two optimizer
-# slots; the results are the model and its export.
-_SNAPSHOT_BYTES = 4 * 4
+# On disk: the model and its export, four bytes for a parameter each, and what has no parameters.
 _RESULT_BYTES = 4 * 2
 _OTHER_FILES_BYTES = 50_000_000
 
@@ -158,13 +155,14 @@ def train(
         cache=cache,
     )
     check_arguments(model_or_variant, recipe, weights)
-    saving = _Saving(Path(output), keep_snapshots, snapshot_minutes)
+    folder = Path(output)
+    saving = Saving(folder / run_folder.BACKUP, keep_snapshots, snapshot_minutes)
     workers = current_workers(strategy)
     verbose = verbose if workers.is_first else 0
-    say = echo if verbose else _be_silent
+    say = echo if verbose else (lambda line: None)
     earlier = None
     if workers.is_first or resume:
-        earlier = run_folder.check_output(saving.folder, resume=resume, overwrite=overwrite)
+        earlier = run_folder.check_output(folder, resume=resume, overwrite=overwrite)
     inputs = load_inputs(model_or_variant, data, recipe, workers)
     scope = contextlib.nullcontext if strategy is None else strategy.scope
     with scope():
@@ -176,45 +174,19 @@ def train(
         check_same_run(earlier, settings)
     for finding in look_for_findings(model, inputs, this_machine()):
         say(finding)
-    resumed = None if earlier is None else latest_snapshot(saving.backup, say)
+    resumed = None if earlier is None else latest_snapshot(saving.folder, say)
+    parameters = model.count_params()
     wait_for_all(workers)  # before anything is written
     if workers.is_first:
-        run_folder.prepare_output(
-            saving.folder, keep=resume, needed_bytes=saving.needed_bytes(model)
-        )
-        run_folder.write_settings(saving.folder, settings)
-    say(describe_plan(settings, model.count_params(), saving.folder))
+        needed = saving.needed_bytes(model) + _RESULT_BYTES * parameters + _OTHER_FILES_BYTES
+        run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
+        run_folder.write_settings(folder, settings)
+    say(describe_plan(settings, parameters, folder))
     with scope():
         compile_to_train(model, inputs)
     result = _run(model, inputs, saving, settings, resumed, verbose, say)
-    say(describe_result(settings, result.history, result.evaluation, saving.folder))
+    say(describe_result(settings, result.history, result.evaluation, folder))
     return result
-
-
-@dataclass(frozen=True)
-class _Saving:
-    """Where, how often and how long the state of a training is kept; see `train`."""
-
-    folder: Path
-    keep: int
-    minutes: float | None
-
-    def __post_init__(self) -> None:
-        check_integer("keep_snapshots", self.keep, minimum=1)
-        check_number("snapshot_minutes", self.minutes, minimum=0, or_none=True)
-
-    @property
-    def backup(self) -> Path:
-        """Where the snapshots are."""
-        return self.folder / run_folder.BACKUP
-
-    def needed_bytes(self, model: keras.Model) -> int:
-        """Return what the run takes on disk: the oldest snapshot goes when the new one is there."""
-        bytes_per_parameter = (self.keep + 1) * _SNAPSHOT_BYTES + _RESULT_BYTES
-        return bytes_per_parameter * model.count_params() + _OTHER_FILES_BYTES
-
-
-def _be_silent(line: str) -> None: ...
 
 
 # --- before the training ------------------------------------------------------------------------
@@ -281,14 +253,14 @@ def _settings(
 def _run(
     model: keras.Model,
     inputs: Inputs,
-    saving: _Saving,
+    saving: Saving,
     settings: RunSettings,
     resumed: Snapshot | None,
     verbose: int,
     say: Callable[[str], Any],
 ) -> TrainResult:
     """Train, judge and write the results."""
-    workers, folder = inputs.workers, saving.folder
+    workers, folder = inputs.workers, saving.folder.parent
     unreadable = UnreadablePictures(inputs.data.skip_bad)
     with _explained(folder, inputs, unreadable), StopSignals(folder) as signals:
         with signals.deferred():
@@ -332,7 +304,7 @@ def _fit(
     model: keras.Model,
     inputs: Inputs,
     unreadable: UnreadablePictures,
-    saving: _Saving,
+    saving: Saving,
     resumed: Snapshot | None,
     signals: StopSignals,
     verbose: int,
@@ -350,7 +322,7 @@ def _fit(
         echo=say,
     )
     history = HistoryFile(
-        saving.folder / run_folder.HISTORY if is_first else None,
+        saving.folder.parent / run_folder.HISTORY if is_first else None,
         inputs.plan,
         state=kept.get("history"),
     )
@@ -359,14 +331,7 @@ def _fit(
         found = [asdict(bad) for bad in unreadable.found.values()]
         return {"history": history.state(), "unreadable": found}
 
-    snapshots = Snapshots(
-        saving.backup,
-        resumed,
-        notes,
-        signals,
-        keep=saving.keep if is_first else 0,
-        minutes=saving.minutes,
-    )
+    snapshots = Snapshots(saving, resumed, notes, signals, is_writer=is_first)
     fit_stages(
         model,
         inputs,

@@ -9,6 +9,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 from typing import Any
 
 import keras
@@ -114,6 +115,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
         params["steps"] = self.dataset.longest_epoch() if params["verbose"] else None
 
     def on_train_begin(self, logs: Any = None) -> None:
+        self._stage = None
         if self.params["epochs"] > self.epochs:
             raise ValueError(
                 f"The plan has {self.epochs} epochs; use fit(epochs=progressive.epochs). "
@@ -121,12 +123,10 @@ class ProgressiveLearning(keras.callbacks.Callback):
             )
         scheduled_dropout_layers(self.model, self.dropout_layers, self.stages)
         self.dataset.start(_distribution_of(self.model), self._steps_per_epoch, self.skip_batches)
-        self._stage = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        stage = self.stages.at(epoch)
-        if stage is not self._stage:
-            self._begin(stage)
+        if self.stages.at(epoch) is not self._stage:
+            self._begin(self.stages.at(epoch))
         self.dataset.open(epoch)
 
     def _begin(self, stage: TrainStage) -> None:
@@ -168,11 +168,7 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
     def __init__(self, make_dataset: MakeDataset, plan: StagePlan) -> None:
         self._make_dataset = make_dataset
         self._plan = plan
-        self._distribute: Callable[[Any], Any] | None = None
-        self._steps_per_epoch: int | None = None
-        self._skip_batches = 0
-        self.was_read = False
-        self._forget()
+        self.start(None, None, 0)
 
     def _forget(self) -> None:
         self._epoch: int | None = None
@@ -192,7 +188,7 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         self.was_read = False
 
     def stop(self) -> None:
-        """End the training and let go of its data."""
+        """Let go of the training and its data."""
         self._forget()
         self._distribute = None
 
@@ -204,17 +200,17 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         dataset = self._make(self._plan.at(epoch), epoch)
         if self._skip_batches:
             dataset = self._without_skipped(dataset, epoch)
-        if self._steps_per_epoch is None and _cardinality(dataset) == tf.data.INFINITE_CARDINALITY:
+        cardinality = _cardinality(dataset)
+        if self._steps_per_epoch is None and cardinality == tf.data.INFINITE_CARDINALITY:
             raise ValueError(
                 "The data has no end: pass `steps_per_epoch` to `fit`, or let make_dataset(stage, "
                 f"epoch) `take` the batches of one epoch. Received: {dataset!r}, epoch={epoch}"
             )
         self._epoch = epoch
         self._fresh = True
-        self.length = _length(dataset)
-        if self._distribute is not None and not isinstance(
-            dataset, tf.distribute.DistributedDataset
-        ):
+        self.length = cardinality if cardinality >= 0 else None
+        is_distributed = isinstance(dataset, tf.distribute.DistributedDataset)
+        if self._distribute is not None and not is_distributed:
             dataset = self._distribute(dataset)
         self.iterator = iter(dataset)
 
@@ -226,11 +222,11 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
                 "ProgressiveLearning distributes it as the model is. "
                 f"Received: {dataset!r}, skip_batches={count}"
             )
-        rest = dataset.skip(count)
-        if count < 0 or _length(rest) == 0:
+        rest, batches = dataset.skip(count), _cardinality(dataset)
+        if count < 0 or _cardinality(rest) == 0:
             raise ValueError(
                 "`skip_batches` must be fewer than the batches of the epoch to go on in. "
-                f"Received: skip_batches={count}, epoch={epoch} with {_length(dataset)} batches"
+                f"Received: skip_batches={count}, epoch={epoch} with {batches} batches"
             )
         return rest
 
@@ -241,7 +237,7 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
                 "make_dataset(stage, epoch) must return a tf.data.Dataset of batches. "
                 f"Received: {dataset!r} for {stage}, epoch={epoch}"
             )
-        if _length(dataset) == 0:
+        if _cardinality(dataset) == 0:
             raise ValueError(
                 "make_dataset(stage, epoch) must return at least one batch; with "
                 "drop_remainder=True the batch may be larger than the data. Received: no batches "
@@ -251,9 +247,8 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
 
     def longest_epoch(self) -> int | None:
         """Return the most batches of the stages' first epochs; None if one is not known."""
-        lengths = [_length(self._make(stage, stage.start_epoch)) for stage in self._plan]
-        known = [length for length in lengths if length is not None]
-        return max(known) if len(known) == len(lengths) else None
+        lengths = [_cardinality(self._make(stage, stage.start_epoch)) for stage in self._plan]
+        return max(lengths) if min(lengths) >= 0 else None
 
     def next_batch(self) -> Any:
         """Return the next batch, for the backends that read in Python.
@@ -284,15 +279,10 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         Running into the end of the data inside a train step would count half a step: variables
         that do not depend on the batch (metrics' counts) are updated nevertheless.
         """
-        batch = next(self.iterator, None)
-        count = 0
-        while batch is not None:
-            following = next(self.iterator, None)
-            count += 1
+        for count, (batch, following) in enumerate(pairwise(chain(self.iterator, [None])), start=1):
             if following is None:
                 self.length = count
             yield batch
-            batch = following
 
     def _preview(self) -> Iterator[Any]:
         for count, batch in enumerate(self._make(self._plan[0], 0)):
@@ -384,13 +374,8 @@ def _distribution_of(model: keras.Model) -> Callable[[tf.data.Dataset], Any] | N
     return distribute
 
 
-def _length(dataset: Any) -> int | None:
-    """Number of batches; None where it is unknown or infinite."""
-    cardinality = _cardinality(dataset)
-    return cardinality if cardinality >= 0 else None
-
-
 def _cardinality(dataset: Any) -> int:
+    """Number of batches; negative where it is unknown or infinite."""
     cardinality = dataset.cardinality  # a method of a Dataset, a number of a DistributedDataset
     return int(cardinality() if callable(cardinality) else cardinality)
 
@@ -400,7 +385,14 @@ def scheduled_dropout_layers(model: Any, names: Sequence[str] | None, plan: Stag
     # Keras gives a dropout layer its random seed only if it is built with a rate above 0.
     layers = [layer for layer in all_layers(model) if hasattr(layer, "seed_generator")]
     if names is not None:
-        return _named_layers(layers, names)
+        usable = {layer.name: layer for layer in layers if hasattr(layer, "rate")}
+        if unusable := [name for name in names if name not in usable]:
+            raise ValueError(
+                "`dropout_layers` must name layers that have a `rate` and were built with one "
+                f"above 0: {', '.join(usable) or 'this model has none'}. "
+                f"Received: {', '.join(unusable)}"
+            )
+        return [usable[name] for name in names]
     dropouts = (layer for layer in layers if isinstance(layer, keras.layers.Dropout))
     found = [layer for layer in dropouts if layer.noise_shape is None]
     rates = {stage.dropout_rate for stage in plan}
@@ -412,17 +404,6 @@ def scheduled_dropout_layers(model: Any, names: Sequence[str] | None, plan: Stag
             f"{model.name!r}, dropout rates {[stage.dropout_rate for stage in plan]}"
         )
     return found
-
-
-def _named_layers(layers: list[Any], names: Sequence[str]) -> list[Any]:
-    usable = {layer.name: layer for layer in layers if hasattr(layer, "rate")}
-    unusable = [name for name in names if name not in usable]
-    if unusable:
-        raise ValueError(
-            "`dropout_layers` must name layers that have a `rate` and were built with one above 0: "
-            f"{', '.join(usable) or 'this model has none'}. Received: {', '.join(unusable)}"
-        )
-    return [usable[name] for name in names]
 
 
 def _announcement(stage: TrainStage, plan: StagePlan) -> str:

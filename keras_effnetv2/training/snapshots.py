@@ -20,6 +20,7 @@ import h5py
 import keras
 import numpy as np
 
+from keras_effnetv2._common.checks import check_integer, check_number
 from keras_effnetv2._common.files import file_sha256, remove, write_text, written_whole
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.workers import undistributed
@@ -30,32 +31,41 @@ _NAME = re.compile(r"after-(\d+)-epochs(?:-(\d+)-batches)?\.weights\.h5")
 _STATE = "optimizer/run_state"
 
 
+# On disk, four bytes each for a parameter: weights, average and two optimizer slots.
+_BYTES_PER_PARAMETER = 4 * 4
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where, how often and how long the state of a training is kept; see `train`."""
+
+    folder: Path
+    keep: int = 2
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("keep_snapshots", self.keep, minimum=1)
+        check_number("snapshot_minutes", self.minutes, minimum=0, or_none=True)
+
+    def needed_bytes(self, model: keras.Model) -> int:
+        """Return what they take on disk: the oldest snapshot goes when the new one is there."""
+        return (self.keep + 1) * _BYTES_PER_PARAMETER * model.count_params()
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot that is whole.
-
-    Attributes:
-        path: its file.
-        epochs: epochs done.
-        batches: batches done of the epoch after those.
-        notes: what the caller gave to be kept.
-    """
+    """A snapshot that is whole."""
 
     path: Path
-    epochs: int
-    batches: int
-    notes: Mapping[str, Any]
+    epochs: int  # done
+    batches: int  # done of the epoch after those
+    notes: Mapping[str, Any]  # what the caller gave to be kept
 
 
 def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
-    """The newest snapshot that is whole; None if none was written yet.
+    """Return the newest snapshot that is whole; None if none was written yet.
 
-    Args:
-        folder: where they are.
-        say: called with a line for each one that is damaged, and for the one used instead.
-
-    Raises:
-        ValueError: there are some, and all are damaged.
+    Says which ones are damaged; if all are, it is a ValueError.
     """
     paths = _snapshots(folder)
     for path in reversed(paths):
@@ -83,12 +93,11 @@ class Snapshots(keras.callbacks.Callback):
     whose state it keeps.
 
     Args:
-        folder: where the snapshots are.
+        saving: where the snapshots are, how many stay, and the time between those in an epoch.
         resumed: the one to go on from; None starts with the model as it is.
         notes: gives what else is to be kept, plain data for JSON.
         signals: where one of them is noted, the state is saved and the training ends.
-        keep: snapshots that stay, the newest; 0: none is written, because another process does.
-        minutes: time between snapshots within an epoch; None: there are none.
+        is_writer: False: another process writes the snapshots.
 
     Raises:
         RuntimeError: in `fit`: the loss or a weight is not finite.
@@ -97,23 +106,22 @@ class Snapshots(keras.callbacks.Callback):
 
     def __init__(
         self,
-        folder: Path,
+        saving: Saving,
         resumed: Snapshot | None,
         notes: Callable[[], Mapping[str, Any]],
         signals: StopSignals,
-        *,
-        keep: int,
-        minutes: float | None,
+        is_writer: bool = True,
     ) -> None:
         super().__init__()
-        self._folder = folder
+        self._folder = saving.folder
         self._resumed = resumed
         self._notes = notes
         self._signals = signals
-        self._keep = keep
-        self._seconds = math.inf if minutes is None else 60 * minutes
+        self._keep = saving.keep
+        self._is_writer = is_writer
+        self._seconds = math.inf if saving.minutes is None else 60 * saving.minutes
         # What is newer than the one resumed from is damaged.
-        found = _snapshots(folder)
+        found = _snapshots(saving.folder)
         self._whole = [] if resumed is None else found[: found.index(resumed.path) + 1]
         self._epoch = 0
         self._skipped = 0
@@ -161,7 +169,7 @@ class Snapshots(keras.callbacks.Callback):
         for weight in self.model.weights:
             if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
                 raise self._error(f"the weight {weight.path} is not finite")
-        if not self._keep:
+        if not self._is_writer:
             return
         self._folder.mkdir(exist_ok=True)
         within = f"-{batches}-batches" if batches else ""
@@ -199,7 +207,7 @@ class Snapshots(keras.callbacks.Callback):
 
 
 def random_states(model: keras.Model) -> list[Any]:
-    """The variables of a model that its random layers (dropout, stochastic depth) draw from."""
+    """Return the variables that random layers (dropout, stochastic depth) draw from."""
     return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
 

@@ -99,20 +99,6 @@ def current_workers(strategy: tf.distribute.Strategy | None = None) -> Workers:
     return Workers(jax.process_index(), jax.process_count(), devices)
 
 
-def mirrored_strategy() -> tf.distribute.Strategy:
-    """Return TensorFlow's strategy for all GPUs of this machine, the CPU if it has none.
-
-    Raises:
-        ValueError: another backend than TensorFlow.
-    """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "MirroredStrategy needs KERAS_BACKEND=tensorflow; with JAX several devices are used by "
-            f"keras.distribution. Received: the backend {keras.backend.backend()!r}"
-        )
-    return tf.distribute.MirroredStrategy()
-
-
 def connect(coordinator: str, count: int, index: int) -> Workers:
     """Join this process with others to one JAX training; wait until all are there.
 
