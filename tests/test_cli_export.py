@@ -40,7 +40,6 @@ def test_a_saved_model(run, capsys):
 
 
 def test_a_file_for_another_runtime(run, capsys):
-    pytest.importorskip("ai_edge_litert", reason="the extra [formats] is not installed")
     words = ["--format", "litert", "--quantize", "float16", "--pictures", "digits"]
     assert main(["export", str(run), *words]) == 0
     path, figures = capsys.readouterr().out.splitlines()

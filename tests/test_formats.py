@@ -1,8 +1,9 @@
-"""Exports to ONNX, OpenVINO and LiteRT against Keras, and what `export_model` refuses."""
+"""Exports to ONNX, OpenVINO and LiteRT against Keras; what writing and opening them refuses."""
 
 import dataclasses
 import functools
 import json
+import sys
 
 import keras
 import numpy as np
@@ -20,16 +21,6 @@ from keras_effnetv2.models.build import build_model
 
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
 SIZE = 32
-
-
-def need(name):
-    modules = {
-        "onnx": ("onnx", "tf2onnx", "onnxruntime"),
-        "openvino": ("openvino",),
-        "litert": ("ai_edge_litert",),
-    }
-    for module in modules[name]:
-        pytest.importorskip(module, reason=f"{module} of the extra [formats] is not installed")
 
 
 def network(size=None):
@@ -74,7 +65,6 @@ def distinct(answer):
 @pytest.mark.parametrize("name", ENDINGS)
 @pytest.mark.parametrize("dynamic_size", [False, True])
 def test_float32_is_keras_at_any_batch_size(model, exported, name, dynamic_size):
-    need(name)
     report = exported(name, dynamic_size)
     run = load_exported(report.path, threads=1)
     images = photographs(SIZE)
@@ -117,7 +107,6 @@ def size_of(path):
 )
 def test_shortened_files(name, quantize, kernel_bytes, differences, tmp_path):
     """OpenVINO's two differ in what they compute with alone."""
-    need(name)
     if quantize == "bfloat16" and not computes_bfloat16():
         pytest.skip("this CPU does not compute in bfloat16")
     net = wide_network()
@@ -166,7 +155,6 @@ def described(path):
 
 
 def test_onnx_has_one_input_and_named_axes(exported):
-    need("onnx")
     output = ("probabilities", ["batch", 5])
     fixed, dynamic = (described(exported("onnx", size).path) for size in (False, True))
     assert fixed == [("images", ["batch", 32, 32, 3]), output]
@@ -174,7 +162,6 @@ def test_onnx_has_one_input_and_named_axes(exported):
 
 
 def test_litert_names_its_tensors(exported):
-    need("litert")
     from ai_edge_litert.interpreter import Interpreter
 
     signatures = Interpreter(str(exported("litert", False).path)).get_signature_list()
@@ -182,7 +169,6 @@ def test_litert_names_its_tensors(exported):
 
 
 def test_openvino_names_its_tensors(exported):
-    need("openvino")
     import openvino
 
     read = openvino.Core().read_model(exported("openvino", False).path)
@@ -190,7 +176,6 @@ def test_openvino_names_its_tensors(exported):
 
 
 def test_mixed_precision_becomes_float32(tmp_path):
-    need("onnx")
     half = make_model(policy="mixed_bfloat16", ending=[keras.layers.Activation("linear")])
     export_model(half, tmp_path / "net.onnx")
     answer = load_exported(tmp_path / "net.onnx")(pixels(4))
@@ -199,7 +184,6 @@ def test_mixed_precision_becomes_float32(tmp_path):
 
 
 def test_what_cannot_be_folded_is_converted_as_it_is(tmp_path):
-    need("onnx")
     body = keras.layers.TimeDistributed(keras.layers.BatchNormalization(gamma_initializer="ones"))
     inputs = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.GlobalAveragePooling2D()(body(inputs))
@@ -212,7 +196,6 @@ def test_what_cannot_be_folded_is_converted_as_it_is(tmp_path):
 
 
 def test_the_report_lies_beside_the_file(tmp_path):
-    need("onnx")
     report = export_model(make_model(), tmp_path / "net.onnx", pictures=load_digits())
     assert json.loads((tmp_path / "net.onnx.json").read_text("utf-8")) == {
         "path": "net.onnx",
@@ -235,7 +218,6 @@ def calibrated(path, **options):
 
 
 def test_int8_is_judged_on_pictures_it_was_not_calibrated_with(tmp_path, monkeypatch):
-    need("litert")
     seen = []
     convert = formats.FORMATS["litert"].write
 
@@ -252,7 +234,6 @@ def test_int8_is_judged_on_pictures_it_was_not_calibrated_with(tmp_path, monkeyp
 
 
 def test_int8_that_disagrees_is_refused(tmp_path):
-    need("litert")
     # Calibrated in the dark: what is brighter is cut off at the range that was seen.
     pictures = photographs(SIZE)
     with pytest.raises(RuntimeError, match=r"int8 file .* on .*% of 24 pictures, and 98.0%"):
@@ -261,7 +242,6 @@ def test_int8_that_disagrees_is_refused(tmp_path):
 
 
 def test_a_file_that_differs_is_refused_unless_forced(tmp_path, monkeypatch):
-    need("onnx")
     net, other = make_model(size=SIZE), make_model(size=SIZE)
     other.layers[-1].bias.assign([0.01, 0, 0, 0, 0, 0])
     monkeypatch.setattr(formats, "fold_batch_norm", lambda model: other)
@@ -273,14 +253,12 @@ def test_a_file_that_differs_is_refused_unless_forced(tmp_path, monkeypatch):
 
 
 def test_a_model_that_rounding_alone_changes_is_written(tmp_path):
-    need("onnx")
     report = export_model(chaotic(), tmp_path / "net.onnx")
     assert report.max_difference > DIFFERENCE_LIMIT
     assert report.path.exists()
 
 
 def test_answers_that_are_not_finite_are_always_refused(tmp_path):
-    need("onnx")
     net = make_model()
     net.layers[-1].bias.assign([np.nan] * 6)
     with pytest.raises(RuntimeError, match="probabilities that are not finite"):
@@ -325,14 +303,54 @@ def test_nothing_is_overwritten(tmp_path):
     ],
 )
 def test_refusals(path, options, message, tmp_path):
-    need(options.get("format") if options.get("format") in ENDINGS else "onnx")
     with pytest.raises(ValueError, match=message):
         export_model(make_model(), tmp_path / path, **options)
     assert not list(tmp_path.iterdir())
 
 
 def test_bfloat16_needs_a_cpu_that_computes_it(tmp_path, monkeypatch):
-    need("openvino")
     monkeypatch.setattr(formats, "computes_bfloat16", lambda: False)
     with pytest.raises(RuntimeError, match="AVX512_BF16 or AMX, which this one lacks"):
         export_model(make_model(), tmp_path / "a.xml", "openvino", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, SIZE, SIZE, 3)),
+        np.zeros((2, SIZE, SIZE, 3), np.uint8),
+        np.zeros((SIZE, SIZE, 3), np.float32),
+        np.zeros((2, SIZE, SIZE, 1), np.float32),
+        np.zeros((0, SIZE, SIZE, 3), np.float32),
+        [[0.0]],
+    ],
+    ids=lambda images: f"{getattr(images, 'dtype', 'list')}{getattr(images, 'shape', '')}",
+)
+def test_pictures_that_no_runtime_sees(exported, images):
+    for name in ENDINGS:
+        with pytest.raises(ValueError, match=r"array \(N, 32, 32, 3\), 0..255, with N at least 1"):
+            load_exported(exported(name, False).path)(images)
+
+
+@pytest.mark.parametrize(
+    ("path", "threads", "error", "message"),
+    [
+        ("net.pb", None, ValueError, "one of .onnx, .xml, .tflite. Received: .*net.pb"),
+        ("net", None, ValueError, "one of .onnx, .xml, .tflite. Received: .*net'"),
+        ("net.onnx.json", None, ValueError, "Received: .*net.onnx.json"),
+        ("net.onnx", None, FileNotFoundError, r"no exported file .*net\.onnx"),
+        ("net.onnx", 0, ValueError, "at least 1, or None. Received: 0"),
+    ],
+)
+def test_what_is_not_opened(tmp_path, path, threads, error, message):
+    with pytest.raises(error, match=message):
+        load_exported(tmp_path / path, threads)
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (tmp_path / "net.onnx").touch()
+    with pytest.raises(
+        ImportError, match=r"'onnxruntime' cannot .* pip install 'keras-effnetv2\[formats\]'"
+    ):
+        load_exported(tmp_path / "net.onnx")

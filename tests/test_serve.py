@@ -201,7 +201,7 @@ def test_a_request_that_takes_too_long_is_given_up(model):
 @pytest.mark.parametrize("field", fields(ServerLimits), ids=lambda field: field.name)
 def test_limits_must_be_possible(field):
     impossible = -1 if field.name == "max_delay" else 0
-    with pytest.raises(ValueError, match=f"{field.name} must be .* Received: {impossible}"):
+    with pytest.raises(ValueError, match=f"`{field.name}` must be .* Received: {impossible}"):
         ServerLimits(**{field.name: impossible})
 
 

@@ -12,11 +12,12 @@ import time
 import pytest
 from helpers.chromium import chromium_tab
 from helpers.html_pages import CHROMIUM
-from helpers.run_folders import write_served_run
+from helpers.run_folders import write_export, write_served_run
 from helpers.served_models import COLOUR, NAMES
-from helpers.served_processes import running
+from helpers.served_processes import running, serving, wait_until
 
 from keras_effnetv2.cli.main import main
+from keras_effnetv2.serve.loaded_model import load_served_model
 from keras_effnetv2.serve.server import serve
 
 DROP = """{
@@ -105,8 +106,8 @@ def test_what_cannot_be_served(tmp_path, capsys):
 
 def test_wrong_options_are_told_before_the_model_is_loaded(tmp_path, capsys):
     for words, message in (
-        (["--max-requests", "0"], "max_requests must be more than 0. Received: 0"),
-        (["--max-body-mb", "0"], "max_body_bytes must be more than 0. Received: 0"),
+        (["--max-requests", "0"], "`max_requests` must be a number above 0. Received: 0"),
+        (["--max-body-mb", "0"], "`max_body_bytes` must be a number above 0. Received: 0"),
         (["--allow-host", "http://b.example"], "without scheme and port"),
     ):
         assert main(["serve", str(tmp_path), "--port", "0", *words]) == 1
@@ -124,6 +125,35 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     message = r'Serving needs the package uvicorn, .* pip install "keras-effnetv2\[serve\]"'
     with pytest.raises(ImportError, match=message):
         importlib.import_module("keras_effnetv2.serve.server")
+
+
+POST = b"POST /v1/models/trees:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+
+
+def test_a_slow_body_holds_its_place_no_longer_than_allowed(tmp_path):
+    def ask(request):
+        connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+        connection.sendall(POST + request)
+        return connection
+
+    def answer(connection):
+        with connection, connection.makefile("rb") as file:
+            return file.readline().strip()
+
+    def is_taken():
+        answers.append(answer(ask(b"2\r\n\r\n{}")))
+        return b"503" not in answers[-1]
+
+    answers = []
+    model = load_served_model(write_export(tmp_path))
+    with serving(model, "trees", max_requests=1, receive_timeout=0.3) as (service, port):
+        slow = ask(b"9999\r\n\r\n{")
+        wait_until(lambda: service.active)
+        assert not is_taken()
+        wait_until(is_taken)
+        assert answer(slow) == b"HTTP/1.1 408 Request Timeout"
+    assert answers[-1] == b"HTTP/1.1 400 Bad Request"  # "{}" is no request
+    assert service.active == 0
 
 
 def test_the_last_request_is_answered_and_the_process_ends_well(server):

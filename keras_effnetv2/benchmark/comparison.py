@@ -89,9 +89,6 @@ def compare(
 
     Returns:
         One of each format, the first of them what the others are compared with.
-
-    Raises:
-        Errors are those of `open_network` and `open_contestant`.
     """
     gc.collect()  # the network before, whose memory this one may need
     network = open_network(name, image_size, weights)
@@ -106,12 +103,14 @@ def compare(
             progress(f"{one.name}: {format}")
             folder.mkdir()
             runs.append(open_contestant(one, format, folder, threads))
-        seconds = {}
-        for size in dict.fromkeys(batch_sizes):
+
+        def times(size: int) -> np.ndarray:
             images = np.resize(network.pictures, (size, *network.pictures.shape[1:]))
+            doing = f"{name}, {size} at once: round"
             turns = [partial(run, images) for run in runs]
-            tell = partial(_tell, progress, f"{name}, {size} at once: round %d of {rounds}")
-            seconds[size] = measure(turns, rounds, calls, tell)
+            return measure(turns, rounds, calls, lambda n: progress(f"{doing} {n} of {rounds}"))
+
+        seconds = {size: times(size) for size in dict.fromkeys(batch_sizes)}
         group = []
         for index, (one, format) in enumerate(pairs):
             pictures = one.pictures[COMPARED]
@@ -131,7 +130,3 @@ def compare(
             )
             group.append(timed)
     return group
-
-
-def _tell(progress: Callable[[str], None], doing: str, finished: int) -> None:
-    progress(doing % finished)

@@ -81,8 +81,8 @@ def open_network(
 ) -> MeasuredNetwork:
     """Return a network by name.
 
-    Without weights the kernels are drawn, and the batch norms take the statistics of photographs:
-    signals that die or explode on their way would be no fair load, nor show what rounding does.
+    Where kernels are drawn, batch norms take the statistics of photographs: signals that die or
+    explode on their way would be no fair load, nor show what rounding does.
 
     Args:
         name: a variant, a run folder, or MODULE:NAME, a Keras model or what returns one; that is
@@ -116,9 +116,9 @@ def open_network(
 
 def same_in_keras_applications(variant: str) -> str:
     """Return MODULE:NAME of a variant in keras.applications; raise ValueError if it has none."""
-    family, _, size = variant.rpartition("-")
-    name = {"efficientnetv2": "EfficientNetV2", "efficientnet": "EfficientNet"}.get(family, "")
-    if not name or not hasattr(keras.applications, name := name + size.upper()):
+    classes = {name.lower(): name for name in dir(keras.applications) if name[0].isupper()}
+    name = classes.get(variant.replace("-", ""))
+    if name is None:
         raise ValueError(
             f"{KERAS_APPLICATIONS} without a name stands for the same variant there, and it has "
             f"none for {variant!r}: say which one, for example {KERAS_APPLICATIONS}:EfficientNetV2L"
@@ -139,11 +139,11 @@ def open_contestant(
     """
     model, size = network.model, network.image_size
     kind, _, quantize = format.partition(":")
-    # What is loaded has to stay in reach: its functions hold their variables only weakly.
     if kind == "keras":
         return network.run
     if kind == KERAS_EXPORT:
         model.export(scratch, format="tf_saved_model", verbose=False)
+        # What is loaded has to stay in reach: its functions hold their variables only weakly.
         exported = tf.saved_model.load(scratch)
         return _as_runner(lambda images: exported.serve(images))
     if kind == "saved_model":
@@ -184,7 +184,7 @@ def _import_model(name: str, image_size: int | None) -> keras.Model:
             wanted["input_shape"] = (image_size, image_size, 3)
         try:
             taken = inspect.signature(model).parameters
-            model = model(**{key: value for key, value in wanted.items() if key in taken})
+            model = model(**{name: wanted[name] for name in wanted if name in taken})
         except TypeError as error:
             raise ValueError(
                 f"{name!r} must be a Keras model, or a function that returns one and needs no "

@@ -9,13 +9,9 @@ import numpy as np
 from keras_effnetv2.models.graph import bare_graph
 
 DIFFERENCE_LIMIT = 1e-4
-"""How far an export may move a probability; in float32 it is about 1e-6. Where rounding in Keras
-alone does more, it may be `ROUNDING_FACTOR` times that."""
+"""How far an export may move a probability; in float32 it is about 1e-6."""
 
-ROUNDING_FACTOR = 4
-"""How much more than rounding does to the model itself an export may do. A fixed limit alone would
-refuse untrained networks, whose logits can be in the thousands."""
-
+_ROUNDING_FACTOR = 4  # how much more an export may do than rounding does to the model itself
 _AT_ONCE = 8  # pictures
 
 Batches = Sequence[np.ndarray]
@@ -42,9 +38,23 @@ def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max())
 
 
-def rounding_of(model: keras.Model, batches: Batches, answers: np.ndarray) -> float:
-    """Return how far rounding alone moves the predictions that `keras_answers` returned."""
-    return largest_difference(answers, keras_answers(in_dtype(model, "float64"), batches))
+def beyond_rounding(
+    difference: float, model: keras.Model, batches: Batches, answers: np.ndarray
+) -> tuple[float | None, str]:
+    """Return how far rounding alone moves answers, and why a difference is too large, "" if not.
+
+    Above `DIFFERENCE_LIMIT` alone rounding is measured, with a copy in float64: half precision, and
+    untrained networks, whose logits can be in the thousands, differ whatever is done to them.
+    """
+    if difference <= DIFFERENCE_LIMIT:
+        return None, ""
+    rounding = largest_difference(answers, keras_answers(in_dtype(model, "float64"), batches))
+    if difference <= _ROUNDING_FACTOR * rounding:
+        return rounding, ""
+    return rounding, (
+        f"{difference:.2g}. Allowed are {DIFFERENCE_LIMIT:g}, or {_ROUNDING_FACTOR} times what "
+        f"rounding alone does to the model ({rounding:.2g})"
+    )
 
 
 def top1_agreement(one: np.ndarray, other: np.ndarray) -> float:

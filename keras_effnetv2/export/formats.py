@@ -24,24 +24,17 @@ import tensorflow as tf
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
 from keras_effnetv2._common.files import write_text
 from keras_effnetv2.export.check import (
-    DIFFERENCE_LIMIT,
-    ROUNDING_FACTOR,
     answers_of,
     batches_of,
+    beyond_rounding,
     in_dtype,
     keras_answers,
     largest_difference,
-    rounding_of,
     top1_agreement,
 )
 from keras_effnetv2.export.converters import INPUT, OUTPUT, optional_module
 from keras_effnetv2.export.real_pictures import PicturesLike, photographs, picture_array
-from keras_effnetv2.export.runtimes import (
-    FORMATS,
-    FileFormat,
-    computes_bfloat16,
-    load_exported,
-)
+from keras_effnetv2.export.runtimes import FORMATS, FileFormat, computes_bfloat16, load_exported
 from keras_effnetv2.export.saved_model import (
     probability_model,
     require_tensorflow_backend,
@@ -192,10 +185,10 @@ def export_model(
             top1_agreement=top1_agreement(answers, expected),
             pictures=len(expected),
         )
-        rounding = 0.0
-        if quantize is None and report.max_difference > DIFFERENCE_LIMIT:
-            rounding = rounding_of(plain, batches, expected)
-        _check_report(report, rounding, min_agreement, force)
+        too_far = ""
+        if quantize is None:
+            _, too_far = beyond_rounding(report.max_difference, plain, batches, expected)
+        _check_report(report, too_far, min_agreement, force)
         fields = dataclasses.asdict(report) | {"path": target.name}
         write_text(_report_file(written), json.dumps(fields, indent=2) + "\n")
         for file in sorted(folder.iterdir(), key=lambda file: file == written):
@@ -296,7 +289,7 @@ def _saved_function(model: keras.Model, size: int | None, folder: Path) -> Any:
     return function
 
 
-def _check_report(report: ExportReport, rounding: float, min_agreement: float, force: bool) -> None:
+def _check_report(report: ExportReport, too_far: str, min_agreement: float, force: bool) -> None:
     if not np.isfinite(report.max_difference):
         raise RuntimeError(
             f"The {report.format} file, quantize={report.quantize!r}, or the model itself gives "
@@ -305,13 +298,10 @@ def _check_report(report: ExportReport, rounding: float, min_agreement: float, f
         )
     if force:
         return
-    allowed = max(DIFFERENCE_LIMIT, ROUNDING_FACTOR * rounding)
-    if report.quantize is None and report.max_difference > allowed:
+    if too_far:
         raise RuntimeError(
-            f"The {report.format} file differs from Keras by {report.max_difference:.2g} in a "
-            f"probability, on {report.pictures} pictures. Allowed are {DIFFERENCE_LIMIT:g}, or "
-            f"{ROUNDING_FACTOR} times what rounding alone does to the model ({rounding:.2g}). This "
-            "is worth a report. Nothing was written; force=True writes it anyhow."
+            f"On {report.pictures} pictures the {report.format} file differs from Keras by "
+            f"{too_far}. This is worth a report. Nothing was written; force=True writes it anyhow."
         )
     if report.quantize == "int8" and report.top1_agreement < min_agreement:
         raise RuntimeError(

@@ -17,6 +17,8 @@ from keras_effnetv2.export.signatures import PictureInput
 MODEL_CARD = "model_card.json"
 """Where the card lies, below the folder of a version."""
 
+_LABELS = "assets/labels.txt"  # where TensorFlow puts what `signatures.label_table` writes
+
 
 @dataclass(frozen=True)
 class AccuracySection:
@@ -45,8 +47,6 @@ def write_model_card(
     model: Mapping[str, str | int | None],
     pictures: PictureInput,
     accuracy: AccuracySection,
-    *,
-    labels: str,
     top_k: int,
 ) -> None:
     """Write the card of a SavedModel into its folder, when all other files are there.
@@ -56,17 +56,16 @@ def write_model_card(
         model: which model it is: name, variant, weights, parameters (numbers in the network).
         pictures: what is done to a file before the network sees it.
         accuracy: how far it is from the Keras model.
-        labels: path of the class names below the folder, one a line.
         top_k: how many classes an answer names.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
-    names = (folder / labels).read_text("utf-8").split("\n")[:-1]
+    classes = (folder / _LABELS).read_text("utf-8").count("\n")
     card = {
         "format_version": 1,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": dict(model),
-        "classes": {"count": len(names), "labels": labels, "labels_sha256": hashes[labels]},
+        "classes": {"count": classes, "labels": _LABELS, "labels_sha256": hashes[_LABELS]},
         "top_k": top_k,
         "preprocessing": {
             **dataclasses.asdict(pictures),

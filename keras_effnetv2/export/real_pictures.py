@@ -59,7 +59,15 @@ def picture_array(
         ValueError: no picture, one that is not (H, W, 3) with values 0..255, or all below 1.
     """
     if isinstance(pictures, ImageSource):
-        return _read_source(pictures, image_size, style, max_pictures)
+        if pictures.num_examples > max_pictures:
+            # Not one of each class: there may be more classes than pictures asked for.
+            random = np.random.default_rng(0)
+            chosen = random.choice(pictures.num_examples, max_pictures, replace=False)
+            pictures = pictures.subset(np.sort(chosen))
+        batches = make_dataset(
+            pictures, image_size=image_size, batch_size=_BATCH, training=False, style=style
+        )
+        return np.concatenate([images for images, _ in batches.as_numpy_iterator()])
     single = islice(chain.from_iterable(map(_as_batch, pictures)), max_pictures)
     resized = [resize_for_evaluation(picture, image_size, style).numpy() for picture in single]
     if not resized:
@@ -71,19 +79,6 @@ def picture_array(
             f"Received: {images.min():.3g}..{images.max():.3g} in {len(images)} pictures"
         )
     return images
-
-
-def _read_source(
-    source: ImageSource, image_size: int, style: Style, max_pictures: int
-) -> np.ndarray:
-    if source.num_examples > max_pictures:
-        # Not one of each class: there may be more classes than pictures asked for.
-        chosen = np.random.default_rng(0).choice(source.num_examples, max_pictures, replace=False)
-        source = source.subset(np.sort(chosen))
-    batches = make_dataset(
-        source, image_size=image_size, batch_size=_BATCH, training=False, style=style
-    )
-    return np.concatenate([images for images, _ in batches.as_numpy_iterator()])
 
 
 def _as_batch(element: Any) -> np.ndarray:

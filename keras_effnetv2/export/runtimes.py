@@ -1,7 +1,4 @@
-"""The file formats, and their runtimes on the CPU behind one callable.
-
-The runtimes are optional packages, imported when a file of theirs is opened.
-"""
+"""The file formats, and their runtimes, optional packages, on the CPU behind one callable."""
 
 import os
 from collections.abc import Callable

@@ -8,7 +8,6 @@ training did. What the signatures compute is in `signatures.py`.
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,12 @@ import tensorflow as tf
 from keras_effnetv2._common.checks import check_choice, check_class_names, check_integer
 from keras_effnetv2._common.files import written_whole
 from keras_effnetv2.export.check import (
-    DIFFERENCE_LIMIT,
-    ROUNDING_FACTOR,
     Batches,
     answers_of,
     batches_of,
+    beyond_rounding,
     keras_answers,
     largest_difference,
-    rounding_of,
 )
 from keras_effnetv2.export.model_card import AccuracySection, write_model_card
 from keras_effnetv2.export.real_pictures import photographs
@@ -47,7 +44,6 @@ from keras_effnetv2.models.graph import last_activation
 WEIGHTS_DTYPES = ("float32", "bfloat16", "float16")
 """What `export_saved_model` can store weights as."""
 
-_LABELS = "assets/labels.txt"
 _EVERY = 3  # of the photographs it is compared on
 
 
@@ -108,9 +104,8 @@ def export_saved_model(
 
     Raises:
         RuntimeError: Keras does not run on TensorFlow.
-        ValueError: the model is not an image classifier, an argument does not fit it, folding moves
-            a probability by more than `check.DIFFERENCE_LIMIT` and than rounding does, or a
-            weight does not fit in float16.
+        ValueError: the model is no image classifier, an argument does not fit it, folding moves a
+            probability by more than rounding does, or a weight does not fit in float16.
         FileExistsError: this version is there already.
         OSError: the folder cannot be written.
     """
@@ -125,15 +120,16 @@ def export_saved_model(
     pictures = PictureInput(size, style, max_pixels, gif)
     target = _new_version_folder(Path(directory), version)
     batches = batches_of(photographs(size)[::_EVERY])
-    accuracy = AccuracySection(weights_dtype=weights_dtype)
+    folding: dict[str, Any] = {}
     if fold_batch_norm:
-        network, accuracy = _folded(network, accuracy, batches)
+        network, folding = _folded(network, batches)
     stored = stored_weights(network, weights_dtype)
     probabilities = network_function(network, stored, size)
+    moved = 0.0
     if weights_dtype != "float32":
         answers = answers_of(probabilities, batches)
         moved = largest_difference(keras_answers(network, batches), answers)
-        accuracy = replace(accuracy, weights_max_difference=moved)
+    accuracy = AccuracySection(**folding, weights_dtype=weights_dtype, weights_max_difference=moved)
 
     with written_whole(target) as folder, tempfile.TemporaryDirectory() as scratch:
         served = tf.Module()
@@ -145,7 +141,7 @@ def export_saved_model(
         write_warmup_requests(folder, size)
         section = {"name": network.name, "variant": variant, "weights": weights}
         section["parameters"] = network.count_params()
-        write_model_card(folder, section, pictures, accuracy, labels=_LABELS, top_k=top_k)
+        write_model_card(folder, section, pictures, accuracy, top_k)
     return target
 
 
@@ -161,35 +157,26 @@ def _save(served: Any, signatures: dict[str, Any], folder: Path) -> None:
     (folder / "fingerprint.pb").unlink()
 
 
-def _folded(
-    model: keras.Model, accuracy: AccuracySection, batches: Batches
-) -> tuple[keras.Model, AccuracySection]:
-    """Return the folded model, or the model if it cannot be folded, and what that did."""
+def _folded(model: keras.Model, batches: Batches) -> tuple[keras.Model, dict[str, Any]]:
+    """Return the folded model, or the model if it cannot be folded, and what the card says."""
     try:
         folded = fold(model)
     except ValueError as error:  # one more reason to serve what was trained, not to fail
-        return model, replace(accuracy, not_folded_because=str(error))
+        return model, {"not_folded_because": str(error)}
     answers = keras_answers(model, batches)
     difference = largest_difference(answers, keras_answers(folded, batches))
-    rounding = None
-    if not difference <= DIFFERENCE_LIMIT:
-        # Half precision, and untrained networks whose logits are in the thousands, differ by more
-        # whatever is done to them. Folding must not add to that.
-        rounding = rounding_of(model, batches, answers)
-        if not difference <= ROUNDING_FACTOR * rounding:
-            raise ValueError(
-                f"Folding the batch norms of {model.name!r} changes a probability by "
-                f"{difference:.2g}. Allowed are {DIFFERENCE_LIMIT:g}, or {ROUNDING_FACTOR} times "
-                f"what rounding alone does to the model ({rounding:.2g}). Either probabilities are "
-                "not finite, or the model is folded wrongly, which is worth a report. Export with "
-                "fold_batch_norm=False (--no-fold) to serve it as it is."
-            )
-    return folded, replace(
-        accuracy,
-        batch_norm_folded=True,
-        folding_max_difference=difference,
-        rounding_max_difference=rounding,
-    )
+    rounding, too_far = beyond_rounding(difference, model, batches, answers)
+    if too_far:
+        raise ValueError(
+            f"Folding the batch norms of {model.name!r} changes a probability by {too_far}. Either "
+            "probabilities are not finite, or the model is folded wrongly, which is worth a "
+            "report. Export with fold_batch_norm=False (--no-fold) to serve it as it is."
+        )
+    return folded, {
+        "batch_norm_folded": True,
+        "folding_max_difference": difference,
+        "rounding_max_difference": rounding,
+    }
 
 
 def require_tensorflow_backend() -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from keras_effnetv2._common.checks import check_number
+
 
 @dataclass(frozen=True)
 class ServerLimits:
@@ -25,8 +27,6 @@ class ServerLimits:
     max_delay: float = 0.002
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value > 0 and name != "max_delay":
-                raise ValueError(f"{name} must be more than 0. Received: {value!r}")
-        if not self.max_delay >= 0:
-            raise ValueError(f"max_delay must be 0 or more. Received: {self.max_delay!r}")
+        check_number("max_delay", self.max_delay, minimum=0)
+        for name in set(vars(self)) - {"max_delay"}:
+            check_number(name, getattr(self, name), above=0)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import uvicorn
 
@@ -34,37 +35,21 @@ def serving(model, name, **limits):
             thread.join()
 
 
-class ServerProcess:
-    """A server of version 10 that answers.
-
-    Attributes:
-        process: its process.
-        name: of the model.
-        address: "http://127.0.0.1:PORT/".
-        port: of the address.
-    """
-
-    def __init__(self, path, *options):
-        words = ["serve", str(path), "--port", "0", *options]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "keras_effnetv2", *words], stdout=subprocess.PIPE, text=True
-        )
-        line = self.process.stdout.readline()
-        found = LINE.fullmatch(line)
-        assert found, line
-        self.name, self.address, self.port = found["name"], found["address"], int(found["port"])
-
-
 @contextlib.contextmanager
 def running(path, *options):
-    """Give a `ServerProcess`, and end it."""
-    server = ServerProcess(path, *options)
-    try:
-        yield server
-    finally:
-        server.process.kill()
-        server.process.wait()
-        server.process.stdout.close()
+    """Give a server of version 10 that answers: its process, name, address and port; and end it."""
+    words = ["-m", "keras_effnetv2", "serve", str(path), "--port", "0", *options]
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stdout.readline()
+            found = LINE.fullmatch(line)
+            assert found, line
+            port = int(found["port"])
+            yield SimpleNamespace(
+                process=process, name=found["name"], address=found["address"], port=port
+            )
+        finally:
+            process.kill()
 
 
 def wait_until(condition):
