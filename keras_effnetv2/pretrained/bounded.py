@@ -11,17 +11,12 @@ _ALWAYS_ALLOWED = 2**28  # bytes
 
 
 def unpacked_limit(path: str | os.PathLike[str]) -> int:
-    """Bytes that the contents of a packed file may take."""
+    """Return the bytes that the contents of a packed file may take."""
     return max(_ALWAYS_ALLOWED, _MAX_EXPANSION * os.path.getsize(path))
 
 
 class BoundedReader:
-    """A binary stream that is over, with an error, once more than `limit` bytes were read.
-
-    Args:
-        stream: to read from.
-        limit: in bytes.
-    """
+    """A binary stream that ends with an error once more than `limit` bytes were read."""
 
     def __init__(self, stream: IO[bytes], limit: int) -> None:
         self._stream = stream
@@ -29,11 +24,7 @@ class BoundedReader:
         self._left = limit
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes, as of any binary stream.
-
-        Raises:
-            ValueError: there are more than the limit.
-        """
+        """Return the next bytes; ValueError if there are more than the limit."""
         allowed = self._left + 1
         data = self._stream.read(allowed if size < 0 else min(size, allowed))
         self._left -= len(data)

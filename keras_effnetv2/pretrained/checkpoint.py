@@ -66,14 +66,9 @@ def read_in_child(prefix: str, target: str) -> None:
 
 
 def _choose(names: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Which variables to read.
+    """Return which variables to read, and the names left out with the reason.
 
-    Args:
-        names: all variables in the checkpoint.
-
-    Returns:
-        Name without the leading `{model}/` -> name in the checkpoint, and the names left out
-        with the reason.
+    The first is name without the leading `{model}/` -> name in the checkpoint.
     """
     wanted: dict[str, str] = {}
     ignored: dict[str, str] = {}

@@ -5,7 +5,6 @@ hash is right.
 """
 
 import os
-import re
 import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -37,15 +36,9 @@ class _Failure(Exception):
 
 
 def fetch_set(found: WeightSet, *, include_top: bool = True) -> tuple[Path, PublishedFile]:
-    """Fetch a published set into the cache.
+    """Do `fetch` with the files of a set.
 
-    Args:
-        found: the set.
-        include_top: whether the classifier is wanted; otherwise a file without it, which is
-            smaller, is the first choice.
-
-    Returns, Raises:
-        See `fetch`.
+    With `include_top=False` a file without classifier, which is smaller, is the first choice.
     """
     files: Sequence[PublishedFile] = [file for file in found.files if file.has_top]
     if not include_top:
@@ -59,8 +52,8 @@ def fetch(files: Sequence[PublishedFile], subject: str) -> tuple[Path, Published
     Every file lies in the folder `models` of Keras' cache (`KERAS_HOME`, or ~/.keras) under the
     last part of its address, so that what keras.applications fetched is found. If none of them is
     there, each is looked for at the mirror (environment variable `KERAS_EFFNETV2_MIRROR`: an
-    http(s) address or a local folder; a folder's file is used where it lies), then at its own
-    address. Several processes may do this at once.
+    http(s) address or a local folder; a folder's file is used where it lies, and hashed each time,
+    since nothing is written there), then at its own address. Several processes may do this at once.
 
     Args:
         files: alternatives that hold the same weights, the first choice first.
@@ -92,17 +85,11 @@ def fetch(files: Sequence[PublishedFile], subject: str) -> tuple[Path, Published
             return _to_cache(place, file, folders[-1], subject), file
         except _Failure as failure:
             failures.append(f"{place}: {failure}")
-    raise ConnectionError(_none_text(subject, failures, files, folders[-1]))
-
-
-def _none_text(
-    subject: str, failures: Sequence[str], files: Sequence[PublishedFile], folder: Path
-) -> str:
     tried = "\n".join(f"  {failure}" for failure in failures)
     by_hand = "\n".join(
-        f"  {file.url} ({file.hash}) as {folder / file_name_of(file.url)}" for file in files
+        f"  {file.url} ({file.hash}) as {folders[-1] / file_name_of(file.url)}" for file in files
     )
-    return (
+    raise ConnectionError(
         f"The weights of {subject} are not in the cache and could not be fetched. Tried:\n{tried}\n"
         f"Way out: download a file elsewhere and put it there by hand:\n{by_hand}\n"
         f"or set the environment variable {MIRROR} to an http(s) address or a folder that has it."
@@ -116,28 +103,24 @@ def _check(path: Path, expected: str) -> None:
 
 
 def _places(files: Sequence[PublishedFile]) -> Iterator[tuple[str | Path, PublishedFile]]:
-    """Where to look, in this order; a path is a file of a local mirror."""
-    mirror = _mirror()
-    for file in files if mirror else ():
-        name = file_name_of(file.url)
-        yield (mirror / name if isinstance(mirror, Path) else f"{mirror}/{name}"), file
-    for file in files:
-        yield file.url, file
-
-
-def _mirror() -> str | Path | None:
-    """The mirror of the environment: an address without slash at its end, or a folder."""
+    """Yield where to look, in this order; a path is a file of a local mirror."""
     mirror = os.environ.get(MIRROR, "")
-    if re.match("https?://", mirror, re.IGNORECASE):
-        return mirror.rstrip("/")
-    if re.match("file://", mirror, re.IGNORECASE):
-        return Path(urllib.request.url2pathname(urlsplit(mirror).path))
-    if "://" in mirror:
+    scheme = mirror.partition("://")[0].lower() if "://" in mirror else ""
+    if scheme not in ("", "http", "https", "file"):
         raise ValueError(
             f"The environment variable {MIRROR} must be an http(s) address, a folder, or the "
             f"file:// address of a folder. Received: {mirror!r}"
         )
-    return Path(mirror).expanduser() if mirror else None
+    for file in files if mirror else ():
+        name = file_name_of(file.url)
+        if scheme == "file":
+            yield Path(urllib.request.url2pathname(urlsplit(mirror).path)) / name, file
+        elif scheme:
+            yield f"{mirror.rstrip('/')}/{name}", file
+        else:
+            yield Path(mirror).expanduser() / name, file
+    for file in files:
+        yield file.url, file
 
 
 class _Meter:

@@ -9,7 +9,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -28,7 +27,7 @@ def read_arrays(
     ignore: Callable[[str], str | None],
     content: io.BytesIO | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads the arrays of an HDF5 file.
+    """Read the arrays of an HDF5 file.
 
     Args:
         path: the file; not read if there is `content`.
@@ -44,29 +43,27 @@ def read_arrays(
     """
     tensors: dict[str, np.ndarray] = {}
     ignored: dict[str, str] = {}
-    with _opened(path, content) as file:
-        left = os.path.getsize(path) if content is None else content.getbuffer().nbytes
-        for name, dataset in _datasets(file):
-            reason = ignore(name)
-            if reason is not None:
-                ignored[name] = reason
-                continue
-            left -= _checked_size(name, dataset)
-            if left < 0:
-                raise ValueError("its arrays take more bytes than it has")
-            array = np.asarray(dataset[()])
-            tensors[name] = array.view(ml_dtypes.bfloat16) if _is_bfloat16(dataset) else array
+    left = os.path.getsize(path) if content is None else content.getbuffer().nbytes
+    try:
+        with h5py.File(Path(path) if content is None else content, "r") as file:
+            refuse_code(file.attrs.get("model_config", ""))
+            for name, dataset in _datasets(file):
+                reason = ignore(name)
+                if reason is not None:
+                    ignored[name] = reason
+                    continue
+                left -= _checked_size(name, dataset)
+                if left < 0:
+                    raise ValueError("its arrays take more bytes than it has")
+                array = np.asarray(dataset[()])
+                tensors[name] = array.view(ml_dtypes.bfloat16) if _is_bfloat16(dataset) else array
+    except _DAMAGE as error:
+        raise ValueError(str(error)) from None
     return tensors, ignored
 
 
-def array_names(path: str | os.PathLike[str]) -> list[str]:
-    """The paths of all arrays in an HDF5 file, which are not read; errors as of `read_arrays`."""
-    with _opened(path, None) as file:
-        return [name for name, _ in _datasets(file)]
-
-
 def refuse_code(description: str | bytes) -> None:
-    """Raises ValueError if a model's description has Python code in it, as Lambda layers have."""
+    """Raise ValueError if a model's description has Python code in it, as Lambda layers have."""
     text = description.decode("utf-8", "replace") if isinstance(description, bytes) else description
     if _CODE.search(text):
         raise ValueError(
@@ -75,18 +72,8 @@ def refuse_code(description: str | bytes) -> None:
         )
 
 
-@contextmanager
-def _opened(path: str | os.PathLike[str], content: io.BytesIO | None) -> Iterator[h5py.File]:
-    try:
-        with h5py.File(Path(path) if content is None else content, "r") as file:
-            refuse_code(file.attrs.get("model_config", ""))
-            yield file
-    except _DAMAGE as error:
-        raise ValueError(str(error)) from None
-
-
 def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Every dataset with its path. Only what a group itself holds is followed, and only once."""
+    """Yield every dataset with its path; only what a group itself holds is followed, and once."""
     seen = set()
     waiting = [("", file)]
     while waiting:
@@ -109,7 +96,7 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
 
 
 def _checked_size(name: str, dataset: h5py.Dataset) -> int:
-    """Bytes of an array once it is read, if it may be."""
+    """Return the bytes of an array once it is read, if it may be."""
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"the data of {name} is in another file")
     # What unpacks it may be a plugin, that is code, and to what size is known only afterwards.
@@ -127,5 +114,5 @@ def _checked_size(name: str, dataset: h5py.Dataset) -> int:
 
 
 def _is_bfloat16(dataset: h5py.Dataset) -> bool:
-    """Whether it is what Keras makes of bfloat16, which HDF5 does not have."""
+    """Return whether it is what Keras makes of bfloat16, which HDF5 does not have."""
     return dataset.dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16"

@@ -50,7 +50,7 @@ _NORMALIZATION = re.compile(
 
 
 def keras_names(model: "keras.Model") -> dict[str, str]:
-    """Our weight path (e.g. "stem_conv/kernel") -> name in a file of Keras 3."""
+    """Return our weight path (e.g. "stem_conv/kernel") -> name in a file of Keras 3."""
     counts: Counter[str] = Counter()
     names = {}
     for layer in model.layers:
@@ -95,7 +95,7 @@ def read_keras_file(
 
 
 def _unpacked(path: Path) -> io.BytesIO | None:
-    """The weights in a `.keras` archive; None for a file that is no archive."""
+    """Return the weights in a `.keras` archive; None for a file that is no archive."""
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
@@ -127,7 +127,7 @@ def _layout(names: Collection[str]) -> str:
 
 
 def _by_layer(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays by layer and weight, wherever in the file the layer stands."""
+    """Return the arrays by layer and weight, wherever in the file the layer stands."""
     tensors: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         short = "/".join(name.split("/")[-2:])

@@ -31,13 +31,13 @@ class Label(NamedTuple):
 
 
 def has_class_list(classes: int) -> bool:
-    """Whether there is a published list of so many classes."""
+    """Return whether there is a published list of so many classes."""
     return classes in _FILES
 
 
 @functools.cache
 def class_list(classes: int) -> tuple[Label, ...]:
-    """The classes of a published head, in the order of its outputs.
+    """Return the classes of a published head, in the order of its outputs.
 
     Args:
         classes: width of the head, 1000 for ImageNet or 21843 for ImageNet-21k.
@@ -53,7 +53,7 @@ def class_list(classes: int) -> tuple[Label, ...]:
 
 
 def decode_predictions(scores: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """Names the highest scores, as `keras.applications` does, also those of ImageNet-21k.
+    """Name the highest scores, as `keras.applications` does, also those of ImageNet-21k.
 
     Args:
         scores: (N, 1000) or (N, 21843), what a network with a published head predicts: an array

@@ -90,7 +90,7 @@ def read_tensors(
 
 
 def _kind(path: Path, start: bytes) -> str:
-    """ "official", "timm" or a file of Keras."""
+    """Return "official", "timm" or that it is a file of Keras."""
     if Path(f"{path}.index").is_file() or (path.is_dir() and any(path.glob("*.index"))):
         return "official"
     if start.startswith(_GZIP):

@@ -32,7 +32,7 @@ _LEONDGARSE_WITHOUT_EXPANSION = {"project_conv": "fu_conv", "project_bn": "fu_bn
 
 
 def keras_applications_names(model: "keras.Model", stored: Collection[str]) -> dict[str, str]:
-    """Return the name in a file of keras.applications of every weight of a model.
+    """Return our weight path -> the name in a file of keras.applications.
 
     Our layers are called after its V2 nets. Different are the depthwise layers of its V1 nets
     (`dwconv`), and block 27 and later of a stage, where it goes on from "z" to "{" and we to "aa".
@@ -40,10 +40,6 @@ def keras_applications_names(model: "keras.Model", stored: Collection[str]) -> d
     Args:
         model: a model of `build_model`.
         stored: the names in the file, which tell how it spells them.
-
-    Returns:
-        Our weight path (e.g. "block1a_project_conv/kernel") -> name in the file
-        ("block1a_project_conv/kernel:0").
     """
     is_v1 = any("_dwconv/" in name for name in stored)
     beyond_z = any(re.match(r"block\d+[{|}~]", name) for name in stored)
@@ -60,15 +56,9 @@ def keras_applications_names(model: "keras.Model", stored: Collection[str]) -> d
 
 
 def leondgarse_names(model: "keras.Model", stored: Collection[str]) -> dict[str, str]:
-    """Return the name in a file of leondgarse/keras_efficientnet_v2 of every weight of a model.
+    """Return our weight path -> the name in a file of leondgarse/keras_efficientnet_v2.
 
-    Args:
-        model: a model of `build_model`.
-        stored: the names in the file, which tell how it spells them.
-
-    Returns:
-        Our weight path (e.g. "block1a_project_conv/kernel") -> name in the file
-        ("stack_0_block0_fu_conv/kernel:0").
+    Arguments are those of `keras_applications_names`.
     """
 
     def layer(place: Place) -> str:
@@ -84,7 +74,7 @@ def leondgarse_names(model: "keras.Model", stored: Collection[str]) -> dict[str,
 def _names(
     model: "keras.Model", layer: Callable[[Place], str], stored: Collection[str]
 ) -> dict[str, str]:
-    """Name table in the spelling of a file, from a source's name of each layer."""
+    """Return the name table in the spelling of a file, from a source's name of each layer."""
     end = ":0" if any(name.endswith(":0") for name in stored) else ""
     long = any("/depthwise_kernel" in name for name in stored)
 

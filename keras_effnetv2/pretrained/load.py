@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from keras_effnetv2.pretrained.places import CLASSIFIER
 _LOG = logging.getLogger("keras_effnetv2")
 # Filters are rounded to a multiple of 8; 19.2 (16 times the width 1.2) is the one number among the
 # published variants where the original rule makes a difference.
+_OTHER_B3 = re.compile(r"is \((16|24),\), our block1a_project_bn/gamma is \((16|24),\)")
 _TWO_B3 = (
     "\nThere are two networks called efficientnet-b3 (V1). Stage one has 24 filters in the "
     "original, whose rounding never goes below 90% of the exact number, and so in all published "
@@ -105,14 +107,14 @@ def assign_weights(
         for theirs in filter(weights.is_classifier, weights.tensors):
             ignored[theirs] = reason
             del tensors[theirs]
-    names = LAYOUTS[weights.source].names(model, tensors.keys())
-    values, problems = _match(variables, names, tensors, LAYOUTS[weights.source].axes)
+    layout = LAYOUTS[weights.source]
+    values, problems = _match(variables, layout.names(model, tensors.keys()), tensors, layout.axes)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
+        is_b3 = _OTHER_B3.search(listed) and "our stem_" not in listed
         raise ValueError(
             f"{weights.path} ({weights.source} layout) does not fit the model {model.name!r}; "
-            f"nothing was loaded. {len(problems)} problem(s):\n{listed}"
-            f"{_hint(names, variables, tensors)}"
+            f"nothing was loaded. {len(problems)} problem(s):\n{listed}{_TWO_B3 if is_b3 else ''}"
         )
     for ours, value in values.items():
         variables[ours].assign(value)
@@ -125,14 +127,7 @@ def _match(
     tensors: dict[str, np.ndarray],
     axes_of: Callable[[str], tuple[int, ...] | None],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """What each variable is to hold, and one line for everything that does not fit.
-
-    Args:
-        variables: of the model, by our path.
-        names: our path -> name in the file.
-        tensors: of the file, by name.
-        axes_of: see `TensorLayout.axes`.
-    """
+    """Return what each variable is to hold, and one line for everything that does not fit."""
     values: dict[str, np.ndarray] = {}
     problems = []
     for ours, variable in variables.items():
@@ -164,16 +159,3 @@ def _match(
         if name not in used
     ]
     return values, problems
-
-
-def _hint(names: dict[str, str], variables: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
-    """Tells the two networks called efficientnet-b3 apart, if that is what does not fit."""
-
-    def filters(layer: str) -> tuple[int, int]:
-        ours = f"{layer}/gamma"
-        tensor = tensors.get(names.get(ours, ""), np.empty(0))
-        return (variables[ours].shape[0], tensor.size) if ours in variables else (0, 0)
-
-    if filters("stem_bn") != (40, 40) or set(filters("block1a_project_bn")) != {16, 24}:
-        return ""
-    return _TWO_B3

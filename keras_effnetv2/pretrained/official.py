@@ -4,6 +4,7 @@ An official name is `{model}/{stem | blocks_N | head}/{layer}/{variable}`, where
 kind are counted inside their block: conv2d, conv2d_1; tpu_batch_normalization, ..._1, ..._2.
 """
 
+import contextlib
 import gzip
 import os
 import re
@@ -58,14 +59,9 @@ _IN_BLOCKS = {
 
 
 def official_names(model: "keras.Model") -> dict[str, str]:
-    """Official name of every weight of a model, without the `{model}/` in front.
+    """Return our weight path ("stem_conv/kernel") -> official name ("stem/conv2d/kernel").
 
-    Args:
-        model: a model of `build_model`.
-
-    Returns:
-        Our weight path (e.g. "block1a_project_conv/kernel") -> official name (e.g.
-        "blocks_0/conv2d/kernel"), in the order of the layers.
+    In the order of the layers, without the `{model}/` in front.
     """
     return weight_names(model, _name)
 
@@ -82,7 +78,7 @@ def _name(place: Place, weight: str) -> str:
 def read_official(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads an official checkpoint.
+    """Read an official checkpoint.
 
     Averaged values are preferred over raw ones, as official evaluation does.
 
@@ -97,15 +93,20 @@ def read_official(
         ValueError: no checkpoint is there, more than one is, or it is not one of EfficientNet.
     """
     path = Path(path)
-    if path.is_file():
-        with tempfile.TemporaryDirectory() as folder:
-            _unpack(path, Path(folder))
-            return _read_prefix(_find_prefix(Path(folder), path), path)
-    return _read_prefix(_find_prefix(path, path), path)
+    with contextlib.ExitStack() as stack:
+        place = path
+        if path.is_file():
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            _unpack(path, place)
+        prefix = _find_prefix(place, path)
+        try:
+            return read_checkpoint(prefix)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from None
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Extracts the checkpoint's files flat into `folder`; other files are left alone."""
+    """Extract the checkpoint's files flat into `folder`; other files are left alone."""
     try:
         with open(archive, "rb") as file:
             packed = file.peek(2)[:2] == b"\x1f\x8b"
@@ -125,7 +126,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _check_member(member: tarfile.TarInfo) -> None:
-    """Refuses what no archive of a checkpoint has, before any of it is looked at."""
+    """Refuse what no archive of a checkpoint has, before any of it is looked at."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"its member {member.name!r} points outside")
@@ -152,10 +153,3 @@ def _find_prefix(path: Path, shown: Path) -> str:
             f"Found: {[file.name for file in found] or 'none'}. Give the prefix of the one meant."
         )
     return str(found[0])[: -len(".index")]
-
-
-def _read_prefix(prefix: str, shown: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    try:
-        return read_checkpoint(prefix)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{shown} cannot be read as a checkpoint: {error}") from None

@@ -24,7 +24,6 @@ from keras_effnetv2.pretrained.registry import (
     WEIGHT_SETS,
     PublishedFile,
     WeightSet,
-    find_name,
     find_weight_set,
     published,
     weight_set,
@@ -182,16 +181,19 @@ def hash_file(path: Path) -> FileHash:
 def _named_set(
     name_or_path: str | os.PathLike[str], config: ModelConfig | None
 ) -> WeightSet | None:
-    """The published set that is meant by its name; None for a path."""
-    if config is not None and name_or_path in published(config.name):
-        return weight_set(config.name, os.fspath(name_or_path))
-    return find_name(name_or_path) if isinstance(name_or_path, str) else None
+    """Return the published set that is meant by its name; None for a path."""
+    if not isinstance(name_or_path, str):
+        return None
+    if config is not None and (config.name, name_or_path) in WEIGHT_SETS:
+        return WEIGHT_SETS[config.name, name_or_path]
+    variant, _, name = name_or_path.partition("/")
+    return WEIGHT_SETS.get((variant, name))
 
 
 def _origin_by_name(
     path: str | os.PathLike[str], config: ModelConfig | None, set_name: str | None
 ) -> Origin:
-    """What is known of a file without reading it."""
+    """Return what is known of a file without reading it."""
     if config is None:
         return Origin(Path(path))
     if set_name is not None:
@@ -201,7 +203,7 @@ def _origin_by_name(
 
 
 def _origin_by_hash(path: Path, config: ModelConfig | None, set_name: str | None) -> Origin:
-    """What is known of a file, of which the hash tells most."""
+    """Return what is known of a file, of which the hash tells most."""
     hashes = tuple(map(hash_file, _files_of(path)))
     for found in WEIGHT_SETS.values() if len(hashes) == 1 else ():
         for file in found.files:
@@ -218,7 +220,7 @@ def _origin_by_hash(path: Path, config: ModelConfig | None, set_name: str | None
 
 
 def _files_of(path: Path) -> list[Path]:
-    """The file at a path, or those of the checkpoint that is a folder or a prefix."""
+    """Return the file at a path, or those of the checkpoint that is a folder or a prefix."""
     if path.is_file():
         return [path]
     folder, prefix = (path, ".*") if path.is_dir() else (path.parent, re.escape(path.name))
@@ -266,20 +268,18 @@ def _check_not_damaged(path: Path, variant: str, hashed: FileHash) -> None:
 
 
 def _classes(tensors: Mapping[str, np.ndarray], classifier: str) -> int | None:
-    """Width of the classifier in a file; None if it has none."""
+    """Return the width of the classifier in a file; None if it has none."""
     shapes = [tensor.shape for name, tensor in tensors.items() if name.startswith(classifier)]
-    biases = [shape for shape in shapes if len(shape) == 1]
-    kernels = [shape for shape in shapes if len(shape) == 2]
+    bias, kernel = sorted(shapes, key=len) if len(shapes) == 2 else ((), ())
     # The kernel must agree: a made-up bias alone could ask for any amount of memory.
-    if len(biases) != 1 or len(kernels) != 1 or biases[0][0] not in kernels[0]:
-        return None
-    return biases[0][0]
+    is_classifier = (len(bias), len(kernel)) == (1, 2) and bias[0] in kernel
+    return bias[0] if is_classifier else None
 
 
 def _normalization(
     config: ModelConfig, found: WeightSet | None, classes: int | None
 ) -> Normalization:
-    """How the pixels for weights are normalised.
+    """Return how the pixels for weights are normalised.
 
     A published set says it. An ImageNet-21k head saw (x - 128) / 128, also on b0-b3. Anything else
     is taken for what a fresh network is trained with, with a warning if the variant has sets that

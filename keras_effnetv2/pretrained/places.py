@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 def weight_names(model: "keras.Model", theirs: Callable[[Place, str], str]) -> dict[str, str]:
-    """The name table of a source for a model.
+    """Return the name table of a source for a model.
 
     Args:
         model: a model of `build_model`. Other layers that it may have are left out.
@@ -62,7 +62,7 @@ def weight_names(model: "keras.Model", theirs: Callable[[Place, str], str]) -> d
 
 
 def _places(names: list[str]) -> list[Place]:
-    """The places of all layers that are ours, given the names in the order of the network."""
+    """Return the places of our layers, given all names in the order of the network."""
     blocks: dict[str, tuple[str, int, int, int]] = {}  # "block1a_" -> the end of a Place
     stages: dict[str, int] = {}  # number in the name -> blocks so far
     found = []

@@ -131,12 +131,12 @@ WEIGHT_SETS: dict[tuple[str, str], WeightSet] = {
 
 
 def published(variant: str) -> tuple[str, ...]:
-    """Names of the sets that are published for a variant; none for one that is not ours."""
+    """Return the names of a variant's published sets; none for a network of one's own."""
     return tuple(weights for name, weights in WEIGHT_SETS if name == variant)
 
 
 def available_weights() -> list[WeightRow]:
-    """Every file that a builder can fetch by the name of its set, e.g. `weights="imagenet21k"`.
+    """Return every file that a builder can fetch by its set's name, e.g. `weights="imagenet21k"`.
 
     Returns:
         One `WeightRow` a file; the rows of a set stand together, the first choice first.
@@ -161,7 +161,7 @@ def available_weights() -> list[WeightRow]:
 
 
 def weight_set(variant: str, weights: str) -> WeightSet:
-    """The published set of that name.
+    """Return the published set of that name.
 
     Raises:
         ValueError: nothing of that name is published for the variant; the message lists what is.
@@ -174,22 +174,16 @@ def weight_set(variant: str, weights: str) -> WeightSet:
     return WEIGHT_SETS[variant, weights]
 
 
-def find_name(name: str) -> WeightSet | None:
-    """Return the published set of a name VARIANT/SET; None if it is not one."""
-    variant, _, weights = name.partition("/")
-    return WEIGHT_SETS.get((variant, weights))
-
-
 def parse_name(name: str) -> WeightSet:
     """Return the published set of a name VARIANT/SET, e.g. "efficientnetv2-s/imagenet21k".
 
     Raises:
         ValueError: there is no such set; the message lists what there is.
     """
-    found = find_name(name)
+    variant, _, weights = name.partition("/")
+    found = WEIGHT_SETS.get((variant, weights))
     if found is None:
-        variant = name.partition("/")[0]
-        allowed = [f"{variant}/{weights}" for weights in published(variant)]
+        allowed = [f"{variant}/{one}" for one in published(variant)]
         raise ValueError(
             "A published set is named VARIANT/SET, "
             + (f"here one of {', '.join(allowed)}" if allowed else "e.g. efficientnetv2-s/imagenet")
@@ -198,29 +192,20 @@ def parse_name(name: str) -> WeightSet:
     return found
 
 
-def find_weight_set(variant: str, weights: str | os.PathLike[str] | None) -> WeightSet | None:
-    """The published set that a `weights` argument names, by its name or by a file's.
+def find_weight_set(variant: str, weights: str | os.PathLike[str]) -> WeightSet | None:
+    """Return the published set that a file is by its name; None if it is named otherwise.
 
     The input range belongs to the weights, and a file does not tell it. A published file that was
     put somewhere by hand is known by the name its publisher gave it, also unpacked.
 
-    Returns:
-        None for a fresh network and for a path that is named otherwise.
-
     Raises:
-        ValueError: neither None, nor a set published for the variant, nor the path of something
-            that is there; the message says what can be given.
+        ValueError: it is no path of something that is there; the message says what can be given.
     """
-    if weights is None:
-        return None
-    if not isinstance(weights, str | os.PathLike):
-        raise ValueError(
-            "`weights` must be None, the name of a published set or a path. "
-            f"Received: weights={weights!r}"
-        )
-    if weights in published(variant):
-        return WEIGHT_SETS[variant, os.fspath(weights)]
-    if not _is_path(weights):
+    # A checkpoint may be named by its prefix, to which no file of exactly that name belongs.
+    is_path = isinstance(weights, str | os.PathLike) and (
+        os.path.exists(weights) or os.path.exists(f"{os.fspath(weights)}.index")
+    )
+    if not is_path:
         raise ValueError(
             f"`weights` must be None, the path of a weight file, or a set that is published for "
             f"{variant} ({_names(variant)}). Received: weights={weights!r}"
@@ -238,15 +223,10 @@ def find_weight_set(variant: str, weights: str | os.PathLike[str] | None) -> Wei
 
 
 def _published_names(found: WeightSet) -> set[str]:
-    """Names of the files of a set, and of the folder that its archive unpacks to."""
+    """Return the names of the files of a set, and of the folder that its archive unpacks to."""
     names = {url.rpartition("/")[2] for url in (found.archive, *(file.url for file in found.files))}
     return names | {name.removesuffix(".tgz").removesuffix(".tar.gz") for name in names}
 
 
 def _names(variant: str) -> str:
     return ", ".join(repr(name) for name in published(variant)) or "none"
-
-
-def _is_path(weights: str | os.PathLike[str]) -> bool:
-    # A checkpoint may be named by its prefix, to which no file of exactly that name belongs.
-    return os.path.exists(weights) or os.path.exists(f"{os.fspath(weights)}.index")

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -59,19 +58,6 @@ _WEIGHTS = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-# dtypes of the format, and what NumPy reads them as.
-_DTYPES: Mapping[str, type] = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
 # Filters before and after the last convolution, of nets that timm has with PyTorch's padding only
 # (timm/models/efficientnet.py, `_gen_efficientnetv2_s`).
 _RW_HEADS = {
@@ -95,14 +81,7 @@ _WRONG_PADDING = (
 
 
 def timm_names(model: "keras.Model") -> dict[str, str]:
-    """Name of every weight of a model in a state dict of timm.
-
-    Args:
-        model: a model of `build_model`.
-
-    Returns:
-        Our weight path (e.g. "block1a_project_conv/kernel") -> timm's ("blocks.0.0.conv.weight").
-    """
+    """Return our weight path ("stem_conv/kernel") -> timm's ("conv_stem.weight")."""
     return weight_names(model, _name)
 
 
@@ -114,11 +93,10 @@ def _name(place: Place, weight: str) -> str:
 
 
 def timm_axes(ours: str) -> tuple[int, ...] | None:
-    """The axes of a tensor of timm in our order, for `numpy.transpose`; None leaves them.
+    """Return the axes of timm's tensor of a weight path in our order; None leaves them.
 
-    Args:
-        ours: our weight path. PyTorch's (out, in, H, W) becomes (H, W, in, out), of a depthwise
-            kernel (C, 1, H, W) becomes (H, W, C, 1), and (out, in) becomes (in, out).
+    (out, in, H, W) becomes (H, W, in, out), of a depthwise kernel (C, 1, H, W) becomes
+    (H, W, C, 1), and (out, in) becomes (in, out).
     """
     layer, _, weight = ours.partition("/")
     if weight != "kernel":
@@ -129,7 +107,7 @@ def timm_axes(ours: str) -> tuple[int, ...] | None:
 
 
 def read_timm(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads a .safetensors file of a tf_efficientnet* net.
+    """Read a .safetensors file of a tf_efficientnet* net.
 
     Returns:
         Tensors by their names, in PyTorch's order of axes, and the names left out with the reason.
@@ -149,12 +127,10 @@ def read_timm(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict
             for name in names:
                 if name.endswith(".num_batches_tracked"):
                     ignored[name] = "step counter of a batch norm"
-                    continue
-                dtype = file.get_slice(name).get_dtype()
-                if dtype not in _DTYPES:
-                    raise ValueError(f"{name} has the type {dtype}; allowed: {', '.join(_DTYPES)}")
-                tensors[name] = file.get_tensor(name).astype(_DTYPES[dtype], copy=False)
-    except (SafetensorError, OSError, ValueError) as error:
+                else:
+                    tensors[name] = file.get_tensor(name)
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+        # AttributeError: a type that NumPy does not have
         raise ValueError(f"{os.fspath(path)} cannot be read as weights of timm: {error}") from None
     return tensors, ignored
 
@@ -162,7 +138,7 @@ def read_timm(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict
 def _torch_padding(
     path: Path, metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
 ) -> str | None:
-    """Why the net of a file is one with PyTorch's padding; None if nothing says so."""
+    """Return why the net of a file is one with PyTorch's padding; None if nothing says so."""
     if any(name.startswith("features.0.0.") for name in shapes):
         return "it is a net of torchvision"
     head = shapes.get("conv_head.weight", ())[:2][::-1]
@@ -177,7 +153,7 @@ def _torch_padding(
 
 
 def _beside(path: Path) -> list[str]:
-    """What the config.json beside a file of the Hugging Face hub says of the architecture."""
+    """Return the architecture that the config.json beside a file of the Hugging Face hub says."""
     try:
         with open(path.with_name("config.json"), "rb") as file:
             return [str(json.loads(file.read(_MAX_CONFIG))["architecture"])]

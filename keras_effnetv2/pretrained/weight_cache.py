@@ -24,7 +24,7 @@ def cached_path(url: str) -> Path | None:
 
 
 def cache_folders() -> list[Path]:
-    """The folders of Keras' cache where weight files lie; the last one is for writing.
+    """Return the folders of Keras' cache where weight files lie; the last one is for writing.
 
     They are those of `keras.utils.get_file` (Keras 3.15), which does not look into a folder that
     it cannot write; files that an administrator has put there are found here.
@@ -39,7 +39,7 @@ def cache_folders() -> list[Path]:
 
 
 def file_name_of(url: str) -> str:
-    """Last component of an address, "https://host/a/b0.h5?download=1" -> "b0.h5"; safe anywhere."""
+    """Return the file an address ends in, "https://host/a/b0.h5?download=1" -> "b0.h5"."""
     name = urlsplit(url).path.rpartition("/")[2]
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name):
         raise ValueError(
