@@ -184,32 +184,22 @@ class MemoryStore(_RandomAccess):
 
 
 def file_state(path: bytes) -> bytes:
-    """Return a line that changes when another file is at the path, or another content."""
+    """Return a line that changes with the content of a file."""
     status = os.stat(path)
     return b"%s %d %d\n" % (path, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledPictures:
-    """Pictures of one part of a catalog, in a fixed order.
+    """Pictures of one part of a catalog, in a fixed order."""
 
-    Attributes:
-        labels: (N,) int64, positions in the class names of that part.
-        store: where the pictures are.
-        rows: (N,) int64, where each one is in `store`; a permutation of 0..N-1.
-        origins: N places where the label was given, for messages about labels ("line 12"); None:
-            the names of the pictures.
-    """
-
-    labels: np.ndarray
+    labels: np.ndarray  # (N,) int64, positions in the class names of that part
     store: Store
-    rows: np.ndarray
-    origins: Sequence[str] | None = None
+    rows: np.ndarray  # (N,) int64, where each one is in `store`; a permutation of 0..N-1
+    origins: Sequence[str] = ()  # N places where labels were given ("line 12"), if not by names
 
     @classmethod
-    def of(
-        cls, labels: np.ndarray, store: Store, origins: Sequence[str] | None = None
-    ) -> "LabelledPictures":
+    def of(cls, labels: np.ndarray, store: Store, origins: Sequence[str] = ()) -> Self:
         """Take the pictures of a store in its order."""
         return cls(labels.astype(np.int64), store, np.arange(len(labels)), origins)
 

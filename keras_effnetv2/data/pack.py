@@ -58,10 +58,9 @@ def pack(
     Raises:
         BadPicturesError: pictures cannot be decoded.
         FileExistsError: something is in `output`.
-        FileNotFoundError: as `load_source`.
-        ImportError: as `load_source`.
         OSError: not enough room on the disk.
-        ValueError: as `load_source`; an argument out of range; a split for a source that has one.
+        ValueError: an argument out of range; a split for a source that has one.
+        Further errors are those of `load_source`.
     """
     check_integer("seed", seed, minimum=0)
     if shards is not None:

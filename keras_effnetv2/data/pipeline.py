@@ -22,6 +22,7 @@ from keras_effnetv2._common.checks import check_choice, check_integer, check_num
 from keras_effnetv2.augment.autoaugment import AutoAugment
 from keras_effnetv2.augment.mixing import MIXUP_STYLES, mix_batch
 from keras_effnetv2.augment.randaugment import RandAugment
+from keras_effnetv2.data.catalog import Shard
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import UnreadablePictures, batch_readable
 from keras_effnetv2.images.evaluation_crop import decode_for_evaluation
@@ -41,11 +42,8 @@ _RUN = [tf.TensorSpec([], tf.int64)] * 2  # seed, epoch
 class InputSpec:
     """What happens to a picture on its way into a batch.
 
-    Attributes: the arguments of `make_dataset` of the same names, which says what they mean; its
-    `style` is `evaluation_style` here.
-
-    Raises:
-        ValueError: a field is outside its range.
+    The fields are arguments of `make_dataset`, which says what they mean; its `style` is
+    `evaluation_style` here. A value that is out of range is a ValueError.
     """
 
     image_size: int
@@ -98,13 +96,10 @@ class InputSpec:
         training: bool,
         seed: int = 0,
         epoch: int = 0,
-        shard: tuple[int, int] | None = None,
+        shard: Shard = None,
         unreadable: UnreadablePictures | None = None,
     ) -> tf.data.Dataset:
-        """Return batches of pictures and one-hot labels.
-
-        The arguments, the result and the errors are those of `make_dataset`.
-        """
+        """Return what `make_dataset` does; arguments and errors are its own, too."""
         check_integer("batch_size", batch_size, minimum=1)
         order = source.order(shuffle=training, seed=seed, epoch=epoch, shard=shard)
         classes = len(source.class_names)
@@ -112,11 +107,13 @@ class InputSpec:
         if training:
             batch_size = min(batch_size, len(order))
             flip = source.horizontal_flip if self.horizontal_flip is None else self.horizontal_flip
-            train_one = _training_function(replace(self, horizontal_flip=flip), classes)
+            # Without what is done to whole batches: stages that differ in it share the trace.
+            picture = replace(self, horizontal_flip=flip, mixup_alpha=0.0, cutmix_alpha=0.0)
+            train_one = _training_function(picture, classes)
             pictures = source.in_order(order, lambda *example: train_one(*example, *run))
         else:
-            evaluate_one = _evaluation_function(self.image_size, self.evaluation_style, classes)
-            pictures = source.in_order(order, evaluate_one)
+            function = _evaluation_function(self.image_size, self.evaluation_style, classes)
+            pictures = source.in_order(order, function)
         policy = UnreadablePictures() if unreadable is None else unreadable
         batches = batch_readable(pictures, source, order, batch_size, policy, training=training)
         if not training:
@@ -158,7 +155,7 @@ def make_dataset(
     autoaugment: bool = False,
     mixup_style: str = "official",
     style: Style = "whole",
-    shard: tuple[int, int] | None = None,
+    shard: Shard = None,
     unreadable: UnreadablePictures | None = None,
 ) -> tf.data.Dataset:
     """Return batches of pictures and one-hot labels.
@@ -184,13 +181,10 @@ def make_dataset(
         randaugment_layers: operations applied to each picture.
         randaugment_corrected: without the quirks of the official code, see `augment.magnitudes`.
         scale_randaugment: shrink the translations and cut-outs of RandAugment and AutoAugment,
-            which are officially given in pixels for pictures of about 224, along with smaller
-            pictures.
-        autoaugment: apply AutoAugment's policy v0, with which V2 B0-B3 were trained; not together
-            with RandAugment.
+            officially pixels of pictures of about 224, along with smaller pictures.
+        autoaugment: apply AutoAugment's policy v0, as for V2 B0-B3, instead of RandAugment.
         mixup_style: "official" or "paper", see `augment.mixing.MIXUP_STYLES`.
-        style: how evaluation crops and resizes, see
-            `evaluation_crop.resize_for_evaluation`.
+        style: how evaluation crops and resizes, see `evaluation_crop.resize_for_evaluation`.
         shard: (index, count): the part of one of several workers, see `ImageSource.dataset`;
             `batch_size` is then the worker's.
         unreadable: what becomes of a picture that cannot be read. None: an error that names it.

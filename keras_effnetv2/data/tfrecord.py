@@ -19,7 +19,7 @@ import functools
 import glob
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -219,10 +219,8 @@ def _label(path: str, features: Mapping[str, Any], keys: Keys) -> tuple[int, byt
             raise ValueError(f"{path!r} has a record without {key!r}, which its first record has.")
     images, labels = features[keys.image].bytes_list.value, features[keys.label].int64_list.value
     if len(images) != 1 or len(labels) != 1:
-        raise ValueError(
-            f"{path!r} holds records whose {keys.image!r} is not bytes or {keys.label!r} not one "
-            "int64."
-        )
+        wrong = f"{keys.image!r} is not bytes or {keys.label!r} not one int64"
+        raise ValueError(f"{path!r} holds records whose {wrong}.")
     if not images[0]:
         raise ValueError(f"{path!r} has a record without {keys.image!r}: it is empty.")
     if keys.class_name is None:
@@ -283,10 +281,8 @@ def _files_by_split(folder: str) -> dict[str, list[str]]:
             f"{some(unnamed)}. Allowed in a name: {', '.join(SPLIT_ALIASES)}. Move them elsewhere, "
             "or give a pattern."
         )
-    splits: dict[str, list[str]] = {}
-    for path, split in found.items():
-        splits.setdefault(split, []).append(path)
-    return splits
+    splits = dict.fromkeys(found.values())
+    return {split: [path for path in found if found[path] == split] for split in splits}
 
 
 def _record_files(folder: str) -> dict[str, str]:
@@ -302,10 +298,9 @@ def _record_files(folder: str) -> dict[str, str]:
 
 def _check_all_there(folder: str, paths: Iterable[str]) -> None:
     """Raise ValueError if of files that are called 0 to N-1 of N some are not there."""
-    numbers: dict[tuple[str, int], set[int]] = {}
+    numbers = defaultdict(set)
     for matched in filter(None, map(_SHARD.fullmatch, paths)):
-        shards = numbers.setdefault((matched["set"], int(matched["count"])), set())
-        shards.add(int(matched["number"]))
+        numbers[matched["set"], int(matched["count"])].add(int(matched["number"]))
     for (name, count), there in numbers.items():
         if missing := [number for number in range(count) if number not in there]:
             raise ValueError(

@@ -65,13 +65,9 @@ class TrainingData:
     def load(self, seed: int) -> Pictures:
         """Find the pictures and check their class names; none is read.
 
-        Args:
-            seed: of what is carved and drawn, at least 0.
-
         Raises:
             ValueError: the class names of the two differ or do not fit into lines of a file, or
-                there are labels without a name.
-            Further errors are those of `load_source`.
+                there are labels without a name. Further errors are those of `load_source`.
         """
         training, validation = self._find(seed)
         if training.class_names != validation.class_names:
@@ -102,19 +98,17 @@ class TrainingData:
         return self.source.carve(PILE_VALIDATION_FRACTION if fraction is None else fraction, seed)
 
     def prepare(self, pictures: Pictures, say: Callable[[str], Any]) -> Pictures:
-        """Read every picture as `scan` and `cache` ask for; this can take minutes.
+        """Read what `load` returned as `scan` and `cache` ask for; this can take minutes.
 
-        Args:
-            pictures: what `load` returned.
-            say: called with each line of what is done and left out.
+        `say` is called with each line of what is done and left out.
 
         Returns:
             The pictures that can be read, where they are quick to read.
 
         Raises:
             BadPicturesError: there are unreadable pictures, and none may be left out.
-            ValueError: a class would be left without a picture.
-            Further errors are those of `ImageSource.cached`.
+            ValueError: a class would be left without a picture. Further errors are those of
+                `ImageSource.cached`.
         """
         training, validation = self._without_bad(pictures, say)
         if self.cache is None:

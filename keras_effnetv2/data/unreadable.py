@@ -32,17 +32,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BadPicture:
-    """A picture that cannot be used.
+    """A picture that cannot be used."""
 
-    Attributes:
-        index: its position in the source that was read.
-        name: its name there; the path, where there are files.
-        reason: what is wrong, in words.
-    """
-
-    index: int
-    name: str
-    reason: str
+    index: int  # its position in the source that was read
+    name: str  # its name there; the path, where there are files
+    reason: str  # what is wrong, in words
 
 
 class BadPicturesError(ValueError):
@@ -63,17 +57,10 @@ class BadPicturesError(ValueError):
 def find_bad_pictures(
     source: ImageSource, *, progress: Callable[[int, int], object] | None = None
 ) -> tuple[BadPicture, ...]:
-    """Read and decode every picture of a source.
+    """Read and decode every picture of a source; return the bad ones in its order.
 
-    Pictures with more than `MAX_PIXELS` are bad, too; they are not decoded.
-
-    Args:
-        source: the pictures.
-        progress: called with (pictures done, pictures in all) after every good picture, and at
-            the end.
-
-    Returns:
-        The bad pictures in the order of the source, empty if all is well.
+    Pictures with more than `MAX_PIXELS` are bad, too; they are not decoded. `progress` is called
+    with (pictures done, pictures in all) after every good picture, and at the end.
     """
     tell = progress or (lambda done, total: None)
     total, paths = source.num_examples, source.file_paths() or ()
@@ -182,11 +169,8 @@ class UnreadablePictures:
     def report(self, source: ImageSource, indices: np.ndarray, certain: bool) -> None:
         """Note pictures that failed; raise BadPicturesError if they are not, or no longer, skipped.
 
-        Args:
-            source: where they are from.
-            indices: positions in it of pictures that have not come through.
-            certain: False: some of them may not have been tried; those that can be read are noted
-                only if all can.
+        Unless it is `certain`, some of the pictures at `indices` of the source may not have been
+        tried: then those that can be read are noted only if all can.
         """
         new = [index for index in indices.tolist() if index not in self.found]
         reasons = {index: _why_unreadable(source.subset([index])) for index in new}
@@ -214,10 +198,8 @@ def batch_readable(
     """Batch the pictures that can be read.
 
     Args:
-        pictures: (image, label), in the order of `order`; those that cannot be read fail.
-        source: where they are from.
-        order: positions in the source, (N,) int64.
-        batch_size: pictures a batch.
+        pictures: (image, label) of the source at the positions `order`; those that cannot be read
+            fail.
         policy: what becomes of those that fail; what it raises comes up as
             tf.errors.InvalidArgumentError while the result is iterated.
         training: full batches only, of static size; else all pictures, none of which may be
