@@ -39,9 +39,7 @@ def optional_module(name: str) -> Any:
         ) from error
 
 
-def write_onnx(
-    function: Any, saved_model: Path, path: Path, quantize: str | None, calibration: Calibration
-) -> None:
+def write_onnx(function: Any, saved_model: Path, path: Path, *_: Any) -> None:
     """Write a `.onnx` file, which nothing is shortened in."""
     onnx, tf2onnx = optional_module("onnx"), optional_module("tf2onnx")
     # This freezes the variables, where tf2onnx' own reader of Keras models would not know Keras 3.
@@ -57,7 +55,7 @@ def write_onnx(
 
 
 def write_openvino(
-    function: Any, saved_model: Path, path: Path, quantize: str | None, calibration: Calibration
+    function: Any, saved_model: Path, path: Path, quantize: str | None, *_: Any
 ) -> None:
     """Write an OpenVINO `.xml` file, with the weights beside it in `.bin`."""
     openvino = optional_module("openvino")

@@ -4,7 +4,6 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -20,33 +19,11 @@ MODEL_CARD = "model_card.json"
 _LABELS = "assets/labels.txt"  # where TensorFlow puts what `signatures.label_table` writes
 
 
-@dataclass(frozen=True)
-class AccuracySection:
-    """How what is served differs from the Keras model, in probabilities on photographs.
-
-    Attributes:
-        batch_norm_folded: whether batch norms are part of the convolutions.
-        not_folded_because: the reason if that was asked for and is not possible.
-        folding_max_difference: by folding.
-        rounding_max_difference: of the Keras model by its rounding, found with a copy in float64;
-            measured only where folding moves more than the limit.
-        weights_dtype: what kernels are stored as; vectors stay as they are.
-        weights_max_difference: by storing them so.
-    """
-
-    batch_norm_folded: bool = False
-    not_folded_because: str | None = None
-    folding_max_difference: float = 0.0
-    rounding_max_difference: float | None = None
-    weights_dtype: str = "float32"
-    weights_max_difference: float = 0.0
-
-
 def write_model_card(
     folder: Path,
     model: Mapping[str, str | int | None],
     pictures: PictureInput,
-    accuracy: AccuracySection,
+    accuracy: Mapping[str, str | float | None],
     top_k: int,
 ) -> None:
     """Write the card of a SavedModel into its folder, when all other files are there.
@@ -55,7 +32,7 @@ def write_model_card(
         folder: of the version.
         model: which model it is: name, variant, weights, parameters (numbers in the network).
         pictures: what is done to a file before the network sees it.
-        accuracy: how far it is from the Keras model.
+        accuracy: what is said there below, as far as it is not the default.
         top_k: how many classes an answer names.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -72,7 +49,17 @@ def write_model_card(
             "pixel_range": (0, 255),
             "normalization": "inside the model",
         },
-        "accuracy": dataclasses.asdict(accuracy),
+        # How what is served differs from the Keras model, in probabilities on photographs.
+        "accuracy": {
+            "batch_norm_folded": False,
+            "not_folded_because": None,  # the reason, if that was asked for and is not possible
+            "folding_max_difference": 0.0,
+            # Of the Keras model by its rounding, where folding moves more than the limit.
+            "rounding_max_difference": None,
+            "weights_dtype": "float32",  # of stored kernels; vectors stay as they are
+            "weights_max_difference": 0.0,
+            **accuracy,
+        },
         "versions": {
             "keras_effnetv2": __version__,
             "keras": keras.__version__,

@@ -24,7 +24,7 @@ from keras_effnetv2.export.check import (
     keras_answers,
     largest_difference,
 )
-from keras_effnetv2.export.model_card import AccuracySection, write_model_card
+from keras_effnetv2.export.model_card import write_model_card
 from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.export.signatures import (
     CLASSIFY_METHOD,
@@ -120,16 +120,16 @@ def export_saved_model(
     pictures = PictureInput(size, style, max_pixels, gif)
     target = _new_version_folder(Path(directory), version)
     batches = batches_of(photographs(size)[::_EVERY])
-    folding: dict[str, Any] = {}
+    accuracy: dict[str, Any] = {"weights_dtype": weights_dtype}
     if fold_batch_norm:
         network, folding = _folded(network, batches)
+        accuracy |= folding
     stored = stored_weights(network, weights_dtype)
     probabilities = network_function(network, stored, size)
-    moved = 0.0
     if weights_dtype != "float32":
         answers = answers_of(probabilities, batches)
         moved = largest_difference(keras_answers(network, batches), answers)
-    accuracy = AccuracySection(**folding, weights_dtype=weights_dtype, weights_max_difference=moved)
+        accuracy["weights_max_difference"] = moved
 
     with written_whole(target) as folder, tempfile.TemporaryDirectory() as scratch:
         served = tf.Module()
