@@ -70,4 +70,4 @@ def test_options_of_another_format_are_refused(run, words, message, capsys):
 
 def test_every_format_can_be_asked_for():
     for format in ("saved_model", *FORMATS):
-        assert parse(["export", "run", "--format", format]).values["format"] == format
+        assert parse(["export", "run", "--format", format]).params["format"] == format

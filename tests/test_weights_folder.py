@@ -78,5 +78,6 @@ def test_readme_commands_parse(command):
 
 
 def test_readme_has_a_command_for_every_action():
-    actions = {parse(shlex.split(command)).name for command in COMMANDS}
-    assert actions == {"weights", "weights fetch", "weights convert", "weights verify"}
+    paths = {parse(shlex.split(command)).command_path for command in COMMANDS}
+    names = ("weights", "weights fetch", "weights convert", "weights verify")
+    assert paths == {f"keras-effnetv2 {name}" for name in names}

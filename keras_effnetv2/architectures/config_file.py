@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from keras_effnetv2._common.checks import did_you_mean
 from keras_effnetv2.architectures.config import ModelConfig
 
 
@@ -22,7 +23,8 @@ def read_config(name_or_path: str) -> ModelConfig:
         return ModelConfig.from_name(name_or_path)
     if not os.path.exists(name_or_path):
         raise ValueError(
-            f"Unknown variant, and no such file: {name_or_path!r}. Known variants: "
+            f"Unknown variant, and no such file: {name_or_path!r}."
+            f"{did_you_mean(name_or_path, ModelConfig.variants())} Known variants: "
             f"{', '.join(ModelConfig.variants())}. A file describes another network, in the form "
             "that `keras-effnetv2 info VARIANT --json` prints."
         )

@@ -1,228 +1,117 @@
-"""How a function becomes a command: its options, its help page, several words after an option.
-
-Typer reads the words of a command line. Here it does not run the command: it returns a `Call`, so
-that a command line can be checked without running it, and all errors are caught in one place.
-"""
+"""Commands of Typer: options as dataclasses, help in sections, several words after an option."""
 
 import copy
+import functools
 import inspect
 import itertools
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, get_args, get_origin
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-
-PROGRAM = "keras-effnetv2"
-
-Command = Callable[..., int | None]
 
 # Options that take several words: `--batch-sizes 1 16` is the same as `--batch-sizes 1
 # --batch-sizes 16`, which is what Typer understands.
 LISTS = ("--batch-sizes", "--formats", "--layer-offsets")
 
-_OPTIONS, _EXAMPLE = "Options", "Example"  # sections of a help page
-_KEYWORD = inspect.Parameter.KEYWORD_ONLY
-_Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback on failure.")]
+
+def option(metavar: str | None, help: str, default: Any = None, **details: Any) -> Any:
+    """Return a `typer.Option` of its parameter's name; a default of `...` makes it required."""
+    return typer.Option(default, metavar=metavar, help=help, **details)
 
 
-@dataclass(frozen=True)
-class Call:
-    """A command line that was understood.
+def flag(name: str, help: str) -> Any:
+    """Return a `typer.Option` that is on where it is given."""
+    return typer.Option(False, name, help=help)
 
-    Attributes:
-        context: of the command, for its usage line.
-        function: what runs it; it returns an exit code or None.
-        values: what was given for each option, or its default.
-    """
 
-    context: typer.Context
-    function: Command
-    values: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The command, e.g. "train" or "weights fetch"."""
-        return self.context.command_path.removeprefix(f"{PROGRAM} ")
-
-    def run(self) -> int:
-        """Run the command and return its exit code.
-
-        Raises:
-            typer.BadParameter: options that do not go together.
-        """
-        arguments = {
-            name: self._value(name, parameter.annotation)
-            for name, parameter in _parameters(self.function).items()
-        }
-        try:
-            return self.function(**arguments) or 0
-        except typer.BadParameter as error:
-            error.ctx = self.context
-            raise
-
-    def _value(self, name: str, annotation: Any) -> Any:
-        if not _is_group(annotation):
-            return self.values[name]
-        return annotation(**{field.name: self.values[field.name] for field in fields(annotation)})
+def argument(metavar: str, help: str) -> Any:
+    """Return a `typer.Argument` that is required."""
+    return typer.Argument(metavar=metavar, help=help)
 
 
 class OptionGroup:
-    """Options that several commands have, for a frozen dataclass to inherit from."""
+    """Options that belong together: the fields of a frozen dataclass that inherits from this.
 
-    def shown_defaults(self) -> Mapping[str, str]:
-        """Return name -> text of the defaults that the help page shows in place of the fields'."""
-        return {}
+    Attributes:
+        section: of the help page; None is the first one.
+    """
+
+    section: str | None = None
+
+    def note(self, name: str) -> str:
+        """Return what the help page adds to the text of a field, if this is a command's default."""
+        return ""
 
 
-def _is_group(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, OptionGroup)
+def command(example: str) -> Callable[[Callable[..., int | None]], Any]:
+    """Decorate a function that is a command; its docstring is the help text.
 
-
-def add_command(app: typer.Typer, function: Command, name: str = "") -> None:
-    """Make a command of a function.
-
-    Its docstring is the help page, as in `keras_effnetv2.cli.predict_command`: a section has a line
-    "name METAVAR: help" for each argument and a line "--name METAVAR: help" for each option that
-    is not annotated with a help text; the section "Example:" is shown as it is. A parameter may
-    also be an `OptionGroup`, with such a docstring of its own; its default, if there is one, gives
-    the defaults of its fields.
+    Its parameters are as Typer wants them. One may also be an `OptionGroup`, and stands for its
+    fields; a group as default gives the defaults of those fields that it is made with. All
+    commands have the option --debug.
 
     Args:
-        app: gets the command.
-        function: what runs it.
-        name: of the command; default that of the function.
+        example: shown as it is at the end of the help page.
     """
-    app.command(name or function.__name__, cls=_Command, **_page(function))(_reader(function))
+
+    def decorate(function: Callable[..., int | None]) -> Any:
+        parameters = inspect.signature(function).parameters.values()
+        groups = {one.name: one.annotation for one in parameters if _is_group(one)}
+
+        @functools.wraps(function)
+        def run(*, debug: bool, **values: Any) -> int | None:
+            for name, group in groups.items():
+                values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})
+            return function(**values)
+
+        options = [option for one in parameters for option in _options(one)]
+        options.append(_option("debug", bool, flag("--debug", "Show a traceback on failure.")))
+        vars(run).update(example=example, __signature__=inspect.Signature(options))
+        return run
+
+    return decorate
 
 
-def add_group(
-    app: typer.Typer,
-    function: Command,
-    name: str,
-    actions: Mapping[str, Command],
-) -> None:
-    """Make a command of a function that has further commands below it.
-
-    An option of both may stand on either side of the action's name.
-
-    Args:
-        app: gets the command.
-        function: what runs without an action; see `add_command`.
-        name: of the command.
-        actions: name -> function of the commands below.
-    """
-    group = typer.Typer(rich_markup_mode=None)
-    for action, below in actions.items():
-        add_command(group, below, action)
-    app.add_typer(
-        group,
-        name=name,
-        cls=Group,
-        callback=_reader(function),
-        invoke_without_command=True,
-        subcommand_metavar="[ACTION]",
-        **_page(function),
-    )
+def _is_group(parameter: inspect.Parameter) -> bool:
+    return inspect.isclass(parameter.annotation) and issubclass(parameter.annotation, OptionGroup)
 
 
-def _sections(owner: Any) -> dict[str, str]:
-    """Return title -> text of the sections of a docstring; "" is what comes first."""
-    text, *parts = re.split(r"\n\n([A-Z].*):\n(?= )", inspect.cleandoc(owner.__doc__))
-    titles, texts = parts[::2], map(textwrap.dedent, parts[1::2])
-    return {"": text, **dict(zip(titles, texts, strict=True))}
+def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
-def _page(function: Command) -> dict[str, Any]:
-    sections = _sections(function)
-    return {"help": sections[""], "epilog": sections[_EXAMPLE]}
-
-
-def _entries(owner: Any) -> dict[str, Any]:
-    """Return parameter -> its `typer.Option` or `typer.Argument`, as a docstring has them."""
-    entries: dict[str, Any] = {}
-    for title, text in _sections(owner).items():
-        lines = "" if title in ("", _EXAMPLE) else text
-        for entry in re.findall(r"^\S.*(?:\n +.*)*", lines, flags=re.MULTILINE):
-            head, _, help = " ".join(entry.split()).partition(": ")
-            names, _, metavar = head.partition(" ")
-            details: Any = {"metavar": metavar or None, "help": help}
-            if names.startswith("--"):
-                parameter = names.partition("/")[0].removeprefix("--").replace("-", "_")
-                panel = None if title == _OPTIONS else title
-                entries[parameter] = typer.Option(names, rich_help_panel=panel, **details)
-            else:
-                entries[names] = typer.Argument(**details)
-    return entries
-
-
-def _parameters(function: Command) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(function).parameters
-
-
-def _reader(function: Command) -> Callable[..., Call]:
-    """Return what Typer calls in place of a function: it takes all options, and returns a Call."""
-    options = [inspect.Parameter("context", _KEYWORD, annotation=typer.Context)]
-    entries = _entries(function)
-    for parameter in _parameters(function).values():
-        if _is_group(parameter.annotation):
-            options += _of_group(parameter)
-        else:
-            options.append(_annotated(parameter, entries))
-    options.append(inspect.Parameter("debug", _KEYWORD, default=False, annotation=_Debug))
-
-    def read(context: typer.Context, **values: Any) -> Call:
-        if context.invoked_subcommand is not None:  # it gets what stands before its name
-            given = {name: value for name, value in values.items() if _is_given(context, name)}
-            context.default_map = {context.invoked_subcommand: given}
-        return Call(context, function, values)
-
-    read.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
-    read.__annotations__ = {option.name: option.annotation for option in options}
-    return read
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _of_group(parameter: inspect.Parameter) -> list[inspect.Parameter]:
-    """Return a parameter for each field of a group of options."""
-    group = parameter.annotation
-    given = None if parameter.default is inspect.Parameter.empty else parameter.default
-    shown = {} if given is None else given.shown_defaults()
-    entries = _entries(group)
-    options = []
+def _options(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """Yield the options that a parameter stands for."""
+    if not _is_group(parameter):
+        yield _option(parameter.name, parameter.annotation, parameter.default)
+        return
+    group, defaults = parameter.annotation, parameter.default
     for field in fields(group):
-        default = field.default if given is None else getattr(given, field.name)
-        default = inspect.Parameter.empty if default is MISSING else default
-        option = inspect.Parameter(field.name, _KEYWORD, default=default, annotation=field.type)
-        options.append(_annotated(option, entries))
-        if field.name in shown:
-            options[-1].annotation.__metadata__[0].help += f"  [{shown[field.name]}]"
-    return options
+        info: Any = copy.copy(field.default)
+        info.rich_help_panel = group.section
+        if defaults is not parameter.empty:
+            info.help += defaults.note(field.name)
+            value = getattr(defaults, field.name)
+            info.default = info.default if value is field.default else value
+        yield _option(field.name, field.type, info)
 
 
-def _annotated(parameter: inspect.Parameter, entries: Mapping[str, Any]) -> inspect.Parameter:
-    """Return a parameter as Typer wants it, described by itself or by its entry."""
-    kind, info = parameter.annotation, None
-    if get_origin(kind) is Annotated:
-        kind, info = get_args(kind)
-    if info is None:
-        info = entries[parameter.name]
-    elif info.help is None:
-        info, entry = copy.copy(info), entries[parameter.name]
-        info.metavar = entry.metavar or info.metavar
-        info.help, info.rich_help_panel = entry.help, entry.rich_help_panel
-    return parameter.replace(kind=_KEYWORD, annotation=Annotated[kind, info])
+class Context(typer.Context):
+    """A command line that was understood; its command is not run."""
+
+    def invoke(self, *arguments: Any, **options: Any) -> Any:
+        """Return the context of the command, in place of running it."""
+        return self
 
 
 class _Page:
     """What Typer's commands and groups do differently here."""
+
+    context_class: Any = Context
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         valued = {
@@ -238,15 +127,16 @@ class _Page:
         return super().parse_args(ctx, _name_each(args))  # type: ignore[misc]
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the names of the arguments without the braces of Typer."""
         pieces = super().collect_usage_pieces(ctx)  # type: ignore[misc]
-        return [re.sub(r"^{(.*)}", r"\1", piece) for piece in pieces]
+        return [re.sub("[{}]", "", piece) for piece in pieces]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options in sections, which Typer does with boxes only."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):  # type: ignore[attr-defined]
             name, text = parameter.get_help_record(ctx)
-            title = parameter.rich_help_panel or _OPTIONS
+            title = parameter.rich_help_panel or "Options"
             if parameter.param_type_name == "argument":
                 name, title = parameter.metavar, "Arguments"
             sections.setdefault(title, []).append((name, text))
@@ -257,18 +147,26 @@ class _Page:
                 formatter.write_dl(records)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples as they are typed, without filling lines."""
-        if examples := self.epilog:  # type: ignore[attr-defined]
-            with formatter.section(_EXAMPLE):
-                formatter.write(textwrap.indent(examples, "  ") + "\n")
+        """Write the example as it is typed, without filling lines."""
+        if example := self.epilog:  # type: ignore[attr-defined]
+            with formatter.section("Example"):
+                formatter.write(textwrap.indent(example, "  ") + "\n")
 
 
-class _Command(_Page, TyperCommand):
-    pass
+class Command(_Page, TyperCommand):
+    """A command without further ones below it."""
 
 
 class Group(_Page, TyperGroup):
     """A command that has further commands below it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command below; its options may also stand before its name."""
+        name, below, words = super().resolve_command(ctx, args)
+        values, source = ctx.params.items(), ctx.get_parameter_source
+        given = {one: value for one, value in values if source(one).name == "COMMANDLINE"}
+        ctx.default_map = {name: given}
+        return name, below, words
 
 
 def _name_each(words: Sequence[str]) -> list[str]:

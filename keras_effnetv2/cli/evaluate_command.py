@@ -5,12 +5,14 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.progress import progress_bar
+from keras_effnetv2.cli.command import command, option
 from keras_effnetv2.cli.named_network import check_network, open_network
 from keras_effnetv2.cli.options import (
-    DataToJudge,
-    Json,
+    DATA_TO_JUDGE,
+    JSON,
+    RUN_OR_VARIANT,
+    WEIGHTS_TO_JUDGE,
     JudgingOptions,
-    RunOrVariant,
     Split,
     check_data,
 )
@@ -23,29 +25,26 @@ if TYPE_CHECKING:
 _WORST_CLASSES = 10  # lines of the table
 
 
+@command(
+    "keras-effnetv2 evaluate runs/photos --data photos/\n"
+    "keras-effnetv2 evaluate efficientnetv2-s --weights imagenet21k-ft1k \\\n"
+    "    --data imagenet/val"
+)
 def evaluate(
-    model: RunOrVariant,
-    data: DataToJudge,
     *,
-    weights: str | None = None,
-    split: Split | None = None,
+    model: str = RUN_OR_VARIANT,
+    data: str = DATA_TO_JUDGE,
+    weights: str | None = WEIGHTS_TO_JUDGE,
+    split: Split | None = option(
+        None,
+        "Which of the pictures. Default for a run: test if there is one, else what the run held "
+        "back of this data, else all; for a variant: the first of validation, test and all that "
+        "is there.",
+    ),
     judging: JudgingOptions,
-    json: Json = False,
+    json: bool = JSON,
 ) -> None:
-    """Judge a trained run or published weights on labelled pictures.
-
-    Options:
-      --weights NAME_OR_PATH: Weights of a variant: a published set, which is downloaded, or a
-        weight file.  [default: imagenet]
-      --split: Which of the pictures. Default for a run: test if there is one, else what the run
-        held back of this data, else all; for a variant: the first of validation, test and all
-        that is there.
-
-    Example:
-      keras-effnetv2 evaluate runs/photos --data photos/
-      keras-effnetv2 evaluate efficientnetv2-s --weights imagenet21k-ft1k \\
-          --data imagenet/val
-    """
+    """Judge a trained run or published weights on labelled pictures."""
     check_network(model, weights, judging.protocol)
     check_data(data)
     start_tensorflow()

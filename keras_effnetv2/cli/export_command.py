@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from keras_effnetv2.cli.command import OptionGroup
+from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, option
 from keras_effnetv2.cli.options import check_data, check_run
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 
@@ -23,72 +23,74 @@ class _FormatOptions(OptionGroup):
 
 @dataclass(frozen=True)
 class SavedModelOptions(_FormatOptions):
-    """What `export_saved_model` takes.
+    """What `export_saved_model` takes."""
 
-    SavedModel, for TensorFlow Serving:
-      --version N: Version of the model; the folder PATH/N must not exist.  [default: 1]
-      --top-k K: Number of classes that classify_bytes and classify name.  [default: 5]
-      --max-pixels N: Refuse pictures of more pixels (height x width).  [default: 100 million]
-      --gif: Accept GIF; a small one can need a gigabyte of memory.
-      --weights-dtype: Type of the stored weights; half the size changes the probabilities a
-        little.  [default: float32]
-      --no-fold: Keep the batch norms; by default they are folded into the convolutions.
-    """
+    section = "SavedModel, for TensorFlow Serving"
 
-    version: int | None = None
-    top_k: int | None = None
-    max_pixels: int | None = None
-    gif: bool = False
-    weights_dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    no_fold: bool = False
+    version: int | None = option(
+        "N", "Version of the model; the folder PATH/N must not exist. [default: 1]"
+    )
+    top_k: int | None = option(
+        "K", "Number of classes that classify_bytes and classify name. [default: 5]"
+    )
+    max_pixels: int | None = option(
+        "N", "Refuse pictures of more pixels (height x width). [default: 100 million]"
+    )
+    gif: bool = flag("--gif", "Accept GIF; a small one can need a gigabyte of memory.")
+    weights_dtype: Literal["float32", "bfloat16", "float16"] | None = option(
+        None,
+        "Type of the stored weights; half the size changes the probabilities a little. [default: "
+        "float32]",
+    )
+    no_fold: bool = flag(
+        "--no-fold", "Keep the batch norms; by default they are folded into the convolutions."
+    )
 
 
 @dataclass(frozen=True)
 class FileOptions(_FormatOptions):
-    """What `export_model` takes.
+    """What `export_model` takes."""
 
-    ONNX, OpenVINO and LiteRT (pip install with [formats]):
-      --quantize KIND: OpenVINO: float16 or bfloat16; LiteRT: float16, dynamic or int8.  [default:
-        float32]
-      --image-size PIXELS: Size of the pictures that the file takes.  [default: that of the run]
-      --dynamic-size: Take pictures of any height and width.
-      --calibration SPEC: Pictures like those that the model will see, for int8; named like --data
-        of the command train.
-      --pictures SPEC: Pictures to compare the file with Keras on.
-      --min-agreement SHARE: Share of the pictures on which int8 must find the same class as Keras.
-        [default: 0.98]
-      --force: Write the file even if it differs by more than is allowed.
-    """
+    section = "ONNX, OpenVINO and LiteRT (pip install with [formats])"
 
-    quantize: str | None = None
-    image_size: int | None = None
-    dynamic_size: bool = False
-    calibration: str | None = None
-    pictures: str | None = None
-    min_agreement: float | None = None
-    force: bool = False
+    quantize: str | None = option(
+        "KIND",
+        "OpenVINO: float16 or bfloat16; LiteRT: float16, dynamic or int8. [default: float32]",
+    )
+    image_size: int | None = option(
+        "PIXELS", "Size of the pictures that the file takes. [default: that of the run]"
+    )
+    dynamic_size: bool = flag("--dynamic-size", "Take pictures of any height and width.")
+    calibration: str | None = option(
+        "SPEC",
+        "Pictures like those that the model will see, for int8; named like --data of the command "
+        "train.",
+    )
+    pictures: str | None = option("SPEC", "Pictures to compare the file with Keras on.")
+    min_agreement: float | None = option(
+        "SHARE",
+        "Share of the pictures on which int8 must find the same class as Keras. [default: 0.98]",
+    )
+    force: bool = flag("--force", "Write the file even if it differs by more than is allowed.")
 
 
+@command("keras-effnetv2 export runs/photos --output served/photos --version 2")
 def export(
-    run: Path,
     *,
+    run: Path = argument("RUN", "A run folder."),
     # Names of `runtimes.FORMATS`, which needs TensorFlow.
-    format: Literal["saved_model", "onnx", "openvino", "litert"] = "saved_model",
-    output: Path | None = None,
+    format: Literal["saved_model", "onnx", "openvino", "litert"] = option(
+        None, "What to write.", _SAVED_MODEL
+    ),
+    output: Path | None = option(
+        "PATH",
+        "Folder of the versions of a SavedModel, or the file of another format. [default: "
+        "RUN/saved_model, or RUN/model.onnx, .xml or .tflite]",
+    ),
     saved_model: SavedModelOptions,
     files: FileOptions,
 ) -> None:
-    """Write a trained run for TensorFlow Serving, ONNX, OpenVINO or LiteRT.
-
-    Options:
-      run RUN: A run folder.
-      --format: What to write.
-      --output PATH: Folder of the versions of a SavedModel, or the file of another format.
-        [default: RUN/saved_model, or RUN/model.onnx, .xml or .tflite]
-
-    Example:
-      keras-effnetv2 export runs/photos --output served/photos --version 2
-    """
+    """Write a trained run for TensorFlow Serving, ONNX, OpenVINO or LiteRT."""
     is_saved_model = format == _SAVED_MODEL
     if others := (files if is_saved_model else saved_model).given():
         options = ", ".join(f"--{name.replace('_', '-')}" for name in others)

@@ -1,43 +1,31 @@
 """The command `info`: what a network consists of."""
 
-import os
-from typing import Annotated
-
-from typer import Argument, BadParameter
-
-from keras_effnetv2.architectures.config_file import is_published, read_config
-from keras_effnetv2.cli.options import known_variant
+from keras_effnetv2._common.text import aligned
+from keras_effnetv2.architectures.config_file import is_published
+from keras_effnetv2.cli.command import argument, command, flag, option
+from keras_effnetv2.cli.options import read_network
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 
-def _variant_or_file(text: str) -> str:
-    try:
-        return text if os.path.exists(text) else known_variant(text)
-    except BadParameter as error:
-        raise BadParameter(f"there is no such file, and {error.message}") from None
-
-
+@command(
+    "keras-effnetv2 info efficientnetv2-s\nkeras-effnetv2 info efficientnetv2-b0 --json > net.json"
+)
 def info(
-    model: Annotated[str, Argument(parser=_variant_or_file)],
-    image_size: int | None = None,
-    classes: int = 1000,
-    json: bool = False,
+    model: str = argument(
+        "VARIANT_OR_FILE",
+        "A variant (efficientnetv2-b0 to -b3, -s, -m, -l, -xl; efficientnet-b0 to -b7), or a JSON "
+        "file as --json prints it.",
+    ),
+    image_size: int | None = option(
+        "PIXELS",
+        "Size of the pictures that the multiply-adds are counted for. [default: the evaluation "
+        "size]",
+    ),
+    classes: int = option("N", "Width of the classifier.", 1000),
+    json: bool = flag("--json", "Print the architecture as JSON, to make another one of it."),
 ) -> None:
-    """Show the architecture of a network, its parameters and multiply-adds.
-
-    Options:
-      model VARIANT_OR_FILE: A variant (efficientnetv2-b0 to -b3, -s, -m, -l, -xl; efficientnet-b0
-        to -b7), or a JSON file as --json prints it.
-      --image-size PIXELS: Size of the pictures that the multiply-adds are counted for.  [default:
-        the evaluation size]
-      --classes N: Width of the classifier.
-      --json: Print the architecture as JSON, to make another one of it.
-
-    Example:
-      keras-effnetv2 info efficientnetv2-s
-      keras-effnetv2 info efficientnetv2-b0 --json > net.json
-    """
-    config = read_config(model)
+    """Show the architecture of a network, its parameters and multiply-adds."""
+    config = read_network(model, "VARIANT_OR_FILE")
     if json:
         print(config.to_json())
         return
@@ -58,11 +46,9 @@ def info(
         "published weights": ", ".join(weights) or "none",
     }
     print(f"{config.name}, {classes} classes")
-    for name, value in facts.items():
-        print(f"{name:<17} {value}")
-    print(f"\nstage  {'operator':<28} stride  channels  layers  output")
-    for row in stage_table(config, size):
-        print(
-            f"{row.stage:>5}  {row.operator:<28} {row.stride:>6}  {row.channels:>8}  "
-            f"{row.layers:>6}  {row.size[0]} x {row.size[1]}"
-        )
+    print("\n".join(aligned(facts.items(), left=(0, 1))))
+    rows = [("stage", "operator", "stride", "channels", "layers", "output")]
+    for stage, operator, stride, channels, layers, (height, width) in stage_table(config, size):
+        row = (str(stage), operator, str(stride), str(channels), str(layers))
+        rows.append((*row, f"{height} x {width}"))
+    print("", *aligned(rows, left=(1, 5)), sep="\n")

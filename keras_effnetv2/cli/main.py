@@ -6,28 +6,32 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import typer
+from typer.main import get_command
 
 from keras_effnetv2._version import __version__
 from keras_effnetv2.cli.benchmark_command import benchmark
-from keras_effnetv2.cli.command import PROGRAM, Call, Command, Group, add_command, add_group
+from keras_effnetv2.cli.command import Command, Context, Group
 from keras_effnetv2.cli.evaluate_command import evaluate
 from keras_effnetv2.cli.export_command import export
 from keras_effnetv2.cli.info_command import info
 from keras_effnetv2.cli.pack_command import pack
 from keras_effnetv2.cli.predict_command import predict
-from keras_effnetv2.cli.search_command import search, show_search
+from keras_effnetv2.cli.search_command import search, show
 from keras_effnetv2.cli.serve_command import serve
 from keras_effnetv2.cli.train_command import train
-from keras_effnetv2.cli.weights_command import (
-    convert_weights,
-    fetch_weights,
-    list_weights,
-    verify_weights,
-)
+from keras_effnetv2.cli.weights_command import convert, fetch, verify, weights
 from keras_effnetv2.training.interruption import TrainingInterrupted
+
+PROGRAM = "keras-effnetv2"
+
+# As the help page has them; those of a tuple stand below its first one.
+_COMMANDS = (
+    *(train, evaluate, predict, export, serve, benchmark, info, pack),
+    *((search, show), (weights, fetch, convert, verify)),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,30 +49,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: wrong usage, with the code 2; --help and --version, with 0.
     """
     words = sys.argv[1:] if argv is None else argv
-    call = parse(words)
-    if not call.values["debug"]:
+    context = parse(words)
+    debug = context.params["debug"]
+    if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        return call.run()
-    except typer.TyperException as error:
+        return context.command.callback(**context.params) or 0
+    except typer.BadParameter as error:
+        error.ctx = context
         raise _usage_error(error) from None
     except TrainingInterrupted as interruption:
         print(f"\n{interruption.state} Go on with: {_resuming(words)}", file=sys.stderr)
-        return _failed(call, 128 + interruption.signal)
+        return _failed(context, 128 + interruption.signal)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-        return _failed(call, 128 + signal.SIGINT)
+        return _failed(context, 128 + signal.SIGINT)
     except Exception as error:
-        if call.values["debug"]:
+        if debug:
             raise
         # A KeyError's text is only the key; an error without text still needs its kind.
         text = str(error) if str(error) and not isinstance(error, KeyError) else repr(error)
         print(f"error: {text}", file=sys.stderr)
-        return _failed(call, 1)
+        return _failed(context, 1)
 
 
-def parse(words: Sequence[str]) -> Call:
-    """Return what a command line asks for, without running it.
+def parse(words: Sequence[str]) -> Any:
+    """Return the context of the command that a command line names, without running it.
+
+    Its `command_path` is the command, its `params` are the values of the options.
 
     Args:
         words: those after the program's name.
@@ -77,24 +85,30 @@ def parse(words: Sequence[str]) -> Call:
         SystemExit: wrong usage, with the code 2; --help and --version, with 0.
     """
     try:
-        call = _program()(list(words), PROGRAM, standalone_mode=False)
+        context = _program().main(list(words), PROGRAM, standalone_mode=False)
     except typer.TyperException as error:
         raise _usage_error(error) from None
-    if not isinstance(call, Call):  # the exit code of --help
-        raise SystemExit(call)
-    return call
+    if not isinstance(context, Context):  # the exit code of --help
+        raise SystemExit(context)
+    return context
 
 
 @functools.cache
-def _program() -> typer.Typer:
-    app = typer.Typer(cls=Group, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.callback()(_version_option)
-    commands: tuple[Command, ...] = (train, evaluate, predict, export, serve, benchmark, info, pack)
-    for function in commands:
-        add_command(app, function)
-    add_group(app, search, "search", {"show": show_search})
-    actions: dict[str, Command] = {"fetch": fetch_weights, "convert": convert_weights}
-    add_group(app, list_weights, "weights", actions | {"verify": verify_weights})
+def _program() -> Any:
+    return get_command(_group(_program_options, _COMMANDS))
+
+
+def _group(callback: Any, commands: Sequence[Any], **details: Any) -> typer.Typer:
+    """Return a program of commands, some of which have further commands below them."""
+    app = typer.Typer(cls=Group, callback=callback, rich_markup_mode=None, **details)
+    for one in commands:
+        if isinstance(one, tuple):
+            own, *below = one
+            details = {"invoke_without_command": True, "subcommand_metavar": "[ACTION]"}
+            group = _group(own, below, epilog=own.example, add_completion=False, **details)
+            app.add_typer(group, name=own.__name__)
+        else:
+            app.command(cls=Command, epilog=one.example)(one)
     return app
 
 
@@ -104,14 +118,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-def _version_option(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
-        ),
-    ] = False,
-) -> None:
+_VERSION = typer.Option(
+    False, "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+)
+
+
+def _program_options(version: bool = _VERSION) -> None:
     """Train, judge, export and use EfficientNetV2 on Keras 3."""
 
 
@@ -120,12 +132,12 @@ def _usage_error(error: Any) -> SystemExit:
     return SystemExit(error.exit_code)
 
 
-def _failed(call: Call, code: int) -> int:
+def _failed(context: Any, code: int) -> int:
     """Return the exit code; where there are other workers, the process ends here.
 
     JAX would first wait for those that are gone, and then abort.
     """
-    if call.values.get("workers", 1) > 1:
+    if context.params.get("workers", 1) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -8,44 +8,37 @@ from typing import TYPE_CHECKING, Any
 from typer import BadParameter
 
 from keras_effnetv2._common.progress import progress_bar
-from keras_effnetv2.cli.options import DataIfAny, Json, SkipBad, Split, check_data
+from keras_effnetv2.cli.command import command, flag, option
+from keras_effnetv2.cli.options import DATA_IF_ANY, JSON, SKIP_BAD, Split, check_data
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 if TYPE_CHECKING:
     from keras_effnetv2.data.packed import Pack
     from keras_effnetv2.data.unreadable import BadPicture
 
-_SHARD_MB = 128.0
 
-
+@command(
+    "keras-effnetv2 pack --data imagenet/ --output packed/\nkeras-effnetv2 pack --verify packed/"
+)
 def pack(
-    data: DataIfAny = None,
-    verify: Path | None = None,
-    output: Path | None = None,
-    split: Split | None = None,
-    shards: int | None = None,
-    shard_size: float | None = None,
-    seed: int = 0,
-    skip_bad: SkipBad = False,
-    overwrite: bool = False,
-    json: Json = False,
+    data: str | None = DATA_IF_ANY,
+    verify: Path | None = option(
+        "DIR", "Instead of packing, check every file of a packed folder against its checksum."
+    ),
+    output: Path | None = option("DIR", "The packed folder; needed with --data."),
+    split: Split | None = option(
+        None,
+        "Pack only this split; it is drawn from all pictures if it is not given. [default: all "
+        "that are given]",
+    ),
+    shards: int | None = option("N", "Number of files per split."),
+    shard_size: float | None = option("MB", "Approximate size of a file. [default: 128]"),
+    seed: int = option("N", "Seed of the order of the training pictures in the files.", 0),
+    skip_bad: bool = SKIP_BAD,
+    overwrite: bool = flag("--overwrite", "Replace the packed folder in DIR."),
+    json: bool = JSON,
 ) -> None:
-    """Write labelled pictures as TFRecord shards, which are read in sequence.
-
-    Options:
-      --verify DIR: Instead of packing, check every file of a packed folder against its checksum.
-      --output DIR: The packed folder; needed with --data.
-      --split: Pack only this split; it is drawn from all pictures if it is not given.  [default:
-        all that are given]
-      --shards N: Number of files per split.
-      --shard-size MB: Approximate size of a file.  [default: 128]
-      --seed N: Seed of the order of the training pictures in the files.
-      --overwrite: Replace the packed folder in DIR.
-
-    Example:
-      keras-effnetv2 pack --data imagenet/ --output packed/
-      keras-effnetv2 pack --verify packed/
-    """
+    """Write labelled pictures as TFRecord shards, which are read in sequence."""
     if (data is None) == (verify is None):
         raise BadParameter("give one of the two", param_hint="--data / --verify")
     if shards is not None and shard_size is not None:
@@ -63,6 +56,7 @@ def pack(
         start_tensorflow()
         from keras_effnetv2.data.pack import pack as write
 
+        size = {} if shard_size is None else {"shard_bytes": round(shard_size * 1e6)}
         with progress_bar("checking") as checking, progress_bar("packing") as packing:
             bars = {"checking": checking, "packing": packing}
             result = write(
@@ -70,7 +64,7 @@ def pack(
                 output,
                 split=split,
                 shards=shards,
-                shard_bytes=round((shard_size or _SHARD_MB) * 1e6),
+                **size,
                 seed=seed,
                 skip_bad=skip_bad,
                 overwrite=overwrite,

@@ -5,33 +5,27 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_effnetv2.cli.command import argument, command, option
 from keras_effnetv2.cli.named_network import check_network, open_network
-from keras_effnetv2.cli.options import Json, RunOrVariant
+from keras_effnetv2.cli.options import JSON, RUN_OR_VARIANT, WEIGHTS_TO_JUDGE
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 if TYPE_CHECKING:
     from keras_effnetv2.evaluation.judging import JudgedNetwork
 
 
+@command(
+    "keras-effnetv2 predict runs/photos cat.jpg dog.png --top 3\n"
+    "keras-effnetv2 predict efficientnetv2-b0 cat.jpg"
+)
 def predict(
-    model: RunOrVariant,
-    pictures: list[Path],
-    weights: str | None = None,
-    top: int = 5,
-    json: Json = False,
+    model: str = RUN_OR_VARIANT,
+    pictures: list[Path] = argument("PICTURE", "Picture files."),
+    weights: str | None = WEIGHTS_TO_JUDGE,
+    top: int = option("K", "Number of classes to name.", 5),
+    json: bool = JSON,
 ) -> int:
-    """Name what pictures show.
-
-    Options:
-      pictures PICTURE: Picture files.
-      --weights NAME_OR_PATH: Weights of a variant: a published set, which is downloaded, or a
-        weight file.  [default: imagenet]
-      --top K: Number of classes to name.
-
-    Example:
-      keras-effnetv2 predict runs/photos cat.jpg dog.png --top 3
-      keras-effnetv2 predict efficientnetv2-b0 cat.jpg
-    """
+    """Name what pictures show."""
     if top < 1:
         raise ValueError(f"--top must be at least 1. Received: {top}")
     check_network(model, weights)

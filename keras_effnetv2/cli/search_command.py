@@ -1,13 +1,18 @@
 """The command `search`: architectures for one's own pictures, and `search show`."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from typer import Option
-
-from keras_effnetv2.architectures.config_file import read_config
-from keras_effnetv2.cli.options import DataIfAny, DataOptions, RecipeOptions, check_data
+from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, option
+from keras_effnetv2.cli.options import (
+    DATA_IF_ANY,
+    DataOptions,
+    RecipeOptions,
+    check_data,
+    read_network,
+)
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.search.objective import Objective
 from keras_effnetv2.search.storage import DEFAULT_STORAGE
@@ -15,67 +20,101 @@ from keras_effnetv2.search.storage import DEFAULT_STORAGE
 if TYPE_CHECKING:
     from keras_effnetv2.search.space import SearchSpace
 
-_STORAGE = (
+STORAGE = option(
+    "URL",
     "Where the study is kept; all workers share it: sqlite:///FILE (one machine), "
     "postgresql://... or mysql://... (several), journal:FILE (a network disk), redis://..., "
-    "grpc://HOST:PORT."
+    "grpc://HOST:PORT.",
+    DEFAULT_STORAGE,
 )
-Storage = Annotated[str, Option(metavar="URL", help=_STORAGE)]
+
+
+@dataclass(frozen=True)
+class SpaceOptions(OptionGroup):
+    """The networks that are searched."""
+
+    section = "Which networks"
+
+    backbone: str = option(
+        "VARIANT_OR_FILE",
+        "The network that gives widths and strides, and that times are compared with.",
+        "efficientnetv2-b0",
+    )
+    space: Path | None = option(
+        "FILE",
+        "A search space as JSON (SearchSpace.to_dict). [default: the paper's, around the backbone]",
+    )
+    layer_offsets: list[int] = option(
+        "N...", "How many layers a stage may have more than the backbone's.", [-1, 0, 1]
+    )
+
+    def load(self) -> "SearchSpace":
+        """Return the search space."""
+        from keras_effnetv2.search.space import SearchSpace
+
+        path = self.space
+        if path is None:
+            backbone = read_network(self.backbone, "--backbone")
+            return SearchSpace.from_backbone(backbone, layer_offsets=self.layer_offsets)
+        try:
+            return SearchSpace.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} holds no search space: {error}") from None
+
+
+@dataclass(frozen=True)
+class ChoiceOptions(OptionGroup):
+    """How the next network is chosen, and what a good one is."""
+
+    section = "How networks are chosen"
+
+    sampler: Literal["random", "tpe", "nsga2"] = option(
+        None,
+        "tpe: towards the best score; nsga2: towards the front of accuracy, step time and "
+        "parameters.",
+        "tpe",
+    )
+    startup_trials: int = option("N", "Random trials at first.", 10)
+    no_prune: bool = flag("--no-prune", "Also train hopeless networks to the end.")
+    sampler_seed: int | None = option(
+        "N", "Seed of the choice; several workers need different ones."
+    )
+    step_time_exponent: float = option(
+        "W", "w of the score accuracy * step_time^w * parameters^v.", Objective.step_time_exponent
+    )
+    parameters_exponent: float = option("V", "v of the score.", Objective.parameters_exponent)
 
 
 _RECIPE = RecipeOptions("search")
-_LAYER_OFFSETS = [-1, 0, 1]
 
 
+@command(
+    "keras-effnetv2 search --data photos/ --trials 50\n"
+    "keras-effnetv2 search show search   # what it has found; also while it runs"
+)
 def search(
     *,
-    data: DataIfAny = None,
-    trials: int | None = None,
-    storage: Storage = DEFAULT_STORAGE,
-    study: str = "search",
+    data: str | None = DATA_IF_ANY,
+    trials: int | None = option(
+        "N", "Total number of trials in the study, of all workers together."
+    ),
+    storage: str = STORAGE,
+    study: str = option(
+        "NAME", "Name in the storage; a study of this name is continued.", "search"
+    ),
     data_options: DataOptions,
-    backbone: str = "efficientnetv2-b0",
-    space: Path | None = None,
-    layer_offsets: list[int] = _LAYER_OFFSETS,
-    sampler: Literal["random", "tpe", "nsga2"] = "tpe",
-    startup_trials: int = 10,
-    no_prune: bool = False,
-    sampler_seed: int | None = None,
-    step_time_exponent: float = Objective.step_time_exponent,
-    parameters_exponent: float = Objective.parameters_exponent,
+    space_options: SpaceOptions,
+    choice: ChoiceOptions,
     recipe_options: RecipeOptions = _RECIPE,
 ) -> None:
-    """Search for networks that are accurate, quick to train and small, on your own pictures.
-
-    Options:
-      --trials N: Total number of trials in the study, of all workers together.
-      --study NAME: Name in the storage; a study of this name is continued.
-
-    Which networks:
-      --backbone VARIANT_OR_FILE: The network that gives widths and strides, and that times are
-        compared with.
-      --space FILE: A search space as JSON (SearchSpace.to_dict).  [default: the paper's, around
-        the backbone]
-      --layer-offsets N...: How many layers a stage may have more than the backbone's.
-
-    How networks are chosen:
-      --sampler: tpe: towards the best score; nsga2: towards the front of accuracy, step time and
-        parameters.
-      --startup-trials N: Random trials at first.
-      --no-prune: Also train hopeless networks to the end.
-      --sampler-seed N: Seed of the choice; several workers need different ones.
-      --step-time-exponent W: w of the score accuracy * step_time^w * parameters^v.
-      --parameters-exponent V: v of the score.
-
-    Example:
-      keras-effnetv2 search --data photos/ --trials 50
-      keras-effnetv2 search show search   # what it has found; also while it runs
-    """
+    """Search for networks that are accurate, quick to train and small, on your own pictures."""
     if data is None or trials is None:
         missing = [name for name, value in (("data", data), ("trials", trials)) if value is None]
         raise ValueError(f"A search needs {' and '.join(f'--{name}' for name in missing)}.")
-    networks = _space(space, backbone, layer_offsets)
-    objective = Objective(step_time_exponent, parameters_exponent)
+    networks = space_options.load()
+    objective = Objective(choice.step_time_exponent, choice.parameters_exponent)
     recipe_options.check()
     check_data(data)
     start_tensorflow()
@@ -95,39 +134,25 @@ def search(
         study=study,
         recipe=recipe_options.load(),
         objective=objective,
-        sampling=Sampling(sampler, startup_trials, not no_prune, sampler_seed),
+        sampling=Sampling(
+            choice.sampler, choice.startup_trials, not choice.no_prune, choice.sampler_seed
+        ),
         echo=_say,
     )
     print(describe(result))
-
-
-def _space(path: Path | None, backbone: str, layer_offsets: list[int]) -> "SearchSpace":
-    from keras_effnetv2.search.space import SearchSpace
-
-    if path is None:
-        return SearchSpace.from_backbone(read_config(backbone), layer_offsets=layer_offsets)
-    try:
-        return SearchSpace.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} holds no search space: {error}") from None
 
 
 def _say(line: str) -> None:
     print(line, flush=True)  # also into a file, where one watches for hours
 
 
-def show_search(study: str, storage: Storage = DEFAULT_STORAGE, output: Path | None = None) -> None:
-    """Show what a study has found; write report.html, best.json, front.csv and pareto.svg.
-
-    Options:
-      study STUDY: Name of the study in the storage.
-      --output DIR: Folder to write the files to.  [default: search-STUDY]
-
-    Example:
-      keras-effnetv2 search show search
-    """
+@command("keras-effnetv2 search show search")
+def show(
+    study: str = argument("STUDY", "Name of the study in the storage."),
+    storage: str = STORAGE,
+    output: Path | None = option("DIR", "Folder to write the files to. [default: search-STUDY]"),
+) -> None:
+    """Show what a study has found; write report.html, best.json, front.csv and pareto.svg."""
     from keras_effnetv2.search.storage import read_study
     from keras_effnetv2.search.study_page import write_results
     from keras_effnetv2.search.summary import describe

@@ -1,64 +1,81 @@
 """The command `train`: trains a classifier, or shows what it would be trained with."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from typer import BadParameter
 
-from keras_effnetv2.architectures.config_file import read_config
-from keras_effnetv2.cli.options import Data, DataOptions, RecipeOptions, check_data, check_weights
+from keras_effnetv2.cli.command import OptionGroup, command, flag, option
+from keras_effnetv2.cli.options import (
+    DATA,
+    DataOptions,
+    RecipeOptions,
+    check_data,
+    check_weights,
+    read_network,
+)
 from keras_effnetv2.cli.quiet_start import start_tensorflow
+
+
+@dataclass(frozen=True)
+class DeviceOptions(OptionGroup):
+    """What a network is trained on."""
+
+    section = "Several devices (--batch-size is the global batch size)"
+
+    mirrored: bool = flag(
+        "--mirrored", "Train on all GPUs of this machine (TensorFlow's MirroredStrategy)."
+    )
+    coordinator: str | None = option(
+        "HOST:PORT",
+        "Address of worker 0: train together with other processes. Start each of them with this "
+        "command and its own --worker; all must see the same DIR. Needs KERAS_BACKEND=jax.",
+    )
+    workers: int = option("N", "Number of processes.", 1)
+    worker: int = option("I", "Number of this process, from 0.", 0)
+
+    def check(self) -> None:
+        """Raise ValueError for options that do not go together."""
+        if self.coordinator is None and self.workers != 1:
+            raise ValueError("--workers needs --coordinator HOST:PORT, the address of worker 0.")
+        if self.coordinator is not None and self.mirrored:
+            raise ValueError("Choose one of --mirrored (TensorFlow) and --coordinator (JAX).")
+
 
 _RECIPE = RecipeOptions("quickstart")
 
 
+@command("keras-effnetv2 train --data photos/ --output runs/photos")
 def train(
-    data: Data,
-    output: Path,
     *,
-    model: str = "efficientnetv2-b0",
-    weights: str | None = None,
-    preview: bool = False,
-    resume: bool = False,
-    overwrite: bool = False,
+    data: str = DATA,
+    output: Path = option("DIR", "The run folder.", ...),
+    model: str = option(
+        "VARIANT_OR_FILE",
+        "A variant, or the JSON file of another network (see the command info).",
+        "efficientnetv2-b0",
+    ),
+    weights: str | None = option(
+        "NAME_OR_PATH",
+        "Weights to start from: a published set, which is downloaded, or a weight file. [default: "
+        "fresh weights]",
+    ),
+    preview: bool = flag(
+        "--preview", "Do not train: write DIR/preview.html with pictures and labels of every stage."
+    ),
+    resume: bool = flag("--resume", "Go on with the interrupted run in DIR."),
+    overwrite: bool = flag("--overwrite", "Replace the run in DIR."),
     data_options: DataOptions,
     recipe_options: RecipeOptions = _RECIPE,
-    mirrored: bool = False,
-    coordinator: str | None = None,
-    workers: int = 1,
-    worker: int = 0,
+    devices: DeviceOptions,
 ) -> None:
-    """Train a classifier on pictures, progressively, and write a run folder.
-
-    Options:
-      --output DIR: The run folder.
-      --model VARIANT_OR_FILE: A variant, or the JSON file of another network (see the command
-        info).
-      --weights NAME_OR_PATH: Weights to start from: a published set, which is downloaded, or a
-        weight file.  [default: fresh weights]
-      --preview: Do not train: write DIR/preview.html with pictures and labels of every stage.
-      --resume: Go on with the interrupted run in DIR.
-      --overwrite: Replace the run in DIR.
-
-    Several devices (--batch-size is the global batch size):
-      --mirrored: Train on all GPUs of this machine (TensorFlow's MirroredStrategy).
-      --coordinator HOST:PORT: Address of worker 0: train together with other processes. Start each
-        of them with this command and its own --worker; all must see the same DIR. Needs
-        KERAS_BACKEND=jax.
-      --workers N: Number of processes.
-      --worker I: Number of this process, from 0.
-
-    Example:
-      keras-effnetv2 train --data photos/ --output runs/photos
-    """
+    """Train a classifier on pictures, progressively, and write a run folder."""
     if preview and resume:
         raise BadParameter("does not go with --resume", param_hint="--preview")
-    config = read_config(model)
+    config = read_network(model)
     recipe_options.check()
-    if coordinator is None and workers != 1:
-        raise ValueError("--workers needs --coordinator HOST:PORT, the address of worker 0.")
-    if coordinator is not None and mirrored:
-        raise ValueError("Choose one of --mirrored (TensorFlow) and --coordinator (JAX).")
+    devices.check()
     check_data(data)
     check_weights(config, weights)
     start_tensorflow()
@@ -74,8 +91,8 @@ def train(
 
     from keras_effnetv2.training.workers import connect
 
-    if coordinator is not None:
-        connect(coordinator, workers, worker)
+    if devices.coordinator is not None:
+        connect(devices.coordinator, devices.workers, devices.worker)
     from keras_effnetv2.training.fit import train as train_network
 
     train_network(
@@ -87,7 +104,7 @@ def train(
         weights=weights,
         resume=resume,
         overwrite=overwrite,
-        strategy=tf.distribute.MirroredStrategy() if mirrored else None,
+        strategy=tf.distribute.MirroredStrategy() if devices.mirrored else None,
         # A bar redraws its line; into a file or a pipe one line an epoch is better.
         verbose=1 if sys.stdout.isatty() else 2,
     )

@@ -5,19 +5,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from typer import Option
+from typer import BadParameter
 
-from keras_effnetv2.cli.command import OptionGroup
+from keras_effnetv2._common.checks import did_you_mean
+from keras_effnetv2._common.text import aligned
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, option
 from keras_effnetv2.cli.evaluate_command import judge_pictures, print_judgement
-from keras_effnetv2.cli.options import (
-    DataToJudgeIfAny,
-    Json,
-    JudgingOptions,
-    check_data,
-    known_variant,
-)
+from keras_effnetv2.cli.options import DATA_TO_JUDGE_IF_ANY, JSON, JudgingOptions, check_data
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.pretrained.fetch import fetch_set
 from keras_effnetv2.pretrained.registry import available_weights, parse_name
@@ -27,53 +24,49 @@ if TYPE_CHECKING:
     from keras_effnetv2.pretrained.load import LoadReport
     from keras_effnetv2.pretrained.open_weights import FileHash, Weights
 
-NoTop = Annotated[bool, Option("--no-top", help="Leave out the classifier.")]
-_Variant = Annotated[str | None, Option(parser=known_variant, metavar="VARIANT")]
+NO_TOP = flag("--no-top", "Leave out the classifier.")
 
 
-def list_weights(variant: _Variant = None, json: Json = False) -> None:
-    """List the published weights, or fetch, convert or verify a weight file.
-
-    Options:
-      --variant: List the sets of this one only.
-
-    Example:
-      keras-effnetv2 weights --variant efficientnetv2-s
-    """
-    rows = []
-    for file in available_weights():
-        if variant in (None, file.variant):
-            cached = cached_path(file.url)
-            rows.append(file._asdict() | {"cached": None if cached is None else str(cached)})
-    if json:
-        print(dumps(rows, indent=2))
-        return
-    print(
-        f"{'name':<34} classes  {'preprocessing':<13}  size  top-1  {'source':<18}  "
-        "classifier  cached"
-    )
-    for row in rows:
-        name = f"{row['variant']}/{row['weights']}"
-        top1 = "-" if row["published_top1"] is None else row["published_top1"]
-        print(
-            f"{name:<34} {row['classes']:>7}  {row['preprocessing']:<13}  {row['image_size']:>4}  "
-            f"{top1:>5}  {row['source']:<18}  {_yes(row['has_top']):<10}  {_yes(row['cached'])}"
+def _known(variant: str) -> str:
+    variants = ModelConfig.variants()
+    if variant not in variants:
+        raise BadParameter(
+            f"{variant!r} is not one of {', '.join(variants)}.{did_you_mean(variant, variants)}"
         )
+    return variant
 
 
-def _yes(value: Any) -> str:
-    return "yes" if value else "no"
+@command("keras-effnetv2 weights --variant efficientnetv2-s")
+def weights(
+    variant: str | None = option("VARIANT", "List the sets of this one only.", parser=_known),
+    json: bool = JSON,
+) -> None:
+    """List the published weights, or fetch, convert or verify a weight file."""
+    files = [file for file in available_weights() if variant in (None, file.variant)]
+    cached = [cached_path(file.url) for file in files]
+    if json:
+        places = [None if path is None else str(path) for path in cached]
+        rows = zip(files, places, strict=True)
+        print(dumps([file._asdict() | {"cached": place} for file, place in rows], indent=2))
+        return
+    table = [
+        ("name", "classes", "preprocessing", "size", "top-1", "source", "classifier", "cached")
+    ]
+    for file, path in zip(files, cached, strict=True):
+        name, top1 = f"{file.variant}/{file.weights}", file.published_top1
+        numbers = str(file.image_size), "-" if top1 is None else str(top1)
+        has = "yes" if file.has_top else "no", "no" if path is None else "yes"
+        table.append((name, str(file.classes), file.preprocessing, *numbers, file.source, *has))
+    print("\n".join(aligned(table, left=(0, 2, 5, 6, 7))))
 
 
-def fetch_weights(name: str, no_top: NoTop = False, json: Json = False) -> None:
-    """Download a published set into the cache.
-
-    Options:
-      name NAME: VARIANT/SET, as in the list.
-
-    Example:
-      keras-effnetv2 weights fetch efficientnetv2-s/imagenet21k
-    """
+@command("keras-effnetv2 weights fetch efficientnetv2-s/imagenet21k")
+def fetch(
+    name: str = argument("NAME", "VARIANT/SET, as in the list."),
+    no_top: bool = NO_TOP,
+    json: bool = JSON,
+) -> None:
+    """Download a published set into the cache."""
     found = parse_name(name)
     start_tensorflow()
     from keras_effnetv2.pretrained.open_weights import hash_file
@@ -90,20 +83,23 @@ def fetch_weights(name: str, no_top: NoTop = False, json: Json = False) -> None:
 
 @dataclass(frozen=True)
 class WeightFileOptions(OptionGroup):
-    """Which weight file, and what it does not tell itself.
+    """Which weight file, and what it does not tell itself."""
 
-    Options:
-      name NAME_OR_PATH: VARIANT/SET, which is downloaded, or a file or folder.
-      --variant VARIANT: The network that a file is for; not needed if its hash is published.
-      --set SET: The published set, if neither the hash nor the name of the file tells.
-      --source LAYOUT: Layout of the file: official, timm, keras-applications, leondgarse or keras;
-        auto recognises it.
-    """
-
-    name: str
-    variant: _Variant = None
-    set: str | None = None
-    source: str = "auto"
+    name: str = argument("NAME_OR_PATH", "VARIANT/SET, which is downloaded, or a file or folder.")
+    variant: str | None = option(
+        "VARIANT",
+        "The network that a file is for; not needed if its hash is published.",
+        parser=_known,
+    )
+    set: str | None = option(
+        "SET", "The published set, if neither the hash nor the name of the file tells."
+    )
+    source: str = option(
+        "LAYOUT",
+        "Layout of the file: official, timm, keras-applications, leondgarse or keras; auto "
+        "recognises it.",
+        "auto",
+    )
 
     def load(self, include_top: bool) -> tuple["Weights", Any, "LoadReport"]:
         """Return the weights, the network that holds them, and what strict loading did."""
@@ -121,30 +117,27 @@ class WeightFileOptions(OptionGroup):
         return weights, *load(weights, include_top=include_top)
 
 
-def convert_weights(
+@command(
+    "keras-effnetv2 weights convert efficientnetv2-s.tgz s.keras \\\n    --variant efficientnetv2-s"
+)
+def convert(
+    *,
     file: WeightFileOptions,
-    output: Path,
-    no_top: NoTop = False,
-    overwrite: bool = False,
-    json: Json = False,
+    output: Path = argument(
+        "OUTPUT",
+        "FILE.weights.h5 for the weights, FILE.keras for the network with its preprocessing.",
+    ),
+    no_top: bool = NO_TOP,
+    overwrite: bool = flag("--overwrite", "Replace OUTPUT."),
+    json: bool = JSON,
 ) -> None:
-    """Write weights of any source as .weights.h5 or .keras.
-
-    Options:
-      output OUTPUT: FILE.weights.h5 for the weights, FILE.keras for the network with its
-        preprocessing.
-      --overwrite: Replace OUTPUT.
-
-    Example:
-      keras-effnetv2 weights convert efficientnetv2-s.tgz s.keras \\
-          --variant efficientnetv2-s
-    """
+    """Write weights of any source as .weights.h5 or .keras."""
     start_tensorflow()
-    from keras_effnetv2.models.weight_files import check_weight_output, convert
+    from keras_effnetv2.models import weight_files
 
-    check_weight_output(output, overwrite=overwrite)
+    weight_files.check_weight_output(output, overwrite=overwrite)
     weights, model, report = file.load(include_top=not no_top)
-    written = convert(model, output, overwrite=overwrite)
+    written = weight_files.convert(model, output, overwrite=overwrite)
     result = _facts(weights, model, report) | {
         "written": [_file(written)],
         "equal_when_read_back": len(model.weights),
@@ -152,18 +145,15 @@ def convert_weights(
     _show(result, json)
 
 
-def verify_weights(
-    file: WeightFileOptions,
+@command("keras-effnetv2 weights verify efficientnetv2-s/imagenet --data imagenet/val")
+def verify(
     *,
-    data: DataToJudgeIfAny = None,
+    file: WeightFileOptions,
+    data: str | None = DATA_TO_JUDGE_IF_ANY,
     judging: JudgingOptions,
-    json: Json = False,
+    json: bool = JSON,
 ) -> None:
-    """Hash a weight file, load it strictly, and judge it on labelled pictures.
-
-    Example:
-      keras-effnetv2 weights verify efficientnetv2-s/imagenet --data imagenet/val
-    """
+    """Hash a weight file, load it strictly, and judge it on labelled pictures."""
     check_data(data)
     start_tensorflow()
     from keras_effnetv2.data.sources import available_splits

@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import PurePath
 from typing import NamedTuple
 
+from keras_effnetv2._common.checks import did_you_mean
 from keras_effnetv2.architectures.variants import Normalization
 
 IMAGENET_CLASSES = 1000
@@ -208,7 +209,8 @@ def find_weight_set(variant: str, weights: str | os.PathLike[str]) -> WeightSet 
     if not is_path:
         raise ValueError(
             f"`weights` must be None, the path of a weight file, or a set that is published for "
-            f"{variant} ({_names(variant)}). Received: weights={weights!r}"
+            f"{variant} ({_names(variant)}).{did_you_mean(weights, published(variant))} "
+            f"Received: weights={weights!r}"
         )
     path = PurePath(os.path.abspath(weights))
     # A checkpoint's prefix is known by its folder, which its archive unpacks to.
