@@ -55,7 +55,8 @@ def read_network(name: str, option: str = "--model") -> ModelConfig:
 def check_weights(config: ModelConfig, weights: str | None) -> None:
     """Raise ValueError for weights that are neither published for a variant nor there as a file."""
     try:
-        find_weight_set(config.name, weights)
+        if weights is not None:
+            find_weight_set(config.name, weights)
     except ValueError as error:
         raise ValueError(f"--weights: {error}") from None
 
