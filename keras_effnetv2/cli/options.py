@@ -13,7 +13,7 @@ from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import read_config
 from keras_effnetv2.cli.command import OptionGroup, argument, flag, option
-from keras_effnetv2.pretrained.registry import find_weight_set
+from keras_effnetv2.pretrained.registry import find_weight_set, published
 from keras_effnetv2.recipes.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ def read_network(name: str, option: str = "--model") -> ModelConfig:
 
 def check_weights(config: ModelConfig, weights: str | None) -> None:
     """Raise ValueError for weights that are neither published for a variant nor there as a file."""
+    if weights is None or weights in published(config.name):
+        return
     try:
-        if weights is not None:
-            find_weight_set(config.name, weights)
+        find_weight_set(config.name, weights)
     except ValueError as error:
         raise ValueError(f"--weights: {error}") from None
 
