@@ -81,10 +81,3 @@ def test_unknown_class_names_its_lines(tmp_path):
 def test_table_errors(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         load_source(write_table(tmp_path, text), "all")
-
-
-def test_table_that_is_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file '.*gone.csv'"):
-        load_source(f"csv:{tmp_path / 'gone.csv'}")
-    with pytest.raises(ValueError, match=r"is a folder.* leave out 'csv:'"):
-        load_source(f"csv:{tmp_path}")

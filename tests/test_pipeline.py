@@ -8,16 +8,9 @@ from keras_effnetv2.images.evaluation_crop import decode_image, resize_for_evalu
 
 SIZES = {"image_size": 32, "batch_size": 50}
 WHOLE = {**SIZES, "training": True, "crop_area": (1.0, 1.0)}
-SETTINGS = {
-    "image_size": 32,
-    "batch_size": 8,
-    "training": True,
-    "randaugment_magnitude": 9,
-    "randaugment_layers": 1,
-    "mixup_alpha": 0.4,
-    "cutmix_alpha": 0.4,
-    "seed": 3,
-}
+# With the crop and the layers that trace quickest; the tests share the traces.
+AUGMENT = {"randaugment_magnitude": 10, "randaugment_layers": 1, "scale_randaugment": True}
+SETTINGS = {**WHOLE, **AUGMENT, "batch_size": 8, "mixup_alpha": 0.4, "cutmix_alpha": 0.4, "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -110,15 +103,9 @@ def test_mixing_is_off_at_alpha_zero_and_follows_the_style_above(source):
 
 def test_small_pictures_are_not_wiped_out(source):
     """At 32 pixels the official translation of 100 px at magnitude 10 leaves nothing but gray."""
-
-    def wiped(scale):
-        arguments = {"randaugment_magnitude": 10, "randaugment_layers": 1}
-        images, _ = arrays(make_dataset(source, **WHOLE, **arguments, scale_randaugment=scale))
-        assert (images % 1 == 0).all()  # as officially, augmented pictures are whole grey levels
-        return sum(image.std() == 0 for image in images)
-
-    assert wiped(False) > 3
-    assert wiped(True) == 0
+    images, _ = arrays(make_dataset(source, **WHOLE, **AUGMENT))
+    assert (images % 1 == 0).all()  # as officially, augmented pictures are whole grey levels
+    assert (images.std((1, 2, 3)) > 0).all()
 
 
 def test_autoaugment_takes_the_place_of_randaugment(source):
@@ -131,7 +118,7 @@ def test_autoaugment_takes_the_place_of_randaugment(source):
 
 
 def test_workers_see_together_the_very_batches_of_one_process(source):
-    settings = {"image_size": 40, "training": True, "epoch": 1}
+    settings = {"image_size": 32, "training": True, "epoch": 1}
     whole, labels = arrays(make_dataset(source, batch_size=8, **settings))
     assert (whole % 1 != 0).mean() > 0.3  # not rounded, where nothing is augmented
     for worker in range(2):
@@ -144,16 +131,9 @@ def test_workers_see_together_the_very_batches_of_one_process(source):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"image_size": 0},
-        {"batch_size": 0},
-        {"batch_size": 2.5},
-        {"randaugment_magnitude": -1},
-        {"mixup_alpha": -0.1},
-        {"mixup_style": "mine"},
-        {"crop_area": (0.0, 1.0)},
-        {"crop_style": "square"},
-        {"epoch": -1},
-        {"seed": -1},
+        *({"image_size": 0}, {"batch_size": 0}, {"batch_size": 2.5}, {"epoch": -1}, {"seed": -1}),
+        *({"randaugment_magnitude": -1}, {"mixup_alpha": -0.1}, {"mixup_style": "mine"}),
+        *({"crop_area": (0.0, 1.0)}, {"crop_style": "square"}),
         {"training": False, "style": "square"},
     ],
 )

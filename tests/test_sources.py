@@ -1,4 +1,4 @@
-"""load_source and ImageSource: folders, splits, class names, the digits, order, subsets."""
+"""load_source and ImageSource: folders, splits, class names, digits, order, subsets, workers."""
 
 import io
 import os
@@ -12,6 +12,8 @@ from helpers.picture_files import write_files
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from keras_effnetv2.data import records
+from keras_effnetv2.data.pack import pack
 from keras_effnetv2.data.sources import ImageSource, load_source
 
 
@@ -91,7 +93,7 @@ def test_links_are_followed(tmp_path):
         load_source(tmp_path / "photos", "all")
 
 
-@pytest.mark.parametrize("target", ["photos", "photos/a", "photos/a/deep", "photos/a/deep/loop"])
+@pytest.mark.parametrize("target", ["photos", "photos/a", "photos/a/deep/loop"])
 def test_link_loop_is_reported_by_its_name(tmp_path, target):
     make_tree(tmp_path, "photos/a/deep/1.jpg", "photos/b/2.jpg")
     (tmp_path / "photos/a/deep/loop").symlink_to(tmp_path / target)
@@ -123,16 +125,25 @@ def test_folder_errors(tmp_path, files, message):
 
 
 def test_specs_that_are_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder '.*gone'"):
-        load_source(tmp_path / "gone")
     file = tmp_path / "table.csv"
     file.touch()
-    with pytest.raises(ValueError, match=r"not a folder.* 'csv:.*table.csv'"):
-        load_source(file)
-    with pytest.raises(ValueError, match=r"kind of source 'zip:'.*'csv:FILE', 'tfds:NAME'"):
-        load_source("zip:pictures")
-    with pytest.raises(ValueError, match="names no data"):
-        load_source("csv:")
+    for spec, message in (
+        (f"{tmp_path}/gone", r"no folder '.*gone'"),
+        (f"csv:{tmp_path}/gone.csv", r"no file '.*gone.csv'"),
+        (f"tfrecord:{tmp_path}/*.tfrecord", r"No file is called '.*/\*\.tfrecord'"),
+        (f"tfrecord:{tmp_path}", "has no TFRecord files"),
+    ):
+        with pytest.raises(FileNotFoundError, match=message):
+            load_source(spec)
+    for spec, message in (
+        (file, r"not a folder.* 'csv:.*table.csv'"),
+        (f"csv:{tmp_path}", r"is a folder.* leave out 'csv:'"),
+        ("zip:pictures", r"kind of source 'zip:'.*'csv:FILE', 'tfds:NAME'"),
+        ("csv:", "names no data"),
+        ("tfrecord:", "names no data"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_source(spec)
     with pytest.raises(ValueError, match=r"one of 'train', 'validation', 'test', 'all'.*'valid'"):
         load_source("digits", "valid")
 
@@ -318,3 +329,76 @@ def test_stratified_subset(tmp_path):
     for wrong in (2, 93, 20.5):
         with pytest.raises(ValueError, match=rf"can have 3 .* to 92 pictures. Received: {wrong}"):
             source.stratified_subset(wrong)
+
+
+# Parts for several workers
+
+
+@pytest.fixture(scope="module")
+def in_memory():
+    return load_source("digits", "all").stratified_subset(101)
+
+
+@pytest.fixture(scope="module")
+def in_records(in_memory, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs") / "digits"
+    pack(in_memory, folder, shards=3)
+    return load_source(f"tfrecord:{folder}", "all")
+
+
+@pytest.fixture(params=["in_memory", "in_records"])
+def source(request, monkeypatch):
+    monkeypatch.setattr(records, "_WINDOW_PICTURES", 32)
+    return request.getfixturevalue(request.param)
+
+
+def test_parts_in_order_are_disjoint_and_complete(source):
+    for count in (1, 2, 3, 7, 102):
+        parts = [source.order(shard=(index, count)).tolist() for index in range(count)]
+        assert sorted(chain.from_iterable(parts)) == list(range(101))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert all(found == sorted(found) for found in parts)
+
+
+def test_shuffled_parts_are_disjoint_and_equally_long(source):
+    for count in (1, 2, 3, 7):
+        parts = [
+            source.order(shuffle=True, epoch=2, shard=(index, count)).tolist()
+            for index in range(count)
+        ]
+        assert [len(found) for found in parts] == [101 // count] * count
+        assert len(set(chain.from_iterable(parts))) == 101 // count * count
+        last = {"shuffle": True, "shard": (count - 1, count)}
+        assert source.order(epoch=2, **last).tolist() == parts[-1]
+        assert source.order(epoch=3, **last).tolist() != parts[-1]
+    with pytest.raises(ValueError, match="101 pictures cannot be shared by 102 workers"):
+        source.dataset(shuffle=True, shard=(0, 102))
+
+
+def test_pictures_are_read_in_this_order(source, in_memory):
+    order = source.order(shuffle=True, epoch=1, shard=(1, 3)).tolist()
+    read = list(source.dataset(shuffle=True, epoch=1, shard=(1, 3)).as_numpy_iterator())
+    assert [index for _, _, index in read] == order
+    data = contents(in_memory)
+    assert [data for data, _, _ in read] == [data[index] for index in order]
+    assert [label for _, label, _ in read] == in_memory.labels[order].tolist()
+
+
+def test_workers_see_together_the_batches_of_one_process(in_memory):
+    alone = in_memory.order(shuffle=True, seed=1)
+    parts = [in_memory.order(shuffle=True, seed=1, shard=(index, 4)) for index in range(4)]
+    for batch in range(101 // 20):
+        together = {index for found in parts for index in found[5 * batch : 5 * batch + 5]}
+        assert together == set(alone[20 * batch : 20 * batch + 20])
+
+
+def test_each_worker_reads_its_own_stretch_of_the_records(in_records):
+    rows = in_records.rows
+    parts = [in_records.store.order(np.sort(rows), None, (index, 4)) for index in range(4)]
+    assert all((np.diff(found) == 1).all() for found in parts)
+
+
+@pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0), (0.5, 2), (True, 2)])
+def test_parts_that_are_none(in_memory, shard):
+    with pytest.raises(ValueError, match="shard"):
+        in_memory.dataset(shard=shard)
