@@ -72,23 +72,12 @@ def compare(
     threads: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Timed]:
-    """Measure one network in all formats, and what it is compared with.
+    """Measure one network in all formats, and before them what it is compared with.
 
-    Args:
-        name: the network, see `contestants.open_network`, also for `image_size` and `weights`.
-        formats: each one of `contestants.all_formats()`.
-        against: name of a network, exported by `model.export`, that the others are compared with;
-            "keras.applications" is the same variant there; None compares with the first format.
-        image_size: pixels.
-        weights: of a variant.
-        batch_sizes: pictures at once.
-        rounds: turns of each format, of `calls` timed calls each.
-        calls: see `rounds`.
-        threads: of the runtimes of files; None takes all cores.
-        progress: is told what is being done.
-
-    Returns:
-        One of each format, the first of them what the others are compared with.
+    `name`, `image_size` and `weights` are those of `contestants.open_network`. `against` names a
+    network, exported by `model.export`, which is the first of the answer; "keras.applications" is
+    the same variant there. Each format has `rounds` turns of `calls` timed calls. `threads` is for
+    the runtimes of files; None takes all cores.
     """
     gc.collect()  # the network before, whose memory this one may need
     network = open_network(name, image_size, weights)

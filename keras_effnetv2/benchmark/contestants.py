@@ -129,13 +129,10 @@ def same_in_keras_applications(variant: str) -> str:
 def open_contestant(
     network: MeasuredNetwork, format: str, scratch: Path, threads: int | None
 ) -> Runner:
-    """Export a network to a format, and return what runs the export.
+    """Export a network to one of `all_formats()`, and return what runs the export.
 
-    Args:
-        network: the network.
-        format: one of `all_formats()`; errors are those of `export_model`.
-        scratch: an empty folder for the export, which has to stay as long as the runner.
-        threads: of the runtimes of files; None takes all cores. TensorFlow has its own setting.
+    It needs `scratch`, an empty folder, as long as it runs. `threads` is for the runtimes of files,
+    None takes all cores; TensorFlow has its own setting.
     """
     model, size = network.model, network.image_size
     kind, _, quantize = format.partition(":")

@@ -25,11 +25,7 @@ Calibration = Sequence[np.ndarray]
 
 
 def optional_module(name: str) -> Any:
-    """Import a module of the extra `formats`, for example "ai_edge_litert.interpreter".
-
-    Raises:
-        ImportError: it is not installed.
-    """
+    """Import a module of the extra `formats`; the ImportError says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -28,12 +28,8 @@ def write_model_card(
 ) -> None:
     """Write the card of a SavedModel into its folder, when all other files are there.
 
-    Args:
-        folder: of the version.
-        model: which model it is: name, variant, weights, parameters (numbers in the network).
-        pictures: what is done to a file before the network sees it.
-        accuracy: what is said there below, as far as it is not the default.
-        top_k: how many classes an answer names.
+    `model` says which model it is (name, variant, weights, number of parameters), `accuracy` what
+    stands there below, as far as it is not the default.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}

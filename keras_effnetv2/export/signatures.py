@@ -118,11 +118,7 @@ def make_signatures(
 ) -> dict[str, Any]:
     """Return {signature: graph function}, see `export_saved_model`.
 
-    Args:
-        probabilities: what `network_function` returns.
-        pictures: how files become its input.
-        labels: what `label_table` returns.
-        top_k: how many classes are named.
+    `probabilities` is a `network_function`, `labels` a `label_table`; `top_k` classes are named.
     """
 
     def classify_files(image_bytes: Any) -> dict[str, Any]:

@@ -104,12 +104,10 @@ def make_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI
 async def _answer(
     service: Service, request: Request, method: str, handle: Callable[[bytes], Awaitable[Any]]
 ) -> Response:
-    async def receive(is_taken: bool) -> bytes:
-        return await read_body(request, service.limits.max_body_bytes, keep=is_taken)
-
     async def respond(body: bytes) -> Response:
         return _json_response(await handle(body))
 
+    receive = partial(read_body, request, service.limits.max_body_bytes)
     return await service.answer(method, receive, respond)
 
 

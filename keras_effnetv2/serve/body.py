@@ -5,7 +5,7 @@ from starlette.requests import ClientDisconnect, Request
 from keras_effnetv2.serve.errors import RequestError
 
 
-async def read_body(request: Request, limit: int, *, keep: bool = True) -> bytes:
+async def read_body(request: Request, limit: int, keep: bool) -> bytes:
     """Return the body of a request; raise RequestError if it has more bytes than `limit`.
 
     Its length is counted as it comes, so that neither a missing nor a wrong Content-Length helps.
