@@ -37,13 +37,7 @@ def served(tmp_path_factory):
     model.fit(pixels(2), np.eye(len(NAMES))[:2], verbose=0)  # the optimizer's state stays out
     directory = tmp_path_factory.mktemp("export") / "served"
     folder = export_saved_model(
-        model,
-        directory,
-        NAMES,
-        version=3,
-        max_pixels=12_000,
-        variant="tiny",
-        weights="drawn",
+        model, directory, NAMES, version=3, max_pixels=12_000, variant="tiny", weights="drawn"
     )
     return model, folder, tf.saved_model.load(str(folder)).signatures
 
@@ -388,11 +382,7 @@ class Subclassed(keras.Model):
         (make_model, {"version": 0}, "`version` must be an integer of at least 1. Received: 0"),
         (make_model, {"top_k": 0}, "`top_k` must be an integer of at least 1. Received: 0"),
         (make_model, {"image_size": 32}, r"leave it out .* image_size=32 for an input of"),
-        (
-            make_model,
-            {"style": "crop"},
-            "one of 'whole', 'v2', 'v1', 'finetune'. Received: 'crop'",
-        ),
+        (make_model, {"style": "crop"}, "one of 'whole', 'v2', 'v1', 'finetune'. Received: 'crop'"),
         (make_model, {"max_pixels": 0}, "`max_pixels` must be an integer of at least 1"),
         (
             make_model,

@@ -101,9 +101,7 @@ def load_served_model(path: str | os.PathLike[str]) -> ServedModel:
         logger.setLevel(level)
     metadata = {
         name: MessageToDict(
-            definition,
-            preserving_proto_field_name=True,
-            always_print_fields_with_no_presence=True,
+            definition, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
         for name, definition in sorted(graph.meta_graphs[0].signature_def.items())
     }
