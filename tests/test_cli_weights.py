@@ -14,18 +14,17 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers import oracle
+from helpers.command_line import VARIANT, command as any_command, small_variant
+from helpers.photos import write_picture
 from helpers.source_files import write_checkpoint
 
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.architectures.variants import VARIANTS
-from keras_effnetv2.cli.main import main
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.official import official_names
 from keras_effnetv2.pretrained.registry import WEIGHT_SETS, PublishedFile, available_weights
 
-VARIANT, SET = "efficientnetv2-b0", "imagenet21k-ft1k"  # its pixels are not those of b0's imagenet
+SET = "imagenet21k-ft1k"  # its pixels are not those of b0's imagenet
 NAME = f"{VARIANT}/{SET}"
 CLASSES = 1000
 TOP1 = 42.0  # of the network above; the real set has no published figure
@@ -33,9 +32,7 @@ TOP1 = 42.0  # of the network above; the real set has no published figure
 
 def command(capsys, *words):
     """Exit code, stdout and stderr of `keras-effnetv2 weights WORDS`."""
-    code = main(["weights", *map(str, words)])
-    out, err = capsys.readouterr()
-    return code, out, err
+    return any_command(capsys, "weights", *words)
 
 
 def result_of(capsys, *words):
@@ -45,9 +42,8 @@ def result_of(capsys, *words):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_variant():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(VARIANTS, VARIANT, VARIANTS[VARIANT]._replace(width=0.25, depth=0.1))
+def small():
+    with small_variant():
         yield
 
 
@@ -262,6 +258,7 @@ def test_a_full_disk_is_one_clear_error(capsys, published, tmp_path, monkeypatch
             "'imagenet21k-ft1k'",
         ),
         (("other.weights.h5", "mine.keras", "--variant", VARIANT), "cannot be read"),
+        (("own.weights.h5", "mine.keras", "--variant", "efficientnet-b0"), "does not fit"),
         (("other.weights.h5", "mine.keras", "--variant", VARIANT, "--source", "x"), "`source`"),
     ],
 )
@@ -269,21 +266,13 @@ def test_bad_input_is_one_clear_error(words, expected, capsys, published, tmp_pa
     monkeypatch.chdir(tmp_path)
     for name in ("other.weights.h5", "b0.weights.h5"):
         (tmp_path / name).write_bytes(b"no weights")
+    (tmp_path / "own.weights.h5").write_bytes(published.read_bytes() + b"another hash")
+    before = sorted(tmp_path.iterdir())
     code, out, err = command(capsys, "convert", *words)
     assert (code, out) == (1, "")
     assert err.startswith("error: ")
     assert expected in err
-    assert {path.name for path in tmp_path.iterdir()} == {"other.weights.h5", "b0.weights.h5"}
-
-
-def test_another_variant_is_refused(capsys, published, tmp_path):
-    own = tmp_path / "own.weights.h5"
-    own.write_bytes(published.read_bytes() + b"another hash")
-    words = ("convert", own, tmp_path / "mine.keras")
-    code, _, err = command(capsys, *words, "--variant", "efficientnet-b0")
-    assert code == 1
-    assert "does not fit" in err
-    assert not (tmp_path / "mine.keras").exists()
+    assert sorted(tmp_path.iterdir()) == before
 
 
 # --- verify -------------------------------------------------------------------------------------
@@ -344,33 +333,27 @@ def test_implausible_values_fail(value, expected, capsys, published, network, tm
 @pytest.fixture
 def pictures(tmp_path):
     """Two classes of ImageNet, tench and goldfish."""
-    rng = np.random.default_rng(0)
     for number, name in enumerate(["n01440764", "n01440764", "n01443537"]):
-        path = tmp_path / "pictures" / name / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 256, (40, 50, 3)).astype("uint8")
-        path.write_bytes(tf.io.encode_png(pixels).numpy())
+        write_picture(tmp_path / "pictures" / name / f"{number}.png", (40, 80 * number, 120))
     return tmp_path / "pictures"
 
 
 def test_verify_with_pictures_finds_what_evaluate_finds(capsys, published, pictures):
     result = result_of(capsys, "verify", published, "--data", pictures)
-    words = ["evaluate", VARIANT, "--weights", SET, "--data", str(pictures), "--json"]
-    assert main(words) == 0
-    evaluated = json.loads(capsys.readouterr().out)
+    words = ("evaluate", VARIANT, "--weights", SET, "--data", pictures, "--json")
+    code, out, _ = any_command(capsys, *words)
+    evaluated = json.loads(out)
+    assert code == 0
     assert (evaluated.pop("variant"), evaluated.pop("weights")) == (VARIANT, SET)
     assert result["evaluation"] == evaluated
     assert (evaluated["pictures"], evaluated["published_accuracy"]) == (3, TOP1 / 100)
     assert evaluated["protocol"] == "official"
 
 
-def test_verify_with_pictures_in_words(capsys, published, pictures):
-    words = ("verify", NAME, "--data", pictures, "--protocol", "keras")
-    code, out, err = command(capsys, *words)
+def test_verify_with_pictures_in_words(capsys, published, sha256, pictures):
+    code, out, err = command(capsys, "verify", NAME, "--data", pictures, "--protocol", "keras")
     assert code == 0, err
-    assert hashlib.sha256(published.read_bytes()).hexdigest() in out
-    assert "published 42.0%" in out
-    assert "n01443537" in out
+    assert all(words in out for words in (sha256, "published 42.0%", "n01443537"))
 
 
 def test_verify_says_at_once_what_cannot_be_judged(capsys, published, pictures, tmp_path):
@@ -386,27 +369,3 @@ def test_verify_says_at_once_what_cannot_be_judged(capsys, published, pictures, 
     code, _, err = command(capsys, *words, "--data", pictures)
     assert code == 1
     assert "no classifier" in err
-
-
-# --- words --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("words", [["fetch"], ["convert", "x"], ["list"], ["--variant", "b9"]])
-def test_wrong_usage_exits_with_2(words):
-    with pytest.raises(SystemExit) as exit:
-        main(["weights", *words])
-    assert exit.value.code == 2
-
-
-@pytest.mark.parametrize("action", ["fetch", "convert", "verify"])
-def test_help_shows_an_example(action, capsys):
-    with pytest.raises(SystemExit) as exit:
-        main(["weights", action, "--help"])
-    assert exit.value.code == 0
-    assert f"Example:\n  keras-effnetv2 weights {action} " in capsys.readouterr().out
-
-
-def test_debug_may_stand_before_and_after_the_action():
-    for words in (["--debug", "fetch", "imagenet"], ["fetch", "imagenet", "--debug"]):
-        with pytest.raises(ValueError, match="VARIANT/SET"):
-            main(["weights", *words])
