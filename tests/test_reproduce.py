@@ -134,9 +134,13 @@ def test_the_smallest_pictures():
 # --- timing -------------------------------------------------------------------------------------
 
 
+def one_block():
+    return replace(two_blocks(), stages=two_blocks().stages[:1])
+
+
 def entries(count=2):
     sizes = {"training": 2 * SIZE, "inference": 2 * SIZE}
-    return [Entry(f"net {n}", two_blocks(), None, sizes, SIZE) for n in range(count)]
+    return [Entry(f"net {n}", one_block(), None, sizes, SIZE) for n in range(count)]
 
 
 def test_a_step_trains_and_a_prediction_does_not(monkeypatch):
@@ -161,17 +165,6 @@ def test_a_step_trains_and_a_prediction_does_not(monkeypatch):
         # Scales begin at 1, offsets and moving averages at 0: what is trained leaves that.
         (scale, offset, mean, _) = model.get_layer("stem_bn").get_weights()
         assert [(scale != 1).any(), offset.any(), mean.any()] == [changes] * 3
-
-
-def test_how_many_times_as_fast():
-    def timed(seconds):
-        return Measured(entries()[0], "training", 8, SIZE, 1, 1, np.full((3, CALLS), seconds), None)
-
-    assert timed(0.5).speed(timed(1.0)) == 2
-    lacking = replace(timed(1.0), seconds=None, obstacle=OUT_OF_MEMORY)
-    assert lacking.speed(timed(1.0)) is None
-    assert timed(1.0).speed(lacking) is None
-    assert lacking.throughput() is None
 
 
 # --- memory -------------------------------------------------------------------------------------
@@ -355,7 +348,7 @@ def test_a_claim_of_several_groups():
 @pytest.fixture
 def small_file(tmp_path):
     path = tmp_path / "small.json"
-    path.write_text(replace(two_blocks(), name="small").to_json())
+    path.write_text(replace(one_block(), name="small").to_json())
     return str(path)
 
 
@@ -392,6 +385,7 @@ def test_table_2_of_another_network(small_file, tmp_path, capsys):
         ("table-3 --variant efficientnet-b0", "variant is for table-2 alone.*: efficientnet-b0"),
         ("table-2 --variant efficientnet-b9", "Unknown variant, and no such file"),
         ("table-4", "table-2"),
+        ("scaling --batch-sizes 4", "--batch-sizes is for what is timed; scaling is counted"),
     ],
 )
 def test_what_the_command_refuses(words, message, capsys):

@@ -127,11 +127,3 @@ def test_reproduce_scaling(monkeypatch, capsys):
         *("300, 384", "21.46", "8.37 at 384 px"),
     ]
     assert lines[-1].startswith("What compound scaling cannot give: the seventh stage")
-
-
-def test_scaling_times_nothing(capsys):
-    for option in ("--batch-sizes 4", "--rounds 2", "--json x.json"):
-        with pytest.raises(SystemExit):
-            main(["scaling", *option.split()])
-        name = option.split()[0]
-        assert f"{name} is for what is timed; scaling is counted" in capsys.readouterr().err

@@ -60,6 +60,12 @@ def space():
 
 @pytest.fixture
 def url(tmp_path):
+    """A storage that is quick to make; those of which a database is the subject use `database`."""
+    return f"journal:{tmp_path}/search.log"
+
+
+@pytest.fixture
+def database(tmp_path):
     return f"sqlite:///{tmp_path}/search.db"
 
 
@@ -216,11 +222,8 @@ def test_a_search_goes_on_where_it_ended(space, url, outcomes):
     found = {}
     for trial in more.trials:
         known = found.setdefault(trial.config, trial)
-        assert (trial.accuracy, trial.score, trial.epochs) == (
-            known.accuracy,
-            known.score,
-            known.epochs,
-        )
+        for name in ("accuracy", "score", "epochs"):
+            assert getattr(trial, name) == getattr(known, name)
     assert 1 < len(found) <= 8
     assert sum("(the network of trial" in line for line in LINES) >= 4
 
@@ -274,7 +277,7 @@ def test_an_error_of_the_program_ends_the_search(space, url, outcomes):
 def test_several_goals(space, url, outcomes):
     study = search(space, url, 6, Sampling("nsga2", startup_trials=3, seed=1))
     assert len(study.trials) == 6
-    opened = optuna.load_study(study_name="search", storage=url)
+    opened = optuna.load_study(study_name="search", storage=open_storage(url))
     for trial, record in zip(opened.trials, study.trials, strict=True):
         assert trial.values == [record.accuracy, record.step_time, record.parameters]
     with pytest.raises(ValueError, match="goals: was 'front', is 'score'"):
@@ -297,27 +300,23 @@ def test_a_study_of_another_search(space, url, outcomes):
 
 
 def test_a_study_that_is_not_ours(space, url):
-    foreign = optuna.create_study(storage=url, study_name="search")
+    foreign = optuna.create_study(storage=open_storage(url), study_name="search")
     foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     for act in (lambda: search(space, url, 2), lambda: read_study(url, "search")):
         with pytest.raises(ValueError, match="'search' was not begun by keras-effnetv2"):
             act()
 
 
-def test_fewer_trials_than_random_ones_at_first(space, url):
-    for sampler in ("tpe", "nsga2"):
-        with pytest.raises(ValueError, match=r"10 trials would all be random.*sampler 'random'"):
-            search(space, url, 10, Sampling(sampler))
-
-
-def test_a_sampling_that_cannot_be():
+def test_a_sampling_that_cannot_be(space, url):
     for arguments, message in (
         ({"sampler": "grid"}, "must be one of 'random', 'tpe', 'nsga2'. Received: 'grid'"),
         ({"startup_trials": 0}, "`startup_trials` must be an integer of at least 1. Received: 0"),
         ({"seed": -1}, "`seed` must be an integer of at least 0, or None. Received: -1"),
+        ({"sampler": "tpe"}, r"10 trials would all be random.*sampler 'random'"),
+        ({"sampler": "nsga2"}, r"10 trials would all be random.*sampler 'random'"),
     ):
         with pytest.raises(ValueError, match=message):
-            Sampling(**arguments)
+            search(space, url, 10, Sampling(**arguments))
 
 
 def test_storages_that_are_not_there(tmp_path):
@@ -391,17 +390,17 @@ def test_passwords_are_not_shown():
 # --- workers that are lost ------------------------------------------------------------------------
 
 
-def test_the_network_of_a_lost_worker_is_tried_once_more(url, tmp_path, outcomes):
-    search(LARGE, url, 1)
-    opened = open_storage(url, heartbeat_seconds=1)
+def test_the_network_of_a_lost_worker_is_tried_once_more(database, tmp_path, outcomes):
+    search(LARGE, database, 1)
+    opened = open_storage(database, heartbeat_seconds=1)
     with pytest.warns(UserWarning, match="supposed to be used with Study.optimize"):
         lost = optuna.load_study(study_name="search", storage=opened).ask()
     config = LARGE.sample(lost.suggest_categorical)
     opened.record_heartbeat(lost._trial_id)
-    assert read_study(url, "search").trials[1].state == "running"
+    assert read_study(database, "search").trials[1].state == "running"
     with sqlite3.connect(tmp_path / "search.db") as database:  # as if an hour had passed
         database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
-    study = search(LARGE, url, 3, heartbeat_seconds=1)
+    study = search(LARGE, database, 3, heartbeat_seconds=1)
     assert [trial.state for trial in study.trials].count("complete") == 3
     assert study.trials[1].reason == "interrupted, or its worker was lost"
     assert [trial.number for trial in study.trials if trial.config == config] == [1, 2]
@@ -435,12 +434,12 @@ def wait_for(what, seconds=120):
 
 
 @pytest.mark.slow  # three processes that start TensorFlow and trace networks
-def test_one_of_two_workers_is_killed(space, url, tmp_path):
+def test_one_of_two_workers_is_killed(space, database, tmp_path):
     (tmp_path / "space.json").write_text(json.dumps(space.to_dict()))
-    workers = [start_worker(tmp_path, url, 6) for _ in range(2)]
+    workers = [start_worker(tmp_path, database, 6) for _ in range(2)]
     try:
         wait_for(lambda: os.path.exists(tmp_path / "search.db"))
-        wait_for(lambda: len(running(url)) == 2)
+        wait_for(lambda: len(running(database)) == 2)
         killed = workers[0]
         killed.send_signal(signal.SIGKILL)
         killed.wait()
@@ -448,7 +447,7 @@ def test_one_of_two_workers_is_killed(space, url, tmp_path):
     finally:
         for worker in workers:
             worker.kill()
-    study = read_study(url, "search")
+    study = read_study(database, "search")
     states = [trial.state for trial in study.trials]
     assert states.count("complete") == 6
     # What the killed worker ran is lost, and its network was tried once more.
@@ -461,9 +460,9 @@ def test_one_of_two_workers_is_killed(space, url, tmp_path):
     assert "running" not in states
 
 
-def running(url):
+def running(database):
     try:
-        trials = read_study(url, "search").trials
+        trials = read_study(database, "search").trials
     except ValueError:  # is being begun
         return []
     return [trial for trial in trials if trial.state == "running"]
@@ -472,16 +471,16 @@ def running(url):
 # --- the command --------------------------------------------------------------------------------
 
 
-def test_the_command_from_pictures_to_a_study(space, tmp_path, url, capsys, monkeypatch):
+def test_the_command_from_pictures_to_a_study(space, tmp_path, database, capsys, monkeypatch):
     """The one search here that builds, times and trains a network: the baseline."""
     monkeypatch.setattr(trial_training, "_ENOUGH", 0.0)  # five rounds suffice here
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.json").write_text(json.dumps(space.to_dict()))
-    words = f"search --data digits --space space.json --storage {url} --max-train-examples 32"
+    words = f"search --data digits --space space.json --storage {database} --max-train-examples 32"
     words += " --epochs 1 --image-size 32 --batch-size 16 --sampler random --no-scan"
     assert main([*words.split(), "--trials", "1"]) == 0
     assert "trial 0: score 0." in capsys.readouterr().out
-    study = read_study(url, "search")
+    study = read_study(database, "search")
     (trial,) = study.trials
     assert (trial.state, trial.epochs) == ("complete", 1)
     assert trial.config.stages == space.backbone.stages  # the baseline comes first
@@ -494,20 +493,10 @@ def test_the_command_from_pictures_to_a_study(space, tmp_path, url, capsys, monk
     assert study.space == space
     assert study.settings["recipe"]["image_size"] == 32
     assert study.settings["training"]["pictures"] == 32
-    assert main(["search", "show", "search", "--storage", url]) == 0
+    assert main(["search", "show", "search", "--storage", database]) == 0
     assert "wrote search-search/report.html" in capsys.readouterr().out.replace(os.sep, "/")
     best = json.loads((tmp_path / "search-search" / "best.json").read_text())
     assert best == json.loads(trial.config.to_json())
-
-
-def test_the_help_tells_the_recipe_of_a_search(capsys):
-    with pytest.raises(SystemExit):
-        main(["search", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    recipe = TrainRecipe.preset("search")
-    assert (recipe.epochs, recipe.image_size, recipe.batch_size, recipe.stages) == (10, 64, 64, 1)
-    for words in ("training pictures. [search: 10]", "number. [search: 64]", "off. [search: 1]"):
-        assert words in text
 
 
 @pytest.mark.parametrize(
