@@ -99,13 +99,14 @@ def test_json_gives_the_same_recipe_back_lists_included():
 
 
 def test_from_dict_names_missing_and_unknown_fields():
-    values = RECIPE.to_dict() | {"epoch": 3}
-    del values["epochs"]
+    values = RECIPE.to_dict()
     with pytest.raises(ValueError, match=r'unknown names\. Did you mean "epochs"\?.*: epoch$'):
-        TrainRecipe.from_dict(values)
-    del values["epoch"]
+        TrainRecipe.from_dict(values | {"epoch": 3})
+    del values["epochs"]
     with pytest.raises(ValueError, match=r"A recipe needs epochs\."):
         TrainRecipe.from_dict(values)
+    with pytest.raises(ValueError, match=r"'quickstart', 'finetune', 'finetune-official'.*'fine'"):
+        TrainRecipe.preset("fine")
 
 
 def test_a_recipe_of_an_older_version_gets_the_defaults():
@@ -116,11 +117,6 @@ def test_a_recipe_of_an_older_version_gets_the_defaults():
     assert recipe == RECIPE
     assert (recipe.min_steps, recipe.head_warmup_epochs, recipe.unfreeze_epochs) == (0, 0, 0)
     assert (recipe.layer_decay, recipe.batch_norm) == (1.0, "auto")
-
-
-def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'quickstart', 'finetune', 'finetune-official'.*'fine'"):
-        TrainRecipe.preset("fine")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +153,7 @@ def epochs_for(preset, pictures):
     return TrainRecipe.preset(preset).resolve("efficientnetv2-s", pictures).recipe.epochs
 
 
-def test_the_finetuning_of_the_paper():
+def test_finetuning_lasts_as_many_steps_as_officially():
     # EfficientNetV2, section 5.3. CIFAR-10 has 50,000 training pictures, 97 batches of 512.
     recipe = TrainRecipe.preset("finetune-paper")
     assert (recipe.batch_size, recipe.schedule, recipe.weight_decay) == (512, "cosine", 0.0)
@@ -165,6 +161,10 @@ def test_the_finetuning_of_the_paper():
     assert 10_000 <= epochs_for("finetune-paper", 50_000) * 97 < 10_000 + 97
     # Flowers: 2,040 pictures, 3 batches.
     assert epochs_for("finetune-paper", 2040) == 3334
+    # main.py: max(min_steps, epochs * steps_per_epoch), here up to whole epochs. 10,000 steps: of
+    # 97 (CIFAR-10), 2,454 (ImageNet, 1,256,144 pictures) and 1 an epoch.
+    for pictures, epochs in ((50_000, 104), (1_256_144, 15), (300, 10_000)):
+        assert epochs_for("finetune-official", pictures) == epochs
 
 
 def test_the_default_finetuning_is_gentle_and_keeps_the_official_rates():
@@ -174,13 +174,6 @@ def test_the_default_finetuning_is_gentle_and_keeps_the_official_rates():
     assert (recipe.batch_size, recipe.head_warmup_epochs) == (32, 1.0)
     assert (recipe.batch_norm, recipe.schedule) == ("auto", "cosine")
     assert epochs_for("finetune", 100) == recipe.epochs
-
-
-def test_finetuning_lasts_as_many_steps_as_officially():
-    # main.py: max(min_steps, epochs * steps_per_epoch), here up to whole epochs. 10,000 steps: of
-    # 97 (CIFAR-10), 2,454 (ImageNet, 1,256,144 pictures) and 1 an epoch.
-    for pictures, epochs in ((50_000, 104), (1_256_144, 15), (300, 10_000)):
-        assert epochs_for("finetune-official", pictures) == epochs
 
 
 def test_a_number_of_steps_needs_one_batch_size():
@@ -262,11 +255,9 @@ def test_the_rate_peaks_at_the_batch_over_256():
     np.testing.assert_allclose(rates, [0.0, 0.1, 0.2, 0.2], rtol=1e-6)
     official = TrainRecipe.preset("imagenet-official").learning_rate_schedule(312.75)
     assert official.base_learning_rate == pytest.approx(0.256)  # 0.016 * 4096 / 256
-
-
-def test_a_short_run_warms_up_for_half_of_it_at_most():
-    schedule = replace(RECIPE, epochs=4, warmup_epochs=5.0).learning_rate_schedule(10)
-    assert schedule.warmup_epochs == 2
+    # A short run warms up for half of it at most.
+    short = replace(RECIPE, epochs=4, warmup_epochs=5.0).learning_rate_schedule(10)
+    assert short.warmup_epochs == 2
 
 
 def test_batches_that_shrink_keep_the_rate_per_picture():
@@ -383,6 +374,10 @@ def test_rates_by_depth_begin_at_their_epochs():
         *(norm, norm),
         *(dense, dense),
     )
+    # A short run leaves half of its epochs to all: 3 + 1 epochs of waiting in 4 become 1.5 + 0.5.
+    short = replace(RECIPE, epochs=4, head_warmup_epochs=3.0, unfreeze_epochs=1.0)
+    rates = make_optimizer(short, small_model(), num_examples=640).variable_rates
+    assert [rate.first_step for rate in rates[::2]] == [20, 15, 15, 0]
     start = [variable.numpy() for variable in model.trainable_variables]
     for _ in range(15):
         step(optimizer, model, gradient=1.0)
@@ -391,13 +386,6 @@ def test_rates_by_depth_begin_at_their_epochs():
         for variable, before in zip(model.trainable_variables, start, strict=True)
     ]
     assert moved == [False] * 6 + [True] * 2
-
-
-def test_a_short_run_leaves_half_of_its_epochs_to_the_whole_network():
-    # 3 + 1 epochs of waiting in 4: 1.5 + 0.5, of 10 steps each.
-    recipe = replace(RECIPE, epochs=4, head_warmup_epochs=3.0, unfreeze_epochs=1.0)
-    optimizer = make_optimizer(recipe, small_model(), num_examples=640)
-    assert [rate.first_step for rate in optimizer.variable_rates[::2]] == [20, 15, 15, 0]
 
 
 def test_losses_smooth_the_labels():

@@ -183,10 +183,13 @@ def variables(model):
     return [*model.variables, *model.optimizer.variables]
 
 
-def test_a_training_goes_through_the_recipe_and_tells_every_epoch(inputs):
-    inputs = replace(inputs, recipe=replace(RECIPE, epochs=2, ema_decay=0.9))
-    inputs = replace(inputs, plan=inputs.recipe.resolve().plan)
-    runner = TrialRunner(two_blocks(), inputs)
+@pytest.fixture(scope="module")
+def runner(inputs):
+    recipe = replace(RECIPE, epochs=2, ema_decay=0.9)
+    return TrialRunner(two_blocks(), replace(inputs, recipe=recipe, plan=recipe.resolve().plan))
+
+
+def test_a_training_goes_through_the_recipe_and_tells_every_epoch(runner):
     model, same = (runner.build(two_blocks()) for _ in range(2))
     for one, other in zip(model.weights, same.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
@@ -201,9 +204,8 @@ def test_a_training_goes_through_the_recipe_and_tells_every_epoch(inputs):
         runner.train(model, lambda *seen: pytest.fail("there is nothing to judge"))
 
 
-def test_a_network_that_the_main_memory_cannot_hold_is_not_tried(inputs, monkeypatch):
+def test_a_network_that_the_main_memory_cannot_hold_is_not_tried(runner, monkeypatch):
     # The system would end the process.
-    runner = TrialRunner(two_blocks(), inputs)
     stages = two_blocks().stages
     wide = replace(two_blocks(), stages=(replace(stages[0], expand_ratio=4000), stages[1]))
     machine = Machine(free_memory=500_000_000, has_accelerator=False)
@@ -398,8 +400,8 @@ def test_the_network_of_a_lost_worker_is_tried_once_more(database, tmp_path, out
     config = LARGE.sample(lost.suggest_categorical)
     opened.record_heartbeat(lost._trial_id)
     assert read_study(database, "search").trials[1].state == "running"
-    with sqlite3.connect(tmp_path / "search.db") as database:  # as if an hour had passed
-        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+    with sqlite3.connect(tmp_path / "search.db") as tables:  # as if an hour had passed
+        tables.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
     study = search(LARGE, database, 3, heartbeat_seconds=1)
     assert [trial.state for trial in study.trials].count("complete") == 3
     assert study.trials[1].reason == "interrupted, or its worker was lost"

@@ -109,15 +109,11 @@ def test_the_parameters_of_b0():
     ]
 
 
-def test_numbers_of_numpy_become_plain_ones():
+def test_a_choice_is_one_of_those_and_becomes_a_plain_number():
     space = SearchSpace.from_backbone(TWO_STAGES)
     sample = space.sample(lambda name, choices: np.array(choices)[-1])
     assert {type(stage.repeats) for stage in sample.stages} == {int}
     assert sample.name == "two-search"
-
-
-def test_a_choice_that_is_not_there_is_refused():
-    space = SearchSpace.from_backbone(TWO_STAGES)
     with pytest.raises(ValueError, match=r"stage1_kernel one of \(3, 5\)\. Received: 7"):
         space.sample(lambda name, choices: 7 if name == "stage1_kernel" else choices[0])
 
@@ -181,65 +177,48 @@ def test_the_paper_s_net_is_not_in_the_space_of_the_paper_s_backbone():
 # --- spaces that cannot be ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("wrong", "named"),
-    [
+def test_choices_that_no_stage_can_have():
+    for wrong, named in (
         ({"conv": ()}, "`conv` must be a tuple of one or more"),
         ({"conv": "mbconv"}, "`conv` must be a tuple"),
         ({"conv": ("mbconv", "dense")}, "one of 'fused', 'mbconv'. Received: 'dense'"),
-        ({"kernel": 3}, "`kernel` must be a tuple"),
         ({"kernel": (3, 4)}, "`kernel_size` must be odd"),
         ({"kernel": (3, 5, 3)}, "`kernel` must be a tuple of one or more choices, each once"),
         ({"expand": (0, 1)}, "`expand`: `expand_ratio` must be"),
-        ({"expand": (1.5,)}, "`expand`"),
         ({"expand": ([1],)}, "`expand`"),  # as JSON may hold it
-        ({"layers": (0, 1)}, "`layers`: `repeats`"),
-        ({"layers": (True,)}, "`layers`"),
-    ],
-)
-def test_choices_that_no_stage_can_have(wrong, named):
-    with pytest.raises(ValueError, match="StageChoices field") as error:
-        replace(CHOICES, **wrong)
-    assert named in str(error.value)
+        ({"layers": (True,)}, "`layers`: `repeats`"),
+    ):
+        with pytest.raises(ValueError, match=f"StageChoices field .*{named}"):
+            replace(CHOICES, **wrong)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
+def test_spaces_that_do_not_fit_their_backbone():
+    for arguments, named in (
         (("efficientnetv2-b0", (CHOICES,) * 6), "`backbone` must be a ModelConfig"),
         ((TWO_STAGES, (CHOICES,)), "`stages` must be 2 StageChoices"),
         ((TWO_STAGES, None), "`stages` must be 2 StageChoices"),
         ((TWO_STAGES, (CHOICES, "mbconv")), "`stages` must be 2 StageChoices"),
         ((TWO_STAGES, (CHOICES,) * 2, 1.5), "`se_ratio` .* above 0 and of at most 1, or None"),
-        ((TWO_STAGES, (CHOICES,) * 2, "0.25"), "`se_ratio`"),
-    ],
-)
-def test_spaces_that_do_not_fit_their_backbone(arguments, named):
-    with pytest.raises(ValueError, match=named):
-        SearchSpace(*arguments)
-
-
-def test_two_stages_that_are_one_are_refused():
-    """Two layers and one, or one and two: the same three layers."""
+    ):
+        with pytest.raises(ValueError, match=named):
+            SearchSpace(*arguments)
+    # Two layers and one, or one and two: the same three layers.
     blocks = ["r1_k3_s2_e4_i8_o16_c1", "r1_k3_s1_e4_i16_o16_c1"]
     with pytest.raises(ValueError, match=r"Stages 1 and 2 of same both have 16.*Merge them"):
         SearchSpace.from_backbone(ModelConfig("same", decode_stages(blocks)))
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
+def test_choices_around_a_backbone_that_cannot_be():
+    for options, named in (
         ({"backbone": "efficientnetv3"}, "Unknown variant"),
         ({"backbone": None}, "`backbone` must be a ModelConfig"),
-        ({"layer_offsets": (-1,)}, r"Stage 1 of efficientnetv2-b0 has 1 layers"),
+        ({"layer_offsets": (-1,)}, "Stage 1 of efficientnetv2-b0 has 1 layers"),
         ({"layer_offsets": ("1",)}, "`layer_offsets` must be a sequence of integers"),
         ({"layer_offsets": 1}, "`layer_offsets` must be a sequence of integers"),
         ({"kernel": range(3)}, "`kernel` must be a tuple"),
-    ],
-)
-def test_choices_around_a_backbone_that_cannot_be(options, named):
-    with pytest.raises(ValueError, match=named):
-        SearchSpace.from_backbone(**options)
+    ):
+        with pytest.raises(ValueError, match=named):
+            SearchSpace.from_backbone(**options)
 
 
 def test_wider_offsets_leave_out_what_cannot_be():
@@ -263,41 +242,28 @@ def without(values, key):
     return {name: value for name, value in values.items() if name != key}
 
 
-@pytest.mark.parametrize(
-    ("damage", "named"),
-    [
-        (lambda v: [], "A search space: .* an object with exactly backbone, stages, se_ratio"),
-        (lambda v: without(v, "se_ratio"), r"Received: \['backbone', 'stages'\]"),
-        (lambda v: v | {"epochs": 1}, "'epochs'"),
+def test_what_is_no_space_is_one_clear_error():
+    values = SearchSpace.from_backbone(TWO_STAGES).to_dict()
+    backbone, (first, second) = values["backbone"], values["stages"]
+    for damaged, named in (
+        ([], "A search space: .* an object with exactly backbone, stages, se_ratio"),
+        (without(values, "se_ratio"), r"Received: \['backbone', 'stages'\]"),
+        (values | {"epochs": 1}, "'epochs'"),
+        (values | {"backbone": "efficientnetv2-b0"}, "backbone of a search space.*JSON object"),
+        (values | {"backbone": backbone | {"dropout_rate": "x"}}, "backbone of a search space"),
+        (values | {"backbone": backbone | {"stages": ["r1_k3_s1_e1_o8_c1"]}}, "is missing"),
+        (values | {"stages": None}, "The stages of a search space: .*not iterable"),
+        (values | {"stages": [first]}, "`stages` must be 2 StageChoices"),
+        (values | {"stages": [3, 3]}, "Stage 1 of a search space: it must be an object"),
         (
-            lambda v: v | {"backbone": "efficientnetv2-b0"},
-            "backbone of a search space.*JSON object",
-        ),
-        (lambda v: v | {"backbone": v["backbone"] | {"dropout_rate": "x"}}, "backbone of a search"),
-        (
-            lambda v: v | {"backbone": v["backbone"] | {"stages": ["r1_k3_s1_e1_i0_o8_c1"]}},
-            r"field `i` \(input_filters\) has the value '0'",
-        ),
-        (
-            lambda v: v | {"backbone": v["backbone"] | {"stages": ["r1_k3_s1_e1_o8_c1"]}},
-            r"field `i` \(input_filters\) is missing",
-        ),
-        (lambda v: v | {"stages": "all"}, "Stage 1 of a search space: .* an object"),
-        (lambda v: v | {"stages": None}, "The stages of a search space: .*not iterable"),
-        (lambda v: v | {"stages": v["stages"][:1]}, "`stages` must be 2 StageChoices"),
-        (lambda v: v | {"stages": [3, 3]}, "Stage 1 of a search space: it must be an object"),
-        (
-            lambda v: v | {"stages": [v["stages"][0], without(v["stages"][1], "expand")]},
+            values | {"stages": [first, without(second, "expand")]},
             "Stage 2 of a search space: .* exactly conv, kernel, expand, layers",
         ),
         (
-            lambda v: v | {"stages": [v["stages"][0] | {"kernel": [2]}, v["stages"][1]]},
+            values | {"stages": [first | {"kernel": [2]}, second]},
             "Stage 1 of a search space: .*must be odd",
         ),
-        (lambda v: v | {"se_ratio": True}, "`se_ratio`"),
-    ],
-)
-def test_what_is_no_space_is_one_clear_error(damage, named):
-    values = SearchSpace.from_backbone(TWO_STAGES).to_dict()
-    with pytest.raises(ValueError, match=named):
-        SearchSpace.from_dict(damage(values))
+        (values | {"se_ratio": True}, "`se_ratio`"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            SearchSpace.from_dict(damaged)

@@ -223,21 +223,14 @@ def variable_depths(model: keras.Model) -> tuple[int, ...]:
     """Return the position of every trainable variable in its network, counted from the input.
 
     The layers with trainable weights form groups, in the order of `model.layers` (of nested models
-    where these stand), which in a functional model is that of the graph:
-
-    - layers whose names begin with the same block, such as "block2a_" or "conv3_block2_", are one;
-    - a layer without a matrix, such as batch norm, belongs to the group before it;
-    - every other layer is a group of its own.
-
-    In a model of ours: stem, every block, head convolution, classifier.
-
-    Args:
-        model: a built functional or sequential model. Of any other its layers count in the order
-            in which they were made.
+    where these stand): layers whose names begin with the same block, such as "block2a_" or
+    "conv3_block2_", are one; a layer without a matrix, such as batch norm, belongs to the group
+    before it; every other layer is a group of its own. In a model of ours: stem, every block, head
+    convolution, classifier.
 
     Returns:
-        One number for each of `model.trainable_variables`, in their order: 0 for the group next to
-        the input, rising by one to the classifier's.
+        One number for each of `model.trainable_variables`: 0 for the group next to the input,
+        rising by one to the classifier's.
 
     Raises:
         ValueError: a variable belongs to no layer, so that its place is unknown.
@@ -278,21 +271,12 @@ def variable_rates(
     head_warmup_steps: int = 0,
     unfreeze_steps: int = 0,
 ) -> tuple[VariableRate, ...]:
-    """Return learning rates for fine-tuning, from the depths of the variables.
+    """Return learning rates for fine-tuning from the depths that `variable_depths` gives.
 
     The deepest group (the classifier) has the factor 1 and learns from step 0; a group that is `k`
     groups nearer to the input has the factor `layer_decay ** k`. The group next to the classifier
     starts after `head_warmup_steps`, the one next to the input `unfreeze_steps` later, those
     between at equal distances.
-
-    Args:
-        depths: of `variable_depths`.
-        layer_decay: in (0, 1]; 1 gives all the same rate.
-        head_warmup_steps: optimizer steps in which only the classifier learns.
-        unfreeze_steps: optimizer steps over which the other groups start, last first.
-
-    Returns:
-        One `VariableRate` for each depth.
     """
     last = max(depths)
 

@@ -181,13 +181,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 
 def step_of_epoch(plan: StagePlan, num_examples: int, epoch: float) -> int:
-    """Return the optimizer steps until a place in the training, rounded up.
-
-    Args:
-        plan: the stages.
-        num_examples: training pictures.
-        epoch: epochs done, fractions allowed, up to the plan's.
-    """
+    """Return the optimizer steps until an epoch of a plan, fractions allowed, rounded up."""
     steps = sum(
         (min(epoch, stage.end_epoch) - stage.start_epoch)
         * steps_per_epoch(num_examples, stage.batch_size)
@@ -200,15 +194,9 @@ def step_of_epoch(plan: StagePlan, num_examples: int, epoch: float) -> int:
 def follow_plan(
     curve: WarmupSchedule, plan: StagePlan, num_examples: int
 ) -> WarmupSchedule | StagedSchedule:
-    """Return the schedule of a plan's optimizer steps.
+    """Return the schedule of a plan's optimizer steps, made of that for stages like the first one.
 
-    Args:
-        curve: the schedule if all stages were as the first one, in its steps.
-        plan: the stages.
-        num_examples: training pictures.
-
-    Returns:
-        `curve` itself where all stages have one batch size, else a `StagedSchedule`.
+    It is `curve` itself where all stages have one batch size, else a `StagedSchedule`.
     """
     sizes = [stage.batch_size for stage in plan]
     if len(set(sizes)) == 1:

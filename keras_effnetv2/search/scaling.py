@@ -32,9 +32,7 @@ def scale(
     stages get `depth * deepen_late_stages`, all others `depth`.
 
     From S, `deepen_late_stages=1.35` with a depth of 1.1, 1.55 and 1.95 gives the layers of M, L
-    and XL, where a seventh stage counts as part of the sixth: all of M and L, and all of XL but
-    those of stage 4 (12, officially 16). `python -m benchmarks.paper scaling` has
-    them side by side.
+    and XL but for stage 4 of XL; `python -m benchmarks.paper scaling` has them side by side.
 
     Args:
         config: what is scaled.

@@ -15,10 +15,8 @@ MnasNet (arXiv 1807.11626) has. What it says, and what is taken from elsewhere w
                                                     Fused-MBConv, as in every published V2 network
     stages          not said                        the backbone's number, each with a layer or more
 
-The paper's own S has 6 stages, its backbone EfficientNet-B4 has 7: with that number fixed, a space
-without B4's last stage is made from a backbone without it. S is not in that space either: it has
-48, 64 and 128 filters in stages 2 to 4 (B4: 32, 56 and 112), 9 and 15 layers in stages 5 and 6
-(B4: 6 and 8), and 24 filters in its stem (B4: 48).
+The number of stages is fixed. So S is not in the space around the paper's backbone, EfficientNet-B4,
+which has seven, other widths in stem and stages, and fewer layers in the late ones.
 
 Every combination of choices is another network. A fused block with expansion 1 is a single k x k
 convolution, an MBConv block with expansion 1 a depthwise one and a projection; kernel and expansion

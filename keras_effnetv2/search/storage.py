@@ -134,11 +134,7 @@ def without_password(url: str) -> str:
 
 
 def read_study(storage: str, name: str) -> StudyRecord:
-    """Read a study.
-
-    Args:
-        storage: see `open_storage`.
-        name: of the study.
+    """Read a study from a storage, see `open_storage`.
 
     Raises:
         ImportError: Optuna is not installed, or what the database needs.
