@@ -15,8 +15,8 @@ MnasNet (arXiv 1807.11626) has. What it says, and what is taken from elsewhere w
                                                     Fused-MBConv, as in every published V2 network
     stages          not said                        the backbone's number, each with a layer or more
 
-The number of stages is fixed. So S is not in the space around the paper's backbone, EfficientNet-B4,
-which has seven, other widths in stem and stages, and fewer layers in the late ones.
+The number of stages is fixed. So S is not in the space around the paper's backbone, EfficientNet-
+B4, which has seven, other widths in stem and stages, and fewer layers in the late ones.
 
 Every combination of choices is another network. A fused block with expansion 1 is a single k x k
 convolution, an MBConv block with expansion 1 a depthwise one and a projection; kernel and expansion
