@@ -13,12 +13,7 @@ from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
-from keras_effnetv2._common.checks import (
-    check_choice,
-    check_integer,
-    check_number,
-    did_you_mean,
-)
+from keras_effnetv2._common.checks import check_choice, check_integer, check_number, did_you_mean
 from keras_effnetv2.architectures.variants import VARIANTS, Normalization
 
 WIDTH_DIVISOR = 8  # filters are multiples of this (official `depth_divisor`)
@@ -108,9 +103,6 @@ def decode_stages(block_strings: Iterable[str]) -> tuple[Stage, ...]:
     Args:
         block_strings: a list of strings, one a stage.
 
-    Returns:
-        A tuple of `Stage`; `encode_stages` gives the strings back.
-
     Raises:
         ValueError: a string is malformed; the message names the field that is wrong.
     """
@@ -156,28 +148,19 @@ def _decode_stage(text: str) -> Stage:
 
 
 def encode_stages(stages: Iterable[Stage]) -> list[str]:
-    """Write stages as official block strings, the inverse of `decode_stages`.
-
-    Args:
-        stages: `Stage`s.
-
-    Returns:
-        A list of strings such as `"r3_k3_s2_e4_i48_o96_se0.25"`.
-    """
+    """Write stages as official block strings; `decode_stages` gives the stages back."""
     return [_encode_stage(stage) for stage in stages]
 
 
 def _encode_stage(stage: Stage) -> str:
-    text = (
-        f"r{stage.repeats}_k{stage.kernel_size}_s{stage.strides}_e{stage.expand_ratio}"
-        f"_i{stage.input_filters}_o{stage.output_filters}"
-    )
+    needed = {key: field.stage_field for key, field in _FIELDS.items() if field.required}
+    tokens = [f"{key}{getattr(stage, name)}" for key, name in needed.items()]
     if stage.conv == "fused":
-        text += "_c1"
+        tokens.append("c1")
     if stage.se_ratio is not None:
         # The shortest decimal that reads back as the same float, without exponent: 0.25, 1.
-        text += f"_se{Decimal(repr(stage.se_ratio)).normalize():f}"
-    return text
+        tokens.append(f"se{Decimal(repr(stage.se_ratio)).normalize():f}")
+    return "_".join(tokens)
 
 
 # --- model configs ------------------------------------------------------------------------------
@@ -248,11 +231,9 @@ class ModelConfig:
             check_integer(name, getattr(self, name), minimum=1)
         check_number("width", self.width, above=0)
         check_number("depth", self.depth, above=0)
-        check_number(
-            "min_width_fraction", self.min_width_fraction, above=0, maximum=1, or_none=True
-        )
+        fraction, magnitude = self.min_width_fraction, self.randaugment_magnitude
+        check_number("min_width_fraction", fraction, above=0, maximum=1, or_none=True)
         check_number("dropout_rate", self.dropout_rate, minimum=0, below=1)
-        magnitude = self.randaugment_magnitude
         check_number("randaugment_magnitude", magnitude, minimum=0, or_none=True)
         check_number("mixup_alpha", self.mixup_alpha, minimum=0)
         check_choice("normalization", self.normalization, NORMALIZATIONS)
@@ -285,18 +266,10 @@ class ModelConfig:
                 f"Unknown variant.{did_you_mean(name, VARIANTS)} Known: {', '.join(VARIANTS)}. "
                 f"Received: name={name!r}"
             )
-        base = cls(
-            name=name,
-            stages=decode_stages(row.blocks),
-            min_width_fraction=row.min_width_fraction,
-            train_size=row.train_size,
-            eval_size=row.eval_size,
-            dropout_rate=row.dropout,
-            randaugment_magnitude=row.randaugment,
-            mixup_alpha=row.mixup,
-            normalization=row.normalization,
-        )
-        return base.scaled(width=row.width, depth=row.depth)
+        values = row._asdict()
+        stages = decode_stages(values.pop("blocks"))
+        scales = {key: values.pop(key) for key in ("width", "depth")}
+        return cls(name, stages, **values).scaled(**scales)
 
     def scaled(self, *, width: float = 1.0, depth: float = 1.0) -> "ModelConfig":
         """Return the network scaled: filters times `width`, repeats times `depth`.
@@ -329,9 +302,8 @@ class ModelConfig:
         if width == 1:
             return filters
         exact = filters * width
-        rounded = max(
-            WIDTH_DIVISOR, int(exact + WIDTH_DIVISOR / 2) // WIDTH_DIVISOR * WIDTH_DIVISOR
-        )
+        rounded = int(exact + WIDTH_DIVISOR / 2) // WIDTH_DIVISOR * WIDTH_DIVISOR
+        rounded = max(WIDTH_DIVISOR, rounded)
         if self.min_width_fraction is not None and rounded < self.min_width_fraction * exact:
             rounded += WIDTH_DIVISOR
         return rounded
@@ -355,12 +327,12 @@ class ModelConfig:
             raise ValueError(
                 f"{self.name} has stages 1 to {len(self.stages)}. Received: {wrong[0]!r}"
             )
-        stages = []
-        for number, stage in enumerate(self.stages, start=1):
-            conv: Literal["fused", "mbconv"] = "fused" if number in numbers else "mbconv"
-            if stage.conv != conv:
-                stage = replace(stage, conv=conv, se_ratio=None if conv == "fused" else 0.25)
-            stages.append(stage)
+        stages = list(self.stages)
+        for index, stage in enumerate(self.stages):
+            if index + 1 in numbers and stage.conv == "mbconv":
+                stages[index] = replace(stage, conv="fused", se_ratio=None)
+            elif index + 1 not in numbers and stage.conv == "fused":
+                stages[index] = replace(stage, conv="mbconv", se_ratio=0.25)
         return replace(self, stages=tuple(stages))
 
     def to_json(self) -> str:
@@ -379,11 +351,11 @@ class ModelConfig:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"Not a JSON text: {error}") from None
-        known = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or not {"name", "stages"} <= set(values) <= known:
+        needed, known = {"name", "stages"}, {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or not needed <= set(values) <= known:
             raise ValueError(
                 f"A model config is a JSON object with `name`, `stages` and any of "
-                f"{', '.join(sorted(known - {'name', 'stages'}))}. "
+                f"{', '.join(sorted(known - needed))}. "
                 f"Received: {sorted(values) if isinstance(values, dict) else values!r}"
             )
         if not isinstance(values["stages"], list):

@@ -66,16 +66,16 @@ Normalization = Literal["imagenet", "symmetric", "inception"]
 
 
 class Variant(NamedTuple):
-    """One row: the block list before scaling, and what `config.ModelConfig` says of the rest."""
+    """One row: the block list and sizes before scaling; other fields are `ModelConfig`'s."""
 
     blocks: Sequence[str]
     width: float
     depth: float
     train_size: int
     eval_size: int
-    dropout: float
-    randaugment: float | None
-    mixup: float
+    dropout_rate: float
+    randaugment_magnitude: float | None
+    mixup_alpha: float
     normalization: Normalization
     min_width_fraction: float | None = None
 

@@ -190,14 +190,14 @@ def _classes(model: Any) -> int | None:
 
 def _facts(weights: "Weights", model: Any, report: "LoadReport") -> dict[str, Any]:
     """Return what there is to say of a file that was loaded."""
-    origin, config = weights.origin, weights.config
+    config = weights.config
     return {
-        "read": str(origin.path),
-        "files": [_file(hashed) for hashed in origin.hashes],
-        "published_at": origin.published.url if origin.published else None,
+        "read": str(weights.path),
+        "files": [_file(hashed) for hashed in weights.hashes],
+        "published_at": weights.published.url if weights.published else None,
         "variant": config.name if config else None,
-        "set": origin.set.weights if origin.set else None,
-        "set_told_by": origin.set_told_by,
+        "set": weights.set.weights if weights.set else None,
+        "set_told_by": weights.set_told_by,
         "source": report.source,
         "classes": _classes(model),
         "preprocessing": weights.normalization,

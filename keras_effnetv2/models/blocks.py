@@ -17,17 +17,17 @@ BATCH_NORM_EPSILON = 1e-3
 
 
 def conv_initializer() -> keras.initializers.Initializer:
-    """Normal with standard deviation sqrt(2 / fan_out), not truncated, as officially."""
+    """Return a normal distribution, deviation sqrt(2 / fan_out), not truncated, as officially."""
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
 def channel_axis() -> int:
-    """Axis of the channels under the Keras image data format in force."""
+    """Return the axis of the channels under the Keras image data format in force."""
     return 1 if keras.config.image_data_format() == "channels_first" else -1
 
 
 def batch_norm(x: Any, *, name: str) -> Any:
-    """Batch normalisation over the channels with the official constants."""
+    """Add batch normalisation over the channels with the official constants."""
     return keras.layers.BatchNormalization(
         axis=channel_axis(),
         momentum=BATCH_NORM_MOMENTUM,
@@ -45,7 +45,7 @@ def conv_bn(
     activation: str | None = "swish",
     name: str,
 ) -> Any:
-    """Convolution without bias, batch norm, activation.
+    """Add a convolution without bias, batch norm, activation.
 
     Args:
         x: (B, H, W, C) tensor.

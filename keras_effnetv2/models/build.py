@@ -283,8 +283,5 @@ def feature_extractor(model: keras.Model) -> keras.Model:
     for layers in blocks.values():
         # Blocks stand in order; one that halves begins a new feature map, any other goes on.
         halves = any(getattr(layer, "strides", (1, 1))[0] == 2 for layer in layers)
-        if halves or not outputs:
-            outputs.append(layers[-1].output)
-        else:
-            outputs[-1] = layers[-1].output
+        outputs = [*(outputs if halves else outputs[:-1]), layers[-1].output]
     return keras.Model(model.input, outputs, name=f"{model.name}_features")

@@ -31,17 +31,11 @@ _LINEAR = (
 
 @dataclass(frozen=True)
 class _Rebuilt:
-    """A layer of the new model, built but not filled yet.
-
-    Attributes:
-        layer: the new layer.
-        source: the layer whose weights it takes; None for a scale and offset by themselves.
-        batch_norm: what is worked into it, if anything.
-    """
+    """A layer of the new model, built but not filled yet."""
 
     layer: Any
-    source: Any
-    batch_norm: Any
+    source: Any  # whose weights it takes; None for a scale and offset by themselves
+    batch_norm: Any  # what is worked into it; None for nothing
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
@@ -111,17 +105,12 @@ def _rebuild(model: keras.Model, rebuilt: list[_Rebuilt]) -> keras.Model:
         return new
 
     def call(layer: Any, *args: Any, **keywords: Any) -> Any:
-        if layer in foldable:
-            return _first_argument(args, keywords)
-        if layer in scales:  # which have no argument `training`
-            return layer(_first_argument(args, keywords))
-        return layer(*args, **keywords)
+        if layer not in foldable and layer not in scales:
+            return layer(*args, **keywords)
+        inputs = args[0] if args else keywords["inputs"]
+        return inputs if layer in foldable else layer(inputs)  # has no argument `training`
 
     return keras.models.clone_model(graph, clone_function=clone, call_function=call)
-
-
-def _first_argument(args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    return args[0] if args else keywords["inputs"]
 
 
 def _foldable(nodes: list[Any], results: list[Any]) -> dict[Any, Any]:
@@ -236,13 +225,10 @@ def _scale_shape(layer: Any) -> tuple[int, ...]:
 
 def _scale_and_offset(batch_norm: Any) -> tuple[Any, Any]:
     """Return what a batch norm multiplies and adds, float64 (channels,) each."""
-    scale = 1 / np.sqrt(_float64(batch_norm.moving_variance) + batch_norm.epsilon)
-    if batch_norm.scale:
-        scale = scale * _float64(batch_norm.gamma)
-    offset = -_float64(batch_norm.moving_mean) * scale
-    if batch_norm.center:
-        offset = offset + _float64(batch_norm.beta)
-    return scale, offset
+    gamma = _float64(batch_norm.gamma) if batch_norm.scale else 1.0
+    beta = _float64(batch_norm.beta) if batch_norm.center else 0.0
+    scale = gamma / np.sqrt(_float64(batch_norm.moving_variance) + batch_norm.epsilon)
+    return scale, beta - _float64(batch_norm.moving_mean) * scale
 
 
 def _float64(weight: Any) -> Any:

@@ -50,18 +50,7 @@ def grad_cam(model: keras.Model, image: npt.ArrayLike, class_index: int | None =
 
 
 def explainer(model: keras.Model) -> Callable[[npt.ArrayLike, int | None], HeatMap]:
-    """Return `grad_cam` of one model, prepared for many pictures.
-
-    Args:
-        model: see `grad_cam`.
-
-    Returns:
-        A function of (image, class_index), see `grad_cam`.
-
-    Raises:
-        RuntimeError: see `grad_cam`.
-        ValueError: see `grad_cam`.
-    """
+    """Return `grad_cam` of one model, a function of (image, class_index), for many pictures."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "Grad-CAM needs the tensorflow backend of Keras: start the process with "

@@ -47,16 +47,14 @@ def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
             "count_flops needs a functional model with one (batch, height, width, channels) "
             f"input. Received: {model!r}"
         )
-    if keras.config.image_data_format() == "channels_first":
-        shape = (1, model.inputs[0].shape[1], *sides)
-    else:
-        shape = (1, *sides, model.inputs[0].shape[-1])
-    for static, asked in zip(model.inputs[0].shape[1:], shape[1:], strict=True):
-        if static is not None and static != asked:
-            raise ValueError(
-                f"The model {model.name!r} has the fixed input shape {model.inputs[0].shape}. "
-                f"Received: image_size={image_size!r}"
-            )
+    static = model.inputs[0].shape
+    is_first = keras.config.image_data_format() == "channels_first"
+    shape = (1, static[1], *sides) if is_first else (1, *sides, static[-1])
+    if any(n not in (None, asked) for n, asked in zip(static[1:], shape[1:], strict=True)):
+        raise ValueError(
+            f"The model {model.name!r} has the fixed input shape {static}. "
+            f"Received: image_size={image_size!r}"
+        )
     return sum(_multiply_adds(model, shape))
 
 
@@ -155,12 +153,7 @@ class StageRow(NamedTuple):
 
 
 def stage_table(config: ModelConfig, image_size: int) -> tuple[StageRow, ...]:
-    """Return the architecture as the paper's Table 4 lists it, with the output size of each stage.
-
-    Args:
-        config: the architecture.
-        image_size: side of the input picture, pixels.
-    """
+    """Return the paper's Table 4 of a network, for pictures of `image_size` pixels a side."""
     side = math.ceil(image_size / 2)
     rows = [StageRow(0, "Conv3x3", 2, config.stem_filters, 1, (side, side))]
     for number, stage in enumerate(config.stages, start=1):
@@ -169,11 +162,8 @@ def stage_table(config: ModelConfig, image_size: int) -> tuple[StageRow, ...]:
         operator = f"{kind}{stage.expand_ratio}, k{stage.kernel_size}x{stage.kernel_size}"
         if stage.se_ratio is not None:
             operator += f", SE{stage.se_ratio:g}"
-        rows.append(
-            StageRow(
-                number, operator, stage.strides, stage.output_filters, stage.repeats, (side, side)
-            )
-        )
+        shape = (stage.strides, stage.output_filters, stage.repeats, (side, side))
+        rows.append(StageRow(number, operator, *shape))
     head = "Conv1x1 & Pooling & FC"
     rows.append(StageRow(len(rows), head, 1, config.head_filters, 1, (side, side)))
     return tuple(rows)

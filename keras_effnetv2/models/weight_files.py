@@ -17,15 +17,11 @@ _ENDINGS = (".weights.h5", ".keras")
 def load(weights: Weights, *, include_top: bool = True) -> tuple[keras.Model, LoadReport]:
     """Build the network that weights are for, and load them strictly.
 
-    Args:
-        weights: what `open_weights` returned for a variant.
-        include_top: keep the classifier, if there is one.
-
     Returns:
         The network, which takes pixels 0..255, and what strict loading did.
 
     Raises:
-        ValueError: the weights do not fit the variant, see `load_weights`.
+        ValueError: the variant is not known, or the weights do not fit it, see `load_weights`.
     """
     if weights.config is None:
         raise ValueError(f"{weights.path} does not tell which network it is for; name the variant.")

@@ -19,43 +19,21 @@ import numpy as np
 
 from keras_effnetv2.pretrained.bounded import BoundedReader, unpacked_limit
 from keras_effnetv2.pretrained.checkpoint import read_checkpoint
-from keras_effnetv2.pretrained.places import Place, weight_names
+from keras_effnetv2.pretrained.places import Place, layer_names, weight_names
 
 if TYPE_CHECKING:
     import keras
 
 _CHECKPOINT_FILE = re.compile(r"\.(index|data-\d+-of-\d+)$")
-_OUTSIDE_BLOCKS = {
-    "stem_conv": "stem/conv2d",
-    "stem_bn": "stem/tpu_batch_normalization",
-    "top_conv": "head/conv2d",
-    "top_bn": "head/tpu_batch_normalization",
-    "predictions": "head/dense",
-}
-_SQUEEZE_EXCITE = {"se_reduce": "se/conv2d", "se_expand": "se/conv2d_1"}
-_IN_BLOCKS = {
-    "fused_1": {"project_conv": "conv2d", "project_bn": "tpu_batch_normalization"},
-    "fused": {
-        "expand_conv": "conv2d",
-        "expand_bn": "tpu_batch_normalization",
-        "project_conv": "conv2d_1",
-        "project_bn": "tpu_batch_normalization_1",
-    },
-    "mbconv_1": {
-        "dwconv2": "depthwise_conv2d",
-        "bn": "tpu_batch_normalization",
-        "project_conv": "conv2d",
-        "project_bn": "tpu_batch_normalization_1",
-    },
-    "mbconv": {
-        "expand_conv": "conv2d",
-        "expand_bn": "tpu_batch_normalization",
-        "dwconv2": "depthwise_conv2d",
-        "bn": "tpu_batch_normalization_1",
-        "project_conv": "conv2d_1",
-        "project_bn": "tpu_batch_normalization_2",
-    },
-}
+_BN = "tpu_batch_normalization"
+_LAYERS = layer_names(
+    outside=f"stem/conv2d stem/{_BN} head/conv2d head/{_BN} head/dense",
+    fused_1=f"conv2d {_BN}",
+    fused=f"conv2d {_BN} conv2d_1 {_BN}_1",
+    mbconv_1=f"depthwise_conv2d {_BN} conv2d {_BN}_1",
+    mbconv=f"conv2d {_BN} depthwise_conv2d {_BN}_1 conv2d_1 {_BN}_2",
+    squeeze_excite="se/conv2d se/conv2d_1",
+)
 
 
 def official_names(model: "keras.Model") -> dict[str, str]:
@@ -67,12 +45,10 @@ def official_names(model: "keras.Model") -> dict[str, str]:
 
 
 def _name(place: Place, weight: str) -> str:
-    if place.kind == "outside":
-        return f"{_OUTSIDE_BLOCKS[place.role]}/{weight}"
+    block = "" if place.kind == "outside" else f"blocks_{place.block}/"
     if (place.role, weight) == ("dwconv2", "kernel"):
         weight = "depthwise_kernel"
-    layer = (_IN_BLOCKS[place.kind] | _SQUEEZE_EXCITE)[place.role]
-    return f"blocks_{place.block}/{layer}/{weight}"
+    return f"{block}{_LAYERS[place.kind][place.role]}/{weight}"
 
 
 def read_official(

@@ -48,30 +48,16 @@ class FileHash(NamedTuple):
     sha256: str
 
 
-class Origin(NamedTuple):
-    """Where weights lie, and what is known of them before they are read.
-
-    Attributes:
-        path: a file, or the folder or prefix of a checkpoint.
-        set: the published set that they are; None if nothing tells.
-        set_told_by: what tells the set: "hash", "option" or "file name"; None without a set.
-        published: the published file that has their hash; None if that is not known.
-        hashes: of the file, or of each file of a checkpoint; empty if nobody asked for them.
-    """
-
-    path: Path
-    set: WeightSet | None = None
-    set_told_by: str | None = None
-    published: PublishedFile | None = None
-    hashes: tuple[FileHash, ...] = ()
-
-
 @dataclass(frozen=True)
 class Weights:
     """The tensors of a weight file, by their names there, and what is known of them.
 
     Attributes:
-        origin: where they come from.
+        path: where they lie: a file, or the folder or prefix of a checkpoint.
+        set: the published set that they are; None if nothing tells.
+        set_told_by: what tells the set: "hash", "option" or "file name"; None without a set.
+        published: the published file that has their hash; None if that is not known.
+        hashes: of the file, or of each file of a checkpoint; empty if nobody asked for them.
         source: layout of the file, e.g. "official"; see `load_weights`.
         tensors: name in the file -> array.
         ignored: name in the file -> why it is not among the tensors.
@@ -80,22 +66,16 @@ class Weights:
             neither the variant nor the set is known.
     """
 
-    origin: Origin
+    path: Path
+    set: WeightSet | None
+    set_told_by: str | None
+    published: PublishedFile | None
+    hashes: tuple[FileHash, ...]
     source: str
     tensors: Mapping[str, np.ndarray]
     ignored: Mapping[str, str]
     classes: int | None
     config: ModelConfig | None
-
-    @property
-    def path(self) -> Path:
-        """Where they lie: a file, or the folder or prefix of a checkpoint."""
-        return self.origin.path
-
-    @property
-    def set(self) -> WeightSet | None:
-        """The published set that they are; None if nothing tells."""
-        return self.origin.set
 
     @property
     def normalization(self) -> Normalization | None:
@@ -144,26 +124,29 @@ def open_weights(
     """
     config = ModelConfig.from_name(variant) if isinstance(variant, str) else variant
     found = _named_set(name_or_path, config)
+    told_by: str | None = "hash"
+    file: PublishedFile | None
+    hashes: tuple[FileHash, ...] = ()
     if found is not None:
         _check_agrees(name_or_path, found, config, set_name)
         with_top = include_top and classes in (None, found.classes)
         path, file = fetch_set(found, include_top=with_top)
-        hashes = (hash_file(path),) if check_hash else ()
-        origin = Origin(path, found, "hash", file, hashes)
-    elif check_hash:
-        origin = _origin_by_hash(Path(name_or_path), config, set_name)
+        if check_hash:
+            hashes = (hash_file(path),)
     else:
-        origin = _origin_by_name(name_or_path, config, set_name)
-    if origin.published is not None and source == "auto":
-        source = origin.published.source
-    source, tensors, ignored = read_tensors(origin.path, source)
-    trained_classes = _classes(tensors, LAYOUTS[source].classifier)
-    if config is None and origin.set is not None:
-        config = ModelConfig.from_name(origin.set.variant)
+        if check_hash:
+            hashes = tuple(map(hash_file, _files_of(Path(name_or_path))))
+        found, told_by, file = _identify(name_or_path, config, set_name, hashes)
+        path = Path(name_or_path)
+    if file is not None and source == "auto":
+        source = file.source
+    source, tensors, ignored = read_tensors(path, source)
+    trained = _classes(tensors, LAYOUTS[source].classifier)
+    if config is None and found is not None:
+        config = ModelConfig.from_name(found.variant)
     if config is not None:
-        normalization = _normalization(config, origin.set, trained_classes)
-        config = replace(config, normalization=normalization)
-    return Weights(origin, source, tensors, ignored, trained_classes, config)
+        config = replace(config, normalization=_normalization(config, found, trained))
+    return Weights(path, found, told_by, file, hashes, source, tensors, ignored, trained, config)
 
 
 def hash_file(path: Path) -> FileHash:
@@ -190,33 +173,31 @@ def _named_set(
     return WEIGHT_SETS.get((variant, name))
 
 
-def _origin_by_name(
-    path: str | os.PathLike[str], config: ModelConfig | None, set_name: str | None
-) -> Origin:
-    """Return what is known of a file without reading it."""
-    if config is None:
-        return Origin(Path(path))
-    if set_name is not None:
-        return Origin(Path(path), weight_set(config.name, set_name), "option")
-    found = find_weight_set(config.name, path)
-    return Origin(Path(path), found, "file name" if found else None)
-
-
-def _origin_by_hash(path: Path, config: ModelConfig | None, set_name: str | None) -> Origin:
-    """Return what is known of a file, of which the hash tells most."""
-    hashes = tuple(map(hash_file, _files_of(path)))
+def _identify(
+    name: str | os.PathLike[str],
+    config: ModelConfig | None,
+    set_name: str | None,
+    hashes: tuple[FileHash, ...],
+) -> tuple[WeightSet | None, str | None, PublishedFile | None]:
+    """Return which set a file is, what tells that, and the published file that has its hash."""
     for found in WEIGHT_SETS.values() if len(hashes) == 1 else ():
         for file in found.files:
             if file.hash in (f"md5:{hashes[0].md5}", f"sha256:{hashes[0].sha256}"):
-                _check_agrees(path, found, config, set_name)
-                return Origin(path, found, "hash", file, hashes)
-    if config is None:
+                _check_agrees(name, found, config, set_name)
+                return found, "hash", file
+    if config is None and hashes:
         raise ValueError(
-            f"{path} has no published hash, so that it does not tell which network it is for; "
+            f"{name} has no published hash, so that it does not tell which network it is for; "
             f"--variant does. Allowed: {', '.join(ModelConfig.variants())}."
         )
-    _check_not_damaged(path, config.name, hashes[0])
-    return _origin_by_name(path, config, set_name)._replace(hashes=hashes)
+    if config is None:
+        return None, None, None
+    if hashes:
+        _check_not_damaged(Path(name), config.name, hashes[0])
+    if set_name is not None:
+        return weight_set(config.name, set_name), "option", None
+    by_name = find_weight_set(config.name, name)
+    return by_name, "file name" if by_name else None, None
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -17,7 +17,14 @@ _BLOCK_LAYER = re.compile(
     r"(block(\d+)[a-z]+_)"
     r"(expand_conv|expand_bn|dwconv2|bn|se_reduce|se_expand|project_conv|project_bn)"
 )
-_OUTSIDE_BLOCKS = ("stem_conv", "stem_bn", "top_conv", "top_bn", CLASSIFIER)
+_ROLES = {  # of the layers of each kind, in their order; squeeze-excite is that of all blocks
+    "outside": ("stem_conv", "stem_bn", "top_conv", "top_bn", CLASSIFIER),
+    "fused_1": ("project_conv", "project_bn"),
+    "fused": ("expand_conv", "expand_bn", "project_conv", "project_bn"),
+    "mbconv_1": ("dwconv2", "bn", "project_conv", "project_bn"),
+    "mbconv": ("expand_conv", "expand_bn", "dwconv2", "bn", "project_conv", "project_bn"),
+    "squeeze_excite": ("se_reduce", "se_expand"),
+}
 
 
 class Place(NamedTuple):
@@ -39,6 +46,16 @@ class Place(NamedTuple):
     stage: int
     repeat: int
     block: int
+
+
+def layer_names(**names: str) -> dict[str, dict[str, str]]:
+    """Return kind -> role -> name of a layer, from the names of each kind in the order of `_ROLES`.
+
+    The kinds are those of `Place`, and `squeeze_excite`.
+    """
+    table = {kind: dict(zip(_ROLES[kind], names[kind].split(), strict=True)) for kind in _ROLES}
+    squeeze_excite = table.pop("squeeze_excite")
+    return {kind: roles | squeeze_excite for kind, roles in table.items()}
 
 
 def weight_names(model: "keras.Model", theirs: Callable[[Place, str], str]) -> dict[str, str]:
@@ -77,6 +94,6 @@ def _places(names: list[str]) -> list[Place]:
                 kind += "" if f"{prefix}expand_conv" in names else "_1"
                 blocks[prefix] = (kind, int(stage) - 1, repeat, len(blocks))
             found.append(Place(name, role, *blocks[prefix]))
-        elif name in _OUTSIDE_BLOCKS:
+        elif name in _ROLES["outside"]:
             found.append(Place(name, name, "outside", -1, -1, -1))
     return found

@@ -112,10 +112,7 @@ class WeightRow(NamedTuple):
     image_size: int
     published_top1: float | None
     has_top: bool
-    licence: str
-
-
-_LICENCE = "Apache-2.0"  # of all four repositories
+    licence: str = "Apache-2.0"  # of all four repositories
 
 
 def _read_sets() -> Iterator[WeightSet]:
@@ -144,17 +141,10 @@ def available_weights() -> list[WeightRow]:
     """
     return [
         WeightRow(
-            variant=found.variant,
-            weights=found.weights,
-            classes=found.classes,
-            source=file.source,
-            url=file.url,
-            hash=file.hash,
-            preprocessing=found.normalization,
-            image_size=found.image_size,
-            published_top1=found.top1,
-            has_top=file.has_top,
-            licence=_LICENCE,
+            *(found.variant, found.weights, found.classes),
+            *(file.source, file.url, file.hash),
+            *(found.normalization, found.image_size, found.top1),
+            file.has_top,
         )
         for found in WEIGHT_SETS.values()
         for file in found.files

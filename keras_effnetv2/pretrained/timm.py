@@ -14,42 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from keras_effnetv2.pretrained.places import Place, weight_names
+from keras_effnetv2.pretrained.places import Place, layer_names, weight_names
 
 if TYPE_CHECKING:
     import keras
 
-_OUTSIDE_BLOCKS = {
-    "stem_conv": "conv_stem",
-    "stem_bn": "bn1",
-    "top_conv": "conv_head",
-    "top_bn": "bn2",
-    "predictions": "classifier",
-}
-_SQUEEZE_EXCITE = {"se_reduce": "se.conv_reduce", "se_expand": "se.conv_expand"}
-_IN_BLOCKS = {
-    "fused_1": {"project_conv": "conv", "project_bn": "bn1"},
-    "fused": {
-        "expand_conv": "conv_exp",
-        "expand_bn": "bn1",
-        "project_conv": "conv_pwl",
-        "project_bn": "bn2",
-    },
-    "mbconv_1": {
-        "dwconv2": "conv_dw",
-        "bn": "bn1",
-        "project_conv": "conv_pw",
-        "project_bn": "bn2",
-    },
-    "mbconv": {
-        "expand_conv": "conv_pw",
-        "expand_bn": "bn1",
-        "dwconv2": "conv_dw",
-        "bn": "bn2",
-        "project_conv": "conv_pwl",
-        "project_bn": "bn3",
-    },
-}
+_LAYERS = layer_names(
+    outside="conv_stem bn1 conv_head bn2 classifier",
+    fused_1="conv bn1",
+    fused="conv_exp bn1 conv_pwl bn2",
+    mbconv_1="conv_dw bn1 conv_pw bn2",
+    mbconv="conv_pw bn1 conv_dw bn2 conv_pwl bn3",
+    squeeze_excite="se.conv_reduce se.conv_expand",
+)
 _WEIGHTS = {
     "kernel": "weight",
     "bias": "bias",
@@ -86,10 +63,8 @@ def timm_names(model: "keras.Model") -> dict[str, str]:
 
 
 def _name(place: Place, weight: str) -> str:
-    if place.kind == "outside":
-        return f"{_OUTSIDE_BLOCKS[place.role]}.{_WEIGHTS[weight]}"
-    layer = (_IN_BLOCKS[place.kind] | _SQUEEZE_EXCITE)[place.role]
-    return f"blocks.{place.stage}.{place.repeat}.{layer}.{_WEIGHTS[weight]}"
+    block = "" if place.kind == "outside" else f"blocks.{place.stage}.{place.repeat}."
+    return f"{block}{_LAYERS[place.kind][place.role]}.{_WEIGHTS[weight]}"
 
 
 def timm_axes(ours: str) -> tuple[int, ...] | None:
