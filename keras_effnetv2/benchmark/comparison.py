@@ -66,9 +66,9 @@ def compare(
     against: str | None = None,
     image_size: int | None = None,
     weights: str | None = None,
-    batch_sizes: Sequence[int] = (1, 16),
-    rounds: int = 10,
-    calls: int = 3,
+    batch_sizes: Sequence[int],
+    rounds: int,
+    calls: int,
     threads: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Timed]:

@@ -10,15 +10,10 @@ if TYPE_CHECKING:
     from keras_effnetv2.evaluation.judging import JudgedNetwork
 
 
-def is_variant(name: str) -> bool:
-    """Return whether a variant is named, not a run."""
-    return name in ModelConfig.variants()
-
-
 def check_network(name: str, weights: str | None, protocol: str | None = None) -> None:
     """Raise ValueError for a name that is neither, or options that do not go with it."""
     variants = ModelConfig.variants()
-    if is_variant(name):
+    if name in variants:
         check_weights(ModelConfig.from_name(name), weights or "imagenet")
         return
     for option, value in (("--weights", weights), ("--protocol", protocol)):
@@ -44,7 +39,7 @@ def open_network(
         weights: of a variant: name of a set or path; None is "imagenet".
         protocol: of a variant: how it is judged; None is the official one.
     """
-    if not is_variant(name):
+    if name not in ModelConfig.variants():
         return _trained_network(name)
     from keras_effnetv2.evaluation.judging import published_network
     from keras_effnetv2.models.build import build_model
