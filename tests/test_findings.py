@@ -144,18 +144,6 @@ def test_a_network_that_normalises_twice():
         assert f"only -1..{reached} reach the first weights" in text
 
 
-@pytest.mark.parametrize("preprocessing", [True, False])
-def test_networks_of_keras_applications(preprocessing):
-    backbone = keras.applications.MobileNetV3Small(
-        input_shape=(64, 64, 3),
-        weights=None,
-        include_top=False,
-        include_preprocessing=preprocessing,
-    )
-    messages = found(findings.input_range_findings(backbone, PLAN, True))
-    assert len(messages) == (not preprocessing)
-
-
 # --- labels and pictures ------------------------------------------------------------------------
 
 
@@ -271,15 +259,6 @@ def test_precision(options, precision, machine, texts):
     messages = [text for _, text in found(findings.precision_findings(model, recipe, machine))]
     assert len(messages) == len(texts)
     assert all(text in message for text, message in zip(texts, messages, strict=True))
-
-
-def test_keras_scales_the_loss_of_a_policy_that_is_no_finding():
-    model = half_precision_network("mixed_float16")
-    model.compile("sgd", "categorical_crossentropy")
-    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    model = half_precision_network("mixed_float16", whole=False)
-    model.compile("sgd", "categorical_crossentropy")
-    assert not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
 
 
 # --- memory and all together --------------------------------------------------------------------

@@ -23,19 +23,6 @@ def run_epochs(file, epochs, rate=0.5, **logs):
         file.on_epoch_end(epoch, {"loss": float(epoch)} | logs)
 
 
-def test_a_row_an_epoch_with_the_sizes_of_its_stage(tmp_path):
-    path = tmp_path / "history.csv"
-    run_epochs(HistoryFile(path, PLAN), range(4), accuracy=0.25)
-    lines = path.read_text().splitlines()
-    assert lines[0] == "epoch,stage,image_size,batch_size,learning_rate,seconds,loss,accuracy"
-    assert [line.split(",")[:5] for line in lines[1:]] == [
-        ["1", "1", "32", "16", "0.5"],
-        ["2", "1", "32", "16", "0.5"],
-        ["3", "2", "48", "8", "0.5"],
-        ["4", "2", "48", "8", "0.5"],
-    ]
-
-
 def test_resuming_goes_on_from_the_rows_of_the_state_and_not_from_the_file(tmp_path):
     path = tmp_path / "history.csv"
     first = HistoryFile(path, PLAN)

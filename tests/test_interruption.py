@@ -1,10 +1,7 @@
 """SIGTERM and SIGINT: noted or raised, the second at once, and everything put back."""
 
 import os
-import shlex
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -127,23 +124,3 @@ def test_ctrl_c_before_anything_is_saved_has_its_code_too(monkeypatch, capsys):
     monkeypatch.setattr(ModelConfig, "to_json", interrupted)
     assert main(["info", "efficientnetv2-b0", "--json"]) == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
-
-
-PROGRAM = """
-import os, signal, sys, time
-from pathlib import Path
-from keras_effnetv2.training.interruption import StopSignals
-
-signals = StopSignals(Path("x"))
-with signals, signals.deferred():
-    for number in (int(word) for word in sys.argv[1:]):
-        os.kill(os.getpid(), number)
-    print("went on")
-"""
-
-
-def test_two_sigterms_end_a_process_as_if_nobody_had_listened():
-    command = [sys.executable, "-c", PROGRAM, *map(str, [signal.SIGTERM, signal.SIGTERM])]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == -signal.SIGTERM, shlex.join(command)
-    assert finished.stdout == ""

@@ -9,7 +9,6 @@ from helpers.run_folders import GOLDEN, recorded_settings
 
 from keras_effnetv2._common.files import write_text
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.run_folder import (
     check_output,
     open_run,
@@ -42,15 +41,10 @@ def finish(folder):
     write_settings(folder, replace(SETTINGS, finished=True))
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("resume", [False, True])
-def test_a_new_or_an_empty_folder_is_a_new_run(tmp_path, resume, overwrite):
-    if resume and overwrite:
-        with pytest.raises(ValueError, match="not both"):
-            check_output(tmp_path, resume=True, overwrite=True)
-        return
-    for path in (tmp_path, tmp_path / "new" / "deep"):
-        assert check_output(path, resume=resume, overwrite=overwrite) is None
+def test_a_new_or_an_empty_folder_is_a_new_run(tmp_path):
+    for resume, overwrite in ((False, False), (True, False), (False, True)):
+        for path in (tmp_path, tmp_path / "new" / "deep"):
+            assert check_output(path, resume=resume, overwrite=overwrite) is None
     assert not (tmp_path / "new").exists()
 
 
@@ -142,14 +136,6 @@ def test_a_folder_that_cannot_be_written_is_said_so(tmp_path):
         prepare_output(tmp_path / "file" / "run", keep=False, needed_bytes=0)
 
 
-def test_a_full_disk_is_said_before_anything_is_removed(folder, monkeypatch):
-    free = type("Usage", (), {"free": 3_000_000})
-    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda path: free)
-    with pytest.raises(OSError, match=r"has 3 MB free; the run needs about 4 MB\. Free some"):
-        prepare_output(folder, keep=False, needed_bytes=4_000_000)
-    assert (folder / "recipe.json").exists()
-
-
 def test_a_finished_run_opens(folder):
     with pytest.raises(ValueError, match=r"is not finished.*--resume"):
         open_run(folder)
@@ -161,6 +147,12 @@ def test_a_finished_run_opens(folder):
     assert run.model.output_shape == (None, 2)
 
 
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[300:330] = bytes(30)
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -169,6 +161,7 @@ def test_a_finished_run_opens(folder):
         (lambda path: (path / "recipe.json").unlink(), "it has no recipe.json"),
         (lambda path: (path / "model.keras").unlink(), "is damaged"),
         (lambda path: (path / "model.keras").write_bytes(b"PK"), "is damaged"),
+        (lambda path: flip(path / "model.keras"), "is damaged"),
         (lambda path: (path / "labels.txt").unlink(), "is damaged"),
         (lambda path: (path / "labels.txt").write_text("a\n"), "1 names, the model 2 classes"),
         (lambda path: (path / "labels.txt").write_bytes(b"a\n\xff\n"), "is damaged"),
@@ -178,13 +171,4 @@ def test_a_damaged_run_is_one_clear_error(folder, damage, message):
     finish(folder)
     damage(folder)
     with pytest.raises(ValueError, match=message):
-        open_run(folder)
-
-
-def test_a_model_with_flipped_bytes_is_damaged(folder):
-    finish(folder)
-    data = bytearray((folder / "model.keras").read_bytes())
-    data[300:330] = bytes(30)
-    (folder / "model.keras").write_bytes(data)
-    with pytest.raises(ValueError, match="is damaged"):
         open_run(folder)

@@ -78,13 +78,6 @@ def test_the_newest_two_stay_with_their_checksums(tmp_path):
     assert subprocess.run(check, cwd=folder, capture_output=True, check=False).returncode == 0
 
 
-def test_as_many_stay_as_are_asked_for(tmp_path):
-    train(tmp_path, make_model(), epochs=2, keep=3, minutes=0)
-    found = [path for path in tmp_path.iterdir() if path.suffix == ".h5"]
-    assert len(found) == 3
-    assert latest_snapshot(tmp_path, fail).epochs == 2
-
-
 def test_without_a_snapshot_there_is_nothing_to_go_on_from(tmp_path):
     assert latest_snapshot(tmp_path / "none", fail) is None
     (tmp_path / ".writing-after-1-epochs.weights.h5").write_bytes(b"half")

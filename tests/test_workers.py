@@ -109,12 +109,12 @@ def test_two_jax_processes_train_what_one_trains_with_tensorflow(tmp_path, monke
     assert [process.returncode for process in pair] == [0, 0], printed
     run = open_run(tmp_path / "two")
     for one, two in zip(alone.model.get_weights(), run.model.get_weights(), strict=True):
-        np.testing.assert_allclose(two, one, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(two, one, rtol=0, atol=1e-5)
     assert run.settings.result["validation_accuracy"] == alone.evaluation.accuracy
     rows = list(csv.DictReader((tmp_path / "two" / "history.csv").open()))
     for column in ("batch_size", "learning_rate", "loss", "accuracy"):
         found = [float(row[column]) for row in rows]
-        assert found == pytest.approx(alone.history[column], rel=1e-3)
+        assert found == pytest.approx(alone.history[column], rel=1e-4)
     # On JAX the run is whole but for the export.
     names = {path.name for path in (tmp_path / "two").iterdir()}
     assert names == {"model.keras", "labels.txt", "recipe.json", "history.csv", "report.html"}

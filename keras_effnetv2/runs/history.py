@@ -21,10 +21,9 @@ class HistoryFile(keras.callbacks.Callback):
     the epoch), seconds, then what Keras logs.
 
     Args:
-        path: the CSV file; rewritten whole after every epoch. None: another process writes it.
+        path: the CSV file, written whole after every epoch. None: another process writes it.
         plan: the stages of the training.
-        state: what `state()` gave when the training broke off; None for a new one. The file is
-            not read: it may be ahead of the state of the weights.
+        state: what `state()` gave when the training broke off. The file may be ahead of it.
     """
 
     def __init__(

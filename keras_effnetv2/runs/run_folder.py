@@ -24,9 +24,6 @@ PREVIEW = "preview.html"  # what `preview.py` writes beside a run, or where one 
 # As they are removed: as long as anything is left, RECIPE says that it is a run.
 _ALL = (BACKUP, HISTORY, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
 
-# What a process that was killed leaves; the last two are names of earlier versions.
-_LEFTOVERS = (f"{SCRATCH}*", f".{REPORT}.*.tmp", ".export-*")
-
 
 @dataclass(frozen=True)
 class Run:
@@ -56,15 +53,7 @@ class Run:
 
 
 def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | None:
-    """Say whether a run may be written to a folder; change nothing.
-
-    Args:
-        path: the folder.
-        resume: go on with what is there; begin a run if there is nothing.
-        overwrite: replace a run that is there.
-
-    Returns:
-        The settings of the run to resume; None for a new run.
+    """Return the settings of the run to resume, None for a new run; change nothing.
 
     Raises:
         FileExistsError: something is there and neither was asked for, or it is no run.
@@ -126,9 +115,8 @@ def prepare_output(path: Path, *, keep: bool, needed_bytes: int) -> None:
     if not keep:
         for name in _ALL:
             remove(path / name)
-    for pattern in _LEFTOVERS:
-        for leftover in path.glob(pattern):
-            remove(leftover)
+    for leftover in path.glob(f"{SCRATCH}*"):  # of a process that was killed
+        remove(leftover)
 
 
 def write_settings(path: Path, settings: RunSettings) -> None:
@@ -138,11 +126,7 @@ def write_settings(path: Path, settings: RunSettings) -> None:
 
 
 def read_settings(path: Path) -> RunSettings:
-    """Read `recipe.json` of the folder of a run.
-
-    Raises:
-        ValueError: there is none, it is damaged, or it is not one of a run.
-    """
+    """Read `recipe.json`; ValueError if there is none, or it is damaged or not one of a run."""
     try:
         values = json.loads((path / RECIPE).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -21,17 +21,11 @@ _FIXED = ("model", "architecture", "weights", "training", "validation", "class_n
 
 @dataclass(frozen=True)
 class RecordedPictures:
-    """What is recorded of the pictures of a training.
+    """What is recorded of the pictures of a training."""
 
-    Attributes:
-        spec: what `load_source` took.
-        split: "train", "validation" and so on.
-        pictures: their number.
-    """
-
-    spec: str
-    split: str
-    pictures: int
+    spec: str  # what `load_source` took
+    split: str  # "train", "validation" and so on
+    pictures: int  # their number
 
     @classmethod
     def of(cls, source: ImageSource) -> "RecordedPictures":
@@ -133,15 +127,7 @@ class RunSettings:
 
 
 def check_same_run(earlier: RunSettings, settings: RunSettings) -> None:
-    """Check that a run is resumed with the settings it was started with.
-
-    Args:
-        earlier: what `recipe.json` holds.
-        settings: what it would hold for a new run.
-
-    Raises:
-        ValueError: they differ; the message names what was and what is.
-    """
+    """Raise ValueError if a run is not resumed with the settings that `recipe.json` holds."""
     old, new = earlier.to_dict(), settings.to_dict()
     changed = changes({key: old[key] for key in _FIXED}, {key: new[key] for key in _FIXED})
     if changed:

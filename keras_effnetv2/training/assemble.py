@@ -63,14 +63,10 @@ def fit_stages(
     callbacks: Sequence[keras.callbacks.Callback],
     **options: Any,
 ) -> None:
-    """Run the one `fit` of a model that is compiled, as the recipe says.
+    """Run the one `fit` of a compiled model, as the recipe says.
 
-    Args:
-        model: the model.
-        inputs: the recipe, and the pictures for the validation after each epoch.
-        progressive: the stages and their batches.
-        callbacks: further ones; they see what those of the recipe have made of a batch or an epoch.
-        options: further arguments of `fit`.
+    The further `callbacks` see what those of the recipe have made of a batch or an epoch; `options`
+    are further arguments of `fit`.
     """
     recipe = inputs.recipe
     average = [] if recipe.ema_decay is None else [EMA(recipe.ema_decay)]

@@ -281,11 +281,7 @@ def _run(
 
 @contextlib.contextmanager
 def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> Iterator[None]:
-    """Say of a failed write (a full disk, most often) that nothing is lost.
-
-    Of a failed read it says which picture it was, without the graph around it, and of a failed
-    exchange with other workers that it is most likely not the fault of this one.
-    """
+    """Say of a failed read which picture it was, of a failed write that nothing is lost."""
     try:
         with explained(inputs.workers):
             yield

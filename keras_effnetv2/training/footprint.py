@@ -27,15 +27,10 @@ _MEMORY_LIMITS = (
 
 @dataclass(frozen=True)
 class Machine:
-    """What a training can use.
+    """What a training can use."""
 
-    Attributes:
-        free_memory: bytes of main memory; None where the system does not say.
-        has_accelerator: whether the backend computes on a GPU or TPU, whose memory is its own.
-    """
-
-    free_memory: int | None
-    has_accelerator: bool
+    free_memory: int | None  # bytes of main memory; None where the system does not say
+    has_accelerator: bool  # whether the backend computes on a GPU or TPU, with memory of its own
 
 
 def this_machine() -> Machine:

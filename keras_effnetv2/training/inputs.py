@@ -48,12 +48,9 @@ class Inputs:
     def stage_dataset(
         self, stage: TrainStage, epoch: int, unreadable: UnreadablePictures | None = None
     ) -> tf.data.Dataset:
-        """Return the training batches of an epoch, or this worker's part of each.
+        """Return the training batches of an epoch (from 0), or this worker's part of each.
 
-        Args:
-            stage: the one that the epoch is in.
-            epoch: from 0.
-            unreadable: notes the pictures that cannot be read; None: nobody asks for them.
+        `unreadable` notes the pictures that cannot be read.
         """
         return self._spec(stage).dataset(
             self.training,
@@ -114,11 +111,7 @@ def load_inputs(
 ) -> Inputs:
     """Find the pictures and plan the stages of a training; no picture is read.
 
-    Args:
-        model_or_variant: what is to be trained; its name settles what the recipe calls "preset".
-        data: the pictures.
-        recipe: how they are cropped, augmented and mixed, stage by stage.
-        workers: this process and its part of each batch.
+    The name of what is to be trained settles what the recipe calls "preset".
 
     Raises:
         ValueError: the recipe does not fit the data, the model or the devices.

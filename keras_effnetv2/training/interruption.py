@@ -40,7 +40,7 @@ class StopSignals:
         folder: of the run, for the messages.
 
     Attributes:
-        received: the signal that was noted within `deferred()`; None if there was none.
+        received: the signal; None if there was none.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,23 +71,18 @@ class StopSignals:
         self.raise_received("after the training.")
 
     def raise_received(self, where: str) -> None:
-        """Raise `TrainingInterrupted` if a signal was noted.
-
-        Args:
-            where: how far the run has come; all of that is saved. Ends with a full stop.
-        """
+        """Raise `TrainingInterrupted` if a signal was noted; all until `where` is saved."""
         if self.received is not None:
-            raise self._interrupted(self.received, where)
+            raise TrainingInterrupted(
+                self.received, f"{where} All of it is saved in {self._folder}."
+            )
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._put_back()
-        if not self._is_deferred:
-            raise self._interrupted(number, "after the training.")
         self.received = number
+        if not self._is_deferred:
+            self.raise_received("after the training.")
 
     def _put_back(self) -> None:
         while self._earlier:
             signal.signal(*self._earlier.popitem())
-
-    def _interrupted(self, number: int, where: str) -> TrainingInterrupted:
-        return TrainingInterrupted(number, f"{where} All of it is saved in {self._folder}.")

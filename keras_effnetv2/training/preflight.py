@@ -14,11 +14,7 @@ from keras_effnetv2.training.progressive import scheduled_dropout_layers
 
 
 def check_arguments(model_or_variant: Any, recipe: Any, weights: str | None = None) -> None:
-    """Say of `train`'s arguments what can be said before any data is touched.
-
-    Raises:
-        ValueError: no recipe, an unknown variant, or weights for a model that is built already.
-    """
+    """Raise ValueError where arguments of `train` are wrong whatever the data is."""
     if not isinstance(recipe, TrainRecipe):
         raise ValueError(
             "`recipe` must be a TrainRecipe, for example TrainRecipe.preset('finetune'). "
@@ -41,10 +37,7 @@ def config_of(config_or_variant: ModelConfig | str) -> ModelConfig:
 
 
 def architecture_to_record(model_or_variant: keras.Model | ModelConfig | str) -> Any:
-    """Return the fields of a network that is no published variant, else None.
-
-    Also None for a model that is given, of which only the layers are known.
-    """
+    """Return the fields of a `ModelConfig` that is no published variant, else None."""
     if not isinstance(model_or_variant, ModelConfig) or is_published(model_or_variant):
         return None
     return json.loads(model_or_variant.to_json())

@@ -160,9 +160,8 @@ class ProgressiveLearning(keras.callbacks.Callback):
 class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
     """The dataset that `fit` sees: iterating it gives the batches of the epoch that is open.
 
-    It counts as distributed so that `fit` iterates it as it stands; each epoch's data is
-    distributed when it is opened. There is no graph behind it (so no `super().__init__`): what
-    would transform it in graph form meets the error of `_variant_tensor`.
+    It counts as distributed so that `fit` iterates it as it stands. There is no graph behind it (so
+    no `super().__init__`): what would transform it meets the error of `_variant_tensor`.
     """
 
     def __init__(self, make_dataset: MakeDataset, plan: StagePlan) -> None:
@@ -253,8 +252,7 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
     def next_batch(self) -> Any:
         """Return the next batch, for the backends that read in Python.
 
-        With `steps_per_epoch` the epoch ends by count, so that a backend that reads one batch
-        ahead gets that batch from the next epoch's data.
+        A backend that reads one batch ahead of `steps_per_epoch` gets the next epoch's first one.
         """
         if self._served == self._steps_per_epoch:
             if self._epoch is None or self._epoch + 1 == self._plan.epochs:

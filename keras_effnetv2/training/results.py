@@ -19,11 +19,7 @@ from keras_effnetv2.training.inputs import Inputs
 
 
 def evaluate_model(model: keras.Model, inputs: Inputs) -> Evaluation:
-    """Return the final scores on the validation pictures.
-
-    Raises:
-        RuntimeError: one is not finite.
-    """
+    """Return the final scores on the validation pictures; RuntimeError if one is not finite."""
     evaluation = evaluate_source(
         model,
         inputs.validation,

@@ -26,11 +26,7 @@ def resolve_batch_norm(
 ) -> tuple[Literal["train", "freeze"], str]:
     """Decide whether the batch norms are trained or frozen, and say why, in one line.
 
-    Args:
-        policy: "train", "freeze", or "auto": frozen if the network is pretrained and its batches
-            are smaller than `SMALL_BATCH`.
-        smallest_batch: see `Inputs.smallest_batch_norm_batch`.
-        is_pretrained: see `has_learned_statistics`.
+    "auto" freezes them if the network is pretrained and a batch is smaller than `SMALL_BATCH`.
     """
     if policy != "auto":
         return policy, f'batch_norm="{policy}" was asked for'

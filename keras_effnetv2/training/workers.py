@@ -31,17 +31,11 @@ _EXCHANGE_WORDS = ("Gloo", "NCCL", "heartbeat", "coordination service", "Coordin
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes of a training, as one of them sees it.
+    """The processes of a training, as one of them sees it; each device has an equal part."""
 
-    Attributes:
-        index: of this process, from 0; the first one writes the run folder.
-        count: number of processes.
-        devices: number of devices of all processes together; each has an equal part of a batch.
-    """
-
-    index: int = 0
-    count: int = 1
-    devices: int = 1
+    index: int = 0  # of this process; the first one writes the run folder
+    count: int = 1  # of processes
+    devices: int = 1  # of all processes together
 
     @property
     def is_first(self) -> bool:
@@ -75,11 +69,7 @@ ALONE = Workers()
 
 
 def current_workers(strategy: tf.distribute.Strategy | None = None) -> Workers:
-    """Return what the backend, and TensorFlow's strategy if there is one, say of this process.
-
-    Raises:
-        ValueError: a strategy with another backend, or one for several machines.
-    """
+    """Return what the backend, and TensorFlow's strategy if there is one, say of this process."""
     if strategy is not None:
         if keras.backend.backend() != "tensorflow" or not isinstance(
             strategy, tf.distribute.MirroredStrategy | tf.distribute.OneDeviceStrategy
@@ -184,10 +174,7 @@ def undistributed() -> Iterator[None]:
 
 
 def local_copy(model: keras.Model) -> keras.Model:
-    """Return a copy of a model, weights included, on one device of this process.
-
-    Call it within `undistributed`, and outside the scope of a strategy.
-    """
+    """Return a copy of a model on one device; call it `undistributed`, outside of a strategy."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     return copy
