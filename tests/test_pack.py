@@ -193,7 +193,7 @@ def test_arguments_that_cannot_be(photos, tmp_path, monkeypatch, unchecked):
     for arguments, message in (
         ({"shards": 0}, "`shards` must be an integer of at least 1"),
         ({"shards": 41}, "40 pictures of 'train' cannot be divided into 41 shards"),
-        ({"shard_bytes": 5}, "at least 1,000,000. Received: 5"),
+        ({"shard_bytes": 5}, "at least 1000000. Received: 5"),
         ({"seed": -1}, "`seed` must be"),
         ({"split": "test"}, "no split 'test'"),
     ):

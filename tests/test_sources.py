@@ -222,9 +222,13 @@ def test_missing_split_names_those_there_are(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [({"validation_fraction": wrong}, "between 0 and 1") for wrong in (0, 1, 1.5, np.nan, True)]
-    + [({"seed": wrong}, "`seed` must be an integer of at least 0") for wrong in (-1, 0.5, True)],
+    + [({"seed": wrong}, "`seed` must be an integer of at least 0") for wrong in (-1, 0.5, True)]
+    + [
+        ({"class_names": wrong}, "class_names must be")
+        for wrong in ("cat", [], ["cat", "dog", "cat"], [1, 2])
+    ],
 )
-def test_numbers_out_of_range(arguments, message):
+def test_arguments_that_cannot_be(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_source("digits", **arguments)
 
@@ -257,12 +261,6 @@ def test_class_names_of_a_run(tmp_path):
     assert "'cat': " not in str(error.value)
     shutil.rmtree(tmp_path / "dog")  # one class is enough to evaluate
     assert load_source(tmp_path, "all", class_names=["cat", "dog"]).labels.tolist() == [0]
-
-
-@pytest.mark.parametrize("names", ["cat", [], ["cat", "dog", "cat"], [1, 2]])
-def test_class_names_that_are_none(names):
-    with pytest.raises(ValueError, match="class_names must be"):
-        load_source("digits", class_names=names)
 
 
 # Digits, order, subsets

@@ -206,18 +206,16 @@ class LabelledPictures:
 
 @dataclass(frozen=True)
 class Catalog:
-    """What a source of pictures offers.
+    """What a source of pictures offers: `TRAIN`, `VALIDATION` and `TEST`, or only `ALL`."""
 
-    Attributes:
-        class_names: for each part that is there (`TRAIN`, `VALIDATION`, `TEST`, or only `ALL`)
-            the names of its classes, in the order of their labels.
-        read: takes one of those parts and returns its pictures.
-        horizontal_flip: whether a mirrored picture still shows the same class.
-    """
+    class_names: Mapping[str, tuple[str, ...]]  # of each part that is there, in order of labels
+    read: Callable[[str], LabelledPictures]  # returns the pictures of one of those parts
+    horizontal_flip: bool = True  # whether a mirrored picture still shows the same class
 
-    class_names: Mapping[str, tuple[str, ...]]
-    read: Callable[[str], LabelledPictures]
-    horizontal_flip: bool = True
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that are there."""
+        return tuple(part for part in SPLITS if part in self.class_names)
 
 
 def readable(path: bytes) -> str:

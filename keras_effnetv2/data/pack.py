@@ -63,12 +63,8 @@ def pack(
         Further errors are those of `load_source`.
     """
     check_integer("seed", seed, minimum=0)
-    if shards is not None:
-        check_integer("shards", shards, minimum=1)
-    if shard_bytes < MIN_SHARD_BYTES:
-        raise ValueError(
-            f"`shard_bytes` must be at least {MIN_SHARD_BYTES:,}. Received: {shard_bytes!r}"
-        )
+    check_integer("shards", shards, minimum=1, or_none=True)
+    check_integer("shard_bytes", shard_bytes, minimum=MIN_SHARD_BYTES)
     tell = progress or (lambda what, done, total: None)
     check_free(Path(output), overwrite)  # before the pictures are decoded, which takes long
     parts = _checked(_parts(source, split), skip_bad, left_out, tell)

@@ -129,14 +129,13 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
     sizes = {shard.name: shard.bytes for shard in pack.shards}
-    wrong = [
-        f"{name} is missing" for name in (*sizes, ARRAYS) if not (pack.folder / name).is_file()
-    ]
-    wrong = wrong or [
-        f"{name} has {found:,} bytes instead of {size:,}"
-        for name, size in sizes.items()
-        if (found := (pack.folder / name).stat().st_size) != size
-    ]
+    wrong = []
+    for name in (*sizes, ARRAYS):
+        file = pack.folder / name
+        if not file.is_file():
+            wrong.append(f"{name} is missing")
+        elif name in sizes and (found := file.stat().st_size) != sizes[name]:
+            wrong.append(f"{name} has {found:,} bytes instead of {sizes[name]:,}")
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise ValueError(
@@ -226,19 +225,18 @@ def verify_pack(
 
 
 def _parse(folder: Path, described: Mapping[str, Any]) -> Pack:
-    splits = {
-        split: tuple(PackedShard(**shard) for shard in shards)
-        for split, shards in described["splits"].items()
-    }
+    splits = {}
+    for split, shards in described["splits"].items():
+        splits[split] = tuple(PackedShard(**shard) for shard in shards)
+        for shard in splits[split]:
+            matched = _SHARD_NAME.fullmatch(shard.name)
+            if matched is None or matched[1] != split:
+                raise ValueError(f"no file name of the split {split!r}: {shard.name!r}")
+            if not all(type(n) is int and n > 0 for n in (shard.examples, shard.bytes)):
+                raise ValueError(f"no positive whole numbers with {shard.name!r}")
     names = described["class_names"]
     if not splits or not all(splits.values()):
         raise ValueError("a split has no shards, or there is no split")
-    for split, shard in ((split, shard) for split, shards in splits.items() for shard in shards):
-        matched = _SHARD_NAME.fullmatch(shard.name)
-        if matched is None or matched[1] != split:
-            raise ValueError(f"no file name of the split {split!r}: {shard.name!r}")
-        if not all(type(n) is int and n > 0 for n in (shard.examples, shard.bytes)):
-            raise ValueError(f"no positive whole numbers with {shard.name!r}")
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError("class_names is empty or of another type")
     if len(set(names)) < len(names):

@@ -95,10 +95,7 @@ class ImageSource:
         return self.store.paths(self.rows) if isinstance(self.store, FileStore) else None
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "ImageSource":
-        """Return the source with only these pictures, in this order.
-
-        Args:
-            indices: positions in this source, 0..N-1, at least one.
+        """Return the source with the pictures at these positions, 0..N-1, in this order.
 
         Raises:
             ValueError: no index, or one out of range or not an integer.
@@ -139,9 +136,7 @@ class ImageSource:
     def stratified_subset(self, num_examples: int, seed: int = 0) -> "ImageSource":
         """Return a random part with the classes in proportion, at least one picture of each.
 
-        Args:
-            num_examples: from the number of classes that have pictures to all pictures.
-            seed: at least 0; the same seed draws the same pictures.
+        The same seed, at least 0, draws the same pictures.
 
         Raises:
             ValueError: too few or too many pictures asked for; a negative seed.
@@ -213,9 +208,7 @@ class ImageSource:
     ) -> tf.data.Dataset:
         """Return what a function makes of the (image_bytes, label, index) of `dataset`.
 
-        Args:
-            order: positions in this source, int64, in any order.
-            function: called in parallel; by default it returns its arguments.
+        It is called in parallel. `order` has positions in this source, in any order.
         """
         return self.store.read(self.rows[order], (self.labels[order], order), function)
 
@@ -274,12 +267,12 @@ def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:
     """
     catalog = _open(name := os.fsdecode(spec))
     targets = _target_names(name, catalog, None)
-    return {part: _read_parts(name, part, catalog, [part], targets) for part in _parts(catalog)}
+    return {part: _read_parts(name, part, catalog, [part], targets) for part in catalog.parts}
 
 
 def available_splits(spec: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the splits that are given in a source, not those that `load_source` can carve."""
-    return _parts(_open(os.fsdecode(spec)))
+    return _open(os.fsdecode(spec)).parts
 
 
 def available_classes(spec: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -304,15 +297,11 @@ def _open(name: str) -> Catalog:
     return open_folder(name)
 
 
-def _parts(catalog: Catalog) -> tuple[str, ...]:
-    return tuple(part for part in SPLITS if part in catalog.class_names)
-
-
 def _plan(
     name: str, catalog: Catalog, split: str, validation_fraction: float | None
 ) -> tuple[tuple[str, ...], float | None]:
     """Return the parts to read, and the fraction if validation is to be carved out of them."""
-    given = _parts(catalog)
+    given = catalog.parts
     pile = ALL if ALL in given else TRAIN
     can_carve = pile in given and VALIDATION not in given
     if split == ALL:
@@ -360,14 +349,14 @@ def _target_names(
     if class_names is not None:
         if isinstance(class_names, str) or not all(isinstance(one, str) for one in class_names):
             raise ValueError(f"class_names must be a list of names. Received: {class_names!r}.")
-        if not class_names or len(set(class_names)) < len(class_names):
-            repeated = [one for one, count in Counter(class_names).items() if count > 1]
+        repeated = [one for one, count in Counter(class_names).items() if count > 1]
+        if not class_names or repeated:
             raise ValueError(
                 "class_names must be at least one name, each only once. "
                 f"Received {len(class_names)}; repeated: {some(repeated) or 'none'}."
             )
         return tuple(class_names)
-    reference, *others = _parts(catalog)
+    reference, *others = catalog.parts
     own = catalog.class_names[reference]
     for part in others:
         if extra := sorted(set(catalog.class_names[part]) - set(own)):
@@ -391,12 +380,11 @@ def _map_labels(
     labels = np.array([label_of.get(found, -1) for found in own])[pictures.labels]
     if labels.min() < 0:
         lines = []
+        names = pictures.origins or pictures.store.names(pictures.rows)
         for label in np.unique(pictures.labels[labels < 0]):
-            found = np.flatnonzero(pictures.labels == label)
-            names = pictures.origins or pictures.store.names(pictures.rows)
-            origins = ", ".join(names[index] for index in found[:3])
+            found = [names[index] for index in np.flatnonzero(pictures.labels == label).tolist()]
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            lines.append(f"  {own[label]!r}: {origins}{more}")
+            lines.append(f"  {own[label]!r}: {', '.join(found[:3])}{more}")
         raise ValueError(
             f"{name!r} has classes that are not among the {len(targets)} class "
             f"names ({some(targets)}):\n" + "\n".join(lines)

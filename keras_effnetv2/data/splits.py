@@ -1,7 +1,7 @@
 """Stratified draws: a validation split carved out of a pile of pictures, a small balanced part.
 
-Pure functions of the labels and a seed, so that two calls, or two processes, that load `train`
-and `validation` separately get parts that fit together.
+Pure functions of the labels and a seed, so that two processes that load `train` and `validation`
+get parts that fit together.
 """
 
 import math
@@ -61,7 +61,7 @@ def stratified_draw(labels: np.ndarray, total: int, seed: int, leave: int = 0) -
 
     Args:
         labels: (N,) integers.
-        total: between the number of classes that occur and N - `leave` * that number.
+        total: between the number C of classes that occur and N - `leave` * C.
         seed: at least 0.
         leave: how many pictures of each class must not be drawn.
 
