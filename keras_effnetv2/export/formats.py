@@ -142,8 +142,7 @@ def export_model(
             what `check.DIFFERENCE_LIMIT` says, or an int8 file is below `min_agreement`.
         ValueError: an argument is not what is said above or does not suit the model.
         ImportError: a package of the extra `formats` is missing.
-        FileExistsError: one of the files is there already.
-        OSError: the files cannot be written.
+        OSError: the files cannot be written; FileExistsError, one of them is there already.
     """
     check_choice("format", format, FORMATS)
     check_number("min_agreement", min_agreement, minimum=0, maximum=1)
@@ -253,9 +252,7 @@ def _gather(
     calibration: PicturesLike | None, pictures: PicturesLike | None, size: int, style: Style
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Return pictures to calibrate with, one a batch, and those to compare with."""
-    seen = None
-    if calibration is not None:
-        seen = picture_array(calibration, size, style, MAX_PICTURES)
+    seen = None if calibration is None else picture_array(calibration, size, style, MAX_PICTURES)
     if pictures is not None:
         compared = picture_array(pictures, size, style, MAX_PICTURES)
     elif seen is None:

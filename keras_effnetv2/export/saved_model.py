@@ -106,8 +106,7 @@ def export_saved_model(
         RuntimeError: Keras does not run on TensorFlow.
         ValueError: the model is no image classifier, an argument does not fit it, folding moves a
             probability by more than rounding does, or a weight does not fit in float16.
-        FileExistsError: this version is there already.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written; FileExistsError, this version is there already.
     """
     require_tensorflow_backend()
     network = probability_model(model)
