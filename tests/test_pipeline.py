@@ -33,7 +33,7 @@ def arrays(dataset):
 
 def test_evaluation_is_every_picture_in_order(source, judged):
     dataset = make_dataset(source, image_size=32, batch_size=8, training=False)
-    assert int(dataset.cardinality()) == 7
+    assert dataset.cardinality() == 7
     assert [len(x) for x, _ in dataset] == [8] * 6 + [2]
     images, labels = judged
     assert (labels.argmax(-1) == source.labels).all()

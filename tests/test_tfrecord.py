@@ -20,19 +20,14 @@ from keras_effnetv2.data.unreadable import find_bad_pictures
 PNG = b"a picture"
 
 
-def feature(value: bytes | int | float | list) -> tf.train.Feature:
-    values = value if isinstance(value, list) else [value]
-    if isinstance(values[0], bytes):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-    if isinstance(values[0], int):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-
-
-def example(**values) -> bytes:
+def example(**features: bytes | int | float | list) -> bytes:
     """One record; a double underscore stands for the slash in its keys."""
-    features = {key.replace("__", "/"): feature(value) for key, value in values.items()}
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    made = tf.train.Example()
+    for key, value in features.items():
+        values = value if isinstance(value, list) else [value]
+        kind = {bytes: "bytes_list", int: "int64_list", float: "float_list"}[type(values[0])]
+        getattr(made.features.feature[key.replace("__", "/")], kind).value.extend(values)
+    return made.SerializeToString()
 
 
 def official(number: int, label: int, **more) -> bytes:
@@ -239,30 +234,26 @@ def test_a_file_that_was_removed_fails_when_it_is_reached(tmp_path, small_window
 
 
 def test_files_that_are_no_records(tmp_path):
-    whole = write(tmp_path / "whole", [plain(n, n) for n in range(5)]).read_bytes()
+    def stored(*examples: bytes) -> bytes:
+        return write(tmp_path / "x", list(examples)).read_bytes()
+
+    whole = stored(*(plain(n, n) for n in range(5)))
     size = len(whole) // 5
-    label = example(image=PNG, label=0.5)
     bad = {
         "cut": (whole[:-5], f"record 4 at byte {4 * size}"),
         "gz": (gzip.compress(whole), "compressed with gzip"),
         "empty": (b"", "is empty"),
         "text": (b"no records here, but text", "record 0 at byte 0"),
-        "words": (write(tmp_path / "x", [b"\xff\xff"]).read_bytes(), "no tf.train.Example"),
-        "float": (write(tmp_path / "x", [label]).read_bytes(), "'label' not one int64"),
-        "two": (
-            write(tmp_path / "x", [example(image=PNG, label=[1, 2])]).read_bytes(),
-            "'label' not one int64",
-        ),
-        "late": (
-            write(tmp_path / "x", [plain(0, 0), example(image=PNG)]).read_bytes(),
-            "a record without 'label'",
-        ),
+        "words": (stored(b"\xff\xff"), "no tf.train.Example"),
+        "float": (stored(example(image=PNG, label=0.5)), "'label' not one int64"),
+        "two": (stored(example(image=PNG, label=[1, 2])), "'label' not one int64"),
+        "late": (stored(plain(0, 0), example(image=PNG)), "a record without 'label'"),
         "blank": (
-            write(tmp_path / "x", [plain(0, 0), example(image=b"", label=1)]).read_bytes(),
+            stored(plain(0, 0), example(image=b"", label=1)),
             "a record without 'image'",
         ),
         "keys": (
-            write(tmp_path / "x", [example(pixels=PNG, kind=1)]).read_bytes(),
+            stored(example(pixels=PNG, kind=1)),
             "expected 'image/encoded' and 'image/class/label' or 'image' and 'label'.*'kind', 'pix",
         ),
     }

@@ -46,9 +46,8 @@ class TrainingData:
             return
         if not isinstance(self.source, ImageSource):
             raise ValueError(
-                "`validation` goes with an ImageSource; of a folder, a table or a data set the "
-                f"validation split is used. Received: source={self.source!r} and a validation "
-                "source"
+                "`validation` goes with an ImageSource; of anything else the validation split is "
+                f"used. Received: source={self.source!r} and validation={self.validation!r}"
             )
         if self.validation_fraction is not None:
             raise ValueError(
