@@ -39,8 +39,8 @@ class LimitOptions(OptionGroup):
 
     def limits(self) -> ServerLimits:
         """Return the limits as the server takes them."""
-        megabytes, *others = vars(self).values()
-        return ServerLimits(int(megabytes * _MB), *others)
+        limits = dict(vars(self))
+        return ServerLimits(max_body_bytes=int(limits.pop("max_body_mb") * _MB), **limits)
 
 
 @command("keras-effnetv2 serve runs/photos --port 8501")
