@@ -100,8 +100,7 @@ def _checked(
     tell: Callable[[str, int, int], object],
 ) -> dict[str, ImageSource]:
     """Return the parts without bad pictures, which are one error unless they may be left out."""
-    total = sum(part.num_examples for part in parts.values())
-    before = 0
+    total, before = sum(part.num_examples for part in parts.values()), 0
 
     def show(done: int, _: int) -> None:
         tell("checking", before + done, total)

@@ -196,7 +196,7 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
 
 
 def verify_pack(
-    folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
+    folder: str | os.PathLike[str], progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Pack:
     """Check every byte of a packed folder against its checksums; return what it holds.
 
@@ -214,8 +214,7 @@ def verify_pack(
     for shard, bytes_read in zip(shards, done, strict=True):
         if file_sha256(pack.folder / shard.name) != shard.sha256:
             changed.append(shard.name)
-        if progress is not None:
-            progress(bytes_read, done[-1])
+        progress(bytes_read, done[-1])
     if changed:
         raise ValueError(
             f"{len(changed)} of {len(shards)} shards in {str(pack.folder)!r} have changed since "

@@ -119,10 +119,9 @@ class ImageSource:
         share the copy.
 
         Args:
-            place: "memory" reads everything into main memory at once, which takes the sum of the
-                sizes of the files. Any other is a folder ("./memory" for one of that name): the
-                pictures are packed there at the first call, beside what they are now, and read from
-                there from then on, also by later processes.
+            place: "memory" reads everything into main memory at once. Any other is a folder
+                ("./memory" for one of that name): the pictures are packed there at the first call
+                and read from there from then on, also by later processes.
 
         Raises:
             ValueError: the folder is the cache of other pictures, of another split or of other
