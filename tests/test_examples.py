@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.quick_runs import leave_out_results, two_blocks
+from helpers.quick_runs import leave_out_results, step_eagerly, two_blocks
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.recipes.presets import PRESETS
@@ -75,8 +75,9 @@ def test_transfer_learning(small_network, tmp_path, capsys):
 
 @pytest.fixture
 def quick(small_network, monkeypatch):
-    """Trains the small network, and writes neither export nor report."""
+    """Trains the small network eagerly, and writes neither export nor report."""
     leave_out_results(monkeypatch)
+    step_eagerly(monkeypatch)
 
 
 def test_imagenet(tmp_path, capsys, quick, monkeypatch):
@@ -117,7 +118,7 @@ def test_imagenet21k_and_what_comes_after_it(tmp_path, capsys, quick):
     assert second["weights"] == str(weights)
 
 
-def test_augmentation_by_size(tmp_path, capsys, small_network):
+def test_augmentation_by_size(tmp_path, capsys, quick):
     for split in ("train", "test"):
         write_pictures(tmp_path / split, ("a", "b"), 8)
     words = ["--data", str(tmp_path), "--pictures", "12", "--image-size", "32"]

@@ -47,6 +47,11 @@ def small_network(
     return (EagerModel if eager else keras.Model)(inputs, outputs, name="small")
 
 
+def step_eagerly(patch):
+    """No model traces its steps; `patch` is a `pytest.MonkeyPatch`."""
+    patch.setattr(keras.Model, "run_eagerly", property(lambda model: True, lambda model, _: None))
+
+
 def leave_out_results(patch):
     """No export and no report; `patch` is a `pytest.MonkeyPatch`."""
     patch.setattr(results, "export_saved_model", lambda *args, **options: None)
