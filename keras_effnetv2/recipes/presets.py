@@ -60,7 +60,9 @@ _FINETUNE_OFFICIAL: _Settings = {
 }
 
 # EfficientNetV2 (Tan and Le, 2021), section 5.3: batch 512, rate 0.001 with cosine decay, 10,000
-# steps, no weight decay. Its rate is that of batch 512, ours that of batch 256.
+# steps, no weight decay. Its rate is that of batch 512, ours that of batch 256. It says nothing of
+# picture size, warm-up, average, label smoothing, dropout and stochastic depth, which are the
+# released code's here; its "simple cutout" has no size either and is left out.
 _FINETUNE_PAPER: _Settings = {
     **_FINETUNE_OFFICIAL,
     "epochs": 1,

@@ -209,10 +209,8 @@ class TrainRecipe:
           crops, an epoch for the classifier alone, cosine decay.
         - "finetune-official": the released code's for CIFAR-10/100, Cars, Flowers and ImageNet:
           batch 512, constant rate, at least 10,000 steps.
-        - "finetune-paper": those of the paper's section 5.3: batch 512, rate 0.001 with cosine
-          decay, 10,000 steps (up to whole epochs), no weight decay. It says nothing of picture
-          size, warm-up, average, label smoothing, dropout and stochastic depth, which are the
-          released code's here; its "simple cutout" has no size either and is left out.
+        - "finetune-paper": the same with the figures of the paper's section 5.3, where it has any:
+          rate 0.001 with cosine decay, 10,000 steps (up to whole epochs), no weight decay.
         - "imagenet-official", "imagenet-paper": 350 epochs, batch 4096, RMSprop, exponential
           decay; the stages of the released code or of the paper's Table 6.
         - "imagenet21k": 60 epochs at 224 pixels, cosine decay, sigmoid loss.
@@ -243,10 +241,8 @@ class TrainRecipe:
         config = ModelConfig.from_name(variant) if variant in ModelConfig.variants() else None
         # The variants without a magnitude of their own are those with AutoAugment and V1's crops.
         is_v1_style = config is not None and config.randaugment_magnitude is None
-        style = "v1" if is_v1_style else "v2"
         known = {
-            "crop_style": style,
-            "evaluation_style": style,
+            **dict.fromkeys(("crop_style", "evaluation_style"), "v1" if is_v1_style else "v2"),
             "autoaugment": is_v1_style,
             "reduced_decode": self.evaluation_style == "whole",
         }
