@@ -5,25 +5,14 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from helpers.oracle import filled
+from helpers.oracle import filled, numpy
+from helpers.source_files import SMALL
 
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.build import build_model, feature_extractor
 from keras_effnetv2.models.folding import fold_batch_norm
 from keras_effnetv2.models.graph import all_layers
 
-SMALL = ModelConfig(
-    "small",
-    decode_stages(
-        [
-            "r1_k3_s1_e1_i8_o8_c1",
-            "r2_k3_s2_e4_i8_o12_se0.25_c1",
-            "r2_k3_s2_e4_i12_o16_c1",
-            "r2_k5_s2_e6_i16_o24_se0.25",
-        ]
-    ),
-    head_filters=32,
-)
 layers = keras.layers
 
 
@@ -47,18 +36,15 @@ def randomised(model, seed=0):
 
 def outputs(model, *inputs):
     answer = model(*inputs, training=False)
-    return [keras.ops.convert_to_numpy(x).astype("float64") for x in keras.tree.flatten(answer)]
+    return [numpy(x).astype("float64") for x in keras.tree.flatten(answer)]
 
 
-def fold_and_compare(model, shape, tolerance=1e-5):
-    """Draws the batch norms, folds them, compares, and returns the folded model."""
-    return folded_as_filled(randomised(model), shape, tolerance)
-
-
-def folded_as_filled(model, shape, tolerance):
-    """Folds, compares, and returns the folded model; relative to the largest output."""
+def fold_and_compare(model, shape, tolerance=1e-5, draw=True):
+    """Draws the batch norms, folds them, compares relative to the largest output, returns it."""
+    if draw:
+        randomised(model)
     x = np.random.default_rng(1).uniform(-1, 1, shape).astype("float32")
-    before = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+    before = [numpy(weight) for weight in model.weights]
     expected = outputs(model, x)
     folded = fold_batch_norm(model)
     assert not batch_norms(folded)
@@ -67,7 +53,7 @@ def folded_as_filled(model, shape, tolerance):
         assert 0 < np.abs(theirs).max() < np.inf
         assert np.abs(mine - theirs).max() < tolerance * np.abs(theirs).max()
     for now, then in zip(model.weights, before, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(now), then)
+        np.testing.assert_array_equal(numpy(now), then)
     assert not {id(weight) for weight in model.weights} & {id(weight) for weight in folded.weights}
     return folded
 
@@ -90,7 +76,7 @@ def test_every_kind_of_our_blocks(options):
 def test_a_variant_loses_three_numbers_a_channel():
     """With the weights of the golden model, whose signals neither die nor explode."""
     model = filled("efficientnetv2-b0")
-    folded = folded_as_filled(model, (1, 64, 64, 3), tolerance=2e-5)
+    folded = fold_and_compare(model, (1, 64, 64, 3), tolerance=2e-5, draw=False)
     assert model.count_params() - folded.count_params() == sum(
         3 * x.moving_mean.shape[0] for x in batch_norms(model)
     )
@@ -174,37 +160,32 @@ def test_a_batch_norm_by_itself_becomes_one_scale_and_offset(rank, axis):
     assert folded.get_layer("normal").count_params() == 2 * channels
 
 
+def keep(filters=4, name="keep", **options):
+    return layers.Conv2D(filters, 1, name=name, **options)
+
+
+def normal(**options):
+    return layers.BatchNormalization(**options)
+
+
 def twice_used(x):
-    x = layers.Conv2D(4, 1, name="keep")(x)
-    return layers.Add()([layers.BatchNormalization()(x), x])
+    x = keep()(x)
+    return layers.Add()([normal()(x), x])
 
 
 def shared_convolution(x):
-    shared = layers.Conv2D(3, 1, name="keep")
-    return layers.BatchNormalization()(shared(shared(x)))
+    shared = keep(3)
+    return normal()(shared(shared(x)))
 
 
 def shared_batch_norm(x):
-    shared = layers.BatchNormalization()
-    first = shared(layers.Conv2D(3, 1, name="keep")(x))
-    return layers.Add()([first, shared(layers.Conv2D(3, 1, name="keep_too")(x))])
-
-
-def activation_between(x):
-    return layers.BatchNormalization()(layers.Conv2D(4, 1, activation="relu", name="keep")(x))
-
-
-def other_axis(x):
-    return layers.BatchNormalization(axis=1)(layers.Conv2D(4, 1, name="keep")(x))
+    shared = normal()
+    return layers.Add()([shared(keep(3)(x)), shared(keep(3, "keep_too")(x))])
 
 
 def concatenated(x):
-    both = layers.Concatenate()([layers.Conv2D(4, 1, name="keep")(x), x])
-    return layers.Conv2D(2, 1)(layers.ReLU()(layers.BatchNormalization()(both)))
-
-
-def operations(x):
-    return layers.BatchNormalization()(keras.ops.square(layers.Conv2D(4, 1, name="keep")(x)) + 1)
+    both = layers.Concatenate()([keep()(x), x])
+    return layers.Conv2D(2, 1)(layers.ReLU()(normal()(both)))
 
 
 @pytest.mark.parametrize(
@@ -213,21 +194,18 @@ def operations(x):
         twice_used,
         shared_convolution,
         shared_batch_norm,
-        activation_between,
-        other_axis,
         concatenated,
-        operations,
+        lambda x: normal()(keep(activation="relu")(x)),
+        lambda x: normal(axis=1)(keep()(x)),
+        lambda x: normal()(keras.ops.square(keep()(x)) + 1),
     ],
 )
 def test_what_cannot_be_taken_up_is_scaled_exactly(graph):
     inputs = keras.Input((6, 5, 3))
     model = keras.Model(inputs, graph(inputs))
     folded = fold_and_compare(model, (2, 6, 5, 3))
-    kernel = model.get_layer("keep").kernel
-    np.testing.assert_array_equal(
-        keras.ops.convert_to_numpy(folded.get_layer("keep").kernel),
-        keras.ops.convert_to_numpy(kernel),
-    )
+    now, then = (numpy(one.get_layer("keep").kernel) for one in (folded, model))
+    np.testing.assert_array_equal(now, then)
 
 
 def test_a_model_called_twice_keeps_sharing_its_weights():
@@ -241,23 +219,13 @@ def test_a_model_called_twice_keeps_sharing_its_weights():
     assert folded.count_params() == 3 * 3 * 3 * 4 + 4
 
 
-def test_a_network_of_keras_applications():
-    model = keras.applications.MobileNetV2(
-        alpha=0.35, weights=None, input_shape=(32, 32, 3), classes=4, classifier_activation=None
-    )
-    fold_and_compare(model, (1, 32, 32, 3))
-
-
 def test_batch_norms_before_convolutions():
-    """The blocks of DenseNet and of ResNet V2."""
-    x = inputs = keras.Input((8, 8, 3))
-    for _ in range(2):
-        y = layers.Conv2D(4, 1)(layers.ReLU()(layers.BatchNormalization()(x)))
-        x = layers.Concatenate()([x, layers.Conv2D(4, 3, padding="same")(y)])
-    for _ in range(2):
-        y = layers.Conv2D(11, 1)(layers.ReLU()(layers.BatchNormalization()(x)))
-        x = layers.Add()([x, layers.BatchNormalization()(y)])
-    fold_and_compare(keras.Model(inputs, x), (1, 8, 8, 3))
+    """A block of DenseNet and one of ResNet V2."""
+    inputs = keras.Input((8, 8, 3))
+    y = keep()(layers.ReLU()(normal()(inputs)))
+    x = layers.Concatenate()([inputs, layers.Conv2D(4, 3, padding="same")(y)])
+    y = keep(7, "second")(layers.ReLU()(normal()(x)))
+    fold_and_compare(keras.Model(inputs, layers.Add()([x, normal()(y)])), (1, 8, 8, 3))
 
 
 def test_dtype_policies_stay_and_rounding_is_that_of_the_policy():
@@ -300,7 +268,7 @@ def wrapped():
 
 def in_training():
     inputs = keras.Input((4,))
-    return keras.Model(inputs, layers.BatchNormalization(name="live")(inputs, training=True))
+    return keras.Model(inputs, normal(name="live")(inputs, training=True))
 
 
 def nested_in_training():

@@ -143,15 +143,12 @@ def damage(subject, source, changes):
     subject.check(path)
 
 
-@pytest.mark.parametrize("source", ["timm", "keras-applications", "leondgarse"])
-@fuzz(300)
+KINDS = ["timm", "keras-applications", "leondgarse", "keras", "keras zip"]
+
+
+@pytest.mark.parametrize("source", KINDS)
+@fuzz(250)
 def test_damaged_files(source, changes, subject):
-    damage(subject, source, changes)
-
-
-@pytest.mark.parametrize("source", ["keras", "keras zip"])
-@fuzz(150)
-def test_damaged_files_of_our_own(source, changes, subject):
     damage(subject, source, changes)
 
 

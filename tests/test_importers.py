@@ -21,11 +21,10 @@ from keras_effnetv2.pretrained.timm import timm_names
 
 pytestmark = pytest.mark.usefixtures("checkpoints_in_this_process")
 
+LISTS = sorted(tuple(file.stem.split("_")) for file in (oracle.GOLDEN / "importers").glob("*.txt"))
 # Of the nets that the oracle has lists of, those with all kinds of blocks.
-LISTS = sorted(
-    tuple(file.stem.split("_")) for file in (oracle.GOLDEN / "importers").glob("*-b0.txt")
-)
-IN_FILES = [*LISTS, ("official", "efficientnetv2-b0")]
+IN_FILES = [(source, variant) for source, variant in LISTS if variant.endswith("-b0")]
+IN_FILES += [("official", "efficientnetv2-b0")]
 KERAS_NETS = [("EfficientNetV2B0", "efficientnetv2-b0"), ("EfficientNetB0", "efficientnet-b0")]
 SIZE = (96, 96)
 
@@ -81,10 +80,16 @@ def outputs(model, variant):
 # --- names --------------------------------------------------------------------------------------
 
 
+@cache
+def thin(variant):
+    """A network of few filters: names follow from the place alone."""
+    return build_model(ModelConfig.from_name(variant).scaled(width=0.02), classes=2)
+
+
 @pytest.mark.parametrize(("source", "variant"), LISTS)
 def test_names_are_the_oracles_both_ways(source, variant):
     layers = source_files.golden_layers(source, variant)
-    model = oracle.filled(variant)
+    model = thin(variant)
     if source == "timm":
         ours = timm_names(model)
         ending = source_files.TIMM_WEIGHTS
@@ -110,7 +115,7 @@ def split(official):
 
 @pytest.mark.parametrize(("name", "variant"), KERAS_NETS)
 def test_names_are_those_of_keras_applications_in_both_spellings(name, variant, theirs):
-    model = oracle.filled(variant)
+    model = thin(variant)
     layers = [
         layer
         for layer in theirs(name).layers
@@ -259,15 +264,6 @@ def test_places_and_spellings_in_an_h5(prefix, short, tmp_path):
     source_files.assert_holds(model, tensors)
 
 
-def test_names_split_over_several_attributes(tmp_path):
-    model, layers, tensors = tiny()
-    with h5py.File(tmp_path / "net.h5", "w") as file:
-        source_files.write_legacy(file, h5_names(layers, tensors), chunks=3)
-        assert "layer_names2" in file.attrs
-    load_weights(model, tmp_path / "net.h5")
-    source_files.assert_holds(model, tensors)
-
-
 def test_two_networks_in_one_file_are_refused(tmp_path):
     model, layers, tensors = tiny()
     with h5py.File(tmp_path / "net.h5", "w") as file:
@@ -344,13 +340,9 @@ def rw_s(state):
 )
 def test_torch_padding_is_recognised(where, arguments, words, tmp_path):
     model, path = torch_file(tmp_path / where, **arguments)
-    before = model.get_weights()
-    with pytest.raises(ValueError, match=words) as error:
+    with pytest.raises(ValueError, match=rf"{words}.*symmetric.*1e-5"):
         load_weights(model, path)
-    assert "symmetric" in str(error.value)
-    assert "1e-5" in str(error.value)
-    for old, new in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+    assert all((weight == 0.5).all() for weight in model.get_weights())  # untouched
 
 
 def test_torch_padding_by_the_config_beside_it(tmp_path):

@@ -55,6 +55,12 @@ def model(network):
     return source_files.reset(network)
 
 
+@pytest.fixture
+def folder(source, tmp_path):
+    """A checkpoint of `source`."""
+    return write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_averages_are_preferred_in_every_kind_of_checkpoint(variant, source, model, tmp_path):
     folder = write_checkpoint(tmp_path / "ckpt", checkpoint_tensors(source, variant))
@@ -65,8 +71,7 @@ def test_averages_are_preferred_in_every_kind_of_checkpoint(variant, source, mod
     assert len(set(report.ignored.values())) == {"training": 3, "published": 2}.get(variant, 1)
 
 
-def test_prefix_and_archive(source, model, tmp_path, caplog):
-    folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
+def test_prefix_and_archive(source, model, folder, tmp_path, caplog):
     with tarfile.open(tmp_path / "net.tgz", "w:gz") as tar:
         tar.add(folder, "net")
     shutil.copy(tmp_path / "net.tgz", tmp_path / "named-otherwise")
@@ -79,8 +84,7 @@ def test_prefix_and_archive(source, model, tmp_path, caplog):
         assert (f"sha256:{sha256}" in caplog.text) == (path != folder / "model")
 
 
-def test_without_top_the_classifier_is_left_out(source, tmp_path):
-    folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
+def test_without_top_the_classifier_is_left_out(source, folder):
     headless = build_model(SMALL, include_top=False, pooling="avg", weights=str(folder))
     assert_holds(headless, values_for(source))
     report = load_weights(headless, folder)
@@ -90,13 +94,11 @@ def test_without_top_the_classifier_is_left_out(source, tmp_path):
     }
 
 
-def test_classes_come_from_the_file(source, tmp_path):
-    folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
+def test_classes_come_from_the_file(folder):
     assert build_model(SMALL, weights=str(folder)).output.shape[-1] == 7
 
 
-def test_other_classes_start_a_fresh_head_and_say_so(source, tmp_path, caplog):
-    folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "published"))
+def test_other_classes_start_a_fresh_head_and_say_so(source, folder, caplog):
     with caplog.at_level(logging.WARNING, "keras_effnetv2"):
         model = build_model(SMALL, weights=str(folder), classes=3)
     assert len(caplog.records) == 1
@@ -166,20 +168,15 @@ def test_every_kind_of_offender_is_listed_with_both_names(kind, source, model, t
     )
 
 
-def test_many_offenders_are_all_listed(kind, source, model, tmp_path):
-    name, layers, theirs = kind
-    tensors = {t: np.append(v, v) for t, v in values_for(source).items()}
-    if name == "timm":  # its writer turns kernels
-        tensors = {t: v.reshape((-1, 1, 1, 1)) if "kernel" in t else v for t, v in tensors.items()}
-        tensors["head/dense/kernel"] = tensors["head/dense/kernel"][:, 0, 0]
-    path = source_files.write(name, tmp_path / "net", tensors, layers)
+def test_many_offenders_are_all_listed(source, model, tmp_path):
+    tensors = {f"net/{name}": np.append(v, v) for name, v in values_for(source).items()}
     ours = official_names(model)
     assert len(ours) > 50
     assert_refused(
         model,
-        path,
+        write_checkpoint(tmp_path / "net", tensors),
         f"{len(ours)} problem(s)",
-        *(f"shape: {theirs(official)} is" for official in ours.values()),
+        *(f"shape: {official} is" for official in ours.values()),
         *(f"our {name} is" for name in ours),
     )
 
@@ -191,8 +188,7 @@ def test_a_number_too_large_for_the_model_is_not_finite(source, model, tmp_path)
     assert_refused(model, path, "1 problem(s)", "not finite: stem/conv2d/kernel")
 
 
-def test_a_layer_that_is_not_of_build_model_is_an_error(source, model, tmp_path):
-    folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "raw-only"))
+def test_a_layer_that_is_not_of_build_model_is_an_error(model, folder):
     longer = keras.Model(model.input, keras.layers.Dense(2, name="mine")(model.output))
     assert_refused(longer, folder, "2 problem(s)", "unknown: our mine/kernel, shape (7, 2)")
 
@@ -207,22 +203,17 @@ def test_the_two_networks_called_b3_are_told_apart(in_model, in_file, tmp_path):
 
     tensors = checkpoint_tensors(b3(in_file), "published", "efficientnet-b3")
     folder = write_checkpoint(tmp_path / "net", tensors)
-    assert_refused(
-        b3(in_model),
-        folder,
-        "two networks called efficientnet-b3",
-        "24 filters in the original",
-        "16 as the google/automl repository builds it",
-        "90%",
-    )
+    assert_refused(b3(in_model), folder, "two networks called efficientnet-b3")
     with pytest.raises(ValueError, match="two networks") as error:
         load_weights(b3(in_model), folder)
     (code,) = re.findall(r"is (dataclasses\.replace.*depth=1\.4\))", str(error.value))
     config = eval(code, {"dataclasses": dataclasses, "ModelConfig": ModelConfig})
     published = ModelConfig.from_name("efficientnet-b3")
     assert (config.stages[0].output_filters, published.stages[0].output_filters) == (16, 24)
-    assert config.stages[2:] == published.stages[2:]
-    assert config.head_filters == published.head_filters
+    assert (config.stages[2:], config.head_filters) == (
+        published.stages[2:],
+        published.head_filters,
+    )
 
 
 # --- logits and own files -----------------------------------------------------------------------
@@ -305,8 +296,7 @@ def test_two_checkpoints_in_one_folder_are_ambiguous(source, model, tmp_path):
     assert_holds(model, values_for(source))
 
 
-def test_a_truncated_checkpoint(source, model, tmp_path):
-    folder = write_checkpoint(tmp_path / "net", checkpoint_tensors(source, "raw-only"))
+def test_a_truncated_checkpoint(model, folder):
     data = next(folder.glob("*.data*"))
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):

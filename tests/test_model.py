@@ -1,6 +1,5 @@
 """Builders: arguments as in keras.applications, errors, precision, files."""
 
-import dataclasses
 import inspect
 import json
 import subprocess
@@ -54,12 +53,8 @@ def test_arguments_are_those_of_keras_applications():
 
 
 def test_names_of_more_than_26_blocks():
-    assert [block_name(6, n) for n in (0, 25, 26, 31)] == [
-        "block6a_",
-        "block6z_",
-        "block6aa_",
-        "block6af_",
-    ]
+    names = ["block6a_", "block6z_", "block6aa_", "block6af_"]
+    assert [block_name(6, n) for n in (0, 25, 26, 31)] == names
 
 
 def test_names_defaults_and_function_are_those_of_keras_applications():
@@ -165,12 +160,9 @@ def test_a_set_that_is_not_published_lists_those_that_are():
         kev2.EfficientNetB0(weights="imagenet21k")
 
 
-def test_a_config_is_needed():
+def test_a_config_is_needed_but_not_three_channels():
     with pytest.raises(ValueError, match="ModelConfig"):
         build_model("efficientnetv2-b0")
-
-
-def test_other_channels_without_preprocessing():
     model = tiny(input_shape=(64, 64, 5), include_preprocessing=False)
     assert tuple(model.output.shape) == (None, 5)
 
@@ -187,12 +179,9 @@ def test_building_on_a_tensor_keeps_what_comes_before_it():
     )
 
 
-def test_no_dropout_no_layers():
-    model = tiny(dropout_rate=0, drop_path_rate=0)
-    assert not [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
-
-
 def test_stochastic_depth_drops_whole_examples_and_grows_with_depth():
+    without = tiny(dropout_rate=0, drop_path_rate=0)
+    assert not [layer for layer in without.layers if isinstance(layer, keras.layers.Dropout)]
     model = tiny(drop_path_rate=0.8)
     drops = [layer for layer in model.layers if layer.name.endswith("_drop")]
     assert [layer.rate for layer in drops] == pytest.approx([0.8 * i / 8 for i in (2, 4, 7)])
@@ -212,13 +201,8 @@ def test_classifier_activation():
 
 def test_features_of_a_custom_net():
     features = feature_extractor(tiny())
-    assert [tuple(x.shape[1:]) for x in features(PIXELS)] == [
-        (32, 24, 8),
-        (16, 12, 16),
-        (8, 6, 24),
-        (4, 3, 32),
-        (2, 2, 40),
-    ]
+    shapes = [(32, 24, 8), (16, 12, 16), (8, 6, 24), (4, 3, 32), (2, 2, 40)]
+    assert [tuple(x.shape[1:]) for x in features(PIXELS)] == shapes
     with pytest.raises(ValueError, match="built by keras_effnetv2"):
         feature_extractor(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]))
 
@@ -261,13 +245,10 @@ def test_a_saved_model_loads_where_this_package_is_not(tmp_path):
     np.testing.assert_array_equal(np.load(files[2]), oracle.numpy(model(PIXELS)))
 
 
+@pytest.mark.slow  # 208 million weights, drawn twice; test_folding has a quick one
 def test_xl_is_not_too_deep_for_keras_graph_walk():
     limit = sys.getrecursionlimit()
-    config = ModelConfig.from_name("efficientnetv2-xl").scaled(width=0.02)
-    # One convolution a block: as many shortcuts one after another, fewer layers.
-    plain = {"conv": "fused", "expand_ratio": 1, "se_ratio": None, "kernel_size": 1}
-    stages = tuple(dataclasses.replace(stage, **plain) for stage in config.stages)
-    model = build_model(dataclasses.replace(config, stages=stages))
+    model = kev2.EfficientNetV2XL(weights=None)
     keras.Model.from_config(model.get_config())
     assert sys.getrecursionlimit() == limit
 

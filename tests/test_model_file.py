@@ -64,15 +64,8 @@ FIELDS = json.loads(OWN.to_json())
         (b"", "Not a JSON text"),
         (b"\x89PNG\r\n\x1a\n", "utf-8"),
         (b"[" * 100_000, "recursion"),
-        (b'{"name": "x"}', "A model config is a JSON object with `name`, `stages`"),
-        (json.dumps(FIELDS | {"layers": 3}).encode(), "'layers'"),
-        (json.dumps(FIELDS | {"stages": None}).encode(), "list of block strings. Received: None"),
-        (json.dumps(FIELDS | {"stages": []}).encode(), "`stages` must be a tuple of at least one"),
-        (json.dumps(FIELDS | {"stages": ["r1_k2_s1_e1_i8_o8"]}).encode(), "`kernel_size`"),
         (json.dumps(FIELDS | {"stages": ["r1_k3_s1_e1_i0_o8"]}).encode(), "field `i`"),
         (json.dumps(FIELDS | {"head_filters": "32"}).encode(), "`head_filters`"),
-        (json.dumps(FIELDS | {"dropout_rate": "0.2"}).encode(), "`dropout_rate` must be a number"),
-        (json.dumps(FIELDS | {"name": "own/net"}).encode(), "`name`"),
     ],
 )
 def test_a_damaged_file_is_one_clear_error(content, named, tmp_path):
@@ -113,13 +106,6 @@ def test_info_does_not_promise_weights_to_a_net_that_is_only_called_b0(tmp_path,
     assert "published weights none" in out
 
 
-def test_info_of_a_damaged_file_is_a_failure(tmp_path, capsys):
-    (tmp_path / "net.json").write_text("{}")
-    code, out, err = command(capsys, "info", tmp_path / "net.json")
-    assert (code, out) == (1, "")
-    assert err.startswith(f"error: {tmp_path}/net.json is not the JSON file of a network")
-
-
 # --- train --------------------------------------------------------------------------------------
 
 
@@ -129,14 +115,11 @@ def test_info_of_a_damaged_file_is_a_failure(tmp_path, capsys):
         ("efficientnetv2-b0", None),
         (ModelConfig.from_name("efficientnetv2-b0"), None),
         (OWN, FIELDS),
+        (two_blocks(), json.loads(two_blocks().to_json())),  # only called efficientnetv2-b0
     ],
 )
 def test_a_run_records_what_no_name_says(model, recorded):
     assert architecture_to_record(model) == recorded
-
-
-def test_a_net_that_is_only_called_b0_is_recorded():
-    assert architecture_to_record(two_blocks()) == json.loads(two_blocks().to_json())
 
 
 def train_words(files, model, output, *more):
@@ -195,14 +178,7 @@ def test_the_run_is_evaluated_and_exported(files, run, tmp_path, capsys):
     assert json.loads(out)["accuracy"] == pytest.approx(recorded)
     code, out, _ = command(capsys, "export", run, "--output", tmp_path)
     assert (code, out.strip()) == (0, str(tmp_path / "1"))
-    card = json.loads((tmp_path / "1" / "model_card.json").read_text())
-    assert "own.net" in json.dumps(card)
-
-
-def test_the_preview_of_a_file(files, tmp_path, capsys):
-    code, out, _ = command(capsys, *train_words(files, "own.json", tmp_path / "new", "--preview"))
-    assert code == 0
-    assert out.strip().endswith("preview.html")
+    assert "own.net" in (tmp_path / "1" / "model_card.json").read_text()
 
 
 @pytest.mark.parametrize(

@@ -137,41 +137,32 @@ def test_published_accuracy_grows_with_the_variant(weights):
         assert known == sorted(known)
 
 
+FT1K = "imagenet21k-ft1k"
+
+
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("variant", "name", "expected"),
     [
-        ("efficientnetv2-b0-21k-ft1k.h5", "imagenet21k-ft1k"),
-        ("efficientnetv2-b0-21k-ft1k.tgz", "imagenet21k-ft1k"),
-        ("efficientnetv2-b0-21k-ft1k", "imagenet21k-ft1k"),
-        ("efficientnetv2-b0-21k-ft1k/own.h5", None),  # a file of somebody's in such a folder
-        ("efficientnetv2-b0_notop.h5", "imagenet"),
-        ("efficientnetv2-b1-21k-ft1k.h5", None),  # another variant's
-        ("my-b0.h5", None),
+        ("efficientnetv2-b0", "efficientnetv2-b0-21k-ft1k.h5", FT1K),
+        ("efficientnetv2-b0", "efficientnetv2-b0-21k-ft1k.tgz", FT1K),
+        ("efficientnetv2-b0", "efficientnetv2-b0-21k-ft1k", FT1K),
+        ("efficientnetv2-b0", "efficientnetv2-b0-21k-ft1k/model.index", FT1K),  # a checkpoint
+        ("efficientnetv2-b0", "efficientnetv2-b0-21k-ft1k/own.h5", None),  # a file of somebody's
+        ("efficientnetv2-b0", "efficientnetv2-b0_notop.h5", "imagenet"),
+        ("efficientnetv2-b0", "efficientnetv2-b1-21k-ft1k.h5", None),  # another variant's
+        ("efficientnetv2-b0", "my-b0.h5", None),
+        ("efficientnet-b0", "efficientnet-b0.tar.gz", None),  # of ckptsaug or of advprop
+        ("efficientnet-b0", "noisy_student_efficientnet-b0.tar.gz", "noisy-student"),
     ],
 )
-def test_a_published_file_is_known_by_its_name(tmp_path, name, expected):
+def test_a_published_file_is_known_by_its_name(tmp_path, variant, name, expected):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"")
-    found = find_weight_set("efficientnetv2-b0", path)
-    assert (found and found.weights) == expected
-
-
-def test_a_checkpoint_is_known_by_its_folder(tmp_path):
-    folder = tmp_path / "efficientnetv2-b0-21k-ft1k"
-    folder.mkdir()
-    (folder / "model.index").write_bytes(b"")
-    for path in (folder, folder / "model"):
-        assert find_weight_set("efficientnetv2-b0", path).weights == "imagenet21k-ft1k"
-
-
-def test_the_name_of_a_v1_archive_does_not_tell_its_set(tmp_path):
-    path = tmp_path / "efficientnet-b0.tar.gz"  # of ckptsaug or of advprop
-    path.write_bytes(b"")
-    assert find_weight_set("efficientnet-b0", path) is None
-    path = tmp_path / "noisy_student_efficientnet-b0.tar.gz"
-    path.write_bytes(b"")
-    assert find_weight_set("efficientnet-b0", path).weights == "noisy-student"
+    named = [path] if path.suffix != ".index" else [path.parent, path.with_suffix("")]
+    for path in named:
+        found = find_weight_set(variant, path)
+        assert (found and found.weights) == expected
 
 
 @pytest.mark.parametrize("weights", ["imagenet", "missing.h5", 3, b"imagenet"])

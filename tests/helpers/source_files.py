@@ -33,12 +33,8 @@ SMALL = ModelConfig(  # a block of each kind that the sources name in a way of i
     normalization="imagenet",
 )
 SOURCES = ("official", "timm", "keras-applications", "leondgarse")
-TIMM_WEIGHTS = {
-    "kernel": "weight",
-    "depthwise_kernel": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
+TIMM_WEIGHTS = dict.fromkeys(("kernel", "depthwise_kernel", "gamma"), "weight") | {
+    **dict.fromkeys(("bias", "beta"), "bias"),
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
@@ -101,14 +97,12 @@ def in_h5(layers, name):
     return f"{layers[layer]}/{weight}:0"
 
 
-def write_legacy(group, weights, chunks=1):
+def write_legacy(group, weights):
     """The layout of tf.keras 2: LAYER/LAYER/WEIGHT, with lists of names in attributes."""
     layers = {"input_1": []}  # layers without weights are empty groups
     for name in weights:
         layers.setdefault(name.partition("/")[0], []).append(name)
-    names = np.array([layer.encode() for layer in layers])
-    for number, part in enumerate(np.array_split(names, chunks)):
-        group.attrs["layer_names" if chunks == 1 else f"layer_names{number}"] = part
+    group.attrs["layer_names"] = [layer.encode() for layer in layers]
     for layer, own in layers.items():
         folder = group.create_group(layer)
         folder.attrs["weight_names"] = [name.encode() for name in own]
@@ -137,13 +131,11 @@ def golden_tensors(variant, classes=1000):
 
 def values_for(model):
     """Official name -> a value drawn from the name alone, for any model."""
-    weights = oracle.weights_of(model)
-    return {
-        theirs: np.abs(oracle.rng_for(theirs).standard_normal(weights[ours].shape)).astype(
-            "float32"
-        )
+    values = {
+        theirs: oracle.rng_for(theirs).standard_normal(oracle.weights_of(model)[ours].shape)
         for ours, theirs in official_names(model).items()
     }
+    return {name: np.abs(value).astype("float32") for name, value in values.items()}
 
 
 def layers_for(source, model):
