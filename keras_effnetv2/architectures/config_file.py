@@ -8,12 +8,9 @@ from keras_effnetv2.architectures.config import ModelConfig
 
 
 def read_config(name_or_path: str) -> ModelConfig:
-    """The published variant of a name, or the network that a JSON file describes.
+    """Return the published variant of a name, or the network that a JSON file describes.
 
-    A variant's name is never taken for a file.
-
-    Args:
-        name_or_path: e.g. "efficientnetv2-b0", or the path of what `ModelConfig.to_json` gave.
+    A variant's name is never taken for a file, which holds what `ModelConfig.to_json` gave.
 
     Raises:
         ValueError: neither a variant nor a file, a file that cannot be read, or one that holds no
@@ -41,5 +38,5 @@ def read_config(name_or_path: str) -> ModelConfig:
 
 
 def is_published(config: ModelConfig) -> bool:
-    """Whether a config is a variant of the paper, wholly, and not only called as one."""
+    """Return whether a config is a variant of the paper, wholly, and not only called as one."""
     return config.name in ModelConfig.variants() and config == ModelConfig.from_name(config.name)

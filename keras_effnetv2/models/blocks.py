@@ -45,18 +45,10 @@ def conv_bn(
     activation: str | None = "swish",
     name: str,
 ) -> Any:
-    """Add a convolution without bias, batch norm, activation.
+    """Add a convolution without bias, batch norm, activation (None: none); padding is SAME.
 
-    Args:
-        x: (B, H, W, C) tensor.
-        filters: output channels.
-        kernel_size: side of the kernel.
-        strides: 1 or 2; padding is TensorFlow's SAME.
-        activation: Keras activation name; None is no activation.
-        name: prefix such as "stem_"; the layers are `{name}conv`, `{name}bn`, `{name}activation`.
-
-    Returns:
-        (B, ceil(H / strides), ceil(W / strides), filters) tensor.
+    (B, H, W, C) becomes (B, ceil(H / strides), ceil(W / strides), filters). The layers are
+    `{name}conv`, `{name}bn`, `{name}activation`.
     """
     x = keras.layers.Conv2D(
         filters,
@@ -76,11 +68,8 @@ def conv_bn(
 def squeeze_excite(x: Any, *, reduced_filters: int, name: str) -> Any:
     """Scale each channel of (B, H, W, C) by a gate computed from all channel means.
 
-    Args:
-        x: (B, H, W, C) tensor.
-        reduced_filters: channels between the two 1x1 convolutions.
-        name: prefix; the layers are `{name}squeeze`, `{name}reduce`, `{name}expand`,
-            `{name}excite`.
+    `reduced_filters` channels are between its two 1x1 convolutions. The layers are
+    `{name}squeeze`, `{name}reduce`, `{name}expand`, `{name}excite`.
     """
     gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}squeeze")(x)
     for filters, activation, role in (

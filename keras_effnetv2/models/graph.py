@@ -42,7 +42,7 @@ def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
             "`image_size` must be a positive integer or (height, width). "
             f"Received: image_size={image_size!r}"
         )
-    if len(getattr(model, "inputs", None) or ()) != 1 or len(model.inputs[0].shape) != 4:
+    if not is_open(model) or len(model.inputs[0].shape) != 4:
         raise ValueError(
             "count_flops needs a functional model with one (batch, height, width, channels) "
             f"input. Received: {model!r}"
@@ -108,7 +108,7 @@ def graph_nodes(model: keras.Model) -> list[Any]:
 
 
 def is_open(layer: Any) -> bool:
-    """Return whether a layer is a nested model with one input, whose own graph can be walked."""
+    """Return whether a layer is a model with one input, whose own graph can be walked."""
     return isinstance(layer, keras.Model) and len(getattr(layer, "inputs", None) or ()) == 1
 
 
@@ -117,10 +117,8 @@ def traced_layers(
 ) -> Iterator[tuple[Any, Any, list[Any]]]:
     """Yield (layer, its first input, its outputs) of each call; of a nested model those inside.
 
-    Args:
-        model: a functional or Sequential model with one input.
-        input_shape: of that input, with the batch. Inputs and outputs have the shapes and dtypes
-            that follow from it; nothing is computed.
+    `model` has one input. Inputs and outputs have the shapes and dtypes that follow from its
+    `input_shape`, with the batch; nothing is computed.
     """
     nodes = graph_nodes(model)
     probe = keras.Model(model.inputs[0], [[node.input_tensors[0], *node.outputs] for node in nodes])

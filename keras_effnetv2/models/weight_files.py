@@ -71,9 +71,8 @@ def convert(
         The written file; each weight in it was read back and is equal bit by bit.
 
     Raises:
-        ValueError: another ending, or what was read back differs.
-        FileExistsError: the output exists, and `overwrite` is False.
-        OSError: it cannot be written.
+        ValueError: what was read back differs.
+        OSError: the output cannot be written. See `check_weight_output`, too.
     """
     output = check_weight_output(output, overwrite=overwrite)
     try:

@@ -40,9 +40,9 @@ def fetch_set(found: WeightSet, *, include_top: bool = True) -> tuple[Path, Publ
 
     With `include_top=False` a file without classifier, which is smaller, is the first choice.
     """
-    files: Sequence[PublishedFile] = [file for file in found.files if file.has_top]
-    if not include_top:
-        files = sorted(found.files, key=lambda file: file.has_top)
+    files = sorted(found.files, key=lambda file: file.has_top)
+    if include_top:
+        files = [file for file in files if file.has_top]
     return fetch(files, f"{found.variant}/{found.weights}")
 
 

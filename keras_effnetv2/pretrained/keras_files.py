@@ -150,11 +150,8 @@ def _report_normalization(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         per_channel = array.shape == (len(scale),)
         if per_channel and not any(np.allclose(array, right, atol=1e-4) for right in expected):
             _LOG.warning(
-                "%s: %s is %s, not ImageNet's. It is not loaded: the model normalises pixels in "
-                "its own way. If the network was trained with it, build the model with "
-                "include_preprocessing=False and normalise its pixels so.",
-                path,
-                name,
-                array.tolist(),
+                f"{path}: {name} is {array.tolist()}, not ImageNet's. It is not loaded: the model "
+                "normalises pixels in its own way. If the network was trained with it, build the "
+                "model with include_preprocessing=False and normalise its pixels so."
             )
             return

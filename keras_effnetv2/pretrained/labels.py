@@ -37,10 +37,7 @@ def has_class_list(classes: int) -> bool:
 
 @functools.cache
 def class_list(classes: int) -> tuple[Label, ...]:
-    """Return the classes of a published head, in the order of its outputs.
-
-    Args:
-        classes: width of the head, 1000 for ImageNet or 21843 for ImageNet-21k.
+    """Return the classes of a head of 1000 (ImageNet) or 21843 (ImageNet-21k), in its order.
 
     Raises:
         ValueError: there is no list of so many classes.

@@ -80,9 +80,8 @@ def read_tensors(
     kind = _kind(path, start) if source == "auto" else source
     if kind == "official":
         if path.is_file():
-            _LOG.warning(
-                "%s: nobody published a hash to check; this is sha256:%s", path, file_sha256(path)
-            )
+            sha256 = file_sha256(path)
+            _LOG.warning("%s: nobody published a hash to check; this is sha256:%s", path, sha256)
         return kind, *read_official(path)
     if kind == "timm":
         return kind, *read_timm(path)

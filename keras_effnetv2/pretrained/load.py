@@ -96,11 +96,8 @@ def assign_weights(
         if classes is not None:
             reason = f"classifier of another number of classes than {classes}"
             _LOG.warning(
-                "%s: the classifier has %s classes, not %d: everything else is loaded, the "
-                "classifier starts fresh.",
-                weights.path,
-                weights.classes or "no",
-                classes,
+                f"{weights.path}: the classifier has {weights.classes or 'no'} classes, not "
+                f"{classes}: everything else is loaded, the classifier starts fresh."
             )
         for ours in [name for name in variables if name.startswith(f"{CLASSIFIER}/")]:
             del variables[ours]

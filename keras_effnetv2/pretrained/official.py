@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,8 +93,15 @@ def _unpack(archive: Path, folder: Path) -> None:
                     _check_member(member)
                     name = PurePosixPath(member.name).name
                     source = tar.extractfile(member) if _CHECKPOINT_FILE.search(name) else None
-                    if source is not None:
-                        _copy(source, folder / name)
+                    if source is None:
+                        continue
+                    if (folder / name).exists():
+                        raise ValueError(
+                            "it holds two checkpoints; extract the one that is meant and give its "
+                            "folder"
+                        )
+                    with source, open(folder / name, "xb") as target:
+                        shutil.copyfileobj(source, target)
             while bounded.read(2**20):  # to the end, where gzip compares its checksum
                 pass
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
@@ -108,15 +115,6 @@ def _check_member(member: tarfile.TarInfo) -> None:
         raise ValueError(f"its member {member.name!r} points outside")
     if not (member.isdir() or member.isreg()) or member.issparse():
         raise ValueError(f"its member {member.name!r} is a link, a device or a sparse file")
-
-
-def _copy(source: IO[bytes], path: Path) -> None:
-    if path.exists():
-        raise ValueError(
-            "it holds two checkpoints; extract the one that is meant and give its folder"
-        )
-    with source, open(path, "xb") as target:
-        shutil.copyfileobj(source, target)
 
 
 def _find_prefix(path: Path, shown: Path) -> str:

@@ -274,11 +274,9 @@ def _normalization(
     others = {name: other for name, other in others.items() if other != config.normalization}
     if others:
         _LOG.warning(
-            "A weight file does not tell how its pixels were normalised: %r is taken. If it was "
-            "trained, or fine-tuned, with another (%s: that of %s), build the model with "
-            "build_model(dataclasses.replace(config, normalization=...), ...).",
-            config.normalization,
-            ", ".join(sorted(set(others.values()))),
-            ", ".join(others),
+            f"A weight file does not tell how its pixels were normalised: {config.normalization!r} "
+            "is taken. If it was trained, or fine-tuned, with another "
+            f"({', '.join(sorted(set(others.values())))}: that of {', '.join(others)}), build the "
+            "model with build_model(dataclasses.replace(config, normalization=...), ...)."
         )
     return config.normalization

@@ -59,16 +59,10 @@ def layer_names(**names: str) -> dict[str, dict[str, str]]:
 
 
 def weight_names(model: "keras.Model", theirs: Callable[[Place, str], str]) -> dict[str, str]:
-    """Return the name table of a source for a model.
+    """Return our weight path ("stem_conv/kernel") -> name in a file, in the order of the layers.
 
-    Args:
-        model: a model of `build_model`. Other layers that it may have are left out.
-        theirs: from the place of a layer and our name of a weight of it ("kernel") to the name
-            in a file.
-
-    Returns:
-        Our weight path (e.g. "block1a_project_conv/kernel") -> name in a file, in the order of
-        the layers.
+    Layers that are not of `build_model` are left out. `theirs` makes the name in a file from the
+    place of a layer and our name of its weight ("kernel").
     """
     layers = {layer.name: layer for layer in model.layers if layer.weights}
     return {
