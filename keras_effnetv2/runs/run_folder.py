@@ -27,19 +27,12 @@ _ALL = (BACKUP, HISTORY, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training, read back by `open_run`.
-
-    Attributes:
-        path: its folder.
-        model: the trained Keras model, pixels 0..255 in, probabilities out.
-        class_names: one name for each output.
-        settings: what `recipe.json` holds.
-    """
+    """A finished training, read back by `open_run`."""
 
     path: Path
-    model: keras.Model
-    class_names: tuple[str, ...]
-    settings: RunSettings
+    model: keras.Model  # takes pixels 0..255, returns probabilities
+    class_names: tuple[str, ...]  # one for each output
+    settings: RunSettings  # what `recipe.json` holds
 
     @property
     def image_size(self) -> int:

@@ -48,41 +48,24 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Everything that repeats a run, then its state and its result.
-
-    Attributes:
-        finished: whether the run has come to its end.
-        model: name of the network.
-        architecture: fields of a `ModelConfig` that is no published variant; else None.
-        weights: what the network started from; None for fresh weights.
-        training: the pictures that the run is trained on.
-        validation: the pictures that judge it.
-        validation_fraction: share that was to be carved, as given.
-        max_train_examples: as given.
-        class_names: one name for each output.
-        recipe: how it is trained, nothing of it "preset" but what varies by stage.
-        stages: those of the training.
-        image_size: side of the pictures that the run is evaluated and served with.
-        versions: of the packages, and the name of the backend.
-        result: validation_accuracy, validation_loss and seconds; None until the run is finished.
-        left_out_while_training: names of pictures that became unreadable.
-    """
+    """Everything that repeats a run, then its state and its result."""
 
     finished: bool
-    model: str
-    architecture: Mapping[str, Any] | None = None
-    weights: str | None = None
+    model: str  # its name
+    architecture: Mapping[str, Any] | None = None  # of a `ModelConfig` that is no published variant
+    weights: str | None = None  # that the network started from; None for fresh ones
     training: RecordedPictures
     validation: RecordedPictures
-    validation_fraction: float | None = None
-    max_train_examples: int | None = None
-    class_names: tuple[str, ...]
-    recipe: TrainRecipe
+    validation_fraction: float | None = None  # share that was to be carved, as given
+    max_train_examples: int | None = None  # as given
+    class_names: tuple[str, ...]  # one for each output
+    recipe: TrainRecipe  # nothing of it "preset" but what varies by stage
     stages: tuple[TrainStage, ...]
-    image_size: int
-    versions: Mapping[str, str] = field(default_factory=_versions)
+    image_size: int  # side of the pictures that the run is evaluated and served with
+    versions: Mapping[str, str] = field(default_factory=_versions)  # and the name of the backend
+    # validation_accuracy, validation_loss and seconds; None until the run is finished.
     result: Mapping[str, float] | None = None
-    left_out_while_training: tuple[str, ...] = ()
+    left_out_while_training: tuple[str, ...] = ()  # names of pictures that became unreadable
 
     @property
     def weights_origin(self) -> str:

@@ -40,11 +40,7 @@ _MAX_COMPARED = 10_000  # pictures that are read to find the same ones: seconds,
 def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> Iterator[str]:
     """Yield all that is to be said of a training, each as "warning: ..." or "note: ...".
 
-    Args:
-        model: the classifier that is to be trained, as `preflight.check_model` accepts it, with
-            its batch norms frozen if they are to be.
-        inputs: the pictures and the stages.
-        machine: see `footprint.this_machine`.
+    The model is one that `preflight.check_model` accepts, its batch norms frozen if they are to be.
     """
     learned, plan = has_learned_statistics(model), inputs.plan
     yield from label_findings(inputs.training, inputs.validation)

@@ -22,23 +22,14 @@ from keras_effnetv2.training.workers import ALONE, Workers
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a training reads, and in which stages.
+    """What a training reads, and in which stages."""
 
-    Attributes:
-        data: which pictures, and how they are read.
-        training: the pictures that are trained on.
-        validation: those that it is judged by; the same class names in the same order.
-        recipe: how they are cropped, augmented and mixed, nothing of it "preset" but ranges.
-        plan: the stages.
-        workers: this process and its part of each batch.
-    """
-
-    data: TrainingData
+    data: TrainingData  # which pictures, and how they are read
     training: ImageSource
-    validation: ImageSource
-    recipe: TrainRecipe
+    validation: ImageSource  # with the same class names in the same order
+    recipe: TrainRecipe  # nothing of it "preset" but ranges
     plan: StagePlan
-    workers: Workers = ALONE
+    workers: Workers = ALONE  # this process and its part of each batch
 
     def prepared(self, say: Callable[[str], Any]) -> "Inputs":
         """Return the same with every picture read: see `TrainingData.prepare`."""

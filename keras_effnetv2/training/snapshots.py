@@ -113,11 +113,11 @@ class Snapshots(keras.callbacks.Callback):
         is_writer: bool = True,
     ) -> None:
         super().__init__()
+        self._saving = saving
         self._folder = saving.folder
         self._resumed = resumed
         self._notes = notes
         self._signals = signals
-        self._keep = saving.keep
         self._is_writer = is_writer
         self._seconds = math.inf if saving.minutes is None else 60 * saving.minutes
         # What is newer than the one resumed from is damaged.
@@ -184,7 +184,7 @@ class Snapshots(keras.callbacks.Callback):
                 for name, variable in _unsaved_variables(self.model).items():
                     state[name] = keras.ops.convert_to_numpy(variable)
             write_text(_checksum_file(path), f"{file_sha256(scratch)}  {path.name}\n")
-        self._whole = [*self._whole, path][-self._keep :]
+        self._whole = [*self._whole, path][-self._saving.keep :]
         stay = {*self._whole, *map(_checksum_file, self._whole)}
         for other in self._folder.iterdir():
             if other not in stay:
