@@ -108,14 +108,11 @@ def test_weight_names_are_those_of_the_official_code(variant):
 
 def test_blocks_have_the_official_figures(variant):
     model = oracle.filled(variant)
-    names = {layer.name for layer in model.layers}
-    prefixes = list(dict.fromkeys(n.partition("_")[0] for n in names if n.startswith("block")))
-    blocks = oracle.description(variant)["blocks"]
-    assert len(prefixes) == len(blocks)
-    ordered = [
-        layer.name.partition("_")[0] for layer in model.layers if layer.name.startswith("block")
-    ]
-    for prefix, block in zip(dict.fromkeys(ordered), blocks, strict=True):
+    names = [layer.name for layer in model.layers]
+    prefixes = dict.fromkeys(n.partition("_")[0] for n in names if n.startswith("block"))
+    official = oracle.description(variant)
+    assert model.get_layer("top_dropout").rate == official["dropout_rate"]
+    for prefix, block in zip(prefixes, official["blocks"], strict=True):
         if block["skip"] and block["survival_prob"] < 1:
             rate = model.get_layer(f"{prefix}_drop").rate
             assert rate == pytest.approx(1 - block["survival_prob"])
@@ -123,5 +120,4 @@ def test_blocks_have_the_official_figures(variant):
         if block["se_filters"]:
             assert model.get_layer(f"{prefix}_se_reduce").filters == block["se_filters"]
     norm = model.get_layer("stem_bn")
-    assert norm.epsilon == oracle.description(variant)["bn_epsilon"]
-    assert norm.momentum == oracle.description(variant)["bn_momentum"]
+    assert (norm.epsilon, norm.momentum) == (official["bn_epsilon"], official["bn_momentum"])
