@@ -122,10 +122,14 @@ def test_what_keras_fetched_is_found(tmp_path, monkeypatch):
 def test_a_later_alternative_in_the_cache_comes_before_a_download(cache):
     second = published(f"{REFUSED}/second.h5")
     put(cache / "second.h5")
-    with serving({PATH: [whole(BODY)]}) as server:
-        files = [published(f"{server.url}{PATH}"), second]
-        assert fetch(files, SUBJECT) == (cache / "second.h5", second)
+    with serving({PATH: [status(503)], "/third.h5": [whole(BODY)]}) as server:
+        files = [published(f"{server.url}{path}") for path in (PATH, "/third.h5")]
+        assert fetch([*files, second], SUBJECT) == (cache / "second.h5", second)
         assert server.requests == []
+        # After an error of a server comes the next one.
+        files.insert(0, published(f"{REFUSED}/first.h5"))
+        assert fetch(files, SUBJECT) == (cache / "third.h5", files[2])
+        assert server.requests == [PATH, "/third.h5"]
 
 
 def test_a_wrong_file_in_the_cache_is_replaced_by_the_right_one(cache, caplog):
@@ -185,14 +189,6 @@ def test_a_mirror_of_another_kind_is_refused(monkeypatch):
 def test_an_address_without_a_plain_file_name_is_refused(path):
     with pytest.raises(ValueError, match="must end in a file name"):
         fetch([published(f"https://host{path}")], SUBJECT)
-
-
-def test_after_an_error_of_the_server_comes_the_next_alternative(cache):
-    with serving({PATH: [status(503)], "/second.h5": [whole(BODY)]}) as server:
-        files = [published(f"{server.url}{path}") for path in (PATH, "/second.h5")]
-        files.insert(0, published(f"{REFUSED}/first.h5"))
-        assert fetch(files, SUBJECT) == (cache / "second.h5", files[2])
-        assert server.requests == [PATH, "/second.h5"]
 
 
 def test_nothing_can_be_had_is_one_error_with_the_ways_out(cache, monkeypatch, tmp_path):

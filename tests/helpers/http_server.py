@@ -79,14 +79,12 @@ def _send(handler, code, headers, body=()):
         handler.wfile.flush()
 
 
-def whole(body):
-    """All of the file."""
-    return truncated(body, len(body))
-
-
-def truncated(body, sent):
-    """Announces all of the file, sends `sent` bytes of it and hangs up."""
+def truncated(body, sent=None):
+    """Announces all of the file, sends `sent` bytes of it (None: all) and hangs up."""
     return lambda handler: _send(handler, 200, {"Content-Length": len(body)}, [body[:sent]])
+
+
+whole = truncated
 
 
 def held(body, sent):
