@@ -150,7 +150,8 @@ class UnreadablePictures:
 
     Attributes:
         found: {position in the source: the picture}, of every epoch so far.
-        is_exhausted: whether they were an error.
+        error: the first one that they were; tf.data may read on behind it, and then note pictures
+            that follow as missing.
     """
 
     def __init__(self, skip: bool = False) -> None:
@@ -164,7 +165,7 @@ class UnreadablePictures:
         """
         self.skip = skip
         self.found: dict[int, BadPicture] = {}
-        self.is_exhausted = False
+        self.error: BadPicturesError | None = None
 
     def report(self, source: ImageSource, indices: np.ndarray, certain: bool) -> None:
         """Note pictures that failed; raise BadPicturesError if they are not, or no longer, skipped.
@@ -182,8 +183,9 @@ class UnreadablePictures:
                     _logger.warning("left out while training: %r: %s", bad.name, bad.reason)
         limit = max(_MIN_SKIPPED, int(source.num_examples * MAX_SKIPPED_SHARE))
         if not self.skip or len(self.found) > min(limit, source.num_examples - 1):
-            self.is_exhausted = True
-            raise BadPicturesError(tuple(self.found.values()))
+            error = BadPicturesError(tuple(self.found.values()))
+            self.error = self.error or error
+            raise error
 
 
 def batch_readable(

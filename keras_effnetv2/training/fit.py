@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
-from keras_effnetv2.data.unreadable import BadPicture, BadPicturesError, UnreadablePictures
+from keras_effnetv2.data.unreadable import BadPicture, UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.report.run_report import describe_plan, describe_result
@@ -286,9 +286,9 @@ def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> 
         with explained(inputs.workers):
             yield
     except tf.errors.OpError as error:
-        if not unreadable.is_exhausted:
+        if unreadable.error is None:
             raise
-        raise BadPicturesError(tuple(unreadable.found.values())) from error
+        raise unreadable.error from error
     except OSError as error:
         raise OSError(
             f"The run in {folder} broke off: {error}. Mend the cause (is the disk full?) and go "
