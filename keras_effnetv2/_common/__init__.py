@@ -1,1 +1,1 @@
-"""Files written whole, checksums, the machine, timing: what every room may use."""
+"""Files written whole, checks of values, progress, the machine: what every room may use."""

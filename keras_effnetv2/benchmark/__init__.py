@@ -1,1 +1,1 @@
-"""Speed, size and exactness of networks and of the files they are exported to."""
+"""Speed, size and exactness of networks and of their exports on this machine."""

@@ -1,1 +1,1 @@
-"""Pictures and labels: where they come from, how they are varied, mixed and batched."""
+"""Labelled pictures become batches: sources, packing, checks, the pipeline."""

@@ -1,1 +1,1 @@
-"""Scores of pictures and the figures made of them."""
+"""Scores of pictures, the figures made of them, and the pictures to judge."""

@@ -1,1 +1,1 @@
-"""Published weights: what there is (`registry`), strict loading (`load`), one importer a source."""
+"""A name or a file becomes tensors: what is published, download, one reader for each source."""

@@ -1,1 +1,1 @@
-"""A local server with the REST interface of TensorFlow Serving, and a page to try a model on."""
+"""A small local server: the REST interface of TensorFlow Serving, and a page to try a model on."""

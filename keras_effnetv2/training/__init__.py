@@ -1,1 +1,1 @@
-"""Training: what to train with (`recipe`), how rates, sizes and averages move, and `fit`."""
+"""The doing: `train`, the progressive callback, first checks, snapshots, workers."""
