@@ -128,6 +128,8 @@ def _program_options(version: bool = _VERSION) -> None:
 
 
 def _usage_error(error: Any) -> SystemExit:
+    # The first words are pydantic's, which Typer uses where it is installed.
+    error.message = error.message.replace("Value error, ", "")
     error.show()
     return SystemExit(error.exit_code)
 

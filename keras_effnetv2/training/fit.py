@@ -163,6 +163,8 @@ def train(
     earlier = None
     if workers.is_first or resume:
         earlier = run_folder.check_output(folder, resume=resume, overwrite=overwrite)
+    if resume and earlier is None:
+        say(f"There is no run in {folder} to go on with: a new one begins.")
     inputs = load_inputs(model_or_variant, data, recipe, workers)
     scope = contextlib.nullcontext if strategy is None else strategy.scope
     with scope():
