@@ -441,3 +441,14 @@ def test_rates_by_depth():
     )
     assert variable_rates((0, 1), head_warmup_steps=3, unfreeze_steps=9)[0].first_step == 3
     assert variable_rates((0, 0), head_warmup_steps=3) == (VariableRate(), VariableRate())
+
+
+@each_optimizer
+def test_files_from_before_the_optimizers_moved_still_load(make):
+    optimizer = make()
+    saved = keras.saving.serialize_keras_object(optimizer)
+    assert saved["module"] == "keras_effnetv2.recipes.optimizers"
+    moved = saved | {"module": "keras_effnetv2.training.optimizers"}
+    loaded = keras.saving.deserialize_keras_object(moved)
+    assert type(loaded) is type(optimizer)
+    assert loaded.get_config() == optimizer.get_config()

@@ -16,7 +16,6 @@ PACKAGE = Path(kev2.__file__).parent
 SLOW_TO_IMPORT = {"jax", "keras", "numpy", "sklearn", "tensorflow", "torch"}
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 70  # signature and body; a docstring may be as long as it has to be
-COMPATIBLE = {"training.optimizers", "training.schedule"}  # old addresses, for old .keras files
 
 
 def module_name(path: Path) -> str:
@@ -78,7 +77,7 @@ def test_version_is_that_of_the_installed_package():
 
 
 def test_a_file_has_a_name_of_its_own():
-    names = Counter(name.rpartition(".")[2] for name in SOURCES if name not in COMPATIBLE)
+    names = Counter(name.rpartition(".")[2] for name in SOURCES)
     assert [name for name, files in names.items() if files > 1] == []
 
 
