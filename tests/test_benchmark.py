@@ -81,7 +81,7 @@ def test_a_ratio_does_not_follow_the_noise_of_the_machine():
 
 @pytest.mark.parametrize(("rounds", "calls"), [(0, 1), (1, 0)])
 def test_nothing_to_time(rounds, calls):
-    with pytest.raises(ValueError, match=r"must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match=r"must be an integer of at least 1. Received: 0"):
         measure([], rounds, calls)
 
 

@@ -199,7 +199,7 @@ def batch_norms_found(pictures, *, batch=32, epochs=20, learned=False, is_frozen
     [
         ({"batch": 15}, "train on batches of 15 pictures"),
         ({"batch": 16}, None),
-        ({"epochs": 1, "pictures": 32 * 28}, "After all 28 steps"),  # 0.9 ** 28 = 5.2%
+        ({"epochs": 1, "pictures": 32 * 28}, "After the 28 steps"),  # 0.9 ** 28 = 5.2%
         ({"epochs": 1, "pictures": 32 * 29}, None),  # 0.9 ** 29 = 4.7%
         ({"epochs": 1, "pictures": 32, "learned": True}, None),
         ({"is_frozen": True}, "frozen, but have learned nothing yet"),

@@ -324,7 +324,7 @@ def test_a_sampling_that_cannot_be(space, url):
 def test_storages_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"there is no folder .*missing"):
         open_storage(f"sqlite:///{tmp_path}/missing/search.db")
-    with pytest.raises(ValueError, match=r"There is no storage .*search.db': .* is no file"):
+    with pytest.raises(ValueError, match=r"There is no storage .*search.db': .* does not exist"):
         read_study(f"sqlite:///{tmp_path}/search.db", "search")
     assert not list(tmp_path.iterdir())  # looking has not made one
     with pytest.raises(ValueError, match=r"must be a URL of SQLAlchemy .*Received: 'search.db'"):

@@ -35,7 +35,12 @@ def _replace_folder(scratch: Path, path: Path) -> None:
     old = scratch.with_name(f"{scratch.name}.old")
     if os.path.lexists(path):
         os.replace(path, old)
-    os.replace(scratch, path)
+    try:
+        os.replace(scratch, path)
+    except OSError:
+        if os.path.lexists(old):
+            os.replace(old, path)
+        raise
     remove(old)
 
 

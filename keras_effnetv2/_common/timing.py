@@ -5,6 +5,8 @@ from time import perf_counter
 
 import numpy as np
 
+from keras_effnetv2._common.checks import check_integer
+
 _WARM_UP = 2  # calls: the first traces and takes memory, the second may still tune
 
 
@@ -31,9 +33,8 @@ def measure(
     Raises:
         ValueError: fewer than one round or call.
     """
-    for name, value in (("rounds", rounds), ("calls", calls)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1. Received: {value}")
+    check_integer("rounds", rounds, minimum=1)
+    check_integer("calls", calls, minimum=1)
     for run in runs:
         for _ in range(_WARM_UP):
             run()

@@ -188,5 +188,5 @@ def _check_no_stray_pictures(path: str, where: str) -> None:
         )
     if dangling := [entry.name for entry in files if not os.path.exists(entry.path)]:
         raise ValueError(
-            f"Links in {path!r} that lead nowhere: {some(dangling)}. Mend or remove them."
+            f"Links in {path!r} that lead nowhere: {some(dangling)}. Repair or remove them."
         )

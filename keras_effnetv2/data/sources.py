@@ -401,7 +401,7 @@ def _in_memory(source: ImageSource) -> tuple[Store, np.ndarray]:
             data = source.store.read(rows).batch(len(rows)).get_single_element()
     except tf.errors.OpError as error:
         raise ValueError(
-            f"A picture cannot be kept in memory: {why_unread(error)}. Mend or remove it; a scan "
+            f"A picture cannot be kept in memory: {why_unread(error)}. Repair or remove it; a scan "
             "(--scan) lists all such pictures, and --skip-bad leaves out what it finds."
         ) from error
     return MemoryStore(data, source.store.names(rows)), np.argsort(by_row)

@@ -50,7 +50,7 @@ class BadPicturesError(ValueError):
         count = "1 picture" if len(self.bad) == 1 else f"{len(self.bad)} pictures"
         super().__init__(
             f"{count} cannot be used:\n" + "\n".join(lines) + "\n"
-            "Mend or remove them, or leave them out with --skip-bad."
+            "Repair or remove them, or leave them out with --skip-bad."
         )
 
 
@@ -90,7 +90,7 @@ def drop_bad(source: ImageSource, bad: Sequence[BadPicture]) -> ImageSource:
     if emptied.size:
         raise ValueError(
             f"Without its {len(bad)} bad pictures {source.spec!r} ({source.split}) has none left "
-            f"of {some([source.class_names[label] for label in emptied])}. Mend some of them."
+            f"of {some([source.class_names[label] for label in emptied])}. Repair some of them."
         )
     return source.subset(kept)
 

@@ -70,7 +70,10 @@ def open_storage(
         raise ValueError(f"A storage must be {_ALLOWED}. Received: {url!r}")
     path = _file_of(url)
     if path is not None and must_exist and not path.is_file():
-        raise ValueError(f"There is no storage {url!r}: {path} is no file.")
+        raise ValueError(
+            f"There is no storage {url!r}: {path} does not exist. Start "
+            "a search first, or name its --storage."
+        )
     if path is not None and not path.absolute().parent.is_dir():
         raise ValueError(
             f"The storage {url!r} cannot be made: there is no folder {path.absolute().parent}."

@@ -204,8 +204,8 @@ def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> It
     left = max(layer.momentum for layer in layers) ** steps
     if not learned and left > _MAX_INITIAL_SHARE:
         yield (
-            f"warning: After all {steps} steps the batch norms' averages still consist to "
-            f"{left:.0%} of the values that they begin with, so evaluation will be far worse than "
+            f"warning: After the {steps} steps of this training the batch norms' averages will "
+            f"still be {left:.0%} their initial values, so evaluation will be far worse than "
             "training. Train more epochs, take a smaller batch_size, or start from pretrained "
             "weights."
         )

@@ -293,7 +293,7 @@ def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> 
         raise unreadable.error from error
     except OSError as error:
         raise OSError(
-            f"The run in {folder} broke off: {error}. Mend the cause (is the disk full?) and go "
+            f"The run in {folder} broke off: {error}. Remove the cause (is the disk full?) and go "
             "on from the last snapshot with --resume, resume=True."
         ) from error
 
