@@ -37,13 +37,7 @@ def check_integer(
         maximum: largest value.
         or_none: allow None, too.
     """
-    if or_none and value is None:
-        return
-    if not is_integer(value) or not _is_within(value, minimum, maximum):
-        raise ValueError(
-            f"`{name}` must be an integer{_limits(minimum, maximum)}{', or None' * or_none}. "
-            f"Received: {value!r}"
-        )
+    _check(name, value, "an integer", is_integer(value), or_none, minimum, maximum)
 
 
 def check_number(
@@ -67,13 +61,8 @@ def check_number(
         below: a limit that the value must not reach, in place of `maximum`.
         or_none: allow None, too.
     """
-    if or_none and value is None:
-        return
-    if not is_number(value) or not _is_within(value, minimum, maximum, above, below):
-        limits = _limits(minimum, maximum, above, below)
-        raise ValueError(
-            f"`{name}` must be a number{limits}{', or None' * or_none}. Received: {value!r}"
-        )
+    limits = (minimum, maximum, above, below)
+    _check(name, value, "a number", is_number(value), or_none, *limits)
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
@@ -114,29 +103,31 @@ def did_you_mean(word: Any, known: Iterable[Any]) -> str:
     return f' Did you mean "{close[0]}"?' if close else ""
 
 
-def _is_within(
+def _check(
+    name: str,
     value: Any,
+    kind: str,
+    is_kind: bool,
+    or_none: bool,
     minimum: float | None,
     maximum: float | None,
     above: float | None = None,
     below: float | None = None,
-) -> bool:
-    return (
-        (minimum is None or value >= minimum)
+) -> None:
+    if or_none and value is None:
+        return
+    if (
+        is_kind
+        and (minimum is None or value >= minimum)
         and (maximum is None or value <= maximum)
         and (above is None or value > above)
         and (below is None or value < below)
-    )
-
-
-def _limits(
-    minimum: float | None,
-    maximum: float | None,
-    above: float | None = None,
-    below: float | None = None,
-) -> str:
+    ):
+        return
     if minimum is not None and maximum is not None:
-        return f" from {minimum:.12g} to {maximum:.12g}"
-    limits = {"of at least": minimum, "above": above, "of at most": maximum, "below": below}
-    said = [f"{words} {limit:.12g}" for words, limit in limits.items() if limit is not None]
-    return f" {' and '.join(said)}" if said else ""
+        limits = f" from {minimum:.12g} to {maximum:.12g}"
+    else:
+        words = {"of at least": minimum, "above": above, "of at most": maximum, "below": below}
+        said = [f" {word} {limit:.12g}" for word, limit in words.items() if limit is not None]
+        limits = " and".join(said)
+    raise ValueError(f"`{name}` must be {kind}{limits}{', or None' * or_none}. Received: {value!r}")
