@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.quick_runs import some_digits, step_eagerly
 
 import keras_effnetv2 as kev2
@@ -72,9 +73,10 @@ def test_dropout_of_the_papers_efficientnets():
     stochastic_depth = {
         layer.name: layer.rate for layer in model.layers if layer.name.endswith("_drop")
     }
-    progressive = kev2.ProgressiveLearning(lambda stage, epoch: None, PLAN)
+    data = tf.data.Dataset.from_tensors(0)
+    progressive = kev2.ProgressiveLearning(lambda stage, epoch: data, PLAN)
     progressive.set_model(model)
-    progressive._begin(PLAN[3])
+    progressive.on_epoch_begin(PLAN[3].start_epoch)
     assert model.get_layer("top_dropout").rate == 0.3
     for name, rate in stochastic_depth.items():
         assert model.get_layer(name).rate == rate

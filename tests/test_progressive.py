@@ -24,6 +24,7 @@ from helpers.progressive_probe import (
     train,
 )
 
+from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.recipes.stages import TrainStage, progressive_stages
 from keras_effnetv2.training.progressive import ProgressiveLearning
 
@@ -46,7 +47,7 @@ def test_every_stage_is_what_the_plan_says(recwarn):
         # Torch traces nothing and calls the layer at every step.
         traced = first or keras.backend.backend() == "torch"
         assert {shape[1:] for shape in row["shapes"]} == ({(size, size, 3)} if traced else set())
-    layers = {layer.name: layer for layer in model._flatten_layers()}
+    layers = {layer.name: layer for layer in all_layers(model)}
     assert layers["classifier_dropout"].rate == pytest.approx(0.7)  # the last stage's
     assert layers["stochastic_depth"].rate == 0.25
     assert not model.stop_training
