@@ -105,6 +105,8 @@ def test_link_loop_is_reported_by_its_name(tmp_path, target):
     ("files", "message"),
     [
         (["only.txt"], "has no class folders"),
+        (["1.jpg", "2.jpg"], "and no class folders: '1.jpg', '2.jpg'.*name the folder above"),
+        (["train/a/1.jpg", "val/1.jpg"], "val' holds pictures beside the class folders"),
         (["a/1.jpg"], "one class only: 'a'"),
         (["a/1.jpg", "b/", "c/.x"], "without a picture in .*: 'b', 'c'"),
         (

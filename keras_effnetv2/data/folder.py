@@ -61,7 +61,15 @@ def _find_parts(path: str) -> dict[str, str]:
     It is a split folder if `train` lies in it with class folders below, or if every folder in it is
     named like a split and has class folders below.
     """
-    folders = [entry for entry in _visible_entries(path) if _is_folder(entry)]
+    entries = _visible_entries(path)
+    folders = [entry for entry in entries if _is_folder(entry)]
+    pictures = [entry.name for entry in entries if _looks_like_picture(entry.name)]
+    if pictures and not folders:
+        raise ValueError(
+            f"{path!r} holds pictures, and no class folders: {some(pictures)}. A picture gets its "
+            "class from the folder it lies in. If all of these are of one class, name the folder "
+            f"above, {os.path.dirname(os.path.abspath(path))!r}; if not, make a folder per class."
+        )
     with_classes = {
         entry.name
         for entry in folders
