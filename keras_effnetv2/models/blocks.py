@@ -26,14 +26,20 @@ def channel_axis() -> int:
     return 1 if keras.config.image_data_format() == "channels_first" else -1
 
 
-def batch_norm(x: Any, *, name: str) -> Any:
-    """Add batch normalisation over the channels with the official constants."""
-    return keras.layers.BatchNormalization(
+def batch_norm(x: Any, *, activation: str | None, name: str) -> Any:
+    """Add batch normalisation with the official constants, and an activation (None: none).
+
+    The layers are `{name}bn`, `{name}activation`.
+    """
+    x = keras.layers.BatchNormalization(
         axis=channel_axis(),
         momentum=BATCH_NORM_MOMENTUM,
         epsilon=BATCH_NORM_EPSILON,
-        name=name,
+        name=f"{name}bn",
     )(x)
+    if activation is not None:
+        x = keras.layers.Activation(activation, name=f"{name}activation")(x)
+    return x
 
 
 def conv_bn(
@@ -59,10 +65,7 @@ def conv_bn(
         kernel_initializer=conv_initializer(),
         name=f"{name}conv",
     )(x)
-    x = batch_norm(x, name=f"{name}bn")
-    if activation is not None:
-        x = keras.layers.Activation(activation, name=f"{name}activation")(x)
-    return x
+    return batch_norm(x, activation=activation, name=name)
 
 
 def squeeze_excite(x: Any, *, reduced_filters: int, name: str) -> Any:
@@ -142,8 +145,7 @@ def mbconv(
             depthwise_initializer=conv_initializer(),
             name=f"{name}dwconv2",
         )(x)
-        x = batch_norm(x, name=f"{name}bn")
-        x = keras.layers.Activation("swish", name=f"{name}activation")(x)
+        x = batch_norm(x, activation="swish", name=name)
     if se_ratio is not None:
         reduced = max(1, int(input_filters * se_ratio))
         x = squeeze_excite(x, reduced_filters=reduced, name=f"{name}se_")

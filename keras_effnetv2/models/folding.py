@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_effnetv2.models.graph import all_layers, bare_graph, call_of, graph_nodes
+from keras_effnetv2.models.graph import all_layers, bare_graph, call_of, graph_nodes, has_outputs
 
 _layers = keras.layers
 _BatchNorm = keras.layers.BatchNormalization
@@ -61,7 +61,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         ValueError: the model is not functional, or a batch norm cannot be reached or does not use
             its moving statistics.
     """
-    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
+    if not has_outputs(model):
         raise ValueError(
             "Only a functional or Sequential model that is built can be folded: rebuild a "
             f"subclassed model from layers, and give a Sequential an Input. Received: {model!r}"
@@ -91,7 +91,7 @@ def _rebuild(model: keras.Model, rebuilt: list[_Rebuilt]) -> keras.Model:
     def clone(layer: Any) -> Any:
         if layer in foldable:
             return layer  # is never called, see below
-        if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
+        if has_outputs(layer):
             return _rebuild(layer, rebuilt)
         if type(layer) is _BatchNorm:
             new = _scale_layer(layer, ranks[layer])

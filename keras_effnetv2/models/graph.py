@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.models.blocks import channel_axis
 
 _PASS_THROUGH = ("Identity", "Cast")  # operations that change no value
 
@@ -48,8 +49,7 @@ def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
             f"input. Received: {model!r}"
         )
     static = model.inputs[0].shape
-    is_first = keras.config.image_data_format() == "channels_first"
-    shape = (1, static[1], *sides) if is_first else (1, *sides, static[-1])
+    shape = (1, static[1], *sides) if channel_axis() == 1 else (1, *sides, static[-1])
     if any(n not in (None, asked) for n, asked in zip(static[1:], shape[1:], strict=True)):
         raise ValueError(
             f"The model {model.name!r} has the fixed input shape {static}. "
@@ -110,6 +110,11 @@ def graph_nodes(model: keras.Model) -> list[Any]:
 def is_open(layer: Any) -> bool:
     """Return whether a layer is a model with one input, whose own graph can be walked."""
     return isinstance(layer, keras.Model) and len(getattr(layer, "inputs", None) or ()) == 1
+
+
+def has_outputs(layer: Any) -> bool:
+    """Return whether a layer is a functional or Sequential model that is built."""
+    return isinstance(layer, keras.Model) and bool(getattr(layer, "outputs", None))
 
 
 def traced_layers(
@@ -175,7 +180,7 @@ def last_activation(tensor: Any) -> str:
     """
     call = call_of(tensor)
     operation = call.operation
-    if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+    if has_outputs(operation):
         return last_activation(operation.outputs[0])
     kind = type(operation).__name__
     activation = getattr(getattr(operation, "activation", None), "__name__", kind.lower())
