@@ -174,7 +174,7 @@ def test_pictures_on_both_sides_are_counted_by_content():
     validation = picture_source([png(3, 8), png(200, 8), b"broken", png(4, 8)], [3, 0, 1, 4])
     ((level, text),) = found(findings.shared_picture_findings(training, validation))
     assert level == "warning"
-    assert text.startswith("2 of 4 validation pictures are training pictures too")
+    assert text.startswith("Validation has 2 of its 4 pictures in common with training")
 
 
 def test_thousands_of_files_of_one_size_are_not_read():

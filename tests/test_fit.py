@@ -225,7 +225,7 @@ def test_a_compiled_model_without_average_on_files_of_which_one_is_bad(quick, tm
         model, pictures, recipe, tmp_path / "run", validation_fraction=0.25, skip_bad=True
     )
     printed = capsys.readouterr().out
-    assert re.search(r"^1 of \d+ \w+ pictures are left out", printed, re.MULTILINE)
+    assert re.search(r"^Left out: 1 of \d+ \w+ pictures\.$", printed, re.MULTILINE)
     assert "broken.png" in printed
     assert "weights averaged" not in printed
     assert "Stage 1/1" in printed

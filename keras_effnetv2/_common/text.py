@@ -1,4 +1,4 @@
-"""Text for a terminal."""
+"""Words for people: tables for a terminal, and numbers of things."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -19,3 +19,14 @@ def aligned(rows: Iterable[Sequence[str]], left: Collection[int] = ()) -> list[s
         return "  ".join(cells).rstrip()
 
     return [line(row) for row in rows]
+
+
+def counted(count: float, one: str, many: str | None = None) -> str:
+    """Return a number of things: "1 epoch", "1.5 epochs", "2,000 epochs".
+
+    Args:
+        count: their number, 0 or more.
+        one: what one of them is called.
+        many: what several are called, where that is not `one` with an s.
+    """
+    return f"{count:,.12g} {one if count == 1 else many or f'{one}s'}"

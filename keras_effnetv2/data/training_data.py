@@ -133,6 +133,6 @@ class TrainingData:
                 say(f"  left out: {picture.name!r}: {picture.reason}")
             if bad:
                 count = f"{len(bad):,} of {source.num_examples:,}"
-                say(f"{count} {source.split} pictures are left out.")
+                say(f"Left out: {count} {source.split} pictures.")
         training, validation = map(drop_bad, pictures, found)
         return training, validation

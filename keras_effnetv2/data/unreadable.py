@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.catalog import some, why_unread
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.images.decode import decode_image
@@ -47,9 +48,8 @@ class BadPicturesError(ValueError):
         lines = [f"  {picture.name!r}: {picture.reason}" for picture in self.bad[:_LISTED]]
         if len(self.bad) > _LISTED:
             lines.append(f"  and {len(self.bad) - _LISTED} more")
-        count = "1 picture" if len(self.bad) == 1 else f"{len(self.bad)} pictures"
         super().__init__(
-            f"{count} cannot be used:\n" + "\n".join(lines) + "\n"
+            f"{counted(len(self.bad), 'picture')} cannot be used:\n" + "\n".join(lines) + "\n"
             "Repair or remove them, or leave them out with --skip-bad."
         )
 

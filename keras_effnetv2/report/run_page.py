@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.report.figures import Curve, curve_chart
 from keras_effnetv2.report.run_report import RunReport
@@ -92,7 +93,7 @@ def _leave_out_outliers(lines: dict[str, list[float]]) -> list[str]:
     values = lines["validation"]
     lines["validation"] = [math.nan if value > ceiling else value for value in values]
     count = sum(value > ceiling for value in values)
-    words = f"{count} validation value{'s' if count > 1 else ''} above {ceiling:.3g} not drawn"
+    words = f"{counted(count, 'validation value')} above {ceiling:.3g} not drawn"
     return [words] if count else []
 
 

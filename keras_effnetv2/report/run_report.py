@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnetv2._common.text import aligned
+from keras_effnetv2._common.text import aligned, counted
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
@@ -163,7 +163,7 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
         (
             "optimizer",
             f"{recipe.optimizer}, learning rate {schedule.base_learning_rate:.3g} "
-            f"{recipe.schedule} after {schedule.warmup_epochs:g} epochs of warm-up, "
+            f"{recipe.schedule} after {counted(schedule.warmup_epochs, 'epoch')} of warm-up, "
             f"weight decay {recipe.weight_decay:g}"
             + (f", weights averaged with {recipe.ema_decay:g}" if recipe.ema_decay else ""),
         ),
@@ -202,5 +202,5 @@ def _result_rows(
         ("validation accuracy", f"{evaluation.accuracy:.2%}"),
         ("validation loss", f"{evaluation.loss:.4f}"),
         ("pictures", f"{pictures[0]:,} + {pictures[1]:,}"),
-        ("training time", f"{seconds:,.0f} s for {len(history['seconds'])} epochs"),
+        ("training time", f"{seconds:,.0f} s for {counted(len(history['seconds']), 'epoch')}"),
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from keras_effnetv2._common.checks import check_choice, check_integer
 from keras_effnetv2._common.machine import is_out_of_memory
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
@@ -227,7 +228,7 @@ class _Worker:
                 return
             trial.report(score(accuracy), epoch)
             if epoch < self.epochs and trial.should_prune():
-                self.echo(f"trial {trial.number}: given up after {epoch} epochs")
+                self.echo(f"trial {trial.number}: given up after {counted(epoch, 'epoch')}")
                 raise store.require_optuna().TrialPruned
 
         try:

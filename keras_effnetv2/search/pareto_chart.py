@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.report.figures import BLUE, INK, ORANGE, drawing, to_svg
 from keras_effnetv2.report.style import plain_text
 from keras_effnetv2.search.record import Candidate, Findings
@@ -84,7 +85,7 @@ def pareto_chart(findings: Findings, baseline_name: str, *, standalone: bool) ->
         figure.legend(loc="outside upper left", ncols=3, labelspacing=0.9)
         figure.draw_without_rendering()  # places the axes, and with them the dots
         _label(axes, list(dict.fromkeys([*special, *front])), diameter)
-        spoken = [f"Accuracy against step time of {len(found):,} networks"]
+        spoken = [f"Accuracy against step time of {counted(len(found), 'network')}"]
         spoken += [one_line(one) for one in special]
         svg = to_svg(figure, "; ".join(spoken))
     for gid, shown in (("others", others), ("front", front)):

@@ -30,6 +30,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from keras_effnetv2._common.checks import check_number, is_integer
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.architectures.config import ModelConfig, Stage, encode_stages
 
 Value = str | int
@@ -164,8 +165,9 @@ class SearchSpace:
             layers = tuple(stage.repeats + n for n in layer_offsets if stage.repeats + n >= 1)
             if not layers:
                 raise ValueError(
-                    f"Stage {number} of {config.name} has {stage.repeats} layers, of which "
-                    f"layer_offsets={layer_offsets!r} leave none."
+                    f"Stage {number} of {config.name} has "
+                    f"{counted(stage.repeats, 'layer')}, of which layer_offsets={layer_offsets!r} "
+                    "leaves none. Add 0 or a positive number to them."
                 )
             stages.append(StageChoices(conv, kernel, expand, layers))
         return cls(config, tuple(stages), se_ratio)

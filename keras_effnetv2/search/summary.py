@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from keras_effnetv2._common.text import aligned
+from keras_effnetv2._common.text import aligned, counted
 from keras_effnetv2.architectures.config import ModelConfig, encode_stages
 from keras_effnetv2.report.style import clean_text
 from keras_effnetv2.search.record import Findings, StudyRecord, TrialRecord, TrialState, best, find
@@ -43,7 +43,7 @@ def overview(study: StudyRecord, findings: Findings) -> list[tuple[str, str]]:
     rows = [
         ("study", f"{study.name} in {study.storage}"),
         ("trials", f"{len(study.trials):,}" + (f": {counts}" if counts else "")),
-        ("space", f"{study.space.size:,} networks around {study.space.backbone.name}"),
+        ("space", f"{counted(study.space.size, 'network')} around {study.space.backbone.name}"),
         (
             "score",
             f"accuracy x step time^{exponents['step_time_exponent']:g}"
@@ -113,7 +113,7 @@ def describe(study: StudyRecord) -> str:
     rows = front_rows(findings)
     header = ("trial", *MEASURES, "")
     cells = [(str(t.number), *measures(t), findings.marks(t)) for t in rows[:MAX_ROWS]]
-    complete = f"{len(findings.candidates):,} complete trials"
+    complete = counted(len(findings.candidates), "complete trial")
     lines += ["", f"Pareto front, {len(findings.front):,} of {complete}"]
     lines += aligned([header, *cells], left=(5,))
     if len(rows) > MAX_ROWS:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import MAX_SCANNED
@@ -110,9 +111,9 @@ def shared_picture_findings(training: ImageSource, validation: ImageSource) -> I
     if shared:
         level = "warning" if shared > validation.num_examples / 100 else "note"
         yield (
-            f"{level}: {shared:,} of {validation.num_examples:,} validation pictures are training "
-            "pictures too, so the validation accuracy will be too high. Take them out of one of "
-            "the two."
+            f"{level}: Validation has {shared:,} of its {validation.num_examples:,} pictures in "
+            "common with training, so its accuracy will be too high. Take them out of one of the "
+            "two."
         )
 
 
@@ -196,7 +197,7 @@ def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> It
     batch = inputs.smallest_batch_norm_batch()
     if batch < MIN_BATCH_NORM_BATCH:
         yield (
-            f"warning: The batch norms train on batches of {batch} pictures; below "
+            f"warning: The batch norms train on batches of {counted(batch, 'picture')}; below "
             f"{MIN_BATCH_NORM_BATCH} their statistics are so noisy that it costs accuracy. Raise "
             'batch_size, or start from pretrained weights with batch_norm="freeze".'
         )
@@ -204,10 +205,10 @@ def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> It
     left = max(layer.momentum for layer in layers) ** steps
     if not learned and left > _MAX_INITIAL_SHARE:
         yield (
-            f"warning: After the {steps} steps of this training the batch norms' averages will "
-            f"still be {left:.0%} their initial values, so evaluation will be far worse than "
-            "training. Train more epochs, take a smaller batch_size, or start from pretrained "
-            "weights."
+            f"warning: After the {counted(steps, 'step')} of this training the batch norms' "
+            f"averages will still be {left:.0%} their initial values, so evaluation will be far "
+            "worse than training. Train more epochs, take a smaller batch_size, or start from "
+            "pretrained weights."
         )
 
 

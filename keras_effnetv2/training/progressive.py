@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 
@@ -118,8 +119,8 @@ class ProgressiveLearning(keras.callbacks.Callback):
         self._stage = None
         if self.params["epochs"] > self.epochs:
             raise ValueError(
-                f"The plan has {self.epochs} epochs; use fit(epochs=progressive.epochs). "
-                f"Received: epochs={self.params['epochs']}"
+                f"The plan has {counted(self.epochs, 'epoch')}; use "
+                f"fit(epochs=progressive.epochs). Received: epochs={self.params['epochs']}"
             )
         scheduled_dropout_layers(self.model, self.dropout_layers, self.stages)
         self.dataset.start(_distribution_of(self.model), self._steps_per_epoch, self.skip_batches)
@@ -225,7 +226,8 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         if count < 0 or _cardinality(rest) == 0:
             raise ValueError(
                 "`skip_batches` must be fewer than the batches of the epoch to go on in. "
-                f"Received: skip_batches={count}, epoch={epoch} with {batches} batches"
+                f"Received: skip_batches={count}, epoch={epoch} with "
+                f"{counted(batches, 'batch', 'batches')}"
             )
         return rest
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from keras_effnetv2._common.checks import check_integer, check_number
 from keras_effnetv2._common.files import file_sha256, remove, write_text, written_whole
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.workers import undistributed
 
@@ -137,7 +138,7 @@ class Snapshots(keras.callbacks.Callback):
         self._saved_at = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._signals.raise_received(f"after {epoch} epochs.")
+        self._signals.raise_received(f"after {counted(epoch, 'epoch')}.")
         self._epoch = epoch
         self._skipped = 0
         if self._resumed is not None and self._resumed.batches:

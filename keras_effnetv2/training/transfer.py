@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import keras
 
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.recipes.recipe import BatchNormPolicy
 
@@ -32,7 +33,7 @@ def resolve_batch_norm(
         return policy, f'batch_norm="{policy}" was asked for'
     if not is_pretrained:
         return "train", "the network has no statistics yet that could be kept"
-    batches = f"batches of {smallest_batch} pictures"
+    batches = f"batches of {counted(smallest_batch, 'picture')}"
     if smallest_batch >= SMALL_BATCH:
         return "train", f"{batches} (at least {SMALL_BATCH}) have statistics that are good enough"
     noisier = "have noisier statistics than the pretrained weights"
