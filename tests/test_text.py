@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_effnetv2._common.text import counted
+from keras_effnetv2._common.text import counted, first_line
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,8 @@ from keras_effnetv2._common.text import counted
 )
 def test_a_number_of_things(count, words, said):
     assert counted(count, *words) == said
+
+
+def test_the_first_line_of_an_error():
+    assert first_line(ValueError("\nno room\nat all")) == "no room"
+    assert first_line(MemoryError()) == "MemoryError"

@@ -1,4 +1,4 @@
-"""Words for people: tables for a terminal, and numbers of things."""
+"""Words for people: tables for a terminal, numbers of things, and what an error says."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -30,3 +30,8 @@ def counted(count: float, one: str, many: str | None = None) -> str:
         many: what several are called, where that is not `one` with an s.
     """
     return f"{count:,.12g} {one if count == 1 else many or f'{one}s'}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; of one without words, its name."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -6,6 +6,7 @@ A split of up to 8 GiB is kept encoded in memory; of a larger one the files are 
 import os
 from typing import Any
 
+from keras_effnetv2._common.text import first_line
 from keras_effnetv2.data.catalog import SPLIT_ALIASES, Catalog, LabelledPictures, MemoryStore
 from keras_effnetv2.data.tfrecord import Keys, open_records
 
@@ -47,7 +48,7 @@ def _prepared_builder(name: str) -> Any:
         builder = tfds.builder(name, data_dir=folder)
     except (ValueError, AssertionError) as error:  # unknown name or config; unknown version
         raise ValueError(
-            f"TensorFlow Datasets cannot open {name!r}: {_first_line(error)} (looked in "
+            f"TensorFlow Datasets cannot open {name!r}: {first_line(error)} (looked in "
             f"{folder!r}). The names are listed at "
             "https://www.tensorflow.org/datasets/catalog/overview."
         ) from error
@@ -58,15 +59,11 @@ def _prepared_builder(name: str) -> Any:
     except Exception as error:  # the data set's own script ran: it may fail in any way
         raise FileNotFoundError(
             f"'tfds:{name}' is not prepared in {folder!r}, and preparing it failed "
-            f"({type(error).__name__}: {_first_line(error)}). Without a network here, prepare it "
+            f"({type(error).__name__}: {first_line(error)}). Without a network here, prepare it "
             f"elsewhere with `tfds build {name}` and copy the folder, or set TFDS_DATA_DIR to "
             "where it is."
         ) from error
     return builder
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]  # TFDS appends the names of all its data sets
 
 
 def _feature_keys(name: str, features: Any) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from keras_effnetv2._common.checks import check_choice, check_integer
 from keras_effnetv2._common.machine import is_out_of_memory
-from keras_effnetv2._common.text import counted
+from keras_effnetv2._common.text import counted, first_line
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
@@ -240,7 +240,7 @@ class _Worker:
             if isinstance(error, TrialFailed):
                 reason = str(error)
             elif is_out_of_memory(error):
-                reason = f"out of memory: {str(error).strip().splitlines()[0][:_MAX_REASON]}"
+                reason = f"out of memory: {first_line(error)[:_MAX_REASON]}"
             else:
                 raise
             _keep(trial, {"reason": reason})

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_effnetv2._common.text import first_line
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import is_published
 from keras_effnetv2.models.graph import last_activation
@@ -71,7 +72,7 @@ def check_model(model: keras.Model, inputs: Inputs) -> None:
     except ValueError as error:
         raise ValueError(
             f"{model.name!r} cannot work with pictures of {min(sizes)} pixels: "
-            f"{str(error).splitlines()[0]} Choose a larger image_size."
+            f"{first_line(error)} Choose a larger image_size."
         ) from None
     activation = last_activation(outputs[0])
     if activation != recipe.loss:

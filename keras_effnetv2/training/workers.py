@@ -19,6 +19,7 @@ import keras
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_integer
+from keras_effnetv2._common.text import first_line
 
 # Seconds. JAX waits 100 for the sign of life of a worker, 300 for all of them at the end.
 _HEARTBEAT_TIMEOUT = 30
@@ -131,7 +132,7 @@ def connect(coordinator: str, count: int, index: int) -> Workers:
     except RuntimeError as error:
         raise RuntimeError(
             f"Worker {index} of {count} found no connection by {coordinator}: "
-            f"{str(error).splitlines()[0]}. Start all workers within five minutes, with the same "
+            f"{first_line(error)}. Start all workers within five minutes, with the same "
             "address, before anything else uses JAX."
         ) from error
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
@@ -150,7 +151,7 @@ def explained(workers: Workers) -> Iterator[None]:
             f"Worker {workers.index} of {workers.count} cannot go on, because another one has "
             f"ended or cannot be reached; what that one printed says why. Start all again, going "
             f"on from the last snapshot (--resume, resume=True). JAX says: "
-            f"{str(error).splitlines()[0]}"
+            f"{first_line(error)}"
         ) from error
 
 
