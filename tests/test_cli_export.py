@@ -58,7 +58,11 @@ def test_a_file_for_another_runtime(run, capsys):
         ("--format onnx --gif --top-k 3", "--format onnx does not go with --top-k, --gif"),
         ("--quantize int8", "--format saved_model does not go with --quantize"),
         ("--top-k 0", "top_k"),
-        ("--format onnx --quantize int8", "quantize must be None for format 'onnx'"),
+        (
+            "--format onnx --quantize int8",
+            "quantize must be None for format 'onnx'. Leave it out, or choose from: openvino with "
+            "float16, bfloat16; litert with float16, dynamic, int8.",
+        ),
     ],
 )
 def test_options_of_another_format_are_refused(run, words, message, capsys):

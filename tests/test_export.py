@@ -411,7 +411,8 @@ def test_refusals_say_what_is_allowed_and_write_nothing(tmp_path, model, options
 def test_existing_version_is_kept_and_the_next_one_named(tmp_path):
     for version in ("1", "4", "notes"):
         (tmp_path / version).mkdir()
-    with pytest.raises(FileExistsError, match=r"export with version=5, or remove the folder"):
+    message = r"export with version=5 \(--version 5\), or remove the folder"
+    with pytest.raises(FileExistsError, match=message):
         export_saved_model(make_model(), tmp_path, version=1)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["1", "4", "notes"]
 

@@ -146,6 +146,6 @@ def _write_file(run: "Run", output: Path | None, format: str, given: dict[str, A
     )
     print(report.path)
     print(
-        f"{report.bytes:,} bytes; on {report.pictures} pictures the best class of Keras on "
+        f"{report.bytes:,} bytes; on {report.pictures} pictures the same best class as Keras for "
         f"{report.top1_agreement:.1%}, probabilities within {report.max_difference:.2g}"
     )

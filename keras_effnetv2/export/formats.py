@@ -198,20 +198,22 @@ def export_model(
 def _check_quantize(format: str, quantize: str | None, is_calibrated: bool) -> None:
     allowed = (None, *FORMATS[format].quantize)
     if quantize not in allowed:
+        some = {name: ", ".join(one.quantize) for name, one in FORMATS.items() if one.quantize}
+        choices = "; ".join(f"{name} with {kinds}" for name, kinds in some.items())
         raise ValueError(
-            f"quantize must be {' or '.join(map(repr, allowed))} for format {format!r}. "
-            f"Received: {quantize!r}"
+            f"quantize must be {' or '.join(map(repr, allowed))} for format {format!r}. Leave it "
+            f"out, or choose from: {choices}. Received: {quantize!r}"
         )
     if quantize == "int8" and not is_calibrated:
         raise ValueError(
             "quantize='int8' needs pictures that show the ranges of activations, like those the "
-            "model will see: give some hundred as calibration=, an ImageSource (see load_source) "
-            "or arrays (H, W, 3), 0..255. Received: calibration=None"
+            "model will see: give a few hundred as calibration= (--calibration), an ImageSource "
+            "(see load_source) or arrays (H, W, 3), 0..255. Received: calibration=None"
         )
     if quantize != "int8" and is_calibrated:
         raise ValueError(
-            "calibration is for quantize='int8' only: give pictures to compare with as pictures=. "
-            f"Received: calibration with quantize={quantize!r}"
+            "calibration is for quantize='int8' only: give pictures to compare with as pictures= "
+            f"(--pictures). Received: calibration with quantize={quantize!r}"
         )
 
 
@@ -298,12 +300,14 @@ def _check_report(report: ExportReport, too_far: str, min_agreement: float, forc
     if too_far:
         raise RuntimeError(
             f"On {report.pictures} pictures the {report.format} file differs from Keras by "
-            f"{too_far}. This is worth a report. Nothing was written; force=True writes it anyhow."
+            f"{too_far}. Please report this. Nothing was written; force=True (--force) writes it "
+            "anyway."
         )
     if report.quantize == "int8" and report.top1_agreement < min_agreement:
         raise RuntimeError(
-            f"The int8 file has the best class of Keras on {report.top1_agreement:.1%} of "
-            f"{report.pictures} pictures, and {min_agreement:.1%} are asked for. Calibrate with "
+            f"The int8 file finds the same best class as Keras on {report.top1_agreement:.1%} of "
+            f"{report.pictures} pictures, and {min_agreement:.1%} is required. Calibrate with "
             "more pictures that are like those the model will see, or take quantize='float16' or "
-            "'dynamic'. Nothing was written; a lower min_agreement or force=True writes it anyhow."
+            "'dynamic'. Nothing was written; a lower min_agreement (--min-agreement) or "
+            "force=True (--force) writes it anyway."
         )

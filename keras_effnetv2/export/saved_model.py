@@ -168,8 +168,8 @@ def _folded(model: keras.Model, batches: Batches) -> tuple[keras.Model, dict[str
     if too_far:
         raise ValueError(
             f"Folding the batch norms of {model.name!r} changes a probability by {too_far}. Either "
-            "probabilities are not finite, or the model is folded wrongly, which is worth a "
-            "report. Export with fold_batch_norm=False (--no-fold) to serve it as it is."
+            "probabilities are not finite, or the model is folded wrongly: please report "
+            "that. Export with fold_batch_norm=False (--no-fold) to serve it as it is."
         )
     return folded, {
         "batch_norm_folded": True,
@@ -263,8 +263,9 @@ def _new_version_folder(directory: Path, version: int) -> Path:
     target = directory / str(version)
     if target.exists():
         used = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
+        free = max(used) + 1
         raise FileExistsError(
             f"{target} exists already, and a version that may be served is not overwritten: "
-            f"export with version={max(used) + 1}, or remove the folder first."
+            f"export with version={free} (--version {free}), or remove the folder first."
         )
     return target
