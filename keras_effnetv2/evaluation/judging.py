@@ -44,7 +44,7 @@ class JudgedNetwork:
         model: pixels 0..255 -> (N, classes).
         classes: what there is to say of each class: its name as "class", perhaps "wordnet_id".
         image_size: side of its pictures, pixels.
-        style: how they become squares, see `resize_for_evaluation`.
+        style: how they become squares, see `evaluation_crop.resize_for_evaluation`.
         facts: what it is, the first of its figures.
         published_top1: published ImageNet top-1 of these very weights in percent; None without.
         trained_on: for a network whose classes have the names of its pictures'; None for

@@ -143,7 +143,7 @@ def evaluation_protocol(weight_set: WeightSet, protocol: str) -> tuple[int, Styl
             evaluation size: the whole picture, bilinear, without antialias.
 
     Returns:
-        Side of the pictures in pixels, and the style for `preprocess.resize_for_evaluation`.
+        Side of the pictures in pixels, and the style for `evaluation_crop.resize_for_evaluation`.
 
     Raises:
         ValueError: an unknown protocol, or a set that PyTorch Image Models does not have.
@@ -179,7 +179,7 @@ def evaluate_source(
         model: pixels 0..255 -> (N, classes).
         source: its class names are the model's, in order.
         image_size: side of the pictures, pixels.
-        style: how they are cropped and resized, see `preprocess.resize_for_evaluation`.
+        style: how they are cropped and resized, see `evaluation_crop.resize_for_evaluation`.
         batch_size: pictures per step.
         progress: called with (pictures done, all pictures).
 

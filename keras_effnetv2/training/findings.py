@@ -57,7 +57,7 @@ def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> I
 
 
 def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
-    """Classes without pictures on a side, and an uneven balance."""
+    """Find classes without pictures on a side, and an uneven balance."""
     names = training.class_names
     counts, judged = training.class_counts(), validation.class_counts()
 
@@ -91,7 +91,7 @@ def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[s
 
 
 def shared_picture_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
-    """Validation pictures whose file, byte by byte, is among the training pictures too.
+    """Find validation pictures whose file, byte by byte, is among the training pictures too.
 
     Only files of the same size are read. Nothing is looked for where these are more than 10,000,
     or the pictures more than `MAX_SCANNED`: that would take minutes.
@@ -131,9 +131,9 @@ def _hashes(source: ImageSource, chosen: np.ndarray) -> np.ndarray:
 
 
 def input_range_findings(model: keras.Model, plan: StagePlan, learned: bool) -> Iterator[str]:
-    """A model that does not normalise pixels 0..255, or that does so twice.
+    """Find a model that does not normalise pixels 0..255, or does so twice.
 
-    Found out by giving it black and white: what matters is what reaches the first layer with
+    That shows when it is given black and white: what matters is what reaches the first layer with
     weights, whatever computes it. Worse for a model that has `learned`.
     """
     size = plan[0].image_size
@@ -184,7 +184,7 @@ def _has_own_weights(layer: Any) -> bool:
 
 
 def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> Iterator[str]:
-    """Batch norms that train on too few pictures or steps, or are frozen before they learned."""
+    """Find batch norms that train on too few pictures or steps, or are frozen too early."""
     every = batch_norms(model)
     layers = [layer for layer in every if layer.trainable]
     if not layers:
@@ -213,7 +213,7 @@ def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> It
 
 
 def precision_findings(model: keras.Model, recipe: TrainRecipe, machine: Machine) -> Iterator[str]:
-    """Half precision that is not asked for, not scaled, slow, or in the last layer."""
+    """Find half precision that is not asked for, not scaled, slow, or in the last layer."""
     types = {layer.compute_dtype for layer in all_layers(model)} & {"float16", "bfloat16"}
     policy = model.dtype_policy.name
     if recipe.precision not in ("float32", policy):
@@ -244,7 +244,7 @@ def precision_findings(model: keras.Model, recipe: TrainRecipe, machine: Machine
 
 
 def step_findings(inputs: Inputs) -> Iterator[str]:
-    """A batch that is larger than the data."""
+    """Find a batch that is larger than the data."""
     pictures = inputs.training.num_examples
     batch = max(stage.batch_size for stage in inputs.plan)
     if pictures < batch:
@@ -256,7 +256,7 @@ def step_findings(inputs: Inputs) -> Iterator[str]:
 
 
 def memory_findings(model: keras.Model, plan: StagePlan, machine: Machine) -> Iterator[str]:
-    """Too little main memory for the largest stage."""
+    """Find too little main memory for the largest stage."""
     if (lacking := training_shortage(model, plan, machine)) is not None:
         yield (
             f"warning: A train step {lacking}. Choose a smaller batch_size or image_size, or the "

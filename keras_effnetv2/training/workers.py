@@ -45,7 +45,7 @@ class Workers:
 
     @property
     def shard(self) -> tuple[int, int] | None:
-        """What `make_dataset` takes."""
+        """Its part of a data set: (index, count), as `make_dataset` takes it; None for all."""
         return None if self.count == 1 else (self.index, self.count)
 
     def local_batch_size(self, batch_size: int) -> int:
