@@ -237,9 +237,9 @@ def test_an_unknown_name_lists_all_sixteen():
     ("name", "values", "message"),
     [
         ("magnitude", (None, -0.1, 30.1, float("nan"), True, "10"), "a number from 0 to 30"),
-        ("reference_size", (0, -224, float("nan"), "224", True), "a number of at least 1"),
+        ("reference_size", (0, -224, float("nan"), "224", True), "a number of at least 1, or None"),
         ("num_layers", (-1, 1.5, None), "an integer of at least 0"),
-        ("seed", ((1, 2),), "an integer"),
+        ("seed", ((1, 2),), "an integer, or None"),
     ],
 )
 def test_bad_arguments_are_refused(name, values, message):

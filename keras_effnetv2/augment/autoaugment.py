@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_effnetv2._common.checks import check_number
 from keras_effnetv2.augment.magnitudes import AUTOAUGMENT, WITHOUT_MAGNITUDE
 from keras_effnetv2.augment.randaugment import (
-    check_reference_size,
     check_seed,
     checked_image,
     one_of,
@@ -87,7 +87,7 @@ class AutoAugment:
         Raises:
             ValueError: a reference size that is not positive.
         """
-        check_reference_size(reference_size)
+        check_number("reference_size", reference_size, minimum=1, or_none=True)
         self.reference_size = reference_size
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

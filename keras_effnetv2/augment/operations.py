@@ -30,14 +30,14 @@ _LUMA = (0.2989, 0.5870, 0.1140)  # of tf.image.rgb_to_grayscale
 _BELOW_HALF = 0.5 - 2**-25
 
 
-def _to_uint8(values: Any) -> Any:
+def to_uint8(values: Any) -> Any:
     """Clip float values to 0..255 and truncate them towards zero."""
     return tf.cast(tf.minimum(tf.maximum(values, 0.0), 255.0), tf.uint8)
 
 
 def _blend(degenerate: Any, values: Any, factor: Any) -> Any:
     """Move float values from `degenerate` (factor 0) through themselves (1) and beyond."""
-    return _to_uint8(degenerate + factor * (values - degenerate))
+    return to_uint8(degenerate + factor * (values - degenerate))
 
 
 def _rows(image: Any) -> Any:
@@ -83,7 +83,7 @@ def solarize_add(image: Any, addition: int) -> Any:
 
 def brightness(image: Any, factor: Any) -> Any:
     """Blend with black."""
-    return _to_uint8(factor * tf.cast(image, tf.float32))
+    return to_uint8(factor * tf.cast(image, tf.float32))
 
 
 def contrast(image: Any, factor: Any, about_mean: bool = False) -> Any:
@@ -107,7 +107,7 @@ def auto_contrast(image: Any) -> Any:
     scale = tf.where(high > low, 255.0 / tf.maximum(high - low, 1.0), 1.0)
     offset = tf.where(high > low, -low * scale, 0.0)
     stretched = rows * _along_row(scale, image) + _along_row(offset, image)
-    return tf.reshape(_to_uint8(stretched), tf.shape(image))
+    return tf.reshape(to_uint8(stretched), tf.shape(image))
 
 
 def equalize(image: Any) -> Any:

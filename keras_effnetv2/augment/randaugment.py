@@ -53,12 +53,6 @@ def checked_image(image: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def check_reference_size(reference_size: int | None) -> None:
-    """Raise ValueError unless `reference_size` is None or a positive number of pixels."""
-    if reference_size is not None:
-        check_number("reference_size", reference_size, minimum=1)
-
-
 def check_seed(seed: tf.Tensor) -> tf.Tensor:
     """Return a stateless seed as a tensor; ValueError unless it is integer (2,)."""
     seed = tf.convert_to_tensor(seed)
@@ -159,7 +153,7 @@ def apply(
     """
     check_choice("name", name, OPERATION_NAMES)
     check_number("magnitude", magnitude, minimum=0, maximum=MAX_MAGNITUDE)
-    check_reference_size(reference_size)
+    check_number("reference_size", reference_size, minimum=1, or_none=True)
     image = checked_image(image)
     if center is None:
         height, width = tf.unstack(tf.shape(image)[:2])
@@ -210,9 +204,8 @@ class RandAugment:
         """
         check_integer("num_layers", num_layers, minimum=0)
         check_number("magnitude", magnitude, minimum=0, maximum=MAX_MAGNITUDE)
-        if seed is not None:
-            check_integer("seed", seed)
-        check_reference_size(reference_size)
+        check_integer("seed", seed, or_none=True)
+        check_number("reference_size", reference_size, minimum=1, or_none=True)
         self.num_layers = num_layers
         self.magnitude = float(magnitude)
         self.reference_size = reference_size

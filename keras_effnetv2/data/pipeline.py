@@ -21,6 +21,7 @@ import tensorflow as tf
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
 from keras_effnetv2.augment.autoaugment import AutoAugment
 from keras_effnetv2.augment.mixing import MIXUP_STYLES, mix_batch
+from keras_effnetv2.augment.operations import to_uint8
 from keras_effnetv2.augment.randaugment import RandAugment
 from keras_effnetv2.data.catalog import Shard
 from keras_effnetv2.data.sources import ImageSource
@@ -249,7 +250,7 @@ def _training_function(spec: InputSpec, num_classes: int) -> Any:
         )
         if augment is not None:
             # As officially: grey levels are cut off, not rounded.
-            image = tf.cast(tf.minimum(tf.maximum(image, 0.0), 255.0), tf.uint8)
+            image = to_uint8(image)
         if spec.horizontal_flip:
             image = tf.image.stateless_random_flip_left_right(
                 image, _seed(seed, epoch, index, _FLIP)
