@@ -157,7 +157,8 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "train --output x --data digits --preset quikstart": "--preset",
         "train --output x --data digits --weights nowhere.h5": "--weights",
         "train --output x --data digits --recipe nowhere.json": "--recipe",
-        "evaluate nowhere --data digits": "RUN_OR_VARIANT",
+        "evaluate nowhere --data digits": "There is no folder 'nowhere'. RUN_OR_VARIANT",
+        "predict eficientnetv2-b0 x.png": '"efficientnetv2-b0"?',
         "evaluate run --data nowhere": "--data",
         "evaluate run --data digits --weights imagenet": "--weights goes with a variant",
         "evaluate run --data digits --protocol timm": "--protocol goes with a variant",
@@ -239,12 +240,13 @@ def test_predict_a_table_and_one_bad_picture_that_does_not_hide_the_others(
     assert len(out.splitlines()) == 6
     assert [line.split()[-1] for line in out.splitlines()[::2]] == list(COLOURS)
     (tmp_path / "text.jpg").write_text("no picture")
-    words = ("predict", run, tmp_path / "text.jpg", tmp_path / "missing.png", pictures[0])
+    words = ("predict", run, tmp_path / "text.jpg", tmp_path / "missing.png", photos, pictures[0])
     code, out, _ = command(capsys, *words, "--json")
-    bad, missing, good = json.loads(out)
+    bad, missing, folder, good = json.loads(out)
     assert code == 1
     assert "not a JPEG" in bad["error"]
     assert missing["error"] == "No such file or directory"
+    assert f"name picture files, for example {photos}/*.jpg" in folder["error"]
     assert good["picture"] == str(pictures[0])
     assert sum(found["score"] for found in good["classes"]) == pytest.approx(1, abs=1e-5)
 

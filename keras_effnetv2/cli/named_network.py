@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
+from keras_effnetv2._common.checks import did_you_mean
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.options import check_weights
 
@@ -24,8 +25,8 @@ def check_network(name: str, weights: str | None, protocol: str | None = None) -
             )
     if not os.path.isdir(name):
         raise ValueError(
-            f"RUN_OR_VARIANT must be the folder of a run or one of {', '.join(variants)}. "
-            f"Received: {name!r}"
+            f"There is no folder {name!r}. RUN_OR_VARIANT must be the folder of a run or one of "
+            f"{', '.join(variants)}.{did_you_mean(name, variants)}"
         )
 
 

@@ -47,6 +47,8 @@ def _name(network: "JudgedNetwork", path: Path, top: int) -> dict[str, Any]:
 
     try:
         data = path.read_bytes()
+    except IsADirectoryError:
+        return {"error": f"a folder: name picture files, for example {path / '*.jpg'}"}
     except OSError as error:
         return {"error": error.strerror}
     images, (problem,) = prepare_batch([data], network.image_size, network.style)
