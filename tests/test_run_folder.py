@@ -163,7 +163,7 @@ def flip(path):
         (lambda path: (path / "model.keras").write_bytes(b"PK"), "is damaged"),
         (lambda path: flip(path / "model.keras"), "is damaged"),
         (lambda path: (path / "labels.txt").unlink(), "is damaged"),
-        (lambda path: (path / "labels.txt").write_text("a\n"), "1 names, the model 2 classes"),
+        (lambda path: (path / "labels.txt").write_text("a\n"), "1 name, the model 2 classes"),
         (lambda path: (path / "labels.txt").write_bytes(b"a\n\xff\n"), "is damaged"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
@@ -148,14 +149,11 @@ def evaluation_protocol(weight_set: WeightSet, protocol: str) -> tuple[int, Styl
     Raises:
         ValueError: an unknown protocol, or a set that PyTorch Image Models does not have.
     """
+    check_choice("protocol", protocol, PROTOCOLS)
     if protocol == "official":
         return weight_set.image_size, weight_set.style
     if protocol == "keras":
         return ModelConfig.from_name(weight_set.variant).eval_size, "finetune"
-    if protocol != "timm":
-        raise ValueError(
-            f"Unknown protocol. Allowed: {', '.join(PROTOCOLS)}. Received: {protocol!r}"
-        )
     if weight_set.timm is None:
         raise ValueError(
             f"PyTorch Image Models does not have {weight_set.weights!r} of {weight_set.variant}, "

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 
 from keras_effnetv2._common.files import SCRATCH, remove, write_text
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.runs.run_settings import RunSettings
 
 MODEL = "model.keras"
@@ -128,7 +129,10 @@ def read_settings(path: Path) -> RunSettings:
             "makes such a folder."
         ) from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path / RECIPE} cannot be read: {error}") from None
+        raise ValueError(
+            f"{path / RECIPE} cannot be read: {error}. Put a copy in its place, or choose another "
+            "folder."
+        ) from None
     try:
         return RunSettings.from_dict(values)
     except ValueError as error:
@@ -153,10 +157,16 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         model = keras.models.load_model(path / MODEL, compile=False)
         class_names = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"The run in {path} is damaged: {error}") from None
+        raise _damaged(path, str(error)) from None
     if model.output_shape[-1] != len(class_names):
-        raise ValueError(
-            f"The run in {path} is damaged: {LABELS} has {len(class_names)} names, the model "
-            f"{model.output_shape[-1]} classes."
-        )
+        names = counted(len(class_names), "name")
+        classes = counted(model.output_shape[-1], "class", "classes")
+        raise _damaged(path, f"{LABELS} has {names}, the model {classes}")
     return Run(path, model, class_names, settings)
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"The run in {path} is damaged: {reason.rstrip('.')}. Put a copy of the file in its place, "
+        "or train anew (--overwrite, overwrite=True)."
+    )

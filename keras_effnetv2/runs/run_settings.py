@@ -115,7 +115,8 @@ def check_same_run(earlier: RunSettings, settings: RunSettings) -> None:
     changed = changes({key: old[key] for key in _FIXED}, {key: new[key] for key in _FIXED})
     if changed:
         raise ValueError(
-            "A run can only be resumed with the settings it was started with. Changed: "
+            "These are not the settings of the run; repeat its own, or choose another output "
+            "folder. A run can only be resumed with the settings it was started with. Changed: "
             + "; ".join(changed)
         )
 

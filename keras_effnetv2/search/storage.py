@@ -71,12 +71,13 @@ def open_storage(
     path = _file_of(url)
     if path is not None and must_exist and not path.is_file():
         raise ValueError(
-            f"There is no storage {url!r}: {path} does not exist. Start "
-            "a search first, or name its --storage."
+            f"There is no storage {url!r}: {path} does not exist. Start a search first, "
+            "or name its --storage."
         )
     if path is not None and not path.absolute().parent.is_dir():
         raise ValueError(
-            f"The storage {url!r} cannot be made: there is no folder {path.absolute().parent}."
+            f"The storage {url!r} cannot be made: there is no folder {path.absolute().parent}. "
+            "Make it, or name a file elsewhere."
         )
     try:
         with warnings.catch_warnings():

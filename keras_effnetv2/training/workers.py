@@ -131,7 +131,7 @@ def connect(coordinator: str, count: int, index: int) -> Workers:
         )
     except RuntimeError as error:
         raise RuntimeError(
-            f"Worker {index} of {count} found no connection by {coordinator}: "
+            f"Worker {index} of {count} could not connect through {coordinator}: "
             f"{first_line(error)}. Start all workers within five minutes, with the same "
             "address, before anything else uses JAX."
         ) from error
