@@ -18,6 +18,7 @@ from keras_effnetv2.architectures.variants import Normalization
 from keras_effnetv2.models.blocks import channel_axis, conv_bn, mbconv
 from keras_effnetv2.pretrained.load import assign_weights
 from keras_effnetv2.pretrained.open_weights import Weights, open_weights
+from keras_effnetv2.pretrained.places import CLASSIFIER
 from keras_effnetv2.pretrained.registry import IMAGENET_CLASSES
 
 MIN_SIZE = 32  # the network halves a picture five times
@@ -176,7 +177,7 @@ def _classifier(classes: int, activation: str | Callable[..., Any] | None) -> ke
         activation=activation,
         kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
         dtype="float32" if mixed else None,
-        name="predictions",
+        name=CLASSIFIER,
     )
 
 

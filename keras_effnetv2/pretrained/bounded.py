@@ -3,6 +3,9 @@
 import os
 from typing import IO
 
+GZIP = b"\x1f\x8b"
+"""What a file packed with gzip begins with."""
+
 # The numbers of trained weights hardly pack (measured: gzip, to 0.92 of their size); bombs pack by
 # up to a thousand. Below the second figure even a network of zeros is let pass: it fits everywhere,
 # and is more than a training checkpoint of efficientnetv2-b0 (four copies of 7.2 million float32).

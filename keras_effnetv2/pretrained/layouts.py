@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2._common.files import file_sha256
+from keras_effnetv2.pretrained.bounded import GZIP
 from keras_effnetv2.pretrained.keras_files import WEIGHTS_MEMBER, keras_names, read_keras_file
 from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
 from keras_effnetv2.pretrained.official import official_names, read_official
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import keras
 
 _LOG = logging.getLogger("keras_effnetv2")
-_GZIP = b"\x1f\x8b"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK"
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
@@ -92,7 +92,7 @@ def _kind(path: Path, start: bytes) -> str:
     """Return "official", "timm" or that it is a file of Keras."""
     if Path(f"{path}.index").is_file() or (path.is_dir() and any(path.glob("*.index"))):
         return "official"
-    if start.startswith(_GZIP):
+    if start.startswith(GZIP):
         return "official"
     if start.startswith(_HDF5) or WEIGHTS_MEMBER in _zip_members(path, start):
         return _KERAS_FILE
@@ -129,7 +129,7 @@ def _refuse_pickle(path: Path) -> bytes:
         return b""
     with open(path, "rb") as file:
         start = file.read(9)
-    known = start.startswith((_GZIP, _HDF5)) or start[8:] == b"{"
+    known = start.startswith((GZIP, _HDF5)) or start[8:] == b"{"
     if (
         _PICKLE.match(start)
         or any(name.endswith(".pkl") for name in _zip_members(path, start))

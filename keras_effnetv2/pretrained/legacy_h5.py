@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from keras_effnetv2.pretrained.places import Place, weight_names
+from keras_effnetv2.pretrained.places import CLASSIFIER, Place, weight_names
 
 if TYPE_CHECKING:
     import keras
@@ -18,7 +18,7 @@ _LEONDGARSE = {
     "stem_bn": "stem_bn",
     "top_conv": "post_conv",
     "top_bn": "post_bn",
-    "predictions": "predictions",
+    CLASSIFIER: CLASSIFIER,
     "expand_conv": "sortcut_conv",
     "expand_bn": "sortcut_bn",
     "dwconv2": "MB_dw_",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_effnetv2.pretrained.bounded import BoundedReader, unpacked_limit
+from keras_effnetv2.pretrained.bounded import GZIP, BoundedReader, unpacked_limit
 from keras_effnetv2.pretrained.checkpoint import read_checkpoint
 from keras_effnetv2.pretrained.places import Place, layer_names, weight_names
 
@@ -85,7 +85,7 @@ def _unpack(archive: Path, folder: Path) -> None:
     """Extract the checkpoint's files flat into `folder`; other files are left alone."""
     try:
         with open(archive, "rb") as file:
-            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            packed = file.peek(len(GZIP)).startswith(GZIP)
             content: Any = gzip.GzipFile(fileobj=file) if packed else file
             bounded: Any = BoundedReader(content, unpacked_limit(archive))
             with tarfile.open(fileobj=bounded, mode="r|") as tar:

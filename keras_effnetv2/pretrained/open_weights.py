@@ -28,6 +28,7 @@ from keras_effnetv2.pretrained.registry import (
     published,
     weight_set,
 )
+from keras_effnetv2.pretrained.weight_cache import file_name_of
 
 _LOG = logging.getLogger("keras_effnetv2")
 
@@ -236,7 +237,7 @@ def _check_not_damaged(path: Path, variant: str, hashed: FileHash) -> None:
     """Refuse what has the name of one of the variant's published files and not its hash."""
     for name in published(variant):
         for file in WEIGHT_SETS[variant, name].files:
-            if file.url.rpartition("/")[2] == path.name:
+            if file_name_of(file.url) == path.name:
                 raise ValueError(
                     f"{path} is named as the published file of {variant}/{name} and is not that "
                     f"file, or is damaged: its hash is md5:{hashed.md5} (sha256:{hashed.sha256}) "

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from keras_effnetv2._common.checks import did_you_mean
 from keras_effnetv2.architectures.variants import Normalization
+from keras_effnetv2.pretrained.weight_cache import file_name_of
 
 IMAGENET_CLASSES = 1000
 IMAGENET21K_CLASSES = 21843
@@ -216,7 +217,7 @@ def find_weight_set(variant: str, weights: str | os.PathLike[str]) -> WeightSet 
 
 def _published_names(found: WeightSet) -> set[str]:
     """Return the names of the files of a set, and of the folder that its archive unpacks to."""
-    names = {url.rpartition("/")[2] for url in (found.archive, *(file.url for file in found.files))}
+    names = {file_name_of(url) for url in (found.archive, *(file.url for file in found.files))}
     return names | {name.removesuffix(".tgz").removesuffix(".tar.gz") for name in names}
 
 

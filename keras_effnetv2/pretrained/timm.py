@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from keras_effnetv2.pretrained.places import Place, layer_names, weight_names
+from keras_effnetv2.pretrained.places import CLASSIFIER, Place, layer_names, weight_names
 
 if TYPE_CHECKING:
     import keras
@@ -76,7 +76,7 @@ def timm_axes(ours: str) -> tuple[int, ...] | None:
     layer, _, weight = ours.partition("/")
     if weight != "kernel":
         return None
-    if layer == "predictions":
+    if layer == CLASSIFIER:
         return (1, 0)
     return (2, 3, 0, 1) if layer.endswith("dwconv2") else (2, 3, 1, 0)
 
