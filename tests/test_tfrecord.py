@@ -1,4 +1,4 @@
-"""tfrecord:PATTERN: records of others, their labels and splits, and files that are damaged.
+"""tfrecord:PATTERN: records from other tools, their labels and splits, and files that are damaged.
 
 The key layouts are those of google/automl `efficientnetv2/datasets.py` (official ImageNet records)
 and of TensorFlow Datasets' writer, written here with TensorFlow's own classes.

@@ -62,7 +62,7 @@ V2_XL_BLOCKS: Sequence[str] = (
 
 
 Normalization = Literal["imagenet", "symmetric", "inception"]
-"""What pixels become before the first layer, see `config.NORMALIZATIONS`."""
+"""The change of pixels before the first layer, see `config.NORMALIZATIONS`."""
 
 
 class Variant(NamedTuple):

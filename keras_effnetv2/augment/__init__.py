@@ -1,4 +1,4 @@
-"""What is done to pixels in training: RandAugment, AutoAugment, mixup and CutMix."""
+"""Changes of pixels in training: RandAugment, AutoAugment, mixup and CutMix."""
 
 from keras_effnetv2.augment.randaugment import OPERATION_NAMES, RandAugment, apply
 

@@ -1,4 +1,4 @@
-"""What a magnitude means to each of the sixteen operations: the official table and its quirks.
+"""The meaning of a magnitude to each of the sixteen operations: the official table and its quirks.
 
 Source of every number and oddity: google/automl, efficientnetv2/autoaugment.py (`level_to_arg`),
 run on TensorFlow 2.21; methods: Cubuk et al. 2019, arXiv:1909.13719 (RandAugment) and 2018,
@@ -70,7 +70,7 @@ WITHOUT_MAGNITUDE = ("AutoContrast", "Equalize", "Invert")
 
 @dataclass(frozen=True)
 class AugmentLayer:
-    """What one application of an operation is told, beside the picture.
+    """The arguments of one application of an operation, beside the picture.
 
     Attributes:
         magnitude: number, at least 0.
@@ -139,5 +139,5 @@ class AugmentLayer:
 
     @property
     def addition(self) -> int:
-        """What SolarizeAdd adds to the values below 128."""
+        """The number that SolarizeAdd adds to the values below 128."""
         return int(self.magnitude / _MAX_LEVEL * 110)

@@ -1,7 +1,7 @@
 """RandAugment as the official EfficientNetV2 training applies it, and its single operations.
 
-What a magnitude means to each operation, and where the official results leave the textbook, is the
-table in `magnitudes.py`; the operations are in `operations.py`. Pixel values are uint8 before and
+The table in `magnitudes.py` says what a magnitude means to each operation, and where the official
+results leave the textbook; the operations are in `operations.py`. Pixel values are uint8 before and
 after each of them.
 """
 

@@ -1,4 +1,4 @@
-"""What every reader of pictures hands over: which pictures there are, and where their bytes are.
+"""The result of every reader of pictures: which pictures there are, and where their bytes are.
 
 A reader (`folder`, `csv_file`, `tfrecord`, `tfds`, `digits`) takes what stands behind the prefix of
 a source and returns a `Catalog`, or raises FileNotFoundError where nothing is, and ValueError for
@@ -48,7 +48,7 @@ def encoded_alone(data: Any, *entries: Any) -> Any:
 
 
 class Store(ABC):
-    """What an `ImageSource` asks of the place where its pictures are."""
+    """The place where an `ImageSource` has its pictures."""
 
     @abstractmethod
     def names(self, rows: np.ndarray) -> tuple[str, ...]:
@@ -206,7 +206,7 @@ class LabelledPictures:
 
 @dataclass(frozen=True)
 class Catalog:
-    """What a source of pictures offers: `TRAIN`, `VALIDATION` and `TEST`, or only `ALL`."""
+    """The parts that a source of pictures has: `TRAIN`, `VALIDATION` and `TEST`, or only `ALL`."""
 
     class_names: Mapping[str, tuple[str, ...]]  # of each part that is there, in order of labels
     read: Callable[[str], LabelledPictures]  # returns the pictures of one of those parts

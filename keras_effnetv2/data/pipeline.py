@@ -41,7 +41,7 @@ _RUN = [tf.TensorSpec([], tf.int64)] * 2  # seed, epoch
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What happens to a picture on its way into a batch.
+    """The steps of a picture on its way into a batch.
 
     The fields are arguments of `make_dataset`, which says what they mean; its `style` is
     `evaluation_style` here. A value that is out of range is a ValueError.
@@ -263,6 +263,6 @@ def _training_function(spec: InputSpec, num_classes: int) -> Any:
 
 
 def _seed(seed: Any, epoch: Any, index: Any, stream: int) -> Any:
-    """(2,) int64, another one for every (seed, epoch, index, stream)."""
+    """Return (2,) int64, another one for every (seed, epoch, index, stream)."""
     # The stateless generators hash their seed, so neighbouring values are as good as any.
     return tf.stack([seed * 2**8 + stream, epoch * 2**40 + index])

@@ -1,13 +1,13 @@
-"""TFRecord files as a `Catalog`: what `pack` wrote, and those of others.
+"""TFRecord files as a `Catalog`: from `pack`, and from other tools.
 
     tfrecord:DIR        a packed folder, or one with files named by split, as
                         train-00000-of-01024, validation-00000-of-00128 or set-test.tfrecord-...,
                         or with such files in folders train/, validation/, test/
     tfrecord:PATTERN    files by a pattern (*, ?, [...], ** for folders), one pile
 
-Records of others are `tf.train.Example` with one of two sets of keys, see `_LAYOUTS`. They have no
-index, so that each is read once a process, as fast as the disk gives them; nothing but labels,
-lengths and the names of classes is kept.
+TFRecords from other tools are `tf.train.Example` with one of two sets of keys, see `_LAYOUTS`. They
+have no index, so each is read once a process, as fast as the disk allows; only labels, lengths and
+class names are kept.
 
 Names of classes: `image/class/synset`, else `image/class/text`, else the file LABELKEY.labels.txt
 beside the records (TensorFlow Datasets writes it), else the number as it is written. Labels under
@@ -67,7 +67,7 @@ _SPLIT = re.compile(rf"(?:.*[-_.])?({'|'.join(SPLIT_ALIASES)})(?:[-_.].*)?", re.
 
 
 def open_tfrecord(pattern: str) -> Catalog:
-    """Open a folder, a file, or a glob pattern; what has no index is read through once."""
+    """Open a folder, a file, or a glob pattern; files without an index are read through once."""
     if os.path.isdir(pattern):
         if is_pack(pattern):
             return open_packed(pattern)

@@ -144,7 +144,7 @@ def _why_unreadable(picture: ImageSource) -> str:
 
 
 class UnreadablePictures:
-    """What becomes of pictures that cannot be read, and which ones there were.
+    """The policy for pictures that cannot be read, and a list of those that came up.
 
     One object may serve many data sets of one source, as the epochs of a training.
 

@@ -1,4 +1,4 @@
-"""What the header of a picture file says: format, height and width, and whether it can be read.
+"""The header of a picture file: its format, height and width, and whether it can be read.
 
 Made of TensorFlow ops alone, so the same code runs eagerly, inside a `tf.data` pipeline and inside
 a SavedModel served without Python. The header is looked at before anything is decoded, because a
@@ -58,10 +58,10 @@ _GIF_OUTSIDE, _GIF_INSIDE = 1, 2  # of a block: where a walk is that has not com
 
 
 def _graph_function(*specs: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: a function of a file's bytes and `specs` becomes one graph for all its uses.
+    """Return a decorator that makes a function of a file's bytes and `specs` one graph.
 
-    It is traced once a process, which takes up to a second, a pipeline holds it once, and a step of
-    its loops costs a seventieth of an eager one.
+    All uses share it: it is traced once a process, which takes up to a second, a pipeline holds it
+    once, and a step of its loops costs a seventieth of an eager one.
     """
     signature = [tf.TensorSpec([], tf.string), *specs]
     return functools.partial(tf.function, input_signature=signature, autograph=False)

@@ -90,7 +90,7 @@ def squeeze_excite(x: Any, *, reduced_filters: int, name: str) -> Any:
 
 
 def residual(x: Any, shortcut: Any, *, drop_path_rate: float, name: str) -> Any:
-    """Return stochastic depth on `x`, then the sum with `shortcut`, both (B, H, W, C).
+    """Add stochastic depth to `x`, then its sum with `shortcut`, both (B, H, W, C).
 
     While training a whole example's `x` is zeroed with the probability `drop_path_rate`; survivors
     are scaled by 1 / (1 - rate). 0 adds no layer. The layers are `{name}drop` and `{name}add`.
@@ -114,7 +114,7 @@ def mbconv(
     drop_path_rate: float = 0.0,
     name: str,
 ) -> Any:
-    """Inverted residual block: expand 1x1, depthwise, squeeze-excite, project 1x1.
+    """Add an inverted residual block: expand 1x1, depthwise, squeeze-excite, project 1x1.
 
     Args:
         x: (B, H, W, C) tensor.

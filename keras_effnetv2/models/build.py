@@ -123,7 +123,7 @@ def build_model(
 
 
 def _backbone(x: Any, config: ModelConfig, drop_path_rate: float) -> Any:
-    """(B, H, W, 3) normalised pixels -> (B, ceil(H / 32), ceil(W / 32), head_filters)."""
+    """Turn normalised pixels (B, H, W, 3) into (B, ceil(H / 32), ceil(W / 32), head_filters)."""
     x = conv_bn(x, config.stem_filters, 3, strides=2, name="stem_")
     block_index = 0
     for stage_number, stage in enumerate(config.stages, start=1):

@@ -1,4 +1,4 @@
-"""Batch normalisation worked into the convolutions before it: the same function, fewer operations.
+"""Batch normalisation folded into the convolutions before it: the same function, fewer operations.
 
 With the moving statistics, batch normalisation is one scale and one offset a channel. A linear
 layer in front of it takes both up into its kernel and its bias (Jacob et al. 2018,
@@ -149,7 +149,7 @@ def _batch_norms(layer: Any) -> list[str]:
 
 
 def _is_linear(layer: Any) -> bool:
-    """Whether a layer is a sum of products of which the last kernel and the bias can be scaled."""
+    """Return whether a layer sums products, and its last kernel and its bias can be scaled."""
     if type(layer) not in _LINEAR or layer.activation is not keras.activations.linear:
         return False
     # A quantised layer, or one with low-rank additions, has more weights.

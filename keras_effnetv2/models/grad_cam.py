@@ -110,7 +110,7 @@ def _last_feature_map(graph: keras.Model) -> Any:
 
 
 def _ends_space(node: Any) -> bool:
-    """Whether a call makes one vector of (N, h, w, channels), maybe as (N, 1, 1, channels)."""
+    """Return whether a call makes a vector of (N, h, w, channels), maybe as (N, 1, 1, channels)."""
     is_vector = len(node.outputs[0].shape) < 4 or isinstance(node.operation, _GLOBAL_POOLING)
     is_nested = isinstance(node.operation, keras.Model)
     return is_vector and not is_nested and len(node.input_tensors[0].shape) == 4

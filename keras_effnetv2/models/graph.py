@@ -1,4 +1,4 @@
-"""What a network costs and looks like: multiply-adds, the table of its stages, how it ends.
+"""The cost and the structure of a network: multiply-adds, the table of its stages, how it ends.
 
 Keras has no public way to the calls of layers that a model consists of. The private names that are
 needed for that stand here only; tests/test_keras_private.py lists them.

@@ -1,4 +1,4 @@
-"""Which layout a weight file has, told by its content; its tensors, and what they are called."""
+"""Which layout a weight file has, told by its content; its tensors and their names."""
 
 import logging
 import re
@@ -38,7 +38,7 @@ _SUFFIXES = {
 
 
 class TensorLayout(NamedTuple):
-    """What the tensors of a source are called, and how they lie.
+    """The names of the tensors of a source, and the order of their axes.
 
     Attributes:
         names: model, names in the file -> our weight path to the name in the file.

@@ -28,7 +28,7 @@ _TWO_B3 = (
 
 
 class LoadReport(NamedTuple):
-    """What `load_weights` did.
+    """The result of `load_weights`.
 
     Attributes:
         source: the source that was recognised, e.g. "official"; see `load_weights`.

@@ -80,12 +80,12 @@ class Weights:
 
     @property
     def normalization(self) -> Normalization | None:
-        """What pixels become before the first layer; None if the variant is not known."""
+        """The change of pixels before the first layer; None if the variant is not known."""
         return None if self.config is None else self.config.normalization
 
     @property
     def activation(self) -> str:
-        """What the classifier was trained with."""
+        """The activation that the classifier was trained with."""
         # An ImageNet-21k head is trained with a sigmoid loss, the others with softmax.
         return "sigmoid" if self.classes == IMAGENET21K_CLASSES else "softmax"
 

@@ -61,7 +61,7 @@ def flaw_of(path: Path, expected: str) -> str | None:
 
 
 def flaw_in_cache(path: Path, expected: str) -> str | None:
-    """Return the same of a file in the cache, which is hashed only if it has changed since."""
+    """Do `flaw_of` for a file in the cache, which is hashed only if it has changed since."""
     checked = path.with_name(f"{path.name}.checked")
     with contextlib.suppress(OSError, UnicodeDecodeError):
         seen = f"{expected} {path.stat().st_size} {path.stat().st_mtime_ns}"
