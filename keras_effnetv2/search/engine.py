@@ -41,8 +41,8 @@ _LOGGER = logging.getLogger(__name__)
 
 DEFAULT_STARTUP_TRIALS = 10
 _MEDIAN_OF = 5  # complete trials, before any is given up for being below their median
-_SCORED = ["maximize"]
 _MAX_REASON = 200  # characters
+_SCORED = ["maximize"]
 _PARETO = ["maximize", "minimize", "minimize"]  # accuracy, step time, parameters
 
 

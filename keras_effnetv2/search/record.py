@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from keras_effnetv2.architectures.config import ModelConfig, Stage
-from keras_effnetv2.search.space import SearchSpace
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.search.space import SearchSpace, network_of
 
 TrialState = Literal["complete", "pruned", "failed", "running"]
 
@@ -107,8 +107,8 @@ def find(study: StudyRecord) -> Findings:
         known: Any = (trial.accuracy, trial.step_time, trial.parameters, trial.score)
         if trial.state == "complete" and None not in known and all(map(math.isfinite, known)):
             found.append(Candidate(**vars(trial)))
-    wanted = _network(study.baseline)
-    baseline = next((one for one in found if _network(one.config) == wanted), None)
+    wanted = network_of(study.baseline)
+    baseline = next((one for one in found if network_of(one.config) == wanted), None)
     return Findings(found, pareto_front(found), best(found), baseline)
 
 
@@ -120,7 +120,7 @@ def pareto_front(found: Iterable[Candidate]) -> list[Candidate]:
     """
     distinct: dict[Any, Candidate] = {}
     for candidate in sorted(found, key=_rank):
-        distinct.setdefault(_network(candidate.config), candidate)
+        distinct.setdefault(network_of(candidate.config), candidate)
     front: list[Candidate] = []
     # In this order only an earlier network can beat a later one; and if any does, one of the front.
     for candidate in sorted(distinct.values(), key=_by_accuracy):
@@ -140,11 +140,6 @@ def best(found: Iterable[Candidate], *, max_parameters: float = math.inf) -> Can
     """
     fitting = (one for one in found if one.parameters <= max_parameters)
     return min(fitting, key=_rank, default=None)
-
-
-def _network(config: ModelConfig) -> tuple[tuple[Stage, ...], int]:
-    """What is built: stem (in the first stage), stages and head, not name nor training."""
-    return config.stages, config.head_filters
 
 
 def _beats(one: Candidate, other: Candidate) -> bool:

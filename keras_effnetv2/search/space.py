@@ -176,7 +176,7 @@ class SearchSpace:
     def parameters(self) -> dict[str, tuple[Value, ...]]:
         """Return the choices of each parameter, in order: "stage1_conv", "stage1_kernel" ..."""
         return {
-            _parameter(number, choice): getattr(stage, choice)
+            parameter_name(number, choice): getattr(stage, choice)
             for number, stage in enumerate(self.stages, start=1)
             for choice in _STAGE_FIELDS
         }
@@ -216,7 +216,7 @@ class SearchSpace:
         stages = []
         for number, stage in enumerate(self.backbone.stages, start=1):
             chosen: dict[str, Any] = {
-                stage_field: values[_parameter(number, choice)]
+                stage_field: values[parameter_name(number, choice)]
                 for choice, stage_field in _STAGE_FIELDS.items()
             }
             chosen["se_ratio"] = None if chosen["conv"] == "fused" else self.se_ratio
@@ -235,14 +235,14 @@ class SearchSpace:
         """
         check_config("config", config)
         found = {
-            _parameter(number, choice): getattr(stage, stage_field)
+            parameter_name(number, choice): getattr(stage, stage_field)
             for number, stage in enumerate(config.stages, start=1)
             for choice, stage_field in _STAGE_FIELDS.items()
         }
         nearest = self.sample(
             lambda name, choices: found[name] if found.get(name) in choices else choices[0]
         )
-        if (nearest.stages, nearest.head_filters) != (config.stages, config.head_filters):
+        if network_of(nearest) != network_of(config):
             raise ValueError(
                 f"{config.name} is not in the search space around {self.backbone.name}. The "
                 f"nearest network there has {', '.join(encode_stages(nearest.stages))} and "
@@ -284,8 +284,13 @@ class SearchSpace:
         return cls(backbone, tuple(stages), values["se_ratio"])
 
 
-def _parameter(number: int, choice: str) -> str:
-    """Name of the parameter of a stage, counted from 1."""
+def network_of(config: ModelConfig) -> tuple[tuple[Stage, ...], int]:
+    """Return what is built: stem (in the first stage), stages and head, not name nor training."""
+    return config.stages, config.head_filters
+
+
+def parameter_name(number: int, choice: str) -> str:
+    """Return the name of the parameter of a stage, counted from 1."""
     return f"stage{number}_{choice}"
 
 

@@ -12,6 +12,7 @@ import os
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,6 +22,7 @@ from keras_effnetv2.architectures.config import encode_stages
 from keras_effnetv2.report.style import Table, render
 from keras_effnetv2.search.pareto_chart import pareto_chart
 from keras_effnetv2.search.record import Candidate, Findings, StudyRecord, TrialRecord, find
+from keras_effnetv2.search.space import StageChoices, parameter_name
 from keras_effnetv2.search.summary import (
     MAX_ROWS,
     MEASURES,
@@ -35,7 +37,7 @@ from keras_effnetv2.search.summary import (
 
 REPORT, BEST, FRONT, PICTURE = "report.html", "best.json", "front.csv", "pareto.svg"
 
-_CHOICES = ("conv", "kernel", "expand", "layers")
+_CHOICES = tuple(field.name for field in fields(StageChoices))
 _FEWEST = 3  # trials of a choice, of which a mean is shown
 _LETTERS = 80  # of a cell: the choices of six stages
 
@@ -171,7 +173,7 @@ def choices_table(study: StudyRecord, findings: Findings) -> Table:
 
     rows = [
         (
-            *(number, *(cell(f"stage{number}_{choice}") for choice in _CHOICES)),
+            *(number, *(cell(parameter_name(number, choice)) for choice in _CHOICES)),
             *(stage.output_filters, stage.strides),
         )
         for number, stage in enumerate(study.space.backbone.stages, start=1)

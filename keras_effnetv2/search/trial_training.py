@@ -21,7 +21,6 @@ from keras_effnetv2.training.progressive import ProgressiveLearning
 Watch = Callable[[int, float], None]
 """Is told the epoch, from 1, and the accuracy on the validation pictures, 0 to 1."""
 
-
 # Rounds: quick steps, which noise moves most, get more of them, until so many seconds were timed.
 _FEWEST_ROUNDS, _MOST_ROUNDS, _ENOUGH = 5, 25, 2.0
 _STEPS = 2  # timed, of a model in each round
@@ -79,7 +78,7 @@ class TrialRunner:
         Raises:
             TrialFailed: the loss is not finite.
         """
-        progressive = ProgressiveLearning(self._inputs.stage_dataset, self._inputs.plan, verbose=0)
+        progressive = ProgressiveLearning(self._inputs.stage_dataset, self._inputs.plan)
         referee = _Referee(watch)
         fit_stages(model, self._inputs, progressive, [referee], verbose=0)
         return referee.accuracy
