@@ -77,7 +77,7 @@ class Batcher:
             await self._answer(self._take())
 
     def _take(self) -> list[_Job]:
-        """Take the first job and those that fit to it, without jobs whose client has gone."""
+        """Take the first job and those that fit with it, without jobs whose client has gone."""
         jobs = [job for job in self._jobs if not job.answer.done()]
         self._jobs.clear()
         batch: list[_Job] = []

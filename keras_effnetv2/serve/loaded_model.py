@@ -76,7 +76,7 @@ def newest_version(path: str | os.PathLike[str]) -> Path:
             f"keras-effnetv2 export {root}"
         )
     raise ValueError(
-        f"Nothing to serve in {root}. Expected is the folder of a finished run, or the folder that "
+        f"Nothing to serve in {root}. Expected the folder of a finished run, or the folder that "
         "keras-effnetv2 export wrote, with a folder of each version (1, 2, ...) in it."
     )
 

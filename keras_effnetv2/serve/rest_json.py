@@ -1,8 +1,8 @@
 """The JSON of TensorFlow Serving's REST interface, to arrays and back.
 
 Formats: https://www.tensorflow.org/tfx/serving/api_rest; where that page and the server differ (the
-key `results`) the server's `json_tensor.cc` decides. NaN and Infinity, which
-JSON does not have, are refused.
+key `results`) the server's `json_tensor.cc` decides. NaN and Infinity, which JSON does not have,
+are refused.
 """
 
 import base64
@@ -81,7 +81,7 @@ def predict_json(columns: Columns, is_by_row: bool) -> dict[str, Any]:
 
 
 def parse_examples(document: Mapping[str, Any]) -> list[bytes]:
-    """Return the picture files of a `:classify` request, empty where an example has not one.
+    """Return the picture files of a `:classify` request, empty where there is not exactly one.
 
     It has `examples` and, for what they share, `context`; another form is a RequestError.
     """

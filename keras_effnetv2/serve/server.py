@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_effnetv2.export.signatures import BYTES_SIGNATURE
 from keras_effnetv2.runs.run_folder import RECIPE, open_run
+from keras_effnetv2.serve.limits import ServerLimits
 from keras_effnetv2.serve.loaded_model import ServedModel, load_served_model
 from keras_effnetv2.serve.overlay import Explain, overlay_function
 
@@ -24,7 +25,7 @@ try:
     import uvicorn
 
     from keras_effnetv2.serve.app import make_app
-    from keras_effnetv2.serve.service import ServerLimits, Service
+    from keras_effnetv2.serve.service import Service
 except ModuleNotFoundError as error:
     if error.name not in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
         raise
@@ -75,8 +76,8 @@ def serve(
     name = root.resolve().name if name is None else name
     if not name or set(name) & set("/:?#") or not name.isprintable():
         raise ValueError(
-            "A model's name is part of web addresses: it must have a letter, and none of / : ? #. "
-            f"Give one with --name. Received: {name!r}"
+            "A model's name is part of web addresses: it must not be empty, and must "
+            f"have none of / : ? #. Give one with --name. Received: {name!r}"
         )
     limits = limits or ServerLimits()
     with _listener(host, port) as listener:  # first: a port in use is told at once
@@ -137,7 +138,7 @@ def _prepare(root: Path, model: ServedModel) -> Explain | None:
     """
     if BYTES_SIGNATURE not in model.signatures:
         raise ValueError(
-            f"The model in {model.folder} has no signature {BYTES_SIGNATURE!r}. Expected is one "
+            f"The model in {model.folder} has no signature {BYTES_SIGNATURE!r}. Expected one "
             f"that keras-effnetv2 export wrote. It has: {', '.join(sorted(model.signatures))}"
         )
 
@@ -157,8 +158,8 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise OSError(
-            f"Cannot listen on {host} port {port}: {error}. Choose another port with --port, or 0 "
-            "for a free one."
+            f"Cannot listen on {host} port {port}: {str(error).removesuffix('.')}. Choose another "
+            "port with --port (0 takes a free one), or another address with --host."
         ) from None
 
 
