@@ -283,7 +283,7 @@ def test_folding_that_changes_probabilities_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("keras_effnetv2.export.saved_model.fold", wrong)
     with pytest.raises(
         ValueError,
-        match=r"changes a probability by 0\.0\d+\. Allowed are 0\.0001, .*fold_batch_norm=False",
+        match=r"changes a probability by 0\.0\d+\. The limit is 0\.0001, .*fold_batch_norm=False",
     ):
         export_saved_model(make_model(), tmp_path)
     assert not list(tmp_path.iterdir())

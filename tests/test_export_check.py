@@ -43,7 +43,7 @@ def test_a_float64_copy_has_the_values_and_nothing_of_the_original():
     answers = keras_answers(half, [pixels(2)])
     rounding, reason = beyond_rounding(0.3, half, [pixels(2)], answers)
     assert 1e-4 < rounding < 0.07
-    assert reason.startswith("0.3. Allowed are 0.0001, or 4 times")
+    assert reason.startswith("0.3. The limit is 0.0001, or 4 times")
     assert beyond_rounding(rounding, half, [pixels(2)], answers) == (rounding, "")
     assert beyond_rounding(1e-5, half, [pixels(2)], answers) == (None, "")
     copy.set_weights([0 * weight for weight in copy.get_weights()])

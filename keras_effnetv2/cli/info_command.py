@@ -39,7 +39,7 @@ def info(
     trainable = count_trainable(network)
     weights = published(config.name) if is_published(config) else ()
     facts = {
-        "parameters": f"{trainable / 1e6:.2f} million trainable, {network.count_params():,} all",
+        "parameters": f"{trainable / 1e6:.2f} million trainable, {network.count_params():,} in all",
         "multiply-adds": f"{count_flops(network, size) / 1e9:.2f} billion at {size} x {size}",
         "trained at": f"up to {config.train_size} px, evaluated at {config.eval_size} px",
         "dropout": f"{config.dropout_rate:g}",

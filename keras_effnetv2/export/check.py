@@ -52,7 +52,7 @@ def beyond_rounding(
     if difference <= _ROUNDING_FACTOR * rounding:
         return rounding, ""
     return rounding, (
-        f"{difference:.2g}. Allowed are {DIFFERENCE_LIMIT:g}, or {_ROUNDING_FACTOR} times what "
+        f"{difference:.2g}. The limit is {DIFFERENCE_LIMIT:g}, or {_ROUNDING_FACTOR} times what "
         f"rounding alone does to the model ({rounding:.2g})"
     )
 

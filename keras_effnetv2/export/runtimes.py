@@ -72,7 +72,7 @@ def load_exported(path: str | os.PathLike[str], threads: int | None = None) -> R
 
 
 def computes_bfloat16() -> bool:
-    """Whether OpenVINO computes in bfloat16 on this CPU (AVX512_BF16 or AMX)."""
+    """Return whether OpenVINO computes in bfloat16 on this CPU (AVX512_BF16 or AMX)."""
     core = optional_module("openvino").Core()
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
