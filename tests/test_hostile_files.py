@@ -169,7 +169,7 @@ def impossible(tmp_path):
 
 
 def test_a_checkpoint_that_ends_tensorflow(impossible, refused):
-    refused(impossible("[-1, 4]"), "cannot be read as a checkpoint: TensorFlow ended at it")
+    refused(impossible("[-1, 4]"), "cannot be read as a checkpoint: TensorFlow crashed on it")
 
 
 def test_a_checkpoint_that_declares_terabytes(impossible, refused, checkpoints_in_this_process):

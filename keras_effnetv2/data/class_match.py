@@ -39,8 +39,8 @@ def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> I
     if len(source.class_names) != classes:
         raise ValueError(
             f"The network has {classes} classes, {source.spec!r} has {len(source.class_names)}: "
-            f"{some(source.class_names)}. The weights do not say what their classes are called, "
-            "so that the pictures must have exactly as many, in the same order by name."
+            f"{some(source.class_names)}. The weights do not name their classes, so the pictures "
+            "must have exactly as many, in the same order by name."
         )
     return source
 

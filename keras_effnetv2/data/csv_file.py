@@ -92,7 +92,10 @@ def _rows(path: str) -> Iterator[_Row]:
             "as 'CSV UTF-8'."
         ) from error
     except csv.Error as error:
-        raise ValueError(f"{path!r} line {reader.line_num} is not CSV: {error}.") from error
+        raise ValueError(
+            f"{path!r} line {reader.line_num} is not CSV: {error}. Mend that line, or save "
+            "the table as 'CSV UTF-8'."
+        ) from error
 
 
 def _parse_row(path: str, line: int, header: list[str], fields: list[str]) -> _Row:
@@ -104,7 +107,10 @@ def _parse_row(path: str, line: int, header: list[str], fields: list[str]) -> _R
     row = dict(zip(header, fields, strict=True))
     for column in (*_REQUIRED, _SPLIT):
         if column in row and not row[column].strip():
-            raise ValueError(f"{path!r} line {line}: the field {column!r} is empty.")
+            raise ValueError(
+                f"{path!r} line {line}: the field {column!r} is empty. Fill it in, or "
+                "remove the line."
+            )
     part = row.get(_SPLIT, "").strip().lower()
     if part and part not in SPLIT_ALIASES:
         raise ValueError(
@@ -123,5 +129,7 @@ def _check_header(path: str, fields: list[str]) -> list[str]:
             f"'path,label,split', separated by commas. Received: {','.join(fields)!r}."
         )
     if repeated := sorted({column for column in header if header.count(column) > 1}):
-        raise ValueError(f"{path!r} has a column more than once: {some(repeated)}.")
+        raise ValueError(
+            f"{path!r} has a column more than once: {some(repeated)}. Keep one of each name."
+        )
     return header

@@ -109,16 +109,21 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
     if not path.is_file():
         raise FileNotFoundError(
             f"{os.fspath(folder)!r} is no folder that `keras-effnetv2 pack` wrote: it has no "
-            f"{INDEX}."
+            f"{INDEX}. Give the folder that was its output."
         )
     if path.stat().st_size > _MAX_INDEX_BYTES:
-        raise ValueError(f"{path} is no index of a pack: it has more than 256 MiB.")
+        raise ValueError(
+            f"{path} is not the index of a pack: it has more than 256 MiB. Copy the folder again."
+        )
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise _damaged(path, f"it is no JSON ({error})") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise ValueError(f"{path} is not the index of a folder that `keras-effnetv2 pack` wrote.")
+        raise ValueError(
+            f"{path} is not the index of a folder that `keras-effnetv2 pack` wrote. Remove that "
+            "file to read the records beside it without an index."
+        )
     if described.get("version") != VERSION:
         raise ValueError(
             f"{path} has version {described.get('version')!r}, this program reads version "

@@ -88,7 +88,7 @@ def _read(name: str, builder: Any, split: str, image_key: str, label_key: str) -
 
     info = builder.info.splits[split]
     if not info.num_examples:
-        raise ValueError(f"'tfds:{name}' split {split!r} is empty.")
+        raise ValueError(f"'tfds:{name}' split {split!r} is empty. Use another split.")
     if info.num_bytes > MAX_ENCODED_BYTES:
         if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
             raise ValueError(
@@ -110,6 +110,8 @@ def _read(name: str, builder: Any, split: str, image_key: str, label_key: str) -
     # One batch of everything: the bytes go into the tensor without a second copy in Python.
     store, labels = dataset.batch(info.num_examples).get_single_element()
     if labels.numpy().min() < 0:  # TFDS writes -1 where the publisher holds the labels back
-        raise ValueError(f"'tfds:{name}' split {split!r} has pictures without a label.")
+        raise ValueError(
+            f"'tfds:{name}' split {split!r} has pictures without a label. Use another split."
+        )
     names = tuple(f"{name}/{split}/{index:06d}" for index in range(len(labels)))
     return LabelledPictures.of(labels.numpy(), MemoryStore(store, names))

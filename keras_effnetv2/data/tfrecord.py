@@ -112,7 +112,8 @@ def open_records(
         class_names = _class_names(first, keys, names, range(base, every.max() + 1))
     elif every.max() >= len(class_names):
         raise ValueError(
-            f"{name!r} has the label {every.max()}, but only {len(class_names)} class names."
+            f"{name!r} has the label {every.max()}, but only {len(class_names)} class names. "
+            "Prepare the data set again."
         )
 
     def read(part: str) -> LabelledPictures:
@@ -144,15 +145,16 @@ def _find_keys(path: str) -> Keys:
 
 def _check_labels(name: str, labels: np.ndarray, keys: Keys) -> None:
     if not len(labels):
-        raise ValueError(f"{name!r} has no pictures: all its files are empty.")
+        raise ValueError(f"{name!r} has no pictures: all its files are empty. Fetch them again.")
     if labels.min() < 0:
         raise ValueError(
             f"{name!r} has pictures without a label: {keys.label!r} is {labels.min()} in "
-            f"{np.count_nonzero(labels < 0)} of {len(labels)} records."
+            f"{np.count_nonzero(labels < 0)} of {len(labels)} records. Use files with labels."
         )
     if labels.max() > _MAX_LABEL:
         raise ValueError(
-            f"{name!r} has the label {labels.max()}; classes have numbers up to {_MAX_LABEL:,}."
+            f"{name!r} has the label {labels.max()}; classes have numbers up to {_MAX_LABEL:,}. "
+            f"Write the number of the class under {keys.label!r}."
         )
 
 
@@ -208,7 +210,9 @@ def _features(path: str, record: bytes) -> Mapping[str, Any]:
     except Exception as error:  # the class of this error is no part of TensorFlow
         if type(error).__name__ != "DecodeError":
             raise
-        raise ValueError(f"{path!r} holds records that are no tf.train.Example.") from None
+        raise ValueError(
+            f"{path!r} holds records that are no tf.train.Example. Convert them."
+        ) from None
     return example.features.feature
 
 

@@ -115,6 +115,6 @@ def _check_equal(model: keras.Model, read: keras.Model) -> None:
     ]
     if different:
         raise ValueError(
-            f"What was written reads back otherwise: {len(different)} weight(s), first "
-            f"{different[0]}. Nothing was kept; check the disk."
+            f"{len(different)} weight(s) read back from the written file differ, the first is "
+            f"{different[0]}. The file was not kept; check the disk."
         )

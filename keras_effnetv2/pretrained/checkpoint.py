@@ -62,7 +62,9 @@ def read_in_child(prefix: str, target: str) -> None:
         raise ValueError(child.stdout.strip())
     if child.returncode:
         said = "" if child.returncode < 0 else "".join(child.stderr.splitlines()[-1:])
-        raise ValueError(f"TensorFlow ended at it, with the status {child.returncode} {said}")
+        raise ValueError(
+            f"TensorFlow crashed on it with the status {child.returncode} {said}".strip()
+        )
 
 
 def _choose(names: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:

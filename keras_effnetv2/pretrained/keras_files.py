@@ -120,7 +120,7 @@ def _layout(names: Collection[str]) -> str:
         if any(re.match(pattern, name) for name in names):
             return source
     raise ValueError(
-        "it is not of an EfficientNet in a layout that is known: keras.applications "
+        "it is not of an EfficientNet in a known layout: keras.applications "
         "(block1a_...), leondgarse (stack_0_block0_...), or Keras 3 (layers/.../vars/0). "
         f"Its arrays: {list(names)[:5]}"
     )

@@ -136,8 +136,8 @@ def _refuse_pickle(path: Path) -> bytes:
         or (not known and path.suffix in _PICKLE_SUFFIXES)
     ):
         raise ValueError(
-            f"{path} is a pickle, which can run any code when it is read, so it is not. Convert it "
-            'to safetensors: python -c "import torch; from safetensors.torch import save_file; '
+            f"{path} is a pickle, which can run any code when it is read, and is refused. Convert "
+            'it to safetensors: python -c "import torch; from safetensors.torch import save_file; '
             f"save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\""
         )
     return start

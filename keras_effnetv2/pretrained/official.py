@@ -112,7 +112,7 @@ def _check_member(member: tarfile.TarInfo) -> None:
     """Refuse what no archive of a checkpoint has, before any of it is looked at."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"its member {member.name!r} points outside")
+        raise ValueError(f"its member {member.name!r} points outside the folder")
     if not (member.isdir() or member.isreg()) or member.issparse():
         raise ValueError(f"its member {member.name!r} is a link, a device or a sparse file")
 

@@ -188,8 +188,8 @@ def _identify(
                 return found, "hash", file
     if config is None and hashes:
         raise ValueError(
-            f"{name} has no published hash, so that it does not tell which network it is for; "
-            f"--variant does. Allowed: {', '.join(ModelConfig.variants())}."
+            f"{name} has no published hash that tells its network. Name the network with "
+            f"--variant. Allowed: {', '.join(ModelConfig.variants())}."
         )
     if config is None:
         return None, None, None
