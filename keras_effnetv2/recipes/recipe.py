@@ -37,7 +37,7 @@ from keras_effnetv2.recipes.schedule import (
     step_of_epoch,
     steps_per_epoch,
 )
-from keras_effnetv2.recipes.stages import Range, StagePlan, progressive_stages
+from keras_effnetv2.recipes.stages import FromPreset, Range, StagePlan, progressive_stages
 
 BatchNormPolicy = Literal["auto", "train", "freeze"]
 """Whether batch norms are trained; "auto" is the rule of `transfer.resolve_batch_norm`."""
@@ -143,18 +143,18 @@ class TrainRecipe:
     min_steps: int = 0
     progressive: Literal["paper", "official"] | None = None
     stages: int = 4
-    image_size: Range | Literal["preset"] = "preset"
-    randaugment_magnitude: Range | Literal["preset"] | None = "preset"
+    image_size: Range | FromPreset = "preset"
+    randaugment_magnitude: Range | FromPreset | None = "preset"
     randaugment_layers: int = 2
-    autoaugment: bool | Literal["preset"] = False
-    mixup_alpha: Range | Literal["preset"] = "preset"
+    autoaugment: bool | FromPreset = False
+    mixup_alpha: Range | FromPreset = "preset"
     mixup_style: Literal["official", "paper"] = "official"
-    cutmix_alpha: Range | Literal["preset"] = "preset"
-    dropout_rate: Range | Literal["preset"] | None = "preset"
+    cutmix_alpha: Range | FromPreset = "preset"
+    dropout_rate: Range | FromPreset | None = "preset"
     drop_path_rate: float = 0.2
     crop_style: Literal["v2", "v1", "finetune", "preset"] = "v2"
     crop_area: tuple[float, float] | None = None
-    reduced_decode: bool | Literal["preset"] = "preset"
+    reduced_decode: bool | FromPreset = "preset"
     horizontal_flip: bool | None = None
     scale_randaugment: bool = False
     optimizer: Literal["adam", "rmsprop", "sgd"] = "rmsprop"

@@ -149,16 +149,20 @@ def _summary(
 # --- text ---------------------------------------------------------------------------------------
 
 
+def describe_classes(names: Sequence[str]) -> str:
+    """Return the number of the classes and the first ten names."""
+    return f"{len(names):,}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+
+
 def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
     """Return what is about to happen, as a table."""
-    names, recipe = settings.class_names, settings.recipe
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    recipe = settings.recipe
     training, validation = settings.training.pictures, settings.validation.pictures
     schedule = recipe.learning_rate_schedule(1.0)
     rows = (
         ("model", f"{settings.model}, {parameters:,} parameters"),
         ("data", settings.training.spec),
-        ("classes", f"{len(names):,}: {shown}"),
+        ("classes", describe_classes(settings.class_names)),
         ("pictures", f"{training:,} for training, {validation:,} for validation"),
         (
             "optimizer",

@@ -22,6 +22,7 @@ from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.images.training_crop import crop_area
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import TrainStage
+from keras_effnetv2.report.run_report import describe_classes
 from keras_effnetv2.report.samples import (
     Sample,
     evaluation_pictures,
@@ -145,7 +146,7 @@ def _shown_side(size: int) -> int:
 
 def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
     recipe, training = inputs.recipe, inputs.training
-    names, held_back = training.class_names, inputs.validation.num_examples
+    held_back = inputs.validation.num_examples
     flips = training.horizontal_flip if recipe.horizontal_flip is None else recipe.horizontal_flip
     smallest, largest = crop_area(recipe.crop_style, recipe.crop_area)
     augmentation = [("AutoAugment", "policy v0")] if recipe.autoaugment else []
@@ -154,7 +155,7 @@ def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
         augmentation = [("RandAugment", f"{recipe.randaugment_layers} operations{scaled}")]
     return (
         ("data", training.spec),
-        ("classes", f"{len(names):,}: {', '.join(names[:10])}{', ...' if names[10:] else ''}"),
+        ("classes", describe_classes(training.class_names)),
         ("pictures", f"{training.num_examples:,} for training, {held_back:,} for validation"),
         ("recipe", f"{recipe.name}, seed {recipe.seed}"),
         ("random crop", f"of {smallest:.0%} to {largest:.0%} of a picture"),

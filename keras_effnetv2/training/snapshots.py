@@ -31,7 +31,6 @@ _NAME = re.compile(r"after-(\d+)-epochs(?:-(\d+)-batches)?\.weights\.h5")
 # In the optimizer's group, so that who reads the weights alone passes over it.
 _STATE = "optimizer/run_state"
 
-
 # On disk, four bytes each for a parameter: weights, average and two optimizer slots.
 _BYTES_PER_PARAMETER = 4 * 4
 
@@ -115,7 +114,6 @@ class Snapshots(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._saving = saving
-        self._folder = saving.folder
         self._resumed = resumed
         self._notes = notes
         self._signals = signals
@@ -172,9 +170,9 @@ class Snapshots(keras.callbacks.Callback):
                 raise self._error(f"the weight {weight.path} is not finite")
         if not self._is_writer:
             return
-        self._folder.mkdir(exist_ok=True)
+        self._saving.folder.mkdir(exist_ok=True)
         within = f"-{batches}-batches" if batches else ""
-        path = self._folder / f"after-{epochs}-epochs{within}.weights.h5"
+        path = self._saving.folder / f"after-{epochs}-epochs{within}.weights.h5"
         with written_whole(path) as scratch:
             with undistributed():
                 self.model.save_weights(scratch)
@@ -187,7 +185,7 @@ class Snapshots(keras.callbacks.Callback):
             write_text(_checksum_file(path), f"{file_sha256(scratch)}  {path.name}\n")
         self._whole = [*self._whole, path][-self._saving.keep :]
         stay = {*self._whole, *map(_checksum_file, self._whole)}
-        for other in self._folder.iterdir():
+        for other in self._saving.folder.iterdir():
             if other not in stay:
                 remove(other)
         self._saved_at = time.monotonic()
@@ -196,7 +194,7 @@ class Snapshots(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         before = "none" if self._finite_loss is None else f"{self._finite_loss:.4g}"
-        kept = _snapshots(self._folder)
+        kept = _snapshots(self._saving.folder)
         where = f"the last good state is kept in {kept[-1]}" if kept else "no state was saved yet"
         return RuntimeError(
             f"Training failed: {what} in epoch {self._epoch + 1}, after optimizer step "
