@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +13,6 @@ from keras_effnetv2.data.pipeline import InputSpec
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import UnreadablePictures
-from keras_effnetv2.images.evaluation_crop import Style
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.training.progressive import without_auto_sharding
@@ -68,7 +67,7 @@ class Inputs:
             mixup_alpha=stage.mixup_alpha,
             cutmix_alpha=stage.cutmix_alpha,
             mixup_style=recipe.mixup_style,
-            evaluation_style=cast(Style, recipe.evaluation_style),
+            evaluation_style=recipe.evaluation_style,
         )
 
     def epoch_order(self, epoch: int) -> np.ndarray:

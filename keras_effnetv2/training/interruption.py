@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_AFTER_TRAINING = "after the training."
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -68,7 +69,7 @@ class StopSignals:
             yield
         finally:
             self._is_deferred = False
-        self.raise_received("after the training.")
+        self.raise_received(_AFTER_TRAINING)
 
     def raise_received(self, where: str) -> None:
         """Raise `TrainingInterrupted` if a signal was noted; all until `where` is saved."""
@@ -81,7 +82,7 @@ class StopSignals:
         self._put_back()
         self.received = number
         if not self._is_deferred:
-            self.raise_received("after the training.")
+            self.raise_received(_AFTER_TRAINING)
 
     def _put_back(self) -> None:
         while self._earlier:
