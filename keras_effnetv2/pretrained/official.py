@@ -24,7 +24,10 @@ from keras_effnetv2.pretrained.places import Place, layer_names, weight_names
 if TYPE_CHECKING:
     import keras
 
-_CHECKPOINT_FILE = re.compile(r"\.(index|data-\d+-of-\d+)$")
+CHECKPOINT_ENDING = r"\.(index|data-\d+-of-\d+)"
+"""A pattern of what follows the prefix in the name of each file of a checkpoint."""
+
+_CHECKPOINT_FILE = re.compile(f"{CHECKPOINT_ENDING}$")
 _BN = "tpu_batch_normalization"
 _LAYERS = layer_names(
     outside=f"stem/conv2d stem/{_BN} head/conv2d head/{_BN} head/dense",

@@ -19,6 +19,7 @@ from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import Normalization
 from keras_effnetv2.pretrained.fetch import fetch_set
 from keras_effnetv2.pretrained.layouts import LAYOUTS, read_tensors
+from keras_effnetv2.pretrained.official import CHECKPOINT_ENDING
 from keras_effnetv2.pretrained.registry import (
     IMAGENET21K_CLASSES,
     WEIGHT_SETS,
@@ -206,7 +207,7 @@ def _files_of(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     folder, prefix = (path, ".*") if path.is_dir() else (path.parent, re.escape(path.name))
-    of_checkpoint = re.compile(rf"{prefix}\.(index|data-\d+-of-\d+)")
+    of_checkpoint = re.compile(prefix + CHECKPOINT_ENDING)
     listed = sorted(folder.iterdir()) if folder.is_dir() else []
     files = [file for file in listed if of_checkpoint.fullmatch(file.name)]
     if not files:
