@@ -20,7 +20,7 @@ def test_the_machine_and_what_is_installed():
 
 
 def test_gpus_are_those_of_the_nvidia_driver(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "_NVIDIA", tmp_path)
+    monkeypatch.setattr(machine, "NVIDIA", tmp_path)
     assert "GPU" not in describe_machine(())
     for bus, name in (("0000:01:00.0", "NVIDIA H200"), ("0000:02:00.0", "NVIDIA T4")):
         (tmp_path / bus).mkdir()

@@ -418,7 +418,7 @@ from test_search_engine import RECIPE, TrainingData, run_search, Sampling
 from keras_effnetv2.search import trial_training
 from keras_effnetv2.search.space import SearchSpace
 import json
-trial_training._ENOUGH = 0.0
+trial_training.ENOUGH_SECONDS = 0.0
 space = SearchSpace.from_dict(json.load(open({str(folder / "space.json")!r})))
 data = TrainingData("digits", max_train_examples=32, scan=False, cache="memory")
 run_search(space, data, trials={trials}, storage={url!r}, sampling=Sampling("random"),
@@ -476,7 +476,7 @@ def running(database):
 
 def test_the_command_from_pictures_to_a_study(space, tmp_path, database, capsys, monkeypatch):
     """The one search here that builds, times and trains a network: the baseline."""
-    monkeypatch.setattr(trial_training, "_ENOUGH", 0.0)  # five rounds suffice here
+    monkeypatch.setattr(trial_training, "ENOUGH_SECONDS", 0.0)  # five rounds suffice here
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.json").write_text(json.dumps(space.to_dict()))
     words = f"search --data digits --space space.json --storage {database} --max-train-examples 32"

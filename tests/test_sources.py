@@ -348,7 +348,7 @@ def in_records(in_memory, tmp_path_factory):
 
 @pytest.fixture(params=["in_memory", "in_records"])
 def source(request, monkeypatch):
-    monkeypatch.setattr(records, "_WINDOW_PICTURES", 32)
+    monkeypatch.setattr(records, "WINDOW_PICTURES", 32)
     return request.getfixturevalue(request.param)
 
 

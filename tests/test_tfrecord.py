@@ -161,8 +161,8 @@ def hundred(tmp_path_factory):
 
 @pytest.fixture
 def small_windows(monkeypatch):
-    monkeypatch.setattr(records, "_WINDOW_PICTURES", 32)
-    monkeypatch.setattr(records, "_BLOCKS_PER_WINDOW", 4)
+    monkeypatch.setattr(records, "WINDOW_PICTURES", 32)
+    monkeypatch.setattr(records, "BLOCKS_PER_WINDOW", 4)
 
 
 def test_order_is_a_function_of_seed_and_epoch_and_complete(hundred, tmp_path, small_windows):
@@ -290,7 +290,7 @@ def test_labels_that_are_none(tmp_path, examples, message):
 
 
 def test_a_large_set_says_that_it_is_read_and_is_read_once(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(tfrecord, "_TELL_FROM", 1)
+    monkeypatch.setattr(tfrecord, "TELL_FROM", 1)
     spec = f"tfrecord:{tmp_path}/*"
     for count in (20, 21):
         write(tmp_path / "a.tfrecord", [plain(n, n % 2) for n in range(count)])

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_NVIDIA = Path("/proc/driver/nvidia/gpus")
+NVIDIA = Path("/proc/driver/nvidia/gpus")
 # TensorFlow's class of errors, the status code of XLA (JAX, and TensorFlow where it compiles),
 # PyTorch on a GPU, and PyTorch on a CPU. In lower case.
 _NO_MEMORY = (
@@ -58,7 +58,7 @@ def _processor() -> str:
 
 def _gpus() -> str:
     """The names of the GPUs that the NVIDIA driver for Linux knows, "" without one."""
-    models = [_values(path, "Model") for path in sorted(_NVIDIA.glob("*/information"))]
+    models = [_values(path, "Model") for path in sorted(NVIDIA.glob("*/information"))]
     return ", ".join(name for names in models for name in names)
 
 

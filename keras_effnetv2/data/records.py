@@ -27,8 +27,8 @@ FRAME_BYTES = 16  # of a record, beside its data
 # Pictures are read in windows, each from its places on the disk in ascending order. A shuffled
 # window has them from 32 places: about 600 ImageNet pictures, 2 MiB to each seek of a slow disk.
 _WINDOW_BYTES = 64 * 1024**2
-_WINDOW_PICTURES = 8192
-_BLOCKS_PER_WINDOW = 32
+WINDOW_PICTURES = 8192
+BLOCKS_PER_WINDOW = 32
 _WINDOWS_AT_ONCE = 2  # read while a third is handed out
 _MAX_BUFFER = 4 * 1024**2  # bytes of one read
 _SMALL_BUFFER = 256 * 1024  # of one that is for a single record
@@ -98,7 +98,7 @@ class RecordStore(Store):
         order = np.arange(len(rows)) if random is None else np.argsort(rows, kind="stable")
         window = self._window()
         if random is not None:
-            starts = np.arange(0, len(rows), max(1, window // _BLOCKS_PER_WINDOW))
+            starts = np.arange(0, len(rows), max(1, window // BLOCKS_PER_WINDOW))
             blocks = np.split(order, starts[1:])
             order = np.concatenate([blocks[block] for block in random.permutation(len(blocks))])
         if shard is not None:
@@ -189,7 +189,7 @@ class RecordStore(Store):
     def _window(self) -> int:
         """Return the number of pictures in a window."""
         mean = max(1, int(self.lengths.mean()))
-        return max(_BLOCKS_PER_WINDOW, min(_WINDOW_PICTURES, _WINDOW_BYTES // mean))
+        return max(BLOCKS_PER_WINDOW, min(WINDOW_PICTURES, _WINDOW_BYTES // mean))
 
     def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return of each row the file, the number within it and the byte it begins at."""

@@ -50,7 +50,7 @@ class Keys:
     class_name: str | None = None
 
 
-_TELL_FROM = 256 * 1024**2  # bytes of records; smaller sets are read in a second
+TELL_FROM = 256 * 1024**2  # bytes of records; smaller sets are read in a second
 _BATCH = 512
 _BUFFER = 8 * 1024**2
 _GZIP = b"\x1f\x8b"
@@ -165,7 +165,7 @@ def _read_through(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, str]]:
     """Return the records' lengths with frames and labels, by file, and the names of labels."""
     total = sum(os.path.getsize(path) for path in paths)
-    if total >= _TELL_FROM:
+    if total >= TELL_FROM:
         _LOG.warning(
             "Reading each record of %d TFRecord files (%.1f GB) once for their labels; a folder "
             "that `keras-effnetv2 pack` wrote starts at once.",

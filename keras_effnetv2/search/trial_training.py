@@ -22,7 +22,7 @@ Watch = Callable[[int, float], None]
 """Is told the epoch, from 1, and the accuracy on the validation pictures, 0 to 1."""
 
 # Rounds: quick steps, which noise moves most, get more of them, until so many seconds were timed.
-_FEWEST_ROUNDS, _MOST_ROUNDS, _ENOUGH = 5, 25, 2.0
+_FEWEST_ROUNDS, _MOST_ROUNDS, ENOUGH_SECONDS = 5, 25, 2.0
 _STEPS = 2  # timed, of a model in each round
 # Steps before those: the first of all traces, others find the cache of the other model.
 _WARM_UP = 1
@@ -141,7 +141,7 @@ class StepTimer:
         rounds: list[list[list[float]]] = []
         try:
             while len(rounds) < _FEWEST_ROUNDS or (
-                len(rounds) < _MOST_ROUNDS and np.sum(rounds) < _ENOUGH
+                len(rounds) < _MOST_ROUNDS and np.sum(rounds) < ENOUGH_SECONDS
             ):
                 rounds.append([self._steps(one) for one in models])
         finally:
