@@ -9,6 +9,7 @@ from helpers.oracle import filled, numpy
 from helpers.source_files import SMALL
 
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.export.check import in_dtype
 from keras_effnetv2.models.build import build_model, feature_extractor
 from keras_effnetv2.models.folding import fold_batch_norm
 from keras_effnetv2.models.graph import all_layers
@@ -300,3 +301,22 @@ class NotRebuilt(layers.Layer):
 def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         fold_batch_norm(make())
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("copy", [fold_batch_norm, lambda model: in_dtype(model, "float32")])
+def test_a_copy_lives_on_when_the_model_trains(copy):
+    """On JAX a train step deletes the buffers of a model, and with them those shared with it."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.SeparableConv2D(4, 3)(inputs)
+    x = layers.Dense(2)(layers.GlobalAveragePooling2D()(layers.BatchNormalization()(x)))
+    model = keras.Model(inputs, x)
+    pictures = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 3)).astype("float32")
+    copied = copy(model)
+    expected = numpy(copied(pictures))
+    model.compile("sgd", "mse")
+    model.fit(pictures, np.ones((4, 2), "float32"), verbose=0)
+    model.predict(pictures, verbose=0)
+    np.testing.assert_array_equal(numpy(copied(pictures)), expected)
+    copied.predict(pictures, verbose=0)
+    assert numpy(model(pictures)).shape == (4, 2)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_effnetv2.models.graph import bare_graph
+from keras_effnetv2.models.graph import bare_graph, copy_weights
 
 DIFFERENCE_LIMIT = 1e-4
 """How far an export may move a probability; in float32 it is about 1e-6."""
@@ -80,6 +80,5 @@ def in_dtype(model: keras.Model, dtype: str) -> keras.Model:
 
     bare = bare_graph(model)
     copy = keras.models.clone_model(bare, clone_function=clone, recursive=True)
-    for weight, value in zip(copy.weights, bare.weights, strict=True):
-        weight.assign(value)
+    copy_weights(bare.weights, copy.weights)
     return copy

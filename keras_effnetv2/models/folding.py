@@ -14,7 +14,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_effnetv2.models.graph import all_layers, bare_graph, call_of, graph_nodes, has_outputs
+from keras_effnetv2.models.graph import (
+    all_layers,
+    bare_graph,
+    call_of,
+    copy_weights,
+    graph_nodes,
+    has_outputs,
+)
 
 _layers = keras.layers
 _BatchNorm = keras.layers.BatchNormalization
@@ -197,8 +204,7 @@ def _scale_layer(batch_norm: Any, rank: int) -> Any:
 def _fill(new: _Rebuilt) -> None:
     """Give a new layer its weights."""
     if new.batch_norm is None:
-        for weight, value in zip(new.layer.weights, new.source.weights, strict=True):
-            weight.assign(value)
+        copy_weights(new.source.weights, new.layer.weights)
         return
     scale, offset = _scale_and_offset(new.batch_norm)
     if new.source is None:
@@ -207,8 +213,7 @@ def _fill(new: _Rebuilt) -> None:
         return
     *first, kernel = [weight for weight in new.source.weights if weight is not new.source.bias]
     *new_first, new_kernel, new_bias = new.layer.weights
-    for weight, value in zip(new_first, first, strict=True):
-        weight.assign(value)
+    copy_weights(first, new_first)
     new_kernel.assign(_float64(kernel) * scale.reshape(_scale_shape(new.source)))
     bias = 0.0 if new.source.bias is None else _float64(new.source.bias)
     new_bias.assign(bias * scale + offset)

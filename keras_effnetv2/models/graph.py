@@ -5,7 +5,7 @@ needed for that stand here only; tests/test_keras_private.py lists them.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -76,6 +76,16 @@ def _multiply_adds(model: keras.Model, input_shape: tuple[int, ...]) -> Iterator
 def all_layers(model: keras.layers.Layer) -> list[Any]:
     """Return every layer of a model, also those inside nested models."""
     return list(model._flatten_layers(include_self=False))  # `model.layers` stops at the top level
+
+
+def copy_weights(sources: Iterable[Any], targets: Iterable[Any]) -> None:
+    """Give variables the values of others, one by one.
+
+    By way of NumPy: on JAX `target.assign(source)` shares the buffer of the two, and `fit` and
+    `predict` of either model delete it.
+    """
+    for source, target in zip(sources, targets, strict=True):
+        target.assign(keras.ops.convert_to_numpy(source))
 
 
 def bare_graph(model: keras.Model) -> keras.Model:
