@@ -1,5 +1,6 @@
 """EMA against the official six-step example, and through `fit`, evaluation and resumption."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -139,6 +140,74 @@ def test_validation_sees_the_averages_and_training_does_not():
 
 
 @pytest.mark.backend
+@pytest.mark.parametrize("validation_freq", [None, 1, 2])
+def test_every_callback_sees_the_averages_at_the_end_of_an_epoch(validation_freq):
+    class Look(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.ends, self.begins = [], []
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.begins.append(state(self.model))
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.ends.append((state(self.model), copy.deepcopy(reference.average)))
+
+    model = build_model(run_eagerly=True)
+    reference, before, after = Reference(0.9), Look(), Look()
+    validation = {}
+    if validation_freq is not None:
+        validation = {"validation_data": data(1), "validation_freq": validation_freq}
+    callbacks = [before, EMA(0.9), after, reference]
+    model.fit(data(3), epochs=3, callbacks=callbacks, verbose=0, **validation)
+    for look in (before, after):
+        for found, average in look.ends:
+            assert_close(found, average)
+    raw = []
+
+    class Raw(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                raw.append(state(self.model))
+
+    build_model(run_eagerly=True).fit(data(3), epochs=3, callbacks=[Raw()], verbose=0)
+    for found, expected in zip(before.begins[1:] + after.begins[1:], raw[:2] * 2, strict=True):
+        assert_close(found, expected)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_best_epoch_is_kept_as_it_was_judged(tmp_path, order):
+    # Other answers are right than in training, so the last epochs are not the best.
+    held_out = data(2).map(lambda image, target: (image, 0.3 * target))
+    path = tmp_path / "best.keras"
+    model = build_model(dropout=0.0, run_eagerly=True)
+    keepers = [
+        keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True),
+        keras.callbacks.ModelCheckpoint(path, save_best_only=True),
+    ]
+    callbacks = [EMA(0.9), *keepers][::order]
+    history = model.fit(
+        data(), epochs=9, validation_data=held_out, callbacks=callbacks, verbose=0
+    ).history["val_loss"]
+    assert min(history) < history[-1]
+    for kept in (model, keras.models.load_model(path)):
+        assert kept.evaluate(held_out, verbose=0) == pytest.approx(min(history), rel=1e-5)
+
+
+@pytest.mark.backend
+def test_without_swapping_on_epochs_callbacks_see_the_raw_weights():
+    ends = []
+    model, plain = build_model(run_eagerly=True), build_model(run_eagerly=True)
+    look = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(state(model)))
+    options = {"validation_data": data(1), "verbose": 0}
+    model.fit(data(3), callbacks=[EMA(0.9, swap_on_epoch=False), look], **options)
+    plain.fit(data(3), **options)
+    assert_close(ends[0], state(plain))
+    assert max(abs(state(model)["net/last/kernel"] - ends[0]["net/last/kernel"])) > 1e-3
+
+
+@pytest.mark.backend
 def test_resume(tmp_path):
     class Crash(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -146,7 +215,10 @@ def test_resume(tmp_path):
                 raise KeyboardInterrupt
 
     def fit(model, *callbacks):
-        return model.fit(data(3), epochs=2, callbacks=callbacks, verbose=0)
+        held_out = data(1)
+        return model.fit(
+            data(3), epochs=2, validation_data=held_out, callbacks=callbacks, verbose=0
+        )
 
     # Without dropout: Keras does not restore the state of its seeds.
     whole = build_model(dropout=0.0, run_eagerly=True)

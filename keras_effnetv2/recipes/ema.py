@@ -1,6 +1,7 @@
 """Exponential moving average of a model's weights, BatchNormalization statistics included."""
 
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,28 +28,36 @@ class EMA(keras.callbacks.Callback):
     those out); random seeds and other state are not. With `steps_per_execution=k` every k-th set
     of weights is seen, with the decay `d ** k`.
 
-    Evaluation during `fit` runs with the averages, and `on_train_end` leaves them in the model.
-    What other callbacks save between two epochs are the raw weights; `swap()` before and after
-    gives them the averages.
+    With `swap_on_epoch` the averages are in the model from the end of an epoch (its validation, if
+    there is one) to the beginning of the next: what other callbacks save, restore and judge in
+    `on_epoch_end` are the averages that were validated, in whatever order the callbacks are given,
+    because this one puts itself in front of the others. `on_train_end` leaves the averages, or what
+    a callback restored last.
 
-    While `fit` runs the averages belong to the optimizer's state, so `BackupAndRestore` saves and
-    restores them together with the weights, whatever the order of the callbacks. A backup that
-    was written without EMA cannot be resumed with it: Keras then misses `weight_averages`.
+    While `fit` runs, what is not in the model belongs to the optimizer's state, so
+    `BackupAndRestore` saves and restores raw weights and averages together, and training goes on
+    from the raw ones. A backup that was written without EMA cannot be resumed with it: Keras then
+    misses `weight_averages`.
 
     Args:
         decay: in (0, 1). Official: 0.9999, and 0.9996 for fine-tuning.
         ramp: let the decay grow from 2/11 at the first step, so that the initial weights are soon
             forgotten. Official: always.
+        swap_on_epoch: False: the averages are in the model during validation and after `fit` only,
+            and other callbacks see the raw weights, which were not validated.
 
     Raises:
         ValueError: `decay` is out of range; the model is not built or not compiled when `fit`
             begins.
     """
 
-    def __init__(self, decay: float = 0.9999, *, ramp: bool = True) -> None:
+    def __init__(
+        self, decay: float = 0.9999, swap_on_epoch: bool = True, *, ramp: bool = True
+    ) -> None:
         super().__init__()
         check_number("decay", decay, above=0, below=1)
         self.decay = decay
+        self.swap_on_epoch = swap_on_epoch
         self.ramp = ramp
 
     def set_model(self, model: Any) -> None:
@@ -69,20 +78,34 @@ class EMA(keras.callbacks.Callback):
             self._averages = _Averages(self._sources, model.optimizer.iterations)
         model.optimizer.weight_averages = self._averages
         self._move = _mover(self._averages, self._sources, self.decay, self.ramp)
+        # Keras hands no callback the list it stands in; who calls `set_model` is that list.
+        caller = sys._getframe(1).f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            caller.callbacks.sort(key=lambda callback: callback is not self)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # On JAX, `self.model` also brings the variables up to date.
         self._move(keras.ops.convert_to_tensor(self.model.optimizer.iterations))
 
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._put_into_model(averages=False)  # also after a restart from the end of an epoch
+
     def on_test_begin(self, logs: Any = None) -> None:
-        self.swap()
+        self._put_into_model(averages=True)
 
     def on_test_end(self, logs: Any = None) -> None:
-        self.swap()
+        self._put_into_model(averages=self.swap_on_epoch)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._put_into_model(averages=self.swap_on_epoch)
 
     def on_train_end(self, logs: Any = None) -> None:
-        self.swap()
+        self._put_into_model(averages=True)
         del self.model.optimizer.weight_averages
+
+    def _put_into_model(self, *, averages: bool) -> None:
+        if averages != bool(keras.ops.convert_to_numpy(self._averages.are_in_model)):
+            self.swap()
 
     def swap(self) -> None:
         """Exchange the model's weights and their averages; a second call undoes the first."""
@@ -91,15 +114,23 @@ class EMA(keras.callbacks.Callback):
             raw, mean = keras.ops.copy(variable), keras.ops.copy(average)
             variable.assign(mean)
             average.assign(raw)
+        are_in_model = self._averages.are_in_model
+        are_in_model.assign(keras.ops.logical_not(are_in_model))
 
 
 class _Averages(keras.layers.Layer):
-    """The averages and the optimizer step that they have seen; a Layer, so Keras saves them."""
+    """The averages, the optimizer step that they have seen, and whether the model holds them.
+
+    Then the raw weights are here in their place. It is a Layer, so that Keras saves it.
+    """
 
     def __init__(self, sources: list[Any], step: Any) -> None:
         super().__init__(name="weight_averages")
         self.values = [self._add_copy(variable) for variable in sources]
         self.step = self._add_copy(step)
+        self.are_in_model = self.add_weight(
+            shape=(), dtype="bool", initializer="zeros", trainable=False
+        )
         self.built = True
 
     def _add_copy(self, variable: Any) -> Any:
