@@ -64,6 +64,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which look here; tests compa
         TrainStage as TrainStage,
         progressive_stages as progressive_stages,
     )
+    from keras_effnetv2.runs.run_folder import open_run as open_run
     from keras_effnetv2.search.engine import run_search as run_search
     from keras_effnetv2.search.scaling import scale as scale
     from keras_effnetv2.search.space import (
@@ -98,6 +99,7 @@ _NAMES_OF = {
     "recipes.ema": "EMA",
     "recipes.recipe": "TrainRecipe",
     "training.fit": "train",
+    "runs.run_folder": "open_run",
     "export.saved_model": "export_saved_model",
     "export.formats": "export_model ExportReport",
     "export.runtimes": "load_exported",

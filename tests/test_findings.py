@@ -43,7 +43,17 @@ def picture_source(contents, labels, classes=10, split="train"):
 
 
 def big_source(num_examples, classes, side=500, split="train"):
-    return picture_source([png(0, side)], np.arange(num_examples) % classes, classes, split)
+    return all_different(
+        picture_source([png(0, side)], np.arange(num_examples) % classes, classes, split)
+    )
+
+
+def all_different(source):
+    """The source as if its pictures, which are few ones repeated, were all different."""
+    vars(source)["contents"] = np.random.default_rng(0).permutation(source.num_examples).view(
+        np.uint64
+    ) + np.uint64(2**40 if source.split == "validation" else 1)
+    return source
 
 
 def inputs_of(training, validation, recipe=ONE_SIZE, variant=None):
@@ -84,8 +94,10 @@ def test_nothing_is_found_for_digits_and_small_photos_with_quickstart(digits):
     model = build_model(two_blocks(), classes=10)
     inputs = inputs_of(*digits, recipe=QUICKSTART)
     assert list(look_for_findings(model, inputs, LAPTOP)) == []
-    training = picture_source([png(n, 32) for n in range(8)], np.arange(2000) % 10)
-    validation = picture_source([png(100, 32)], np.arange(200) % 10)
+    training = all_different(picture_source([png(1, 32)], np.arange(2000) % 10))
+    validation = all_different(
+        picture_source([png(100, 32)], np.arange(200) % 10, split="validation")
+    )
     model = network(keras.layers.Rescaling(1 / 127.5, -1))
     inputs = inputs_of(training, validation, recipe=QUICKSTART)
     assert list(look_for_findings(model, inputs, LAPTOP)) == []
@@ -94,7 +106,7 @@ def test_nothing_is_found_for_digits_and_small_photos_with_quickstart(digits):
 @pytest.mark.parametrize("preset", ["imagenet-official", "imagenet-paper"])
 def test_nothing_is_found_for_imagenet(preset):
     recipe = TrainRecipe.preset(preset)
-    training, validation = big_source(1_281_167, 1000), big_source(50_000, 1000)
+    training, validation = big_source(1_281_167, 1000), big_source(50_000, 1000, split="validation")
     model = network(keras.layers.Rescaling(1 / 128, -1), inner=without_front(1000))
     inputs = inputs_of(training, validation, recipe, "efficientnetv2-s")
     assert list(look_for_findings(model, inputs, GPU)) == []
@@ -169,17 +181,26 @@ def test_labels(training, validation, level, text):
     assert labels_found([0] * 30 + [1, 2] * 3, [0, 1, 2]) == []  # ten times as many are fine
 
 
-def test_pictures_on_both_sides_are_counted_by_content():
+def test_pictures_on_both_sides_and_with_two_labels_are_named():
     training = picture_source([png(n, 8) for n in range(20)], np.arange(20) % 10)
-    validation = picture_source([png(3, 8), png(200, 8), b"broken", png(4, 8)], [3, 0, 1, 4])
-    ((level, text),) = found(findings.shared_picture_findings(training, validation))
+    contents = [png(3, 8), png(200, 8), b"broken", png(4, 8), png(4, 8), b""]
+    validation = picture_source(contents, [3, 0, 1, 4, 5, 2], split="validation")
+    (_, conflict), (level, shared) = found(findings.same_picture_findings(training, validation))
+    assert conflict.startswith("1 picture with the same content and different labels.")
+    assert conflict.splitlines()[1:] == [
+        "  '4.png (class 4)', '3.png (class 4)', '4.png (class 5)'"
+    ]
     assert level == "warning"
-    assert text.startswith("Validation has 2 of its 4 pictures in common with training")
+    assert shared.startswith("Validation has 3 of its 6 pictures in common with training")
+    assert shared.splitlines()[1:] == ["  '3.png', '0.png'", "  '4.png', '3.png', '4.png'"]
 
 
-def test_thousands_of_files_of_one_size_are_not_read():
-    source = picture_source([b"no picture"], np.arange(10_001) % 10)
-    assert found(findings.shared_picture_findings(source, source)) == []
+def test_ten_of_many_same_pictures_are_named():
+    training = picture_source([png(n, 8) for n in range(12)], np.arange(12) % 10)
+    validation = picture_source([png(n, 8) for n in range(12)], np.arange(12) % 10)
+    ((_, text),) = found(findings.same_picture_findings(training, validation))
+    assert len(text.splitlines()) == 12
+    assert text.splitlines()[-1] == "  and 2 more"
 
 
 # --- batches, steps, sizes ----------------------------------------------------------------------

@@ -85,7 +85,15 @@ def test_a_run_leaves_exactly_these_files_and_prints_nothing_when_silent(run):
     result, printed = run
     assert printed == ""
     assert {path.name for path in result.output.iterdir()} == {
-        *("model.keras", "saved_model", "labels.txt", "recipe.json", "history.csv", "report.html"),
+        *(
+            "model.keras",
+            "saved_model",
+            "labels.txt",
+            "recipe.json",
+            "history.csv",
+            "pictures.csv",
+            "report.html",
+        ),
     }
     assert (result.output / "labels.txt").read_text("utf-8") == "".join(f"{n}\n" for n in CLASSES)
 
@@ -199,7 +207,7 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(
         with pytest.raises(OSError, match=r"No space left on device.*--resume"):
             train(resume=True)
     names = {path.name for path in folder.iterdir()}
-    assert names == {"recipe.json", "history.csv", "backup"}
+    assert names == {"recipe.json", "history.csv", "pictures.csv", "backup"}
 
     said = []
     resumed = train(resume=True, verbose=2, echo=said.append)
@@ -381,7 +389,7 @@ def test_an_existing_run_is_kept_until_everything_has_been_checked(digits, monke
 
     with pytest.raises(KeyboardInterrupt):
         fit.train(small_network(), digits, RECIPE, folder, overwrite=True, scan=False, echo=stop)
-    assert {path.name for path in folder.iterdir()} == {"recipe.json", "notes.txt"}
+    assert {path.name for path in folder.iterdir()} == {"recipe.json", "pictures.csv", "notes.txt"}
     assert settings_in(folder)["finished"] is False
 
 

@@ -1,6 +1,7 @@
 """`train --model FILE` and `info FILE`: a network that a JSON file describes."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -122,8 +123,8 @@ def test_a_run_records_what_no_name_says(model, recorded):
     assert architecture_to_record(model) == recorded
 
 
-def train_words(files, model, output, *more):
-    words = ("train", "--data", files / "photos", "--model", files / model, "--output", output)
+def train_words(files, model, output, *more, photos="photos"):
+    words = ("train", "--data", files / photos, "--model", files / model, "--output", output)
     return [str(word) for word in (*words, *OPTIONS, *more)]
 
 
@@ -144,12 +145,13 @@ def broken_off(files):
 
 @pytest.fixture(scope="module")
 def run(files, broken_off):
-    """The same run, gone on with."""
+    """The same run, gone on with from a copy of its photos."""
     output = files / "run"
     shutil.copytree(broken_off, output)
+    shutil.copytree(files / "photos", files / "copy")
     with pytest.MonkeyPatch.context() as patch:
         leave_out_results(patch)
-        assert main(train_words(files, "own.json", output, "--resume")) == 0
+        assert main(train_words(files, "own.json", output, "--resume", photos="copy")) == 0
     return output
 
 
@@ -171,6 +173,16 @@ def test_only_the_same_network_goes_on(files, broken_off, capsys):
     )
     assert "r2_k3_s2_e4_i8_o16_se0.25" in err
     assert "r1_k3_s2_e4_i8_o16_se0.25" in err
+
+
+def test_only_the_same_pictures_go_on(files, broken_off, tmp_path, capsys):
+    more = shutil.copytree(files / "photos", tmp_path / "more")
+    path = next(more.rglob("*.png"))
+    path.write_bytes(path.read_bytes() + b"\n")
+    words = train_words(files, "own.json", broken_off, "--resume", photos=more)
+    code, _, err = command(capsys, *words)
+    assert code == 1
+    assert re.search(r"Changed: (training|validation) pictures: 1 missing, 1 new$", err.strip())
 
 
 def test_the_run_is_evaluated_and_exported(files, run, tmp_path, capsys):

@@ -8,6 +8,7 @@ import pytest
 from helpers.run_folders import GOLDEN, recorded_settings
 
 from keras_effnetv2._common.files import write_text
+from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.run_folder import (
     check_output,
@@ -114,6 +115,21 @@ def test_only_changed_settings_are_named():
         "weights: was None, is 'imagenet'; class_names: was ['a', 'b'], is ['a', 'c']; "
         "recipe.image_size: was [32, 64], is [32, 96]"
     )
+
+
+def test_where_pictures_lie_does_not_matter_if_they_are_recorded():
+    moved = replace(SETTINGS, training=replace(SETTINGS.training, spec="/elsewhere"))
+    recorded = PictureRecord(training=((1, "a"), (2, "b")), validation=((3, "c"),))
+    renamed = PictureRecord(training=((1, "x"), (2, "y")), validation=((3, "z"),))
+    check_same_run(SETTINGS, moved, recorded, renamed)
+    with pytest.raises(ValueError, match=r"training\.spec: was 'digits', is '/elsewhere'$"):
+        check_same_run(SETTINGS, moved, None, renamed)
+    others = PictureRecord(training=((2, "b"), (1, "a")), validation=((3, "c"), (4, "d")))
+    with pytest.raises(
+        ValueError,
+        match="training pictures: in another order; validation pictures: 0 missing, 1 new$",
+    ):
+        check_same_run(SETTINGS, moved, recorded, others)
 
 
 def test_replacing_a_run_leaves_other_files_and_follows_a_link(folder, tmp_path_factory):

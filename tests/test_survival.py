@@ -20,7 +20,14 @@ from keras_effnetv2.training import fit
 from keras_effnetv2.training.interruption import TrainingInterrupted
 
 KILLS = 20
-RUN_FILES = {"model.keras", "labels.txt", "recipe.json", "history.csv", "report.html"}
+RUN_FILES = {
+    "model.keras",
+    "labels.txt",
+    "recipe.json",
+    "history.csv",
+    "pictures.csv",
+    "report.html",
+}
 
 
 def history_of(output):

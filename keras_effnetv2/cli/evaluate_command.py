@@ -5,6 +5,7 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.progress import progress_bar
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.cli.command import command, option
 from keras_effnetv2.cli.named_network import check_network, open_network
 from keras_effnetv2.cli.options import (
@@ -19,8 +20,7 @@ from keras_effnetv2.cli.options import (
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 if TYPE_CHECKING:
-    from keras_effnetv2.data.sources import ImageSource
-    from keras_effnetv2.evaluation.judging import JudgedNetwork, Judgement
+    from keras_effnetv2.evaluation.judging import ChosenPictures, JudgedNetwork, Judgement
 
 _WORST_CLASSES = 10  # lines of the table
 
@@ -37,9 +37,9 @@ def evaluate(
     weights: str | None = WEIGHTS_TO_JUDGE,
     split: Split | None = option(
         None,
-        "Which of the pictures. Default for a run: test if there is one, else what the run held "
-        "back of this data, else all; for a variant: the first of validation, test and all that "
-        "is there.",
+        "Which of the pictures. Default for a run: test if there is one, else all, but never those "
+        "it was trained on, which only --split all and --split train judge; for a variant: the "
+        "first of validation, test and all that is there.",
     ),
     judging: JudgingOptions,
     json: bool = JSON,
@@ -49,11 +49,11 @@ def evaluate(
     check_data(data)
     start_tensorflow()
     from keras_effnetv2.data.sources import available_splits
-    from keras_effnetv2.evaluation.judging import source_to_judge
+    from keras_effnetv2.evaluation.judging import pictures_to_judge
 
     available_splits(data)  # bad data: say so before weights are downloaded
     network = open_network(model, weights, judging.protocol)
-    judgement = judge_pictures(network, source_to_judge(network, data, split), judging)
+    judgement = judge_pictures(network, pictures_to_judge(network, data, split), judging)
     if json:
         print(dumps(judgement.figures(), indent=2))
     else:
@@ -61,19 +61,27 @@ def evaluate(
 
 
 def judge_pictures(
-    network: "JudgedNetwork", source: "ImageSource", judging: JudgingOptions
+    network: "JudgedNetwork", pictures: "ChosenPictures", judging: JudgingOptions
 ) -> "Judgement":
     """Judge a network; show how far it is, and print to stderr what is left out."""
+    from keras_effnetv2.data.catalog import some
     from keras_effnetv2.evaluation.judging import judge
 
     with progress_bar("checking") as checking, progress_bar("evaluating") as evaluating:
         judgement = judge(
             network,
-            source,
+            pictures,
             batch_size=judging.batch_size,
             skip_bad=judging.skip_bad,
             checking=checking,
             evaluating=evaluating,
+        )
+    if pictures.renamed:
+        print(
+            f"warning: {counted(len(pictures.renamed), 'new picture')} have the names of pictures "
+            f"that the run was trained on, but another content: {some(pictures.renamed)}. If they "
+            "were only saved again, the accuracy is too high.",
+            file=sys.stderr,
         )
     for picture in judgement.left_out:
         print(f"left out: {picture.name!r}: {picture.reason}", file=sys.stderr)

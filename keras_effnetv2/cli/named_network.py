@@ -58,7 +58,7 @@ def open_network(
 
 
 def _trained_network(path: str) -> "JudgedNetwork":
-    from keras_effnetv2.evaluation.judging import JudgedNetwork, TrainingSplit
+    from keras_effnetv2.evaluation.judging import JudgedNetwork, TrainedOn
     from keras_effnetv2.runs.run_folder import open_run
 
     run = open_run(path)
@@ -69,7 +69,11 @@ def _trained_network(path: str) -> "JudgedNetwork":
         image_size=run.image_size,
         style=run.style,
         facts={"run": str(run.path)},
-        trained_on=TrainingSplit(
-            settings.training.spec, settings.validation_fraction, settings.recipe.seed
+        trained_on=TrainedOn(
+            run.pictures,
+            all_used=settings.max_train_examples is None,
+            pictures=(settings.training.pictures, settings.validation.pictures),
+            validation_fraction=settings.validation_fraction,
+            seed=settings.recipe.seed,
         ),
     )

@@ -157,7 +157,7 @@ def verify(
     check_data(data)
     start_tensorflow()
     from keras_effnetv2.data.sources import available_splits
-    from keras_effnetv2.evaluation.judging import published_network, source_to_judge
+    from keras_effnetv2.evaluation.judging import pictures_to_judge, published_network
     from keras_effnetv2.models.weight_files import moving_variances
 
     if data is not None:
@@ -174,7 +174,7 @@ def verify(
     if _classes(model) is None:
         raise ValueError(f"{weights.path} has no classifier to judge; leave out --data.")
     network = published_network(model, model.name, weights.set, judging.protocol)
-    judgement = judge_pictures(network, source_to_judge(network, data), judging)
+    judgement = judge_pictures(network, pictures_to_judge(network, data), judging)
     if json:
         _show(result | {"evaluation": judgement.figures()}, as_json=True)
     else:

@@ -86,6 +86,14 @@ class ImageSource:
         """N readable names, for messages and tables; the path, where each picture has a file."""
         return self.store.names(self.rows)
 
+    @functools.cached_property
+    def contents(self) -> np.ndarray:
+        """The first 64 bits of the SHA-256 of each picture's bytes, (N,) uint64; reads them all.
+
+        A picture has the same in a folder, a table and a record. 0: it cannot be read.
+        """
+        return self.store.contents(self.rows)
+
     def class_counts(self) -> np.ndarray:
         """Return the number of pictures of each class, (C,) int64."""
         return np.bincount(self.labels, minlength=len(self.class_names))

@@ -7,8 +7,6 @@ tells which picture it was.
 """
 
 import logging
-import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.text import counted
-from keras_effnetv2.data.catalog import some, why_unread
+from keras_effnetv2.data.catalog import file_trouble, some, why_unread
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.headers import MAX_PIXELS, check_image, format_name
@@ -64,7 +62,7 @@ def find_bad_pictures(
     """
     tell = progress or (lambda done, total: None)
     total, paths = source.num_examples, source.file_paths() or ()
-    reasons = {index: why for index, path in enumerate(paths) if (why := _file_trouble(path))}
+    reasons = {index: why for index, path in enumerate(paths) if (why := file_trouble(path))}
     files = np.setdiff1d(np.arange(total), list(reasons), assume_unique=True)
     # In the order in which a disk gives them quickly; of files it is that of the source.
     files = files[np.argsort(source.rows[files], kind="stable")]
@@ -113,24 +111,10 @@ def _decode_all(source: ImageSource, indices: np.ndarray) -> Iterator[tuple[int,
         yield int(index), reason.decode()
 
 
-def _file_trouble(path: bytes) -> str:
-    """Return why a path is no file to read, if so; reading a pipe would wait for ever."""
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            return "a folder, not a picture"
-        if not stat.S_ISREG(mode):
-            return "not a regular file"
-        with open(path, "rb"):  # Python says it in fewer words than TensorFlow
-            return ""
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-
-
 def _why_unreadable(picture: ImageSource) -> str:
     """Return the reason why the picture of a source of one fails, empty if it no longer does."""
     for path in picture.file_paths() or ():
-        if trouble := _file_trouble(path):
+        if trouble := file_trouble(path):
             return trouble
     try:
         ((data, _, _),) = picture.dataset()

@@ -1,14 +1,17 @@
 """Judging a trained network or published weights: which pictures, how, and what it comes to."""
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from keras_effnetv2._common.progress import Progress
 from keras_effnetv2.data.class_match import load_source_for
+from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.data.sources import ImageSource, available_splits, load_source
 from keras_effnetv2.data.unreadable import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
 from keras_effnetv2.evaluation.scores import (
@@ -21,19 +24,43 @@ from keras_effnetv2.images.styles import Style
 from keras_effnetv2.pretrained.labels import class_list, has_class_list
 from keras_effnetv2.pretrained.registry import WeightSet
 
+_UNRECORDED = (
+    "This run did not record which pictures it was trained on (it was made by an earlier version), "
+    "so they can be left out only where the same pictures are given."
+)
 
-class TrainingSplit(NamedTuple):
-    """The pictures that a network was trained on, and how some of them were held back.
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The pictures that a network was trained on, and those that were held back.
 
     Attributes:
-        spec: where they are, see `load_source`.
+        record: which ones; None for a run of a version that did not record them.
+        all_used: whether all that were not held back were trained on.
+        pictures: the numbers of those trained on and held back.
         validation_fraction: the share that was held back; None is the default of `load_source`.
         seed: of the split.
     """
 
-    spec: str
+    record: PictureRecord | None
+    all_used: bool
+    pictures: tuple[int, int]
     validation_fraction: float | None
     seed: int
+
+
+class ChosenPictures(NamedTuple):
+    """Pictures to judge a network on.
+
+    Attributes:
+        source: the pictures.
+        counts: what they are and what was left out, for a network that was trained on pictures.
+        renamed: names of new pictures that are called as one that was trained on.
+    """
+
+    source: ImageSource
+    counts: Mapping[str, int]
+    renamed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +84,7 @@ class JudgedNetwork:
     style: Style
     facts: Mapping[str, Any] = field(default_factory=dict)
     published_top1: float | None = None
-    trained_on: TrainingSplit | None = None
+    trained_on: TrainedOn | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +96,14 @@ class Judgement:
         source: the pictures.
         evaluation: the scores of each.
         left_out: pictures that could not be read.
+        counts: see `ChosenPictures`.
     """
 
     network: JudgedNetwork
     source: ImageSource
     evaluation: Evaluation
     left_out: Sequence[BadPicture]
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
         """Return what was judged and how well it did, by name; shares are in 0..1."""
@@ -84,6 +113,7 @@ class Judgement:
             "data": self.source.spec,
             "split": self.source.split,
             "pictures": self.source.num_examples,
+            **self.counts,
             "left_out": len(self.left_out),
             "classes": len(self.network.classes),
             "classes_with_pictures": int((self.source.class_counts() > 0).sum()),
@@ -147,39 +177,93 @@ def unseen_split(spec: str) -> str:
     return next((split for split in ("validation", "test") if split in given), "all")
 
 
-def source_to_judge(network: JudgedNetwork, spec: str, split: str | None = None) -> ImageSource:
+def pictures_to_judge(
+    network: JudgedNetwork, spec: str, split: str | None = None
+) -> ChosenPictures:
     """Return pictures to judge a network on: none it was trained on, unless asked for.
 
     Args:
         network: what is to be judged.
         spec: where the pictures are, see `load_source`.
-        split: which of them. None: for published weights `unseen_split`; for others the test split
-            if there is one, else what was held back if the network was trained on this data, else
+        split: which of them; "all" leaves nothing out, "train" takes the training pictures. None:
+            for published weights `unseen_split`; for others the test split if there is one, else
             all.
+
+    Raises:
+        ValueError: nothing is left, or it is not known what the network was trained on. Further
+            errors are those of `load_source`.
     """
     trained_on = network.trained_on
     if trained_on is None:
-        return load_source_for(spec, split or unseen_split(spec), len(network.classes))
-    is_same = spec == trained_on.spec or (
-        os.path.exists(spec)
-        and os.path.exists(trained_on.spec)
-        and os.path.samefile(spec, trained_on.spec)
+        split = split or unseen_split(spec)
+        return ChosenPictures(load_source_for(spec, split, len(network.classes)), {})
+    load = partial(load_source, spec, class_names=[one["class"] for one in network.classes])
+    given = available_splits(spec)
+    split = split or ("test" if "test" in given else None)
+    part = split if split and split in (*given, "test") else "all"
+    source = load(part)
+    asked_for = split == "all" or part == "train"
+    if asked_for and trained_on.record is None:
+        return ChosenPictures(source, {})
+    record = trained_on.record or _derived_record(trained_on, load)
+    trained, held = record.trained_on(source), record.held_back(source)
+    if asked_for:
+        chosen = np.full(source.num_examples, True)
+    elif split == "train":
+        chosen = trained
+    elif part == "all" and (split or (held.any() and not trained_on.all_used)):
+        chosen = held
+    else:
+        chosen = ~trained
+    if not chosen.any():
+        raise ValueError(
+            f"There is nothing to judge the run on: of the {source.num_examples:,} pictures of "
+            f"{spec!r} it was trained on {trained.sum():,} and held back {held.sum():,}. Give "
+            "other pictures, or judge all of these: --split all."
+        )
+    new = chosen & ~trained & ~held
+    what = "validation" if not new.any() else "all" if chosen.all() else "not trained on"
+    called = {_tail(name) for _, name in record.training}
+    names = [source.names[index] for index in np.flatnonzero(new)]
+    return ChosenPictures(
+        replace(source.subset(np.flatnonzero(chosen)), split=split or what),
+        {
+            "held_back": int((held & chosen).sum()),
+            "new": int(new.sum()),
+            "trained_on": int((trained & chosen).sum()),
+            "not_judged": int((~chosen).sum()),
+        },
+        [name for name in names if _tail(name) in called],
     )
-    if split is None:
-        is_given = "test" in available_splits(spec)
-        split = "test" if is_given else "validation" if is_same else "all"
-    return load_source(
-        spec,
-        split,
-        class_names=[one["class"] for one in network.classes],
-        validation_fraction=trained_on.validation_fraction if is_same else None,
-        seed=trained_on.seed,
-    )
+
+
+def _derived_record(trained_on: TrainedOn, load: Callable[..., ImageSource]) -> PictureRecord:
+    """Divide pictures as a run divided its own that did not record which they were."""
+    way_out = "Give pictures it surely has not seen as --split all, or train anew."
+    try:
+        training, validation = (
+            load(part, validation_fraction=trained_on.validation_fraction, seed=trained_on.seed)
+            for part in ("train", "validation")
+        )
+    except ValueError as error:
+        raise ValueError(f"{_UNRECORDED} {error} {way_out}") from None
+    found, expected = (training.num_examples, validation.num_examples), trained_on.pictures
+    if found != expected and (trained_on.all_used or found[1] != expected[1]):
+        raise ValueError(
+            f"{_UNRECORDED} It had {expected[0]:,} and held back {expected[1]:,}; here these are "
+            f"{found[0]:,} and {found[1]:,}. {way_out}"
+        )
+    return PictureRecord.of(training, validation, trained_on.seed)
+
+
+def _tail(name: str) -> str:
+    """Return the last two parts of a picture's path, also of one that is named in a record."""
+    return "/".join(re.split(r"[/\\(]", name.rstrip(")"))[-2:])
 
 
 def judge(
     network: JudgedNetwork,
-    source: ImageSource,
+    pictures: ChosenPictures,
     *,
     batch_size: int = 64,
     skip_bad: bool = False,
@@ -189,8 +273,8 @@ def judge(
     """Run a network over pictures, after each of them was decoded once.
 
     Args:
-        network: its classes are the source's, in order.
-        source: the pictures.
+        network: its classes are those of the pictures, in order.
+        pictures: what `pictures_to_judge` returns.
         batch_size: pictures per step.
         skip_bad: leave out what cannot be read.
         checking: called with (pictures decoded, all pictures).
@@ -199,6 +283,7 @@ def judge(
     Raises:
         BadPicturesError: there are unreadable pictures, and none may be left out.
     """
+    source = pictures.source
     bad = find_bad_pictures(source, progress=checking)
     if bad and not skip_bad:
         raise BadPicturesError(bad)
@@ -211,4 +296,4 @@ def judge(
         batch_size=batch_size,
         progress=evaluating,
     )
-    return Judgement(network, source, evaluation, bad)
+    return Judgement(network, source, evaluation, bad, pictures.counts)

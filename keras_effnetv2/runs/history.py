@@ -81,3 +81,10 @@ class HistoryFile(keras.callbacks.Callback):
             writer.writerow(self.columns)
             writer.writerows(zip(*self.columns.values(), strict=True))
             write_text(self._path, text.getvalue())
+
+
+def read_history(path: Path) -> dict[str, list[float]]:
+    """Read the table of a run: column -> one value an epoch."""
+    with path.open(encoding="utf-8", newline="") as file:
+        names, *rows = csv.reader(file)
+    return {name: [float(row[place]) for row in rows] for place, name in enumerate(names)}

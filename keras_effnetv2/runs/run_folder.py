@@ -12,6 +12,9 @@ import keras
 
 from keras_effnetv2._common.files import SCRATCH, remove, write_text
 from keras_effnetv2._common.text import counted
+from keras_effnetv2.data.picture_record import PictureRecord
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.runs.history import read_history
 from keras_effnetv2.runs.run_settings import RunSettings
 
 MODEL = "model.keras"
@@ -19,11 +22,12 @@ SAVED_MODEL = "saved_model"
 LABELS = "labels.txt"
 RECIPE = "recipe.json"
 HISTORY = "history.csv"
+PICTURES = "pictures.csv"
 REPORT = "report.html"
 BACKUP = "backup"  # only while training, for `resume`
 PREVIEW = "preview.html"  # what `preview.py` writes beside a run, or where one is to be
 # As they are removed: as long as anything is left, RECIPE says that it is a run.
-_ALL = (BACKUP, HISTORY, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
+_ALL = (BACKUP, HISTORY, PICTURES, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,22 @@ class Run:
     model: keras.Model  # takes pixels 0..255, returns probabilities
     class_names: tuple[str, ...]  # one for each output
     settings: RunSettings  # what `recipe.json` holds
+    pictures: PictureRecord | None  # None: a run of a version that did not record them
+
+    @property
+    def recipe(self) -> TrainRecipe:
+        """How it was trained."""
+        return self.settings.recipe
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Column of `history.csv` -> one value an epoch."""
+        return read_history(self.path / HISTORY)
+
+    @property
+    def held_back(self) -> tuple[str, ...]:
+        """The names of the validation pictures; none where they were not recorded."""
+        return () if self.pictures is None else tuple(name for _, name in self.pictures.validation)
 
     @property
     def image_size(self) -> int:
@@ -156,13 +176,14 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     try:
         model = keras.models.load_model(path / MODEL, compile=False)
         class_names = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
+        pictures = PictureRecord.read(path / PICTURES)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise _damaged(path, str(error)) from None
     if model.output_shape[-1] != len(class_names):
         names = counted(len(class_names), "name")
         classes = counted(model.output_shape[-1], "class", "classes")
         raise _damaged(path, f"{LABELS} has {names}, the model {classes}")
-    return Run(path, model, class_names, settings)
+    return Run(path, model, class_names, settings, pictures)
 
 
 def _damaged(path: Path, reason: str) -> ValueError:

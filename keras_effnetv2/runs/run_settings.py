@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._version import __version__
+from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
@@ -109,10 +110,24 @@ class RunSettings:
             raise ValueError(str(error)) from None
 
 
-def check_same_run(earlier: RunSettings, settings: RunSettings) -> None:
-    """Raise ValueError if a run is not resumed with the settings that `recipe.json` holds."""
-    old, new = earlier.to_dict(), settings.to_dict()
-    changed = changes({key: old[key] for key in _FIXED}, {key: new[key] for key in _FIXED})
+def check_same_run(
+    earlier: RunSettings,
+    settings: RunSettings,
+    recorded: PictureRecord | None = None,
+    pictures: PictureRecord | None = None,
+) -> None:
+    """Raise ValueError if a run is not resumed with the settings that `recipe.json` holds.
+
+    Where it is `recorded` which pictures it has, they must be the same; how their place is written
+    does not matter then.
+    """
+    old, new = ({key: one.to_dict()[key] for key in _FIXED} for one in (earlier, settings))
+    others = ""
+    if recorded is not None and pictures is not None:
+        for values in (old, new):
+            del values["training"]["spec"], values["validation"]["spec"]
+        others = recorded.changes(pictures)
+    changed = changes(old, new) + ([others] if others else [])
     if changed:
         raise ValueError(
             "These are not the settings of the run; repeat its own, or choose another output "

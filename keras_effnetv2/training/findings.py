@@ -5,17 +5,15 @@ What cannot work is an error earlier: `TrainingData.load`, `preflight.check_mode
 `inputs.load_inputs`, and for a disk that is too small `run_folder.prepare_output`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.data.training_data import MAX_SCANNED
 from keras_effnetv2.models.graph import all_layers, graph_nodes, is_open
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.schedule import step_of_epoch
@@ -35,7 +33,7 @@ _MAX_INITIAL_SHARE = 0.05
 # 1 to 5 (255 if only the mean is taken off, which is a normalisation too, as of ResNet in Caffe).
 _RAW_WHITE = 16.0
 _FLAT = 0.1
-_MAX_COMPARED = 10_000  # pictures that are read to find the same ones: seconds, no more
+_LISTED = 10  # pictures that are named
 
 
 def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> Iterator[str]:
@@ -45,7 +43,7 @@ def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> I
     """
     learned, plan = has_learned_statistics(model), inputs.plan
     yield from label_findings(inputs.training, inputs.validation)
-    yield from shared_picture_findings(inputs.training, inputs.validation)
+    yield from same_picture_findings(inputs.training, inputs.validation)
     yield from input_range_findings(model, plan, learned)
     yield from batch_norm_findings(model, inputs, learned)
     yield from step_findings(inputs)
@@ -90,41 +88,42 @@ def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[s
         )
 
 
-def shared_picture_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
-    """Find validation pictures whose file, byte by byte, is among the training pictures too.
+def same_picture_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
+    """Find pictures, the same byte by byte, that have two labels, or are on both sides."""
+    contents, labels = (
+        np.concatenate([getattr(source, name) for source in (training, validation)])
+        for name in ("contents", "labels")
+    )
+    names = [*training.names, *validation.names]
+    _, which, counts = np.unique(contents, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero((counts[which] > 1) & (contents > 0))
+    repeated = repeated[np.argsort(which[repeated], kind="stable")]
+    groups = np.split(repeated, np.flatnonzero(np.diff(which[repeated])) + 1)
+    same = sorted((group for group in groups if group.size), key=lambda group: int(group[0]))
 
-    Only files of the same size are read. Nothing is looked for where these are more than 10,000,
-    or the pictures more than `MAX_SCANNED`: that would take minutes.
-    """
-    if training.num_examples + validation.num_examples > MAX_SCANNED:
-        return
-    sources = (training, validation)
-    sizes = [source.store.sizes(source.rows) for source in sources]
-    candidates = [
-        np.flatnonzero(np.isin(own, other))
-        for own, other in zip(sizes, reversed(sizes), strict=True)
-    ]
-    if not 0 < sum(map(len, candidates)) <= _MAX_COMPARED:
-        return
-    seen, judged = map(_hashes, sources, candidates)
-    shared = int(np.isin(judged, seen).sum())
-    if shared:
-        level = "warning" if shared > validation.num_examples / 100 else "note"
+    def listed(found: Sequence[np.ndarray], describe: Callable[[int], str]) -> str:
+        lines = [f"  {some(list(map(describe, group.tolist())))}" for group in found[:_LISTED]]
+        if len(found) > _LISTED:
+            lines.append(f"  and {len(found) - _LISTED} more")
+        return "\n".join(lines)
+
+    conflicts = [group for group in same if len(set(labels[group])) > 1]
+    if conflicts:
+        described = listed(conflicts, lambda n: f"{names[n]} ({training.class_names[labels[n]]})")
         yield (
-            f"{level}: Validation has {shared:,} of its {validation.num_examples:,} pictures in "
-            "common with training, so its accuracy will be too high. Take them out of one of the "
-            "two."
+            f"warning: {counted(len(conflicts), 'picture')} with the same content and different "
+            f"labels. Keep each in its right class:\n{described}"
         )
-
-
-def _hashes(source: ImageSource, chosen: np.ndarray) -> np.ndarray:
-    """64 bits of each file that can be read, int64."""
-
-    def hashed(data: Any, label: Any, index: Any) -> Any:
-        return tf.strings.to_hash_bucket_fast(data, 2**62)
-
-    read = source.in_order(chosen, hashed).ignore_errors()
-    return np.fromiter(read.as_numpy_iterator(), np.int64)
+    trained = training.num_examples
+    shared = [group for group in same if group[0] < trained <= group[-1]]
+    judged = sum(int((group >= trained).sum()) for group in shared)
+    if judged:
+        level = "warning" if judged > validation.num_examples / 100 else "note"
+        yield (
+            f"{level}: Validation has {judged:,} of its {validation.num_examples:,} pictures in "
+            "common with training, so its accuracy will be too high. Take them out of one of the "
+            f"two:\n{listed(shared, names.__getitem__)}"
+        )
 
 
 # --- the model ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import BadPicture, UnreadablePictures
@@ -172,8 +173,10 @@ def train(
     inputs = _settle_batch_norms(model, inputs, earlier, say)
     inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
     settings = _settings(model, inputs, architecture_to_record(model_or_variant), weights)
+    pictures = PictureRecord.of(inputs.training, inputs.validation, inputs.recipe.seed)
     if earlier is not None:
-        check_same_run(earlier, settings)
+        recorded = PictureRecord.read(folder / run_folder.PICTURES)
+        check_same_run(earlier, settings, recorded, pictures)
     for finding in look_for_findings(model, inputs, this_machine()):
         say(finding)
     resumed = None if earlier is None else latest_snapshot(saving.folder, say)
@@ -183,6 +186,7 @@ def train(
         needed = saving.needed_bytes(model) + _RESULT_BYTES * parameters + _OTHER_FILES_BYTES
         run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
         run_folder.write_settings(folder, settings)
+        pictures.write(folder / run_folder.PICTURES)
     say(describe_plan(settings, parameters, folder))
     with scope():
         compile_to_train(model, inputs)

@@ -1,20 +1,24 @@
 """Folders of small pictures, and a run that tells their three colours apart."""
 
 from dataclasses import replace
+from zlib import crc32
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from helpers.run_folders import recorded_settings
-from keras_effnetv2.runs.run_folder import LABELS, MODEL, write_settings
+from keras_effnetv2 import load_source
+from keras_effnetv2.data.picture_record import PictureRecord
+from keras_effnetv2.runs.run_folder import LABELS, MODEL, PICTURES, write_settings
+from keras_effnetv2.runs.run_settings import RecordedPictures
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 
 
 def write_picture(path, colour, size=40):
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(len(str(path))).integers(0, 30, (size, size, 3))
+    noise = np.random.default_rng(crc32(bytes(path))).integers(0, 30, (size, size, 3))
     pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
     path.write_bytes(tf.io.encode_png(pixels).numpy())
 
@@ -36,6 +40,9 @@ def write_colour_run(folder, trained_on):
     model.save(folder / MODEL)
     (folder / LABELS).write_text("blue\ngreen\nred\n", encoding="utf-8")
     settings = recorded_settings(image_size=32, class_names=("blue", "green", "red"))
-    training = replace(settings.training, spec=str(trained_on))
-    write_settings(folder, replace(settings, training=training))
+    splits = [load_source(trained_on, split) for split in ("train", "validation")]
+    training, validation = map(RecordedPictures.of, splits)
+    settings = replace(settings, training=training, validation=validation, max_train_examples=None)
+    write_settings(folder, settings)
+    PictureRecord.of(*splits, settings.recipe.seed).write(folder / PICTURES)
     return folder
