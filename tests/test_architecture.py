@@ -1,6 +1,8 @@
 """Parameter counts and multiply-adds of every variant against the published figures."""
 
+import importlib
 from dataclasses import replace
+from functools import partial
 
 import keras
 import pytest
@@ -147,17 +149,70 @@ def ends_with(*layers):
     return keras.Sequential([keras.Input((4,)), *layers])
 
 
+def head(activation):
+    return ends_with(keras.layers.Dense(3, activation=activation))
+
+
+def built(function):
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, function(inputs))
+
+
+class Head(keras.layers.Dense):
+    def call(self, inputs):
+        return keras.ops.softmax(super().call(inputs))
+
+
+class Opaque(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.head = Head(3)
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+@pytest.mark.backend
 @pytest.mark.parametrize(
     ("model", "activation"),
     [
-        (lambda: ends_with(keras.layers.Dense(3, activation="softmax")), "softmax"),
-        (lambda: ends_with(keras.layers.Dense(3), keras.layers.Activation("sigmoid")), "sigmoid"),
+        (lambda: head("softmax"), "softmax"),
+        (lambda: head(lambda x: keras.ops.softmax(x, axis=-1)), "softmax"),
         (lambda: ends_with(keras.layers.Dense(3), keras.layers.Softmax()), "softmax"),
-        (lambda: ends_with(keras.layers.Dense(3)), "linear"),
+        (
+            lambda: ends_with(keras.layers.Dense(3), keras.layers.Lambda(keras.ops.softmax)),
+            "softmax",
+        ),
+        (lambda: built(lambda x: keras.ops.softmax(keras.layers.Dense(3)(x) / 2)), "softmax"),
+        (lambda: built(lambda x: keras.ops.exp(keras.ops.log_softmax(x))), "softmax"),
+        (lambda: ends_with(head("softmax")), "softmax"),
+        (
+            lambda: built(
+                lambda x: keras.layers.Average()([head("softmax")(x), head("sigmoid")(x)])
+            ),
+            "sigmoid",
+        ),
+        (lambda: built(lambda x: (head("softmax")(x) + head("softmax")(x)) / 2), "softmax"),
+        (lambda: ends_with(Head(3)), "softmax"),
+        (lambda: built(Opaque()), "softmax"),
+        (lambda: ends_with(keras.layers.Dense(3), keras.layers.Activation("sigmoid")), "sigmoid"),
+        (lambda: ends_with(keras.layers.Dense(1, activation="hard_sigmoid")), "sigmoid"),
+        (lambda: ends_with(keras.layers.Dense(1)), "linear"),
+        (lambda: head(None), "linear"),
+        (lambda: head("log_softmax"), "linear"),
+        (lambda: head("tanh"), "linear"),
         (lambda: ends_with(keras.layers.Dense(3), keras.layers.Activation("linear")), "linear"),
-        (lambda: ends_with(ends_with(keras.layers.Dense(3, activation="softmax"))), "softmax"),
-        (lambda: ends_with(keras.layers.Flatten()), "flatten"),
+        (lambda: ends_with(keras.layers.Flatten()), "linear"),
+        (lambda: head("relu"), "rectified"),
     ],
 )
-def test_last_activation_looks_into_nested_models(model, activation):
+def test_last_activation_is_what_the_output_does(model, activation):
     assert last_activation(model().outputs[0]) == activation
+
+
+@pytest.mark.backend
+def test_a_softmax_of_the_backend_is_one():
+    module = {"tensorflow": "tensorflow.nn", "jax": "jax.nn", "torch": "torch.nn.functional"}
+    softmax = importlib.import_module(module[keras.backend.backend()]).softmax
+    axis = "dim" if keras.backend.backend() == "torch" else "axis"
+    assert last_activation(head(partial(softmax, **{axis: -1})).outputs[0]) == "softmax"

@@ -147,6 +147,8 @@ def same(answer):
     [
         (make_model, same),
         (lambda: make_model("sigmoid"), same),
+        (lambda: make_model(tf.nn.softmax), same),
+        (lambda: make_model("log_softmax"), keras.ops.softmax),
         (behind_layers_and_inside_a_model, same),
         (lambda: make_model(None), keras.ops.softmax),
         (lambda: make_model(None, classes=1), keras.ops.sigmoid),  # softmax would always say 1
@@ -354,7 +356,8 @@ def test_weights_that_do_not_fit_in_half_precision(tmp_path):
 
 def headless():
     inputs = keras.Input((SIZE, SIZE, 3))
-    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    features = keras.layers.Conv2D(4, 1, activation="swish")(inputs)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(features))
 
 
 def flat_input():
@@ -395,9 +398,9 @@ class Subclassed(keras.Model):
             {"image_size": -4},
             "`image_size` must be an integer of at least 1",
         ),
-        (lambda: make_model("relu"), {}, r"linear \(logits\), softmax or sigmoid.*Received: relu"),
+        (lambda: make_model("relu"), {}, r"linear \(logits\), softmax or sigmoid.*ReLU"),
         (Subclassed, {}, "a subclassed model has to be rebuilt from layers"),
-        (headless, {}, "add such a Dense layer. Received: globalaveragepooling2d"),
+        (headless, {}, "add such a Dense layer. Received: an output that is never far below zero"),
         (flat_input, {}, r"must take pictures \(N, height, width, 3\). Received: \(None, 7\)"),
     ],
 )

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.quick_runs import two_blocks
 
 from keras_effnetv2 import build_model
@@ -16,13 +17,21 @@ def linear_classifier(ending):
     inputs = keras.Input((SIZE, SIZE, 3))
     pick = keras.layers.Conv2D(3, 1, use_bias=False)
     pooled = keras.layers.GlobalAveragePooling2D(keepdims=ending == "keepdims")
-    head = keras.layers.Dense(3, None if ending in ("logits", "activation") else "softmax")
+    behind = {
+        "activation": keras.layers.Activation("softmax", dtype="float32"),
+        "layer": keras.layers.Softmax(),
+        "function": keras.ops.softmax,
+        "lambda": keras.layers.Lambda(tf.nn.softmax),
+        "then flat": lambda x: keras.layers.Flatten()(keras.layers.Softmax()(x)),
+    }
+    inside = {"softmax": "softmax", "keepdims": "softmax", "tf": tf.nn.softmax}
+    head = keras.layers.Dense(3, inside.get(ending))
     features = pooled(pick(inputs))
     if ending == "keepdims":
         features = keras.layers.Flatten()(features)
     outputs = head(features)
-    if ending == "activation":
-        outputs = keras.layers.Activation("softmax")(outputs)
+    if ending in behind:
+        outputs = behind[ending](outputs)
     model = keras.Model(inputs, outputs)
     pick.set_weights([np.eye(3).reshape(1, 1, 3, 3)])
     head.set_weights([np.array([[1.0, 0, 0], [0, 0, 1], [-1, 1, 0]]), np.zeros(3)])
@@ -36,7 +45,20 @@ def picture():
     return image
 
 
-@pytest.mark.parametrize("ending", ["softmax", "logits", "activation", "keepdims"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "softmax",
+        "tf",
+        "logits",
+        "activation",
+        "layer",
+        "function",
+        "lambda",
+        "then flat",
+        "keepdims",
+    ],
+)
 def test_the_map_is_that_of_the_formula(ending):
     # d score_0 / d pooled = (1, 0, -1): the map is relu(red - blue), over its largest value.
     model = linear_classifier(ending)

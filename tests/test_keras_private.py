@@ -29,6 +29,7 @@ NEEDED = {
         "input_tensors": node,
         "outputs": node,
         "arguments": node,
+        "fill_in": node.arguments,
     },
     "recipes/optimizers.py": {
         "_apply_weight_decay": optimizer,

@@ -203,10 +203,11 @@ def probability_model(model: keras.Model) -> keras.Model:
         )
     answer = outputs[0]
     activation = last_activation(answer)
-    if activation not in ("linear", "softmax", "sigmoid"):
+    if activation == "rectified":
         raise ValueError(
-            f"The last layer of {model.name!r} must be a classifier whose activation is linear "
-            f"(logits), softmax or sigmoid: add such a Dense layer. Received: {activation}"
+            f"{model.name!r} must end with a classifier whose activation is linear (logits), "
+            "softmax or sigmoid: add such a Dense layer. Received: an output that is never far "
+            "below zero, as a ReLU leaves it"
         )
     if activation == "linear":
         last = "softmax" if answer.shape[-1] > 1 else "sigmoid"

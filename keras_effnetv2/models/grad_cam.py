@@ -118,20 +118,22 @@ def _ends_space(node: Any) -> bool:
 
 def _logits(output: Any) -> Any:
     """Return the symbolic scores before a softmax or sigmoid, as the paper wants them."""
-    if last_activation(output) not in _SQUASHING:
-        return output
     call = call_of(output)
+    # A mean of several networks' probabilities has no scores before it.
+    if last_activation(output) not in _SQUASHING or len(call.input_tensors) > 1:
+        return output
     operation, source = call.operation, call.input_tensors[0]
     if isinstance(operation, keras.layers.Dense):
-        linear = keras.layers.Dense.from_config({**operation.get_config(), "activation": "linear"})
+        linear = keras.layers.Dense(
+            operation.units, use_bias=operation.use_bias, dtype=operation.dtype_policy
+        )
         linear.build(source.shape)
         linear.set_weights(operation.get_weights())
         return linear(source)
-    if isinstance(operation, keras.Model):
+    if getattr(operation, "weights", None):
         raise ValueError(
-            f"Grad-CAM needs the classifier's last layer in the model itself, not in {operation!r} "
-            "nested in it."
+            "Grad-CAM needs the classifier's last layer in the model itself, a Dense or without an "
+            f"activation, not {operation!r}."
         )
-    if hasattr(operation, "activation") or isinstance(operation, keras.layers.Softmax):
-        return source
-    return _logits(source)  # what passes values on unchanged
+    before = _logits(source)
+    return before if before is source else operation(before)
