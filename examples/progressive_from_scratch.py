@@ -67,6 +67,7 @@ def main(args: argparse.Namespace) -> keras.callbacks.History:
     return model.fit(
         progressive.dataset,
         epochs=progressive.epochs,
+        shuffle=False,  # the pictures come shuffled
         callbacks=[progressive, kev2.EMA(0.98)],
         validation_data=resized(
             images[:HELD_BACK], labels[:HELD_BACK], args.image_size[-1], args.batch_size

@@ -67,6 +67,7 @@ def main(args: argparse.Namespace) -> None:
     model.fit(
         progressive.dataset,
         epochs=progressive.epochs,
+        shuffle=False,  # the pictures come shuffled
         callbacks=[progressive],
         validation_data=kev2.make_dataset(
             validation, image_size=args.image_size[-1], batch_size=args.batch_size, training=False

@@ -53,7 +53,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which look here; tests compa
         feature_extractor as feature_extractor,
     )
     from keras_effnetv2.models.folding import fold_batch_norm as fold_batch_norm
-    from keras_effnetv2.models.graph import count_flops as count_flops
+    from keras_effnetv2.models.multiply_adds import count_flops as count_flops
     from keras_effnetv2.pretrained.labels import decode_predictions as decode_predictions
     from keras_effnetv2.pretrained.load import load_weights as load_weights
     from keras_effnetv2.pretrained.registry import available_weights as available_weights
@@ -83,7 +83,7 @@ _NAMES_OF = {
         "EfficientNetB1 EfficientNetB2 EfficientNetB3 EfficientNetB4 EfficientNetB5 "
         "EfficientNetB6 EfficientNetB7 preprocess_input"
     ),
-    "models.graph": "count_flops",
+    "models.multiply_adds": "count_flops",
     "pretrained.load": "load_weights",
     "pretrained.registry": "available_weights",
     "pretrained.labels": "decode_predictions",

@@ -9,7 +9,8 @@ import pytest
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.build import build_model
-from keras_effnetv2.models.graph import count_flops, count_trainable, last_activation, stage_table
+from keras_effnetv2.models.graph import count_trainable, last_activation, stage_table
+from keras_effnetv2.models.multiply_adds import count_flops
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +110,140 @@ def test_multiply_adds_by_hand():
     assert count_flops(model, (8, 10)) == expected
 
 
+# (layers on a picture of 8 x 10 x 4, multiply-adds)
+COSTS = {
+    "separable": (
+        # 6 x 8 places: a 3 x 3 window of each of 4 * 2 channels, and 8 inputs for each filter.
+        [keras.layers.SeparableConv2D(6, 3, depth_multiplier=2)],
+        6 * 8 * (9 * 8 + 8 * 6),
+    ),
+    "strided separable": (
+        [keras.layers.SeparableConv2D(6, 3, strides=2, padding="same")],
+        4 * 5 * (9 * 4 + 4 * 6),
+    ),
+    "transposed": (
+        [keras.layers.Conv2DTranspose(6, 3, strides=2, padding="same")],
+        8 * 10 * 4 * 9 * 6,
+    ),
+    "dilated and grouped": (
+        [keras.layers.Conv2D(6, 3, dilation_rate=2, groups=2)],
+        4 * 6 * 6 * 9 * 2,
+    ),
+    "one dimension": (
+        [
+            keras.layers.Reshape((80, 4)),
+            keras.layers.Conv1D(5, 3),
+            keras.layers.DepthwiseConv1D(3),
+            keras.layers.SeparableConv1D(7, 3),
+        ],
+        78 * 5 * 3 * 4 + 76 * 5 * 3 + 74 * (3 * 5 + 5 * 7),
+    ),
+    "three dimensions": (
+        [keras.layers.Reshape((8, 10, 2, 2)), keras.layers.Conv3D(5, 2)],
+        7 * 9 * 1 * 5 * 8 * 2,
+    ),
+    "einsum": (
+        [keras.layers.EinsumDense("...x,xyz->...yz", output_shape=(3, 5))],
+        8 * 10 * 4 * 3 * 5,
+    ),
+    "every row": (
+        [keras.layers.TimeDistributed(keras.layers.Conv1D(5, 3))],
+        8 * 8 * 5 * 3 * 4,
+    ),
+    "every row, a model": (
+        [keras.layers.TimeDistributed(keras.Sequential([keras.layers.Conv1D(5, 3)]))],
+        8 * 8 * 5 * 3 * 4,
+    ),
+    "recurrent": (
+        # Kernels of 4 x 3 and 3 x 3 for each of four gates, three gates, and one; then on.
+        [
+            keras.layers.Reshape((80, 4)),
+            keras.layers.LSTM(3, return_sequences=True),
+            keras.layers.Bidirectional(keras.layers.GRU(3, return_sequences=True)),
+            keras.layers.RNN([keras.layers.SimpleRNNCell(2), keras.layers.SimpleRNNCell(5)]),
+        ],
+        80 * (4 * (4 * 3 + 9) + 2 * 3 * (3 * 3 + 9) + (6 * 2 + 4) + (2 * 5 + 25)),
+    ),
+    "wrapped": (
+        [keras.layers.SpectralNormalization(keras.layers.Conv2D(5, 1))],
+        8 * 10 * 5 * 4,
+    ),
+    "free": (
+        [
+            keras.layers.BatchNormalization(),
+            keras.layers.LayerNormalization(axis=[1, 2, 3]),
+            keras.layers.GroupNormalization(2),
+            keras.layers.PReLU(),
+            keras.layers.MaxPooling2D(),
+        ],
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_multiply_adds_of_a_layer(name):
+    layers, expected = COSTS[name]
+    assert count_flops(keras.Sequential([keras.Input((8, 10, 4)), *layers]), (8, 10)) == expected
+
+
+def test_multiply_adds_of_attention_and_of_a_model_with_two_inputs():
+    inputs = keras.Input((8, 10, 4))
+    queries, values = keras.layers.Reshape((80, 4))(inputs), keras.layers.Reshape((40, 8))(inputs)
+    a, b = keras.Input((80, 4)), keras.Input((40, 8))
+    attention = keras.layers.MultiHeadAttention(2, key_dim=3, value_dim=5, output_shape=7)
+    inner = keras.Model([a, b], attention(a, b, attention_mask=keras.ops.ones((1, 80, 40))))
+    model = keras.Model(inputs, inner([queries, values]))
+    projections = 80 * 4 * 2 * 3 + 40 * 8 * 2 * (3 + 5) + 80 * 2 * 5 * 7
+    assert count_flops(model, (8, 10)) == projections + 80 * 40 * 2 * (3 + 5)
+    by_rows = keras.layers.MultiHeadAttention(1, 3, attention_axes=2)(inputs, inputs)
+    expected = 80 * 4 * 3 * 4 + 8 * 10 * 10 * (3 + 3)
+    assert count_flops(keras.Model(inputs, by_rows), (8, 10)) == expected
+    plain = keras.layers.Attention()([queries, queries])
+    assert count_flops(keras.Model(inputs, plain), (8, 10)) == 80 * 80 * (4 + 4)
+
+
+# Multiply-adds in billions. Xception, MobileNetV2: their papers, Table 3 and 4; ConvNeXt: its paper's
+# Table 1; ResNet50, VGG16, DenseNet121: as torchvision lists its weights, ResNet50 with the strides
+# of its paper (3.8 there, without the shortcuts).
+@pytest.mark.parametrize(
+    ("name", "size", "billions"),
+    [
+        ("Xception", 299, 8.4),
+        ("MobileNetV2", 224, 0.300),
+        pytest.param("ResNet50", 224, 3.86, marks=pytest.mark.slow),
+        pytest.param("VGG16", 224, 15.47, marks=pytest.mark.slow),
+        pytest.param("DenseNet121", 224, 2.83, marks=pytest.mark.slow),
+        pytest.param("ConvNeXtTiny", 224, 4.46, marks=pytest.mark.slow),
+    ],
+)
+def test_multiply_adds_of_other_networks(name, size, billions):
+    model = getattr(keras.applications, name)(weights=None)
+    assert count_flops(model, size) / 1e9 == pytest.approx(billions, rel=0.006)
+
+
+def test_layers_of_unknown_cost_are_refused_by_name():
+    class Twice(keras.layers.Layer):
+        def build(self, shape):
+            self.dense = keras.layers.Dense(shape[-1])
+
+        def call(self, x):
+            return self.dense(self.dense(x))
+
+    class Scale(keras.layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(shape=shape[-1:])
+
+        def call(self, x):
+            return x * self.scale
+
+    layers = [Twice(name=f"twice{n}") for n in range(12)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), Scale(), *layers])
+    with pytest.raises(ValueError, match=r"'twice0' \(Twice\), .*'twice9' \(Twice\) and 2 more"):
+        count_flops(model, 8)
+    assert count_flops(keras.Sequential([keras.Input((8, 8, 3)), Scale()]), 8) == 0
+
+
 def test_sizes_that_are_refused():
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(2, 1)(inputs))
@@ -126,7 +261,7 @@ def test_a_nested_model_whose_layers_cannot_be_seen_is_refused():
             return x
 
     inputs = keras.Input((8, 8, 3))
-    with pytest.raises(ValueError, match="'block' is not a functional model"):
+    with pytest.raises(ValueError, match=r"'block' \(Block\)"):
         count_flops(keras.Model(inputs, Block(name="block")(inputs)), 8)
 
 

@@ -26,7 +26,7 @@ from keras_effnetv2.benchmark.paper_figures import TABLE_7, TABLE_11
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.models.build import build_model
-from keras_effnetv2.models.graph import count_flops
+from keras_effnetv2.models.multiply_adds import count_flops
 
 SIZE = 32
 

@@ -40,6 +40,7 @@ def few_layers(include_top, weights, pooling):
     return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x), name="resnet50")
 
 
+@pytest.mark.filterwarnings("error:.shuffle=True")
 def test_resnet50(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(keras.applications, "ResNet50", few_layers)
     data = some_digits(tmp_path / "digits", 48)
@@ -95,6 +96,7 @@ def test_a_resnet_needs_a_dropout_for_a_schedule():
     assert scheduled_dropout_layers(model, None, PLAN) == [dropout]
 
 
+@pytest.mark.filterwarnings("error:.shuffle=True")
 def test_from_scratch(monkeypatch, capsys):
     # B0 takes half a minute to trace; this has one block a stage.
     small = kev2.ModelConfig.from_name("efficientnetv2-b0").scaled(width=0.1, depth=0.1)

@@ -9,13 +9,14 @@ import pytest
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import parse
 from keras_effnetv2.models.build import build_model
-from keras_effnetv2.models.graph import count_flops
+from keras_effnetv2.models.multiply_adds import count_flops
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = re.findall(r"^keras-effnetv2 (.*)$", README, flags=re.MULTILINE)
 
 
+@pytest.mark.filterwarnings("error:.shuffle=True")
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_example_runs(example, capsys):
     exec(compile(example, "README.md", "exec"), {})

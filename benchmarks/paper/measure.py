@@ -15,7 +15,8 @@ from keras_effnetv2._common.machine import is_out_of_memory
 from keras_effnetv2._common.timing import measure, time_ratio
 from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.models.build import build_model
-from keras_effnetv2.models.graph import count_flops, count_trainable
+from keras_effnetv2.models.graph import count_trainable
+from keras_effnetv2.models.multiply_adds import count_flops
 from keras_effnetv2.recipes.optimizers import RMSprop
 from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.training.assemble import jit_compile

@@ -5,7 +5,8 @@ from typing import NamedTuple
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.benchmark.comparison_report import markdown_table
 from keras_effnetv2.models.build import build_model
-from keras_effnetv2.models.graph import count_flops, count_trainable
+from keras_effnetv2.models.graph import count_trainable
+from keras_effnetv2.models.multiply_adds import count_flops
 from keras_effnetv2.search.scaling import MAX_IMAGE_SIZE, scale
 
 

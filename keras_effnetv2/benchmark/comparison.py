@@ -19,7 +19,7 @@ from keras_effnetv2.benchmark.contestants import (
     same_in_keras_applications,
 )
 from keras_effnetv2.export.check import largest_difference, top1_agreement
-from keras_effnetv2.models.graph import count_flops
+from keras_effnetv2.models.multiply_adds import count_flops
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,10 @@ def compare(
         pairs.insert(0, (open_network(other, network.image_size), KERAS_EXPORT))
     with TemporaryDirectory(prefix="keras-effnetv2-") as scratch:
         folders = [Path(scratch, str(index)) for index in range(len(pairs))]
-        runs = []
+        runs, flops = [], []
         for (one, format), folder in zip(pairs, folders, strict=True):
             progress(f"{one.name}: {format}")
+            flops.append(count_flops(one.model, one.image_size))  # may refuse: before the timing
             folder.mkdir()
             runs.append(open_contestant(one, format, folder, threads))
 
@@ -110,7 +111,7 @@ def compare(
                 format,
                 one.image_size,
                 one.model.count_params(),
-                count_flops(one.model, one.image_size),
+                flops[index],
                 sum(path.stat().st_size for path in files) or None,
                 largest_difference(answers, expected),
                 top1_agreement(answers, expected),

@@ -31,7 +31,8 @@ def info(
         return
     start_tensorflow()
     from keras_effnetv2.models.build import build_model
-    from keras_effnetv2.models.graph import count_flops, count_trainable, stage_table
+    from keras_effnetv2.models.graph import count_trainable, stage_table
+    from keras_effnetv2.models.multiply_adds import count_flops
     from keras_effnetv2.pretrained.registry import published
 
     size = image_size or config.eval_size

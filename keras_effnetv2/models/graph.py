@@ -1,4 +1,4 @@
-"""The cost and the structure of a network: multiply-adds, the table of its stages, how it ends.
+"""The structure of a network: its calls of layers, the table of its stages, how it ends.
 
 Keras has no public way to the calls of layers that a model consists of. The private names that are
 needed for that stand here only; tests/test_keras_private.py lists them.
@@ -14,7 +14,6 @@ import keras
 import numpy as np
 
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.models.blocks import channel_axis
 
 # Of the sum of 1,000 probabilities in half precision.
 _ROUNDING = 0.01
@@ -25,57 +24,6 @@ _RECTIFIED = 0.1
 def count_trainable(model: keras.Model) -> int:
     """Return the number of parameters that are trained: without batch statistics."""
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
-
-
-def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
-    """Return the multiply-adds of one picture, which is what the paper's FLOPs are.
-
-    Convolutions and dense layers count; batch norm, activations and pooling do not.
-
-    Args:
-        model: a functional model with one picture input, nested models included.
-        image_size: side in pixels, or (height, width).
-
-    Returns:
-        The number of multiply-adds.
-
-    Raises:
-        ValueError: the size does not suit the model, or the model is not functional.
-    """
-    sides = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
-    if len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
-        raise ValueError(
-            "`image_size` must be a positive integer or (height, width). "
-            f"Received: image_size={image_size!r}"
-        )
-    if not is_open(model) or len(model.inputs[0].shape) != 4:
-        raise ValueError(
-            "count_flops needs a functional model with one (batch, height, width, channels) "
-            f"input. Received: {model!r}"
-        )
-    static = model.inputs[0].shape
-    shape = (1, static[1], *sides) if channel_axis() == 1 else (1, *sides, static[-1])
-    if any(n not in (None, asked) for n, asked in zip(static[1:], shape[1:], strict=True)):
-        raise ValueError(
-            f"The model {model.name!r} has the fixed input shape {static}. "
-            f"Received: image_size={image_size!r}"
-        )
-    return sum(_multiply_adds(model, shape))
-
-
-def _multiply_adds(model: keras.Model, input_shape: tuple[int, ...]) -> Iterator[int]:
-    for layer, _, (result, *_) in traced_layers(model, input_shape):
-        if isinstance(layer, keras.Model):
-            raise ValueError(
-                "count_flops needs the layers of nested models, too, but "
-                f"{layer.name!r} is not a functional model with one input."
-            )
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
-            # (kh, kw, C, multiplier): every output value is a sum over one channel's window.
-            yield math.prod(layer.kernel.shape[:2]) * math.prod(result.shape)
-        elif isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
-            # (kh, kw, C / groups, filters) or (C, units): a sum over all but the last axis.
-            yield math.prod(layer.kernel.shape[:-1]) * math.prod(result.shape)
 
 
 def all_layers(model: keras.layers.Layer) -> list[Any]:
@@ -133,21 +81,24 @@ def has_outputs(layer: Any) -> bool:
 
 
 def traced_layers(
-    model: keras.Model, input_shape: tuple[int | None, ...]
-) -> Iterator[tuple[Any, Any, list[Any]]]:
-    """Yield (layer, its first input, its outputs) of each call; of a nested model those inside.
+    model: keras.Model, *input_shapes: tuple[int | None, ...]
+) -> Iterator[tuple[Any, list[Any], list[Any]]]:
+    """Yield (layer, its inputs, its outputs) of each call; of a nested model those inside.
 
-    `model` has one input. Inputs and outputs have the shapes and dtypes that follow from its
-    `input_shape`, with the batch; nothing is computed.
+    Inputs and outputs have the shapes and dtypes that follow from those of the model's inputs, with
+    the batch; nothing is computed.
     """
     nodes = graph_nodes(model)
-    probe = keras.Model(model.inputs[0], [[node.input_tensors[0], *node.outputs] for node in nodes])
-    specs = probe.compute_output_spec(keras.KerasTensor(input_shape))
-    for node, (source, *results) in zip(nodes, specs, strict=True):
-        if is_open(node.operation):
-            yield from traced_layers(node.operation, source.shape)
+    ends = [[*node.input_tensors, *node.outputs] for node in nodes]
+    specs = keras.Model(model.inputs, ends).compute_output_spec(
+        [keras.KerasTensor(shape) for shape in input_shapes]
+    )
+    for node, spec in zip(nodes, specs, strict=True):
+        given, results = spec[: len(node.input_tensors)], spec[len(node.input_tensors) :]
+        if has_outputs(node.operation):
+            yield from traced_layers(node.operation, *(source.shape for source in given))
         else:
-            yield node.operation, source, results
+            yield node.operation, given, results
 
 
 class StageRow(NamedTuple):

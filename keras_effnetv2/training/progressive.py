@@ -37,7 +37,12 @@ class ProgressiveLearning(keras.callbacks.Callback):
     """Trains a model through the stages of a plan, in one `fit`:
 
         progressive = ProgressiveLearning(make_dataset, progressive_stages(...))
-        model.fit(progressive.dataset, epochs=progressive.epochs, callbacks=[progressive])
+        model.fit(
+            progressive.dataset,
+            epochs=progressive.epochs,
+            shuffle=False,  # or Keras warns that it does not shuffle a dataset
+            callbacks=[progressive],
+        )
 
     Every epoch takes its batches from `make_dataset(stage, epoch)`. At the start of a stage the
     dropout rates are set and the train function is made again; weights, optimizer and learning
