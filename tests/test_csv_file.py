@@ -1,5 +1,6 @@
 """csv:FILE: the table's rules, its splits, and errors that name the line."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_paths_are_relative_to_the_table(tmp_path):
 def test_split_column(tmp_path):
     spec = write_table(
         tmp_path,
-        "path,label,split\n1,b,test\n2,b,train\n3,a,Train\n4,a,val\n5,b,valid\n6,a,validation\n",
+        "path,label,split\n1,b,Testing\n2,b,train\n3,a,Train\n4,a,val\n5,b,dev_set\n6,a,eval\n",
     )
     found = {
         split: [Path(name).name for name in load_source(spec, split).names]
@@ -62,17 +63,26 @@ def test_unknown_class_names_its_lines(tmp_path):
         ("", "lists no pictures"),
         ("path,label\n", "lists no pictures"),
         ("file,label\n1,a\n", r"no column 'path'.*Received: 'file,label'"),
-        ("path;label\n1;a\n", r"no column 'path', 'label'.*separated by commas"),
+        ("path:label\n1:a\n", r"no column 'path', 'label'.*separated by one of ',', ';'"),
         ("path,label,label\n1,a,b\n", "more than once: 'label'"),
         ("path,label\n1,a\n2,b,c\n", "line 3: expected 2 fields, received 3"),
         ("path,label\n1,a\n\n2\n", "line 4: expected 2 fields, received 1"),
         ("path,label\n1,a\n2, \n", "line 3: the field 'label' is empty"),
         ("path,label\n,a\n", "line 2: the field 'path' is empty"),
         ("path,label,split\n1,a,\n", "line 2: the field 'split' is empty"),
-        ("path,label,split\n1,a,dev\n", "line 2: unknown split 'dev'. Allowed: train, validation"),
+        ("path,label,split\n1,a,fold1\n", "line 2: unknown split 'fold1'. Allowed: train, validat"),
+        ("path,label,split\n1,a,unlabelled\n", "line 2: unknown split 'unlabelled'"),
+        ("path,label,,\n1,a,b,\n", "line 2: expected 2 fields, received 4"),
         ("path,label\n1,a\n2,b\n./1,b\n", "1' twice as 'a' and as 'b', on lines 2 and 4"),
         ("path,label,split\n1,a,train\n1,a,test\n", "1' twice, on lines 2 and 3"),
-        ('path,label\n"1,a\n', "is not CSV"),
+        ('path,label\n\n"1,a\n', "line 3 is not CSV"),
+        ("path,label\n" + "a" * 200_000 + ",a\n", "line 2 is not CSV: field larger"),
+        ("path,label\n" + "a" * 3_000_000, "line 2 is longer than 2,097,152 characters"),
+        (bytes(1000), "line 1 has a NUL in it"),
+        ("path,label\na\0b,a\n", "line 2 has a NUL in it"),
+        ("path,label\n1,a\n".encode("utf-16-le"), "line 1 has a NUL in it"),
+        (b"\xff\xfepat", "is not UTF-16 text"),
+        (b"\xff\xd8\xff\xe0 a JPEG", "is not UTF-8 text"),
         ("path,label\n1,é\n".encode("latin-1"), "is not UTF-8 text .* at byte 13"),
         ("path,label\n1,a\n2,a\n", "one class only: 'a'"),
         ("path,label,split\n1,a,train\n2,b,train\n3,c,val\n", "'validation' that 'train' .*'c'"),
@@ -81,3 +91,64 @@ def test_unknown_class_names_its_lines(tmp_path):
 def test_table_errors(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         load_source(write_table(tmp_path, text), "all")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'path, label\n"1.jpg", "cat"\n 2.jpg , dog \n',
+        "path;label\n1.jpg;cat\n2.jpg;dog\n",
+        "path\tlabel\r\n1.jpg\tcat\r\n2.jpg\tdog\r\n",
+        "sep=:\nPath:Label\n1.jpg:cat\n2.jpg:dog\n",
+        "sep=;\r\n\r\npath;label;;\r\n1.jpg;cat;;\r\n;;;\r\n2.jpg;dog\r\n",
+        "path,label,note\n1.jpg,cat\n2.jpg,dog,,,\n",
+        "a;b,path,label\n-,1.jpg,cat\n-,2.jpg,dog\n",
+        *(
+            "path\tlabel\n1.jpg\tcat\n2.jpg\tdog\n".encode(code)
+            for code in ("utf-8-sig", "utf-16", "utf-32")
+        ),
+        b"\xfe\xff" + "path,label\n1.jpg,cat\n2.jpg,dog\n".encode("utf-16-be"),
+    ],
+)
+def test_tables_of_spreadsheets(tmp_path, text):
+    source = load_source(write_table(tmp_path, text), "all")
+    assert source.names == (f"{tmp_path}/1.jpg", f"{tmp_path}/2.jpg")
+    assert source.class_names == ("cat", "dog")
+    assert source.labels.tolist() == [0, 1]
+
+
+def test_home_folder_and_backslashes(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / r"b\2.jpg").touch()  # a name with a backslash in it
+    rows = (r"~/1.jpg,a", r"~\in\3.jpg,b", r"a\1.jpg,a", r"b\2.jpg,b")
+    write_table(tmp_path, "path,label\n" + "\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    expected = ("home/1.jpg", "home/in/3.jpg", "a/1.jpg", r"b\2.jpg")
+    source = load_source("csv:table.csv", "all")
+    assert tuple(map(os.path.abspath, source.names)) == tuple(f"{tmp_path}/{n}" for n in expected)
+    os.makedirs("home")
+    os.rename("table.csv", "home/table.csv")
+    assert load_source("csv:~/table.csv", "all").names[0] == f"{tmp_path}/home/1.jpg"
+
+
+def test_labels_are_compared_in_nfc(tmp_path):
+    # The first "é" is one character, the second two.
+    source = load_source(write_table(tmp_path, "path,label\n1,\u00e9\n2,e\u0301\n3,f\n"), "all")
+    assert source.class_names == ("f", "\u00e9")
+    assert source.labels.tolist() == [1, 1, 0]
+    assert not source.notes
+
+
+def test_many_columns_are_read_in_no_time(tmp_path):
+    names = ["path", "label", *(f"c{n}" for n in range(100_000))]
+    rows = [names, *([f"{n}.jpg", "ab"[n % 2], *["1"] * 100_000] for n in range(3))]
+    spec = write_table(tmp_path, "\n".join(map(",".join, rows)))
+    assert load_source(spec, "all").labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("prefix", ["csv", "tfrecord"])
+def test_pipes_and_devices_are_not_read(tmp_path, prefix):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ValueError, match=r"not a regular file\. Give a file"):
+            load_source(f"{prefix}:{path}")

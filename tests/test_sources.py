@@ -2,19 +2,21 @@
 
 import io
 import os
+import re
 import shutil
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.picture_files import write_files
+from helpers.picture_files import png, write_files
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from keras_effnetv2.data import records
 from keras_effnetv2.data.pack import pack
 from keras_effnetv2.data.sources import ImageSource, load_source
+from keras_effnetv2.data.training_data import TrainingData
 
 
 def make_tree(root: Path, *files: str | bytes) -> None:
@@ -115,7 +117,13 @@ def test_link_loop_is_reported_by_its_name(tmp_path, target):
         ),
         (["train/a/1.jpg", "train/b/1.jpg", "lost.jpeg"], "beside the split folders: 'lost.jpeg'"),
         (["train/a/1.jpg", "train/b/1.jpg", "train/lost.gif"], "beside the class folders"),
-        (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], "two folders for the validation"),
+        (
+            ["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"],
+            "two folders for the validation split: 'val' and 'valid'",
+        ),
+        (["train/1.jpg", "test/1.jpg"], "folders of splits, 'test', 'train', but not all have"),
+        (["Learn/a/1", "Learn/b/1", "Check/a/1", "Check/b/1"], "'Check', 'Learn' .*: 'a', 'b'"),
+        (["cat/train/1", "cat/val/1", "dog/train/1"], "splits .*'train', 'val'.* in class folders"),
         (["train/a/1.jpg", "train/b/1.jpg", "extra/c/1.jpg"], "'extra' is not the name of one"),
         (["train/a/1.jpg", "train/b/1.jpg", "test/c/1.jpg"], "'test' that 'train' does not .*'c'"),
     ],
@@ -143,6 +151,8 @@ def test_specs_that_are_nothing(tmp_path):
         ("zip:pictures", r"kind of source 'zip:'.*'csv:FILE', 'tfds:NAME'"),
         ("csv:", "names no data"),
         ("tfrecord:", "names no data"),
+        ("a\0b", "cannot have a NUL"),
+        ("tfrecord:a\0b", "cannot have a NUL"),
     ):
         with pytest.raises(ValueError, match=message):
             load_source(spec)
@@ -151,6 +161,88 @@ def test_specs_that_are_nothing(tmp_path):
 
 
 # Splits
+
+
+SPLITS_IN_THE_WILD = [  # for training, for test
+    *(("Training", "Testing"), ("Training", "Test"), ("TRAIN", "TEST"), ("seg_train", "seg_test")),
+    *(("train_images", "test_images"), ("train2017", "test2017"), ("trainset", "testset")),
+    *(("training_set", "test_set"), ("TrainData", "TestData"), ("train-data", "hold-out")),
+    *(("flowers102_train", "flowers102_test"), ("seg_train/seg_train", "seg_test/seg_test")),
+    *(("asl_train/asl_train", "asl_test/asl_test"), ("Images Train", "Images Holdout")),
+]
+
+
+@pytest.mark.parametrize(("training", "test"), SPLITS_IN_THE_WILD)
+def test_names_of_splits_in_the_wild(tmp_path, training, test):
+    skipped = (
+        *("__MACOSX/train/a/._1.jpg", "lost+found/", "@eaDir/1.jpg", ".ipynb_checkpoints/1.jpg"),
+        *("$RECYCLE.BIN/a/1.jpg", "System Volume Information/x", "Thumbs.db"),
+        *(f"{training}/a/@eaDir/1.jpg", f"{training}/lost+found/1.jpg"),
+    )
+    make_tree(tmp_path, *numbered(f"{training}/a", 2), f"{training}/b/1.jpg", f"{test}/b/1.jpg")
+    make_tree(tmp_path, *skipped)
+    source, judged = load_source(tmp_path, "all"), load_source(tmp_path, "test")
+    assert source.class_names == judged.class_names == ("a", "b")
+    assert contents(judged) == [f"{test}/b/1.jpg".encode()]
+    assert source.class_counts().tolist() == [2, 2]
+    assert not source.notes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("validation", "valid", "val_images", "ValSet", "validation_set", "dev", "eval"),
+        *("dev-data", "Evaluation", "valset", "val 2"),
+    ],
+)
+def test_names_of_validation_splits(tmp_path, name):
+    make_tree(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{name}/a/1.jpg")
+    assert contents(load_source(tmp_path, "validation")) == [f"{name}/a/1.jpg".encode()]
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        (["bullet_train/1/a", "steam_train/1/a"], ("bullet_train", "steam_train")),
+        (["test_tube/a", "train_station/b", "valve/c"], ("test_tube", "train_station", "valve")),
+        (["valid/a", "invalid/b"], ("invalid", "valid")),
+        # Every class of Tiny ImageNet has a folder of this name.
+        (["cat/images/a", "dog/images/b"], ("cat", "dog")),
+        (["cat/1.jpg", "cat/old/2", "cat/new/3", "dog/1.jpg", "dog/old/2"], ("cat", "dog")),
+        (
+            [f"bird {n:02d}/{sex}/1" for n in range(12) for sex in ("male", "female")],
+            tuple(f"bird {n:02d}" for n in range(12)),
+        ),
+    ],
+)
+def test_classes_that_are_no_splits(tmp_path, files, classes):
+    make_tree(tmp_path, *files)
+    source = load_source(tmp_path, "all")
+    assert source.class_names == classes
+    assert source.num_examples == len(files)
+
+
+@pytest.mark.parametrize("folder", ["Test", "seg_pred/seg_pred", "unlabeled"])
+def test_pictures_without_labels_are_not_used(tmp_path, folder):
+    make_tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", f"{folder}/3.jpg")
+    source, place = load_source(tmp_path, "all"), tmp_path / folder.split("/")[0]
+    assert contents(source) == [b"train/a/1.jpg", b"train/b/2.jpg"]
+    said = f"note: '{place}' has no class folders, so its pictures are not used."
+    assert source.notes == (said,)
+    with pytest.raises(ValueError, match=r"no split 'test'. It has: train, validation, all"):
+        load_source(tmp_path, "test")
+
+
+def test_notes_are_said_before_a_training_and_when_packing(tmp_path, caplog):
+    parts = ("train/a", "train/A", "test")
+    write_files(tmp_path / "in", {f"{part}/{n}.png": png(n) for part in parts for n in range(2)})
+    data, lines = TrainingData(str(tmp_path / "in"), validation_fraction=0.5), []
+    data.prepare(data.load(0), lines.append)
+    assert [line.split("'")[0] for line in lines[:2]] == [
+        *("note: ", "warning: These are several classes, but look like one: "),
+    ]
+    assert pack(tmp_path / "in", tmp_path / "packed").num_examples("train") == 4
+    assert [record.getMessage() for record in caplog.records] == lines[:2]
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
@@ -263,6 +355,37 @@ def test_class_names_of_a_run(tmp_path):
     assert "'cat': " not in str(error.value)
     shutil.rmtree(tmp_path / "dog")  # one class is enough to evaluate
     assert load_source(tmp_path, "all", class_names=["cat", "dog"]).labels.tolist() == [0]
+
+
+def test_class_names_are_compared_in_nfc(tmp_path):
+    # "é" as one character and as two: macOS writes the second.
+    make_tree(tmp_path, "train/caf\u00e9/1.jpg", "train/cafe\u0301/2.jpg", "train/tea/3.jpg")
+    make_tree(tmp_path, "test/cafe\u0301/4.jpg")
+    train, test = (load_source(tmp_path, split) for split in ("all", "test"))
+    assert train.class_names == test.class_names == ("caf\u00e9", "tea")
+    assert sorted(zip(contents(train), train.labels.tolist(), strict=True))[-1][1] == 1
+    assert train.class_counts().tolist() == [3, 1]
+    named = load_source(tmp_path, "test", class_names=["tea", "cafe\u0301"])
+    assert (named.labels.tolist(), named.class_names) == ([1], ("tea", "caf\u00e9"))
+    assert not named.notes
+    with pytest.raises(ValueError, match="repeated"):
+        load_source(tmp_path, "test", class_names=["cafe\u0301", "caf\u00e9", "tea"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("cat", "Cat"), ("cat", "cat "), ("a b", "a\xa0b"), ("0", "0.0"), ("1", "01"), ("ss", "\xdf")],
+)
+def test_names_that_look_like_one_class_are_said(tmp_path, first, second):
+    make_tree(tmp_path, f"{first}/1.jpg", f"{second}/2.jpg", "other/3.jpg")
+    source = load_source(tmp_path, "all")
+    (note,) = source.notes
+    assert note.startswith("warning: ")
+    assert {repr(first), repr(second)} <= set(note.split(": ")[2].split(". If")[0].split(" and "))
+    assert source.subset([0]).notes == source.notes
+    hint = re.escape(f"{second!r} (is it {first!r}?): {tmp_path}/{second}/2.jpg")
+    with pytest.raises(ValueError, match=hint):
+        load_source(tmp_path, "all", class_names=[first, "other"])
 
 
 # Digits, order, subsets

@@ -247,7 +247,7 @@ def test_files_that_are_no_records(tmp_path):
         "words": (stored(b"\xff\xff"), "no tf.train.Example"),
         "float": (stored(example(image=PNG, label=0.5)), "'label' not one int64"),
         "two": (stored(example(image=PNG, label=[1, 2])), "'label' not one int64"),
-        "late": (stored(plain(0, 0), example(image=PNG)), "a record without 'label'"),
+        "late": (stored(plain(0, 0), example(image=PNG)), "a record without the key 'label'"),
         "blank": (
             stored(plain(0, 0), example(image=b"", label=1)),
             "a record without 'image'",
@@ -300,3 +300,32 @@ def test_a_large_set_says_that_it_is_read_and_is_read_once(tmp_path, monkeypatch
         assert [record.getMessage()[:42] for record in caplog.records] == [
             "Reading each record of 1 TFRecord files (0"
         ]
+
+
+def test_keys_that_are_given(tmp_path):
+    names = [b"cat", b"dog"] * 2
+    records = [
+        example(picture=b"picture %03d" % n, class_text=name, **{"class": n % 2})
+        for n, name in enumerate(names)
+    ]
+    path = write(tmp_path / "train.tfrecord", records)
+    with pytest.raises(ValueError, match=r"It has: 'class', .*'tfrecord:PATTERN\?image=KEY&label"):
+        load_source(f"tfrecord:{path}")
+    for place in (path, tmp_path, f"{tmp_path}/*?tfrecord"):
+        source = load_source(f"tfrecord:{place}?image=picture&label=class", "all")
+        assert (source.class_names, numbers(source)) == (("0", "1"), [0, 1, 2, 3])
+    named = load_source(f"tfrecord:{path}?image=picture&label=class&name=class_text", "all")
+    assert (named.class_names, named.labels.tolist()) == (("cat", "dog"), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match=r"without the key 'photo'. It has: 'class', "):
+        load_source(f"tfrecord:{path}?image=photo&label=class")
+    with pytest.raises(ValueError, match=r"Keys are given as .*Received: '\?image=picture'"):
+        load_source(f"tfrecord:{path}?image=picture")
+
+
+def test_names_of_classes_are_compared_in_nfc(tmp_path):
+    texts = ["caf\u00e9", "cafe\u0301", "tea"]  # the same word twice, for one label
+    path = write(
+        tmp_path / "a.tfrecord",
+        [official(n, 1 + n // 2, image__class__text=text.encode()) for n, text in enumerate(texts)],
+    )
+    assert load_source(f"tfrecord:{path}", "all").class_names == ("caf\u00e9", "tea")

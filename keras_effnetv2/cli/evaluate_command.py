@@ -76,6 +76,8 @@ def judge_pictures(
             checking=checking,
             evaluating=evaluating,
         )
+    for note in pictures.source.notes:
+        print(note, file=sys.stderr)
     if pictures.renamed:
         print(
             f"warning: {counted(len(pictures.renamed), 'new picture')} have the names of pictures "

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _KINDS = (
     "a folder of class folders (or of train/, validation/, test/ with class folders in them), "
-    "csv:FILE (columns path,label[,split]), tfds:NAME, tfrecord:PATTERN (or a folder that the "
-    "command pack wrote), or digits (built in)"
+    "csv:FILE (columns path,label[,split]), tfds:NAME, tfrecord:PATTERN[?image=KEY&label=KEY] (or "
+    "a folder that the command pack wrote), or digits (built in)"
 )
 _JUDGED = (
     f"Labelled pictures: {_KINDS}. The classes of a variant are named by WordNet id (n01440764, "

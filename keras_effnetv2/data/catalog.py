@@ -10,9 +10,11 @@ pictures; such a number is a row. All subsets of a source share one store.
 """
 
 import hashlib
+import math
 import os
 import re
 import stat
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,12 +39,60 @@ SPLITS = (TRAIN, VALIDATION, TEST, ALL)
 
 # How data sets in the wild call their splits -> how they are called here.
 SPLIT_ALIASES = {
-    "train": TRAIN,
-    "validation": VALIDATION,
-    "valid": VALIDATION,
-    "val": VALIDATION,
-    "test": TEST,
+    **dict.fromkeys(("train", "training", "trainval"), TRAIN),
+    **dict.fromkeys(("validation", "valid", "val", "validate", "development", "dev"), VALIDATION),
+    **dict.fromkeys(("evaluation", "eval"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "holdout", "heldout"), TEST),
 }
+UNLABELLED = "unlabelled"  # what a folder's name may say, too; such pictures are not used
+_SPLIT_WORDS = SPLIT_ALIASES | dict.fromkeys(
+    ("unlabelled", "unlabeled", "prediction", "predict", "pred"), UNLABELLED
+)
+SPLIT_NAMES = f"{TRAIN}, {VALIDATION}, {TEST}, or such as 'Training', 'val_images', 'test_set'"
+# What else may stand in the name of a split, in one word with it ("trainset") or not.
+_PICTURE_WORD = (
+    r"(?:(?:sub|data)?sets?|data|images?|imgs?|pictures?|pics?|photos?|files?|samples?|folder|dir|"
+    r"split|part|jpe?gs?|pngs?|tfrecords?|tfrec|records?|seg)"
+)
+_SPLIT_WORD = re.compile(rf"{_PICTURE_WORD}?({'|'.join(_SPLIT_WORDS)}){_PICTURE_WORD}?")
+
+
+def splits_of(names: Iterable[str]) -> dict[str, str]:
+    """Return the split that names say, of those that say one: "Training", "val_images", "test1".
+
+    A prefix or suffix that is no word for pictures counts only if several splits have it in
+    common, as in "flowers_train" and "flowers_test": "bullet_train" is not a split.
+    """
+    said: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for name in names:
+        text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # trainImages
+        text = re.sub(r"(hold|held)[\W_]+out", r"\1out", text.casefold())
+        words = re.findall(r"[^\W\d_]+", text)
+        splits = list(filter(None, map(_SPLIT_WORD.fullmatch, words)))
+        if len(splits) == 1:
+            others = (word for word in words if word != splits[0][0])
+            affix = tuple(word for word in others if not re.fullmatch(_PICTURE_WORD, word))
+            said[name] = _SPLIT_WORDS[splits[0][1]], affix
+    having: dict[tuple[str, ...], set[str]] = {}
+    for split, affix in said.values():
+        having.setdefault(affix, set()).add(split)
+    return {n: split for n, (split, affix) in said.items() if not affix or len(having[affix]) > 1}
+
+
+def composed(name: str) -> str:
+    """Return a class name in NFC: "e" and an accent that follows are the one letter they look."""
+    return unicodedata.normalize("NFC", name)
+
+
+def alike(name: str) -> str | float:
+    """Return what is the same for "Cat", "cat " and "cat", and for "0" and "0.0"."""
+    text = unicodedata.normalize("NFKC", name).casefold()
+    visible = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    try:
+        number = float(visible)
+    except ValueError:
+        return " ".join(visible.split())
+    return number if math.isfinite(number) else visible
 
 
 def encoded_alone(data: Any, *entries: Any) -> Any:
@@ -218,6 +268,17 @@ def file_trouble(path: bytes) -> str:
         return f"cannot be read: {error.strerror}"
 
 
+def check_data_file(path: str, max_bytes: int | None = None) -> None:
+    """Raise ValueError unless a path is a file that can be read, with at most so many bytes."""
+    if trouble := file_trouble(os.fsencode(path)):
+        raise ValueError(f"{path!r}: {trouble}. Give a file with data.")
+    if max_bytes is not None and (size := os.path.getsize(path)) > max_bytes:
+        raise ValueError(
+            f"{path!r} has {size:,} bytes; at most {max_bytes:,} are read. Divide it, or give "
+            "another file."
+        )
+
+
 def _file_content(path: bytes) -> int:
     if file_trouble(path):
         return 0
@@ -256,6 +317,7 @@ class Catalog:
     class_names: Mapping[str, tuple[str, ...]]  # of each part that is there, in order of labels
     read: Callable[[str], LabelledPictures]  # returns the pictures of one of those parts
     horizontal_flip: bool = True  # whether a mirrored picture still shows the same class
+    notes: tuple[str, ...] = ()  # what is not used, a line each
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -3,29 +3,51 @@
     path,label,split
     photos/a.jpg,cat,train
 
-Paths are relative to the folder of the table. The column `split` is optional; other columns are
-ignored. Only the table is read here, never a picture.
+Paths are relative to the folder of the table; `~` is the home folder, and a backslash divides
+folders, too. The column `split` is optional; other columns are ignored, as are empty lines, and
+spaces around fields. Fields are divided by the one of `_DELIMITERS` with which the first line has
+the columns, or by X where the line `sep=X` stands above it, as Excel writes it. UTF-8, or UTF-16
+with a byte order mark. Only the table is read here, never a picture.
 """
 
+import codecs
+import contextlib
 import csv
+import functools
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
 import numpy as np
 
 from keras_effnetv2.data.catalog import (
     ALL,
-    SPLIT_ALIASES,
+    SPLIT_NAMES,
+    SPLITS,
     Catalog,
     FileStore,
     LabelledPictures,
+    check_data_file,
+    composed,
     some,
+    splits_of,
 )
 
 _REQUIRED = ("path", "label")
 _SPLIT = "split"
+_DELIMITERS = (",", ";", "\t", "|")
+_MAX_BYTES = 4 * 1024**3  # the 14 million pictures of ImageNet-21k take a quarter
+_MAX_LINE = 2 * 1024**2  # characters; a path has at most 4,096
+_SHOWN = 200  # characters of a first line, in a message
+_ENCODINGS = {  # by byte order mark; the longer ones first
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +59,7 @@ class _Row:
 
 
 def open_csv(path: str) -> Catalog:
-    """Read a table with the header `path,label[,split]` (UTF-8, with or without a BOM).
+    """Read a table with the header `path,label[,split]`.
 
     The parts are those that the column `split` names. Errors name the line.
     """
@@ -48,6 +70,7 @@ def open_csv(path: str) -> Catalog:
         )
     if os.path.isdir(path):
         raise ValueError(f"{path!r} is a folder. For a folder of class folders leave out 'csv:'.")
+    check_data_file(path, _MAX_BYTES)
     first_of: dict[str, _Row] = {}
     parts: dict[str, list[_Row]] = defaultdict(list)
     for row in _rows(path):
@@ -76,60 +99,119 @@ def open_csv(path: str) -> Catalog:
 
 def _rows(path: str) -> Iterator[_Row]:
     """Yield the rows below the header, each with the number of its first line."""
-    header, line = None, 1
+    with open(path, "rb") as file:
+        start = file.read(4)
+    encoding = next((e for mark, e in _ENCODINGS.items() if start.startswith(mark)), "utf-8-sig")
+    line = 1
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+        with open(path, encoding=encoding, newline="") as file:
+            lines, given = _lines(path, file), ""
+            for header in lines:
+                if separator := re.fullmatch(r"sep=(.)\s*", header, re.IGNORECASE):
+                    given = separator[1]
+                elif header.strip():
+                    break
+                line += 1
+            else:
+                return
+            delimiter, columns, width = _read_header(path, header, given or _DELIMITERS)
+            reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+            above, line = line, line + 1
             for fields in reader:
-                if fields and header is None:
-                    header = _check_header(path, fields)
-                elif fields and header is not None:
-                    yield _parse_row(path, line, header, fields)
-                line = reader.line_num + 1
-    except UnicodeDecodeError as error:
+                if any(map(str.strip, fields)):
+                    yield _parse_row(path, line, columns, width, fields)
+                line = above + reader.line_num + 1
+    except UnicodeError as error:
+        where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        why = getattr(error, "reason", error)
+        name = encoding.removesuffix("-sig").upper()
         raise ValueError(
-            f"{path!r} is not UTF-8 text ({error.reason} at byte {error.start}). Save the table "
-            "as 'CSV UTF-8'."
+            f"{path!r} is not {name} text ({why}{where}). Save the table as 'CSV UTF-8'."
         ) from error
     except csv.Error as error:
         raise ValueError(
-            f"{path!r} line {reader.line_num} is not CSV: {error}. Mend that line, or save "
+            f"{path!r} line {line} is not CSV: {error}. Mend that line, or save "
             "the table as 'CSV UTF-8'."
         ) from error
 
 
-def _parse_row(path: str, line: int, header: list[str], fields: list[str]) -> _Row:
-    if len(fields) != len(header):
+def _lines(path: str, file: TextIO) -> Iterator[str]:
+    number = 0
+    while text := file.readline(_MAX_LINE):
+        number += 1
+        if "\0" in text:
+            raise ValueError(
+                f"{path!r} line {number} has a NUL in it: this is no table, or not UTF-8 text. "
+                "Save the table as 'CSV UTF-8'."
+            )
+        if len(text) == _MAX_LINE:
+            raise ValueError(
+                f"{path!r} line {number} is longer than {_MAX_LINE:,} characters: this is no table "
+                "of pictures. A row is 'path,label' or 'path,label,split'."
+            )
+        yield text
+
+
+def _parse_row(
+    path: str, line: int, columns: Mapping[str, int], width: int, fields: list[str]
+) -> _Row:
+    # Spreadsheets write commas behind the last field, or leave out empty ones there.
+    if any(map(str.strip, fields[width:])) or len(fields) <= max(columns.values()):
         raise ValueError(
-            f"{path!r} line {line}: expected {len(header)} fields, received {len(fields)}. "
+            f"{path!r} line {line}: expected {width} fields, received {len(fields)}. "
             'A comma inside a field needs quotes around it: "a,b.jpg".'
         )
-    row = dict(zip(header, fields, strict=True))
-    for column in (*_REQUIRED, _SPLIT):
-        if column in row and not row[column].strip():
+    row = {column: fields[position].strip() for column, position in columns.items()}
+    for column, value in row.items():
+        if not value:
             raise ValueError(
                 f"{path!r} line {line}: the field {column!r} is empty. Fill it in, or "
                 "remove the line."
             )
-    part = row.get(_SPLIT, "").strip().lower()
-    if part and part not in SPLIT_ALIASES:
+    part = _part(row[_SPLIT]) if _SPLIT in row else ALL
+    if part is None:
         raise ValueError(
-            f"{path!r} line {line}: unknown split {row[_SPLIT]!r}. "
-            f"Allowed: {', '.join(SPLIT_ALIASES)}."
+            f"{path!r} line {line}: unknown split {row[_SPLIT]!r}. Allowed: {SPLIT_NAMES}."
         )
-    picture = os.path.normpath(os.path.join(os.path.dirname(path), row["path"]))
-    return _Row(line, picture, row["label"].strip(), SPLIT_ALIASES.get(part, ALL))
+    return _Row(line, _find(path, row["path"]), composed(row["label"]), part)
 
 
-def _check_header(path: str, fields: list[str]) -> list[str]:
-    header = [field.strip().lower() for field in fields]
-    if missing := [column for column in _REQUIRED if column not in header]:
+@functools.lru_cache(maxsize=64)
+def _part(value: str) -> str | None:
+    part = splits_of([value]).get(value)
+    return part if part in SPLITS else None
+
+
+def _find(table: str, path: str) -> str:
+    """Return the path of a picture; a backslash divides folders, unless a name there has one."""
+    folder = os.path.dirname(table)
+    found = os.path.join(folder, os.path.expanduser(path))
+    if "\\" in path and not os.path.lexists(found):
+        found = os.path.join(folder, os.path.expanduser(path.replace("\\", os.sep)))
+    return os.path.normpath(found)
+
+
+def _read_header(
+    path: str, line: str, delimiters: Sequence[str]
+) -> tuple[str, dict[str, int], int]:
+    """Return the delimiter, where the columns are that are used, and the number of columns."""
+    most, delimiter, names = -1, "", [""]
+    for tried in delimiters:
+        with contextlib.suppress(csv.Error):  # a field is too long: it is not divided so
+            (fields,) = csv.reader([line], delimiter=tried, skipinitialspace=True)
+            read = [field.strip().lower() for field in fields]
+            if (has := sum(column in read for column in _REQUIRED)) > most:
+                most, delimiter, names = has, tried, read
+    if missing := [column for column in _REQUIRED if column not in names]:
         raise ValueError(
             f"{path!r} has no column {some(missing)}. The first line must be 'path,label' or "
-            f"'path,label,split', separated by commas. Received: {','.join(fields)!r}."
+            f"'path,label,split', separated by one of {some(_DELIMITERS)}. Received: "
+            f"{line.strip()[:_SHOWN]!r}."
         )
-    if repeated := sorted({column for column in header if header.count(column) > 1}):
+    used = [column for column in (*_REQUIRED, _SPLIT) if column in names]
+    if repeated := [column for column in used if names.count(column) > 1]:
         raise ValueError(
             f"{path!r} has a column more than once: {some(repeated)}. Keep one of each name."
         )
-    return header
+    width = 1 + max(position for position, name in enumerate(names) if name)
+    return delimiter, {column: names.index(column) for column in used}, width

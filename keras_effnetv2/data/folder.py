@@ -1,7 +1,7 @@
 """A folder of class folders, divided into splits or not, as a `Catalog`.
 
     photos/cat/a.jpg                 flat: the folders are the classes
-    photos/train/cat/a.jpg           split folder: train, validation (val, valid), test
+    photos/train/cat/a.jpg           split folder: train, validation, test, see `splits_of`
 
 Below a class folder every file that is not hidden counts as a picture, at any depth and with
 any extension: the content decides, so that no picture is left out silently. Only names are read
@@ -10,23 +10,36 @@ here, never a picture.
 
 import errno
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 
 from keras_effnetv2.data.catalog import (
     ALL,
-    SPLIT_ALIASES,
+    SPLIT_NAMES,
+    TEST,
     TRAIN,
+    UNLABELLED,
     Catalog,
     FileStore,
     LabelledPictures,
+    composed,
     readable,
     some,
+    splits_of,
 )
 
-# Written by Windows and macOS beside pictures; dot-files (.DS_Store among them) are hidden anyway.
-_IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})
+# Written by systems beside pictures; dot-files (.DS_Store among them) are hidden anyway.
+_IGNORED = frozenset(
+    {
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+        *("__macosx", "icon\r", "network trash folder", "temporary items"),
+        *("lost+found", "@eadir", "#recycle", "#snapshot"),
+    }
+)
+_MANY_FOLDERS = 10  # more than a set has splits or folds
 # Only used where a file stands in the wrong place: does it look like a lost picture?
 _PICTURE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
@@ -46,20 +59,21 @@ def open_folder(path: str) -> Catalog:
             f"{path!r} is not a folder. Expected a folder of class folders; a table of pictures "
             f"is written 'csv:{path}'."
         )
-    parts = _find_parts(path)
+    parts, notes = _find_parts(path)
     folders = {part: _class_folders(folder) for part, folder in parts.items()}
 
     def read(part: str) -> LabelledPictures:
         return _read_part(path, parts[part], folders[part])
 
-    return Catalog({part: tuple(names) for part, names in folders.items()}, read)
+    names = {part: tuple(own) for part, own in folders.items()}
+    return Catalog(names, read, notes=notes)
 
 
-def _find_parts(path: str) -> dict[str, str]:
-    """Return the part names with their folders: {"all": path} for a flat folder.
+def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the part names with their folders, {"all": path} for a flat folder; what is not used.
 
     It is a split folder if `train` lies in it with class folders below, or if every folder in it is
-    named like a split and has class folders below.
+    named like a split and has class folders below, unless it is one of pictures without labels.
     """
     entries = _visible_entries(path)
     folders = [entry for entry in entries if _is_folder(entry)]
@@ -70,44 +84,111 @@ def _find_parts(path: str) -> dict[str, str]:
             "class from the folder it lies in. If all of these are of one class, name the folder "
             f"above, {os.path.dirname(os.path.abspath(path))!r}; if not, make a folder per class."
         )
+    splits = splits_of(entry.name for entry in folders)
+    inside = {e.name: _unwrapped(e.path, splits[e.name]) for e in folders if e.name in splits}
     with_classes = {
-        entry.name
-        for entry in folders
-        if entry.name.lower() in SPLIT_ALIASES and any(map(_is_folder, _visible_entries(entry)))
+        name for name, place in inside.items() if any(map(_is_folder, _visible_entries(place)))
     }
-    has_train = any(name.lower() == TRAIN for name in with_classes)
-    if not has_train and (not folders or len(with_classes) < len(folders)):
-        return {ALL: path}
+    unlabelled = {
+        name
+        for name, part in splits.items()
+        if part == UNLABELLED or (part == TEST and name not in with_classes)
+    }
+    labelled = with_classes - unlabelled
+    has_train = any(splits[name] == TRAIN for name in labelled)
+    if not has_train and (not labelled or len(labelled | unlabelled) < len(folders)):
+        _check_no_splits(path, folders, splits)
+        return {ALL: path}, ()
     _check_no_stray_pictures(path, "the split folders")
     parts: dict[str, str] = {}
+    used: dict[str, str] = {}
+    notes = []
     for entry in folders:
-        part = SPLIT_ALIASES.get(entry.name.lower())
+        part = splits.get(entry.name)
         if part is None:
             files = _walk(entry.path, (_folder_key(path),))
             if file := next(filter(_looks_like_picture, files), None):  # no split would use it
                 raise ValueError(
                     f"{path!r} is divided into splits, but {entry.name!r} is not the name of one "
                     f"and holds pictures ({readable(os.fsencode(file))!r}). Allowed names: "
-                    f"{', '.join(SPLIT_ALIASES)}. Move {entry.name!r} elsewhere."
+                    f"{SPLIT_NAMES}. Move {entry.name!r} elsewhere."
                 )
-            continue
-        if part in parts:
+        elif entry.name in unlabelled:
+            notes.append(f"{entry.path!r} has no class folders, so its pictures are not used.")
+        elif part in parts:
             raise ValueError(
                 f"{path!r} has two folders for the {part} split: "
-                f"{os.path.basename(parts[part])!r} and {entry.name!r}. Keep one of them."
+                f"{used[part]!r} and {entry.name!r}. Keep one of them."
             )
-        parts[part] = entry.path
-    return parts
+        else:
+            parts[part], used[part] = inside[entry.name], entry.name
+    return parts, tuple(notes)
+
+
+def _unwrapped(path: str, part: str) -> str:
+    """Return where the classes of a split folder are: "train/train" if there is nothing else."""
+    entries = _visible_entries(path)
+    if len(entries) == 1 and _is_folder(entries[0]):
+        name = entries[0].name
+        if name == os.path.basename(path) or splits_of([name]).get(name) == part:
+            return entries[0].path
+    return path
+
+
+def _check_no_splits(path: str, folders: list[os.DirEntry[str]], splits: Mapping[str, str]) -> None:
+    """Raise ValueError if the folders in a flat folder look like splits, not like classes."""
+    example = os.path.join(path, TRAIN, "cat")
+    way_out = f"Name them train, validation and test, with class folders in them: {example!r}"
+    names = [folder.name for folder in folders]
+    if len(names) == len(splits) and len(set(splits.values())) > 1:
+        raise ValueError(
+            f"{path!r} has the folders of splits, {some(names)}, but not all have class folders in "
+            f"them. {way_out}."
+        )
+    below = {folder.name: _folders_alone(folder) for folder in folders}
+    counts = Counter(chain.from_iterable(below.values()))
+    shared = {name for name, count in counts.items() if count > 1}
+    same = [name for name, own in below.items() if own and 2 * len(own & shared) >= len(own)]
+    inside = sorted(set(chain.from_iterable(below[name] for name in same)))
+    # Many folders that have the same few folders in them are classes, for example of birds that
+    # are male and female.
+    few = len(names) <= max(_MANY_FOLDERS, len(inside))
+    if len(same) < 2 or len(inside) < 2 or 2 * len(same) < len(names) or not few:
+        return
+    if len(splits_of(inside)) == len(inside):
+        raise ValueError(
+            f"{path!r} has splits ({some(inside)}) in class folders ({some(same)}). Turn them "
+            f"round: {os.path.join(path, inside[0], same[0])!r}."
+        )
+    raise ValueError(
+        f"The folders {some(same)} in {path!r} have the same folders in them: {some(inside)}. If "
+        f"they are splits, their names do not say which. {way_out}. If they are classes, put the "
+        "pictures right into them, or list them in a table (csv:FILE)."
+    )
+
+
+def _folders_alone(folder: os.DirEntry[str]) -> set[str]:
+    """Return the folders in a folder; none if there is a picture beside them."""
+    found = set()
+    with os.scandir(folder) as entries:
+        for entry in entries:  # not sorted: a class folder may be large, and is left at once
+            if _is_visible(entry):
+                if _is_folder(entry):
+                    found.add(composed(entry.name))
+                elif _looks_like_picture(entry.name):
+                    return set()
+    return found
 
 
 def _class_folders(path: str) -> dict[str, str]:
     """Return {class name: folder}, sorted by name."""
     _check_no_stray_pictures(path, "the class folders")
-    found = sorted(
+    found = [
         (readable(os.fsencode(entry.name)), entry.path)
         for entry in _visible_entries(path)
         if _is_folder(entry)
-    )
+    ]
+    found.sort(key=lambda named: composed(named[0]))
     if not found:
         raise ValueError(
             f"{path!r} has no class folders. Expected one folder per class with the pictures of "
@@ -160,12 +241,11 @@ def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:
 
 def _visible_entries(folder: str | os.DirEntry[str]) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        visible = [
-            entry
-            for entry in entries
-            if not entry.name.startswith(".") and entry.name.lower() not in _IGNORED_FILES
-        ]
-    return sorted(visible, key=lambda entry: os.fsencode(entry.name))
+        return sorted(filter(_is_visible, entries), key=lambda entry: os.fsencode(entry.name))
+
+
+def _is_visible(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(".") and entry.name.lower() not in _IGNORED
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -7,6 +7,7 @@ A set of many small files is read from a slow disk one seek a picture; packed, o
 hundred. The encoded bytes stay as they are.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from keras_effnetv2.data.sources import ImageSource, load_given_splits, load_sou
 from keras_effnetv2.data.unreadable import BadPicture, BadPicturesError, drop_bad, find_bad_pictures
 
 MIN_SHARD_BYTES = 10**6
+_logger = logging.getLogger(__name__)
 
 
 def pack(
@@ -67,7 +69,10 @@ def pack(
     check_integer("shard_bytes", shard_bytes, minimum=MIN_SHARD_BYTES)
     tell = progress or (lambda what, done, total: None)
     check_free(Path(output), overwrite)  # before the pictures are decoded, which takes long
-    parts = _checked(_parts(source, split), skip_bad, left_out, tell)
+    found = _parts(source, split)
+    for note in next(iter(found.values())).notes:
+        _logger.warning("%s", note)
+    parts = _checked(found, skip_bad, left_out, tell)
     return write_pack(
         output,
         parts,

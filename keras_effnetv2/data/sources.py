@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -32,6 +32,8 @@ from keras_effnetv2.data.catalog import (
     MemoryStore,
     Shard,
     Store,
+    alike,
+    composed,
     some,
     why_unread,
 )
@@ -66,6 +68,7 @@ class ImageSource:
         horizontal_flip: whether a mirrored picture still shows the same class.
         store: where the bytes of the pictures are; shared by all subsets.
         rows: (N,) int64, where each picture is in `store`.
+        notes: what a person should know of it, a line each: "note: ..." or "warning: ...".
     """
 
     spec: str
@@ -75,6 +78,7 @@ class ImageSource:
     horizontal_flip: bool
     store: Store = field(repr=False)
     rows: np.ndarray = field(repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def num_examples(self) -> int:
@@ -242,8 +246,8 @@ def load_source(
             folder of that name is written "./digits").
         split: "train", "validation", "test" or "all".
         class_names: the labels to use, for example those of a trained model; the classes found
-            are mapped to them by name. None: the classes of the train split, sorted by name (those
-            of TensorFlow Datasets in its own order).
+            are mapped to them by name, compared in Unicode's NFC. None: the classes of the train
+            split, sorted by name (those of TensorFlow Datasets in its own order).
         validation_fraction: share to carve, inside (0, 1). None: 0.2 of an undivided pile, 0.1 of
             a given train split.
         seed: of the carving, at least 0.
@@ -285,23 +289,25 @@ def available_splits(spec: str | os.PathLike[str]) -> tuple[str, ...]:
 def available_classes(spec: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the names of the classes that a source has, those of all splits."""
     names = _open(os.fsdecode(spec)).class_names.values()
-    return tuple(dict.fromkeys(chain.from_iterable(names)))
+    return tuple(dict.fromkeys(map(composed, chain.from_iterable(names))))
 
 
 def _open(name: str) -> Catalog:
+    if "\0" in name:
+        raise ValueError(f"The name of a source cannot have a NUL in it. Received: {name!r}.")
     if name == "digits":
         return open_digits()
     prefix, colon, rest = name.partition(":")
     if colon and prefix in _READERS:
         if not rest:
             raise ValueError(f"{name!r} names no data. Expected {_KINDS}.")
-        return _READERS[prefix](rest)
+        return _READERS[prefix](os.path.expanduser(rest))
     # One letter is a Windows drive.
     if colon and re.fullmatch(r"\w{2,}", prefix) and not os.path.lexists(name):
         raise ValueError(
             f"Unknown kind of source {prefix + ':'!r}. Expected {_KINDS}. Received: {name!r}."
         )
-    return open_folder(name)
+    return open_folder(os.path.expanduser(name))
 
 
 def _plan(
@@ -346,7 +352,21 @@ def _read_parts(
         horizontal_flip=catalog.horizontal_flip,
         store=pictures[0].store.joined([read.store for read in pictures[1:]]),
         rows=np.concatenate([read.rows + by for read, by in zip(pictures, shifts, strict=True)]),
+        notes=(*(f"note: {note}" for note in catalog.notes), *_alike_names(targets)),
     )
+
+
+def _alike_names(names: Sequence[str]) -> Iterator[str]:
+    """Yield a warning if there are names that may mean one class."""
+    groups: dict[str | float, list[str]] = {}
+    for name in names:
+        groups.setdefault(alike(name), []).append(name)
+    if same := [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]:
+        more = f", and {len(same) - 5} more" if len(same) > 5 else ""
+        yield (
+            f"warning: These are several classes, but look like one: {', '.join(same[:5])}{more}. "
+            "If they are one, give them one name."
+        )
 
 
 def _target_names(
@@ -356,17 +376,18 @@ def _target_names(
     if class_names is not None:
         if isinstance(class_names, str) or not all(isinstance(one, str) for one in class_names):
             raise ValueError(f"class_names must be a list of names. Received: {class_names!r}.")
+        class_names = tuple(map(composed, class_names))
         repeated = [one for one, count in Counter(class_names).items() if count > 1]
         if not class_names or repeated:
             raise ValueError(
                 "class_names must be at least one name, each only once. "
                 f"Received {len(class_names)}; repeated: {some(repeated) or 'none'}."
             )
-        return tuple(class_names)
+        return class_names
     reference, *others = catalog.parts
-    own = catalog.class_names[reference]
+    own = tuple(dict.fromkeys(map(composed, catalog.class_names[reference])))
     for part in others:
-        if extra := sorted(set(catalog.class_names[part]) - set(own)):
+        if extra := sorted(set(map(composed, catalog.class_names[part])) - set(own)):
             raise ValueError(
                 f"{name!r} has classes in {part!r} that {reference!r} does not have: "
                 f"{some(extra)}. A class has to be trained before it can be evaluated."
@@ -384,14 +405,16 @@ def _map_labels(
 ) -> np.ndarray:
     """Return the labels as positions in `targets`, found by name."""
     label_of = {target: label for label, target in enumerate(targets)}
-    labels = np.array([label_of.get(found, -1) for found in own])[pictures.labels]
+    labels = np.array([label_of.get(composed(found), -1) for found in own])[pictures.labels]
     if labels.min() < 0:
         lines = []
         names = pictures.origins or pictures.store.names(pictures.rows)
         for label in np.unique(pictures.labels[labels < 0]):
             found = [names[index] for index in np.flatnonzero(pictures.labels == label).tolist()]
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            lines.append(f"  {own[label]!r}: {', '.join(found[:3])}{more}")
+            near = [target for target in targets if alike(target) == alike(own[label])]
+            meant = f" (is it {near[0]!r}?)" if near else ""
+            lines.append(f"  {own[label]!r}{meant}: {', '.join(found[:3])}{more}")
         raise ValueError(
             f"{name!r} has classes that are not among the {len(targets)} class "
             f"names ({some(targets)}):\n" + "\n".join(lines)

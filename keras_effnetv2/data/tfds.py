@@ -7,7 +7,13 @@ import os
 from typing import Any
 
 from keras_effnetv2._common.text import first_line
-from keras_effnetv2.data.catalog import SPLIT_ALIASES, Catalog, LabelledPictures, MemoryStore
+from keras_effnetv2.data.catalog import (
+    SPLIT_ALIASES,
+    SPLITS,
+    Catalog,
+    LabelledPictures,
+    MemoryStore,
+)
 from keras_effnetv2.data.tfrecord import Keys, open_records
 
 MAX_ENCODED_BYTES = 8 * 1024**3  # of one split; held in memory as long as the source lives
@@ -25,7 +31,7 @@ def open_tfds(name: str) -> Catalog:
     splits = {SPLIT_ALIASES[own]: own for own in builder.info.splits if own in SPLIT_ALIASES}
     if not splits:
         raise ValueError(
-            f"'tfds:{name}' has none of the splits {', '.join(SPLIT_ALIASES)}. "
+            f"'tfds:{name}' has none of the splits {', '.join(SPLITS[:-1])}. "
             f"It has: {', '.join(builder.info.splits)}."
         )
 

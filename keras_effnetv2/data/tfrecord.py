@@ -4,10 +4,13 @@
                         train-00000-of-01024, validation-00000-of-00128 or set-test.tfrecord-...,
                         or with such files in folders train/, validation/, test/
     tfrecord:PATTERN    files by a pattern (*, ?, [...], ** for folders), one pile
+    tfrecord:...?image=KEY&label=KEY[&name=KEY]
+                        records whose picture and number of the class (and name of it) have other
+                        keys than those that are found without
 
-TFRecords from other tools are `tf.train.Example` with one of two sets of keys, see `_LAYOUTS`. They
-have no index, so each is read once a process, as fast as the disk allows; only labels, lengths and
-class names are kept.
+TFRecords from other tools are `tf.train.Example` with one of two sets of keys, see `_LAYOUTS`, or
+with those that are given. They have no index, so each is read once a process, as fast as the disk
+allows; only labels, lengths and class names are kept.
 
 Names of classes: `image/class/synset`, else `image/class/text`, else the file LABELKEY.labels.txt
 beside the records (TensorFlow Datasets writes it), else the number as it is written. Labels under
@@ -32,10 +35,15 @@ import tensorflow as tf
 from keras_effnetv2.data.catalog import (
     ALL,
     SPLIT_ALIASES,
+    SPLIT_NAMES,
+    SPLITS,
     Catalog,
     LabelledPictures,
+    check_data_file,
+    composed,
     file_state,
     some,
+    splits_of,
 )
 from keras_effnetv2.data.packed import is_pack, open_packed
 from keras_effnetv2.data.records import FRAME_BYTES, RecordStore, readable_records
@@ -63,15 +71,20 @@ _MAX_LABEL = 1_000_000  # more is no number of a class, but some other number
 # How the files of a set are called; others in a folder (README, JSON) are not looked at.
 _SHARD = re.compile(r"(?P<set>.*)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(\..*)?")
 _RECORD_FILE = re.compile(r".*\.(tfrecords?|tfrec|records?)(-.*)?", re.IGNORECASE)
+_KEYS = re.compile(r"(.+)\?((?:image|label|name)=.*)")
+_MAX_NAMES_BYTES = 64 * 1024**2  # of a file with the names of the classes
 _SPLIT = re.compile(rf"(?:.*[-_.])?({'|'.join(SPLIT_ALIASES)})(?:[-_.].*)?", re.IGNORECASE)
 
 
 def open_tfrecord(pattern: str) -> Catalog:
     """Open a folder, a file, or a glob pattern; files without an index are read through once."""
+    keys = None
+    if (matched := _KEYS.fullmatch(pattern)) and not os.path.lexists(pattern):
+        pattern, keys = matched[1], _parse_keys(matched[2])
     if os.path.isdir(pattern):
-        if is_pack(pattern):
+        if is_pack(pattern) and keys is None:
             return open_packed(pattern)
-        return open_records(_files_by_split(pattern), pattern)
+        return open_records(_files_by_split(pattern), pattern, keys)
     # What is there by its very name may have the signs of a pattern in it.
     files = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
     files = [os.path.abspath(path) for path in files if not os.path.isdir(path)]
@@ -80,7 +93,17 @@ def open_tfrecord(pattern: str) -> Catalog:
             f"No file is called {pattern!r} (looked for {os.path.abspath(pattern)!r}). Expected "
             "'tfrecord:' with a folder or a pattern, for example 'tfrecord:imagenet/train-*'."
         )
-    return open_records({ALL: files}, pattern)
+    return open_records({ALL: files}, pattern, keys)
+
+
+def _parse_keys(text: str) -> Keys:
+    named = dict(part.partition("=")[::2] for part in text.split("&"))
+    if {"image", "label"} - named.keys() or named.keys() - {"image", "label", "name"}:
+        raise ValueError(
+            "Keys are given as '?image=KEY&label=KEY', or '?image=KEY&label=KEY&name=KEY' where "
+            f"the records have names of classes. Received: '?{text}'."
+        )
+    return Keys(named["image"], named["label"], named.get("name"))
 
 
 def open_records(
@@ -98,6 +121,8 @@ def open_records(
         class_names: of the labels from 0 on; None: see above.
     """
     paths = tuple(chain.from_iterable(files.values()))
+    for path in paths:
+        check_data_file(path)
     # A set with more files than pictures has empty ones.
     first = next((path for path in paths if os.path.getsize(path)), paths[0])
     keys = _find_keys(first) if keys is None else keys
@@ -139,7 +164,8 @@ def _find_keys(path: str) -> Keys:
     allowed = " or ".join(f"{layout.image!r} and {layout.label!r}" for layout in _LAYOUTS)
     raise ValueError(
         f"{path!r} has records without the keys of labelled pictures: expected {allowed}. "
-        f"It has: {some(sorted(present), limit=20)}."
+        f"It has: {some(sorted(present), limit=20)}. Give other keys behind the pattern: "
+        "'tfrecord:PATTERN?image=KEY&label=KEY'."
     )
 
 
@@ -179,8 +205,9 @@ def _read_through(
         labels: list[int] = []
         for record in _records(path):
             label, name = _label(path, _features(path, record), keys)
-            if names.setdefault(label, name) != name:
-                texts = sorted(text.decode("utf-8", "replace") for text in (names[label], name))
+            first = names.setdefault(label, name)
+            if first != name and _text(first) != _text(name):
+                texts = sorted(map(_text, (first, name)))
                 raise ValueError(
                     f"Label {label} has several names: {some(texts)} (seen in {path!r})."
                 )
@@ -190,8 +217,11 @@ def _read_through(
             raise ValueError(_unreadable(path, len(lengths), sum(lengths)))
         all_lengths[path] = np.array(lengths, dtype=np.int64)
         all_labels[path] = np.array(labels, dtype=np.int64)
-    decoded = {label: name.decode("utf-8", "replace") for label, name in names.items()}
-    return all_lengths, all_labels, decoded
+    return all_lengths, all_labels, {label: _text(name) for label, name in names.items()}
+
+
+def _text(name: bytes) -> str:
+    return composed(name.decode("utf-8", "replace"))
 
 
 def _records(path: str) -> Iterator[bytes]:
@@ -220,7 +250,8 @@ def _label(path: str, features: Mapping[str, Any], keys: Keys) -> tuple[int, byt
     """Return the label of an example that has its picture, and the name of the class."""
     for key in (keys.image, keys.label):
         if key not in features:
-            raise ValueError(f"{path!r} has a record without {key!r}, which its first record has.")
+            has = some(sorted(features), limit=20)
+            raise ValueError(f"{path!r} has a record without the key {key!r}. It has: {has}.")
     images, labels = features[keys.image].bytes_list.value, features[keys.label].int64_list.value
     if len(images) != 1 or len(labels) != 1:
         wrong = f"{keys.image!r} is not bytes or {keys.label!r} not one int64"
@@ -251,8 +282,9 @@ def _class_names(first: str, keys: Keys, names: dict[int, str], labels: range) -
     """Return the names of the labels, see above."""
     beside = os.path.join(os.path.dirname(first), f"{keys.label}.labels.txt")
     if keys.class_name is None and "/" not in keys.label and os.path.isfile(beside):
+        check_data_file(beside, _MAX_NAMES_BYTES)
         with open(beside, encoding="utf-8") as file:
-            names = dict(enumerate(file.read().splitlines()))
+            names = dict(enumerate(map(composed, file.read().splitlines())))
         labels = range(max(labels.stop, len(names)))
     counts = Counter(names.values())
 
@@ -268,8 +300,8 @@ def _files_by_split(folder: str) -> dict[str, list[str]]:
     """Return the record files of a folder by split, in the order of their names."""
     found = _record_files(folder)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.lower() in SPLIT_ALIASES and entry.is_dir():
-            split = SPLIT_ALIASES[entry.name.lower()]
+        split = splits_of([entry.name]).get(entry.name)
+        if split in SPLITS and entry.is_dir():
             found |= dict.fromkeys(_record_files(entry.path), split)
     if not found:
         raise FileNotFoundError(
@@ -282,7 +314,7 @@ def _files_by_split(folder: str) -> dict[str, list[str]]:
     if 0 < len(unnamed) < len(found):
         raise ValueError(
             f"{folder!r} has files of splits, and some whose split their names do not say: "
-            f"{some(unnamed)}. Allowed in a name: {', '.join(SPLIT_ALIASES)}. Move them elsewhere, "
+            f"{some(unnamed)}. Allowed in a name: {SPLIT_NAMES}. Move them elsewhere, "
             "or give a pattern."
         )
     splits = dict.fromkeys(found.values())

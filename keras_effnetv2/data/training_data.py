@@ -109,6 +109,8 @@ class TrainingData:
             ValueError: a class would be left without a picture. Further errors are those of
                 `ImageSource.cached`.
         """
+        for note in pictures[0].notes:
+            say(note)
         training, validation = self._without_bad(pictures, say)
         if self.cache is None:
             return training, validation
