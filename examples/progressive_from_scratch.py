@@ -18,14 +18,14 @@ import keras_effnetv2 as kev2
 HELD_BACK = 360  # of the 1,797 digits
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--stages", type=int, default=3)
     parser.add_argument("--image-size", type=int, nargs=2, default=[32, 48])
     parser.add_argument("--batch-size", type=int, default=64)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def resized(images, labels, size: int, batch_size: int) -> tf.data.Dataset:
@@ -34,8 +34,9 @@ def resized(images, labels, size: int, batch_size: int) -> tf.data.Dataset:
     return data.map(lambda x, y: (tf.image.resize(x, (size, size)), y)).prefetch(2)
 
 
-def main(args: argparse.Namespace) -> keras.callbacks.History:
+def main(words: list[str] | None = None) -> keras.callbacks.History:
     """Plans and trains; the model is left with the averaged weights."""
+    args = parse_arguments(words)
     digits = load_digits()
     images = np.repeat(digits.images[..., None] * (255 / 16), 3, axis=-1).astype("float32")
     labels = digits.target
@@ -77,4 +78,4 @@ def main(args: argparse.Namespace) -> keras.callbacks.History:
 
 
 if __name__ == "__main__":
-    main(parse_arguments())
+    main()

@@ -25,7 +25,7 @@ def build_model(classes: int) -> keras.Model:
     return keras.Model(inputs, outputs, name="progressive_resnet50")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
@@ -34,11 +34,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, nargs=2, default=[128, 224])
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--save", default="resnet50.keras")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main(args: argparse.Namespace) -> None:
+def main(words: list[str] | None = None) -> None:
     """Plans, trains and saves."""
+    args = parse_arguments(words)
     train, validation = (kev2.load_source(args.data, split) for split in ("train", "validation"))
     stages = kev2.progressive_stages(
         epochs=args.epochs,
@@ -78,4 +79,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_arguments())
+    main()

@@ -22,6 +22,23 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def on_jax(monkeypatch):
+    """What asks for the backend is told JAX."""
+    import keras
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    """Records are read in windows of 32 pictures, of 4 blocks where they are shuffled."""
+    from keras_effnetv2.data import records
+
+    monkeypatch.setattr(records, "WINDOW_PICTURES", 32)
+    monkeypatch.setattr(records, "BLOCKS_PER_WINDOW", 4)
+
+
+@pytest.fixture
 def checkpoints_in_this_process(monkeypatch):
     """Official checkpoints are read without a child process, whose start takes seconds."""
     from keras_effnetv2.pretrained import checkpoint

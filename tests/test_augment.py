@@ -189,38 +189,27 @@ def test_operations_and_signs_are_drawn_uniformly_and_independently(monkeypatch)
         assert distance < cells - 1 + 4 * (2 * (cells - 1)) ** 0.5
 
 
-def test_cutout_centres_are_uniform(monkeypatch):
-    only_cutout = {"Cutout": augment.OPERATIONS["Cutout"]}
-    monkeypatch.setattr(augment, "OPERATIONS", only_cutout)
-    image = np.zeros((6, 12, 3), np.uint8)
-    layers = augment.RandAugment(1, 10, reference_size=240)  # pad 1: rows row - 1 and row
-    counts = np.zeros((6, 12))
-    seeds = tf.data.Dataset.range(1440).map(lambda number: tf.stack([number, 2]))
-    for output in seeds.map(lambda seed: layers(image, seed)).as_numpy_iterator():
-        rows, columns = np.nonzero(output[..., 0] == 128)
-        counts[rows.max(), columns.max()] += 1
-    # Chi-squared with 71 degrees of freedom: mean 71, standard deviation 11.9.
-    assert ((counts - 20) ** 2 / 20).sum() < 71 + 4 * 11.9
+def test_cutout_centres_are_as_uniform_as_the_draws():
+    image = tf.zeros((6, 12, 3), tf.uint8)
+    cutout = augment.one_of([("Cutout", 10)], RANDAUGMENT)
+    scale = augment.pixel_scale(image, 240)  # pad 1: rows row - 1 and row
+    for row, column in itertools.product(range(6), range(12)):
+        for within in (0.01, 0.99):
+            draws = tf.constant([0.0, (row + within) / 6, (column + within) / 12])
+            rows, columns = np.nonzero(cutout(tf.constant(0), image, draws, scale)[..., 0] == 128)
+            assert (rows.max(), columns.max()) == (row, column)
 
 
-def test_only_the_drawn_operation_is_computed(monkeypatch):
-    calls = []
-    counted = {
-        name: lambda image, layer, name=name: calls.append(name) or image
-        for name in augment.OPERATION_NAMES
-    }
-    monkeypatch.setattr(augment, "OPERATIONS", counted)
-    augment.RandAugment(3)(IMAGE)
-    assert len(calls) == 3
+def test_only_the_drawn_operation_is_computed():
     graph = tf.function(augment.RandAugment(3)).get_concrete_function(DYNAMIC).graph
-    # One function for all layers, which chooses; each operation was traced once.
-    assert sorted(calls[3:]) == sorted(augment.OPERATION_NAMES)
+    # One function for all layers, which chooses among sixteen operations and none.
     layers = [node.attr["f"].func.name for node in graph.as_graph_def().node if node.attr["f"].func]
     layers = [name for name in layers if "apply_one" in name]
     assert len(layers) == 3
     assert len(set(layers)) == 1
     (layer,) = [f for f in graph.as_graph_def().library.function if f.signature.name == layers[0]]
-    assert sum("Case" in node.op for node in layer.node_def) == 1
+    (case,) = [node for node in layer.node_def if "Case" in node.op]
+    assert len(case.attr["branches"].list.func) == 16 + 1
 
 
 def test_no_layers_change_nothing():

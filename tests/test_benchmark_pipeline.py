@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def imported(tmp_path, monkeypatch):
     """Puts the module `pipelines_of_a_user` into the current folder."""
     (tmp_path / "pipelines_of_a_user.py").write_text(IMPORTED, "utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.syspath_prepend(Path(pipeline.__file__).parent)  # as of a script; undone afterwards
 
 
 def open_folder(folder, tmp_path):
@@ -111,9 +112,11 @@ def test_ratios_are_taken_within_a_round():
 
 
 def test_pictures_are_counted_from_the_batches(monkeypatch):
-    clock = itertools.count()  # a second at every look; processor time is half of that
-    monkeypatch.setattr(pipeline.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(pipeline.time, "process_time", iter([10.0, 10.9]).__next__)
+    clock = SimpleNamespace(
+        perf_counter=itertools.count().__next__,  # a second at every look
+        process_time=iter([10.0, 10.9]).__next__,
+    )
+    monkeypatch.setattr(pipeline, "time", clock)
     batches = iter([{"images": np.zeros([rows, 2]), "other": 0} for rows in (4, 3, 2, 1)])
     turn = pipeline.take_turn(batches, 3)
     assert turn == (pytest.approx((4 + 3 + 2) / 3), pytest.approx(100.0))

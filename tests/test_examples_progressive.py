@@ -1,7 +1,6 @@
 """The examples of progressive learning, at toy size, and networks of the paper's Table 12."""
 
 import runpy
-import sys
 from pathlib import Path
 
 import keras
@@ -24,11 +23,8 @@ def in_scratch_folder(tmp_path, monkeypatch):
 
 
 def run_example(name, *arguments):
-    """Runs an example as a program does; what it printed is for `capsys`."""
-    path = ROOT / "examples" / name
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(path), *arguments])
-        runpy.run_path(str(path), run_name="__main__")
+    """Runs an example; what it printed is for `capsys`."""
+    runpy.run_path(str(ROOT / "examples" / name))["main"](arguments)
 
 
 def few_layers(include_top, weights, pooling):

@@ -429,8 +429,7 @@ def test_directory_that_cannot_be_written(tmp_path, place):
         export_saved_model(make_model(), directory)
 
 
-def test_other_backends_are_told_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+def test_other_backends_are_told_the_way(tmp_path, on_jax):
     with pytest.raises(
         RuntimeError, match=r"runs on 'jax': save the model with model.save.* with K"
     ):

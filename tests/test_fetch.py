@@ -4,6 +4,7 @@ Bodies are made here; the hashes are those of hashlib, computed over the whole b
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import io
 import os
@@ -317,11 +318,10 @@ def test_a_cache_that_is_no_folder_is_an_error_before_any_request(cache):
         assert server.requests == []
 
 
-def test_a_bar_is_drawn_on_a_terminal(capsys, monkeypatch):
+def test_a_bar_is_drawn_on_a_terminal(capsys):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with serving({PATH: [whole(BODY)]}) as server:
+    with serving({PATH: [whole(BODY)]}) as server, contextlib.redirect_stderr(terminal):
         fetch_from(server)
     assert f"downloading {SUBJECT}" in terminal.getvalue()
     assert capsys.readouterr().out == ""

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import progressive_probe as probe
-from helpers.quick_runs import leave_out_results, small_network
+from helpers.quick_runs import leave_out_report, leave_out_results, small_network
 
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.training import results
 from keras_effnetv2.training.fit import train
 from keras_effnetv2.training.progressive import ProgressiveLearning
 
@@ -46,10 +45,11 @@ def train_small(output, model, **options):
 
 
 def check_train(folder, strategy):
-    patch, export = pytest.MonkeyPatch(), results.export_saved_model
+    patch = pytest.MonkeyPatch()
     leave_out_results(patch)
     alone = train_small(folder / "alone", small_network(dropout=None, norm=False))
-    patch.setattr(results, "export_saved_model", export)
+    patch.undo()
+    leave_out_report(patch)
     with strategy.scope():
         model = small_network(dropout=None, norm=False, eager=False)
     mirrored = train_small(folder / "mirrored", model, strategy=strategy)

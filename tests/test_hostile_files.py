@@ -70,10 +70,9 @@ def everything(folder):
 # --- archives -----------------------------------------------------------------------------------
 
 
-def member(name, **attributes):
+def member(name, type=tarfile.REGTYPE, linkname="", size=0):
     info = tarfile.TarInfo(name)
-    for attribute, value in attributes.items():
-        setattr(info, attribute, value)
+    info.type, info.linkname, info.size = type, linkname, size
     return info
 
 
@@ -85,7 +84,7 @@ def member(name, **attributes):
         member("net/../../kev2_evil.txt"),
         member("net/other.index", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
         member("net/other.index", type=tarfile.LNKTYPE, linkname="../../x"),
-        member("net/zero", type=tarfile.CHRTYPE, devmajor=1, devminor=5),
+        member("net/zero", type=tarfile.CHRTYPE),
         member("net/pipe.index", type=tarfile.FIFOTYPE),
         member("net/disk", type=tarfile.BLKTYPE),
     ],

@@ -1,5 +1,7 @@
 """SIGTERM and SIGINT: noted or raised, the second at once, and everything put back."""
 
+import contextlib
+import io
 import os
 import signal
 import threading
@@ -7,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.training import fit
 from keras_effnetv2.training.interruption import StopSignals, TrainingInterrupted
@@ -117,10 +118,18 @@ def test_the_command_says_how_to_go_on_and_gives_the_code_of_the_signal(
     )
 
 
-def test_ctrl_c_before_anything_is_saved_has_its_code_too(monkeypatch, capsys):
-    def interrupted(config):
-        raise KeyboardInterrupt
+class Interrupting(io.StringIO):
+    """An output at whose first word somebody presses Ctrl-C."""
 
-    monkeypatch.setattr(ModelConfig, "to_json", interrupted)
-    assert main(["info", "efficientnetv2-b0", "--json"]) == 130
+    def write(self, text):
+        send(signal.SIGINT)
+
+
+def test_ctrl_c_before_anything_is_saved_has_its_code_too(capsys):
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with contextlib.redirect_stdout(Interrupting()):
+            assert main(["info", "efficientnetv2-b0", "--json"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, ours)
     assert capsys.readouterr().err == "\ninterrupted\n"

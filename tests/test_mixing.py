@@ -44,14 +44,38 @@ def test_cutmix_equals_the_official_result():
     np.testing.assert_array_equal(labels, ARRAYS["cutmix_label"])
 
 
-@pytest.mark.parametrize("name", ["mixup", "both"])
-def test_mixup_and_both_equal_the_official_result(name, monkeypatch):
-    draws = tf.constant(ARRAYS["mixup_beta"][:, 0])
-    monkeypatch.setattr(mixing, "draw_beta", lambda size, alpha, seed: draws[:size])
-    monkeypatch.setattr(mixing, "draw_cutmix_masks", lambda *_: _golden_masks(slice(4, None)))
-    images, labels = mix(name, IMAGES, LABELS)
-    np.testing.assert_array_equal(images, ARRAYS[f"{name}_image"])
-    np.testing.assert_array_equal(labels, ARRAYS[f"{name}_label"])
+def test_mixup_and_both_equal_the_official_result():
+    draws = ARRAYS["mixup_beta"][:, 0]
+    weights = np.maximum(draws, 1 - draws)
+    mixup = mixing.apply_mixup(IMAGES, LABELS, weights)
+    halves = (
+        mixing.apply_mixup(IMAGES[:4], LABELS[:4], weights[:4]),
+        mixing.apply_cutmix(IMAGES[4:], LABELS[4:], _golden_masks(slice(4, None))),
+    )
+    for name, found in (("mixup", mixup), ("both", map(np.concatenate, zip(*halves, strict=True)))):
+        images, labels = found
+        np.testing.assert_array_equal(images, ARRAYS[f"{name}_image"])
+        np.testing.assert_array_equal(labels, ARRAYS[f"{name}_label"])
+
+
+def test_both_mix_each_half_within_itself():
+    images, one_hot = _batch(17)
+    mixed, labels = (np.array(values) for values in mix("both", images, one_hot, mixup_alpha=1.0))
+    first, second = images[:8], images[8:]
+    own = np.diag(labels)[:8]
+    assert ((own >= 0.5) & (own < 1)).all()
+    weights = own[:, None, None, None]
+    np.testing.assert_allclose(mixed[:8], weights * first + (1 - weights) * first[::-1], atol=1e-6)
+    pasted = (mixed[8:] != second).any(-1)
+    np.testing.assert_array_equal(mixed[8:], np.where(pasted[..., None], second[::-1], second))
+    # The middle one of the nine meets itself, so that its box is not seen.
+    share = labels[8, 16]
+    assert share > 0
+    np.testing.assert_allclose(
+        labels[8:, 8:], (1 - share) * np.eye(9) + share * np.eye(9)[::-1], atol=1e-6
+    )
+    assert not labels[:8, 8:].any()
+    assert not labels[8:, :8].any()
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 5.0])
@@ -94,13 +118,13 @@ def test_cutmix_gives_all_labels_the_mean_area_of_the_batch():
     np.testing.assert_allclose(np.diag(np.fliplr(labels)), pasted.mean(), atol=1e-6)
 
 
-def test_cutmix_centres_are_uniform(monkeypatch):
-    # A share of 15/16 makes a side int(1/4 * size): 2 of 8 rows, 4 of 16 columns.
-    monkeypatch.setattr(mixing, "draw_beta", lambda size, alpha, seed: tf.fill([size], 15 / 16))
-    masks = mixing.draw_cutmix_masks(np.zeros((4096, 8, 16, 3), np.float32), 1.0, SEED).numpy()
+def test_cutmix_centres_are_uniform():
+    # Such an alpha draws shares next to 1/2, which make a side int(0.71 * size): of 8 rows 5, of
+    # 16 columns 11.
+    masks = mixing.draw_cutmix_masks(np.zeros((4096, 8, 16, 3), np.float32), 1e6, SEED).numpy()
     rows = masks[..., 0].any(axis=2)
     columns = masks[..., 0].any(axis=1)
-    for inside, size, half in ((rows, 8, 1), (columns, 16, 2)):
+    for inside, size, half in ((rows, 8, 2), (columns, 16, 5)):
         ends = size - inside[:, ::-1].argmax(axis=1)  # centre + half, clipped to the size
         counts = np.bincount(np.minimum(ends, size), minlength=size + 1)[half:]
         expected = np.full(size - half + 1, 4096 / size)

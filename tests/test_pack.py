@@ -12,7 +12,7 @@ import tensorflow as tf
 from helpers.picture_files import png, write_files
 
 from keras_effnetv2.cli.main import main
-from keras_effnetv2.data import packed as packed_folder
+from keras_effnetv2.data.catalog import MemoryStore
 from keras_effnetv2.data.pack import pack
 from keras_effnetv2.data.packed import verify_pack
 from keras_effnetv2.data.sources import ImageSource, load_source
@@ -188,7 +188,14 @@ def test_overwrite_replaces_packs_alone(photos, tmp_path, unchecked):
         pack(photos, tmp_path / "notes", overwrite=True)
 
 
-def test_arguments_that_cannot_be(photos, tmp_path, monkeypatch, unchecked):
+class LargePictures(MemoryStore):
+    """Pictures that say that each of them has a petabyte."""
+
+    def sizes(self, rows):
+        return np.full(len(rows), 10**15)
+
+
+def test_arguments_that_cannot_be(photos, tmp_path, unchecked):
     digits = load_source("digits", "validation")
     for arguments, message in (
         ({"shards": 0}, "`shards` must be an integer of at least 1"),
@@ -201,10 +208,11 @@ def test_arguments_that_cannot_be(photos, tmp_path, monkeypatch, unchecked):
             pack(photos, tmp_path / "packed", **arguments)
     with pytest.raises(ValueError, match="is of the split 'validation' already"):
         pack(digits, tmp_path / "packed", split="train")
-    usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(packed_folder.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match="has 0 MB free; packing needs about"):
-        pack(photos, tmp_path / "packed")
+    large = replace(digits, store=LargePictures(digits.store.values, digits.store.named))
+    with pytest.raises(
+        OSError, match=r"has [\d,]+ MB free; packing needs about 359,000,000,000 MB"
+    ):
+        pack(large, tmp_path / "packed")
     assert os.listdir(tmp_path) == []
 
 
@@ -278,13 +286,16 @@ def test_cached_sources_are_the_same_pictures(photos, tmp_path):
     ]
 
 
-def test_cache_on_disk_is_used_again_and_only_for_the_very_same(tmp_path, monkeypatch):
+def test_cache_on_disk_is_used_again_and_only_for_the_very_same(tmp_path):
     photos = write_photos(tmp_path / "photos", {"": 5})
     source = load_source(photos, "all")
     before = examples(source.cached(tmp_path / "cache"))
-    with monkeypatch.context() as patch:
-        patch.setattr(packed_folder.tf.io, "TFRecordWriter", None)  # nothing is written again
-        assert examples(load_source(photos, "all").cached(tmp_path / "cache")) == before
+    written = [path.stat() for path in sorted((tmp_path / "cache").iterdir())]
+    assert examples(load_source(photos, "all").cached(tmp_path / "cache")) == before
+    found = [path.stat() for path in sorted((tmp_path / "cache").iterdir())]
+    assert [(one.st_ino, one.st_mtime_ns) for one in found] == [
+        (one.st_ino, one.st_mtime_ns) for one in written
+    ]
     for other in (
         source.subset([0, 1]),
         replace(source, labels=1 - source.labels),

@@ -13,7 +13,6 @@ from helpers.picture_files import png, write_files
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from keras_effnetv2.data import records
 from keras_effnetv2.data.pack import pack
 from keras_effnetv2.data.sources import ImageSource, load_source
 from keras_effnetv2.data.training_data import TrainingData
@@ -470,8 +469,7 @@ def in_records(in_memory, tmp_path_factory):
 
 
 @pytest.fixture(params=["in_memory", "in_records"])
-def source(request, monkeypatch):
-    monkeypatch.setattr(records, "WINDOW_PICTURES", 32)
+def source(request, small_windows):
     return request.getfixturevalue(request.param)
 
 

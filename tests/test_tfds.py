@@ -1,15 +1,18 @@
 """tfds:NAME with small data sets that are prepared in a temporary folder, without network."""
 
 import io
+import json
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.picture_files import png
 from PIL import Image
 
-from keras_effnetv2.data import tfds as tfds_reader
 from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.data.tfds import MAX_ENCODED_BYTES
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -94,9 +97,15 @@ def test_given_split_has_the_encoded_bytes_of_the_set(data_dir):
     assert source.names[5] == "kev_colours:1.0.0/test/000005"
 
 
-def test_large_splits_are_read_from_their_files(data_dir, monkeypatch):
+def test_large_splits_are_read_from_their_files(data_dir, tmp_path, monkeypatch):
     in_memory = load_source("tfds:kev_colours", "all")
-    monkeypatch.setattr(tfds_reader, "MAX_ENCODED_BYTES", 100)
+    folder = shutil.copytree(Path(data_dir, "kev_colours"), tmp_path / "kev_colours")
+    (described,) = folder.rglob("dataset_info.json")
+    info = json.loads(described.read_text())
+    for split in info["splits"]:
+        split["numBytes"] = str(MAX_ENCODED_BYTES + 1)  # which it is said to have
+    described.write_text(json.dumps(info))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     source = load_source("tfds:kev_colours", "all")
     assert source.class_names == CLASS_NAMES
     examples = list(source.dataset().as_numpy_iterator())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnetv2.data import records, tfrecord
+from keras_effnetv2.data import tfrecord
 from keras_effnetv2.data.sources import ImageSource, load_source
 from keras_effnetv2.data.unreadable import find_bad_pictures
 
@@ -157,12 +157,6 @@ def many(folder: Path) -> ImageSource:
 @pytest.fixture(scope="module")
 def hundred(tmp_path_factory):
     return many(tmp_path_factory.mktemp("hundred"))
-
-
-@pytest.fixture
-def small_windows(monkeypatch):
-    monkeypatch.setattr(records, "WINDOW_PICTURES", 32)
-    monkeypatch.setattr(records, "BLOCKS_PER_WINDOW", 4)
 
 
 def test_order_is_a_function_of_seed_and_epoch_and_complete(hundred, tmp_path, small_windows):

@@ -25,7 +25,7 @@ def manifest():
 
 
 def test_the_manifest_is_what_the_registry_gives(manifest, monkeypatch):
-    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.syspath_prepend(FOLDER)  # as for a script that is run; undone afterwards
     spec = importlib.util.spec_from_file_location("make_manifest", FOLDER / "make_manifest.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

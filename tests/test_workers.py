@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from helpers.quick_runs import leave_out_results, some_digits
@@ -57,11 +56,12 @@ def test_each_worker_has_an_equal_part():
         second.local_batch_size(60)
 
 
-def test_devices_of_tensorflow_have_batch_norm_statistics_of_their_own(monkeypatch):
-    workers = Workers(devices=4)
-    assert workers.batch_norm_batch(64) == 16
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    assert workers.batch_norm_batch(64) == 64
+def test_devices_of_tensorflow_have_batch_norm_statistics_of_their_own():
+    assert Workers(devices=4).batch_norm_batch(64) == 16
+
+
+def test_devices_of_jax_have_batch_norm_statistics_of_all(on_jax):
+    assert Workers(devices=4).batch_norm_batch(64) == 64
 
 
 def test_without_others_there_is_one():
@@ -76,14 +76,12 @@ def test_processes_need_jax():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--workers", "2"), "--workers needs --coordinator"),
+        (("--workers", "0"), "--workers needs --coordinator"),
         (("--mirrored", "--coordinator", "localhost:1"), "Choose one of --mirrored"),
-        (("--coordinator", "localhost:1", "--workers", "2"), "KERAS_BACKEND=jax"),
+        (("--coordinator", "localhost:1"), "KERAS_BACKEND=jax"),
     ],
 )
-def test_options_that_do_not_go_together(options, message, tmp_path, capsys, monkeypatch):
-    # With several workers the command ends the process itself.
-    monkeypatch.setattr(os, "_exit", lambda code: None)
+def test_options_that_do_not_go_together(options, message, tmp_path, capsys):
     assert main(["train", "--data", "digits", "--output", str(tmp_path / "run"), *options]) == 1
     assert message in capsys.readouterr().err
 

@@ -136,7 +136,7 @@ class _Run:
         if self.obstacle is None:
             pictures = photographs(image_size)
             images = np.resize(pictures, (batch_size, *pictures.shape[1:]))
-            self._step = self._guard(partial(_PREPARE[task], model, images))
+            self._step = self._guard(partial(PREPARE[task], model, images))
         # The estimate for the next network has to see the memory that this one takes.
         self()
 
@@ -180,7 +180,7 @@ def _prediction(model: keras.Model, images: np.ndarray) -> Callable[[], object]:
     return partial(model.predict_on_batch, keras.ops.convert_to_tensor(images))
 
 
-_PREPARE: dict[Task, Callable[[keras.Model, np.ndarray], Callable[[], object]]] = {
+PREPARE: dict[Task, Callable[[keras.Model, np.ndarray], Callable[[], object]]] = {
     "training": _training_step,
     "inference": _prediction,
 }

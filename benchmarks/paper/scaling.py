@@ -1,5 +1,6 @@
 """The paper's scaling: how near `scale` comes to the official variants, and what differs."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from keras_effnetv2.architectures.config import ModelConfig
@@ -64,10 +65,10 @@ WHAT_DIFFERS = (
 )
 
 
-def scaling_table() -> str:
+def scaling_table(steps: Sequence[ScalingStep] = OFFICIAL_STEPS) -> str:
     """Return a Markdown table: what `scale` makes of official variants, above the larger ones.
 
-    Every network is built, with 1000 classes, which takes a minute on a CPU.
+    Every network is built, with 1000 classes, which takes a minute on a CPU for all `steps`.
     """
     header = (
         "network",
@@ -79,7 +80,7 @@ def scaling_table() -> str:
         "multiply-adds, B",
     )
     rows = []
-    for step in OFFICIAL_STEPS:
+    for step in steps:
         official = ModelConfig.from_name(step.target)
         label = (
             f"{step.base} scaled: width {step.width:g}, depth {step.depth:g} (last two stages "

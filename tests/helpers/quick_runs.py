@@ -55,6 +55,11 @@ def step_eagerly(patch):
 def leave_out_results(patch):
     """No export and no report; `patch` is a `pytest.MonkeyPatch`."""
     patch.setattr(results, "export_saved_model", lambda *args, **options: None)
+    leave_out_report(patch)
+
+
+def leave_out_report(patch):
+    """No report; `patch` is a `pytest.MonkeyPatch`."""
     patch.setattr(results, "gather_report", lambda *contents: None)
     patch.setattr(results, "render_run", lambda report: "")
 
