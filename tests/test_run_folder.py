@@ -127,7 +127,7 @@ def test_where_pictures_lie_does_not_matter_if_they_are_recorded():
     others = PictureRecord(training=((2, "b"), (1, "a")), validation=((3, "c"), (4, "d")))
     with pytest.raises(
         ValueError,
-        match="training pictures: in another order; validation pictures: 0 missing, 1 new$",
+        match=r"training pictures: in another order; validation pictures: 0 missing, 1 new$",
     ):
         check_same_run(SETTINGS, moved, recorded, others)
 
