@@ -31,7 +31,6 @@ def accuracy(training, test, size: int, magnitude: float, options, seed: int) ->
             **batches,
             training=True,
             randaugment_magnitude=magnitude,
-            scale_randaugment=True,
             crop_area=(0.25, 1.0),
             seed=seed,
             epoch=epoch,

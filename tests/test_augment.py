@@ -282,8 +282,18 @@ def test_corrected_operations_start_at_nothing_and_grow(name, negate):
 
 def test_corrected_contrast_blends_from_the_mean_grey():
     grey = np.asarray(tf.image.rgb_to_grayscale(IMAGE), float).mean()
-    output = augment.apply("Contrast", IMAGE, 30, negate=True, corrected=True).numpy()  # factor 0
-    np.testing.assert_array_equal(output, np.full_like(IMAGE, int(grey + 0.5)))
+    output = augment.apply("Contrast", IMAGE, 30, negate=True, corrected=True).numpy()  # factor 0.1
+    grey = int(grey + 0.5)
+    np.testing.assert_allclose(output, grey + 0.1 * (IMAGE.astype(float) - grey), atol=1)
+
+
+def test_corrected_layers_leave_something_of_nearly_every_picture():
+    layers = augment.RandAugment(2, 15, reference_size=224, corrected=True)
+    seeds = tf.stack([tf.range(300), tf.zeros(300, tf.int32)], axis=1)
+    outputs = tf.map_fn(
+        tf.function(lambda seed: layers(IMAGE, seed)), seeds, fn_output_signature=tf.uint8
+    )
+    assert (outputs.numpy().std(axis=(1, 2)).max(axis=1) < 1).mean() < 0.02
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ MIXES = {
     "paper": {"mixup_alpha": 0.2, "cutmix_alpha": 0, "mixup_style": "paper"},
     "cutmix": {"mixup_alpha": 0, "cutmix_alpha": 1.0},
     "both": {"mixup_alpha": 0.2, "cutmix_alpha": 1.0},
+    "own share": {"mixup_alpha": 0, "cutmix_alpha": 1.0, "cutmix_style": "paper"},
 }
 
 
@@ -116,6 +117,20 @@ def test_cutmix_gives_all_labels_the_mean_area_of_the_batch():
     assert len(set(pasted.mean((1, 2)).tolist())) > 8
     np.testing.assert_allclose(np.diag(labels), 1 - pasted.mean(), atol=1e-6)
     np.testing.assert_allclose(np.diag(np.fliplr(labels)), pasted.mean(), atol=1e-6)
+
+
+def test_cutmix_of_the_paper_gives_each_label_the_share_of_its_pixels():
+    images, one_hot = _batch(16, 20, 30)
+    mixed, labels = mix("own share", images, one_hot)
+    pasted = (mixed.numpy() == images[::-1]).all(-1).mean((1, 2))
+    assert len(set(pasted.tolist())) > 8
+    np.testing.assert_allclose(np.diag(labels), 1 - pasted, atol=1e-6)
+    np.testing.assert_allclose(np.diag(np.fliplr(labels)), pasted, atol=1e-6)
+    both = {"mixup_alpha": 0.2}
+    _, half = mix("own share", images, one_hot, **both)
+    _, official = mix("both", images, one_hot)
+    np.testing.assert_array_equal(half[:8], official[:8])
+    assert len(set(np.diag(half)[8:].tolist())) > len(set(np.diag(official)[8:].tolist())) == 1
 
 
 def test_cutmix_centres_are_uniform():

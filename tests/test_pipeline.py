@@ -9,7 +9,7 @@ from keras_effnetv2.images.evaluation_crop import decode_image, resize_for_evalu
 SIZES = {"image_size": 32, "batch_size": 50}
 WHOLE = {**SIZES, "training": True, "crop_area": (1.0, 1.0)}
 # With the crop and the layers that trace quickest; the tests share the traces.
-AUGMENT = {"randaugment_magnitude": 10, "randaugment_layers": 1, "scale_randaugment": True}
+AUGMENT = {"randaugment_magnitude": 10, "randaugment_layers": 1}
 SETTINGS = {**WHOLE, **AUGMENT, "batch_size": 8, "mixup_alpha": 0.4, "cutmix_alpha": 0.4, "seed": 3}
 
 
@@ -104,6 +104,10 @@ def test_mixing_is_off_at_alpha_zero_and_follows_the_style_above(source):
 def test_small_pictures_are_not_wiped_out(source):
     """At 32 pixels the official translation of 100 px at magnitude 10 leaves nothing but gray."""
     images, _ = arrays(make_dataset(source, **WHOLE, **AUGMENT))
+    scaled, _ = arrays(make_dataset(source, **WHOLE, **AUGMENT, scale_randaugment=True))
+    np.testing.assert_array_equal(images, scaled)
+    official, _ = arrays(make_dataset(source, **WHOLE, **AUGMENT, scale_randaugment=False))
+    assert (official.std((1, 2, 3)) == 0).any()
     assert (images % 1 == 0).all()  # as officially, augmented pictures are whole grey levels
     assert (images.std((1, 2, 3)) > 0).all()
 
@@ -133,6 +137,7 @@ def test_workers_see_together_the_very_batches_of_one_process(source):
     [
         *({"image_size": 0}, {"batch_size": 0}, {"batch_size": 2.5}, {"epoch": -1}, {"seed": -1}),
         *({"randaugment_magnitude": -1}, {"mixup_alpha": -0.1}, {"mixup_style": "mine"}),
+        *({"cutmix_style": "mine"}, {"scale_randaugment": None}),
         *({"crop_area": (0.0, 1.0)}, {"crop_style": "square"}),
         {"training": False, "style": "square"},
     ],

@@ -42,7 +42,7 @@ operation that has a magnitude does nothing at 0 and more as it grows:
     Posterize     8 - int(m / 10 * 4) bits, at least 1
     Solarize      threshold 256 - int(m / 10 * 256), at least 0
     Color, Contrast, Brightness, Sharpness
-                  factor 1 +- m / 10 * 0.9, at least 0
+                  factor 1 +- m / 10 * 0.9, at least 0.1 (at 0 nothing of the picture is left)
     Contrast      blend from the mean grey of the picture
 """
 
@@ -119,7 +119,7 @@ class AugmentLayer:
         """Blend factor of the four enhancing operations, official 0.1 .. 5.5."""
         if not self.corrected:
             return self.magnitude / _MAX_LEVEL * 1.8 + 0.1
-        return tf.cast(tf.maximum(1.0 + self._signed(0.9), 0.0), tf.float32)
+        return tf.cast(tf.maximum(1.0 + self._signed(0.9), 0.1), tf.float32)
 
     @property
     def bits(self) -> int:

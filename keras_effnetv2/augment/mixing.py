@@ -10,7 +10,8 @@ Where the official code leaves the papers:
 - MixUp weights are per example and at least 0.5, lambda = max(v, 1 - v) with v ~ Beta(alpha,
   alpha); the paper takes v itself (`style="paper"`).
 - CutMix cuts one box per example, with halves and sides truncated, yet weighs the labels of the
-  whole batch with ONE number, the mean area of all its boxes.
+  whole batch with ONE number, the mean area of all its boxes. In the paper a label's share is that
+  of its own pixels (`style="paper"`).
 - With both, the first half of the batch gets MixUp and the second CutMix, each reversed inside
   its half; nothing is mixed twice.
 
@@ -22,6 +23,10 @@ from typing import Any
 import tensorflow as tf
 
 MIXUP_STYLES = ("official", "paper")  # an example keeps at least one half of itself, or any share
+CUTMIX_STYLES = (
+    "official",
+    "paper",
+)  # labels take the mean area of all boxes, or that of their own
 
 
 def mix_batch(
@@ -32,6 +37,7 @@ def mix_batch(
     cutmix_alpha: float,
     seed: Any,
     mixup_style: str = "official",
+    cutmix_style: str = "official",
 ) -> tuple[Any, Any]:
     """Mix a batch as the official training does: MixUp, CutMix, one half each, or neither.
 
@@ -42,6 +48,7 @@ def mix_batch(
         cutmix_alpha: parameter of CutMix's Beta(alpha, alpha), >= 0; 0 is off.
         seed: integer (2,), stateless: the result depends on the arguments alone.
         mixup_style: one of `MIXUP_STYLES`.
+        cutmix_style: one of `CUTMIX_STYLES`.
 
     Returns:
         images and labels, mixed; same shapes and dtypes. The inputs untouched if both are off.
@@ -51,11 +58,11 @@ def mix_batch(
     if cutmix_alpha == 0:
         return _mixup(images, labels, mixup_alpha, seed, mixup_style)
     if mixup_alpha == 0:
-        return _cutmix(images, labels, cutmix_alpha, seed)
+        return _cutmix(images, labels, cutmix_alpha, seed, cutmix_style)
     mixup_seed, cutmix_seed = tf.unstack(tf.random.split(seed, 2))
     half = tf.shape(images)[0] // 2
     first = _mixup(images[:half], labels[:half], mixup_alpha, mixup_seed, mixup_style)
-    second = _cutmix(images[half:], labels[half:], cutmix_alpha, cutmix_seed)
+    second = _cutmix(images[half:], labels[half:], cutmix_alpha, cutmix_seed, cutmix_style)
     mixed_images, mixed_labels = (tf.concat(parts, 0) for parts in zip(first, second, strict=True))
     return tf.ensure_shape(mixed_images, images.shape), tf.ensure_shape(mixed_labels, labels.shape)
 
@@ -68,9 +75,9 @@ def _mixup(images: Any, labels: Any, alpha: float, seed: Any, style: str) -> tup
     return apply_mixup(images, labels, weights)
 
 
-def _cutmix(images: Any, labels: Any, alpha: float, seed: Any) -> tuple[Any, Any]:
+def _cutmix(images: Any, labels: Any, alpha: float, seed: Any, style: str) -> tuple[Any, Any]:
     """Paste a box of each example's partner into it."""
-    return apply_cutmix(images, labels, draw_cutmix_masks(images, alpha, seed))
+    return apply_cutmix(images, labels, draw_cutmix_masks(images, alpha, seed), style)
 
 
 def _mix_reversed(values: Any, share: Any) -> Any:
@@ -138,9 +145,10 @@ def draw_cutmix_masks(images: Any, alpha: float, seed: Any) -> Any:
     )
 
 
-def apply_cutmix(images: Any, labels: Any, masks: Any) -> tuple[Any, Any]:
+def apply_cutmix(images: Any, labels: Any, masks: Any, style: str = "official") -> tuple[Any, Any]:
     """Paste the pixels of each partner where its mask (B, H, W, 1) is 1.
 
-    All labels take the mean of all masks.
+    A label takes the mean of its own mask ("paper"), or of all masks.
     """
-    return _mix_reversed(images, masks), _mix_reversed(labels, tf.reduce_mean(masks))
+    share = tf.reduce_mean(masks, axis=(1, 2)) if style == "paper" else tf.reduce_mean(masks)
+    return _mix_reversed(images, masks), _mix_reversed(labels, share)

@@ -14,13 +14,13 @@ needs: labels and paths, or 320 MiB of records, or the pictures, if they are cac
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
 from keras_effnetv2.augment.autoaugment import AutoAugment
-from keras_effnetv2.augment.mixing import MIXUP_STYLES, mix_batch
+from keras_effnetv2.augment.mixing import CUTMIX_STYLES, MIXUP_STYLES, mix_batch
 from keras_effnetv2.augment.operations import to_uint8
 from keras_effnetv2.augment.randaugment import RandAugment
 from keras_effnetv2.data.catalog import Shard
@@ -30,6 +30,7 @@ from keras_effnetv2.images.evaluation_crop import decode_for_evaluation
 from keras_effnetv2.images.styles import Style
 from keras_effnetv2.images.training_crop import crop_area, decode_random_crop
 
+SCALE_RANDAUGMENT = (True, False, "auto")
 RANDAUGMENT_REFERENCE_SIZE = 224  # side for which the official pixel arguments were chosen
 _PREFETCH = 2  # batches: one is not enough where batches take turns at taking long
 _MIXED_AT_ONCE = 2  # batches
@@ -55,11 +56,12 @@ class InputSpec:
     randaugment_magnitude: float | None = None
     randaugment_layers: int = 2
     randaugment_corrected: bool = False
-    scale_randaugment: bool = False
+    scale_randaugment: bool | Literal["auto"] = "auto"
     autoaugment: bool = False
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     mixup_style: str = "official"
+    cutmix_style: str = "official"
     evaluation_style: Style = "whole"
 
     def __post_init__(self) -> None:
@@ -68,6 +70,8 @@ class InputSpec:
         check_number("mixup_alpha", self.mixup_alpha, minimum=0)
         check_number("cutmix_alpha", self.cutmix_alpha, minimum=0)
         check_choice("mixup_style", self.mixup_style, MIXUP_STYLES)
+        check_choice("cutmix_style", self.cutmix_style, CUTMIX_STYLES)
+        check_choice("scale_randaugment", self.scale_randaugment, SCALE_RANDAUGMENT)
         if self.autoaugment and self.randaugment_magnitude is not None:
             raise ValueError(
                 "Choose one of RandAugment and AutoAugment. Received: autoaugment=True and "
@@ -75,17 +79,23 @@ class InputSpec:
             )
         self.augmentation()  # raises
 
+    @property
+    def reference_size(self) -> int | None:
+        """Side that the arguments in pixels are scaled from; None: they are not scaled."""
+        is_small = self.image_size < RANDAUGMENT_REFERENCE_SIZE
+        scale = is_small if self.scale_randaugment == "auto" else self.scale_randaugment
+        return RANDAUGMENT_REFERENCE_SIZE if scale else None
+
     def augmentation(self) -> Callable[[Any, Any], Any] | None:
         """Return what is applied to (image uint8, seed), if anything."""
-        reference_size = RANDAUGMENT_REFERENCE_SIZE if self.scale_randaugment else None
         if self.autoaugment:
-            return AutoAugment(reference_size=reference_size)
+            return AutoAugment(reference_size=self.reference_size)
         if self.randaugment_magnitude is None:
             return None
         return RandAugment(
             self.randaugment_layers,
             self.randaugment_magnitude,
-            reference_size=reference_size,
+            reference_size=self.reference_size,
             corrected=self.randaugment_corrected,
         )
 
@@ -129,6 +139,7 @@ class InputSpec:
                 cutmix_alpha=self.cutmix_alpha,
                 seed=_seed(*run, number, _MIX),
                 mixup_style=self.mixup_style,
+                cutmix_style=self.cutmix_style,
             )
 
         mixed = batches.enumerate().map(mix, num_parallel_calls=_MIXED_AT_ONCE, deterministic=True)
@@ -152,9 +163,10 @@ def make_dataset(
     horizontal_flip: bool | None = None,
     randaugment_layers: int = 2,
     randaugment_corrected: bool = False,
-    scale_randaugment: bool = False,
+    scale_randaugment: bool | Literal["auto"] = "auto",
     autoaugment: bool = False,
     mixup_style: str = "official",
+    cutmix_style: str = "official",
     style: Style = "whole",
     shard: Shard = None,
     unreadable: UnreadablePictures | None = None,
@@ -181,10 +193,13 @@ def make_dataset(
         horizontal_flip: mirror half of the pictures; None leaves it to the source.
         randaugment_layers: operations applied to each picture.
         randaugment_corrected: without the quirks of the official code, see `augment.magnitudes`.
-        scale_randaugment: shrink the translations and cut-outs of RandAugment and AutoAugment,
-            officially pixels of pictures of about 224, along with smaller pictures.
+        scale_randaugment: scale the translations and cut-outs of RandAugment and AutoAugment with
+            the pictures; "auto": where these are smaller than the 224 pixels the official numbers
+            suit; False is official (at 32 pixels a translation by 100 leaves nothing).
         autoaugment: apply AutoAugment's policy v0, as for V2 B0-B3, instead of RandAugment.
         mixup_style: "official" or "paper", see `augment.mixing.MIXUP_STYLES`.
+        cutmix_style: "paper": a label's share is that of its pixels; "official": all labels of a
+            batch have the mean share of its boxes.
         style: how evaluation crops and resizes, see `evaluation_crop.resize_for_evaluation`.
         shard: (index, count): the part of one of several workers, see `ImageSource.dataset`;
             `batch_size` is then the worker's.
@@ -212,6 +227,7 @@ def make_dataset(
         mixup_alpha=mixup_alpha,
         cutmix_alpha=cutmix_alpha,
         mixup_style=mixup_style,
+        cutmix_style=cutmix_style,
         evaluation_style=style,
     )
     return spec.dataset(

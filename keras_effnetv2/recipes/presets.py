@@ -21,7 +21,7 @@ _QUICKSTART: _Settings = {
     "dropout_rate": (0.1, 0.3),
     "drop_path_rate": 0.1,
     "crop_area": (0.5, 1.0),
-    "scale_randaugment": True,
+    "cutmix_style": "paper",
     "optimizer": "adam",
     "schedule": "cosine",
     "warmup_epochs": 2.0,
@@ -51,6 +51,7 @@ _FINETUNE_OFFICIAL: _Settings = {
     "learning_rate": 0.0005,
     "stages": 1,
     **_NO_MIXING,
+    "scale_randaugment": False,
     "dropout_rate": 0.0,  # officially 1e-6, to say off
     "crop_style": "finetune",
     "schedule": "constant",
@@ -83,6 +84,8 @@ _FINETUNE: _Settings = {
     "crop_area": (0.5, 1.0),
     "schedule": "cosine",
     "head_warmup_epochs": 1.0,
+    "cutmix_style": "paper",
+    "scale_randaugment": "auto",
     "evaluation_style": "whole",
 }
 
@@ -92,6 +95,7 @@ _IMAGENET_OFFICIAL: _Settings = {
     "learning_rate": 0.016,
     "progressive": "official",
     "autoaugment": "preset",
+    "scale_randaugment": False,
     "crop_style": "preset",
     "evaluation_style": "preset",
 }
@@ -103,6 +107,7 @@ _IMAGENET21K: _Settings = {
     "stages": 1,
     "image_size": 224,
     **_NO_MIXING,
+    "scale_randaugment": False,
     "dropout_rate": 0.0,  # officially 1e-6, to say off
     "drop_path_rate": 0.0,
     "schedule": "cosine",
@@ -119,7 +124,12 @@ PRESETS: dict[str, _Settings] = {
     "finetune-official": _FINETUNE_OFFICIAL,
     "finetune-paper": _FINETUNE_PAPER,
     "imagenet-official": _IMAGENET_OFFICIAL,
-    "imagenet-paper": {**_IMAGENET_OFFICIAL, "progressive": "paper", "mixup_style": "paper"},
+    "imagenet-paper": {
+        **_IMAGENET_OFFICIAL,
+        "progressive": "paper",
+        "mixup_style": "paper",
+        "cutmix_style": "paper",
+    },
     "imagenet21k": _IMAGENET21K,
     "search": _SEARCH,
 }

@@ -19,7 +19,7 @@ from keras_effnetv2._common.checks import (
     is_number,
 )
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.augment.mixing import MIXUP_STYLES
+from keras_effnetv2.augment.mixing import CUTMIX_STYLES, MIXUP_STYLES
 from keras_effnetv2.images.styles import CROP_STYLES, EVALUATION_STYLES
 from keras_effnetv2.recipes.optimizers import (
     SGD,
@@ -60,10 +60,11 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "progressive": ("paper", "official", None),
     "autoaugment": (True, False, "preset"),
     "mixup_style": MIXUP_STYLES,
+    "cutmix_style": CUTMIX_STYLES,
     "crop_style": (*CROP_STYLES, "preset"),
     "reduced_decode": (True, False, "preset"),
     "horizontal_flip": (True, False, None),
-    "scale_randaugment": (True, False),
+    "scale_randaugment": (True, False, "auto"),
     "optimizer": ("adam", "rmsprop", "sgd"),
     "schedule": get_args(Curve),
     "batch_norm": get_args(BatchNormPolicy),
@@ -95,6 +96,7 @@ class TrainRecipe:
         mixup_alpha: number or range; 0 is off.
         mixup_style: "official" (a picture keeps at least one half) or "paper".
         cutmix_alpha: number or range; 0 is off.
+        cutmix_style: "official" (one share for all labels of a batch) or "paper".
         dropout_rate: before the classifier: number, range, or None for the variant's.
         drop_path_rate: stochastic depth of the last block.
         crop_style: "v2", "v1" or "finetune", see `training_crop.decode_random_crop`; "preset": what
@@ -150,13 +152,14 @@ class TrainRecipe:
     mixup_alpha: Range | FromPreset = "preset"
     mixup_style: Literal["official", "paper"] = "official"
     cutmix_alpha: Range | FromPreset = "preset"
+    cutmix_style: Literal["official", "paper"] = "official"
     dropout_rate: Range | FromPreset | None = "preset"
     drop_path_rate: float = 0.2
     crop_style: Literal["v2", "v1", "finetune", "preset"] = "v2"
     crop_area: tuple[float, float] | None = None
     reduced_decode: bool | FromPreset = "preset"
     horizontal_flip: bool | None = None
-    scale_randaugment: bool = False
+    scale_randaugment: bool | Literal["auto"] = "auto"
     optimizer: Literal["adam", "rmsprop", "sgd"] = "rmsprop"
     schedule: Curve = "exponential"
     warmup_epochs: float = 5.0

@@ -42,7 +42,7 @@ class Inputs:
 
         `unreadable` notes the pictures that cannot be read.
         """
-        return self._spec(stage).dataset(
+        return self.input_spec(stage).dataset(
             self.training,
             batch_size=self.workers.local_batch_size(stage.batch_size),
             training=True,
@@ -52,7 +52,8 @@ class Inputs:
             unreadable=unreadable or UnreadablePictures(self.data.skip_bad),
         )
 
-    def _spec(self, stage: TrainStage) -> InputSpec:
+    def input_spec(self, stage: TrainStage) -> InputSpec:
+        """Return the steps of a training picture in a stage."""
         recipe = self.recipe
         return InputSpec(
             image_size=stage.image_size,
@@ -67,6 +68,7 @@ class Inputs:
             mixup_alpha=stage.mixup_alpha,
             cutmix_alpha=stage.cutmix_alpha,
             mixup_style=recipe.mixup_style,
+            cutmix_style=recipe.cutmix_style,
             evaluation_style=recipe.evaluation_style,
         )
 
@@ -85,7 +87,7 @@ class Inputs:
         """
         workers, count = self.workers, self.validation.num_examples
         filled = np.resize(np.arange(count), -(-count // workers.devices) * workers.devices)
-        dataset = self._spec(self.plan[-1]).dataset(
+        dataset = self.input_spec(self.plan[-1]).dataset(
             self.validation.subset(filled[workers.index :: workers.count]),
             batch_size=workers.local_batch_size(self.plan[-1].batch_size),
             training=False,

@@ -151,7 +151,8 @@ def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
     smallest, largest = crop_area(recipe.crop_style, recipe.crop_area)
     augmentation = [("AutoAugment", "policy v0")] if recipe.autoaugment else []
     if any(stage.randaugment_magnitude is not None for stage in inputs.plan):
-        scaled = ", shifts and cut-outs scaled with the size" if recipe.scale_randaugment else ""
+        is_scaled = inputs.input_spec(inputs.plan[0]).reference_size is not None
+        scaled = ", shifts and cut-outs scaled with the size" if is_scaled else ""
         augmentation = [("RandAugment", f"{recipe.randaugment_layers} operations{scaled}")]
     return (
         ("data", training.spec),
