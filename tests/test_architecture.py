@@ -203,9 +203,9 @@ def test_multiply_adds_of_attention_and_of_a_model_with_two_inputs():
     assert count_flops(keras.Model(inputs, plain), (8, 10)) == 80 * 80 * (4 + 4)
 
 
-# Multiply-adds in billions. Xception, MobileNetV2: their papers, Table 3 and 4; ConvNeXt: its
-# paper's Table 1; ResNet50, VGG16, DenseNet121: as torchvision lists its weights, ResNet50 with the strides
-# of its paper (3.8 there, without the shortcuts).
+# Multiply-adds in billions. Xception, MobileNetV2, ConvNeXt: their papers (tables 3, 4 and 1);
+# ResNet50, VGG16, DenseNet121: as torchvision lists its weights, ResNet50 with the strides of its
+# paper (3.8 there, without the shortcuts).
 @pytest.mark.parametrize(
     ("name", "size", "billions"),
     [

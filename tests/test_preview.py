@@ -110,6 +110,7 @@ def test_pictures_and_labels_are_those_of_the_first_batch_from_all_over_it():
         training=True,
         mixup_alpha=1.0,
         cutmix_alpha=1.0,
+        cutmix_style="paper",
         seed=3,
         crop_area=(0.5, 1.0),
         horizontal_flip=False,
