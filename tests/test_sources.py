@@ -114,6 +114,7 @@ def test_link_loop_is_reported_by_its_name(tmp_path, target):
             ["a/1.jpg", "b/1.jpg", "lost.PNG", "notes.txt"],
             "pictures beside the class folders: 'lost.PNG'",
         ),
+        (["a/1.jpg", "b/1.jpg", "1.HEIF", "2.dng", "3.svg"], ": '1.HEIF', '2.dng', '3.svg'"),
         (["train/a/1.jpg", "train/b/1.jpg", "lost.jpeg"], "beside the split folders: 'lost.jpeg'"),
         (["train/a/1.jpg", "train/b/1.jpg", "train/lost.gif"], "beside the class folders"),
         (

@@ -123,10 +123,19 @@ def source(tmp_path):
     return load_source(tmp_path, "all")
 
 
+REASONS = {
+    "truncated": "corrupt or truncated PNG",
+    "deleted": "No such file",
+    "replaced": "not a JPEG, PNG, BMP, GIF or WebP picture",
+}
+
+
 def spoil(source, index, how):
     path = source.file_paths()[index]
     if how == "deleted":
         os.remove(path)
+    elif how == "replaced":
+        Path(os.fsdecode(path)).write_bytes(b"no picture at all")
     else:
         os.truncate(path, 40 if how == "truncated" else 0)
 
@@ -161,8 +170,9 @@ def test_skipped_ones_are_counted_named_once_and_replaced(source, batch_size, ca
     policy = UnreadablePictures(skip=True)
     settings = {**SETTINGS, "batch_size": batch_size, "unreadable": policy}
     bad = {3, 29, 30, 59, int(source.order(shuffle=True)[-1])}
+    how = {index: "truncated" if index % 2 else "deleted" for index in bad} | {3: "replaced"}
     for index in bad:
-        spoil(source, index, "truncated" if index % 2 else "deleted")
+        spoil(source, index, how[index])
     with caplog.at_level(logging.WARNING, logger="keras_effnetv2"):
         for epoch in range(2):
             dataset = make_dataset(source, training=True, epoch=epoch, **settings)
@@ -176,7 +186,7 @@ def test_skipped_ones_are_counted_named_once_and_replaced(source, batch_size, ca
     named = [record.getMessage() for record in caplog.records]
     assert len(named) == len(seen)
     for index in seen:
-        reason = "corrupt or truncated PNG" if index % 2 else "No such file"
+        reason = REASONS[how[index]]
         (message,) = [text for text in named if source.names[index] in text]
         assert reason in message
 

@@ -43,7 +43,9 @@ _MANY_FOLDERS = 10  # more than a set has splits or folds
 # Only used where a file stands in the wrong place: does it look like a lost picture?
 _PICTURE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
-    *(".tif", ".tiff", ".heic", ".avif"),
+    # Refused for what they are when they are read, with the way out.
+    *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".pdf"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pgm", ".ppm", ".tga"),
 )
 
 

@@ -18,7 +18,7 @@ from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.catalog import file_trouble, some, why_unread
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.images.decode import decode_image
-from keras_effnetv2.images.headers import MAX_PIXELS, check_image, format_name
+from keras_effnetv2.images.headers import FORMATS, MAX_PIXELS, check_image, format_name
 
 MAX_SKIPPED_SHARE = 0.01
 """Of the pictures of an epoch; more than that is a fault of the disk, not of some pictures."""
@@ -123,7 +123,9 @@ def _why_unreadable(picture: ImageSource) -> str:
     try:
         decode_image(data)
     except tf.errors.InvalidArgumentError:
-        return f"corrupt or truncated {format_name(data).numpy().decode()}"
+        if (kind := format_name(data).numpy().decode()) in FORMATS:
+            return f"corrupt or truncated {kind}"
+        return check_image(data).numpy().decode()
     return ""
 
 
