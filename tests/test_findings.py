@@ -1,5 +1,6 @@
 """What is said of a training before it begins: each finding where it belongs, no false alarm."""
 
+import re
 from dataclasses import replace
 
 import keras
@@ -9,9 +10,11 @@ import tensorflow as tf
 from helpers.picture_files import png
 from helpers.quick_runs import two_blocks
 
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.catalog import MemoryStore
 from keras_effnetv2.data.sources import ImageSource, load_source
 from keras_effnetv2.data.training_data import TrainingData
+from keras_effnetv2.models.applications import preprocess_input
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import progressive_stages
@@ -140,20 +143,66 @@ def test_raw_pixels_at_the_first_weights():
     assert level == "warning"
     assert "0..255 reach the first weights" in text
     assert "include_preprocessing=True" in text
+    undivided = network(keras.layers.Normalization(mean=[0.5] * 3, variance=[0.05] * 3))
+    assert (
+        "reach the first weights"
+        in found(findings.input_range_findings(undivided, PLAN, learned=True))[0][1]
+    )
     unadapted = network(keras.layers.Normalization(mean=[0.0] * 3, variance=[1.0] * 3))
     assert found(findings.input_range_findings(unadapted, PLAN, learned=False))[0][0] == "note"
 
 
-def test_a_network_that_normalises_twice():
-    inner = network(keras.layers.Rescaling(1 / 128, -1))
-    # The second stands in front as a model of its own, whose weights are only those numbers.
-    mean, variance = [127.5] * 3, [255.0**2] * 3
-    front = keras.Sequential([keras.layers.Normalization(mean=mean, variance=variance)])
-    for first, reached in ((keras.layers.Rescaling(1 / 255), "-0.992"), (front, "-0.996")):
-        model = network(first, inner=inner)
-        ((level, text),) = found(findings.input_range_findings(model, PLAN, True))
-        assert level == "warning"
-        assert f"only -1..{reached} reach the first weights" in text
+IMAGENET = {"mean": [123.7, 116.3, 103.5], "variance": [3409.0, 3262.0, 3291.0]}
+BY_255 = keras.layers.Rescaling(1 / 255)
+
+
+@pytest.mark.parametrize(
+    ("front", "inner", "reached"),
+    [
+        ([BY_255], [keras.layers.Rescaling(1 / 128, -1)], "black becomes -1 and white -0.9922"),
+        (
+            [BY_255],
+            [keras.layers.Normalization(**IMAGENET)],
+            "black becomes -2.036 and white -2.019",
+        ),
+        ([BY_255], [keras.layers.Lambda(caffe)], "black becomes -103.9 and white -102.9"),
+        ([BY_255], [keras.layers.ZeroPadding2D(), BY_255], "black becomes 0 and white 0.003922"),
+        (
+            # A model of its own, whose weights are only the numbers of a normalisation.
+            [
+                keras.Sequential(
+                    [keras.layers.Normalization(mean=[127.5] * 3, variance=[65025.0] * 3)]
+                )
+            ],
+            [keras.layers.Rescaling(1 / 128, -1)],
+            "black becomes -1.004 and white -0.9961",
+        ),
+    ],
+)
+def test_a_network_that_normalises_twice(front, inner, reached):
+    model = network(*front, inner=network(*inner))
+    ((level, text),) = found(findings.input_range_findings(model, PLAN, True))
+    assert level == "warning"
+    assert re.search(f"{reached} where they reach the first weights.*twice", text)
+    assert found(findings.input_range_findings(network(*inner), PLAN, True)) == []
+
+
+@pytest.mark.parametrize("variant", ["efficientnetv2-b0", "efficientnetv2-s", "efficientnet-b0"])
+def test_input_ranges_of_this_packages_networks(variant):
+    config = replace(two_blocks(), normalization=ModelConfig.from_name(variant).normalization)
+    whole = build_model(config, classes=10)
+    bare = build_model(config, classes=10, include_preprocessing=False)
+    normalised = keras.layers.Lambda(lambda images: preprocess_input(images, variant))
+    for model, text in (
+        (whole, None),
+        (network(normalised, inner=bare), None),
+        (bare, "0..255 reach the first weights"),
+        (network(BY_255, inner=whole), "normalised twice"),
+        (network(normalised, inner=whole), "normalised twice"),
+    ):
+        texts = [text for _, text in found(findings.input_range_findings(model, PLAN, True))]
+        assert len(texts) == (text is not None)
+        assert text is None or text in texts[0]
 
 
 # --- labels and pictures ------------------------------------------------------------------------
@@ -280,6 +329,33 @@ def test_precision(options, precision, machine, texts):
     messages = [text for _, text in found(findings.precision_findings(model, recipe, machine))]
     assert len(messages) == len(texts)
     assert all(text in message for text, message in zip(texts, messages, strict=True))
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+def ends_with(*layers):
+    return network(inner=keras.Sequential([keras.layers.GlobalMaxPooling2D(), *layers]))
+
+
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize(
+    ("layers", "name"),
+    [
+        ([keras.layers.Dense(3, activation=tf.nn.softmax, name="last")], "last"),
+        ([keras.layers.Dense(3), keras.layers.Lambda(tf.nn.softmax, name="softmax")], "softmax"),
+        ([Doubled(name="own")], "own"),
+        ([keras.layers.Dense(3, activation="softmax"), keras.layers.Softmax()], None),
+    ],
+)
+def test_layers_that_keras_would_not_read_back(layers, name):
+    messages = found(findings.file_findings(ends_with(*layers)))
+    assert len(messages) == (name is not None)
+    assert name is None or f"of these layers: {name!r}. " in messages[0][1]
 
 
 # --- memory and all together --------------------------------------------------------------------

@@ -290,6 +290,12 @@ def subclassed():
     return Net(name="net")
 
 
+def gray():
+    inputs = keras.Input((None, None, 1))
+    pooled = keras.layers.GlobalMaxPooling2D()(inputs)
+    return keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(pooled))
+
+
 def too_wide():
     x = inputs = keras.Input((None, None, 3))
     for layer in (
@@ -316,7 +322,9 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_read_or_written
     names = digits.store.named
     unread = replace(digits, store=MemoryStore(tf.constant([b"no picture"] * len(names)), names))
     for model, message in (
-        (small_network(7), "has 7 classes, the pictures have 10. Build it with classes=10"),
+        (small_network(7), "has 7 outputs, the pictures have 10 classes.*Build it with classes=10"),
+        (small_network(1, activation="sigmoid"), "has 1 output, the pictures have 10 classes"),
+        (gray(), r"takes \(None, None, None, 1\), but all pictures.*rgb_to_grayscale"),
         (small_network(activation=None), "classifier_activation='softmax'.*ending with linear"),
         (small_network(activation="sigmoid"), "classifier_activation='softmax'.*with sigmoid"),
         (small_network(dropout=0.0), "the model has no Dropout layer to set"),

@@ -5,13 +5,14 @@ What cannot work is an error earlier: `TrainingData.load`, `preflight.check_mode
 `inputs.load_inputs`, and for a disk that is too small `run_folder.prepare_output`.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_effnetv2._common.text import counted
+from keras_effnetv2._common.text import counted, first_line
 from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.models.graph import all_layers, graph_nodes, is_open
@@ -30,9 +31,12 @@ MIN_BATCH_NORM_BATCH = 16
 # Share of its first values that a moving statistic may have left when the training ends.
 _MAX_INITIAL_SHARE = 0.05
 # What reaches the first weights for black and for white: raw pixels lie 255 apart, normalised ones
-# 1 to 5 (255 if only the mean is taken off, which is a normalisation too, as of ResNet in Caffe).
+# 1 to 5 (255 if only the mean is taken off, which is a normalisation too, as of ResNet in Caffe),
+# with zero between them or not far off; of raw ones black is hardly below zero.
 _RAW_WHITE = 16.0
+_RAW_BLACK = 0.1
 _FLAT = 0.1
+_MAX_OFFSET = 2.0
 _LISTED = 10  # pictures that are named
 
 
@@ -48,6 +52,7 @@ def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> I
     yield from batch_norm_findings(model, inputs, learned)
     yield from step_findings(inputs)
     yield from precision_findings(model, inputs.recipe, machine)
+    yield from file_findings(model)
     yield from memory_findings(model, plan, machine)
 
 
@@ -141,19 +146,23 @@ def input_range_findings(model: keras.Model, plan: StagePlan, learned: bool) -> 
     reached = _reaches_first_weights(model, pictures)
     if reached is None:
         return
+    black, white = reached.reshape(2, -1).astype("float64")
+    swing = np.abs(white - black)
+    most = swing.argmax()
     low, high = float(reached.min()), float(reached.max())
     level = "warning" if learned else "note"
-    if low >= 0 and high > _RAW_WHITE:
+    if high > _RAW_WHITE and low > -_RAW_BLACK * high:
         yield (
             f"{level}: The pictures are 0..255, and {low:.3g}..{high:.3g} reach the first weights "
             f"of {model.name!r}, which most networks want within -3..3. Build it with "
             "include_preprocessing=True, or put what its preprocess_input does in front."
         )
-    elif high - low < _FLAT:
+    elif swing[most] < _FLAT or abs(black[most] + white[most]) / 2 > _MAX_OFFSET * swing[most]:
         yield (
-            f"{level}: The pictures are 0..255, but only {low:.3g}..{high:.3g} reach the first "
-            f"weights of {model.name!r}: are they normalised twice? Take out the Rescaling in "
-            "front, or build the network with include_preprocessing=False."
+            f"{level}: The pictures are 0..255, but black becomes {black[most]:.4g} and white "
+            f"{white[most]:.4g} where they reach the first weights of {model.name!r}: are they "
+            "normalised twice? Take out the Rescaling in front, or build the network with "
+            "include_preprocessing=False."
         )
 
 
@@ -237,6 +246,29 @@ def precision_findings(model: keras.Model, recipe: TrainRecipe, machine: Machine
             f"warning: There is no GPU, and most CPUs compute {', '.join(sorted(types))} slower "
             "than float32. Take precision='float32'."
         )
+
+
+def file_findings(model: keras.Model) -> Iterator[str]:
+    """Find layers that Keras would not read back from the run's `model.keras`."""
+    layers = [layer for layer in all_layers(model) if not isinstance(layer, keras.Model)]
+    if lost := some([layer.name for layer in layers if not _can_be_read_back(layer)]):
+        yield (
+            f"warning: Keras will not be able to open model.keras because of these layers: {lost}. "
+            "Use activations of Keras ('softmax', not tf.nn.softmax) and keras.ops in place of "
+            "Lambda; register layers of your own (keras.saving.register_keras_serializable)."
+        )
+
+
+def _can_be_read_back(layer: keras.layers.Layer) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras on lambdas, which it then refuses
+            config = keras.saving.serialize_keras_object(layer)
+            # Without the shapes it builds no weights.
+            keras.saving.deserialize_keras_object(config | {"build_config": None})
+    except (NotImplementedError, OSError, TypeError, ValueError):
+        return False
+    return True
 
 
 # --- the recipe and the machine -----------------------------------------------------------------

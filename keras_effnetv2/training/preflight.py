@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_effnetv2._common.text import first_line
+from keras_effnetv2._common.text import counted, first_line
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import is_published
 from keras_effnetv2.models.graph import last_activation
@@ -56,17 +56,25 @@ def check_model(model: keras.Model, inputs: Inputs) -> None:
         )
     if model.output_shape[-1] != classes:
         raise ValueError(
-            f"The model {model.name!r} has {model.output_shape[-1]} classes, the pictures have "
-            f"{classes}. Build it with classes={classes}."
+            f"The model {model.name!r} has {counted(model.output_shape[-1], 'output')}, the "
+            f"pictures have {counted(classes, 'class', 'classes')}, and each class needs an output of its "
+            f"own. Build it with classes={classes}."
         )
-    scheduled_dropout_layers(model, None, plan)  # raises where the plan has rates, the model none
     sizes = [stage.image_size for stage in plan]
     shape = tuple(model.input_shape)
+    if len(shape) == 4 and shape[-1] != 3:
+        raise ValueError(
+            f"The model {model.name!r} takes {shape}, but all pictures, gray ones too, are "
+            "(N, height, width, 3). Build it with input_shape=(None, None, 3), or put what "
+            "converts them in front, for example keras.ops.image.rgb_to_grayscale."
+        )
     if len(shape) != 4 or any(side not in (None, size) for size in sizes for side in shape[1:3]):
         raise ValueError(
             f"The model {model.name!r} takes {shape}, the stages have pictures of {sizes} pixels. "
-            "Build it with input_shape=(None, None, 3), or train with one size, the model's."
+            "Build it with input_shape=(None, None, 3), or train at the model's size: stages=1 and "
+            "its side as image_size (pictures are square)."
         )
+    scheduled_dropout_layers(model, None, plan)  # raises where the plan has rates, the model none
     try:
         model.compute_output_spec(keras.KerasTensor((1, min(sizes), min(sizes), 3)))
     except ValueError as error:
