@@ -322,8 +322,8 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_read_or_written
     names = digits.store.named
     unread = replace(digits, store=MemoryStore(tf.constant([b"no picture"] * len(names)), names))
     for model, message in (
-        (small_network(7), "has 7 outputs, the pictures have 10 classes.*Build it with classes=10"),
-        (small_network(1, activation="sigmoid"), "has 1 output, the pictures have 10 classes"),
+        (small_network(7), "10 classes.*Build the model with classes=10.*with 7 outputs"),
+        (small_network(1, activation="sigmoid"), "classes=10.*with 1 output$"),
         (gray(), r"takes \(None, None, None, 1\), but all pictures.*rgb_to_grayscale"),
         (small_network(activation=None), "classifier_activation='softmax'.*ending with linear"),
         (small_network(activation="sigmoid"), "classifier_activation='softmax'.*with sigmoid"),

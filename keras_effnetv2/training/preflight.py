@@ -56,9 +56,9 @@ def check_model(model: keras.Model, inputs: Inputs) -> None:
         )
     if model.output_shape[-1] != classes:
         raise ValueError(
-            f"The model {model.name!r} has {counted(model.output_shape[-1], 'output')}, the "
-            f"pictures have {counted(classes, 'class', 'classes')}, and each class needs an output of its "
-            f"own. Build it with classes={classes}."
+            f"The pictures have {counted(classes, 'class', 'classes')}, and each needs its own "
+            f"output. Build the model with classes={classes}. "
+            f"Received: {model.name!r} with {counted(model.output_shape[-1], 'output')}"
         )
     sizes = [stage.image_size for stage in plan]
     shape = tuple(model.input_shape)
