@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from helpers.quick_runs import two_blocks
-from helpers.served_models import chaotic, make_model, pixels
+from helpers.served_models import chaotic, make_forgetful_model, make_model, pixels
 
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.export import formats
@@ -241,15 +241,13 @@ def test_int8_that_disagrees_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_differs_is_refused_unless_forced(tmp_path, monkeypatch):
-    net, other = make_model(size=SIZE), make_model(size=SIZE)
-    other.layers[-1].bias.assign([0.01, 0, 0, 0, 0, 0])
-    monkeypatch.setattr(formats, "fold_batch_norm", lambda model: other)
-    with pytest.raises(RuntimeError, match=r"differs from Keras by 0\.00.*The limit is 0\.0001"):
+def test_a_file_that_differs_is_refused_unless_forced(tmp_path):
+    net = make_forgetful_model()
+    with pytest.raises(RuntimeError, match=r"differs from Keras by 0\.01.*The limit is 0\.0001"):
         export_model(net, tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())
     report = export_model(net, tmp_path / "net.onnx", force=True)
-    assert DIFFERENCE_LIMIT < report.max_difference < 0.01
+    assert DIFFERENCE_LIMIT < report.max_difference < 0.02
 
 
 def test_a_model_that_rounding_alone_changes_is_written(tmp_path):

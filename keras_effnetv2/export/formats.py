@@ -186,7 +186,7 @@ def export_model(
         )
         too_far = ""
         if quantize is None:
-            _, too_far = beyond_rounding(report.max_difference, plain, batches, expected)
+            _, too_far = beyond_rounding(report.max_difference, plain, batches)
         _check_report(report, too_far, min_agreement, force)
         fields = dataclasses.asdict(report) | {"path": target.name}
         write_text(_report_file(written), json.dumps(fields, indent=2) + "\n")

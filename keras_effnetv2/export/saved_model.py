@@ -164,7 +164,7 @@ def _folded(model: keras.Model, batches: Batches) -> tuple[keras.Model, dict[str
         return model, {"not_folded_because": str(error)}
     answers = keras_answers(model, batches)
     difference = largest_difference(answers, keras_answers(folded, batches))
-    rounding, too_far = beyond_rounding(difference, model, batches, answers)
+    rounding, too_far = beyond_rounding(difference, model, batches)
     if too_far:
         raise ValueError(
             f"Folding the batch norms of {model.name!r} changes a probability by {too_far}. Either "

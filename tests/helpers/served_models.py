@@ -36,6 +36,23 @@ def make_model(activation="softmax", classes=6, size=SIZE, policy="float32", end
     return keras.Sequential([keras.Input((size, size, 3)), *layers])
 
 
+class Forgetful(keras.layers.Layer):
+    """Adds a number that its configuration lacks, so that copies of it add nothing."""
+
+    number = 0.0
+
+    def call(self, inputs):
+        return inputs + self.number
+
+
+def make_forgetful_model():
+    """Return a model that no copy computes alike."""
+    *body, dense = make_model().layers
+    forgetful = Forgetful()
+    forgetful.number = 0.3
+    return keras.Sequential([keras.Input((SIZE, SIZE, 3)), *body, forgetful, dense])
+
+
 def pixels(count, size=SIZE):
     return np.random.default_rng(5).uniform(0, 255, (count, size, size, 3)).astype(np.float32)
 
