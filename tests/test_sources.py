@@ -114,7 +114,7 @@ def test_link_loop_is_reported_by_its_name(tmp_path, target):
             ["a/1.jpg", "b/1.jpg", "lost.PNG", "notes.txt"],
             "pictures beside the class folders: 'lost.PNG'",
         ),
-        (["a/1.jpg", "b/1.jpg", "1.HEIF", "2.dng", "3.svg"], ": '1.HEIF', '2.dng', '3.svg'"),
+        (["a/1.jpg", "b/1.jpg", "1.HEIF", "2.dng", "3.jxl"], ": '1.HEIF', '2.dng', '3.jxl'"),
         (["train/a/1.jpg", "train/b/1.jpg", "lost.jpeg"], "beside the split folders: 'lost.jpeg'"),
         (["train/a/1.jpg", "train/b/1.jpg", "train/lost.gif"], "beside the class folders"),
         (
@@ -123,7 +123,8 @@ def test_link_loop_is_reported_by_its_name(tmp_path, target):
         ),
         (["train/1.jpg", "test/1.jpg"], "folders of splits, 'test', 'train', but not all have"),
         (["Learn/a/1", "Learn/b/1", "Check/a/1", "Check/b/1"], "'Check', 'Learn' .*: 'a', 'b'"),
-        (["cat/train/1", "cat/val/1", "dog/train/1"], "splits .*'train', 'val'.* in class folders"),
+        (["cat/train/1", "cat/val/1", "dog/1.jpg"], "splits in the folder 'cat': .*/train/cat'"),
+        (["zip/Train/a/1", "zip/Test/a/1"], "splits in the folder 'zip': 'Test', .*give .*/zip'"),
         (["train/a/1.jpg", "train/b/1.jpg", "extra/c/1.jpg"], "'extra' is not the name of one"),
         (["train/a/1.jpg", "train/b/1.jpg", "test/c/1.jpg"], "'test' that 'train' does not .*'c'"),
     ],

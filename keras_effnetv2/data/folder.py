@@ -44,7 +44,7 @@ _MANY_FOLDERS = 10  # more than a set has splits or folds
 _PICTURE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
     # Refused for what they are when they are read, with the way out.
-    *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".pdf"),
+    *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pgm", ".ppm", ".tga"),
 )
 
@@ -145,9 +145,16 @@ def _check_no_splits(path: str, folders: list[os.DirEntry[str]], splits: Mapping
     if len(names) == len(splits) and len(set(splits.values())) > 1:
         raise ValueError(
             f"{path!r} has the folders of splits, {some(names)}, but not all have class folders in "
-            f"them. {way_out}."
+            f"them. The class of a picture is the folder it is in: {example!r}."
         )
     below = {folder.name: _folders_alone(folder) for folder in folders}
+    for name, own in below.items():
+        if len(set(splits_of(own).values())) > 1 and len(splits_of(own)) == len(own):
+            raise ValueError(
+                f"{path!r} has splits in the folder {name!r}: {some(sorted(own))}. If that is the "
+                f"data set, give {os.path.join(path, name)!r}. If {name!r} is a class, put it into "
+                f"the splits: {os.path.join(path, TRAIN, name)!r}."
+            )
     counts = Counter(chain.from_iterable(below.values()))
     shared = {name for name, count in counts.items() if count > 1}
     same = [name for name, own in below.items() if own and 2 * len(own & shared) >= len(own)]
@@ -157,11 +164,6 @@ def _check_no_splits(path: str, folders: list[os.DirEntry[str]], splits: Mapping
     few = len(names) <= max(_MANY_FOLDERS, len(inside))
     if len(same) < 2 or len(inside) < 2 or 2 * len(same) < len(names) or not few:
         return
-    if len(splits_of(inside)) == len(inside):
-        raise ValueError(
-            f"{path!r} has splits ({some(inside)}) in class folders ({some(same)}). Turn them "
-            f"round: {os.path.join(path, inside[0], same[0])!r}."
-        )
     raise ValueError(
         f"The folders {some(same)} in {path!r} have the same folders in them: {some(inside)}. If "
         f"they are splits, their names do not say which. {way_out}. If they are classes, put the "
