@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_number
@@ -139,6 +140,11 @@ class _Averages(keras.layers.Layer):
         )
         weight.assign(keras.ops.copy(variable))
         return weight
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load what was saved, also by a version that never left the averages in the model."""
+        flag = str(len(self.weights) - 1)
+        super().load_own_variables(store if flag in store else {**store, flag: np.False_})
 
 
 def _mover(

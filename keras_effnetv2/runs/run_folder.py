@@ -164,6 +164,12 @@ def read_settings(path: Path) -> RunSettings:
 def open_run(path: str | os.PathLike[str]) -> Run:
     """Open a finished run.
 
+    Args:
+        path: its folder.
+
+    Returns:
+        A `Run`: `model`, `class_names`, `recipe`, `history`, `held_back` and more.
+
     Raises:
         ValueError: no folder of a run, or one that is not finished or damaged.
     """
