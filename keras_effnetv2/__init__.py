@@ -1,7 +1,7 @@
 """EfficientNetV2 for Keras 3: the official networks, progressive learning, export to serving.
 
-Importing this package imports neither Keras nor a backend; a name brings what it needs when it
-is first used.
+Importing this package does not import Keras or a backend; they are imported when a name is first
+used.
 """
 
 import importlib

@@ -124,8 +124,8 @@ def test_networks_by_name(tmp_path):
         ("efficientnetv3", r"a variant .*, a run folder, or MODULE:NAME.*'efficientnetv3'"),
         ("no_module:model", "There is no model 'no_module:model': No module named"),
         (f"{__name__}:nothing", "There is no model .*nothing"),
-        (f"{__name__}:needs_more", "no arguments but weights and input_shape: .*depth"),
-        (f"{__name__}:unlike_network", "must give a Keras model. Received: str"),
+        (f"{__name__}:needs_more", "no arguments except weights and input_shape: .*depth"),
+        (f"{__name__}:unlike_network", "must return a Keras model. Received: str"),
     ],
 )
 def test_what_is_no_network(name, message):
@@ -134,21 +134,21 @@ def test_what_is_no_network(name, message):
 
 
 def test_weights_are_for_variants():
-    with pytest.raises(ValueError, match=r"weights are for variants only. Received: 'imagenet'"):
+    with pytest.raises(ValueError, match=r"`weights` are for variants only. Received: 'imagenet'"):
         open_network(SMALL, weights="imagenet")
 
 
 def test_the_same_variant_in_keras_applications():
     for variant in ModelConfig.variants():
         if variant == "efficientnetv2-xl":
-            with pytest.raises(ValueError, match="has none for 'efficientnetv2-xl'"):
+            with pytest.raises(ValueError, match="does not have 'efficientnetv2-xl'"):
                 same_in_keras_applications(variant)
             continue
         module, _, name = same_in_keras_applications(variant).partition(":")
         assert module == "keras.applications"
         assert name.lower() == variant.replace("-", "")
         assert hasattr(keras.applications, name)
-    with pytest.raises(ValueError, match="has none for 'runs/photos'"):
+    with pytest.raises(ValueError, match="does not have 'runs/photos'"):
         same_in_keras_applications("runs/photos")
 
 
@@ -180,7 +180,7 @@ def test_a_format_computes_what_keras_does(tmp_path):
         else:
             assert timed.bytes >= timed.parameters  # int8 is one byte each, and more
     if "openvino:bfloat16" not in formats:
-        with pytest.raises(RuntimeError, match="AVX512_BF16 or AMX, which this one lacks"):
+        with pytest.raises(RuntimeError, match="AVX512_BF16 or AMX, and this one does not"):
             open_contestant(network, "openvino:bfloat16", tmp_path, threads=1)
 
 
@@ -257,14 +257,17 @@ def test_the_table_beside_the_paper():
         ("efficientnetv2-b0 --batch-sizes 1 0", "--batch-sizes must be at least 1. Received: 0"),
         ("efficientnetv2-b0 --threads 0", "--threads must be at least 1. Received: 0"),
         ("efficientnetv2-b0 --json no/folder/x.json", "--json: there is no folder no/folder"),
-        ("all efficientnetv2-b0", "all stands for every variant"),
+        ("all efficientnetv2-b0", "all means every variant"),
         ("efficientnetv2-b9", "A model must be a variant"),
         (
             f"{SMALL} --formats keras tflite",
             "must be one of 'keras', .*'litert:int8'.* Received: 'tfl",
         ),
-        (f"{SMALL} efficientnetv2-xl --against keras.applications", "none for '.*:small_net"),
-        ("efficientnetv2-b0 efficientnetv2-xl --against keras.applications", "none for '.*-xl'"),
+        (f"{SMALL} efficientnetv2-xl --against keras.applications", "does not have '.*:small_net"),
+        (
+            "efficientnetv2-b0 efficientnetv2-xl --against keras.applications",
+            "does not have '.*-xl'",
+        ),
     ],
 )
 def test_what_the_command_refuses(words, message, capsys):

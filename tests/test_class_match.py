@@ -43,7 +43,7 @@ def test_every_name_that_is_not_shared_is_found():
         (["0"], "'n01440764', 'n01440764_tench' or 'tench'"),
         (["n014407640"], "not among"),
         (["n00004475"], "not among"),  # of ImageNet-21k alone
-        (["crane"], "2 classes .* 'crane': n02012849, n03126707. Name the class folder by the id"),
+        (["crane"], "2 classes .* 'crane': n02012849, n03126707. Use the id of the right one"),
         (["tench", "n01440764"], "'tench' and 'n01440764' are one class of the network, n01440764"),
     ],
 )

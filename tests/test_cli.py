@@ -160,8 +160,8 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "evaluate nowhere --data digits": "There is no folder 'nowhere'. RUN_OR_VARIANT",
         "predict eficientnetv2-b0 x.png": '"efficientnetv2-b0"?',
         "evaluate run --data nowhere": "--data",
-        "evaluate run --data digits --weights imagenet": "--weights goes with a variant",
-        "evaluate run --data digits --protocol timm": "--protocol goes with a variant",
+        "evaluate run --data digits --weights imagenet": "--weights is for a variant only",
+        "evaluate run --data digits --protocol timm": "--protocol is for a variant only",
         "evaluate efficientnetv2-xl --data digits": "'imagenet21k', 'imagenet21k-ft1k'",
         "predict efficientnetv2-b0 x.png --weights imagenet22k": '"imagenet21k"?',
         "export nowhere": "RUN",
@@ -246,7 +246,7 @@ def test_predict_a_table_and_one_bad_picture_that_does_not_hide_the_others(
     assert code == 1
     assert "not a JPEG" in bad["error"]
     assert missing["error"] == "No such file or directory"
-    assert f"name picture files, for example {photos}/*.jpg" in folder["error"]
+    assert f"Give picture files, for example {photos}/*.jpg" in folder["error"]
     assert good["picture"] == str(pictures[0])
     assert sum(found["score"] for found in good["classes"]) == pytest.approx(1, abs=1e-5)
 
@@ -269,7 +269,7 @@ def test_export_into_another_folder_and_predict_as_the_export_does(run, photos, 
     )
     code, _, err = command(capsys, *words)
     assert code == 1
-    assert "exists already" in err
+    assert "exists, and a version that may be served is not overwritten" in err
 
 
 def test_info(capsys):
@@ -329,10 +329,10 @@ def test_every_bad_source_is_one_clear_error(tmp_path, capsys):
 def test_wrong_settings_are_one_clear_error(photos, tmp_path, capsys):
     for words, expected in (
         (("--preset", "slow"), "quickstart"),
-        (("--epochs", "2"), "stages"),
-        (("--validation-fraction", "0.01"), "validation"),
+        (("--epochs", "2"), "--epochs must be at least --stages"),
+        (("--validation-fraction", "0.01"), "--validation-fraction"),
         (("--max-train-examples", "2"), "3 (one picture per class)"),
-        (("--image-size", "16:64"), "image_size"),
+        (("--image-size", "16:64"), "--image-size must"),
         (("--recipe", photos / "red" / "0.png"), "recipe.json"),
     ):
         output = tmp_path / "out"
@@ -357,4 +357,4 @@ def test_a_variant_whose_weights_cannot_be_fetched_says_so(photos, tmp_path, cap
     monkeypatch.setenv("https_proxy", "http://localhost:9")  # refuses, so nothing leaves here
     code, out, err = command(capsys, "predict", "efficientnetv2-b0", photos / "red" / "0.png")
     assert (code, out) == (1, "")
-    assert "efficientnetv2-b0/imagenet are not in the cache and could not be fetched" in err
+    assert "efficientnetv2-b0/imagenet are not in the cache and could not be downloaded" in err

@@ -98,7 +98,7 @@ def test_published_figure_and_another_protocol_in_words(weights, pictures, capsy
     assert (
         "published 78.7% on the 50,000 validation pictures of ImageNet; the interval 30.1% to "
         "95.4% contains it (difference -3.7 percentage points)\n"
-        "judged on 2 of the 1000 classes, the published figure is of all\n"
+        "judged on 2 of the 1000 classes, the published figure is for all\n"
         "the published figure was measured by the official protocol\n"
     ) in out
     assert [line.split()[0] for line in out.splitlines()[-2:]] == ["goldfish", "n01440764_tench"]

@@ -57,7 +57,7 @@ def test_a_file_for_another_runtime(run, capsys):
     [
         ("--format onnx --gif --top-k 3", "--format onnx does not go with --top-k, --gif"),
         ("--quantize int8", "--format saved_model does not go with --quantize"),
-        ("--top-k 0", "top_k"),
+        ("--top-k 0", "--top-k must be"),
         (
             "--format onnx --quantize int8",
             "quantize must be None for format 'onnx'. Leave it out, or choose from: openvino with "

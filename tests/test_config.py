@@ -104,7 +104,7 @@ def test_a_malformed_string_names_the_wrong_field(text, named):
 
 
 def test_a_single_string_is_not_a_list():
-    with pytest.raises(ValueError, match="one a stage"):
+    with pytest.raises(ValueError, match="one for each stage"):
         decode_stages("r2_k3_s1_e1_i24_o24_c1")
 
 
@@ -115,7 +115,7 @@ def test_unknown_variant_lists_the_known(name):
 
 
 def test_neighbouring_stages_must_fit():
-    with pytest.raises(ValueError, match="Stage 2 takes 48 filters but stage 1 puts out 24"):
+    with pytest.raises(ValueError, match="Stage 2 has 48 input filters, but stage 1 has 24 output"):
         ModelConfig("mine", decode_stages([S_BLOCKS[0], S_BLOCKS[2]]))
 
 

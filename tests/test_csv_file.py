@@ -84,7 +84,7 @@ def test_unknown_class_names_its_lines(tmp_path):
         (b"\xff\xfepat", "is not UTF-16 text"),
         (b"\xff\xd8\xff\xe0 a JPEG", "is not UTF-8 text"),
         ("path,label\n1,é\n".encode("latin-1"), "is not UTF-8 text .* at byte 13"),
-        ("path,label\n1,a\n2,a\n", "one class only: 'a'"),
+        ("path,label\n1,a\n2,a\n", "only one class: 'a'"),
         ("path,label,split\n1,a,train\n2,b,train\n3,c,val\n", "'validation' that 'train' .*'c'"),
     ],
 )

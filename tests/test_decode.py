@@ -46,7 +46,7 @@ def bmp(pixels, bits, *, height=HEIGHT, compression=0, extra=b""):
 
 masks = struct.Struct("<3I").pack
 BGRX = np.dstack([RGB[:, :, ::-1], ALPHA])
-BAD_BMP = "corrupt or truncated BMP, or not of 24 or 32 bits uncompressed: save it as PNG"
+BAD_BMP = "corrupt or truncated BMP, or not uncompressed with 24 or 32 bits: save it as PNG"
 
 EXACT = {
     "png": (encode(PICTURE, "PNG"), RGB),

@@ -294,5 +294,5 @@ def test_decay_out_of_range():
 def test_model_must_be_built():
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="build and compile the model before"):
+    with pytest.raises(ValueError, match="Build and compile the model before"):
         model.fit(data(), callbacks=[EMA()], verbose=0)

@@ -99,7 +99,7 @@ def test_protocols_that_are_not_there():
     message = r"one of 'official', 'timm', 'keras'\. Received: 'paper'"
     with pytest.raises(ValueError, match=message):
         evaluation_protocol(WEIGHT_SETS["efficientnetv2-b0", "imagenet"], "paper")
-    message = "does not have 'imagenet21k' of efficientnetv2-b0.*Take 'official' or 'keras'"
+    message = "does not have 'imagenet21k' of efficientnetv2-b0.*Use 'official' or 'keras'"
     with pytest.raises(ValueError, match=message):
         evaluation_protocol(WEIGHT_SETS["efficientnetv2-b0", "imagenet21k"], "timm")
 
@@ -155,5 +155,5 @@ def test_a_central_crop_judges_the_middle_alone(brightness):
 
 def test_another_number_of_classes_is_refused(brightness):
     source = load_source("digits", "all", class_names=[*"0123456789", "ten"])
-    with pytest.raises(ValueError, match="The model has 10 classes, the pictures have 11"):
+    with pytest.raises(ValueError, match="The model has 10 classes, but the pictures have 11"):
         evaluate_source(brightness, source, image_size=32, style="whole")

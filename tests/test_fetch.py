@@ -147,7 +147,7 @@ def test_a_wrong_file_in_the_cache_is_replaced_by_the_right_one(cache, caplog):
     (record,) = caplog.records
     assert record.name == "keras_effnetv2"
     wrong, right = (hashlib.md5(body).hexdigest() for body in (WRONG, BODY))
-    assert f"{cache / 'b0.h5'} is not used but fetched again" in record.getMessage()
+    assert f"{cache / 'b0.h5'} is not used and will be downloaded again" in record.getMessage()
     assert f"its hash is md5:{wrong} instead of md5:{right}" in record.getMessage()
 
 
@@ -203,10 +203,10 @@ def test_nothing_can_be_had_is_one_error_with_the_ways_out(cache, monkeypatch, t
     assert "404 Client Error: Not Found" in lines.pop(3)
     assert "Connection refused" in lines.pop(3)
     assert lines == [
-        f"The weights of {SUBJECT} are not in the cache and could not be fetched. Tried:",
+        f"The weights of {SUBJECT} are not in the cache and could not be downloaded. Tried:",
         f"  {tmp_path}/mirror/b0.h5: No such file or directory",
         f"  {tmp_path}/mirror/b0-imagenet.h5: No such file or directory",
-        "Way out: download a file elsewhere and put it there by hand:",
+        "Download a file on another machine and put it there by hand:",
         f"  {server.url}/b0.h5 (md5:{md5}) as {cache}/b0.h5",
         f"  {REFUSED}/b0-imagenet.h5 (md5:{md5}) as {cache}/b0-imagenet.h5",
         "or set the environment variable KERAS_EFFNETV2_MIRROR to an http(s) address or a folder "
@@ -235,7 +235,7 @@ def test_a_transfer_that_breaks_off_is_begun_once_more(cache):
         (redirect(PATH), "Exceeded 30 redirects"),
         (redirect("file:///etc/hostname"), "No connection adapters were found for 'file:"),
         (redirect("ftp://127.0.0.1/b0.h5"), "No connection adapters were found for 'ftp:"),
-        (announced(4 * 10**9 + 1), "it has more than the 4,000,000,000 bytes allowed"),
+        (announced(4 * 10**9 + 1), "it is larger than the 4,000,000,000 bytes allowed"),
         (lambda handler: handler.server.released.wait(60), r"b0\.h5: .*timed out"),
     ],
     ids=["wrong", "loop", "file", "ftp", "long", "silent"],
@@ -263,7 +263,7 @@ def test_a_body_without_end_is_cut_off_and_leaves_nothing(cache, monkeypatch):
 
     monkeypatch.setattr(module, "MAX_BYTES", 3_000_000)
     with serving({PATH: [without_length(endless())]}) as server:
-        with pytest.raises(ConnectionError, match="it has more than the 3,000,000 bytes allowed"):
+        with pytest.raises(ConnectionError, match="it is larger than the 3,000,000 bytes allowed"):
             fetch_from(server)
         assert len(server.requests) == 1
     assert list(cache.iterdir()) == []
@@ -305,8 +305,8 @@ def test_a_full_disk_is_one_error_with_the_way_out(cache):
         said, _ = start_fetch(server, max_file_size=1000).communicate(timeout=60)
         assert len(server.requests) == 1
     assert said == (
-        f"OSError b0.h5 cannot be written to the folder {cache}: File too large. Make room there, "
-        "make it writable, or set the environment variable KERAS_HOME to another folder.\n"
+        f"OSError b0.h5 cannot be written to the folder {cache}: File too large. Free some space "
+        "there, make it writable, or set the environment variable KERAS_HOME to another folder.\n"
     )
 
 

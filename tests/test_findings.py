@@ -219,7 +219,7 @@ def labels_found(training_labels, validation_labels, classes=3):
     [
         ([0, 1], [0, 1, 2], "warning", "none for training, so they cannot be learned: 'class 2'"),
         ([0, 1], [0, 1], "note", "These classes have no pictures: 'class 2'"),
-        ([0, 1, 2], [0, 1], "note", "nothing will be known of them: 'class 2'"),
+        ([0, 1, 2], [0, 1], "note", "accuracy will be unknown: 'class 2'"),
         ([0] * 31 + [1, 2] * 3, [0, 1, 2], "warning", "'class 0' has 31 training pictures"),
     ],
 )
@@ -313,7 +313,7 @@ def half_precision_network(policy, *, last="float32", whole=True):
         ({"policy": "mixed_float16"}, "mixed_float16", GPU, []),
         ({"policy": "mixed_bfloat16"}, "mixed_bfloat16", GPU, []),
         ({"policy": "mixed_float16"}, "mixed_float16", LAPTOP, ["There is no GPU"]),
-        ({"policy": "float32"}, "mixed_float16", GPU, ["is that of models that are built here"]),
+        ({"policy": "float32"}, "mixed_float16", GPU, ["is only for models that `train` builds"]),
         ({"policy": "mixed_float16", "whole": False}, "float32", GPU, ["does not scale the loss"]),
         (
             {"policy": "mixed_float16", "last": None},
@@ -387,7 +387,7 @@ def test_too_little_memory_is_said_of_a_cpu(machine, is_said):
     messages = found(findings.memory_findings(without_front(), plan, machine))
     assert [level for level, _ in messages] == ["warning"] * is_said
     if is_said:
-        assert "A train step needs about 0.4 GB, 0.3 GB are free." in messages[0][1]
+        assert "A train step needs about 0.4 GB of memory, and 0.3 GB are free." in messages[0][1]
 
 
 def test_this_machine_is_looked_at():

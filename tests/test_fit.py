@@ -202,7 +202,7 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(run, digits, qu
         train(changed, resume=True)
 
     (folder / "model.keras").mkdir()  # no file can take its place
-    with pytest.raises(OSError, match=r"broke off.*model\.keras.*--resume"):
+    with pytest.raises(OSError, match=r"stopped: .*model\.keras.*--resume"):
         train(resume=True)
     names = {path.name for path in folder.iterdir()}
     assert names == {"recipe.json", "history.csv", "pictures.csv", "backup", "model.keras"}
@@ -217,7 +217,7 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(run, digits, qu
     assert without_seconds(resumed.history) == without_seconds(whole.history)
     for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    with pytest.raises(ValueError, match="finished; there is nothing to resume"):
+    with pytest.raises(ValueError, match="finished run, so there is nothing to resume"):
         train(resume=True)
 
 
@@ -263,7 +263,7 @@ def test_a_picture_that_fails_while_training_is_an_error_or_left_out_and_recorde
     with caplog.at_level(logging.WARNING, logger="keras_effnetv2"):
         train(tmp_path / "run", skip_bad=True, verbose=2)
     printed = capsys.readouterr().out
-    assert "The 50 pictures are not checked beforehand" in printed
+    assert "The 50 pictures are not checked in advance" in printed
     assert "left out, because they became unreadable: 1 of 48 pictures" in printed
     assert pictures.names[12] in caplog.text
     settings = settings_in(tmp_path / "run")
@@ -331,7 +331,7 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_read_or_written
         (subclassed(), "functional or Sequential classifier.*'net'"),
         (small_network(size=224), r"takes \(None, 224, 224, 3\).*\[32, 40\] pixels"),
         (keras.Sequential([keras.layers.Dense(10)], name="new"), "built.*'new'"),
-        (too_wide(), "'wide' cannot work with pictures of 32 pixels: .*larger image_size"),
+        (too_wide(), "'wide' cannot work with pictures of 32 pixels: .*larger pictures"),
         ("efficientnetv2-b9", "Unknown variant.*efficientnetv2-b0"),
         (None, "Unknown variant.*None"),
     ):
@@ -347,7 +347,7 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
 
     refused("`recipe` must be a TrainRecipe.*'finetune'", recipe="finetune")
     refused("`weights` goes with a variant", weights="imagenet")
-    refused("`validation` goes with an ImageSource", "digits", validation=digits)
+    refused("`validation` is for an ImageSource", "digits", validation=digits)
     refused("`validation` must be an ImageSource.*'digits'", validation="digits")
     refused("not both", validation=digits, validation_fraction=0.1)
     refused("same class names", validation=replace(digits, class_names=tuple("abcdefghij")))
@@ -355,7 +355,7 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
     for name in ("two\nlines", "", "ends\n"):
         names = (name, *CLASSES[1:])
         refused(re.escape(f"Received: {name!r}"), replace(digits, class_names=names))
-    refused("Either resume the run .* or overwrite", resume=True, overwrite=True)
+    refused("Choose one of --resume.* and --overwrite", resume=True, overwrite=True)
     refused("`keep_snapshots` must be an integer of at least 1. Received: 0", keep_snapshots=0)
     for minutes in (-1, float("nan"), "30"):
         message = (
@@ -377,7 +377,7 @@ def test_an_existing_run_is_kept_until_everything_has_been_checked(digits, tmp_p
             fit.train(small_network(), source, RECIPE, folder, verbose=0, **options)
         assert (folder / "model.keras").read_text() == "precious"
 
-    train(FileExistsError, "holds a run already.*--resume.*--overwrite")
+    train(FileExistsError, "already holds a run.*--resume.*--overwrite")
     names = digits.store.named
     contents = [tf.io.encode_png(np.zeros((9, 9, 3), np.uint8)).numpy()] * len(names)
     contents[int(digits.rows[7])] = b"no picture"

@@ -286,7 +286,7 @@ class NotRebuilt(layers.Layer):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (Subclassed, "functional or Sequential model .* rebuild a subclassed .* Received: <Sub"),
+        (Subclassed, "functional or Sequential model .* Rebuild a subclassed .* Received: <Sub"),
         (lambda: keras.Sequential([layers.Dense(2)]), "give a Sequential an Input"),
         (lambda: "model.keras", "Received: 'model.keras'"),
         (wrapped, "inside another layer .* Received: inner in 'sequential"),

@@ -79,9 +79,7 @@ def test_pictures_are_read_beforehand_unless_there_are_very_many(tmp_path):
     with pytest.raises(BadPicturesError):
         prepare(scan=True)
     pictures = pictures.subset(list(range(16)) * (MAX_SCANNED // 16 + 1))
-    assert prepare()[1] == [
-        "The 50,016 pictures are not checked beforehand, but each as it is read."
-    ]
+    assert prepare()[1] == ["The 50,016 pictures are not checked in advance, but during training."]
 
 
 def test_batches_leave_out_what_can_no_longer_be_read(tmp_path):

@@ -62,7 +62,7 @@ def test_a_signal_ends_the_run_at_once_or_where_the_training_says(number):
     assert isinstance(caught.value, KeyboardInterrupt)
     assert str(caught.value) == (
         f"interrupted by {number.name} in epoch 3, after 2 of its batches. All of it is saved in "
-        "runs/x. Go on with the same call and resume=True."
+        "runs/x. Resume with the same call and resume=True."
     )
 
 
@@ -113,7 +113,7 @@ def test_the_command_says_how_to_go_on_and_gives_the_code_of_the_signal(
     words = ["train", "--data", "my photos", "--output", "x", "--overwrite"]
     assert main(words) == code
     assert capsys.readouterr().err == (
-        f"\ninterrupted by {number.name} in epoch 2. All of it is saved in x. Go on with: "
+        f"\ninterrupted by {number.name} in epoch 2. All of it is saved in x. Resume with: "
         "keras-effnetv2 train --data 'my photos' --output x --resume\n"
     )
 

@@ -92,7 +92,11 @@ def test_top_beyond_the_classes_names_all_and_no_picture_none():
 @pytest.mark.parametrize(
     ("scores", "top", "message"),
     [
-        (np.zeros(1000), 5, r"given as scores\[None\]. Received: shape=\(1000,\)"),
+        (
+            np.zeros(1000),
+            5,
+            r"Give the scores of one picture as scores\[None\]. Received: shape=\(1000,\)",
+        ),
         (np.zeros((1, 7, 7, 1000)), 5, "must have the shape"),
         (np.zeros((2, 10)), 5, r"1000 \(ImageNet\) and 21843 .* class_names\[index\] .*\(2, 10\)"),
         (np.zeros((2, 1000)), 0, "at least 1. Received: 0"),

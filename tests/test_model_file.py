@@ -73,7 +73,7 @@ FIELDS = json.loads(OWN.to_json())
 def test_a_damaged_file_is_one_clear_error(content, named, tmp_path):
     path = tmp_path / "net.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"net\.json is not the JSON file of a network") as error:
+    with pytest.raises(ValueError, match=r"net\.json is not a JSON file of a network") as error:
         read_config(str(path))
     assert named in str(error.value)
 
@@ -172,9 +172,7 @@ def test_the_run_has_the_network_of_the_file_and_says_so(run):
 def test_only_the_same_network_goes_on(files, broken_off, capsys):
     code, _, err = command(capsys, *train_words(files, "other.json", broken_off, "--resume"))
     assert code == 1
-    assert (
-        "only be resumed with the settings it was started with. Changed: architecture.stages" in err
-    )
+    assert "Changed: architecture.stages" in err
     assert "r2_k3_s2_e4_i8_o16_se0.25" in err
     assert "r1_k3_s2_e4_i8_o16_se0.25" in err
 
@@ -203,7 +201,7 @@ def test_the_run_is_evaluated_and_exported(files, run, tmp_path, capsys):
     ("words", "named"),
     [
         (("--model", "resnet50"), "Unknown variant, and no such file: 'resnet50'"),
-        (("--model", __file__), "test_model_file.py is not the JSON file of a network"),
+        (("--model", __file__), "test_model_file.py is not a JSON file of a network"),
         (("--weights", "imagenet"), "published for own.net"),
     ],
 )

@@ -184,7 +184,7 @@ def test_overwrite_replaces_packs_alone(photos, tmp_path, unchecked):
     pack(photos, tmp_path / "mine")  # empty
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/a.txt").touch()
-    with pytest.raises(FileExistsError, match="is no packed folder; it is not touched"):
+    with pytest.raises(FileExistsError, match="is not a packed folder, so it was left alone"):
         pack(photos, tmp_path / "notes", overwrite=True)
 
 
@@ -206,7 +206,7 @@ def test_arguments_that_cannot_be(photos, tmp_path, unchecked):
     ):
         with pytest.raises(ValueError, match=message):
             pack(photos, tmp_path / "packed", **arguments)
-    with pytest.raises(ValueError, match="is of the split 'validation' already"):
+    with pytest.raises(ValueError, match="already is the split 'validation'"):
         pack(digits, tmp_path / "packed", split="train")
     large = replace(digits, store=LargePictures(digits.store.values, digits.store.named))
     with pytest.raises(
@@ -231,14 +231,14 @@ def test_damaged_folders_are_refused_when_they_are_opened(packed):
         train = [described["splits"]["train"][0] | shard_values]
         return described | {"splits": {"train": train}}
 
-    refuses("version 2, this program reads version 1", described | {"version": 2})
-    refuses("not the index of a folder", {"some": "json"})
-    refuses("is no JSON", "{")
+    refuses("version 2, but this program reads version 1", described | {"version": 2})
+    refuses("not an index that", {"some": "json"})
+    refuses("is not JSON", "{")
     refuses("is damaged: KeyError: 'splits'", {"format": described["format"], "version": 1})
-    refuses("no file name of the split 'train': '../x", changed(name="../x.tfrecord"))
-    refuses("no file name", changed(name="/etc/train-00000-of-00001.tfrecord"))
-    refuses("no file name", changed(name="validation-00000-of-00003.tfrecord"))
-    refuses("no positive whole numbers", changed(examples=-1))
+    refuses("'../x.*' is not a file name of the split 'train'", changed(name="../x.tfrecord"))
+    refuses("is not a file name", changed(name="/etc/train-00000-of-00001.tfrecord"))
+    refuses("is not a file name", changed(name="validation-00000-of-00003.tfrecord"))
+    refuses("not positive whole numbers", changed(examples=-1))
     refuses("do not fit index.json", changed(examples=1))
     refuses("class_names has a name twice", described | {"class_names": ["cat", "cat"]})
     index.write_text(json.dumps(described))
@@ -302,18 +302,18 @@ def test_cache_on_disk_is_used_again_and_only_for_the_very_same(tmp_path):
         load_source(photos, "all", class_names=["dog", "cat"]),
         replace(source, split="train"),
     ):
-        with pytest.raises(ValueError, match="is not the cache of"):
+        with pytest.raises(ValueError, match="is not a cache of"):
             other.cached(tmp_path / "cache")
     os.utime(photos / "cat/00.png", ns=(0, 0))
     with pytest.raises(ValueError, match="the files have changed since"):
         source.cached(tmp_path / "cache")
-    with pytest.raises(FileExistsError, match="no packed folder"):
+    with pytest.raises(FileExistsError, match="is not a packed folder"):
         source.cached(photos)
     # A source in memory has no times: its contents count.
     digits = load_source("digits").subset([0, 1])
     digits.cached(tmp_path / "digits")
     assert examples(digits.cached(tmp_path / "digits")) == examples(digits)
-    with pytest.raises(ValueError, match="is not the cache of 'digits'"):
+    with pytest.raises(ValueError, match="is not a cache of 'digits'"):
         digits.subset([1, 0]).cached(tmp_path / "digits")
 
 

@@ -117,7 +117,7 @@ def test_autoaugment_takes_the_place_of_randaugment(source):
     plain, _ = arrays(make_dataset(source, **WHOLE))
     assert (images != plain).any((1, 2, 3)).mean() > 0.5  # most sub-policies do something
     assert (images % 1 == 0).all()
-    with pytest.raises(ValueError, match="Choose one of RandAugment and AutoAugment"):
+    with pytest.raises(ValueError, match="RandAugment and AutoAugment do not go together"):
         make_dataset(source, autoaugment=True, randaugment_magnitude=5, **WHOLE)
 
 

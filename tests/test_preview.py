@@ -200,7 +200,7 @@ def test_a_run_that_is_there_is_not_touched(photos, tmp_path):
     after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     assert after.pop(folder / "preview.html")
     assert after == before
-    with pytest.raises(FileExistsError, match="holds a run already"):
+    with pytest.raises(FileExistsError, match="already holds a run"):
         run_folder.check_output(folder, resume=False, overwrite=False)
 
 
@@ -222,7 +222,7 @@ def test_what_training_refuses_the_preview_refuses_and_writes_nothing(photos, tm
     refused(ValueError, "Unknown variant", model="resnet50")
     refused(ValueError, "have 2 classes.*with 7 outputs", model=build(classes=7))
     refused(ValueError, "`epochs` must be at least `stages`", recipe=replace(RECIPE, epochs=1))
-    refused(ValueError, "`validation` goes with an ImageSource", validation=digits)
+    refused(ValueError, "`validation` is for an ImageSource", validation=digits)
 
 
 def test_bad_pictures_are_an_error_or_left_out(tmp_path):
@@ -264,7 +264,7 @@ def test_the_command_prints_the_path_and_trains_nothing(photos, tmp_path, capsys
     assert command("--data", photos[0], "--output", output, "--preview", *options) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == str(output / "preview.html")
-    assert "0-19    32" in printed.out  # the plan
+    assert "1-20    32" in printed.out  # the plan
     assert [path.name for path in output.iterdir()] == ["preview.html"]
     assert run_folder.check_output(output, resume=False, overwrite=False) is None
 

@@ -273,10 +273,10 @@ def test_errors():
         train(model, ProgressiveLearning(lambda stage, epoch: [1], STAGES))
     with pytest.raises(ValueError, match="at least one batch"):
         train(model, ProgressiveLearning(lambda s, e: make_dataset(s, e).take(0), STAGES))
-    with pytest.raises(ValueError, match="pass `steps_per_epoch`"):
+    with pytest.raises(ValueError, match="Pass `steps_per_epoch`"):
         train(model, ProgressiveLearning(lambda s, e: make_dataset(s, e).repeat(), STAGES))
     progressive = ProgressiveLearning(make_dataset, STAGES)
-    with pytest.raises(ValueError, match="reads other data"):
+    with pytest.raises(ValueError, match="does not read the data"):
         model.fit(make_dataset(STAGES[0], 0), callbacks=[progressive], verbose=0)
     with pytest.raises(NotImplementedError, match="can only be given to `fit`"):
         ProgressiveLearning(make_dataset, STAGES).dataset.map(lambda x, y: x)

@@ -178,7 +178,7 @@ def test_the_default_finetuning_is_gentle_and_keeps_the_official_rates():
 
 
 def test_a_number_of_steps_needs_one_batch_size():
-    with pytest.raises(ValueError, match=r"`min_steps` needs one batch size.*\(64, 16\)"):
+    with pytest.raises(ValueError, match=r"`min_steps` needs the same batch size.*\(64, 16\)"):
         replace(RECIPE, min_steps=10, batch_size=(64, 16))
 
 

@@ -209,7 +209,7 @@ def test_who_runs_out_of_memory_is_let_go_and_others_go_on(call, error, monkeypa
 @pytest.mark.parametrize("task", ["training", "inference"])
 def test_what_the_main_memory_cannot_hold_is_not_tried(task):
     (one,) = measure_group(entries(1), task, 10**9, scale=1, rounds=1)
-    message = r"not tried: needs about (\d+\.\d) GB, \d+\.\d GB are free"
+    message = r"not tried: needs about (\d+\.\d) GB of memory, and \d+\.\d GB are free"
     assert float(re.fullmatch(message, one.obstacle)[1]) > 10**4
     assert one.seconds is None
 
@@ -217,7 +217,7 @@ def test_what_the_main_memory_cannot_hold_is_not_tried(task):
 def test_memory_counts_where_the_system_would_end_the_process():
     assert memory_shortage(10**9, NO_GPU) is None
     little = replace(NO_GPU, free_memory=10**8)
-    assert memory_shortage(10**9, little) == "needs about 1.0 GB, 0.1 GB are free"
+    assert memory_shortage(10**9, little) == "needs about 1.0 GB of memory, and 0.1 GB are free"
     assert memory_shortage(10**9, replace(NO_GPU, free_memory=None)) is None
     assert memory_shortage(10**9, replace(little, has_accelerator=True)) is None
 

@@ -87,10 +87,10 @@ def test_of_a_thousand_classes_the_worst_are_shown():
     confusion[9] = 0
     names = tuple(f"class {i}" for i in range(1000))
     table = class_table(names, confusion)
-    assert table.caption == "The 30 classes of lowest recall, of 999 with examples"
+    assert table.caption == "The 30 classes with the lowest recall, of 999 with pictures"
     assert [row[0] for row in table.rows[:3]] == ["class 7", "class 3", "class 0"]
     pairs = confused_pairs(names, confusion)
-    assert pairs.caption == "The 2 pairs most often confused, of 2"
+    assert pairs.caption == "The 2 most frequently confused pairs, of 2"
     assert pairs.rows == [
         ("class 7", "class 8", 41, 41 / 91),
         ("class 3", "class 5", 40, 40 / 90),

@@ -80,12 +80,12 @@ def test_a_study_in_the_terminal():
         *json.loads(network(1).to_json())["stages"],
         "head of 1280 filters",
         "",
-        "Few trials are complete: 4 of 1,451,188,224 networks. The first of a search are drawn at "
-        "random, and a sampler needs more to choose by; repeat the command with a larger number of "
-        "trials to go on.",
+        "Few trials are complete: 4 of 1,451,188,224 networks. The first ones are random, and the "
+        "sampler needs more to learn from. Repeat the command with a larger number of trials to "
+        "continue.",
         "",
-        "Accuracies of a short training differ by chance: train the best of the front with 3 "
-        "seeds, and longer, before you believe the order.",
+        "Accuracies after a short training differ by chance. Train the best networks longer and "
+        "with 3 seeds before you trust their order.",
     ]
 
 

@@ -212,7 +212,10 @@ def test_choices_around_a_backbone_that_cannot_be():
     for options, named in (
         ({"backbone": "efficientnetv3"}, "Unknown variant"),
         ({"backbone": None}, "`backbone` must be a ModelConfig"),
-        ({"layer_offsets": (-1,)}, "Stage 1 of efficientnetv2-b0 has 1 layer, of which"),
+        (
+            {"layer_offsets": (-1,)},
+            "Stage 1 of efficientnetv2-b0 has 1 layer, and none would",
+        ),
         ({"layer_offsets": ("1",)}, "`layer_offsets` must be a sequence of integers"),
         ({"layer_offsets": 1}, "`layer_offsets` must be a sequence of integers"),
         ({"kernel": range(3)}, "`kernel` must be a tuple"),

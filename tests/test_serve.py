@@ -66,7 +66,7 @@ def client(model, grad_cam):
 def test_the_newest_version_is_served(run_folder, model, tmp_path):
     assert model.version == 10  # not 9, the last one by the alphabet
     assert newest_version(run_folder / "saved_model") == newest_version(run_folder)
-    with pytest.raises(ValueError, match="Serve the folder of the versions"):
+    with pytest.raises(ValueError, match="Give the folder that it is in"):
         newest_version(model.folder)
     with pytest.raises(ValueError, match="Nothing to serve"):
         newest_version(tmp_path)
@@ -132,12 +132,12 @@ def test_examples_are_classified(client, model):
 
 def test_wrong_requests_are_answered_with_one_message(client):
     for method, path, body, status, message in (
-        ("GET", "/v1/models/oaks", None, 404, "There is no model 'oaks' here.* trees, version 10"),
-        ("GET", f"{URL}/versions/9", None, 404, "not in this version"),
+        ("GET", "/v1/models/oaks", None, 404, "There is no model 'oaks' or .* trees, version 10"),
+        ("GET", f"{URL}/versions/9", None, 404, "no such version"),
         ("POST", "/v1/models/oaks:predict", "{}", 404, "There is no model"),
         ("GET", f"{URL}:predict", None, 400, "Malformed request: GET /v1/models/trees:predict"),
         ("POST", f"{URL}:guess", "{}", 400, "Malformed request"),
-        ("POST", f"{URL}:regress", "{}", 400, "This model classifies"),
+        ("POST", f"{URL}:regress", "{}", 400, "This model is a classifier"),
         ("POST", f"{URL}:predict", "", 400, "must be JSON"),
         ("POST", f"{URL}:predict", '{"instances": [NaN]}', 400, "NaN is not a JSON number"),
         ("POST", f"{URL}:predict", '{"signature_name": "x"}', 400, "classify_bytes, .*: 'x'"),
@@ -159,7 +159,7 @@ def test_large_bodies_are_refused_whether_declared_or_not(client):
     chunked = client.post(f"{URL}:predict", content=iter(parts))
     for answer in (declared, chunked):
         assert answer.status_code == 413
-        assert answer.json() == {"error": "The body has more than the 200000 bytes allowed"}
+        assert answer.json() == {"error": "The body is larger than the 200000 bytes allowed"}
 
 
 def test_clients_are_sent_away_when_there_are_too_many(model):
@@ -215,7 +215,7 @@ def test_an_answer_that_is_no_json_is_an_error_of_the_server(model):
     with asking(broken) as client:
         answer = client.post(f"{URL}:predict", json={"instances": pixels(1).tolist()})
     assert answer.status_code == 500
-    assert answer.json() == {"error": "The model's answer has NaN or Infinity in it"}
+    assert answer.json() == {"error": "The model's answer contains NaN or Infinity"}
 
 
 def decoded(address):
@@ -236,7 +236,7 @@ def test_grad_cam_gives_what_the_network_saw_and_where_it_looked(client):
     rows = client.post(f"{URL}:predict", json=request).json()["predictions"]
     assert best["class_name"] == rows[0]["classes"][0]
     unknown = client.post("/grad_cam", content=COLOUR, params={"class_name": "fern"})
-    assert unknown.json() == {"error": "The model has no class of this name"}
+    assert unknown.json() == {"error": "The model has no class with this name"}
 
 
 def test_metrics_count_requests_and_pictures(model):
@@ -308,7 +308,7 @@ def test_every_host_is_allowed_where_other_machines_may_ask():
 
 @pytest.mark.parametrize("name", ["", "http://photos.example", "photos.example:80", "a b", "*"])
 def test_what_is_no_host(name):
-    with pytest.raises(ValueError, match="a name or an address, without scheme and port"):
+    with pytest.raises(ValueError, match="a name or an address without scheme and port"):
         allowed_hosts("127.0.0.1", "localhost", [name])
 
 

@@ -101,7 +101,7 @@ def test_a_port_in_use_is_one_clear_error(tmp_path):
 
 def test_an_impossible_port_is_one_sentence_and_a_way_out(tmp_path, capsys):
     assert main(["serve", str(tmp_path), "--port", "99999999"]) == 1
-    assert "port must be 0-65535. Choose another port with --port" in capsys.readouterr().err
+    assert "port must be 0-65535. Choose another port (--port" in capsys.readouterr().err
 
 
 def test_what_cannot_be_served(tmp_path, capsys):
@@ -111,8 +111,8 @@ def test_what_cannot_be_served(tmp_path, capsys):
 
 def test_wrong_options_are_told_before_the_model_is_loaded(tmp_path, capsys):
     for words, message in (
-        (["--max-requests", "0"], "`max_requests` must be a number above 0. Received: 0"),
-        (["--max-body-mb", "0"], "`max_body_bytes` must be a number above 0. Received: 0"),
+        (["--max-requests", "0"], "--max-requests must be a number above 0. Received: 0"),
+        (["--max-body-mb", "0"], "--max-body-mb must be a number above 0. Received: 0"),
         (["--allow-host", "http://b.example"], "without scheme and port"),
     ):
         assert main(["serve", str(tmp_path), "--port", "0", *words]) == 1

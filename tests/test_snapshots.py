@@ -199,7 +199,7 @@ def flip(path):
 
 
 DAMAGE = {
-    "flipped": (flip, r"its SHA-256 is not that in after-2-epochs\.weights\.h5\.sha256"),
+    "flipped": (flip, r"its SHA-256 is not the one in after-2-epochs\.weights\.h5\.sha256"),
     "cut": (lambda path: os.truncate(path, path.stat().st_size // 2), "its SHA-256 is not"),
     "empty": (lambda path: os.truncate(path, 0), "it is empty"),
     "unsummed": (lambda path: os.unlink(f"{path}.sha256"), "cannot be checked"),
@@ -304,7 +304,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_all_that_was_seen(tmp_
     assert "the loss is not finite (nan) in epoch 1, after optimizer step 3" in message
     assert "learning rate: 0.1;" in message
     assert f"kept in {tmp_path / 'after-0-epochs.weights.h5'}" in message
-    assert "lower learning rate (--learning-rate)" in message
+    assert "lower learning rate (--learning-rate, learning_rate=)" in message
     expected = make_model()
     expected.fit(X[:8], Y[:8], batch_size=4, shuffle=False, verbose=0)
     loss = expected.history.history["loss"][0]

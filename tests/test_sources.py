@@ -68,7 +68,7 @@ def test_bytes_that_are_not_utf8(tmp_path):
     assert source.names[0].endswith("caf\\xe9/\\xff.jpg")
     assert contents(source) == [b"caf\xe9/\xff.jpg", b"tea/x.jpg"]
     make_tree(tmp_path, b"caf\\xe9/1.jpg")  # looks alike as text
-    with pytest.raises(ValueError, match="same name once it is written as text"):
+    with pytest.raises(ValueError, match="same name when written as text"):
         load_source(tmp_path, "all")
 
 
@@ -106,17 +106,17 @@ def test_link_loop_is_reported_by_its_name(tmp_path, target):
     ("files", "message"),
     [
         (["only.txt"], "has no class folders"),
-        (["1.jpg", "2.jpg"], "and no class folders: '1.jpg', '2.jpg'.*name the folder above"),
-        (["train/a/1.jpg", "val/1.jpg"], "val' holds pictures beside the class folders"),
-        (["a/1.jpg"], "one class only: 'a'"),
+        (["1.jpg", "2.jpg"], "but no class folders: '1.jpg', '2.jpg'.*give the folder above"),
+        (["train/a/1.jpg", "val/1.jpg"], "val' holds pictures next to the class folders"),
+        (["a/1.jpg"], "only one class: 'a'"),
         (["a/1.jpg", "b/", "c/.x"], "without a picture in .*: 'b', 'c'"),
         (
             ["a/1.jpg", "b/1.jpg", "lost.PNG", "notes.txt"],
-            "pictures beside the class folders: 'lost.PNG'",
+            "pictures next to the class folders: 'lost.PNG'",
         ),
         (["a/1.jpg", "b/1.jpg", "1.HEIF", "2.dng", "3.jxl"], ": '1.HEIF', '2.dng', '3.jxl'"),
-        (["train/a/1.jpg", "train/b/1.jpg", "lost.jpeg"], "beside the split folders: 'lost.jpeg'"),
-        (["train/a/1.jpg", "train/b/1.jpg", "train/lost.gif"], "beside the class folders"),
+        (["train/a/1.jpg", "train/b/1.jpg", "lost.jpeg"], "next to the split folders: 'lost.jpeg'"),
+        (["train/a/1.jpg", "train/b/1.jpg", "train/lost.gif"], "next to the class folders"),
         (
             ["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"],
             "two folders for the validation split: 'val' and 'valid'",
@@ -125,7 +125,7 @@ def test_link_loop_is_reported_by_its_name(tmp_path, target):
         (["Learn/a/1", "Learn/b/1", "Check/a/1", "Check/b/1"], "'Check', 'Learn' .*: 'a', 'b'"),
         (["cat/train/1", "cat/val/1", "dog/1.jpg"], "splits in the folder 'cat': .*/train/cat'"),
         (["zip/Train/a/1", "zip/Test/a/1"], "splits in the folder 'zip': 'Test', .*give .*/zip'"),
-        (["train/a/1.jpg", "train/b/1.jpg", "extra/c/1.jpg"], "'extra' is not the name of one"),
+        (["train/a/1.jpg", "train/b/1.jpg", "extra/c/1.jpg"], "'extra' is not the name of a split"),
         (["train/a/1.jpg", "train/b/1.jpg", "test/c/1.jpg"], "'test' that 'train' does not .*'c'"),
     ],
 )
@@ -150,8 +150,8 @@ def test_specs_that_are_nothing(tmp_path):
         (file, r"not a folder.* 'csv:.*table.csv'"),
         (f"csv:{tmp_path}", r"is a folder.* leave out 'csv:'"),
         ("zip:pictures", r"kind of source 'zip:'.*'csv:FILE', 'tfds:NAME'"),
-        ("csv:", "names no data"),
-        ("tfrecord:", "names no data"),
+        ("csv:", "does not name any data"),
+        ("tfrecord:", "does not name any data"),
         ("a\0b", "cannot have a NUL"),
         ("tfrecord:a\0b", "cannot have a NUL"),
     ):
@@ -332,13 +332,13 @@ def test_arguments_that_cannot_be(arguments, message):
 def test_every_class_stands_on_both_sides_or_the_limit_is_said(tmp_path, fraction, limit):
     # 3 classes, 13 pictures: 3 / 13 = 0.2307692... and 10 / 13 = 0.7692307..., rounded inwards.
     make_tree(tmp_path, *numbered("a", 9), *numbered("b", 2), *numbered("c", 2))
-    with pytest.raises(ValueError, match=r"Use 0\.23077 to 0\.76923\."):
+    with pytest.raises(ValueError, match=r"must be 0\.23077 to 0\.76923 here"):
         load_source(tmp_path, validation_fraction=fraction)
     for split in ("train", "validation"):
         source = load_source(tmp_path, split, validation_fraction=limit)
         assert source.class_counts().min() >= 1
     make_tree(tmp_path, "d/1.jpg", "e/1.jpg")
-    with pytest.raises(ValueError, match=r"Classes with one picture .*'d', 'e'"):
+    with pytest.raises(ValueError, match=r"Classes with only one picture .*'d', 'e'"):
         load_source(tmp_path, validation_fraction=limit)
 
 
@@ -451,7 +451,7 @@ def test_stratified_subset(tmp_path):
     assert source.stratified_subset(3).class_counts().tolist() == [1, 1, 1]
     assert source.stratified_subset(92).names == source.names
     for wrong in (2, 93, 20.5):
-        with pytest.raises(ValueError, match=rf"can have 3 .* to 92 pictures. Received: {wrong}"):
+        with pytest.raises(ValueError, match=rf"can have 3 .* to 92 pictures .*Received: {wrong}"):
             source.stratified_subset(wrong)
 
 
@@ -494,7 +494,7 @@ def test_shuffled_parts_are_disjoint_and_equally_long(source):
         last = {"shuffle": True, "shard": (count - 1, count)}
         assert source.order(epoch=2, **last).tolist() == parts[-1]
         assert source.order(epoch=3, **last).tolist() != parts[-1]
-    with pytest.raises(ValueError, match="101 pictures cannot be shared by 102 workers"):
+    with pytest.raises(ValueError, match="101 pictures are too few for 102 workers"):
         source.dataset(shuffle=True, shard=(0, 102))
 
 

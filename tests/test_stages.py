@@ -87,7 +87,7 @@ def test_documented_differences_between_the_presets():
 
 def test_documented_epochs_and_batch_sizes(capsys):
     plan = progressive_stages("efficientnetv2-s", epochs=350, preset="paper")
-    epochs = ", ".join(f"{stage.start_epoch}-{stage.end_epoch - 1}" for stage in plan)
+    epochs = ", ".join(f"{stage.start_epoch + 1}-{stage.end_epoch}" for stage in plan)
     assert epochs in DOCUMENT.replace("\n", " ")
     (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     exec(compile(example, "docs/progressive.md", "exec"), {})
@@ -212,7 +212,7 @@ def test_epochs_are_covered_once(epochs, stages):
         ({"preset": "best"}, r"`preset` must be one of 'paper', 'official', None"),
         ({"variant": "efficientnetv2-z"}, r"Unknown variant.*efficientnetv2-s"),
         ({"variant": "efficientnetv2-xl", "preset": "paper"}, r"(?s)Table 6.*preset='official'"),
-        ({"image_size": "preset"}, r"`image_size` is needed where no variant is named"),
+        ({"image_size": "preset"}, r"`image_size` is needed without a variant"),
     ],
 )
 def test_errors(arguments, message):
@@ -226,8 +226,8 @@ def test_print_is_an_aligned_table():
     )
     assert str(plan).splitlines() == [
         "stage  epochs  size  randaugment  mixup  cutmix  dropout  batch",
-        "    0     0-5    96            5      0       0        -     64",
-        "    1    6-11   128        3.333      0       0        -     64",
+        "    1     1-6    96            5      0       0        -     64",
+        "    2    7-12   128        3.333      0       0        -     64",
     ]
 
 

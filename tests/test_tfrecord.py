@@ -100,7 +100,7 @@ def test_labels_without_names(tmp_path, caplog, make, labels, class_names, posit
         source = load_source(f"tfrecord:{path}", "all")
     assert source.class_names == class_names
     assert source.labels.tolist() == positions
-    assert ("counted from 1" in caplog.text) == (class_names[0] == "1")
+    assert ("labels count from 1" in caplog.text) == (class_names[0] == "1")
 
 
 def test_names_that_tensorflow_datasets_writes_beside_its_files(tmp_path):
@@ -143,7 +143,7 @@ def test_files_of_a_folder_that_do_not_fit_together(tmp_path):
     write(tmp_path / "train-00001-of-00003", [])  # a file may be empty where there are others
     assert load_source(f"tfrecord:{tmp_path}", "all").num_examples == 3
     write(tmp_path / "extra.tfrecord", [plain(3, 0)])
-    with pytest.raises(ValueError, match=r"some whose split .* 'extra.tfrecord'"):
+    with pytest.raises(ValueError, match=r"files named by split, and others .* 'extra.tfrecord'"):
         load_source(f"tfrecord:{tmp_path}")
 
 
@@ -235,12 +235,12 @@ def test_files_that_are_no_records(tmp_path):
     size = len(whole) // 5
     bad = {
         "cut": (whole[:-5], f"record 4 at byte {4 * size}"),
-        "gz": (gzip.compress(whole), "compressed with gzip"),
+        "gz": (gzip.compress(whole), "is compressed with gzip"),
         "empty": (b"", "is empty"),
         "text": (b"no records here, but text", "record 0 at byte 0"),
-        "words": (stored(b"\xff\xff"), "no tf.train.Example"),
-        "float": (stored(example(image=PNG, label=0.5)), "'label' not one int64"),
-        "two": (stored(example(image=PNG, label=[1, 2])), "'label' not one int64"),
+        "words": (stored(b"\xff\xff"), "not tf.train.Example"),
+        "float": (stored(example(image=PNG, label=0.5)), "'label' is not one int64"),
+        "two": (stored(example(image=PNG, label=[1, 2])), "'label' is not one int64"),
         "late": (stored(plain(0, 0), example(image=PNG)), "a record without the key 'label'"),
         "blank": (
             stored(plain(0, 0), example(image=b"", label=1)),
@@ -274,7 +274,7 @@ def test_files_that_are_no_records(tmp_path):
             [official(0, 1, image__class__text=b"a"), official(1, 1, image__class__text=b"b")],
             "Label 1 has several names: 'a', 'b'",
         ),
-        ([plain(0, 0), plain(1, 0)], "one class only"),
+        ([plain(0, 0), plain(1, 0)], "only one class"),
     ],
 )
 def test_labels_that_are_none(tmp_path, examples, message):

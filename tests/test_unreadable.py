@@ -90,7 +90,7 @@ def test_class_that_would_become_empty(tmp_path):
     write_files(tmp_path, {**GOOD, "c/1.jpg": b"", "c/2.jpg": b"", "d/1.jpg": b""})
     source = load_source(tmp_path, "all")
     bad = find_bad_pictures(source)
-    with pytest.raises(ValueError, match=r"3 bad pictures .* none left of 'c', 'd'"):
+    with pytest.raises(ValueError, match=r"3 bad pictures .* has no pictures of 'c', 'd'"):
         drop_bad(source, bad)
     # A class of the run that had no picture to begin with is no reason to stop.
     other = load_source(tmp_path, "all", class_names=["a", "b", "c", "d", "e"]).subset(range(5))
@@ -105,7 +105,7 @@ def test_error_lists_twenty_and_the_way_out():
     assert lines[0] == "23 pictures cannot be used:"
     assert lines[1:21] == [f"  'a/{index:02d}\\n.jpg': the file is empty" for index in range(20)]
     assert lines[21] == "  and 3 more"
-    assert lines[22].endswith("--skip-bad.")
+    assert lines[22].endswith("(--skip-bad, skip_bad=True).")
     assert len(str(BadPicturesError(bad[:1])).splitlines()) == 3
 
 

@@ -1,1 +1,1 @@
-"""Files written whole, checks of values, progress, the machine: what every room may use."""
+"""Tools for all other folders: writing files whole, checks of values, progress, the machine."""

@@ -11,12 +11,12 @@ from typing import Any
 
 
 def is_integer(value: Any) -> bool:
-    """Return whether a value is a whole number; True and False are none."""
+    """Return whether a value is a whole number; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a real, finite number; True and False are none."""
+    """Return whether a value is a real, finite number; True and False are not."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -28,14 +28,14 @@ def check_integer(
     maximum: int | None = None,
     or_none: bool = False,
 ) -> None:
-    """Raise ValueError unless a value is an integer in a range; a limit of None is none.
+    """Raise ValueError unless a value is an integer in a range; None is no limit.
 
     Args:
-        name: of the argument or the field, for the message.
-        value: what was received.
+        name: name of the argument or the field, for the message.
+        value: the received value.
         minimum: smallest value.
         maximum: largest value.
-        or_none: allow None, too.
+        or_none: also allow None.
     """
     _check(name, value, "an integer", is_integer(value), or_none, minimum, maximum)
 
@@ -50,23 +50,23 @@ def check_number(
     below: float | None = None,
     or_none: bool = False,
 ) -> None:
-    """Raise ValueError unless a value is a finite number in a range; a limit of None is none.
+    """Raise ValueError unless a value is a finite number in a range; None is no limit.
 
     Args:
-        name: of the argument or the field, for the message.
-        value: what was received.
+        name: name of the argument or the field, for the message.
+        value: the received value.
         minimum: smallest value.
         maximum: largest value.
-        above: a limit that the value must not reach, in place of `minimum`.
-        below: a limit that the value must not reach, in place of `maximum`.
-        or_none: allow None, too.
+        above: the value must be greater, instead of `minimum`.
+        below: the value must be less, instead of `maximum`.
+        or_none: also allow None.
     """
     limits = (minimum, maximum, above, below)
     _check(name, value, "a number", is_number(value), or_none, *limits)
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
-    """Raise ValueError unless a value is one of those allowed; 1 and 0 are not True and False."""
+    """Raise ValueError unless a value is allowed; 1 and 0 are not True and False."""
     choices = list(allowed)
     if not any(
         value == one and isinstance(value, bool) == isinstance(one, bool) for one in choices
@@ -78,7 +78,7 @@ def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
 
 
 def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ValueError if there are names that are not known, for example fields of a file."""
+    """Raise ValueError if there are unknown names, for example fields of a file."""
     known = list(known)
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
@@ -88,17 +88,17 @@ def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def check_class_names(names: Iterable[Any]) -> None:
-    """Raise ValueError unless every name is one line, as a file of names has it."""
+    """Raise ValueError unless every name is a single line, as in a file of names."""
     broken = [name for name in names if not isinstance(name, str) or name.splitlines() != [name]]
     if broken:
         raise ValueError(
-            "A class name must be a string of one line that is not empty, because labels.txt "
-            f"holds one a line. Received: {', '.join(map(repr, broken))}"
+            "A class name must be a single line that is not empty, because labels.txt has one name "
+            f"a line. Received: {', '.join(map(repr, broken))}"
         )
 
 
 def did_you_mean(word: Any, known: Iterable[Any]) -> str:
-    """Return ' Did you mean "WORD"?' for a known word that is close to `word`, else nothing."""
+    """Return ' Did you mean "WORD"?' with the closest known word, or nothing."""
     close = difflib.get_close_matches(str(word), [str(one) for one in known], n=1)
     return f' Did you mean "{close[0]}"?' if close else ""
 

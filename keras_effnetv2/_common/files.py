@@ -12,10 +12,10 @@ SCRATCH = ".writing-"  # how the names of files and folders begin that are not w
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, with the same ending; move it there if all is well.
+    """Yield a path next to `path` to write to, with the same ending; move it there at the end.
 
-    What is written may be a file or a folder. `path` holds the old content or the whole new one,
-    whatever happens; for a file that includes a full disk and a power cut.
+    It may be a file or a folder. Whatever happens, `path` has either the old content or the
+    complete new one; for a file that includes a full disk and a power cut.
     """
     scratch = path.with_name(f"{SCRATCH}{os.getpid()}-{path.name}")
     try:
@@ -60,7 +60,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole folder, if it is there."""
+    """Remove a file or a whole folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,6 +1,6 @@
-"""The machine that this runs on: what measured figures depend on, and when its memory is used up.
+"""The machine: facts that measured times depend on, and errors when its memory is full.
 
-No backend is imported here.
+This module imports no backend.
 """
 
 import os
@@ -22,11 +22,11 @@ _NO_MEMORY = (
 
 
 def describe_machine(packages: Iterable[str], threads: int | None = None) -> dict[str, str]:
-    """Say what measured times depend on.
+    """Return the facts that measured times depend on.
 
     Args:
-        packages: distributions whose versions matter; what is not installed is left out.
-        threads: that compute; None is one for each core.
+        packages: distributions whose versions matter; those not installed are left out.
+        threads: number of threads; None is one for each core.
 
     Returns:
         Date, CPU, GPUs if Linux has the NVIDIA driver, threads, Python and packages.
@@ -45,7 +45,7 @@ def describe_machine(packages: Iterable[str], threads: int | None = None) -> dic
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says, in the words of any backend, that memory does not suffice."""
+    """Return whether an error of any backend means that there is not enough memory."""
     text = f"{type(error).__name__}: {error}".lower()
     return isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)
 
@@ -57,7 +57,7 @@ def _processor() -> str:
 
 
 def _gpus() -> str:
-    """The names of the GPUs that the NVIDIA driver for Linux knows, "" without one."""
+    """The names of the GPUs that the NVIDIA driver for Linux knows, "" if none."""
     models = [_values(path, "Model") for path in sorted(NVIDIA.glob("*/information"))]
     return ", ".join(name for names in models for name in names)
 

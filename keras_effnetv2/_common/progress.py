@@ -1,4 +1,4 @@
-"""How far long work is, on stderr, for a person who waits at a terminal."""
+"""The progress of long work, on stderr, for a person at a terminal."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,13 +10,13 @@ Progress = Callable[[int, int | None], None]  # (done, total or None), as often 
 
 @contextlib.contextmanager
 def progress_bar(label: str, unit: str = " pictures", scale: bool = False) -> Iterator[Progress]:
-    """Give a function of (done, total) that draws a bar with the time left.
+    """Yield a function of (done, total) that draws a bar with the time left.
 
-    Where stderr is no terminal nothing is drawn.
+    If stderr is not a terminal, nothing is drawn.
 
     Args:
-        label: what is done, for example "evaluating".
-        unit: what is counted, with the space before it.
+        label: the work, for example "evaluating".
+        unit: the things that are counted, with a space before them.
         scale: write 1,500,000 as 1.50M, for bytes.
     """
     with tqdm(desc=label, unit=unit, unit_scale=scale, leave=False, disable=None) as bar:
@@ -30,9 +30,9 @@ def progress_bar(label: str, unit: str = " pictures", scale: bool = False) -> It
 
 @contextlib.contextmanager
 def progress_line() -> Iterator[Callable[[str], None]]:
-    """Give a function of a text that is shown until the next one replaces it.
+    """Yield a function of a text, which is shown until the next one replaces it.
 
-    Where stderr is no terminal nothing is shown.
+    If stderr is not a terminal, nothing is shown.
     """
     with tqdm(bar_format="{desc}", leave=False, disable=None) as line:
         yield line.set_description_str

@@ -1,4 +1,4 @@
-"""Words for people: tables for a terminal, numbers of things, and what an error says."""
+"""Words for people: tables for a terminal, numbers of things, and what errors say."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -7,8 +7,8 @@ def aligned(rows: Iterable[Sequence[str]], left: Collection[int] = ()) -> list[s
     """Return the lines of a table.
 
     Args:
-        rows: of one length, of cells.
-        left: positions of the columns that are set to the left; all others are set to the right.
+        rows: rows of cells, all of one length.
+        left: positions of the left-aligned columns; all others are right-aligned.
     """
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -26,12 +26,17 @@ def counted(count: float, one: str, many: str | None = None) -> str:
 
     Args:
         count: their number, 0 or more.
-        one: what one of them is called.
-        many: what several are called, where that is not `one` with an s.
+        one: the word for one of them.
+        many: the word for several, if it is not `one` with an s.
     """
     return f"{count:,.12g} {one if count == 1 else many or f'{one}s'}"
 
 
+def install_hint(extra: str) -> str:
+    """Return how to install the packages of an optional extra, such as "serve"."""
+    return f'Install it with: pip install "keras-effnetv2[{extra}]" (in a clone: ".[{extra}]")'
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says; of one without words, its name."""
+    """Return the first line of an error's message, or its class name if it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

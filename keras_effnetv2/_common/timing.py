@@ -18,20 +18,21 @@ def measure(
 ) -> np.ndarray:
     """Time functions in turns.
 
-    In every round each has its turn, in another order than in the round before: one call that does
-    not count, because threads and caches are still those of its predecessor, then the timed ones.
+    In every round each function has a turn, in a different order than in the round before. A turn
+    is one call that does not count, because threads and caches are still those of the function
+    before, and then the timed calls.
 
     Args:
-        runs: what is timed.
-        rounds: how often each has its turn, at least 1.
+        runs: the functions to time.
+        rounds: number of turns of each, at least 1.
         calls: timed calls in a turn, at least 1.
-        progress: is told the number of finished rounds.
+        progress: called with the number of finished rounds.
 
     Returns:
         float64 (runs, rounds, calls), seconds.
 
     Raises:
-        ValueError: fewer than one round or call.
+        ValueError: there is less than one round or call.
     """
     check_integer("rounds", rounds, minimum=1)
     check_integer("calls", calls, minimum=1)
@@ -52,11 +53,11 @@ def measure(
 
 
 def time_ratio(seconds: np.ndarray, baseline: np.ndarray) -> float:
-    """Return how much longer one function takes than another that had its turns beside it.
+    """Return how much longer one function takes than another one timed with it.
 
     Args:
-        seconds: (rounds, calls) of `measure`.
-        baseline: the same of the other.
+        seconds: (rounds, calls) from `measure`.
+        baseline: the same for the other function.
 
     Returns:
         The median over the rounds of the ratio of their medians: below 1 is faster.

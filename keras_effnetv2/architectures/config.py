@@ -1,7 +1,7 @@
 """Architectures as frozen data: `Stage`, `ModelConfig` and the block-string codec.
 
-A `ModelConfig` says exactly what is built: its stages hold the final numbers of filters and
-repeats. The variants of the paper are made from the rows of `variants.py` by compound scaling.
+A `ModelConfig` describes a network exactly: its stages hold the final numbers of filters and
+repeats. Compound scaling makes the variants of the paper from the rows of `variants.py`.
 """
 
 import itertools
@@ -34,17 +34,17 @@ NORMALIZATIONS: dict[Normalization, tuple[tuple[float, ...], tuple[float, ...]]]
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of equal blocks; the first one takes the stride and the change of filters.
+    """A sequence of equal blocks; only the first has the stride and the change of filters.
 
     Args:
         conv: "fused" (Fused-MBConv) or "mbconv" (MBConv).
         repeats: number of blocks, at least 1.
         kernel_size: side of the spatial convolution, odd.
-        strides: 1 or 2, of the first block.
-        expand_ratio: filters inside a block over its input filters, at least 1.
-        input_filters: channels that come in.
+        strides: strides of the first block, 1 or 2.
+        expand_ratio: filters inside a block divided by its input filters, at least 1.
+        input_filters: channels of the stage's input.
         output_filters: channels of every block's output.
-        se_ratio: squeeze-excite filters over the block's *input* filters, in (0, 1];
+        se_ratio: squeeze-excite filters divided by the block's *input* filters, in (0, 1];
             None is no squeeze-excite.
 
     Raises:
@@ -101,14 +101,14 @@ def decode_stages(block_strings: Iterable[str]) -> tuple[Stage, ...]:
     squeeze-excite ratio (absent: none).
 
     Args:
-        block_strings: a list of strings, one a stage.
+        block_strings: a list of strings, one for each stage.
 
     Raises:
-        ValueError: a string is malformed; the message names the field that is wrong.
+        ValueError: a string is malformed; the message names the wrong field.
     """
     if isinstance(block_strings, str):
         raise ValueError(
-            "decode_stages takes a list of block strings, one a stage. "
+            "decode_stages takes a list of block strings, one for each stage. "
             f"Received the single string {block_strings!r}; write [{block_strings!r}]."
         )
     return tuple(_decode_stage(text) for text in block_strings)
@@ -148,7 +148,7 @@ def _decode_stage(text: str) -> Stage:
 
 
 def encode_stages(stages: Iterable[Stage]) -> list[str]:
-    """Write stages as official block strings; `decode_stages` gives the stages back."""
+    """Write stages as official block strings, the inverse of `decode_stages`."""
     return [_encode_stage(stage) for stage in stages]
 
 
@@ -168,32 +168,33 @@ def _encode_stage(stage: Stage) -> str:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole network, and the settings its authors train and evaluate it with.
+    """A whole network, and its authors' settings for training and evaluation.
 
-    The stages are final: what stands here is what `build_model` builds. `from_name` gives the
-    published variants; any other list of stages is a network too:
+    The stages are final: `build_model` builds exactly these. `from_name` returns the published
+    variants; any other list of stages is a network, too:
     `ModelConfig("mine", decode_stages(["r1_k3_s1_e1_i16_o16_c1", "r2_k3_s2_e4_i16_o32_c1"]))`.
     The stem (3x3, stride 2) has the first stage's `input_filters`.
 
     Args:
         name: model name, e.g. "efficientnetv2-s".
-        stages: tuple of `Stage`; each takes the filters the one before puts out.
+        stages: tuple of `Stage`; the input filters of each are the output filters of the one
+            before.
         head_filters: filters of the last 1x1 convolution.
-        width: width coefficient that is already in `stages` and `head_filters`.
-        depth: depth coefficient that is already in the repeats.
-        min_width_fraction: rounding of filters in `scaled` never goes below this fraction of the
-            exact value (original V1 rule: 0.9); None rounds to the nearest multiple of 8 (V2).
+        width: width coefficient, already applied to `stages` and `head_filters`.
+        depth: depth coefficient, already applied to the repeats.
+        min_width_fraction: `scaled` never rounds filters below this fraction of the exact value
+            (original V1 rule: 0.9); None rounds to the nearest multiple of 8 (V2).
         train_size: largest side of the training pictures, pixels.
         eval_size: side of the evaluation pictures, pixels.
         dropout_rate: dropout before the classifier.
         randaugment_magnitude: magnitude of the last training stage; None for the variants whose
             official recipe uses AutoAugment instead.
         mixup_alpha: mixup (and cutmix) alpha of the last training stage, 0 is off.
-        normalization: what the network's training fed it: "imagenet" (mean and standard
-            deviation) or "symmetric" ((x - 128) / 128).
+        normalization: how training normalised pixels: "imagenet" (mean and standard deviation) or
+            "symmetric" ((x - 128) / 128).
 
     Raises:
-        ValueError: a field is outside its range, or neighbouring stages do not fit.
+        ValueError: a field is outside its range, or neighbouring stages do not fit together.
     """
 
     name: str
@@ -224,8 +225,8 @@ class ModelConfig:
         for number, (before, after) in enumerate(itertools.pairwise(self.stages), start=2):
             if after.input_filters != before.output_filters:
                 raise ValueError(
-                    f"Stage {number} takes {after.input_filters} filters but stage {number - 1} "
-                    f"puts out {before.output_filters}; make them equal."
+                    f"Stage {number} has {after.input_filters} input filters, but stage "
+                    f"{number - 1} has {before.output_filters} output filters. Make them equal."
                 )
         for name in ("head_filters", "train_size", "eval_size"):
             check_integer(name, getattr(self, name), minimum=1)
@@ -250,15 +251,16 @@ class ModelConfig:
 
     @staticmethod
     def variants() -> tuple[str, ...]:
-        """Return the names that `from_name` knows, e.g. "efficientnetv2-s"."""
+        """Return the names of all published variants, e.g. "efficientnetv2-s"."""
         return tuple(VARIANTS)
 
     @classmethod
     def from_name(cls, name: str) -> "ModelConfig":
-        """Return the published variant of that name, e.g. "efficientnetv2-b0" or "efficientnet-b4".
+        """Return the published variant with this name, e.g. "efficientnetv2-b0" or
+        "efficientnet-b4".
 
         Raises:
-            ValueError: no such variant; the message lists all.
+            ValueError: there is no such variant; the message lists all.
         """
         row = VARIANTS.get(name) if isinstance(name, str) else None
         if row is None:
@@ -272,7 +274,7 @@ class ModelConfig:
         return cls(name, stages, **values).scaled(**scales)
 
     def scaled(self, *, width: float = 1.0, depth: float = 1.0) -> "ModelConfig":
-        """Return the network scaled: filters times `width`, repeats times `depth`.
+        """Return the scaled network: filters times `width`, repeats times `depth`.
 
         Filters are rounded to a multiple of 8 (see `min_width_fraction`), repeats are rounded up,
         as officially (`round_filters`, `round_repeats`).
@@ -311,15 +313,14 @@ class ModelConfig:
     def with_fused_stages(self, *numbers: int) -> "ModelConfig":
         """Return the network with exactly these stages fused, the others MBConv (paper, Table 3).
 
-        A stage that becomes fused loses its squeeze-excite (as the paper's own fused stages have
-        none), one that becomes MBConv gets ratio 0.25; a stage that already is what is asked for
-        stays as it is.
+        A stage that becomes fused loses its squeeze-excite (like the paper's own fused stages), and
+        one that becomes MBConv gets the ratio 0.25. All others stay as they are.
 
         Args:
-            *numbers: stage numbers counted from 1; none at all: no stage is fused.
+            *numbers: stage numbers counted from 1; without numbers no stage is fused.
 
         Raises:
-            ValueError: there is no stage of that number.
+            ValueError: there is no stage with this number.
         """
         allowed = range(1, len(self.stages) + 1)
         wrong = [n for n in numbers if isinstance(n, bool) or n not in allowed]
@@ -342,10 +343,10 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "ModelConfig":
-        """Read what `to_json` wrote.
+        """Read the result of `to_json`.
 
         Raises:
-            ValueError: not JSON, or a field is missing, unknown or outside its range.
+            ValueError: it is not JSON, or a field is missing, unknown or outside its range.
         """
         try:
             values = json.loads(text)

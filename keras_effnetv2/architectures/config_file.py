@@ -1,4 +1,4 @@
-"""Which network is meant: the name of a variant, or a JSON file of a `ModelConfig`."""
+"""Find a network by the name of a variant, or in a JSON file of a `ModelConfig`."""
 
 import os
 from pathlib import Path
@@ -8,13 +8,13 @@ from keras_effnetv2.architectures.config import ModelConfig
 
 
 def read_config(name_or_path: str) -> ModelConfig:
-    """Return the published variant of a name, or the network that a JSON file describes.
+    """Return the published variant with a name, or the network in a JSON file.
 
-    A variant's name is never taken for a file, which holds what `ModelConfig.to_json` gave.
+    A variant's name is never read as a file. A file holds the result of `ModelConfig.to_json`.
 
     Raises:
-        ValueError: neither a variant nor a file, a file that cannot be read, or one that holds no
-            model config; the message names the file.
+        ValueError: it is neither a variant nor a file, or the file cannot be read or is not a model
+            config; the message names the file.
     """
     if name_or_path in ModelConfig.variants():
         return ModelConfig.from_name(name_or_path)
@@ -22,7 +22,7 @@ def read_config(name_or_path: str) -> ModelConfig:
         raise ValueError(
             f"Unknown variant, and no such file: {name_or_path!r}."
             f"{did_you_mean(name_or_path, ModelConfig.variants())} Known variants: "
-            f"{', '.join(ModelConfig.variants())}. A file describes another network, in the form "
+            f"{', '.join(ModelConfig.variants())}. A file describes another network in the form "
             "that `keras-effnetv2 info VARIANT --json` prints."
         )
     path = Path(name_or_path)
@@ -32,11 +32,11 @@ def read_config(name_or_path: str) -> ModelConfig:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # brackets nested without end
         raise ValueError(
-            f"{path} is not the JSON file of a network, as `keras-effnetv2 info VARIANT --json` "
-            f"prints one: {error}"
+            f"{path} is not a JSON file of a network, in the form that `keras-effnetv2 info "
+            f"VARIANT --json` prints: {error}"
         ) from None
 
 
 def is_published(config: ModelConfig) -> bool:
-    """Return whether a config is a variant of the paper, wholly, and not only called as one."""
+    """Return whether a config is exactly a variant of the paper, not only by name."""
     return config.name in ModelConfig.variants() and config == ModelConfig.from_name(config.name)

@@ -62,11 +62,11 @@ V2_XL_BLOCKS: Sequence[str] = (
 
 
 Normalization = Literal["imagenet", "symmetric", "inception"]
-"""The change of pixels before the first layer, see `config.NORMALIZATIONS`."""
+"""The normalisation of pixels before the first layer, see `config.NORMALIZATIONS`."""
 
 
 class Variant(NamedTuple):
-    """One row: the block list and sizes before scaling; other fields are `ModelConfig`'s."""
+    """One row: block list and sizes before scaling; other fields as in `ModelConfig`."""
 
     blocks: Sequence[str]
     width: float

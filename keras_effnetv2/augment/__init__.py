@@ -1,4 +1,4 @@
-"""Changes of pixels in training: RandAugment, AutoAugment, mixup and CutMix."""
+"""Augmentation in training: RandAugment, AutoAugment, mixup and CutMix."""
 
 from keras_effnetv2.augment.randaugment import OPERATION_NAMES, RandAugment, apply
 

@@ -2,7 +2,7 @@
 
 Source: google/automl, efficientnetv2/autoaugment.py (`policy_v0`), run on TensorFlow 2.21; method:
 Cubuk et al. 2018, arXiv:1805.09501, Table 9 (ImageNet). The operations are RandAugment's, quirks
-included (`magnitudes.py`), but for larger translations.
+included (`magnitudes.py`), but with larger translations.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from keras_effnetv2.augment.randaugment import (
 
 
 class PolicyStep(NamedTuple):
-    """One half of a sub-policy: an operation, the probability of it, its magnitude 0..10."""
+    """One half of a sub-policy: an operation, its probability, its magnitude 0..10."""
 
     name: str
     probability: float
@@ -57,7 +57,7 @@ POLICY_V0: tuple[tuple[PolicyStep, PolicyStep], ...] = tuple(
         (("Color", 0.8, 6), ("Rotate", 0.4, 5)),
     )
 )
-"""The 25 sub-policies in the official order; each picture goes through one of them."""
+"""The 25 sub-policies in the official order; each picture gets one of them."""
 
 
 def _what_it_does(step: PolicyStep) -> tuple[str, float]:
@@ -68,7 +68,7 @@ _STEPS = list(dict.fromkeys(_what_it_does(step) for steps in POLICY_V0 for step 
 
 
 class AutoAugment:
-    """Apply one sub-policy of `POLICY_V0` drawn at random: two operations, each with its chance.
+    """Apply a random sub-policy of `POLICY_V0`: two operations, each with its probability.
 
     Runs eagerly, in `tf.function` and in `tf.data.Dataset.map`, and computes only what was drawn.
 
@@ -81,11 +81,11 @@ class AutoAugment:
         """Set up the augmentation.
 
         Args:
-            reference_size: None for the official 250 pixels of translation at magnitude 10,
-                whatever the picture; a size R in pixels multiplies them by min(H, W) / R.
+            reference_size: None for the official 250 pixels of translation at magnitude 10 for any
+                picture; a size R in pixels multiplies them by min(H, W) / R.
 
         Raises:
-            ValueError: a reference size that is not positive.
+            ValueError: the reference size is not positive.
         """
         check_number("reference_size", reference_size, minimum=1, or_none=True)
         self.reference_size = reference_size
@@ -95,13 +95,13 @@ class AutoAugment:
 
         Args:
             image: uint8 (H, W, 3), values 0..255; H and W may be unknown while tracing.
-            seed: integer (2,), a stateless seed: the result depends on image and seed alone.
+            seed: integer (2,), a stateless seed: the result depends only on image and seed.
 
         Returns:
             uint8 (H, W, 3).
 
         Raises:
-            ValueError: another dtype or shape, of the image or the seed.
+            ValueError: the image or the seed has another dtype or shape.
         """
         image = checked_image(image)
         # A sub-policy, then whether to apply, a sign, a row and a column for each of its halves.

@@ -1,4 +1,4 @@
-"""The meaning of a magnitude to each of the sixteen operations: the official table and its quirks.
+"""The meaning of a magnitude for each of the sixteen operations: the official table and its quirks.
 
 Source of every number and oddity: google/automl, efficientnetv2/autoaugment.py (`level_to_arg`),
 run on TensorFlow 2.21; methods: Cubuk et al. 2019, arXiv:1909.13719 (RandAugment) and 2018,
@@ -33,11 +33,11 @@ that draws a sign. T and C are constants of the policy: 100 and 40 pixels in Ran
     SolarizeAdd   addition int(m / 10 * 110)     added to values below 128, then clipped
 
 Geometry picks the nearest pixel; it and Cutout fill with 128. Blends truncate towards zero. A layer
-of RandAugment always applies the operation it drew: the probability the official code draws beside
-it is unused.
+of RandAugment always applies its operation: the official code also draws a probability, but does
+not use it.
 
-`corrected=True` takes out what the table calls by capital letters, modulo and identity. Then every
-operation that has a magnitude does nothing at 0 and more as it grows:
+`corrected=True` removes the quirks that the table marks with capital letters, modulo and identity.
+Then every operation with a magnitude does nothing at 0 and more as it grows:
 
     Posterize     8 - int(m / 10 * 4) bits, at least 1
     Solarize      threshold 256 - int(m / 10 * 256), at least 0
@@ -55,7 +55,7 @@ _MAX_LEVEL = 10.0  # where an operation reaches the end of its range (official `
 
 
 class PixelConstants(NamedTuple):
-    """The arguments that are pixels, at magnitude 10."""
+    """The arguments in pixels, at magnitude 10."""
 
     translation: float
     cutout: float  # half the side of the square
@@ -65,20 +65,20 @@ RANDAUGMENT = PixelConstants(translation=100.0, cutout=40.0)
 AUTOAUGMENT = PixelConstants(translation=250.0, cutout=100.0)
 
 WITHOUT_MAGNITUDE = ("AutoContrast", "Equalize", "Invert")
-"""Operations that do the same at every magnitude."""
+"""Operations without a magnitude."""
 
 
 @dataclass(frozen=True)
 class AugmentLayer:
-    """The arguments of one application of an operation, beside the picture.
+    """The arguments of one application of an operation, except the picture.
 
     Attributes:
         magnitude: number, at least 0.
-        constants: the arguments that are pixels.
-        corrected: take out the quirks of the official code.
-        negate: bool, or a scalar bool tensor; read by the operations that draw a sign.
+        constants: the arguments in pixels.
+        corrected: remove the quirks of the official code.
+        negate: bool, or a scalar bool tensor; for the operations that draw a sign.
         center: (row, column) of the Cutout square, int32.
-        pixel_scale: multiplies the arguments that are pixels; float64 scalar, 1 is official.
+        pixel_scale: multiplies the arguments in pixels; float64 scalar, 1 is official.
     """
 
     magnitude: float
@@ -100,7 +100,7 @@ class AugmentLayer:
 
     @property
     def shear(self) -> tf.Tensor:
-        """Pixels sideways a pixel along, with the drawn sign; float64."""
+        """Shift in pixels for each pixel of the other axis, with the drawn sign; float64."""
         return self._signed(0.3)
 
     @property
@@ -116,14 +116,14 @@ class AugmentLayer:
 
     @property
     def factor(self) -> float | tf.Tensor:
-        """Blend factor of the four enhancing operations, official 0.1 .. 5.5."""
+        """Blend factor of the four enhancing operations, officially 0.1 .. 5.5."""
         if not self.corrected:
             return self.magnitude / _MAX_LEVEL * 1.8 + 0.1
         return tf.cast(tf.maximum(1.0 + self._signed(0.9), 0.1), tf.float32)
 
     @property
     def bits(self) -> int:
-        """Upper bits of each value that Posterize keeps, 1..8."""
+        """Number of upper bits that Posterize keeps, 1..8."""
         bits = int(self.magnitude / _MAX_LEVEL * 4)
         if self.corrected:
             return max(8 - bits, 1)

@@ -1,21 +1,21 @@
-"""MixUp and CutMix on batches, as the official EfficientNetV2 training mixes.
+"""MixUp and CutMix on batches, as in the official EfficientNetV2 training.
 
 Source: google/automl, efficientnetv2/datasets.py (`mixup`, `cutmix`, `cutmix_mask`, `mixing`).
 Methods: Zhang et al. 2018, arXiv:1710.09412 (MixUp); Yun et al. 2019, arXiv:1905.04899 (CutMix).
-Example i of a batch is always mixed with example B - 1 - i, so the middle one of an odd batch, and
-the only one of a batch of one, meets itself.
+Example i of a batch is always mixed with example B - 1 - i, so the middle one of an odd batch and
+the only one of a batch of one are mixed with themselves.
 
-Where the official code leaves the papers:
+Differences between the official code and the papers:
 
 - MixUp weights are per example and at least 0.5, lambda = max(v, 1 - v) with v ~ Beta(alpha,
-  alpha); the paper takes v itself (`style="paper"`).
-- CutMix cuts one box per example, with halves and sides truncated, yet weighs the labels of the
+  alpha); the paper uses v itself (`style="paper"`).
+- CutMix cuts one box per example, with halves and sides truncated, but weights the labels of the
   whole batch with ONE number, the mean area of all its boxes. In the paper a label's share is that
   of its own pixels (`style="paper"`).
-- With both, the first half of the batch gets MixUp and the second CutMix, each reversed inside
-  its half; nothing is mixed twice.
+- With both, the first half of the batch gets MixUp and the second CutMix, each reversed within its
+  half; nothing is mixed twice.
 
-Drawing is apart from applying: `draw_*` takes a stateless seed, `apply_*` is plain arithmetic.
+Drawing and applying are separate: `draw_*` takes a stateless seed, `apply_*` is plain arithmetic.
 """
 
 from typing import Any
@@ -39,19 +39,19 @@ def mix_batch(
     mixup_style: str = "official",
     cutmix_style: str = "official",
 ) -> tuple[Any, Any]:
-    """Mix a batch as the official training does: MixUp, CutMix, one half each, or neither.
+    """Mix a batch like the official training: MixUp, CutMix, one half each, or neither.
 
     Args:
-        images: float32 (B, H, W, 3) of any range.
+        images: float32 (B, H, W, 3) with any range.
         labels: float32 (B, C), one-hot or probabilities.
         mixup_alpha: parameter of MixUp's Beta(alpha, alpha), >= 0; 0 is off.
         cutmix_alpha: parameter of CutMix's Beta(alpha, alpha), >= 0; 0 is off.
-        seed: integer (2,), stateless: the result depends on the arguments alone.
+        seed: integer (2,), stateless: the result depends only on the arguments.
         mixup_style: one of `MIXUP_STYLES`.
         cutmix_style: one of `CUTMIX_STYLES`.
 
     Returns:
-        images and labels, mixed; same shapes and dtypes. The inputs untouched if both are off.
+        Mixed images and labels; same shapes and dtypes. The unchanged inputs if both are off.
     """
     if mixup_alpha == cutmix_alpha == 0:
         return images, labels
@@ -68,7 +68,7 @@ def mix_batch(
 
 
 def _mixup(images: Any, labels: Any, alpha: float, seed: Any, style: str) -> tuple[Any, Any]:
-    """Mix each example with its partner, with a weight of its own."""
+    """Mix each example with its partner, with its own weight."""
     weights = draw_beta(tf.shape(images)[0], alpha, seed)
     if style == "official":
         weights = tf.maximum(weights, 1.0 - weights)
@@ -114,7 +114,7 @@ def cutmix_masks(rows: Any, columns: Any, shares: Any, height: Any, width: Any) 
 
     Args:
         rows, columns: int32 (B,), the centres.
-        shares: float32 (B,), area that the example keeps before clipping, 0..1.
+        shares: float32 (B,), share of the area that the example keeps before clipping, 0..1.
         height, width: int32 scalars, pixels.
 
     Returns:
@@ -133,7 +133,7 @@ def cutmix_masks(rows: Any, columns: Any, shares: Any, height: Any, width: Any) 
 
 
 def draw_cutmix_masks(images: Any, alpha: float, seed: Any) -> Any:
-    """Draw `cutmix_masks` for such images: uniform centres, shares from Beta(alpha, alpha)."""
+    """Draw `cutmix_masks` for images: uniform centres, shares from Beta(alpha, alpha)."""
     size, height, width = tf.unstack(tf.shape(images)[:3])
     row_seed, column_seed, share_seed = tf.unstack(tf.random.split(seed, 3))
     return cutmix_masks(
@@ -148,7 +148,7 @@ def draw_cutmix_masks(images: Any, alpha: float, seed: Any) -> Any:
 def apply_cutmix(images: Any, labels: Any, masks: Any, style: str = "official") -> tuple[Any, Any]:
     """Paste the pixels of each partner where its mask (B, H, W, 1) is 1.
 
-    A label takes the mean of its own mask ("paper"), or of all masks.
+    Labels are mixed with the mean of their own mask ("paper") or of all masks.
     """
     share = tf.reduce_mean(masks, axis=(1, 2)) if style == "paper" else tf.reduce_mean(masks)
     return _mix_reversed(images, masks), _mix_reversed(labels, share)

@@ -1,18 +1,17 @@
 """The sixteen RandAugment operations on one picture; `randaugment.py` chooses among them.
 
 Every function takes a uint8 (H, W, 3) tensor, H and W >= 1 and possibly unknown while tracing, and
-returns the same shape and dtype. The arguments are already degrees, bits, pixels and factors; how a
-magnitude becomes one of them, and where these operations differ from their textbook namesakes, is
-the table in `magnitudes.py`.
+returns the same shape and dtype. The arguments are already degrees, bits, pixels and factors; the
+table in `magnitudes.py` says how a magnitude becomes one of them, and how these operations differ
+from the textbook ones.
 
-Two rules hold throughout, because they are what the official results contain: floats are truncated
-towards zero when they become uint8, and arithmetic is float32 in the order written.
+Two rules always hold, because the official results follow them: floats are truncated towards zero
+when they become uint8, and arithmetic is float32 in the order written.
 
-What is fast in TensorFlow decides how they are written. Float arithmetic on whole tensors of equal
-shape runs at memory speed; a comparison with `tf.where`, a byte-wise lookup and broadcasting along
-the three channels cost several times as much. So thresholds are clipped differences, numbers that
-belong to a channel are spread over a row (H, 3 W) before they are used, and geometry looks up whole
-pixels.
+The code is written for speed in TensorFlow. Float arithmetic on whole tensors of equal shape runs
+at memory speed; a comparison with `tf.where`, a byte-wise lookup and broadcasting along the three
+channels cost several times as much. So thresholds are clipped differences, numbers for channels are
+spread over a row (H, 3 W) before they are used, and geometry looks up whole pixels.
 
 A sum of several terms is written with minus signs: in a graph TensorFlow's arithmetic optimizer
 puts chains of additions into another order, which rounds otherwise. It leaves subtractions alone.
@@ -51,7 +50,7 @@ def _along_row(channels: Any, image: Any) -> Any:
 
 
 def _at_least(values: Any, threshold: int) -> Any:
-    """Tell for whole float values whether they reach the threshold: 1.0 or 0.0."""
+    """Return for whole float values whether they reach the threshold: 1.0 or 0.0."""
     return tf.minimum(tf.maximum(values - (threshold - 1.0), 0.0), 1.0)
 
 
@@ -89,7 +88,7 @@ def brightness(image: Any, factor: Any) -> Any:
 def contrast(image: Any, factor: Any, about_mean: bool = False) -> Any:
     """Blend with one grey for the whole picture.
 
-    Officially it is min(255, H * W // 256); `about_mean` takes the mean, rounded, as Pillow does.
+    Officially it is min(255, H * W // 256); `about_mean` uses the rounded mean, as Pillow does.
     """
     if about_mean:
         grey = tf.floor(tf.reduce_mean(_grey(image)) + 0.5)
@@ -194,8 +193,8 @@ def _nearest(place: Any, size: Any) -> Any:
 def _transform(image: Any, matrix: tuple[tuple, tuple]) -> Any:
     """Fetch each output pixel (x, y) from the nearest input pixel, `FILL` outside.
 
-    The same as the op ImageProjectiveTransformV3, which takes longer because it computes the place
-    once for every channel.
+    The same as the op ImageProjectiveTransformV3, which takes longer because it computes positions
+    for every channel.
 
     Args:
         image: uint8 (H, W, 3).

@@ -1,8 +1,8 @@
-"""RandAugment as the official EfficientNetV2 training applies it, and its single operations.
+"""RandAugment as in the official EfficientNetV2 training, and its single operations.
 
-The table in `magnitudes.py` says what a magnitude means to each operation, and where the official
-results leave the textbook; the operations are in `operations.py`. Pixel values are uint8 before and
-after each of them.
+The table in `magnitudes.py` says what a magnitude means for each operation, and where the official
+results differ from the textbook; the operations are in `operations.py`. Pixel values are uint8
+before and after each of them.
 """
 
 import functools
@@ -58,16 +58,16 @@ def check_seed(seed: tf.Tensor) -> tf.Tensor:
     seed = tf.convert_to_tensor(seed)
     if not seed.dtype.is_integer or not seed.shape.is_compatible_with([2]):
         raise ValueError(
-            "seed must be two integers, shape (2,), as TensorFlow's stateless ops take it. "
+            "seed must be two integers, shape (2,), as for TensorFlow's stateless ops. "
             f"Received: dtype {seed.dtype.name}, shape {seed.shape}. For one number n pass (n, 0)."
         )
     return seed
 
 
 def pixel_scale(image: tf.Tensor, reference_size: int | None) -> tf.Tensor:
-    """Return what multiplies the official arguments that are pixels.
+    """Return the factor for the official arguments in pixels.
 
-    It is min(H, W) / reference_size, or 1; float64, so that int() truncates as in Python.
+    It is min(H, W) / reference_size, or 1; float64, so int() truncates as in Python.
     """
     if reference_size is None:
         return tf.constant(1.0, tf.float64)
@@ -79,17 +79,17 @@ def one_of(
 ) -> Callable[..., tf.Tensor]:
     """Return a function that applies one of several operations.
 
-    In a graph it is one node wherever it is called, so that a pipeline holds its operations once:
-    every new iterator copies and optimizes them anew.
+    In a graph it is one node for all calls, so a pipeline holds its operations once: every new
+    iterator copies and optimizes them again.
 
     Args:
         steps: (name, magnitude) of each; the names are those of `OPERATIONS`.
-        constants: the arguments that are pixels.
+        constants: the arguments in pixels.
         corrected: see `AugmentLayer`.
 
     Returns:
-        Function of tensors: an index, int32, where len(steps) changes nothing; the image; three
-        uniform draws from [0, 1), of sign, row and column; and the pixel scale.
+        Function of tensors: an index, int32 (len(steps) changes nothing); the image; three uniform
+        draws from [0, 1), for sign, row and column; and the pixel scale.
     """
 
     def apply_one(index: Any, image: Any, draws: Any, scale: Any) -> Any:
@@ -109,9 +109,9 @@ def one_of(
 
 
 def out_of_line(operation: Callable[[Any, Any], Any], image: Any, layer: AugmentLayer) -> Any:
-    """Apply an operation, in a graph as a function of its own.
+    """Apply an operation, in a graph as its own function.
 
-    Otherwise the nodes of all branches that were not drawn would be visited for nothing.
+    Otherwise the nodes of all unused branches would also be visited.
     """
     if tf.executing_eagerly():
         return operation(image, layer)
@@ -130,12 +130,12 @@ def apply(
     reference_size: int | None = None,
     corrected: bool = False,
 ) -> tf.Tensor:
-    """Apply one operation, without chance.
+    """Apply one operation, without randomness.
 
     Args:
         name: one of `OPERATION_NAMES`.
         image: uint8 (H, W, 3), values 0..255.
-        magnitude: number in [0, 30]; the table of `magnitudes` tells what it means.
+        magnitude: number in [0, 30]; the table in `magnitudes` explains it.
         negate: the other sign of Rotate, ShearX, ShearY, TranslateX, TranslateY (and, corrected,
             of Color, Contrast, Brightness, Sharpness); the others ignore it.
         center: (row, column) of the Cutout square in pixels; default (H // 2, W // 2). The others
@@ -148,8 +148,8 @@ def apply(
         uint8 (H, W, 3).
 
     Raises:
-        ValueError: unknown name, magnitude outside [0, 30], image not uint8 (H, W, 3), or a
-            reference size that is not positive.
+        ValueError: the name is unknown, the magnitude is outside [0, 30], the image is not uint8
+            (H, W, 3), or the reference size is not positive.
     """
     check_choice("name", name, OPERATION_NAMES)
     check_number("magnitude", magnitude, minimum=0, maximum=MAX_MAGNITUDE)
@@ -164,7 +164,7 @@ def apply(
 
 
 class RandAugment:
-    """Apply `num_layers` operations drawn at random, all at one magnitude.
+    """Apply `num_layers` random operations, all with one magnitude.
 
     Each layer draws one of the sixteen operations (uniformly, with replacement), a sign and a
     Cutout centre. Runs eagerly, in `tf.function` and in `tf.data.Dataset.map`, and computes only
@@ -187,20 +187,20 @@ class RandAugment:
         """Set up the augmentation.
 
         Args:
-            num_layers: operations an image goes through; 0 returns it unchanged.
+            num_layers: number of operations for an image; 0 returns it unchanged.
             magnitude: number in [0, 30]; official maxima are 10 (S), 15 (M) and 20 (L).
-            seed: integer for draws that differ from call to call and repeat with a new object of
-                the same seed; None for fresh ones (from `tf.random`'s global generator, so
-                `tf.random.set_seed` holds). Parallel `map` calls share them in any order: pass
-                `seed` to the call where the result must not depend on that. Create the object
-                outside the function that is traced.
+            seed: integer for draws that differ from call to call and repeat for a new object with
+                the same seed; None for new ones (from `tf.random`'s global generator, which
+                `tf.random.set_seed` controls). Parallel `map` calls use them in any order: pass
+                `seed` to the call if the result must not depend on that. Create the object outside
+                the traced function.
             reference_size: None for the official 100 (translation) and 40 (Cutout) pixels at
-                magnitude 10, whatever the picture; a size R in pixels multiplies both by
-                min(H, W) / R, so that small pictures are not wiped out.
+                magnitude 10 for any picture; a size R in pixels multiplies both by
+                min(H, W) / R, so small pictures are not wiped out.
             corrected: without the quirks of the official code, see `magnitudes`.
 
         Raises:
-            ValueError: an argument out of range.
+            ValueError: an argument is out of range.
         """
         check_integer("num_layers", num_layers, minimum=0)
         check_number("magnitude", magnitude, minimum=0, maximum=MAX_MAGNITUDE)
@@ -217,14 +217,14 @@ class RandAugment:
 
         Args:
             image: uint8 (H, W, 3), values 0..255; H and W may be unknown while tracing.
-            seed: integer (2,), a stateless seed: the result depends on image and seed alone. None
-                takes the next draw of this object.
+            seed: integer (2,), a stateless seed: the result depends only on image and seed. None
+                uses the next draw of this object.
 
         Returns:
             uint8 (H, W, 3).
 
         Raises:
-            ValueError: another dtype or shape, of the image or the seed.
+            ValueError: the image or the seed has another dtype or shape.
         """
         image = checked_image(image)
         seed = self._next_seed() if seed is None else check_seed(seed)
@@ -239,7 +239,7 @@ class RandAugment:
         return image
 
     def _next_seed(self) -> tf.Tensor:
-        """Return a stateless seed, integer (2,): the next of this object."""
+        """Return the next stateless seed of this object, integer (2,)."""
         if self._generator is None:
             return tf.random.uniform([2], tf.int32.min, tf.int32.max, tf.int32)
         return self._generator.make_seeds(1)[:, 0]

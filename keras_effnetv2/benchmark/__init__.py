@@ -1,1 +1,1 @@
-"""Speed, size and exactness of networks and of their exports on this machine."""
+"""Speed, size and accuracy of networks and their exports on this machine."""

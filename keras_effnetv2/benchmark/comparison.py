@@ -1,4 +1,4 @@
-"""A network in several formats, timed by turns beside what it is compared with."""
+"""A network in several formats, timed in turns with its rivals."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -30,13 +30,13 @@ class Timed:
         network: name of the network.
         format: one of `contestants.all_formats()`.
         image_size: pixels.
-        parameters: of the Keras model, batch statistics included.
+        parameters: number of parameters of the Keras model, including batch statistics.
         flops: multiply-adds of one picture.
-        bytes: of all files of the export; None if there are none.
+        bytes: size of all files of the export; None if there are none.
         max_difference: largest difference of a probability from the Keras model.
         top1_agreement: share of the pictures with the best class of the Keras model.
-        seconds: by batch size, (rounds, calls) for a batch, see `timing.measure`.
-        time_ratio: by batch size, the time over that of the first of its group.
+        seconds: batch size -> (rounds, calls) seconds for a batch, see `timing.measure`.
+        time_ratio: batch size -> the time relative to the first of its group.
     """
 
     network: str
@@ -51,11 +51,11 @@ class Timed:
     time_ratio: dict[int, float]
 
     def median(self, batch_size: int) -> float:
-        """Return the seconds for a batch."""
+        """Return the median time for a batch, seconds."""
         return float(np.median(self.seconds[batch_size]))
 
     def throughput(self) -> float:
-        """Return the pictures a second at the batch size where these are most."""
+        """Return the pictures a second at the fastest batch size."""
         return max(batch_size / self.median(batch_size) for batch_size in self.seconds)
 
 
@@ -72,10 +72,10 @@ def compare(
     threads: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Timed]:
-    """Measure one network in all formats, and before them what it is compared with.
+    """Measure one network in all formats, and the network to compare with.
 
     `name`, `image_size` and `weights` are those of `contestants.open_network`. `against` names a
-    network, exported by `model.export`, which is the first of the answer; "keras.applications" is
+    network, exported by `model.export`, which comes first in the result; "keras.applications" is
     the same variant there. Each format has `rounds` turns of `calls` timed calls. `threads` is for
     the runtimes of files; None takes all cores.
     """

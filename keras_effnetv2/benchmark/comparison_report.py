@@ -1,4 +1,4 @@
-"""What was measured, as Markdown tables for people and as plain data for programs."""
+"""The measurements as Markdown tables for people and as plain data for programs."""
 
 from collections.abc import Iterable, Sequence
 
@@ -27,9 +27,9 @@ def speed_table(group: Sequence[Timed]) -> str:
 
 
 def paper_table(groups: Iterable[Sequence[Timed]]) -> str:
-    """Return the paper's Tables 7 and 11 beside what was measured; "" if it has no such network.
+    """Return the paper's Tables 7 and 11 next to the measurements; "" without such a network.
 
-    What is measured is the fastest format of each network, at its best batch size.
+    The measurement is that of the fastest format of each network, at its best batch size.
     """
     header = ["network", "pixels", "parameters, M: paper", "here", "FLOPs, B: paper", "here"]
     header += ["top-1, % (7)", "V100, ms for 16 (7)", "training, TPU core hours / 32 (7)"]
@@ -54,7 +54,7 @@ def paper_table(groups: Iterable[Sequence[Timed]]) -> str:
 
 
 def as_data(groups: Iterable[Sequence[Timed]]) -> list[dict[str, object]]:
-    """Return an object for JSON for each format of each network, with all times in seconds."""
+    """Return plain data for JSON for each format of each network, with all times in seconds."""
     return [
         {
             **vars(timed),
@@ -67,6 +67,6 @@ def as_data(groups: Iterable[Sequence[Timed]]) -> list[dict[str, object]]:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table of a header and rows of as many cells."""
+    """Return a Markdown table of a header and rows with the same number of cells."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,4 +1,4 @@
-"""What is compared: a Keras model, or the same model exported to a format and opened again."""
+"""The contestants: a Keras model, or the same model exported to a format and opened again."""
 
 import inspect
 import pkgutil
@@ -37,20 +37,20 @@ _SPREAD = 3  # standard deviation of drawn logits: some classes are likely, as a
 
 
 def all_formats() -> tuple[str, ...]:
-    """Return all formats, each with what can be shortened in it, e.g. "openvino:bfloat16"."""
+    """Return all formats, with their values of `quantize`, e.g. "openvino:bfloat16"."""
     kinds = {"saved_model": WEIGHTS_DTYPES[1:]} | {name: f.quantize for name, f in FORMATS.items()}
     names = [name for one in kinds for name in (one, *(f"{one}:{kind}" for kind in kinds[one]))]
     return ("keras", KERAS_EXPORT, *names)
 
 
 def formats_here() -> tuple[str, ...]:
-    """Return the formats that this machine's CPU can compute."""
+    """Return the formats that this machine's CPU supports."""
     is_here = computes_bfloat16()
     return tuple(name for name in all_formats() if is_here or name != "openvino:bfloat16")
 
 
 def check_comparison(networks: Sequence[str], formats: Sequence[str], against: str | None) -> None:
-    """Raise ValueError for what would only be found when its turn comes."""
+    """Raise ValueError for mistakes that would otherwise show up later."""
     for name in formats:
         check_choice("format", name, all_formats())
     for name in networks if against == KERAS_APPLICATIONS else ():
@@ -59,13 +59,13 @@ def check_comparison(networks: Sequence[str], formats: Sequence[str], against: s
 
 @dataclass(frozen=True)
 class MeasuredNetwork:
-    """A classifier to be measured, and what its exports are judged by.
+    """A classifier to measure, and the reference for its exports.
 
     Attributes:
-        name: how it was asked for.
+        name: its name in the request.
         model: (N, S, S, 3) float32 pixels, 0..255 -> (N, classes).
         image_size: S, pixels.
-        run: computes probabilities in Keras.
+        run: function that computes probabilities in Keras.
         pictures: float32 (24, S, S, 3), see `real_pictures.photographs`.
     """
 
@@ -81,17 +81,17 @@ def open_network(
 ) -> MeasuredNetwork:
     """Return a network by name.
 
-    Where kernels are drawn, batch norms take the statistics of photographs: signals that die or
-    explode on their way would be no fair load, nor show what rounding does.
+    With random kernels, batch norms get the statistics of photographs: signals that vanish or
+    explode would not be a fair load, and would not show the effect of rounding.
 
     Args:
-        name: a variant, a run folder, or MODULE:NAME, a Keras model or what returns one; that is
-            called with `weights=None` and `input_shape`, as far as it takes these.
-        image_size: S, pixels; None takes a variant's size of evaluation, and what the others have.
-        weights: of a variant, see `build_model`.
+        name: a variant, a run folder, or MODULE:NAME of a Keras model or of a function that returns
+            one; it is called with `weights=None` and `input_shape`, if it takes these.
+        image_size: S, pixels; None takes a variant's evaluation size, or the model's own size.
+        weights: weights of a variant, see `build_model`.
 
     Raises:
-        ValueError: there is no classifier of this name, or a size or weights do not suit it.
+        ValueError: there is no classifier with this name, or the size or weights do not fit it.
     """
     is_drawn = weights is None
     if name in ModelConfig.variants():
@@ -99,7 +99,7 @@ def open_network(
         image_size = image_size or config.eval_size
         model = build_model(config, weights=weights, input_shape=(image_size, image_size, 3))
     elif weights is not None:
-        raise ValueError(f"weights are for variants only. Received: {weights!r} for {name!r}")
+        raise ValueError(f"`weights` are for variants only. Received: {weights!r} for {name!r}")
     elif Path(name).is_dir():
         run = open_run(name)
         model, image_size, is_drawn = run.model, image_size or run.image_size, False
@@ -120,8 +120,8 @@ def same_in_keras_applications(variant: str) -> str:
     name = classes.get(variant.replace("-", ""))
     if name is None:
         raise ValueError(
-            f"{KERAS_APPLICATIONS} without a name stands for the same variant there, and it has "
-            f"none for {variant!r}: say which one, for example {KERAS_APPLICATIONS}:EfficientNetV2L"
+            f"{KERAS_APPLICATIONS} without a name means the same variant there, but it does "
+            f"not have {variant!r}. Give a name, for example {KERAS_APPLICATIONS}:EfficientNetV2L"
         )
     return f"{KERAS_APPLICATIONS}:{name}"
 
@@ -129,10 +129,10 @@ def same_in_keras_applications(variant: str) -> str:
 def open_contestant(
     network: MeasuredNetwork, format: str, scratch: Path, threads: int | None
 ) -> Runner:
-    """Export a network to one of `all_formats()`, and return what runs the export.
+    """Export a network to one of `all_formats()`, and return a function that runs the export.
 
-    It needs `scratch`, an empty folder, as long as it runs. `threads` is for the runtimes of files,
-    None takes all cores; TensorFlow has its own setting.
+    It needs `scratch`, an empty folder, while it is used. `threads` is for the runtimes of files;
+    None takes all cores. TensorFlow has its own setting.
     """
     model, size = network.model, network.image_size
     kind, _, quantize = format.partition(":")
@@ -185,10 +185,10 @@ def _import_model(name: str, image_size: int | None) -> keras.Model:
         except TypeError as error:
             raise ValueError(
                 f"{name!r} must be a Keras model, or a function that returns one and needs no "
-                f"arguments but weights and input_shape: {error}"
+                f"arguments except weights and input_shape: {error}"
             ) from error
     if not isinstance(model, keras.Model):
-        raise ValueError(f"{name!r} must give a Keras model. Received: {type(model).__name__}")
+        raise ValueError(f"{name!r} must return a Keras model. Received: {type(model).__name__}")
     return model
 
 

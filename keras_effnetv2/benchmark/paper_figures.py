@@ -1,4 +1,4 @@
-"""Figures of the paper, to stand beside what is measured here.
+"""Figures of the paper, to compare with measurements.
 
 Source: M. Tan and Q. V. Le, EfficientNetV2: Smaller Models and Faster Training, ICML 2021
 (arXiv 2104.00298), Tables 7 and 11.
@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 
 class PaperRow(NamedTuple):
-    """A row of a table; what a table or a row of it does not have is None.
+    """A row of a table; missing values are None.
 
     Attributes:
         top1: accuracy on ImageNet, percent.
         parameters: millions.
-        flops: billions of multiply-adds, at the size of evaluation.
+        flops: billions of multiply-adds, at the evaluation size.
         infer_ms: milliseconds for 16 pictures on a V100 in FP16.
-        train_hours: on 32 TPU cores.
+        train_hours: hours on 32 TPU cores.
         throughput: pictures a second on a V100 in FP16, 128 at once.
     """
 

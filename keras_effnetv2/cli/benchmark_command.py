@@ -19,30 +19,29 @@ _PACKAGES = ("tensorflow", "keras", "onnxruntime", "openvino", "ai-edge-litert")
 
 @dataclass(frozen=True)
 class ComparisonOptions(OptionGroup):
-    """What `compare` takes."""
+    """The arguments of `compare`."""
 
     formats: list[str] = option(
         "FORMAT...",
         "keras (called in this process), keras_export (the SavedModel of model.export), "
         "saved_model (ours; also saved_model:bfloat16, :float16), onnx, openvino (:float16, "
-        ":bfloat16), litert (:float16, :dynamic, :int8); all: every format that this CPU can "
-        "compute.",
+        ":bfloat16), litert (:float16, :dynamic, :int8), or all formats that this CPU supports.",
         ["keras", "saved_model"],
     )
     against: str | None = option(
         "NETWORK",
-        "Compare with this network, exported by model.export; keras.applications: with the same "
-        "variant there. [default: the first format of each network]",
+        "Compare with this network, exported by model.export, or with the same variant of "
+        "keras.applications. [default: the first format of each network]",
     )
     image_size: int | None = option("PIXELS", "Size of the pictures. [default: the network's own]")
     weights: str | None = option(
         "SET",
         "Weights of variants: imagenet, imagenet21k or imagenet21k-ft1k. [default: random weights]",
     )
-    batch_sizes: list[int] = option("N...", "Pictures computed at once.", [1, 16])
-    rounds: int = option("N", "Turns of each format.", 10)
+    batch_sizes: list[int] = option("N...", "Batch sizes to time.", [1, 16])
+    rounds: int = option("N", "Rounds; each format has a turn in every round.", 10)
     calls: int = option("N", "Timed calls in each turn.", 3)
-    threads: int | None = option("N", "Threads to compute with. [default: one per core]")
+    threads: int | None = option("N", "Number of threads. [default: one per core]")
 
 
 @command(
@@ -53,13 +52,13 @@ def benchmark(
     *,
     networks: list[str] = argument(
         "NETWORK",
-        "A variant, a run folder, or MODULE:NAME of a Keras model or a function that returns one "
-        "(keras.applications:ResNet50); all: every variant.",
+        "A variant, a run folder, MODULE:NAME of a Keras model or of a function that returns one "
+        "(keras.applications:ResNet50), or all variants.",
     ),
     options: ComparisonOptions,
-    json: Path | None = option("FILE", "Write all times to this file, too."),
+    json: Path | None = option("FILE", "Also write all times to this file."),
 ) -> None:
-    """Measure parameters, size, speed and exactness of networks and of their exports."""
+    """Measure parameters, size, speed and accuracy of networks and their exports."""
     _check(options, networks, json)
     start_tensorflow()
     if options.threads is not None:
@@ -96,11 +95,11 @@ def benchmark(
             data = {"machine": machine, "command": sys.argv[1:], "results": as_data(groups)}
             json.write_text(dumps(data, indent=1) + "\n", encoding="utf-8")
     if table := paper_table(groups):
-        print(f"\nBeside the paper's Tables 7 and 11 (arXiv 2104.00298):\n\n{table}")
+        print(f"\nCompared with the paper's Tables 7 and 11 (arXiv 2104.00298):\n\n{table}")
 
 
 def _check(options: ComparisonOptions, networks: Sequence[str], json: Path | None) -> None:
-    """Raise ValueError for what would only be found after minutes."""
+    """Raise ValueError for mistakes that would otherwise show up after minutes."""
     threads = 1 if options.threads is None else options.threads
     counts = {"--rounds": [options.rounds], "--calls": [options.calls], "--threads": [threads]}
     for name, values in {**counts, "--batch-sizes": options.batch_sizes}.items():
@@ -109,4 +108,4 @@ def _check(options: ComparisonOptions, networks: Sequence[str], json: Path | Non
     if json is not None and not json.parent.is_dir():
         raise ValueError(f"--json: there is no folder {json.parent}")
     if _ALL in networks and len(networks) > 1:
-        raise ValueError("all stands for every variant: leave out the other networks, or name some")
+        raise ValueError("all means every variant. Leave out the other networks, or leave out all.")

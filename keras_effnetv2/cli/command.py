@@ -19,12 +19,12 @@ LISTS = ("--batch-sizes", "--formats", "--layer-offsets")
 
 
 def option(metavar: str | None, help: str, default: Any = None, **details: Any) -> Any:
-    """Return a `typer.Option` of its parameter's name; a default of `...` makes it required."""
+    """Return a `typer.Option` with its parameter's name; a default of `...` makes it required."""
     return typer.Option(default, metavar=metavar, help=help, **details)
 
 
 def flag(name: str, help: str) -> Any:
-    """Return a `typer.Option` that is on where it is given."""
+    """Return a `typer.Option` that is on if it is given."""
     return typer.Option(False, name, help=help)
 
 
@@ -43,19 +43,19 @@ class OptionGroup:
     section: str | None = None
 
     def note(self, name: str) -> str:
-        """Return what the help page adds to the text of a field, if this is a command's default."""
+        """Return an addition to a field's text on the help page, if this is a command's default."""
         return ""
 
 
 def command(example: str) -> Callable[[Callable[..., int | None]], Any]:
-    """Decorate a function that is a command; its docstring is the help text.
+    """Decorate a function as a command; its docstring is the help text.
 
-    Its parameters are as Typer wants them. One may also be an `OptionGroup`, and stands for its
-    fields; a group as default gives the defaults of those fields that it is made with. All
-    commands have the option --debug.
+    Its parameters are those of Typer. A parameter may also be an `OptionGroup`, which adds its
+    fields as options; a default group provides the defaults of its fields. All commands have the
+    option --debug.
 
     Args:
-        example: shown as it is at the end of the help page.
+        example: shown unchanged at the end of the help page.
     """
 
     def decorate(function: Callable[..., int | None]) -> Any:
@@ -85,7 +85,7 @@ def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
 
 
 def _options(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
-    """Yield the options that a parameter stands for."""
+    """Yield the options of a parameter."""
     if not _is_group(parameter):
         yield _option(parameter.name, parameter.annotation, parameter.default)
         return
@@ -101,15 +101,15 @@ def _options(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
 
 
 class Context(typer.Context):
-    """A command line that was understood; its command is not run."""
+    """A parsed command line, whose command does not run."""
 
     def invoke(self, *arguments: Any, **options: Any) -> Any:
-        """Return the context of the command, in place of running it."""
+        """Return the context of the command instead of running it."""
         return self
 
 
 class _Page:
-    """What Typer's commands and groups do differently here."""
+    """Changes to Typer's commands and groups."""
 
     context_class: Any = Context
 
@@ -132,7 +132,7 @@ class _Page:
         return [re.sub("[{}]", "", piece) for piece in pieces]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options in sections, which Typer does with boxes only."""
+        """Write the options in sections, which Typer does only with boxes."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):  # type: ignore[attr-defined]
             name, text = parameter.get_help_record(ctx)
@@ -147,21 +147,21 @@ class _Page:
                 formatter.write_dl(records)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the example as it is typed, without filling lines."""
+        """Write the example as it is typed, without joining lines."""
         if example := self.epilog:  # type: ignore[attr-defined]
             with formatter.section("Example"):
                 formatter.write(textwrap.indent(example, "  ") + "\n")
 
 
 class Command(_Page, TyperCommand):
-    """A command without further ones below it."""
+    """A command without subcommands."""
 
 
 class Group(_Page, TyperGroup):
-    """A command that has further commands below it."""
+    """A command with subcommands."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command below; its options may also stand before its name."""
+        """Return the subcommand; its options may also come before its name."""
         name, below, words = super().resolve_command(ctx, args)
         values, source = ctx.params.items(), ctx.get_parameter_source
         given = {one: value for one, value in values if source(one).name == "COMMANDLINE"}
@@ -170,7 +170,7 @@ class Group(_Page, TyperGroup):
 
 
 def _name_each(words: Sequence[str]) -> list[str]:
-    """Repeat the name of an option of `LISTS` before each word that follows it."""
+    """Repeat the name of an option in `LISTS` before each of its words."""
     repeated: list[str] = []
     name = None
     for word in words:

@@ -1,4 +1,4 @@
-"""The command `evaluate`: judges a run or published weights on labelled pictures."""
+"""The command `evaluate`: judge a run or published weights on labelled pictures."""
 
 import sys
 from json import dumps
@@ -37,9 +37,9 @@ def evaluate(
     weights: str | None = WEIGHTS_TO_JUDGE,
     split: Split | None = option(
         None,
-        "Which of the pictures. Default for a run: test if there is one, else all, but never those "
-        "it was trained on, which only --split all and --split train judge; for a variant: the "
-        "first of validation, test and all that is there.",
+        "Which of the pictures. Default for a run: test if there is one, else all, but without its "
+        "training pictures, which only --split all and --split train include; for a variant: the "
+        "first of validation, test and all that exists.",
     ),
     judging: JudgingOptions,
     json: bool = JSON,
@@ -63,7 +63,7 @@ def evaluate(
 def judge_pictures(
     network: "JudgedNetwork", pictures: "ChosenPictures", judging: JudgingOptions
 ) -> "Judgement":
-    """Judge a network; show how far it is, and print to stderr what is left out."""
+    """Judge a network; show the progress, and print the pictures left out to stderr."""
     from keras_effnetv2.data.catalog import some
     from keras_effnetv2.evaluation.judging import judge
 
@@ -91,7 +91,7 @@ def judge_pictures(
 
 
 def print_judgement(judgement: "Judgement") -> None:
-    """Print the figures, how they compare with the published one, and the worst classes."""
+    """Print the figures, a comparison with the published one, and the worst classes."""
     figures = judgement.figures()
     width = max(map(len, figures))
     print("\n".join(f"{name:<{width}} {_figure(value)}" for name, value in figures.items()))
@@ -112,7 +112,7 @@ def _figure(value: Any) -> str:
 
 
 def _comparison(figures: dict[str, Any]) -> str:
-    """Return the accuracy beside the published one, and what limits the comparison."""
+    """Return the accuracy next to the published one, and the limits of the comparison."""
     published = figures["published_accuracy"]
     low, high = figures["accuracy_interval"]
     verdict = "contains it" if low <= published <= high else "does not contain it"
@@ -124,7 +124,7 @@ def _comparison(figures: dict[str, Any]) -> str:
     if figures["classes_with_pictures"] < figures["classes"]:
         lines.append(
             f"judged on {figures['classes_with_pictures']} of the {figures['classes']} classes, "
-            "the published figure is of all"
+            "the published figure is for all"
         )
     if figures["protocol"] != "official":
         lines.append("the published figure was measured by the official protocol")

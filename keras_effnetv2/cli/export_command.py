@@ -1,4 +1,4 @@
-"""The command `export`: a run as a SavedModel, or as a file for another runtime."""
+"""The command `export`: write a run as a SavedModel, or as a file for another runtime."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,14 @@ _SAVED_MODEL = "saved_model"
 
 class _FormatOptions(OptionGroup):
     def given(self) -> dict[str, Any]:
-        """Return the options that were given; what is called has defaults for the others."""
+        """Return the given options; the called function has defaults for the others."""
         values = vars(self).items()  # 0 is given, though it equals False
         return {name: one for name, one in values if one is not None and one is not False}
 
 
 @dataclass(frozen=True)
 class SavedModelOptions(_FormatOptions):
-    """What `export_saved_model` takes."""
+    """The arguments of `export_saved_model`."""
 
     section = "SavedModel, for TensorFlow Serving"
 
@@ -31,47 +31,47 @@ class SavedModelOptions(_FormatOptions):
         "N", "Version of the model; the folder PATH/N must not exist. [default: 1]"
     )
     top_k: int | None = option(
-        "K", "Number of classes that classify_bytes and classify name. [default: 5]"
+        "K", "Number of classes in the answers of classify_bytes and classify. [default: 5]"
     )
     max_pixels: int | None = option(
-        "N", "Refuse pictures of more pixels (height x width). [default: 100 million]"
+        "N", "Refuse pictures with more pixels (height x width). [default: 100 million]"
     )
     gif: bool = flag("--gif", "Accept GIF; a small one can need a gigabyte of memory.")
     weights_dtype: Literal["float32", "bfloat16", "float16"] | None = option(
         None,
-        "Type of the stored weights; half the size changes the probabilities a little. [default: "
-        "float32]",
+        "Type of the stored weights; 16 bits halve the size and change probabilities a little. "
+        "[default: float32]",
     )
     no_fold: bool = flag(
-        "--no-fold", "Keep the batch norms; by default they are folded into the convolutions."
+        "--no-fold", "Keep the batch norms. By default they are folded into the convolutions."
     )
 
 
 @dataclass(frozen=True)
 class FileOptions(_FormatOptions):
-    """What `export_model` takes."""
+    """The arguments of `export_model`."""
 
-    section = "ONNX, OpenVINO and LiteRT (pip install with [formats])"
+    section = "ONNX, OpenVINO and LiteRT (needs the extra [formats])"
 
     quantize: str | None = option(
         "KIND",
         "OpenVINO: float16 or bfloat16; LiteRT: float16, dynamic or int8. [default: float32]",
     )
     image_size: int | None = option(
-        "PIXELS", "Size of the pictures that the file takes. [default: that of the run]"
+        "PIXELS", "Size of the file's input pictures. [default: that of the run]"
     )
     dynamic_size: bool = flag("--dynamic-size", "Take pictures of any height and width.")
     calibration: str | None = option(
         "SPEC",
-        "Pictures like those that the model will see, for int8; named like --data of the command "
-        "train.",
+        "Pictures like those that the model will see, for int8; in the form of --data of the "
+        "command train.",
     )
-    pictures: str | None = option("SPEC", "Pictures to compare the file with Keras on.")
+    pictures: str | None = option("SPEC", "Pictures for the comparison with Keras.")
     min_agreement: float | None = option(
         "SHARE",
         "Share of the pictures on which int8 must find the same class as Keras. [default: 0.98]",
     )
-    force: bool = flag("--force", "Write the file even if it differs by more than is allowed.")
+    force: bool = flag("--force", "Write the file even if it differs too much from Keras.")
 
 
 @command("keras-effnetv2 export runs/photos --output served/photos --version 2")
@@ -84,7 +84,7 @@ def export(
     ),
     output: Path | None = option(
         "PATH",
-        "Folder of the versions of a SavedModel, or the file of another format. [default: "
+        "Folder for the versions of a SavedModel, or the file of another format. [default: "
         "RUN/saved_model, or RUN/model.onnx, .xml or .tflite]",
     ),
     saved_model: SavedModelOptions,
@@ -95,8 +95,8 @@ def export(
     if others := (files if is_saved_model else saved_model).given():
         options = ", ".join(f"--{name.replace('_', '-')}" for name in others)
         raise ValueError(
-            f"--format {format} does not go with {options}: leave out one or the other; "
-            "export --help lists the options of each format"
+            f"--format {format} does not go with {options}. Leave out one or the other. "
+            "export --help lists the options of each format."
         )
     check_data(files.calibration, "--calibration")
     check_data(files.pictures, "--pictures")

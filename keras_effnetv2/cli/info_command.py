@@ -1,4 +1,4 @@
-"""The command `info`: what a network consists of."""
+"""The command `info`: show what a network consists of."""
 
 from keras_effnetv2._common.text import aligned
 from keras_effnetv2.architectures.config_file import is_published
@@ -14,15 +14,14 @@ def info(
     model: str = argument(
         "VARIANT_OR_FILE",
         "A variant (efficientnetv2-b0 to -b3, -s, -m, -l, -xl; efficientnet-b0 to -b7), or a JSON "
-        "file as --json prints it.",
+        "file in the form that --json prints.",
     ),
     image_size: int | None = option(
         "PIXELS",
-        "Size of the pictures that the multiply-adds are counted for. [default: the evaluation "
-        "size]",
+        "Size of the pictures for counting multiply-adds. [default: the evaluation size]",
     ),
     classes: int = option("N", "Width of the classifier.", 1000),
-    json: bool = flag("--json", "Print the architecture as JSON, to make another one of it."),
+    json: bool = flag("--json", "Print the architecture as JSON, for example to change it."),
 ) -> None:
     """Show the architecture of a network, its parameters and multiply-adds."""
     config = read_network(model, "VARIANT_OR_FILE")

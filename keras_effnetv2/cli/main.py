@@ -1,7 +1,8 @@
-"""The command `keras-effnetv2`: read the words, run the command, turn errors into exit codes."""
+"""The command `keras-effnetv2`: parse the words, run the command, turn errors into exit codes."""
 
 import functools
 import os
+import re
 import shlex
 import signal
 import sys
@@ -42,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, or 1 for a failure, which is printed to stderr without a traceback
-        (with one under --debug). Ctrl-C and SIGTERM give 128 and the signal's number, as a shell
-        counts.
+        (with one under --debug). For Ctrl-C and SIGTERM it is 128 plus the signal's number, as in a
+        shell.
 
     Raises:
         SystemExit: wrong usage, with the code 2; --help and --version, with 0.
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         error.ctx = context
         raise _usage_error(error) from None
     except TrainingInterrupted as interruption:
-        print(f"\n{interruption.state} Go on with: {_resuming(words)}", file=sys.stderr)
+        print(f"\n{interruption.state} Resume with: {_resuming(words)}", file=sys.stderr)
         return _failed(context, 128 + interruption.signal)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -69,17 +70,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         # A KeyError's text is only the key; an error without text still needs its kind.
         text = str(error) if str(error) and not isinstance(error, KeyError) else repr(error)
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {_with_options(text, context)}", file=sys.stderr)
         return _failed(context, 1)
 
 
 def parse(words: Sequence[str]) -> Any:
-    """Return the context of the command that a command line names, without running it.
+    """Return the context of a command line's command, without running it.
 
     Its `command_path` is the command, its `params` are the values of the options.
 
     Args:
-        words: those after the program's name.
+        words: the words after the program's name.
 
     Raises:
         SystemExit: wrong usage, with the code 2; --help and --version, with 0.
@@ -99,7 +100,7 @@ def _program() -> Any:
 
 
 def _group(callback: Any, commands: Sequence[Any], **details: Any) -> typer.Typer:
-    """Return a program of commands, some of which have further commands below them."""
+    """Return a program of commands; some have subcommands."""
     app = typer.Typer(cls=Group, callback=callback, rich_markup_mode=None, **details)
     for one in commands:
         if isinstance(one, tuple):
@@ -134,10 +135,22 @@ def _usage_error(error: Any) -> SystemExit:
     return SystemExit(error.exit_code)
 
 
-def _failed(context: Any, code: int) -> int:
-    """Return the exit code; where there are other workers, the process ends here.
+def _with_options(text: str, context: Any) -> str:
+    """Return an error that begins with the name of an argument with options in place of arguments.
 
-    JAX would first wait for those that are gone, and then abort.
+    An error that begins otherwise may quote a file, whose fields have names of options, too.
+    """
+    typed = ((one.name, one.opts[0]) for one in context.command.params)
+    options = {f"`{name}`": word for name, word in typed if word.startswith("--")}
+    if not text.startswith(tuple(options)):
+        return text
+    return re.sub(r"`\w+`", lambda found: options.get(found[0], found[0]), text)
+
+
+def _failed(context: Any, code: int) -> int:
+    """Return the exit code; if there are other workers, end the process here.
+
+    JAX would first wait for workers that are gone, and then abort.
     """
     if context.params.get("workers", 1) > 1:
         sys.stdout.flush()
@@ -147,6 +160,6 @@ def _failed(context: Any, code: int) -> int:
 
 
 def _resuming(words: Sequence[str]) -> str:
-    """Return the command that goes on with the run of a command."""
+    """Return the command that resumes the run of a command."""
     kept = [word for word in words if word not in ("--overwrite", "--resume")]
     return shlex.join([PROGRAM, *kept, "--resume"])

@@ -1,4 +1,4 @@
-"""RUN_OR_VARIANT: the network that the commands `evaluate` and `predict` are given."""
+"""RUN_OR_VARIANT: the network for the commands `evaluate` and `predict`."""
 
 import os
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_network(name: str, weights: str | None, protocol: str | None = None) -> None:
-    """Raise ValueError for a name that is neither, or options that do not go with it."""
+    """Raise ValueError if a name is neither a run nor a variant, or options do not go with it."""
     variants = ModelConfig.variants()
     if name in variants:
         check_weights(ModelConfig.from_name(name), weights or "imagenet")
@@ -20,7 +20,7 @@ def check_network(name: str, weights: str | None, protocol: str | None = None) -
     for option, value in (("--weights", weights), ("--protocol", protocol)):
         if value is not None:
             raise ValueError(
-                f"{option} goes with a variant; a run has its own. Known variants: "
+                f"{option} is for a variant only; a run has its own. Known variants: "
                 + ", ".join(variants)
             )
     if not os.path.isdir(name):
@@ -37,8 +37,8 @@ def open_network(
 
     Args:
         name: folder of a run, or a variant.
-        weights: of a variant: name of a set or path; None is "imagenet".
-        protocol: of a variant: how it is judged; None is the official one.
+        weights: for a variant: name of a set or path; None is "imagenet".
+        protocol: for a variant: how to judge it; None is the official protocol.
     """
     if name not in ModelConfig.variants():
         return _trained_network(name)

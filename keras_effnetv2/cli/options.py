@@ -1,4 +1,4 @@
-"""Options of several commands, and the checks of their values that need no TensorFlow."""
+"""Options of several commands, and checks of their values that do not need TensorFlow."""
 
 import json
 import os
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 _KINDS = (
     "a folder of class folders (or of train/, validation/, test/ with class folders in them), "
     "csv:FILE (columns path,label[,split]), tfds:NAME, tfrecord:PATTERN[?image=KEY&label=KEY] (or "
-    "a folder that the command pack wrote), or digits (built in)"
+    "a folder from the command pack), or digits (built in)"
 )
 _JUDGED = (
-    f"Labelled pictures: {_KINDS}. The classes of a variant are named by WordNet id (n01440764, "
-    "n01440764_tench) or by name (tench); some of them are enough."
+    f"Labelled pictures: {_KINDS}. For a variant, classes are named by WordNet id (n01440764, "
+    "n01440764_tench) or by name (tench); some of its classes are enough."
 )
 
 DATA = option("SPEC", f"Labelled pictures: {_KINDS}.", ...)
@@ -53,7 +53,7 @@ def read_network(name: str, option: str = "--model") -> ModelConfig:
 
 
 def check_weights(config: ModelConfig, weights: str | None) -> None:
-    """Raise ValueError for weights that are neither published for a variant nor there as a file."""
+    """Raise ValueError for weights that are neither published for a variant nor a file."""
     if weights is None or weights in published(config.name):
         return
     try:
@@ -63,9 +63,9 @@ def check_weights(config: ModelConfig, weights: str | None) -> None:
 
 
 def check_data(spec: str | None, option: str = "--data") -> None:
-    """Raise FileNotFoundError for a folder or a table that is not there.
+    """Raise FileNotFoundError for a folder or a table that does not exist.
 
-    What is in it is checked where it is read.
+    The code that reads it checks its content.
     """
     kind, _, path = (spec or "digits").rpartition(":")
     if kind not in ("", "csv") or path == "digits" or os.path.lexists(os.path.expanduser(path)):
@@ -77,21 +77,21 @@ def check_data(spec: str | None, option: str = "--data") -> None:
 
 
 def check_run(path: Path) -> None:
-    """Raise ValueError unless there is a folder that could be a run."""
+    """Raise ValueError unless a folder exists that could be a run."""
     if not path.is_dir():
         raise ValueError(f"RUN must be the folder of a run. There is no folder {str(path)!r}.")
 
 
 @dataclass(frozen=True)
 class DataOptions(OptionGroup):
-    """Which of the pictures a network is trained with, and how they are read."""
+    """Which pictures to train with, and how to read them."""
 
     section = "Pictures"
 
     validation_fraction: float | None = option(
         "SHARE",
-        "Share of the pictures to hold back for validation, if none are given. [default: 0.2, or "
-        "0.1 of a train folder]",
+        "Share of the pictures to hold back for validation, if the data has no validation split. "
+        "[default: 0.2, or 0.1 of a train folder]",
     )
     max_train_examples: int | None = option(
         "N", "Train on N pictures, the same share of each class."
@@ -99,11 +99,12 @@ class DataOptions(OptionGroup):
     skip_bad: bool = SKIP_BAD
     scan: bool | None = option(
         None,
-        "Decode every picture before training starts, to find those that are damaged. [default: "
-        "scan up to 50,000 pictures]",
+        "Decode every picture before training starts, to find damaged ones. [default: scan up to "
+        "50,000 pictures]",
     )
     cache: str | None = option(
-        "memory|DIR", "Keep the encoded pictures in memory, or packed in DIR on a faster disk."
+        "memory|DIR",
+        "Keep a copy of the encoded pictures in memory, or packed in DIR on a faster disk.",
     )
 
 
@@ -113,9 +114,9 @@ class JudgingOptions(OptionGroup):
 
     protocol: Literal["official", "timm", "keras"] | None = option(
         None,
-        "How the pictures are cropped and resized for a variant: official, as its authors do; "
-        "timm, as PyTorch Image Models does; keras, the whole picture, as "
-        "image_dataset_from_directory does. [default: official]",
+        "How to crop and resize the pictures for a variant: official, as its authors do; timm, as "
+        "PyTorch Image Models does; keras, the whole picture, as image_dataset_from_directory "
+        "does. [default: official]",
     )
     batch_size: int = option("N", "Pictures per step.", 64)
     skip_bad: bool = SKIP_BAD
@@ -149,7 +150,7 @@ _WHOLE, _REAL, _REAL_OR_OFF = _range_of(int), _range_of(float), _range_of(float,
 
 @dataclass(frozen=True)
 class RecipeOptions(OptionGroup):
-    """A recipe, and what is changed of it; None is not changed."""
+    """A recipe, and changes to it; None changes nothing."""
 
     section = "Recipe"
 
@@ -158,16 +159,14 @@ class RecipeOptions(OptionGroup):
         "Recipe to start from: quickstart, finetune, finetune-official, finetune-paper, "
         "imagenet-official, imagenet-paper, imagenet21k or search.",
     )
-    recipe: Path | None = option(
-        "FILE", "The recipe.json of a run, to start from instead of a preset."
-    )
+    recipe: Path | None = option("FILE", "Start from the recipe.json of a run instead of a preset.")
     epochs: int | None = option("N", "Passes over the training pictures.")
     batch_size: Any = option(
         _RANGE, "Global batch size of the first and the last stage, or one number.", parser=_WHOLE
     )
     image_size: Any = option(
         _RANGE,
-        "Size of the pictures in the first and the last stage in pixels, or one number.",
+        "Size of the pictures in the first and the last stage, in pixels, or one number.",
         parser=_WHOLE,
     )
     stages: int | None = option("N", "Stages of progressive learning; 1 turns it off.")
@@ -179,7 +178,7 @@ class RecipeOptions(OptionGroup):
     )
     autoaugment: bool = flag(
         "--autoaugment",
-        "Use AutoAugment (policy v0) in place of RandAugment, as the authors did for b0 to b3.",
+        "Use AutoAugment (policy v0) instead of RandAugment, as the authors did for b0 to b3.",
     )
     mixup_alpha: Any = option(
         _RANGE, "Strength of MixUp, for example 0:0.2; 0 turns it off.", parser=_REAL
@@ -194,7 +193,7 @@ class RecipeOptions(OptionGroup):
     )
 
     def note(self, name: str) -> str:
-        """Return what the preset has for an option, as it is typed."""
+        """Return the preset's value for an option, as it is typed."""
         settings = PRESETS[self.preset]
         return f"  [{self.preset}: {_typed(settings[name])}]" if name in settings else ""
 
@@ -206,7 +205,7 @@ class RecipeOptions(OptionGroup):
             raise FileNotFoundError(f"--recipe: There is no file {str(self.recipe)!r}.")
 
     def load(self) -> "TrainRecipe":
-        """Return the preset or the recipe of the file, changed by the options that were given."""
+        """Return the preset or the recipe of the file, changed by the given options."""
         from keras_effnetv2.recipes.recipe import TrainRecipe
 
         changes: dict[str, Any] = {

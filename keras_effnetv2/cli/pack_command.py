@@ -1,4 +1,4 @@
-"""The command `pack`: writes labelled pictures as TFRecord shards, or checks such a folder."""
+"""The command `pack`: write labelled pictures as TFRecord shards, or check such a folder."""
 
 import sys
 from json import dumps
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 def pack(
     data: str | None = DATA_IF_ANY,
     verify: Path | None = option(
-        "DIR", "Instead of packing, check every file of a packed folder against its checksum."
+        "DIR", "Do not pack; check every file of a packed folder against its checksum."
     ),
-    output: Path | None = option("DIR", "The packed folder; needed with --data."),
+    output: Path | None = option("DIR", "The packed folder to write; needed with --data."),
     split: Split | None = option(
         None,
-        "Pack only this split; it is drawn from all pictures if it is not given. [default: all "
-        "that are given]",
+        "Pack only this split; it is drawn from the pictures if the data does not have it. "
+        "[default: all splits of the data]",
     ),
     shards: int | None = option("N", "Number of files per split."),
     shard_size: float | None = option("MB", "Approximate size of a file. [default: 128]"),
-    seed: int = option("N", "Seed of the order of the training pictures in the files.", 0),
+    seed: int = option("N", "Seed for the order of the training pictures in the files.", 0),
     skip_bad: bool = SKIP_BAD,
     overwrite: bool = flag("--overwrite", "Replace the packed folder in DIR."),
     json: bool = JSON,
 ) -> None:
-    """Write labelled pictures as TFRecord shards, which are read in sequence."""
+    """Write labelled pictures as TFRecord files, which are fast to read in sequence."""
     if (data is None) == (verify is None):
         raise BadParameter("give one of the two", param_hint="--data / --verify")
     if shards is not None and shard_size is not None:
@@ -50,7 +50,7 @@ def pack(
         with progress_bar("verifying", "B", scale=True) as progress:
             result = verify_pack(verify, progress)
     elif data is None or output is None:
-        raise ValueError("--output is missing: the folder that the shards are written to.")
+        raise ValueError("--output is missing. Give the folder to write the files to.")
     else:
         check_data(data)
         start_tensorflow()

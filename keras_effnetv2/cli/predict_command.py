@@ -1,4 +1,4 @@
-"""The command `predict`: names what pictures show."""
+"""The command `predict`: name what pictures show."""
 
 from collections.abc import Iterable
 from json import dumps
@@ -25,7 +25,7 @@ def predict(
     top: int = option("K", "Number of classes to name.", 5),
     json: bool = JSON,
 ) -> int:
-    """Name what pictures show."""
+    """Say what pictures show."""
     if top < 1:
         raise ValueError(f"--top must be at least 1. Received: {top}")
     check_network(model, weights)
@@ -40,7 +40,7 @@ def predict(
 
 
 def _name(network: "JudgedNetwork", path: Path, top: int) -> dict[str, Any]:
-    """Return the classes of one picture, the best first, or what is wrong with it."""
+    """Return the classes of one picture, best first, or what is wrong with it."""
     import numpy as np
 
     from keras_effnetv2.images.evaluation_crop import prepare_batch
@@ -48,7 +48,7 @@ def _name(network: "JudgedNetwork", path: Path, top: int) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except IsADirectoryError:
-        return {"error": f"a folder: name picture files, for example {path / '*.jpg'}"}
+        return {"error": f"it is a folder. Give picture files, for example {path / '*.jpg'}"}
     except OSError as error:
         return {"error": error.strerror}
     images, (problem,) = prepare_batch([data], network.image_size, network.style)

@@ -9,8 +9,8 @@ import tempfile
 def start_tensorflow() -> None:
     """Import TensorFlow; its messages are dropped where TF_CPP_MIN_LOG_LEVEL is 3.
 
-    They tell a person at a terminal nothing. Some are written before any setting of TensorFlow's
-    is read, straight to the file descriptor. What it writes if the import fails is shown.
+    They do not help a person at a terminal. Some are written directly to the file descriptor,
+    before TensorFlow reads any setting. If the import fails, its messages are shown.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3" or "tensorflow" in sys.modules:
         return

@@ -1,4 +1,4 @@
-"""The command `search`: architectures for one's own pictures, and `search show`."""
+"""The commands `search` (architectures for your own pictures) and `search show`."""
 
 import json
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STORAGE = option(
     "URL",
-    "Where the study is kept; all workers share it: sqlite:///FILE (one machine), "
+    "Where to keep the study; all workers share it: sqlite:///FILE (one machine), "
     "postgresql://... or mysql://... (several), journal:FILE (a network disk), redis://..., "
     "grpc://HOST:PORT.",
     DEFAULT_STORAGE,
@@ -37,7 +37,7 @@ class SpaceOptions(OptionGroup):
 
     backbone: str = option(
         "VARIANT_OR_FILE",
-        "The network that gives widths and strides, and that times are compared with.",
+        "The network whose widths and strides are used, and the baseline for times.",
         "efficientnetv2-b0",
     )
     space: Path | None = option(
@@ -45,7 +45,7 @@ class SpaceOptions(OptionGroup):
         "A search space as JSON (SearchSpace.to_dict). [default: the paper's, around the backbone]",
     )
     layer_offsets: list[int] = option(
-        "N...", "How many layers a stage may have more than the backbone's.", [-1, 0, 1]
+        "N...", "Layers that a stage may have more (or fewer) than the backbone's.", [-1, 0, 1]
     )
 
     def load(self) -> "SearchSpace":
@@ -59,27 +59,27 @@ class SpaceOptions(OptionGroup):
         try:
             return SearchSpace.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+            raise ValueError(f"--space: {path} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} holds no search space: {error}") from None
+            raise ValueError(f"--space: {path} is not a search space: {error}") from None
 
 
 @dataclass(frozen=True)
 class ChoiceOptions(OptionGroup):
-    """How the next network is chosen, and what a good one is."""
+    """How the next network is chosen, and how networks are scored."""
 
     section = "How networks are chosen"
 
     sampler: Literal["random", "tpe", "nsga2"] = option(
         None,
-        "tpe: towards the best score; nsga2: towards the front of accuracy, step time and "
-        "parameters.",
+        "tpe searches for the best score; nsga2 for the best combinations of accuracy, step time "
+        "and parameters.",
         "tpe",
     )
-    startup_trials: int = option("N", "Random trials at first.", 10)
-    no_prune: bool = flag("--no-prune", "Also train hopeless networks to the end.")
+    startup_trials: int = option("N", "Number of random trials at the start.", 10)
+    no_prune: bool = flag("--no-prune", "Train hopeless networks to the end, too.")
     sampler_seed: int | None = option(
-        "N", "Seed of the choice; several workers need different ones."
+        "N", "Seed of the choice; several workers need different seeds."
     )
     step_time_exponent: float = option(
         "W", "w of the score accuracy * step_time^w * parameters^v.", Objective.step_time_exponent
@@ -92,24 +92,24 @@ _RECIPE = RecipeOptions("search")
 
 @command(
     "keras-effnetv2 search --data photos/ --trials 50\n"
-    "keras-effnetv2 search show search   # what it has found; also while it runs"
+    "keras-effnetv2 search show search   # its results, also while it runs"
 )
 def search(
     *,
     data: str | None = DATA_IF_ANY,
     trials: int | None = option(
-        "N", "Total number of trials in the study, of all workers together."
+        "N", "Total number of trials in the study, by all workers together."
     ),
     storage: str = STORAGE,
     study: str = option(
-        "NAME", "Name in the storage; a study of this name is continued.", "search"
+        "NAME", "Name of the study in the storage; an existing one is continued.", "search"
     ),
     data_options: DataOptions,
     space_options: SpaceOptions,
     choice: ChoiceOptions,
     recipe_options: RecipeOptions = _RECIPE,
 ) -> None:
-    """Search for networks that are accurate, quick to train and small, on your own pictures."""
+    """Search for networks that are accurate, fast to train and small, on your own pictures."""
     if data is None or trials is None:
         missing = [name for name, value in (("data", data), ("trials", trials)) if value is None]
         raise ValueError(f"A search needs {' and '.join(f'--{name}' for name in missing)}.")
@@ -152,7 +152,7 @@ def show(
     storage: str = STORAGE,
     output: Path | None = option("DIR", "Folder to write the files to. [default: search-STUDY]"),
 ) -> None:
-    """Show what a study has found; write report.html, best.json, front.csv and pareto.svg."""
+    """Show the results of a study; write report.html, best.json, front.csv and pareto.svg."""
     from keras_effnetv2.search.storage import read_study
     from keras_effnetv2.search.study_page import write_results
     from keras_effnetv2.search.summary import describe

@@ -1,9 +1,10 @@
-"""The command `serve`: answers requests on this machine."""
+"""The command `serve`: answer requests on this machine."""
 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from keras_effnetv2._common.checks import check_number
 from keras_effnetv2.cli.command import OptionGroup, argument, command, option
 from keras_effnetv2.cli.options import check_run
 from keras_effnetv2.cli.quiet_start import start_tensorflow
@@ -14,7 +15,7 @@ _MB = 2**20
 
 @dataclass(frozen=True)
 class LimitOptions(OptionGroup):
-    """What the server takes on."""
+    """The limits of the server."""
 
     section = "Limits"
 
@@ -23,22 +24,23 @@ class LimitOptions(OptionGroup):
     )
     max_requests: int = option(
         "N",
-        "Requests answered at the same time; further ones get the status 503.",
+        "Requests answered at the same time; more get the status 503.",
         ServerLimits.max_requests,
     )
-    timeout: float = option("SECONDS", "Time for one request.", ServerLimits.timeout)
+    timeout: float = option("SECONDS", "Longest time for one request.", ServerLimits.timeout)
     receive_timeout: float = option(
-        "SECONDS", "Time for the body of a request to arrive.", ServerLimits.receive_timeout
+        "SECONDS", "Longest time for the body of a request to arrive.", ServerLimits.receive_timeout
     )
-    max_batch: int = option("N", "Pictures computed at once.", ServerLimits.max_batch)
+    max_batch: int = option("N", "Most pictures in one batch.", ServerLimits.max_batch)
     max_delay: float = option(
         "SECONDS",
-        "How long a request waits to be computed together with others.",
+        "How long a request waits for others, to be computed in one batch.",
         ServerLimits.max_delay,
     )
 
     def limits(self) -> ServerLimits:
-        """Return the limits as the server takes them."""
+        """Return the limits for the server."""
+        check_number("max_body_mb", self.max_body_mb, above=0)
         limits = dict(vars(self))
         return ServerLimits(max_body_bytes=int(limits.pop("max_body_mb") * _MB), **limits)
 
@@ -47,20 +49,18 @@ class LimitOptions(OptionGroup):
 def serve(
     *,
     path: Path = argument("RUN", "A run folder, or an export folder with versions."),
-    host: str = option("ADDRESS", "Address to listen on; there is no access control.", "127.0.0.1"),
-    port: int = option("PORT", "Port of HTTP; 0 takes a free one.", 8501),
-    name: str | None = option(
-        "NAME", "Name of the model in the paths. [default: name of the folder]"
-    ),
+    host: str = option("ADDRESS", "Address to listen on. There is no access control.", "127.0.0.1"),
+    port: int = option("PORT", "HTTP port; 0 takes a free one.", 8501),
+    name: str | None = option("NAME", "Name of the model in URLs. [default: name of the folder]"),
     allow_host: list[str] | None = option(
         "NAME",
-        "Answer requests for this host name too; may be repeated. Without this option a loopback "
-        "address answers for localhost, 127.0.0.1, [::1] and HOST only, any other address for all "
-        "names.",
+        "Also answer requests for this host name; may be repeated. Without this option, a loopback "
+        "address only answers for localhost, 127.0.0.1, [::1] and HOST, and any other address "
+        "answers for all names.",
     ),
     limit_options: LimitOptions,
 ) -> None:
-    """Answer requests and show a page for pictures, on this machine."""
+    """Serve a model on this machine, with a web page to try it."""
     limits = limit_options.limits()
     check_run(path)
     start_tensorflow()

@@ -1,4 +1,4 @@
-"""The command `train`: trains a classifier, or shows what it would be trained with."""
+"""The command `train`: train a classifier, or show the pictures it would be trained with."""
 
 import sys
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 @dataclass(frozen=True)
 class DeviceOptions(OptionGroup):
-    """What a network is trained on."""
+    """The devices for the training."""
 
     section = "Several devices (--batch-size is the global batch size)"
 
@@ -29,11 +29,11 @@ class DeviceOptions(OptionGroup):
     )
     coordinator: str | None = option(
         "HOST:PORT",
-        "Address of worker 0: train together with other processes. Start each of them with this "
-        "command and its own --worker; all must see the same DIR. Needs KERAS_BACKEND=jax.",
+        "Address of worker 0, to train together with other processes. Start each of them with this "
+        "command and its own --worker. All must see the same DIR. Needs KERAS_BACKEND=jax.",
     )
     workers: int = option("N", "Number of processes.", 1)
-    worker: int = option("I", "Number of this process, from 0.", 0)
+    worker: int = option("I", "Number of this process, counted from 0.", 0)
 
     def check(self) -> None:
         """Raise ValueError for options that do not go together."""
@@ -59,12 +59,12 @@ def train(
     weights: str | None = option(
         "NAME_OR_PATH",
         "Weights to start from: a published set, which is downloaded, or a weight file. [default: "
-        "fresh weights]",
+        "random weights]",
     ),
     preview: bool = flag(
-        "--preview", "Do not train: write DIR/preview.html with pictures and labels of every stage."
+        "--preview", "Do not train; write DIR/preview.html with pictures and labels of every stage."
     ),
-    resume: bool = flag("--resume", "Go on with the interrupted run in DIR."),
+    resume: bool = flag("--resume", "Resume the interrupted run in DIR."),
     overwrite: bool = flag("--overwrite", "Replace the run in DIR."),
     data_options: DataOptions,
     recipe_options: RecipeOptions = _RECIPE,

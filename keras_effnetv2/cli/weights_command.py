@@ -1,4 +1,4 @@
-"""The command `weights`: what is published, and fetching, converting, verifying weight files."""
+"""The command `weights`: list published weights, and fetch, convert or verify weight files."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ def _known(variant: str) -> str:
 
 @command("keras-effnetv2 weights --variant efficientnetv2-s")
 def weights(
-    variant: str | None = option("VARIANT", "List the sets of this one only.", parser=_known),
+    variant: str | None = option("VARIANT", "List only the sets of this variant.", parser=_known),
     json: bool = JSON,
 ) -> None:
     """List the published weights, or fetch, convert or verify a weight file."""
@@ -83,26 +83,26 @@ def fetch(
 
 @dataclass(frozen=True)
 class WeightFileOptions(OptionGroup):
-    """Which weight file, and what it does not tell itself."""
+    """Which weight file, and facts that are not in it."""
 
     name: str = argument("NAME_OR_PATH", "VARIANT/SET, which is downloaded, or a file or folder.")
     variant: str | None = option(
         "VARIANT",
-        "The network that a file is for; not needed if its hash is published.",
+        "The network of a file; not needed if its hash is published.",
         parser=_known,
     )
     set: str | None = option(
-        "SET", "The published set, if neither the hash nor the name of the file tells."
+        "SET", "The published set of a file, if its hash and name do not show it."
     )
     source: str = option(
         "LAYOUT",
         "Layout of the file: official, timm, keras-applications, leondgarse or keras; auto "
-        "recognises it.",
+        "detects it.",
         "auto",
     )
 
     def load(self, include_top: bool) -> tuple["Weights", Any, "LoadReport"]:
-        """Return the weights, the network that holds them, and what strict loading did."""
+        """Return the weights, their network, and the report of strict loading."""
         from keras_effnetv2.models.weight_files import load
         from keras_effnetv2.pretrained.open_weights import open_weights
 
@@ -131,7 +131,7 @@ def convert(
     overwrite: bool = flag("--overwrite", "Replace OUTPUT."),
     json: bool = JSON,
 ) -> None:
-    """Write weights of any source as .weights.h5 or .keras."""
+    """Write weights from any source as .weights.h5 or .keras."""
     start_tensorflow()
     from keras_effnetv2.models import weight_files
 
@@ -172,7 +172,7 @@ def verify(
         _show(result, json)
         return
     if _classes(model) is None:
-        raise ValueError(f"{weights.path} has no classifier to judge; leave out --data.")
+        raise ValueError(f"{weights.path} has no classifier to judge. Leave out --data.")
     network = published_network(model, model.name, weights.set, judging.protocol)
     judgement = judge_pictures(network, pictures_to_judge(network, data), judging)
     if json:
@@ -189,7 +189,7 @@ def _classes(model: Any) -> int | None:
 
 
 def _facts(weights: "Weights", model: Any, report: "LoadReport") -> dict[str, Any]:
-    """Return what there is to say of a file that was loaded."""
+    """Return the facts about a loaded file."""
     config = weights.config
     return {
         "read": str(weights.path),
@@ -220,7 +220,7 @@ def _show(result: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _lines(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield label and text of the lines that show a value."""
+    """Yield the label and text of each line that shows a value."""
     if isinstance(value, list):
         for file in value:
             yield name, f"{file['path']} ({file['size']:,} bytes)"

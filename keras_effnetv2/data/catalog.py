@@ -1,9 +1,9 @@
 """The result of every reader of pictures: which pictures there are, and where their bytes are.
 
-A reader (`folder`, `csv_file`, `tfrecord`, `tfds`, `digits`) takes what stands behind the prefix of
-a source and returns a `Catalog`, or raises FileNotFoundError where nothing is, and ValueError for
+A reader (`folder`, `csv_file`, `tfrecord`, `tfds`, `digits`) takes what follows the prefix of a
+source and returns a `Catalog`. It raises FileNotFoundError if nothing is there, and ValueError for
 everything else that is wrong. `sources.load_source` makes the splits, maps the class names and
-builds the `ImageSource`, so that those rules stand in one place.
+builds the `ImageSource`, so those rules are in one place.
 
 The bytes are in a `Store`: files, memory, or records (`records.RecordStore`). A store numbers its
 pictures; such a number is a row. All subsets of a source share one store.
@@ -96,12 +96,12 @@ def alike(name: str) -> str | float:
 
 
 def encoded_alone(data: Any, *entries: Any) -> Any:
-    """Return the bytes of a picture, what `Store.read` has by default."""
+    """Return the bytes of a picture, the default of `Store.read`."""
     return data
 
 
 class Store(ABC):
-    """The place where an `ImageSource` has its pictures."""
+    """Where an `ImageSource` keeps its pictures."""
 
     @abstractmethod
     def names(self, rows: np.ndarray) -> tuple[str, ...]:
@@ -109,11 +109,11 @@ class Store(ABC):
 
     @abstractmethod
     def sizes(self, rows: np.ndarray) -> np.ndarray:
-        """Return the bytes that each of the pictures takes, (N,) int64."""
+        """Return the size of each picture, bytes, (N,) int64."""
 
     @abstractmethod
     def states(self, rows: np.ndarray) -> Iterator[bytes]:
-        """Yield bytes that differ wherever other pictures, or changed ones, are in the rows."""
+        """Yield bytes that change if the rows hold other or modified pictures."""
 
     def contents(self, rows: np.ndarray) -> np.ndarray:
         """Return what the bytes of each picture hash to, see `ImageSource.contents`."""
@@ -127,26 +127,26 @@ class Store(ABC):
 
     @abstractmethod
     def order(self, rows: np.ndarray, random: Random, shard: Shard) -> np.ndarray:
-        """Return positions in `rows` in the order in which an epoch, or a shard of it, has them.
+        """Return positions in `rows` in the order of an epoch, or of a shard of it.
 
-        `random` draws the order; None: the order of `rows`.
+        `random` draws the order; None keeps the order of `rows`.
         """
 
     @abstractmethod
     def read(
         self, rows: np.ndarray, columns: Columns = (), function: Function = encoded_alone
     ) -> tf.data.Dataset:
-        """Return what a function makes of each picture, in the order of `rows`.
+        """Return the results of a function of each picture, in the order of `rows`.
 
         The function is called, in parallel, with the bytes, () string, and the picture's entry of
         each column, an array (N, ...). Reading and the function are one step, because each parallel
-        step costs time of its own. A picture that cannot be read fails when it is reached; the
-        next one can still be had.
+        step costs time. A picture that cannot be read fails when it is reached; the next one can
+        still be read.
         """
 
     @abstractmethod
     def joined(self, others: Sequence[Self]) -> Self:
-        """Return a store with these pictures and then those of the others."""
+        """Return a store with these pictures, followed by those of the others."""
 
 
 def _content_hash(digest: Any) -> int:
@@ -154,7 +154,7 @@ def _content_hash(digest: Any) -> int:
 
 
 def why_unread(error: tf.errors.OpError) -> str:
-    """Return what an error of reading says, without where in a graph it came up."""
+    """Return the message of a reading error, without its place in a graph."""
     text = re.sub(r"\{\{.*?\}\}\s*", "", str(error.message)).partition("\n")[0]
     asserted = re.search(r"assertion failed: \[(.*)\]", text)
     return asserted[1] if asserted else re.sub(r"^Error in .*? with iterator: \S+: ", "", text)
@@ -162,14 +162,14 @@ def why_unread(error: tf.errors.OpError) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _RandomAccess(Store):
-    """Pictures of which each is had as fast as any other."""
+    """Pictures that can be read equally fast in any order."""
 
     values: tf.Tensor  # (M,) string, in main memory
     named: Sequence[str]  # M readable names
 
     @classmethod
     def of(cls, values: Iterable[bytes], named: Sequence[str]) -> Self:
-        """Return a store of byte strings that Python holds."""
+        """Return a store of Python's byte strings."""
         with tf.device("CPU:0"):  # strings never live on an accelerator
             return cls(tf.constant(list(values), dtype=tf.string), named)
 
@@ -177,9 +177,9 @@ class _RandomAccess(Store):
         return tuple(self.named[row] for row in rows.tolist())
 
     def order(self, rows: np.ndarray, random: Random, shard: Shard) -> np.ndarray:
-        """Return a uniform order, of which worker i of n has elements i, i + n, ...
+        """Return a uniform order; worker i of n has its elements i, i + n, ...
 
-        So n workers with batches of B / n see together the batches of one process with B.
+        So n workers with batches of B / n together see the batches of one process with B.
         """
         order = np.arange(len(rows)) if random is None else random.permutation(len(rows))
         if shard is None:
@@ -208,7 +208,7 @@ class _RandomAccess(Store):
         )
 
     def _load(self, value: Any) -> Any:
-        """Return the bytes of the picture that an element of `values` stands for."""
+        """Return the bytes of the picture behind an element of `values`."""
         return value
 
 

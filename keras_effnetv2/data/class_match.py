@@ -1,4 +1,4 @@
-"""Pictures for a network whose classes have no names in its file: published or of one's own."""
+"""Pictures for a network whose weights do not name its classes, published or your own."""
 
 import os
 import re
@@ -16,18 +16,18 @@ def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> I
 
     Args:
         spec, split: what `load_source` takes.
-        classes: width of the network's classifier. 1000 and 21843 mean the published lists: the
-            source's classes are found there as `match_classes` says, and may be a part of them.
-            For any other width the source's classes, sorted by name (those of TensorFlow Datasets
-            in its own order), have to be exactly so many.
+        classes: width of the network's classifier. 1000 and 21843 mean the published lists:
+            `match_classes` finds the source's classes there, and some of them are enough. For any
+            other width the source must have exactly that many classes, which are sorted by name
+            (those of TensorFlow Datasets keep its order).
 
     Returns:
-        The pictures; `class_names[label]` is the source's own name, and for a published class
-        that the source does not have its WordNet id.
+        The pictures; `class_names[label]` is the source's own name, or the WordNet id of a
+        published class that the source does not have.
 
     Raises:
-        ValueError: a class that is not in the list; a wrong number of classes. Further errors are
-            those of `load_source`.
+        ValueError: a class is not in the list, or the number of classes is wrong. Further errors
+            are those of `load_source`.
     """
     if has_class_list(classes):
         found = available_classes(spec)
@@ -38,9 +38,9 @@ def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> I
     source = load_source(spec, split)
     if len(source.class_names) != classes:
         raise ValueError(
-            f"The network has {classes} classes, {source.spec!r} has {len(source.class_names)}: "
-            f"{some(source.class_names)}. The weights do not name their classes, so the pictures "
-            "must have exactly as many, in the same order by name."
+            f"The network has {classes} classes, but {source.spec!r} has "
+            f"{len(source.class_names)}: {some(source.class_names)}. The weights do not name their "
+            "classes, so the pictures must have exactly as many, in the same order by name."
         )
     return source
 
@@ -48,12 +48,12 @@ def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> I
 def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, ...]:
     """Return the positions of classes in a published list, see `labels.class_list`.
 
-    A name is a WordNet id, alone or in front of anything that is no digit ("n01440764",
-    "n01440764_tench"), or the name of one class only ("tench", "African elephant").
+    A name is a WordNet id, alone or followed by anything but a digit ("n01440764",
+    "n01440764_tench"), or a name that only one class has ("tench", "African elephant").
 
     Raises:
-        ValueError: names that are not in the list, that several classes have, or that mean one
-            class twice; the message says how a class is named.
+        ValueError: a name is not in the list or belongs to several classes, or two names mean one
+            class; the message says how to name a class.
     """
     positions: dict[str, list[int]] = {}
     for position, label in enumerate(labels):
@@ -67,8 +67,8 @@ def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, .
     if unknown := [name for name, where in found.items() if not where]:
         raise ValueError(
             f"{len(unknown)} of {len(names)} classes are not among the {len(labels)} of the "
-            f"network: {some(unknown)}. A class folder is named by a WordNet id, with or without "
-            f"a name behind it, or by a name, as in {labels[0].wordnet_id!r}, "
+            f"network: {some(unknown)}. Name a class by its WordNet id, with or without a name "
+            f"after it, or by its name, as in {labels[0].wordnet_id!r}, "
             f"{'_'.join(labels[0])!r} or {labels[0].name!r}; "
             f"keras_effnetv2.pretrained.labels.class_list({len(labels)}) lists them."
         )
@@ -77,8 +77,8 @@ def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, .
         if len(where) > 1:
             ids = ", ".join(labels[position].wordnet_id for position in where)
             raise ValueError(
-                f"{len(where)} classes of the network are called {name!r}: {ids}. Name the class "
-                "folder by the id that is meant."
+                f"{len(where)} classes of the network are called {name!r}: {ids}. Use the id "
+                "of the right one as the name of the class."
             )
         other = name_of.setdefault(where[0], name)
         if other != name:

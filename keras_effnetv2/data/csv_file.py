@@ -69,7 +69,7 @@ def open_csv(path: str) -> Catalog:
             "'csv:FILE' with the header 'path,label' or 'path,label,split'."
         )
     if os.path.isdir(path):
-        raise ValueError(f"{path!r} is a folder. For a folder of class folders leave out 'csv:'.")
+        raise ValueError(f"{path!r} is a folder. For a folder of class folders, leave out 'csv:'.")
     check_data_file(path, _MAX_BYTES)
     first_of: dict[str, _Row] = {}
     parts: dict[str, list[_Row]] = defaultdict(list)
@@ -79,7 +79,7 @@ def open_csv(path: str) -> Catalog:
             labels = "" if first.label == row.label else f" as {first.label!r} and as {row.label!r}"
             raise ValueError(
                 f"{path!r} lists {row.path!r} twice{labels}, on lines {first.line} and {row.line}. "
-                "A picture may be listed once."
+                "List each picture once."
             )
         parts[row.part].append(row)
     if not parts:
@@ -130,7 +130,7 @@ def _rows(path: str) -> Iterator[_Row]:
         ) from error
     except csv.Error as error:
         raise ValueError(
-            f"{path!r} line {line} is not CSV: {error}. Mend that line, or save "
+            f"{path!r} line {line} is not CSV: {error}. Correct that line, or save "
             "the table as 'CSV UTF-8'."
         ) from error
 

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that scikit-learn carries, as a `Catalog`: data without a download.
+"""The 1,797 handwritten digits in scikit-learn, as a `Catalog`: data without a download.
 
 Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
 Repository (1998); `sklearn.datasets.load_digits` holds its test part, 8 x 8 pixels of 0..16.
@@ -13,7 +13,7 @@ _BRIGHTEST = 16  # load_digits counts the set pixels in 4 x 4 cells
 
 
 def open_digits() -> Catalog:
-    """Return the catalog of the digits "0" to "9" with the one part "all"."""
+    """Return the catalog of the digits "0" to "9", with the single part "all"."""
     # A mirrored digit is another sign, or none.
     return Catalog({ALL: tuple("0123456789")}, _read, horizontal_flip=False)
 

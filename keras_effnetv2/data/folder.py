@@ -1,11 +1,11 @@
-"""A folder of class folders, divided into splits or not, as a `Catalog`.
+"""A folder of class folders, with or without splits, as a `Catalog`.
 
     photos/cat/a.jpg                 flat: the folders are the classes
     photos/train/cat/a.jpg           split folder: train, validation, test, see `splits_of`
 
 Below a class folder every file that is not hidden counts as a picture, at any depth and with
-any extension: the content decides, so that no picture is left out silently. Only names are read
-here, never a picture.
+any extension: the content decides, so no picture is left out silently. Only names are read here,
+never a picture.
 """
 
 import errno
@@ -50,7 +50,7 @@ _PICTURE_EXTENSIONS = (
 
 
 def open_folder(path: str) -> Catalog:
-    """Find the classes of a folder of class folders, or of one of splits."""
+    """Find the classes in a folder of class folders, or of splits with class folders."""
     if not os.path.lexists(path):
         raise FileNotFoundError(
             f"There is no folder {path!r} (looked for {os.path.abspath(path)!r}). Expected a "
@@ -72,19 +72,20 @@ def open_folder(path: str) -> Catalog:
 
 
 def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the part names with their folders, {"all": path} for a flat folder; what is not used.
+    """Return the part names with their folders, {"all": path} for a flat folder, and notes.
 
-    It is a split folder if `train` lies in it with class folders below, or if every folder in it is
-    named like a split and has class folders below, unless it is one of pictures without labels.
+    It is a split folder if it has `train` with class folders inside, or if every folder in it is
+    named like a split and has class folders inside, except those of pictures without labels.
     """
     entries = _visible_entries(path)
     folders = [entry for entry in entries if _is_folder(entry)]
     pictures = [entry.name for entry in entries if _looks_like_picture(entry.name)]
     if pictures and not folders:
         raise ValueError(
-            f"{path!r} holds pictures, and no class folders: {some(pictures)}. A picture gets its "
-            "class from the folder it lies in. If all of these are of one class, name the folder "
-            f"above, {os.path.dirname(os.path.abspath(path))!r}; if not, make a folder per class."
+            f"{path!r} holds pictures but no class folders: {some(pictures)}. The class of a "
+            "picture is the folder it is in. If all of these are of one class, give the folder "
+            f"above, {os.path.dirname(os.path.abspath(path))!r}; if not, make a folder for each "
+            "class."
         )
     splits = splits_of(entry.name for entry in folders)
     inside = {e.name: _unwrapped(e.path, splits[e.name]) for e in folders if e.name in splits}
@@ -111,8 +112,8 @@ def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
             files = _walk(entry.path, (_folder_key(path),))
             if file := next(filter(_looks_like_picture, files), None):  # no split would use it
                 raise ValueError(
-                    f"{path!r} is divided into splits, but {entry.name!r} is not the name of one "
-                    f"and holds pictures ({readable(os.fsencode(file))!r}). Allowed names: "
+                    f"{path!r} is divided into splits, but {entry.name!r} is not the name of a "
+                    f"split and holds pictures ({readable(os.fsencode(file))!r}). Allowed names: "
                     f"{SPLIT_NAMES}. Move {entry.name!r} elsewhere."
                 )
         elif entry.name in unlabelled:
@@ -201,8 +202,8 @@ def _class_folders(path: str) -> dict[str, str]:
     folders = dict(found)
     if len(folders) < len(found):
         raise ValueError(
-            f"Two class folders in {path!r} have the same name once it is written as text; "
-            f"rename one. Found: {some([name for name, _ in found])}."
+            f"Two class folders in {path!r} have the same name when written as text. "
+            f"Rename one. Found: {some([name for name, _ in found])}."
         )
     return folders
 
@@ -212,7 +213,7 @@ def _read_part(root: str, part_path: str, folders: dict[str, str]) -> LabelledPi
     found = {name: list(_walk(folder, ancestors)) for name, folder in folders.items()}
     if empty := [name for name, paths in found.items() if not paths]:
         raise ValueError(
-            f"Class folders without a picture in {part_path!r}: {some(empty)}. Put pictures in, "
+            f"Class folders without a picture in {part_path!r}: {some(empty)}. Add pictures, "
             "or remove the folders."
         )
     encoded = [os.fsencode(path) for paths in found.values() for path in paths]
@@ -228,13 +229,13 @@ def _read_part(root: str, part_path: str, folders: dict[str, str]) -> LabelledPi
 def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:
     """Yield the files below a folder in the order of their names, following links.
 
-    A folder named like a picture counts as a picture: reading it fails, and that is reported.
+    A folder named like a picture counts as a picture: reading it fails with an error.
     """
     key = _folder_key(folder)
     if key in ancestors:
         raise ValueError(
             f"The link {folder!r} leads back to a folder above it ({os.path.realpath(folder)!r}): "
-            "its pictures would be read without end. Remove the link."
+            "its pictures would be read again and again. Remove the link."
         )
     for entry in _visible_entries(folder):
         if _is_folder(entry) and not _looks_like_picture(entry.name):
@@ -275,8 +276,8 @@ def _check_no_stray_pictures(path: str, where: str) -> None:
     files = [entry for entry in _visible_entries(path) if not _is_folder(entry)]
     if stray := [entry.name for entry in files if _looks_like_picture(entry.name)]:
         raise ValueError(
-            f"{path!r} holds pictures beside {where}: {some(stray)}. A picture gets "
-            "its class from the folder it lies in; move them into one."
+            f"{path!r} holds pictures next to {where}: {some(stray)}. The class of "
+            "a picture is the folder it is in. Move them into class folders."
         )
     if dangling := [entry.name for entry in files if not os.path.exists(entry.path)]:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Packs labelled pictures of any source into TFRecord shards, which are read in sequence.
+"""Pack labelled pictures of any source into TFRecord shards, which are read in sequence.
 
     index = pack("photos/", "packed/")           # or: keras-effnetv2 pack --data photos/ ...
     source = load_source("tfrecord:packed/")     # the splits, labels and pictures of photos/
 
-A set of many small files is read from a slow disk one seek a picture; packed, one seek a few
-hundred. The encoded bytes stay as they are.
+On a slow disk many small files need one seek for each picture; packed, a few hundred pictures need
+one. The encoded bytes do not change.
 """
 
 import logging
@@ -34,34 +34,34 @@ def pack(
     left_out: Callable[[BadPicture], object] | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> Pack:
-    """Write pictures as a packed folder, see `packed`, after every one has been decoded once.
+    """Decode every picture once, then write all as a packed folder, see `packed`.
 
-    Training pictures ("train", "all") are written in a random order, so that reading on mixes the
-    classes; validation and test pictures in the order of the source. The position of a picture in
-    the source stays its position in the packed one, so that the same are carved for validation and
-    each is augmented alike.
+    Training pictures ("train", "all") are written in a random order, so sequential reading mixes
+    the classes; validation and test pictures in the order of the source. Every picture keeps its
+    position from the source, so the same ones are held back for validation and each is augmented
+    in the same way.
 
     Args:
-        source: what `load_source` takes, or made by it.
-        output: the folder; written beside and renamed, so it is never half a pack.
-        split: as for `load_source`, which carves it where it is not given. None: every split that
-            is given, as it is; of one undivided pile "all".
-        shards: files of each split. None: as `shard_bytes` asks for.
-        shard_bytes: size of a file, about; at least 1,000,000.
-        seed: of the order in which training pictures are written, at least 0.
-        skip_bad: leave out pictures that cannot be decoded, which are an error otherwise.
-        overwrite: replace a pack in `output`; anything else there is never replaced.
+        source: an argument of `load_source`, or its result.
+        output: the folder; it appears only when it is complete.
+        split: as for `load_source`, which draws it if the source does not have it. None: every
+            split of the source; "all" if it has no splits.
+        shards: number of files of each split. None: as many as `shard_bytes` needs.
+        shard_bytes: approximate size of a file, at least 1,000,000.
+        seed: seed of the order of training pictures in the files, at least 0.
+        skip_bad: leave out pictures that cannot be decoded; otherwise they are an error.
+        overwrite: replace a packed folder in `output`; anything else there is never replaced.
         left_out: called with each picture that is left out.
         progress: called with ("checking" or "packing", pictures done, pictures in all).
 
     Returns:
-        What was written.
+        A description of what was written.
 
     Raises:
         BadPicturesError: pictures cannot be decoded.
-        FileExistsError: something is in `output`.
-        OSError: not enough room on the disk.
-        ValueError: an argument out of range; a split for a source that has one.
+        FileExistsError: `output` exists.
+        OSError: there is not enough space on the disk.
+        ValueError: an argument is out of range, or `split` is given for an `ImageSource`.
         Further errors are those of `load_source`.
     """
     check_integer("seed", seed, minimum=0)
@@ -91,8 +91,8 @@ def _parts(
     if isinstance(source, ImageSource):
         if split is not None:
             raise ValueError(
-                f"This ImageSource is of the split {source.split!r} already; `split` goes with a "
-                f"folder or another spec. Received: {split!r}."
+                f"This ImageSource already is the split {source.split!r}. `split` is for a folder "
+                f"or another spec. Received: {split!r}."
             )
         return {source.split: source}
     return load_given_splits(source) if split is None else {split: load_source(source, split)}
@@ -104,7 +104,7 @@ def _checked(
     left_out: Callable[[BadPicture], object] | None,
     tell: Callable[[str, int, int], object],
 ) -> dict[str, ImageSource]:
-    """Return the parts without bad pictures, which are one error unless they may be left out."""
+    """Return the parts without bad pictures; if these may not be left out, they are one error."""
     total, before = sum(part.num_examples for part in parts.values()), 0
 
     def show(done: int, _: int) -> None:
@@ -124,7 +124,7 @@ def _checked(
 
 
 def _prefix(spec: str) -> str:
-    """Return the beginning of the names that says nothing: the folder that was packed."""
+    """Return the part of all names that means nothing: the folder that was packed."""
     kind, colon, path = spec.partition(":")
     folder = os.path.dirname(path) if colon and kind == "csv" else spec
     return os.path.join(folder, "") if os.path.isdir(folder) else ""

@@ -2,11 +2,12 @@
 
     train-00000-of-00016.tfrecord ...   tf.train.Example records, readable by other programs
     index.npz                           arrays by split, see `_ARRAYS`
-    index.json                          everything else; written last, so it stands for the whole
+    index.json                          everything else; written last, so it shows that the folder
+    is complete
 
-The records lie shuffled on the disk, but a packed split has its pictures in the order of what was
-packed: the same positions, labels and carved validation split. The folder gets its name when
-everything is in it, so what is interrupted never reads as complete.
+The records are shuffled on the disk, but a packed split has its pictures in the order of the
+source: the same positions, labels and validation split. The folder gets its name when it is
+complete, so an interrupted one is never taken for a complete one.
 """
 
 import json
@@ -94,39 +95,40 @@ class Pack:
 
 
 def is_pack(folder: str | os.PathLike[str]) -> bool:
-    """Return whether a folder has the index of a pack."""
+    """Return whether a folder has the index of a packed folder."""
     return os.path.isfile(os.path.join(folder, INDEX))
 
 
 def open_pack(folder: str | os.PathLike[str]) -> Pack:
-    """Read the `index.json` of a folder; the files it lists have to be there, with their sizes.
+    """Read the `index.json` of a folder; check that its files exist with the right sizes.
 
     Raises:
-        FileNotFoundError: no `index.json`.
-        ValueError: it is damaged or of another version, or files are missing or cut off.
+        FileNotFoundError: there is no `index.json`.
+        ValueError: it is damaged or has another version, or files are missing or truncated.
     """
     path = Path(folder).absolute() / INDEX
     if not path.is_file():
         raise FileNotFoundError(
-            f"{os.fspath(folder)!r} is no folder that `keras-effnetv2 pack` wrote: it has no "
-            f"{INDEX}. Give the folder that was its output."
+            f"{os.fspath(folder)!r} is not a packed folder: it has no {INDEX}. Give the output "
+            "folder of `keras-effnetv2 pack`."
         )
     if path.stat().st_size > _MAX_INDEX_BYTES:
         raise ValueError(
-            f"{path} is not the index of a pack: it has more than 256 MiB. Copy the folder again."
+            f"{path} is not the index of a packed folder: it is larger than 256 MiB. Copy the "
+            "folder again."
         )
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _damaged(path, f"it is no JSON ({error})") from None
+        raise _damaged(path, f"it is not JSON ({error})") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ValueError(
-            f"{path} is not the index of a folder that `keras-effnetv2 pack` wrote. Remove that "
-            "file to read the records beside it without an index."
+            f"{path} is not an index that `keras-effnetv2 pack` wrote. Remove that file to read "
+            "the records next to it without an index."
         )
     if described.get("version") != VERSION:
         raise ValueError(
-            f"{path} has version {described.get('version')!r}, this program reads version "
+            f"{path} has version {described.get('version')!r}, but this program reads version "
             f"{VERSION}. Pack the pictures again, or use the program that wrote it."
         )
     try:
@@ -144,21 +146,22 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise ValueError(
-            f"The packed folder {str(pack.folder)!r} is not whole: {'; '.join(wrong[:5])}{more}. "
-            "Copy it again, or pack again with --overwrite."
+            f"The packed folder {str(pack.folder)!r} is not complete: "
+            f"{'; '.join(wrong[:5])}{more}. Copy it again, or pack again (--overwrite, "
+            "overwrite=True)."
         )
     return pack
 
 
 def open_packed(folder: str | os.PathLike[str]) -> Catalog:
-    """Open a packed folder as a `Catalog`; raise what `open_pack` and `read_split` raise."""
+    """Open a packed folder as a `Catalog`; errors are those of `open_pack` and `read_split`."""
     pack = open_pack(folder)
     names = dict.fromkeys(pack.splits, pack.class_names)
     return Catalog(names, lambda split: read_split(pack, split), pack.horizontal_flip)
 
 
 def read_split(pack: Pack, split: str) -> LabelledPictures:
-    """Return the pictures of one split, in the order of what was packed.
+    """Return the pictures of one split, in the order of the packed source.
 
     Raises:
         ValueError: `index.npz` is damaged.
@@ -203,13 +206,13 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
 def verify_pack(
     folder: str | os.PathLike[str], progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Pack:
-    """Check every byte of a packed folder against its checksums; return what it holds.
+    """Check every byte of a packed folder against its checksums; return its description.
 
     `progress` is called with (bytes checked, bytes in all).
 
     Raises:
-        FileNotFoundError: no `index.json`.
-        ValueError: what `open_packed` refuses, or files that have changed; they are listed.
+        FileNotFoundError: there is no `index.json`.
+        ValueError: `open_packed` refuses the folder, or files have changed; they are listed.
     """
     pack = open_pack(folder)
     for split in pack.splits:
@@ -235,14 +238,14 @@ def _parse(folder: Path, described: Mapping[str, Any]) -> Pack:
         for shard in splits[split]:
             matched = _SHARD_NAME.fullmatch(shard.name)
             if matched is None or matched[1] != split:
-                raise ValueError(f"no file name of the split {split!r}: {shard.name!r}")
+                raise ValueError(f"{shard.name!r} is not a file name of the split {split!r}")
             if not all(type(n) is int and n > 0 for n in (shard.examples, shard.bytes)):
-                raise ValueError(f"no positive whole numbers with {shard.name!r}")
+                raise ValueError(f"the numbers of {shard.name!r} are not positive whole numbers")
     names = described["class_names"]
     if not splits or not all(splits.values()):
-        raise ValueError("a split has no shards, or there is no split")
+        raise ValueError("a split has no shards, or there are no splits")
     if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("class_names is empty or of another type")
+        raise ValueError("class_names is empty or has the wrong type")
     if len(set(names)) < len(names):
         raise ValueError("class_names has a name twice")
     return Pack(
@@ -257,7 +260,8 @@ def _parse(folder: Path, described: Mapping[str, Any]) -> Pack:
 
 def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(
-        f"{path} is damaged: {reason}. Copy the folder again, or pack again with --overwrite."
+        f"{path} is damaged: {reason}. Copy the folder again, or pack again "
+        "(--overwrite, overwrite=True)."
     )
 
 
@@ -273,13 +277,13 @@ def write_pack(
     fingerprint: str | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Pack:
-    """Write a packed folder; the arguments not named here, and errors, are those of `pack.pack`.
+    """Write a packed folder; other arguments, and errors, are those of `pack.pack`.
 
     Args:
-        folder: must not be there, or be empty, or be a pack that is to be overwritten.
+        folder: must not exist or be empty, or be a packed folder to overwrite.
         parts: the pictures of each split, all with the same class names.
-        prefix: left out of the names that begin with it.
-        fingerprint: of the source, if this is its cache.
+        prefix: removed from the names that begin with it.
+        fingerprint: the fingerprint of the source, if this folder is its cache.
         progress: called with (pictures written, pictures in all).
     """
     folder = Path(os.path.abspath(folder))
@@ -307,7 +311,7 @@ def write_pack(
             if files > len(order):
                 raise ValueError(
                     f"{len(order)} pictures of {split!r} cannot be divided into {files} shards. "
-                    "Use fewer."
+                    "Use fewer (--shards, shards=)."
                 )
             splits[split], lengths = _write_shards(
                 scratch / split,
@@ -332,7 +336,7 @@ def write_pack(
 def _write_shards(
     stem: Path, records: Iterator[bytes], shares: np.ndarray, tell: Callable[[], object]
 ) -> tuple[tuple[PackedShard, ...], np.ndarray]:
-    """Write so many of the records to each file; return the files and the records' lengths."""
+    """Write the given number of records to each file; return the files and the records' lengths."""
     shards = []
     lengths: list[int] = []
     for number, share in enumerate(shares.tolist()):
@@ -365,7 +369,7 @@ def _records(part: "ImageSource", order: np.ndarray, names: Sequence[str]) -> It
 
 
 def _example(data: bytes, kind: bytes, label: int, class_name: str, name: str) -> bytes:
-    """Return one record, with the keys and the label from 1 on of the official ImageNet files.
+    """Return one record, with the keys of the official ImageNet files and labels from 1.
 
     Source: google/automl efficientnetv2/datasets.py and tensorflow/tpu imagenet_to_gcs.py.
     """
@@ -387,7 +391,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
     if is_pack(folder):
         if overwrite:
             return
-        what = "is a packed folder already. Replace it with --overwrite (overwrite=True), or choose"
+        what = "is a packed folder already. Replace it (--overwrite, overwrite=True), or choose"
     else:
-        what = "exists and is no packed folder; it is not touched. Choose"
+        what = "exists and is not a packed folder, so it was left alone. Choose"
     raise FileExistsError(f"{str(folder)!r} {what} another output folder.")

@@ -1,13 +1,13 @@
 """Wiring of the input pipeline: source -> decode and crop -> flip -> augment -> batch -> mix.
 
-What a picture becomes is a pure function of (seed, epoch, its index in the source), so a resumed
-training sees what an uninterrupted one would have seen, whatever the number of worker threads.
+What happens to a picture is a pure function of (seed, epoch, its index in the source). So a resumed
+training sees the same pictures as an uninterrupted one, with any number of worker threads.
 
-Memory: a batch of B pictures of side S takes 12 B S^2 bytes (float32), and 15 of them are there at
-most: one that was handed out, two that wait, two while the next is filled, five for each of two
-that are being mixed. Besides, for each core, a decoded picture and its crop (3 bytes a pixel), ten
-pictures of 12 S^2 bytes and what malloc keeps of freed memory (64 MiB), and what the source itself
-needs: labels and paths, or 320 MiB of records, or the pictures, if they are cached in memory.
+Memory: a batch of B pictures of side S takes 12 B S^2 bytes (float32), and there are at most 15:
+one in use, two waiting, two while the next is filled, five for each of two being mixed. Each core
+adds a decoded picture and its crop (3 bytes a pixel), ten pictures of 12 S^2 bytes and the freed
+memory that malloc keeps (64 MiB). The source needs its labels and paths, or 320 MiB of records, or
+all pictures if they are cached in memory.
 `benchmarks/pipeline.py --memory` compares this with what is measured.
 """
 
@@ -44,8 +44,8 @@ _RUN = [tf.TensorSpec([], tf.int64)] * 2  # seed, epoch
 class InputSpec:
     """The steps of a picture on its way into a batch.
 
-    The fields are arguments of `make_dataset`, which says what they mean; its `style` is
-    `evaluation_style` here. A value that is out of range is a ValueError.
+    The fields are arguments of `make_dataset`, which explains them; its `style` is
+    `evaluation_style` here. A value out of range is a ValueError.
     """
 
     image_size: int
@@ -74,8 +74,9 @@ class InputSpec:
         check_choice("scale_randaugment", self.scale_randaugment, SCALE_RANDAUGMENT)
         if self.autoaugment and self.randaugment_magnitude is not None:
             raise ValueError(
-                "Choose one of RandAugment and AutoAugment. Received: autoaugment=True and "
-                f"randaugment_magnitude={self.randaugment_magnitude!r}"
+                "RandAugment and AutoAugment do not go together. Turn RandAugment off "
+                "(--randaugment-magnitude off, randaugment_magnitude=None). Received: "
+                f"autoaugment=True and randaugment_magnitude={self.randaugment_magnitude!r}"
             )
         self.augmentation()  # raises
 
@@ -87,7 +88,7 @@ class InputSpec:
         return RANDAUGMENT_REFERENCE_SIZE if scale else None
 
     def augmentation(self) -> Callable[[Any, Any], Any] | None:
-        """Return what is applied to (image uint8, seed), if anything."""
+        """Return the function of (image uint8, seed) that augments; None without augmentation."""
         if self.autoaugment:
             return AutoAugment(reference_size=self.reference_size)
         if self.randaugment_magnitude is None:
@@ -110,7 +111,7 @@ class InputSpec:
         shard: Shard = None,
         unreadable: UnreadablePictures | None = None,
     ) -> tf.data.Dataset:
-        """Return what `make_dataset` does; arguments and errors are its own, too."""
+        """Return the same as `make_dataset`, with its arguments and errors."""
         check_integer("batch_size", batch_size, minimum=1)
         order = source.order(shuffle=training, seed=seed, epoch=epoch, shard=shard)
         classes = len(source.class_names)
@@ -177,18 +178,18 @@ def make_dataset(
         source: what `load_source` returned.
         image_size: side of the pictures, pixels.
         batch_size: pictures in a batch.
-        training: True: every picture once, shuffled, random crop and flip, then what the further
-            arguments ask for; the last batch is left out if it is not full (a source smaller than
-            one batch makes one smaller batch). False: every picture once, in order.
-        randaugment_magnitude: None is off; training only, as all that follows but `style`,
-            `shard` and `unreadable`.
+        training: True: every picture once, shuffled, with random crop and flip and the
+            augmentation below; a last batch that is not full is left out (a source smaller than
+            one batch gives one smaller batch). False: every picture once, in order.
+        randaugment_magnitude: None is off. This argument and the following ones are for training
+            only, except `style`, `shard` and `unreadable`.
         mixup_alpha: 0 is off.
-        cutmix_alpha: 0 is off; both on: each takes half of a batch.
+        cutmix_alpha: 0 is off. If mixup is on, too, each takes half of a batch.
         seed: 0 or more.
         epoch: 0 or more; another epoch has another order and other random draws.
         crop_style: "v2", "v1" or "finetune", see `training_crop.decode_random_crop`.
         crop_area: smallest and largest share of a picture that a random crop covers; (1, 1) keeps
-            the whole picture; None is the style's.
+            the whole picture; None is the share of the style.
         reduced_decode: decode at a smaller scale where a crop allows it; False is official.
         horizontal_flip: mirror half of the pictures; None leaves it to the source.
         randaugment_layers: operations applied to each picture.
@@ -203,15 +204,15 @@ def make_dataset(
         style: how evaluation crops and resizes, see `evaluation_crop.resize_for_evaluation`.
         shard: (index, count): the part of one of several workers, see `ImageSource.dataset`;
             `batch_size` is then the worker's.
-        unreadable: what becomes of a picture that cannot be read. None: an error that names it.
+        unreadable: what to do with a picture that cannot be read. None: an error that names it.
 
     Returns:
         `tf.data.Dataset` of (images (B, image_size, image_size, 3) float32 0..255, labels
         (B, classes) float32).
 
     Raises:
-        ValueError: an argument is outside what is said above.
-        tf.errors.InvalidArgumentError: while it is iterated: a picture cannot be read.
+        ValueError: an argument is outside its range.
+        tf.errors.InvalidArgumentError: a picture cannot be read, while it is iterated.
     """
     spec = InputSpec(
         image_size=image_size,

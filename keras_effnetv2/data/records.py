@@ -1,4 +1,4 @@
-"""Pictures in TFRecord files: where every record lies, and how they are read in any order.
+"""Pictures in TFRecord files: where each record is, and how records are read in any order.
 
 Layout of a record (tensorflow/core/lib/io/record_writer.h): 8 bytes of length, 4 of its CRC, the
 data, 4 of their CRC. The data are a `tf.train.Example` with the encoded picture under one key.
@@ -36,7 +36,7 @@ _SMALL_BUFFER = 256 * 1024  # of one that is for a single record
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Many texts in two arrays, which take a tenth of the memory and time of Python's strings."""
+    """Many texts in two arrays, with a tenth of the memory and time of Python's strings."""
 
     data: np.ndarray  # all texts one after the other, UTF-8, (bytes,) uint8
     ends: np.ndarray  # where each one ends, (N,) int64
@@ -71,7 +71,7 @@ class RecordStore(Store):
     filenames: Texts | None = None  # what each picture was called before, if known
 
     def names(self, rows: np.ndarray) -> tuple[str, ...]:
-        """Return "FILE#RECORD (filename)" of each, the number counted from 0 within the file."""
+        """Return "FILE#RECORD (filename)" for each; the number counts from 0 in the file."""
         files, numbers, _ = (column.tolist() for column in self._places(rows))
         called, known = list(map(os.path.basename, self.paths)), self.filenames
         beside = ("" if known is None else f" ({known[row]})" for row in rows)
@@ -85,15 +85,15 @@ class RecordStore(Store):
         return self.lengths[rows]
 
     def states(self, rows: np.ndarray) -> Iterator[bytes]:
-        """Yield the size and time of whole files, then the rows."""
+        """Yield the sizes and times of whole files, then the rows."""
         yield from (file_state(os.fsencode(path)) for path in self.paths)
         yield rows.tobytes()
 
     def order(self, rows: np.ndarray, random: Random, shard: Shard) -> np.ndarray:
         """Return an order in which reading stays sequential.
 
-        The pictures, as they lie on the disk, are cut into blocks; the blocks are permuted; each
-        worker has one stretch of the result, of which it shuffles window after window.
+        The pictures are cut into blocks in the order of the disk, and the blocks are permuted. Each
+        worker has one stretch of the result and shuffles it window by window.
         """
         order = np.arange(len(rows)) if random is None else np.argsort(rows, kind="stable")
         window = self._window()
@@ -115,8 +115,8 @@ class RecordStore(Store):
     ) -> tf.data.Dataset:
         """Read windows of about 64 MiB in the order of the disk, see `Store.read`.
 
-        Two windows are read, twice in memory while they are put in order, and a third is handed
-        out: five times 64 MiB.
+        Two windows are being read, each in memory twice while it is sorted, and a third is in use:
+        five times 64 MiB.
         """
         paths, key = tf.constant(self.paths), self.image_key
         places = self._places(rows)
@@ -175,7 +175,7 @@ class RecordStore(Store):
         )
 
     def joined(self, others: Sequence[Self]) -> Self:
-        """Return one store; all have their pictures under one key, with names or without."""
+        """Return one store; all must have the same key for pictures, and all or none have names."""
         stores = [self, *others]
         texts = [store.filenames for store in stores if store.filenames is not None]
         return replace(
@@ -192,7 +192,7 @@ class RecordStore(Store):
         return max(BLOCKS_PER_WINDOW, min(WINDOW_PICTURES, _WINDOW_BYTES // mean))
 
     def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return of each row the file, the number within it and the byte it begins at."""
+        """Return for each row the file, the number in the file and the byte where it begins."""
         first_rows = np.cumsum(self.counts) - self.counts
         files = np.searchsorted(first_rows, rows, side="right") - 1
         starts = np.cumsum(self.lengths) - self.lengths
@@ -200,7 +200,7 @@ class RecordStore(Store):
 
 
 def _read_run(path: Any, offset: Any, size: Any, count: Any) -> tf.data.Dataset:
-    """Return `count` records; the first that cannot be read, and all after it, are empty."""
+    """Return `count` records; the first unreadable one and all after it are empty."""
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=[path],
         compression_type="",
@@ -214,7 +214,7 @@ def _read_run(path: Any, offset: Any, size: Any, count: Any) -> tf.data.Dataset:
 
 
 def readable_records(records: tf.data.Dataset, count: Any) -> tf.data.Dataset:
-    """Return at most `count` (number, record) of a file, up to the first that cannot be read."""
+    """Return at most `count` (number, record) of a file, up to the first unreadable one."""
     # The counter ends it: a file that cannot be opened would be tried again for ever.
     return tf.data.Dataset.zip((tf.data.Dataset.range(count), records)).ignore_errors()
 

@@ -1,8 +1,8 @@
-"""Where pictures come from: a folder, a CSV table, TFRecords, TensorFlow Datasets, the digits.
+"""Where pictures come from: a folder, a CSV table, TFRecords, TensorFlow Datasets or the digits.
 
 `load_source` turns a short text into an `ImageSource`: labels, class names, and a way to the
-bytes of every picture. Every source yields encoded pictures, so that decoding stands in one
-place (`keras_effnetv2.images.evaluation_crop`). Of files only paths and labels are held.
+bytes of every picture. Every source yields encoded pictures, so decoding is in one place
+(`keras_effnetv2.images.evaluation_crop`). For files, only paths and labels are kept in memory.
 """
 
 import functools
@@ -63,7 +63,7 @@ class ImageSource:
     Attributes:
         spec: what `load_source` was given.
         split: "train", "validation", "test" or "all".
-        class_names: the name of every label, also of those without a picture here.
+        class_names: the name of every label, including labels without a picture here.
         labels: (N,) int64, positions in `class_names`.
         horizontal_flip: whether a mirrored picture still shows the same class.
         store: where the bytes of the pictures are; shared by all subsets.
@@ -87,7 +87,7 @@ class ImageSource:
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
-        """N readable names, for messages and tables; the path, where each picture has a file."""
+        """N readable names, for messages and tables: the path if each picture has a file."""
         return self.store.names(self.rows)
 
     @functools.cached_property
@@ -103,14 +103,14 @@ class ImageSource:
         return np.bincount(self.labels, minlength=len(self.class_names))
 
     def file_paths(self) -> tuple[bytes, ...] | None:
-        """Return the absolute path of every picture, or None where they have no files."""
+        """Return the absolute path of every picture, or None if they have no files."""
         return self.store.paths(self.rows) if isinstance(self.store, FileStore) else None
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "ImageSource":
         """Return the source with the pictures at these positions, 0..N-1, in this order.
 
         Raises:
-            ValueError: no index, or one out of range or not an integer.
+            ValueError: there is no index, or one is out of range or not an integer.
         """
         chosen = np.asarray(indices)
         if chosen.ndim != 1 or not chosen.size or not np.issubdtype(chosen.dtype, np.integer):
@@ -125,21 +125,21 @@ class ImageSource:
         )
 
     def cached(self, place: str | os.PathLike[str]) -> "ImageSource":
-        """Return the source with its pictures, still encoded, where they are quicker to read.
+        """Return the source with a copy of its pictures, still encoded, that is faster to read.
 
-        The pictures, their order and their labels stay as they are; subsets of what is returned
-        share the copy.
+        The pictures, their order and their labels stay as they are; subsets of the result share
+        the copy.
 
         Args:
-            place: "memory" reads everything into main memory at once. Any other is a folder
-                ("./memory" for one of that name): the pictures are packed there at the first call
-                and read from there from then on, also by later processes.
+            place: "memory" reads everything into main memory at once. Anything else is a folder
+                ("./memory" for one of that name): the first call packs the pictures there, and all
+                later ones, also in other processes, read them from there.
 
         Raises:
-            ValueError: the folder is the cache of other pictures, of another split or of other
-                labels, or the pictures have changed since; a picture cannot be read.
+            ValueError: the folder is the cache of other pictures, labels or another split, or the
+                pictures have changed since, or a picture cannot be read.
             FileExistsError: the folder holds something else.
-            OSError: there is not enough room on the disk.
+            OSError: there is not enough space on the disk.
         """
         store, rows = _in_memory(self) if place == IN_MEMORY else _on_disk(place, self)
         return replace(self, store=store, rows=rows)
@@ -150,13 +150,14 @@ class ImageSource:
         The same seed, at least 0, draws the same pictures.
 
         Raises:
-            ValueError: too few or too many pictures asked for; a negative seed.
+            ValueError: `num_examples` is too small or too large, or the seed is negative.
         """
         present = int(np.count_nonzero(self.class_counts()))
         if not is_integer(num_examples) or not present <= num_examples <= self.num_examples:
             raise ValueError(
-                f"A stratified subset of {self.spec!r} ({self.split}) can have {present} (one "
-                f"picture per class) to {self.num_examples} pictures. Received: {num_examples}."
+                f"A part of {self.spec!r} ({self.split}) can have {present} (one picture per "
+                f"class) to {self.num_examples} pictures (--max-train-examples, "
+                f"max_train_examples=). Received: {num_examples}."
             )
         return self.subset(stratified_draw(self.labels, num_examples, seed))
 
@@ -172,31 +173,32 @@ class ImageSource:
         """Return the pictures, still encoded, one by one.
 
         Args:
-            shuffle: in a random order, which depends on the seed and the epoch alone: uniform over
-                all pictures, but of records in the way that keeps reading sequential (see
-                `records.RecordStore.order`). Else in the order of the source.
+            shuffle: True for a random order, which depends only on the seed and the epoch. It is
+                uniform over all pictures, but for records it keeps reading sequential (see
+                `records.RecordStore.order`). False for the order of the source.
             seed: at least 0.
             epoch: at least 0.
             shard: (index, count): the part of worker `index`, 0..count-1, of `count` workers. The
                 parts are disjoint. Shuffled, every worker has N // count pictures, so that none
-                waits for another; in order, all together have every picture once. Pictures that
-                have files or are in memory: worker i has elements i, i + count, ... of the order
-                without `shard`. Records: each worker has one stretch of the records (or, shuffled,
-                of the permuted blocks of records), so that it reads its own part alone.
+                waits for another; in order, all together have every picture once. With pictures
+                in files or in memory, worker i has elements i, i + count, ... of the order
+                without `shard`. With records, each worker has one stretch of the records (or of
+                the permuted blocks of records), so it reads only its own part.
 
         Returns:
             Dataset of (image_bytes () string, label () int64, index () int64), where index is the
             position in this source. A picture that cannot be read fails when it is reached.
 
         Raises:
-            ValueError: an argument out of range; fewer pictures to shuffle than workers.
+            ValueError: an argument is out of range, or there are fewer pictures to shuffle than
+                workers.
         """
         return self.in_order(self.order(shuffle=shuffle, seed=seed, epoch=epoch, shard=shard))
 
     def order(
         self, *, shuffle: bool = False, seed: int = 0, epoch: int = 0, shard: Shard = None
     ) -> np.ndarray:
-        """Return the positions of the pictures in the order that `dataset` has them, int64."""
+        """Return the positions of the pictures in the order of `dataset`, int64."""
         random = None
         if shuffle:
             check_integer("seed", seed, minimum=0)
@@ -210,14 +212,15 @@ class ImageSource:
                 )
             if shuffle and self.num_examples < count:
                 raise ValueError(
-                    f"{self.num_examples} pictures cannot be shared by {count} workers. Use fewer."
+                    f"{self.num_examples} pictures are too few for {count} workers. Use fewer "
+                    "workers."
                 )
         return self.store.order(self.rows, random, shard)
 
     def in_order(
         self, order: np.ndarray, function: Function = lambda *example: example
     ) -> tf.data.Dataset:
-        """Return what a function makes of the (image_bytes, label, index) of `dataset`.
+        """Return the results of a function of the (image_bytes, label, index) of `dataset`.
 
         It is called in parallel. `order` has positions in this source, in any order.
         """
@@ -235,10 +238,10 @@ def load_source(
     """Find labelled pictures.
 
     Splits that are given (folders `train`, `validation`, `test`; a CSV column `split`; those of a
-    TensorFlow Datasets set or of TFRecord files) are taken as they are. Where no validation split
-    is given it is carved out, stratified: of one undivided pile, or of the given train split. What
-    is carved depends on the pictures' order, the fraction and the seed alone; "train" and
-    "validation" of the same fraction and seed are disjoint, and together they are all.
+    TensorFlow Datasets set or of TFRecord files) are taken as they are. Without a validation split,
+    a stratified share of the pictures is held back for validation: of the train split if there is
+    one, else of all pictures. The choice depends only on the pictures' order, the fraction and the
+    seed. "train" and "validation" of the same fraction and seed are disjoint and together complete.
 
     Args:
         spec: a folder of class folders, "csv:FILE" (header `path,label[,split]`), "tfds:NAME",
@@ -256,9 +259,9 @@ def load_source(
         The pictures of the split. Files are not opened: see `unreadable.find_bad_pictures`.
 
     Raises:
-        FileNotFoundError: nothing there, or a TensorFlow Datasets set that is not prepared.
-        ImportError: "tfds:" without the package tensorflow-datasets.
-        ValueError: everything else that is wrong with the arguments, the folder or the table.
+        FileNotFoundError: nothing is there, or a TensorFlow Datasets set is not prepared.
+        ImportError: "tfds:" needs the package tensorflow-datasets.
+        ValueError: anything else is wrong with the arguments, the folder or the table.
     """
     check_choice("split", split, SPLITS)
     check_integer("seed", seed, minimum=0)
@@ -272,7 +275,7 @@ def load_source(
 
 
 def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:
-    """Find the pictures of every split that is given; nothing is carved out of any.
+    """Find the pictures of every given split, as it is.
 
     All have the same class names. Argument and errors are those of `load_source`.
     """
@@ -282,12 +285,12 @@ def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:
 
 
 def available_splits(spec: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return the splits that are given in a source, not those that `load_source` can carve."""
+    """Return the given splits of a source, without those that `load_source` can draw."""
     return _open(os.fsdecode(spec)).parts
 
 
 def available_classes(spec: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return the names of the classes that a source has, those of all splits."""
+    """Return the names of all classes of a source, over all splits."""
     names = _open(os.fsdecode(spec)).class_names.values()
     return tuple(dict.fromkeys(map(composed, chain.from_iterable(names))))
 
@@ -300,7 +303,7 @@ def _open(name: str) -> Catalog:
     prefix, colon, rest = name.partition(":")
     if colon and prefix in _READERS:
         if not rest:
-            raise ValueError(f"{name!r} names no data. Expected {_KINDS}.")
+            raise ValueError(f"{name!r} does not name any data. Expected {_KINDS}.")
         return _READERS[prefix](os.path.expanduser(rest))
     # One letter is a Windows drive.
     if colon and re.fullmatch(r"\w{2,}", prefix) and not os.path.lexists(name):
@@ -313,7 +316,7 @@ def _open(name: str) -> Catalog:
 def _plan(
     name: str, catalog: Catalog, split: str, validation_fraction: float | None
 ) -> tuple[tuple[str, ...], float | None]:
-    """Return the parts to read, and the fraction if validation is to be carved out of them."""
+    """Return the parts to read, and the fraction to hold back for validation, if any."""
     given = catalog.parts
     pile = ALL if ALL in given else TRAIN
     can_carve = pile in given and VALIDATION not in given
@@ -328,8 +331,8 @@ def _plan(
         raise ValueError(f"{name!r} has no split {split!r}. It has: {', '.join(there)}.")
     if split != TEST and validation_fraction is not None:
         raise ValueError(
-            f"{name!r} has validation pictures of its own, so that validation_fraction="
-            f"{validation_fraction:g} would have no effect. Leave it out."
+            "`validation_fraction` must be left out here, because "
+            f"{name!r} has validation pictures of its own. Received: {validation_fraction:g}"
         )
     return (split,), None
 
@@ -380,7 +383,7 @@ def _target_names(
         repeated = [one for one, count in Counter(class_names).items() if count > 1]
         if not class_names or repeated:
             raise ValueError(
-                "class_names must be at least one name, each only once. "
+                "class_names must be one or more different names. "
                 f"Received {len(class_names)}; repeated: {some(repeated) or 'none'}."
             )
         return class_names
@@ -390,12 +393,13 @@ def _target_names(
         if extra := sorted(set(map(composed, catalog.class_names[part])) - set(own)):
             raise ValueError(
                 f"{name!r} has classes in {part!r} that {reference!r} does not have: "
-                f"{some(extra)}. A class has to be trained before it can be evaluated."
+                f"{some(extra)}. Add training pictures of these classes, or remove them from "
+                f"{part!r}."
             )
     if len(own) < 2:
         raise ValueError(
-            f"{name!r} has one class only: {some(own)}. Training needs at least two; to evaluate "
-            "pictures of one class pass the class_names of the trained model."
+            f"{name!r} has only one class: {some(own)}. Training needs at least two. To evaluate "
+            "pictures of one class in Python, pass the class_names of the trained model."
         )
     return own
 
@@ -432,8 +436,9 @@ def _in_memory(source: ImageSource) -> tuple[Store, np.ndarray]:
             data = source.store.read(rows).batch(len(rows)).get_single_element()
     except tf.errors.OpError as error:
         raise ValueError(
-            f"A picture cannot be kept in memory: {why_unread(error)}. Repair or remove it; a scan "
-            "(--scan) lists all such pictures, and --skip-bad leaves out what it finds."
+            f"A picture cannot be kept in memory: {why_unread(error)}. Repair or remove it. A scan "
+            "(--scan, scan=True) lists all such pictures; --skip-bad, skip_bad=True leaves them "
+            "out."
         ) from error
     return MemoryStore(data, source.store.names(rows)), np.argsort(by_row)
 
@@ -450,9 +455,9 @@ def _on_disk(folder: str | os.PathLike[str], source: ImageSource) -> tuple[Store
     pack = open_pack(folder)
     if pack.fingerprint != fingerprint:
         raise ValueError(
-            f"{os.fspath(folder)!r} is not the cache of {source.spec!r} ({source.split}) as it is "
+            f"{os.fspath(folder)!r} is not a cache of {source.spec!r} ({source.split}) as it is "
             "now: it was packed from other pictures, labels or class names, or the files have "
-            "changed since. Remove that folder, or choose another."
+            "changed since. Remove that folder, or choose another (--cache, cache=)."
         )
     pictures = read_split(pack, source.split)
     return pictures.store, pictures.rows

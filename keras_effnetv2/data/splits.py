@@ -1,7 +1,7 @@
-"""Stratified draws: a validation split carved out of a pile of pictures, a small balanced part.
+"""Stratified draws: a validation split of some pictures, or a small balanced part of them.
 
-Pure functions of the labels and a seed, so that two processes that load `train` and `validation`
-get parts that fit together.
+Pure functions of the labels and a seed, so two processes that load `train` and `validation` get
+parts that fit together.
 """
 
 import math
@@ -16,39 +16,41 @@ from keras_effnetv2.data.catalog import some
 def carve_validation(
     labels: np.ndarray, class_names: Sequence[str], fraction: float, seed: int
 ) -> np.ndarray:
-    """Choose the pictures that are kept for validation, as `stratified_draw` does.
+    """Choose the pictures to hold back for validation, as `stratified_draw` does.
 
     Args:
         labels: (N,) integers, positions in `class_names`.
         class_names: for messages.
-        fraction: share of the pictures, inside (0, 1); each class has one at least on either side.
+        fraction: share of the pictures, inside (0, 1); each class has at least one on either side.
         seed: at least 0.
 
     Returns:
         Their positions, (V,) int64 ascending, V = N * fraction rounded.
 
     Raises:
-        ValueError: a fraction that is out of range or cannot be had; a class with one picture.
+        ValueError: the fraction is out of range, or too small or large for the classes, or a class
+            has only one picture.
     """
     if not is_number(fraction) or not 0 < fraction < 1:
         raise ValueError(
-            f"validation_fraction must lie between 0 and 1, both excluded. Received: {fraction!r}."
+            "`validation_fraction` must lie between 0 and 1, both excluded. Received: "
+            f"{fraction!r}."
         )
     present, counts = np.unique(labels, return_counts=True)
     if single := [class_names[label] for label in present[counts == 1]]:
         raise ValueError(
-            f"Classes with one picture cannot be divided into train and validation: "
+            f"Classes with only one picture cannot be divided into train and validation: "
             f"{some(single)}. Add pictures, or give validation pictures of your own (a folder "
-            "'validation' beside 'train', or a column 'split' in the CSV)."
+            "'validation' next to 'train', or a column 'split' in the CSV)."
         )
     total = int(len(labels) * fraction + 0.5)
     if not len(present) <= total <= len(labels) - len(present):
         share = len(present) / len(labels) * 1e6
         smallest, largest = math.ceil(share) / 1e6, math.floor(1e6 - share) / 1e6
         raise ValueError(
-            f"validation_fraction={fraction:g} of {len(labels)} pictures is {total} for validation "
-            f"and {len(labels) - total} for training; both sides need one of each of the "
-            f"{len(present)} classes. Use {smallest:g} to {largest:g}."
+            f"`validation_fraction` must be {smallest:g} to {largest:g} here: of {len(labels)} "
+            f"pictures, {fraction:g} is {total} for validation and {len(labels) - total} for "
+            f"training, and both need a picture of each of the {len(present)} classes."
         )
     return stratified_draw(labels, total, seed, leave=1)
 
@@ -56,12 +58,12 @@ def carve_validation(
 def stratified_draw(labels: np.ndarray, total: int, seed: int, leave: int = 0) -> np.ndarray:
     """Draw `total` pictures, the classes in proportion to their size, at least one of each.
 
-    The labels only group the pictures: numbering the classes otherwise draws the same pictures,
-    so that a run's class names in their own order meet the same validation split.
+    The labels only group the pictures: other numbers for the same classes draw the same pictures,
+    so a run with its own order of classes gets the same validation split.
 
     Args:
         labels: (N,) integers.
-        total: between the number C of classes that occur and N - `leave` * C.
+        total: between C, the number of classes with pictures, and N - `leave` * C.
         seed: at least 0.
         leave: how many pictures of each class must not be drawn.
 
@@ -81,7 +83,7 @@ def stratified_draw(labels: np.ndarray, total: int, seed: int, leave: int = 0) -
 
 
 def _apportion(counts: np.ndarray, total: int, leave: int) -> np.ndarray:
-    """Return how many to take of each class: proportional, within 1..count - leave, summing up."""
+    """Return the number to take from each class: proportional, 1..count - leave, of this total."""
     quota = counts * (total / counts.sum())
     taken = np.clip(np.floor(quota).astype(np.int64), 1, counts - leave)
     while missing := total - taken.sum():

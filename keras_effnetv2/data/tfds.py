@@ -1,12 +1,12 @@
 """A data set of TensorFlow Datasets as a `Catalog`.
 
-A split of up to 8 GiB is kept encoded in memory; of a larger one the files are read in sequence.
+A split of up to 8 GiB is kept encoded in memory; the files of a larger one are read in sequence.
 """
 
 import os
 from typing import Any
 
-from keras_effnetv2._common.text import first_line
+from keras_effnetv2._common.text import first_line, install_hint
 from keras_effnetv2.data.catalog import (
     SPLIT_ALIASES,
     SPLITS,
@@ -22,7 +22,7 @@ MAX_ENCODED_BYTES = 8 * 1024**3  # of one split; held in memory as long as the s
 def open_tfds(name: str) -> Catalog:
     """Open a data set by its name ("cifar10", "dataset/config", "dataset:1.0.0"), or download it.
 
-    The data lie in the folder that the environment variable TFDS_DATA_DIR names, by default
+    The data are in the folder of the environment variable TFDS_DATA_DIR, by default
     ~/tensorflow_datasets. A label is the number that TensorFlow Datasets gives it.
     """
     builder = _prepared_builder(name)
@@ -46,8 +46,7 @@ def _prepared_builder(name: str) -> Any:
         import tensorflow_datasets as tfds  # an optional dependency, and slow to import
     except ImportError as error:
         raise ImportError(
-            f"'tfds:{name}' needs the package tensorflow-datasets. "
-            'Install it with: pip install "keras-effnetv2[datasets]"'
+            f"'tfds:{name}' needs the package tensorflow-datasets. {install_hint('datasets')}"
         ) from error
     folder = os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
     try:
@@ -65,9 +64,9 @@ def _prepared_builder(name: str) -> Any:
     except Exception as error:  # the data set's own script ran: it may fail in any way
         raise FileNotFoundError(
             f"'tfds:{name}' is not prepared in {folder!r}, and preparing it failed "
-            f"({type(error).__name__}: {first_line(error)}). Without a network here, prepare it "
-            f"elsewhere with `tfds build {name}` and copy the folder, or set TFDS_DATA_DIR to "
-            "where it is."
+            f"({type(error).__name__}: {first_line(error)}). Without a network, prepare it on "
+            f"another machine with `tfds build {name}` and copy the folder, or set TFDS_DATA_DIR "
+            "to the folder that has it."
         ) from error
     return builder
 
@@ -82,7 +81,7 @@ def _feature_keys(name: str, features: Any) -> tuple[str, str]:
         if len(found) != 1:
             described = ", ".join(f"{key} ({type(features[key]).__name__})" for key in features)
             raise ValueError(
-                f"'tfds:{name}' is no set of labelled pictures: expected one feature "
+                f"'tfds:{name}' is not a set of labelled pictures: expected one feature "
                 f"{kind.__name__}, found {len(found)}. Its features: {described}."
             )
         keys.append(found[0])
@@ -99,8 +98,8 @@ def _read(name: str, builder: Any, split: str, image_key: str, label_key: str) -
         if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
             raise ValueError(
                 f"'tfds:{name}' split {split!r} holds {info.num_bytes / 1024**3:.1f} GiB encoded; "
-                f"more than {MAX_ENCODED_BYTES / 1024**3:.0f} GiB are read from TFRecord files "
-                f"alone. Received: {builder.info.file_format.name}. Prepare it with "
+                f"more than {MAX_ENCODED_BYTES / 1024**3:.0f} GiB can only be read from TFRecord "
+                f"files. Received: {builder.info.file_format.name}. Prepare it with "
                 f"`tfds build {name} --file_format=tfrecord`."
             )
         files = {split: tuple(map(os.fspath, info.filepaths))}

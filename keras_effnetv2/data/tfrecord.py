@@ -3,19 +3,19 @@
     tfrecord:DIR        a packed folder, or one with files named by split, as
                         train-00000-of-01024, validation-00000-of-00128 or set-test.tfrecord-...,
                         or with such files in folders train/, validation/, test/
-    tfrecord:PATTERN    files by a pattern (*, ?, [...], ** for folders), one pile
+    tfrecord:PATTERN    files by a pattern (*, ?, [...], ** for folders), without splits
     tfrecord:...?image=KEY&label=KEY[&name=KEY]
-                        records whose picture and number of the class (and name of it) have other
-                        keys than those that are found without
+                        records with other keys for the picture, the number of the class and perhaps
+                        its name
 
 TFRecords from other tools are `tf.train.Example` with one of two sets of keys, see `_LAYOUTS`, or
-with those that are given. They have no index, so each is read once a process, as fast as the disk
-allows; only labels, lengths and class names are kept.
+with given keys. They have no index, so each process reads them once, as fast as the disk allows,
+and keeps only labels, lengths and class names.
 
 Names of classes: `image/class/synset`, else `image/class/text`, else the file LABELKEY.labels.txt
 beside the records (TensorFlow Datasets writes it), else the number as it is written. Labels under
-`image/class/label` are from 1 on if no record has a 0, as in the official ImageNet files (1..1000),
-else from 0 on; those under `label` are from 0 on.
+`image/class/label` count from 1 if no record has a 0, as in the official ImageNet files (1..1000),
+else from 0; those under `label` count from 0.
 """
 
 import functools
@@ -77,7 +77,7 @@ _SPLIT = re.compile(rf"(?:.*[-_.])?({'|'.join(SPLIT_ALIASES)})(?:[-_.].*)?", re.
 
 
 def open_tfrecord(pattern: str) -> Catalog:
-    """Open a folder, a file, or a glob pattern; files without an index are read through once."""
+    """Open a folder, a file or a glob pattern; files without an index are read once."""
     keys = None
     if (matched := _KEYS.fullmatch(pattern)) and not os.path.lexists(pattern):
         pattern, keys = matched[1], _parse_keys(matched[2])
@@ -116,9 +116,9 @@ def open_records(
 
     Args:
         files: absolute paths of the files of each part.
-        name: of all of it, for messages.
-        keys: of picture and label; None: found in the first record.
-        class_names: of the labels from 0 on; None: see above.
+        name: name of the data, for messages.
+        keys: keys of picture and label; None: taken from the first record.
+        class_names: names of the labels from 0; None: see above.
     """
     paths = tuple(chain.from_iterable(files.values()))
     for path in paths:
@@ -132,7 +132,7 @@ def open_records(
     _check_labels(name, every, keys)
     base = int(keys.label == _OFFICIAL.label and every.min() > 0)
     if base:
-        _LOG.info("%s: no label is 0, so that the labels are counted from 1.", name)
+        _LOG.info("%s: no label is 0, so labels count from 1.", name)
     if class_names is None:
         class_names = _class_names(first, keys, names, range(base, every.max() + 1))
     elif every.max() >= len(class_names):
@@ -171,7 +171,7 @@ def _find_keys(path: str) -> Keys:
 
 def _check_labels(name: str, labels: np.ndarray, keys: Keys) -> None:
     if not len(labels):
-        raise ValueError(f"{name!r} has no pictures: all its files are empty. Fetch them again.")
+        raise ValueError(f"{name!r} has no pictures: all its files are empty. Get them again.")
     if labels.min() < 0:
         raise ValueError(
             f"{name!r} has pictures without a label: {keys.label!r} is {labels.min()} in "
@@ -179,7 +179,7 @@ def _check_labels(name: str, labels: np.ndarray, keys: Keys) -> None:
         )
     if labels.max() > _MAX_LABEL:
         raise ValueError(
-            f"{name!r} has the label {labels.max()}; classes have numbers up to {_MAX_LABEL:,}. "
+            f"{name!r} has the label {labels.max()}; labels may be at most {_MAX_LABEL:,}. "
             f"Write the number of the class under {keys.label!r}."
         )
 
@@ -189,7 +189,7 @@ def _check_labels(name: str, labels: np.ndarray, keys: Keys) -> None:
 def _read_through(
     paths: tuple[str, ...], keys: Keys, states: tuple[bytes, ...]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[int, str]]:
-    """Return the records' lengths with frames and labels, by file, and the names of labels."""
+    """Return the records' lengths (with frames) and labels by file, and the names of labels."""
     total = sum(os.path.getsize(path) for path in paths)
     if total >= TELL_FROM:
         _LOG.warning(
@@ -241,7 +241,7 @@ def _features(path: str, record: bytes) -> Mapping[str, Any]:
         if type(error).__name__ != "DecodeError":
             raise
         raise ValueError(
-            f"{path!r} holds records that are no tf.train.Example. Convert them."
+            f"{path!r} holds records that are not tf.train.Examples. Convert them."
         ) from None
     return example.features.feature
 
@@ -254,8 +254,8 @@ def _label(path: str, features: Mapping[str, Any], keys: Keys) -> tuple[int, byt
             raise ValueError(f"{path!r} has a record without the key {key!r}. It has: {has}.")
     images, labels = features[keys.image].bytes_list.value, features[keys.label].int64_list.value
     if len(images) != 1 or len(labels) != 1:
-        wrong = f"{keys.image!r} is not bytes or {keys.label!r} not one int64"
-        raise ValueError(f"{path!r} holds records whose {wrong}.")
+        wrong = f"{keys.image!r} is not bytes or {keys.label!r} is not one int64"
+        raise ValueError(f"{path!r} holds records in which {wrong}. Write them again.")
     if not images[0]:
         raise ValueError(f"{path!r} has a record without {keys.image!r}: it is empty.")
     if keys.class_name is None:
@@ -271,10 +271,10 @@ def _unreadable(path: str, number: int, offset: int) -> str:
     if not head:
         return f"{path!r} is empty. Expected TFRecord files with labelled pictures."
     if number == 0 and head == _GZIP:
-        return f"{path!r} is compressed with gzip; records are read in any order. Unpack it first."
+        return f"{path!r} is compressed with gzip, and records are read in any order. Unpack it."
     return (
-        f"{path!r} is damaged, cut off or no TFRecord file: record {number} at byte {offset} "
-        "cannot be read. Fetch or write the file again."
+        f"{path!r} is damaged, truncated or not a TFRecord file: record {number} at byte {offset} "
+        "cannot be read. Get or write the file again."
     )
 
 
@@ -306,14 +306,14 @@ def _files_by_split(folder: str) -> dict[str, list[str]]:
     if not found:
         raise FileNotFoundError(
             f"{folder!r} has no TFRecord files, and no index.json of `keras-effnetv2 pack`. "
-            "Expected names such as 'train-00000-of-00016' or 'train.tfrecord'; other names can be "
-            f"given as a pattern, 'tfrecord:{os.path.join(folder, '*')}'."
+            "Expected names such as 'train-00000-of-00016' or 'train.tfrecord'. For other names "
+            f"give a pattern, 'tfrecord:{os.path.join(folder, '*')}'."
         )
     _check_all_there(folder, found)
     unnamed = [os.path.basename(path) for path, split in found.items() if split == ALL]
     if 0 < len(unnamed) < len(found):
         raise ValueError(
-            f"{folder!r} has files of splits, and some whose split their names do not say: "
+            f"{folder!r} has files named by split, and others that are not: "
             f"{some(unnamed)}. Allowed in a name: {SPLIT_NAMES}. Move them elsewhere, "
             "or give a pattern."
         )
@@ -322,7 +322,7 @@ def _files_by_split(folder: str) -> dict[str, list[str]]:
 
 
 def _record_files(folder: str) -> dict[str, str]:
-    """Return the record files right in a folder, and the split that each name says, or "all"."""
+    """Return the record files directly in a folder, each with the split in its name, or "all"."""
     found = {}
     for name in sorted(os.listdir(folder)):
         path = os.path.abspath(os.path.join(folder, name))
@@ -333,7 +333,7 @@ def _record_files(folder: str) -> dict[str, str]:
 
 
 def _check_all_there(folder: str, paths: Iterable[str]) -> None:
-    """Raise ValueError if of files that are called 0 to N-1 of N some are not there."""
+    """Raise ValueError if some of the files numbered 0 to N-1 of N are missing."""
     numbers = defaultdict(set)
     for matched in filter(None, map(_SHARD.fullmatch, paths)):
         numbers[matched["set"], int(matched["count"])].add(int(matched["number"]))
@@ -341,6 +341,6 @@ def _check_all_there(folder: str, paths: Iterable[str]) -> None:
         if missing := [number for number in range(count) if number not in there]:
             raise ValueError(
                 f"{folder!r} has {len(there)} of the {count} files {os.path.basename(name)!r}; "
-                f"missing: {some([f'{number:05d}' for number in missing])}. Fetch them, or give a "
-                f"pattern for a part: 'tfrecord:{name}-*'."
+                f"missing: {some([f'{number:05d}' for number in missing])}. Get them, or give a "
+                f"pattern to use a part: 'tfrecord:{name}-*'."
             )

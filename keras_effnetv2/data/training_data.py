@@ -1,4 +1,4 @@
-"""`TrainingData`: which pictures a training reads, and how; settings that travel together."""
+"""`TrainingData`: which pictures a training reads, and how."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from keras_effnetv2.data.sources import (
 from keras_effnetv2.data.unreadable import BadPicturesError, drop_bad, find_bad_pictures
 
 MAX_SCANNED = 50_000
-"""Pictures that are decoded before a training begins; more would take minutes."""
+"""The most pictures to decode before a training by default; more would take minutes."""
 
 Pictures = tuple[ImageSource, ImageSource]
 """The training pictures and the validation pictures; both have the same class names."""
@@ -27,10 +27,10 @@ Pictures = tuple[ImageSource, ImageSource]
 class TrainingData:
     """The pictures of a training.
 
-    Args: those of `kev2.train`, which says what they mean.
+    Args: those of `kev2.train`, which explains them.
 
     Raises:
-        ValueError: arguments that contradict each other.
+        ValueError: arguments contradict each other.
     """
 
     source: ImageSource | str | os.PathLike[str]
@@ -46,12 +46,12 @@ class TrainingData:
             return
         if not isinstance(self.source, ImageSource):
             raise ValueError(
-                "`validation` goes with an ImageSource; of anything else the validation split is "
-                f"used. Received: source={self.source!r} and validation={self.validation!r}"
+                "`validation` is for an ImageSource only; any other source has a validation split. "
+                f"Received: source={self.source!r} and validation={self.validation!r}"
             )
         if self.validation_fraction is not None:
             raise ValueError(
-                "Give the validation pictures or the fraction to carve, not both. Received: "
+                "Give the validation pictures or the fraction to hold back, not both. Received: "
                 f"validation={self.validation!r}, "
                 f"validation_fraction={self.validation_fraction!r}"
             )
@@ -62,17 +62,17 @@ class TrainingData:
             )
 
     def load(self, seed: int) -> Pictures:
-        """Find the pictures and check their class names; none is read.
+        """Find the pictures and check their class names, without reading a picture.
 
         Raises:
-            ValueError: the class names of the two differ or do not fit into lines of a file, or
-                there are labels without a name. Further errors are those of `load_source`.
+            ValueError: the class names differ or are not single lines, or a label has no name.
+                Further errors are those of `load_source`.
         """
         training, validation = self._find(seed)
         if training.class_names != validation.class_names:
             raise ValueError(
                 "Training and validation pictures must have the same class names in the same "
-                "order; load the validation pictures with class_names=training.class_names."
+                "order. Load the validation pictures with class_names=training.class_names."
             )
         check_class_names(training.class_names)
         for source in (training, validation):
@@ -97,16 +97,16 @@ class TrainingData:
         return self.source.carve(PILE_VALIDATION_FRACTION if fraction is None else fraction, seed)
 
     def prepare(self, pictures: Pictures, say: Callable[[str], Any]) -> Pictures:
-        """Read what `load` returned as `scan` and `cache` ask for; this can take minutes.
+        """Scan and cache the pictures from `load` as the settings say; this can take minutes.
 
-        `say` is called with each line of what is done and left out.
+        `say` is called with each line of the progress and each picture left out.
 
         Returns:
-            The pictures that can be read, where they are quick to read.
+            The readable pictures, from the cache if there is one.
 
         Raises:
-            BadPicturesError: there are unreadable pictures, and none may be left out.
-            ValueError: a class would be left without a picture. Further errors are those of
+            BadPicturesError: pictures cannot be read and may not be left out.
+            ValueError: a class would have no pictures left. Further errors are those of
                 `ImageSource.cached`.
         """
         for note in pictures[0].notes:
@@ -122,7 +122,7 @@ class TrainingData:
     def _without_bad(self, pictures: Pictures, say: Callable[[str], Any]) -> Pictures:
         total = sum(source.num_examples for source in pictures)
         if self.scan is False or (self.scan is None and total > MAX_SCANNED):
-            say(f"The {total:,} pictures are not checked beforehand, but each as it is read.")
+            say(f"The {total:,} pictures are not checked in advance, but during training.")
             return pictures
         found = []
         for source in pictures:

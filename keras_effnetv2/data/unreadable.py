@@ -1,9 +1,9 @@
 """Pictures that cannot be used: found by a scan before the training, or while it reads them.
 
-The scan runs the very functions that training and serving decode with, so that a picture that
-passes cannot fail later. But a disk can fail and a file can change after it: what fails then is
-dropped together with its label, so that nothing ever sees a wrong one, and the gap in the numbering
-tells which picture it was.
+The scan runs the same functions as training and serving, so a picture that passes cannot fail
+later. But a disk can fail and a file can change afterwards: a picture that fails then is dropped
+together with its label, so labels are never wrong, and the gap in the numbers tells which picture
+it was.
 """
 
 import logging
@@ -21,7 +21,7 @@ from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.headers import FORMATS, MAX_PIXELS, check_image, format_name
 
 MAX_SKIPPED_SHARE = 0.01
-"""Of the pictures of an epoch; more than that is a fault of the disk, not of some pictures."""
+"""Share of the pictures of an epoch; more is a fault of the disk, not of some pictures."""
 
 _MIN_SKIPPED = 10  # of small sets
 _LISTED = 20
@@ -39,7 +39,7 @@ class BadPicture:
 
 
 class BadPicturesError(ValueError):
-    """Pictures that cannot be used are in the way; the message lists them and the way out."""
+    """Some pictures cannot be used; the message lists them and the way out."""
 
     def __init__(self, bad: Sequence[BadPicture]):
         self.bad = tuple(bad)
@@ -48,7 +48,7 @@ class BadPicturesError(ValueError):
             lines.append(f"  and {len(self.bad) - _LISTED} more")
         super().__init__(
             f"{counted(len(self.bad), 'picture')} cannot be used:\n" + "\n".join(lines) + "\n"
-            "Repair or remove them, or leave them out with --skip-bad."
+            "Repair or remove them, or leave them out (--skip-bad, skip_bad=True)."
         )
 
 
@@ -57,7 +57,7 @@ def find_bad_pictures(
 ) -> tuple[BadPicture, ...]:
     """Read and decode every picture of a source; return the bad ones in its order.
 
-    Pictures with more than `MAX_PIXELS` are bad, too; they are not decoded. `progress` is called
+    Pictures with more than `MAX_PIXELS` are bad, too, and are not decoded. `progress` is called
     with (pictures done, pictures in all) after every good picture, and at the end.
     """
     tell = progress or (lambda done, total: None)
@@ -80,14 +80,14 @@ def drop_bad(source: ImageSource, bad: Sequence[BadPicture]) -> ImageSource:
     """Return the source without the bad pictures that `find_bad_pictures` found in it.
 
     Raises:
-        ValueError: a class would be left without a picture.
+        ValueError: a class would have no pictures left.
     """
     kept = np.setdiff1d(np.arange(source.num_examples), [picture.index for picture in bad])
     left = np.bincount(source.labels[kept], minlength=len(source.class_names))
     emptied = np.flatnonzero((left == 0) & (source.class_counts() > 0))
     if emptied.size:
         raise ValueError(
-            f"Without its {len(bad)} bad pictures {source.spec!r} ({source.split}) has none left "
+            f"Without its {len(bad)} bad pictures {source.spec!r} ({source.split}) has no pictures "
             f"of {some([source.class_names[label] for label in emptied])}. Repair some of them."
         )
     return source.subset(kept)
@@ -112,7 +112,7 @@ def _decode_all(source: ImageSource, indices: np.ndarray) -> Iterator[tuple[int,
 
 
 def _why_unreadable(picture: ImageSource) -> str:
-    """Return the reason why the picture of a source of one fails, empty if it no longer does."""
+    """Return why the only picture of a source fails, empty if it no longer does."""
     for path in picture.file_paths() or ():
         if trouble := file_trouble(path):
             return trouble
@@ -130,34 +130,34 @@ def _why_unreadable(picture: ImageSource) -> str:
 
 
 class UnreadablePictures:
-    """The policy for pictures that cannot be read, and a list of those that came up.
+    """The policy for pictures that cannot be read, and a list of those found.
 
-    One object may serve many data sets of one source, as the epochs of a training.
+    One object may serve many data sets of one source, such as the epochs of a training.
 
     Attributes:
         found: {position in the source: the picture}, of every epoch so far.
-        error: the first one that they were; tf.data may read on behind it, and then note pictures
-            that follow as missing.
+        error: the first error; tf.data may read on after it, and then note later pictures as
+            missing.
     """
 
     def __init__(self, skip: bool = False) -> None:
         """Set up the policy.
 
         Args:
-            skip: False: the first is an error that names it. True: they are left out of their
-                epoch, each is named once on the log "keras_effnetv2.data.unreadable", and pictures
-                from the start of the epoch take their places, so that an epoch keeps its number of
-                batches. More than 1% of the pictures (at least 10) are an error then, too.
+            skip: False: the first is an error that names it. True: they are left out of the epoch,
+                each is named once in the log "keras_effnetv2.data.unreadable", and pictures from
+                the start of the epoch take their places, so an epoch keeps its number of batches.
+                More than 1% of the pictures (and at least 10) are still an error.
         """
         self.skip = skip
         self.found: dict[int, BadPicture] = {}
         self.error: BadPicturesError | None = None
 
     def report(self, source: ImageSource, indices: np.ndarray, certain: bool) -> None:
-        """Note pictures that failed; raise BadPicturesError if they are not, or no longer, skipped.
+        """Note pictures that failed; raise BadPicturesError if they may not be skipped (any more).
 
-        Unless it is `certain`, some of the pictures at `indices` of the source may not have been
-        tried: then those that can be read are noted only if all can.
+        Unless `certain`, some of the pictures at `indices` of the source may not have been tried:
+        then readable ones are noted only if all are readable.
         """
         new = [index for index in indices.tolist() if index not in self.found]
         reasons = {index: _why_unreadable(source.subset([index])) for index in new}
@@ -186,12 +186,11 @@ def batch_readable(
     """Batch the pictures that can be read.
 
     Args:
-        pictures: (image, label) of the source at the positions `order`; those that cannot be read
-            fail.
-        policy: what becomes of those that fail; what it raises comes up as
-            tf.errors.InvalidArgumentError while the result is iterated.
-        training: full batches only, of static size; else all pictures, none of which may be
-            skipped.
+        pictures: (image, label) of the source at the positions `order`; unreadable ones fail.
+        policy: decides about those that fail; iterating the result raises its errors as
+            tf.errors.InvalidArgumentError.
+        training: True for full batches only, of static size; False for all pictures, none of
+            which may be skipped.
     """
     count = len(order)
     passes = 1

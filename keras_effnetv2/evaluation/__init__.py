@@ -1,1 +1,1 @@
-"""Scores of pictures, the figures made of them, and the pictures to judge."""
+"""Judge a network: choose the pictures, score them, compute the figures."""

@@ -1,4 +1,4 @@
-"""Judging a trained network or published weights: which pictures, how, and what it comes to."""
+"""Judging a trained network or published weights: which pictures, how, and the figures."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +25,8 @@ from keras_effnetv2.pretrained.labels import class_list, has_class_list
 from keras_effnetv2.pretrained.registry import WeightSet
 
 _UNRECORDED = (
-    "This run did not record which pictures it was trained on (it was made by an earlier version), "
-    "so they can be left out only where the same pictures are given."
+    "This run did not record its training pictures (it was made by an earlier version), so they "
+    "can be left out only if the same pictures are given."
 )
 
 
@@ -35,9 +35,9 @@ class TrainedOn:
     """The pictures that a network was trained on, and those that were held back.
 
     Attributes:
-        record: which ones; None for a run of a version that did not record them.
-        all_used: whether all that were not held back were trained on.
-        pictures: the numbers of those trained on and held back.
+        record: which ones; None if an earlier version did not record them.
+        all_used: whether it was trained on all that were not held back.
+        pictures: the numbers of training pictures and held-back pictures.
         validation_fraction: the share that was held back; None is the default of `load_source`.
         seed: of the split.
     """
@@ -54,8 +54,8 @@ class ChosenPictures(NamedTuple):
 
     Attributes:
         source: the pictures.
-        counts: what they are and what was left out, for a network that was trained on pictures.
-        renamed: names of new pictures that are called as one that was trained on.
+        counts: numbers of pictures by kind, and of those left out, for a network of a run.
+        renamed: names of new pictures that were also the name of a training picture.
     """
 
     source: ImageSource
@@ -65,17 +65,16 @@ class ChosenPictures(NamedTuple):
 
 @dataclass(frozen=True)
 class JudgedNetwork:
-    """A network that is judged, or asked what pictures show.
+    """A network to judge or to predict with.
 
     Args:
         model: pixels 0..255 -> (N, classes).
-        classes: what there is to say of each class: its name as "class", perhaps "wordnet_id".
+        classes: a description of each class: its name as "class", perhaps "wordnet_id".
         image_size: side of its pictures, pixels.
         style: how they become squares, see `evaluation_crop.resize_for_evaluation`.
-        facts: what it is, the first of its figures.
-        published_top1: published ImageNet top-1 of these very weights in percent; None without.
-        trained_on: for a network whose classes have the names of its pictures'; None for
-            published weights and weight files.
+        facts: what the network is; they come first in its figures.
+        published_top1: published ImageNet top-1 of exactly these weights in percent, or None.
+        trained_on: for a network of a run; None for published weights and weight files.
     """
 
     model: keras.Model
@@ -89,7 +88,7 @@ class JudgedNetwork:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a network makes of pictures.
+    """The result of judging a network.
 
     Args:
         network: what was judged.
@@ -106,7 +105,7 @@ class Judgement:
     counts: Mapping[str, int] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
-        """Return what was judged and how well it did, by name; shares are in 0..1."""
+        """Return what was judged and how well it did, by name; shares are 0..1."""
         evaluation, top1 = self.evaluation, self.network.published_top1
         return {
             **self.network.facts,
@@ -142,17 +141,17 @@ def published_network(
     protocol: str | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> JudgedNetwork:
-    """Return a model of a variant, to be judged as its weights are.
+    """Return a model of a variant, with the way to judge its weights.
 
     Args:
         model: pixels 0..255 -> (N, classes).
         variant: its name.
-        found: the published set that its weights are; None if they are none.
+        found: the published set of its weights; None if they are not published.
         protocol: see `evaluation_protocol`; None is the official one.
-        facts: what else there is to say of it.
+        facts: further facts about it.
 
     Raises:
-        ValueError: the protocol is unknown, or there is none of that name for the set.
+        ValueError: the protocol is unknown, or the set does not have it.
     """
     protocol = protocol or "official"
     classes = model.output_shape[-1]
@@ -180,17 +179,17 @@ def unseen_split(spec: str) -> str:
 def pictures_to_judge(
     network: JudgedNetwork, spec: str, split: str | None = None
 ) -> ChosenPictures:
-    """Return pictures to judge a network on: none it was trained on, unless asked for.
+    """Return pictures to judge a network on, without its training pictures unless `split` says so.
 
     Args:
-        network: what is to be judged.
+        network: the network to judge.
         spec: where the pictures are, see `load_source`.
         split: which of them; "all" leaves nothing out, "train" takes the training pictures. None:
             for published weights `unseen_split`; for others the test split if there is one, else
             all.
 
     Raises:
-        ValueError: nothing is left, or it is not known what the network was trained on. Further
+        ValueError: nothing is left, or the training pictures of the network are unknown. Further
             errors are those of `load_source`.
     """
     trained_on = network.trained_on
@@ -270,18 +269,18 @@ def judge(
     checking: Progress | None = None,
     evaluating: Progress | None = None,
 ) -> Judgement:
-    """Run a network over pictures, after each of them was decoded once.
+    """Check that all pictures can be decoded, then run a network over them.
 
     Args:
         network: its classes are those of the pictures, in order.
-        pictures: what `pictures_to_judge` returns.
+        pictures: the result of `pictures_to_judge`.
         batch_size: pictures per step.
-        skip_bad: leave out what cannot be read.
+        skip_bad: leave out pictures that cannot be read.
         checking: called with (pictures decoded, all pictures).
         evaluating: called with (pictures judged, all pictures).
 
     Raises:
-        BadPicturesError: there are unreadable pictures, and none may be left out.
+        BadPicturesError: pictures cannot be read and may not be left out.
     """
     source = pictures.source
     bad = find_bad_pictures(source, progress=checking)

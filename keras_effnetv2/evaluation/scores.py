@@ -1,4 +1,4 @@
-"""Judging a model on a source: scores of every picture, and the figures made of them."""
+"""Judging a model on a source: the scores of every picture, and figures computed from them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model makes of a source.
+    """The scores of a model on a source.
 
     Attributes:
-        labels: (N,) int64, the truth.
+        labels: (N,) int64, the true classes.
         scores: (N, classes) float32, the model's output.
-        activation: what the scores have gone through last, e.g. "softmax" or "sigmoid".
+        activation: the last activation of the model, e.g. "softmax" or "sigmoid".
     """
 
     labels: np.ndarray
@@ -43,16 +43,16 @@ class Evaluation:
 
     @property
     def predictions(self) -> np.ndarray:
-        """(N,) the class of the highest score."""
+        """(N,) the class with the highest score."""
         return self.scores.argmax(-1)
 
     @property
     def accuracy(self) -> float:
-        """Share of the pictures whose highest score is the truth."""
+        """Share of the pictures whose highest score is that of the true class."""
         return float((self.predictions == self.labels).mean())
 
     def top_accuracy(self, k: int) -> float:
-        """Return the share of the pictures whose truth is among the k highest scores."""
+        """Return the share of the pictures with the true class among the k highest scores."""
         return float(self._among_best(k).mean())
 
     def top_accuracy_interval(self, k: int) -> tuple[float, float]:
@@ -64,7 +64,7 @@ class Evaluation:
         return (best == self.labels[:, None]).any(-1)
 
     def recall_by_class(self) -> np.ndarray:
-        """Return (classes,) the share of each class's pictures that is recognised, NaN for none."""
+        """Return (classes,) the recognised share of each class's pictures, NaN without pictures."""
         classes = self.scores.shape[-1]
         counts = np.bincount(self.labels, minlength=classes)
         right = np.bincount(self.labels[self.predictions == self.labels], minlength=classes)
@@ -72,10 +72,10 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """Mean cross entropy, without label smoothing: what the activation is trained with.
+        """Mean cross entropy without label smoothing, as the activation is trained.
 
-        Softmax: that of the probability given to the truth. Sigmoid: binary, the mean over the
-        classes too. NaN after any other activation, whose scores are no probabilities.
+        Softmax: of the probability of the true class. Sigmoid: binary, and the mean over the
+        classes, too. NaN after any other activation, whose scores are not probabilities.
         """
         if self.activation not in ("softmax", "sigmoid"):
             return float("nan")
@@ -93,7 +93,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return the 95% confidence interval of a share, by Wilson's score without correction.
 
     Source: Wilson, Journal of the American Statistical Association 22 (1927), 209-212. Unlike
-    the share plus and minus two standard errors it holds near 0 and 1 and for few trials.
+    the share plus and minus two standard errors it also holds near 0 and 1 and for few trials.
 
     Args:
         successes: 0..trials.
@@ -112,17 +112,16 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def set_to_follow(variant: str, found: WeightSet | None, classes: int) -> WeightSet:
-    """Return the published set whose evaluation suits weights of a variant.
+    """Return the published set whose evaluation fits weights of a variant.
 
     Args:
         variant: a published one, e.g. "efficientnetv2-s".
-        found: the set that the weights are, as `registry.find_weight_set` says.
+        found: the set of the weights, from `registry.find_weight_set`.
         classes: width of the classifier.
 
     Returns:
-        `found`, if there is one. Weights that are no published file are taken for
-        "imagenet21k" if they have its 21,843 classes, otherwise for "imagenet", or where that is
-        not published (XL) for "imagenet21k-ft1k".
+        `found`, if there is one. For unpublished weights "imagenet21k" if they have its 21,843
+        classes, otherwise "imagenet", or "imagenet21k-ft1k" if that is not published (XL).
     """
     if found is not None:
         return found
@@ -139,15 +138,15 @@ def evaluation_protocol(weight_set: WeightSet, protocol: str) -> tuple[int, Styl
     Args:
         weight_set: the set.
         protocol: "official", as its authors evaluate it; "timm", as PyTorch Image Models does;
-            "keras": keras.applications publishes no protocol, so this is what
-            `keras.utils.image_dataset_from_directory` does by default, at the variant's
-            evaluation size: the whole picture, bilinear, without antialias.
+            "keras": keras.applications has no published protocol, so this is the default of
+            `keras.utils.image_dataset_from_directory` at the variant's evaluation size: the whole
+            picture, bilinear, without antialias.
 
     Returns:
         Side of the pictures in pixels, and the style for `evaluation_crop.resize_for_evaluation`.
 
     Raises:
-        ValueError: an unknown protocol, or a set that PyTorch Image Models does not have.
+        ValueError: the protocol is unknown, or PyTorch Image Models does not have the set.
     """
     check_choice("protocol", protocol, PROTOCOLS)
     if protocol == "official":
@@ -157,7 +156,8 @@ def evaluation_protocol(weight_set: WeightSet, protocol: str) -> tuple[int, Styl
     if weight_set.timm is None:
         raise ValueError(
             f"PyTorch Image Models does not have {weight_set.weights!r} of {weight_set.variant}, "
-            "so that there is no protocol 'timm' for it. Take 'official' or 'keras'."
+            "so there is no protocol 'timm' for it. Use 'official' or 'keras' (--protocol, "
+            "protocol=)."
         )
     return weight_set.timm.size, weight_set.timm
 
@@ -182,12 +182,12 @@ def evaluate_source(
         progress: called with (pictures done, all pictures).
 
     Raises:
-        ValueError: the model has another number of classes.
+        ValueError: the model has a different number of classes.
     """
     if model.output_shape[-1] != len(source.class_names):
         raise ValueError(
-            f"The model has {model.output_shape[-1]} classes, the pictures have "
-            f"{len(source.class_names)}; load the source with the model's class_names."
+            f"The model has {model.output_shape[-1]} classes, but the pictures have "
+            f"{len(source.class_names)}. Load the source with the model's class_names."
         )
     batches = make_dataset(
         source, image_size=image_size, batch_size=batch_size, training=False, style=style

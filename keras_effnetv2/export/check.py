@@ -1,4 +1,4 @@
-"""What an export does to probabilities: how far they move, and whether the best class stays."""
+"""How much an export changes probabilities, and whether the best class stays the same."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 from keras_effnetv2.models.graph import bare_graph, copy_weights
 
 DIFFERENCE_LIMIT = 1e-4
-"""How far an export may move a probability; in float32 it is about 1e-6."""
+"""How much an export may change a probability; in float32 the change is about 1e-6."""
 
 _ROUNDING_FACTOR = 4  # how much more an export may do than rounding does to the model itself
 _AT_ONCE = 8  # pictures
@@ -24,7 +24,7 @@ def batches_of(pictures: np.ndarray) -> list[np.ndarray]:
 
 
 def answers_of(run: Callable[[Any], Any], batches: Batches) -> np.ndarray:
-    """Return what a function of one batch makes of several: (pictures, classes)."""
+    """Return the results of a function of one batch for several: (pictures, classes)."""
     return np.concatenate([np.asarray(run(batch)) for batch in batches])
 
 
@@ -41,10 +41,10 @@ def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
 def beyond_rounding(
     difference: float, model: keras.Model, batches: Batches
 ) -> tuple[float | None, str]:
-    """Return how far rounding alone moves answers, and why a difference is too large, "" if not.
+    """Return how much rounding alone changes answers, and why a difference is too large, "" if not.
 
-    Above `DIFFERENCE_LIMIT` alone rounding is measured, with a copy in float64: half precision, and
-    untrained networks, whose logits can be in the thousands, differ whatever is done to them.
+    Rounding is measured only above `DIFFERENCE_LIMIT`, with a copy in float64: half precision and
+    untrained networks, whose logits can be in the thousands, always differ by more.
     """
     if difference <= DIFFERENCE_LIMIT:
         return None, ""
@@ -60,9 +60,9 @@ def beyond_rounding(
 
 
 def top1_agreement(one: np.ndarray, other: np.ndarray) -> float:
-    """Return on which share of the pictures two answers (N, C) have the same best class.
+    """Return the share of the pictures on which two answers (N, C) have the same best class.
 
-    Of a single output, for two classes, it is the side of one half that must be the same.
+    With a single output, for two classes, both must be on the same side of one half.
     """
 
     def best(answers: np.ndarray) -> np.ndarray:

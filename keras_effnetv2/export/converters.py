@@ -1,9 +1,9 @@
 """Writes a TensorFlow graph as an ONNX, OpenVINO or LiteRT file.
 
-The functions take the graph twice, for each converter what it reads best: as a `tf.function`,
+The functions take the graph twice, since each converter reads one form best: as a `tf.function`,
 `INPUT` float32 (N, H, W, 3) -> {`OUTPUT`: float32 (N, C)}, and as the folder of the SavedModel
 whose default signature it is. `quantize` is that of `formats.export_model`, and `calibration` holds
-the pictures to find the ranges of activations with, (1, H, W, 3) each.
+pictures to find the ranges of activations, (1, H, W, 3) each.
 """
 
 import importlib
@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnetv2._common.text import install_hint
+
 INPUT, OUTPUT = "images", "probabilities"
 
 PRECISION_KEY = ("keras_effnetv2", "inference_precision")
-"""Where an OpenVINO file says the precision to compute in: "bf16"; one that does not, "f32"."""
+"""Where an OpenVINO file names its precision of computing, such as "bf16"; without it "f32"."""
 
 _ONNX_OPSET = 18  # the newest that tf2onnx 1.17 writes; ONNX Runtime 1.14 (2023) and later read it
 _AXES = ("batch", "height", "width")
@@ -31,12 +33,12 @@ def optional_module(name: str) -> Any:
     except ImportError as error:
         raise ImportError(
             f"ONNX, OpenVINO and LiteRT files need optional packages, and {name.split('.')[0]!r} "
-            f"cannot be imported ({error}). Install them: pip install 'keras-effnetv2[formats]'"
+            f"cannot be imported ({error}). {install_hint('formats')}"
         ) from error
 
 
 def write_onnx(function: Any, saved_model: Path, path: Path, *_: Any) -> None:
-    """Write a `.onnx` file, which nothing is shortened in."""
+    """Write a `.onnx` file, always in float32."""
     onnx, tf2onnx = optional_module("onnx"), optional_module("tf2onnx")
     # This freezes the variables, where tf2onnx' own reader of Keras models would not know Keras 3.
     model, _ = tf2onnx.convert.from_function(
@@ -53,7 +55,7 @@ def write_onnx(function: Any, saved_model: Path, path: Path, *_: Any) -> None:
 def write_openvino(
     function: Any, saved_model: Path, path: Path, quantize: str | None, *_: Any
 ) -> None:
-    """Write an OpenVINO `.xml` file, with the weights beside it in `.bin`."""
+    """Write an OpenVINO `.xml` file, with the weights next to it in `.bin`."""
     openvino = optional_module("openvino")
     # Compiles to the same operations as `convert_model`, which reports to Intel that it was used.
     model = openvino.Core().read_model(saved_model)

@@ -1,7 +1,7 @@
-"""A trained classifier as a file for another runtime: ONNX, OpenVINO and LiteRT.
+"""A trained classifier as a file for another runtime: ONNX, OpenVINO or LiteRT.
 
 Every file takes pictures and returns probabilities, with all preprocessing of pixels inside. It is
-run in its runtime and compared with the Keras model before it gets its name.
+run in its runtime and compared with the Keras model before it is put in place.
 
 All three are converted from a TensorFlow graph, not with `keras.Model.export`, whose ONNX files ask
 for the mean and variance of `Normalization` as two further inputs and whose OpenVINO files are
@@ -45,7 +45,7 @@ from keras_effnetv2.models.folding import fold_batch_norm
 from keras_effnetv2.models.graph import all_layers
 
 MIN_AGREEMENT = 0.98
-"""On what share of the pictures int8 must have the best class of Keras, if nothing else is said."""
+"""Share of the pictures on which int8 must find the same best class as Keras, by default."""
 
 MAX_PICTURES = 256
 """Of `calibration`, and of `pictures`. Google recommends 100 to 500 for calibration:
@@ -57,15 +57,15 @@ _NOT_SQUARE = 4  # pictures, of three quarters of the height, check that a size 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an exported file is, and how far it is from the Keras model.
+    """What an exported file is, and how much it differs from the Keras model.
 
     Attributes:
         path: the file.
         format: "onnx", "openvino" or "litert".
-        quantize: what was shortened, None if nothing.
+        quantize: how numbers were shortened, None if they were not.
         bytes: size of the file, with the weights beside it.
         max_difference: largest difference of a probability from that of Keras in float32.
-        top1_agreement: share of the pictures with the same best class (of a single output: with
+        top1_agreement: share of the pictures with the same best class (with a single output: on
             the same side of 0.5).
         pictures: how many were compared.
     """
@@ -93,26 +93,26 @@ def export_model(
     min_agreement: float = MIN_AGREEMENT,
     force: bool = False,
 ) -> ExportReport:
-    """Write a classifier for another runtime, and compare what that computes with Keras.
+    """Write a classifier for another runtime, and compare its results with those of Keras.
 
     The file has one input `images`, float32 (N, S, S, 3), 0..255, with any N, and one output
     `probabilities`, float32 (N, C). Batch norms are folded where `folding.fold_batch_norm` can, and
     models of mixed precision become float32. `runtimes.load_exported` runs the file. The report
-    lies beside it, as JSON, with `.json` appended to its name. Everything is written beside its
-    place and renamed when it has been compared.
+    is written next to it, as JSON, with `.json` appended to its name. Files get their names only
+    after the comparison.
 
-    Formats, their files, and what `quantize` can shorten beside None, which is float32:
+    Formats, their files, and the values of `quantize` other than None, which is float32:
 
     - "onnx", `.onnx`: nothing.
-    - "openvino", `.xml` with the weights beside it in `.bin`:
-      "float16": weights are stored in float16, half the size, and computed with in float32.
-      "bfloat16": stored likewise, and `load_exported` computes in bfloat16, which only a CPU with
-      AVX512_BF16 or AMX can. Another program says which precision it wants with the hint
-      `INFERENCE_PRECISION_HINT`: without one, OpenVINO computes *every* file in bfloat16 on such
+    - "openvino", `.xml`, with the weights next to it in `.bin`:
+      "float16": weights are stored in float16, half the size; the computation is in float32.
+      "bfloat16": the same, but `load_exported` computes in bfloat16, which needs a CPU with
+      AVX512_BF16 or AMX. Other programs choose the precision with the hint
+      `INFERENCE_PRECISION_HINT`; without it, OpenVINO computes *every* file in bfloat16 on such
       a CPU.
     - "litert", `.tflite`:
-      "float16": weights are stored in float16 and computed with in float32.
-      "dynamic": kernels are stored in int8, activations are quantised anew for every batch.
+      "float16": weights are stored in float16; the computation is in float32.
+      "dynamic": kernels are stored in int8, activations are quantised for every batch.
       "int8": kernels and activations are int8; the input and the output stay float32.
 
     Args:
@@ -123,26 +123,26 @@ def export_model(
         quantize: None for float32, or what is listed above.
         image_size: S, pixels; None takes the model's own. With `dynamic_size` it is the size at
             which the file is compared, 224 if None.
-        dynamic_size: let the file take pictures of any height and width, as the model must.
-        calibration: for "int8" only, pictures like those the model will see, whose activations
-            give the ranges. An `ImageSource`, or arrays (H, W, 3) or (N, H, W, 3), 0..255. The
+        dynamic_size: let the file take pictures of any height and width; the model must, too.
+        calibration: for "int8" only, pictures like those the model will see, to find the ranges
+            of activations. An `ImageSource`, or arrays (H, W, 3) or (N, H, W, 3), 0..255. The
             first or (of a source) random `MAX_PICTURES` are used.
-        pictures: what is compared, in the same forms. None takes every second of `calibration`,
-            which is not calibrated with then, or windows of two photographs.
+        pictures: pictures to compare with Keras on, in the same forms. None takes every second
+            one of `calibration` (then not used to calibrate), or parts of two photographs.
         style: how pictures become squares, see `evaluation_crop.resize_for_evaluation`.
-        min_agreement: share of pictures, 0..1, on which "int8" must have the best class of Keras.
-        force: write a file that differs by more than is allowed, too. The report says how much.
+        min_agreement: share of pictures, 0..1, on which "int8" must find the best class of Keras.
+        force: also write a file that differs by more than is allowed. The report says how much.
 
     Returns:
-        How large the file is and how far from Keras.
+        The size of the file, and how much it differs from Keras.
 
     Raises:
         RuntimeError: Keras does not run on TensorFlow; "bfloat16" on a CPU that cannot compute it;
             a probability is not finite; or, unless `force`, a float32 file differs by more than
             what `check.DIFFERENCE_LIMIT` says, or an int8 file is below `min_agreement`.
-        ValueError: an argument is not what is said above or does not suit the model.
+        ValueError: an argument is not as described above, or does not fit the model.
         ImportError: a package of the extra `formats` is missing.
-        OSError: the files cannot be written; FileExistsError, one of them is there already.
+        OSError: the files cannot be written; FileExistsError if one of them exists.
     """
     check_choice("format", format, FORMATS)
     check_number("min_agreement", min_agreement, minimum=0, maximum=1)
@@ -155,9 +155,10 @@ def export_model(
         optional_module(module)
     if quantize == "bfloat16" and not computes_bfloat16():
         raise RuntimeError(
-            "quantize='bfloat16' can only be checked on a CPU that computes in bfloat16, with "
-            "AVX512_BF16 or AMX, which this one lacks: export there, or with quantize='float16', "
-            "whose file a program can run in bfloat16 by OpenVINO's INFERENCE_PRECISION_HINT."
+            "A bfloat16 file can only be checked on a CPU that computes in bfloat16, with "
+            "AVX512_BF16 or AMX, and this one does not. Export on such a CPU, or export float16 "
+            "(--quantize float16, quantize='float16'): a program can run that file in bfloat16 "
+            "with OpenVINO's INFERENCE_PRECISION_HINT."
         )
     for_ranges, compared = _gather(calibration, pictures, size, style)
     batches = batches_of(compared)
@@ -201,19 +202,19 @@ def _check_quantize(format: str, quantize: str | None, is_calibrated: bool) -> N
         some = {name: ", ".join(one.quantize) for name, one in FORMATS.items() if one.quantize}
         choices = "; ".join(f"{name} with {kinds}" for name, kinds in some.items())
         raise ValueError(
-            f"quantize must be {' or '.join(map(repr, allowed))} for format {format!r}. Leave it "
+            f"`quantize` must be {' or '.join(map(repr, allowed))} for format {format!r}. Leave it "
             f"out, or choose from: {choices}. Received: {quantize!r}"
         )
     if quantize == "int8" and not is_calibrated:
         raise ValueError(
-            "quantize='int8' needs pictures that show the ranges of activations, like those the "
-            "model will see: give a few hundred as calibration= (--calibration), an ImageSource "
-            "(see load_source) or arrays (H, W, 3), 0..255. Received: calibration=None"
+            "int8 needs pictures like those the model will see, to find the ranges of activations. "
+            "Give a few hundred (--calibration, calibration=): labelled pictures as for training, "
+            "in Python an ImageSource (see load_source) or arrays (H, W, 3), 0..255. Received: none"
         )
     if quantize != "int8" and is_calibrated:
         raise ValueError(
-            "calibration is for quantize='int8' only: give pictures to compare with as pictures= "
-            f"(--pictures). Received: calibration with quantize={quantize!r}"
+            "`calibration` is for int8 only. Give pictures to compare with in another way "
+            f"(--pictures, pictures=). Received: calibration with quantize={quantize!r}"
         )
 
 
@@ -228,7 +229,7 @@ def _new_file(path: Path, file_format: FileFormat) -> Path:
     there = [str(file) for file in (*files, _report_file(path)) if file.exists()]
     if there:
         raise FileExistsError(
-            f"An export is not overwritten: choose another path, or remove {', '.join(there)}"
+            f"An export is not overwritten. Choose another path, or remove {', '.join(there)}"
         )
     return path
 
@@ -242,7 +243,7 @@ def _size_to_check(model: keras.Model, image_size: int | None) -> int:
     shape = model.input_shape
     if tuple(shape[1:]) != (None, None, 3):
         raise ValueError(
-            "dynamic_size=True needs a model for pictures of any size: build it with "
+            "`dynamic_size` needs a model for pictures of any size. Build it with "
             f"input_shape=(None, None, 3) and load the weights. Received: an input of {shape}"
         )
     size = _ANY_SIZE_CHECKED_AT if image_size is None else image_size
@@ -264,8 +265,8 @@ def _gather(
         seen, compared = seen[::2], seen[1::2]
     else:
         raise ValueError(
-            "int8 is compared with Keras on every second picture of calibration, if there are no "
-            "pictures= to compare with: give more than one. Received: 1"
+            "int8 is compared with Keras on every second picture of the calibration. Give more "
+            "than one picture, or others to compare with (--pictures, pictures=). Received: 1"
         )
     return [] if seen is None else np.split(seen, len(seen)), compared
 
@@ -292,22 +293,22 @@ def _check_report(report: ExportReport, too_far: str, min_agreement: float, forc
     if not np.isfinite(report.max_difference):
         raise RuntimeError(
             f"The {report.format} file, quantize={report.quantize!r}, or the model itself gives "
-            "probabilities that are not finite: see whether the model does in Keras, and if not "
-            "export without quantize. Nothing was written."
+            "probabilities that are not finite. Check the model in Keras; if it is right there, "
+            "export float32 (without --quantize, quantize=None). Nothing was written."
         )
     if force:
         return
     if too_far:
         raise RuntimeError(
             f"On {report.pictures} pictures the {report.format} file differs from Keras by "
-            f"{too_far}. Please report this. Nothing was written; force=True (--force) writes it "
+            f"{too_far}. Please report this. Nothing was written; --force, force=True writes it "
             "anyway."
         )
     if report.quantize == "int8" and report.top1_agreement < min_agreement:
         raise RuntimeError(
             f"The int8 file finds the same best class as Keras on {report.top1_agreement:.1%} of "
             f"{report.pictures} pictures, and {min_agreement:.1%} is required. Calibrate with "
-            "more pictures that are like those the model will see, or take quantize='float16' or "
-            "'dynamic'. Nothing was written; a lower min_agreement (--min-agreement) or "
-            "force=True (--force) writes it anyway."
+            "more pictures that are like those the model will see, or use float16 or dynamic "
+            "(--quantize, quantize=). Nothing was written; a lower limit (--min-agreement, "
+            "min_agreement=) or --force, force=True writes it anyway."
         )

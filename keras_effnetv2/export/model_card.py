@@ -14,7 +14,7 @@ from keras_effnetv2._version import __version__
 from keras_effnetv2.export.signatures import PictureInput
 
 MODEL_CARD = "model_card.json"
-"""Where the card lies, below the folder of a version."""
+"""The card, inside the folder of a version."""
 
 _LABELS = "assets/labels.txt"  # where TensorFlow puts what `signatures.label_table` writes
 
@@ -28,8 +28,8 @@ def write_model_card(
 ) -> None:
     """Write the card of a SavedModel into its folder, when all other files are there.
 
-    `model` says which model it is (name, variant, weights, number of parameters), `accuracy` what
-    stands there below, as far as it is not the default.
+    `model` identifies the model (name, variant, weights, number of parameters); `accuracy` replaces
+    the default entries of that section.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}

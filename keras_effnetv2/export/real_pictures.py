@@ -23,13 +23,14 @@ _ROUNDING = 1  # grey level beyond 0..255 that resizing may leave
 
 
 def photographs(image_size: int) -> np.ndarray:
-    """Return windows of two photographs, a temple and a flower, which scikit-learn brings along.
+    """Return parts of two photographs, a temple and a flower, which come with scikit-learn.
 
     Args:
         image_size: S, pixels.
 
     Returns:
-        float32 (24, S, S, 3), 0..255: of each photograph six windows, and these mirrored and dark.
+        float32 (24, S, S, 3), 0..255: six parts of each photograph, and the same mirrored and
+            darkened.
     """
     folder = resources.files("sklearn.datasets.images")
     windows = []
@@ -49,14 +50,15 @@ def picture_array(
     """Return pictures in one array, float32 (N, S, S, 3), 0..255.
 
     Args:
-        pictures: see `PicturesLike`. Of a source with more than `max_pictures` a random part is
-            taken (always the same), of anything else the first.
+        pictures: see `PicturesLike`. From a source with more than `max_pictures` a random part
+            is taken (always the same), from anything else the first ones.
         image_size: S, pixels.
         style: how pictures become squares, see `evaluation_crop.resize_for_evaluation`.
-        max_pictures: at most so many.
+        max_pictures: the most pictures to return.
 
     Raises:
-        ValueError: no picture, one that is not (H, W, 3) with values 0..255, or all below 1.
+        ValueError: there is no picture, one is not (H, W, 3) with values 0..255, or all values are
+            below 1.
     """
     if isinstance(pictures, ImageSource):
         if pictures.num_examples > max_pictures:
@@ -93,7 +95,7 @@ def _as_batch(element: Any) -> np.ndarray:
     # NaN is refused, too.
     if not (batch.min(initial=0) >= -_ROUNDING and batch.max(initial=0) <= 255 + _ROUNDING):
         raise ValueError(
-            "Pictures must have values 0..255; clip those that a bicubic resize leaves outside. "
+            "Pictures must have values 0..255. Clip them after a bicubic resize. "
             f"Received: {batch.min():.6g}..{batch.max():.6g}"
         )
     return batch.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The file formats, and their runtimes, optional packages, on the CPU behind one callable."""
+"""The file formats, and their runtimes (optional packages) on the CPU, each as one function."""
 
 import os
 from collections.abc import Callable
@@ -28,17 +28,17 @@ def load_exported(path: str | os.PathLike[str], threads: int | None = None) -> R
     """Open a file that `formats.export_model` wrote, in its runtime, on the CPU.
 
     Args:
-        path: the file: `.onnx`, `.xml` (OpenVINO; the weights lie beside it in `.bin`), `.tflite`.
-        threads: how many the runtime computes with; None takes one for each core.
+        path: the file: `.onnx`, `.xml` (OpenVINO; the weights are next to it in `.bin`), `.tflite`.
+        threads: number of threads of the runtime; None takes one for each core.
 
     Returns:
         A function of float32 pictures (N, H, W, 3), 0..255, with N at least 1, that returns
-        float32 probabilities (N, classes), for one thread at a time. H and W are those of the
-        export, or any, if it was made with `dynamic_size=True`; others are a ValueError.
+        float32 probabilities (N, classes). Call it from one thread at a time. H and W are those
+        of the export, or any if it was made with `dynamic_size=True`; others are a ValueError.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown ending, or fewer than one thread.
+        ValueError: the ending is unknown, or there is less than one thread.
         ImportError: the runtime is not installed.
     """
     path = Path(path)
@@ -129,12 +129,12 @@ class FileFormat:
     """A kind of file.
 
     Attributes:
-        suffixes: endings of all files that it consists of, that of the main file first.
-        quantize: what can be shortened in it.
-        modules: what has to be installed to write and to run it.
+        suffixes: endings of all its files, that of the main file first.
+        quantize: its values of `quantize`.
+        modules: the modules needed to write and to run it.
         write: writes it, see `converters.py`.
-        open: returns the height and width that it takes, pixels, None for any, and what runs it,
-            with a number of threads.
+        open: returns the height and width that it takes (pixels, None for any) and a function
+            that runs it, given a number of threads.
     """
 
     suffixes: tuple[str, ...]

@@ -1,8 +1,8 @@
 """A trained classifier as a TensorFlow SavedModel that is served without Python.
 
-The graph takes files or pixels and gives named classes: decoding, resizing, the network and the
-choice of the best classes are all in it, so that a server cannot prepare pictures otherwise than
-training did. What the signatures compute is in `signatures.py`.
+The graph takes files or pixels and returns named classes. It holds decoding, resizing, the network
+and the choice of the best classes, so a server prepares pictures exactly as training did. What the
+signatures compute is in `signatures.py`.
 """
 
 import os
@@ -42,7 +42,7 @@ from keras_effnetv2.models.folding import fold_batch_norm as fold
 from keras_effnetv2.models.graph import last_activation
 
 WEIGHTS_DTYPES = ("float32", "bfloat16", "float16")
-"""What `export_saved_model` can store weights as."""
+"""Types in which `export_saved_model` can store weights."""
 
 _EVERY = 3  # of the photographs it is compared on
 
@@ -71,42 +71,43 @@ def export_saved_model(
     - `classify_bytes`: `image_bytes` string (N,), the bytes of JPEG, PNG, BMP or WebP files
       -> `classes` string (N, k), `scores` float32 (N, k), best first, and `error` string (N,),
       empty where all is well. A file that cannot be read has empty classes, scores of zero and
-      the reason in `error`; its neighbours are unaffected.
+      the reason in `error`; the other files are not affected.
     - `classify`, for the Classify API (method `tensorflow/serving/classify`): `inputs` string (N,),
       serialised `tf.Example`s with a file in the feature `image/encoded` -> `classes` and `scores`
       as above.
 
-    The class names are in `assets/labels.txt`, one a line, and are read from there at serving.
-    TensorFlow Serving runs one request of each signature before it answers others;
-    `model_card.json` says what the model is. The folder is written beside its place and renamed, so
-    a server that watches `directory` never sees half of it.
+    The class names are in `assets/labels.txt`, one a line, and the served model reads them there.
+    TensorFlow Serving runs one request of each signature before it answers others.
+    `model_card.json` describes the model. The folder appears only when it is complete, so a server
+    that watches `directory` never sees half of it.
 
     Args:
         model: functional or Sequential classifier, (N, H, W, 3) pixels 0..255 -> (N, C). Logits get
             a softmax, a single logit a sigmoid; softmax and sigmoid outputs stay.
-        directory: the folder of the versions; made if need be.
+        directory: the folder of the versions; made if it is missing.
         class_names: one name a class; None numbers them "0", "1", ...
-        version: positive number; a server takes the highest.
+        version: positive number; a server loads the highest.
         top_k: how many classes `classify_bytes` and `classify` name.
         image_size: height and width of the network's input in pixels; None takes the model's own.
         style: how files become squares, see `evaluation_crop.resize_for_evaluation`.
-        max_pixels: larger pictures (height x width) are answered with an error, not decoded.
-        fold_batch_norm: serve what `folding.fold_batch_norm` makes of the model, which is faster.
-            A model that it cannot fold is served as it is; the card says why.
-        weights_dtype: what kernels are stored as: "float32" (as the model has them), "bfloat16" or
-            "float16", cast back where they are used. The card says how far that moves answers.
+        max_pixels: larger pictures (height x width) get an error and are not decoded.
+        fold_batch_norm: fold batch norms with `folding.fold_batch_norm`, which is faster. A model
+            that cannot be folded is served as it is; the card says why.
+        weights_dtype: type in which kernels are stored: "float32" (as the model has them),
+            "bfloat16" or "float16", cast back where they are used. The card says how much that
+            changes answers.
         gif: whether GIF files are accepted. A small one can need a gigabyte.
         variant: name of the architecture, for the card.
-        weights: what the weights are or come from, for the card.
+        weights: where the weights come from, for the card.
 
     Returns:
         The folder written, `directory/version`.
 
     Raises:
         RuntimeError: Keras does not run on TensorFlow.
-        ValueError: the model is no image classifier, an argument does not fit it, folding moves a
-            probability by more than rounding does, or a weight does not fit in float16.
-        OSError: the folder cannot be written; FileExistsError, this version is there already.
+        ValueError: the model is not an image classifier, an argument does not fit it, folding
+            changes a probability by more than rounding does, or a weight does not fit in float16.
+        OSError: the folder cannot be written; FileExistsError if this version exists.
     """
     require_tensorflow_backend()
     network = probability_model(model)
@@ -169,7 +170,7 @@ def _folded(model: keras.Model, batches: Batches) -> tuple[keras.Model, dict[str
         raise ValueError(
             f"Folding the batch norms of {model.name!r} changes a probability by {too_far}. Either "
             "probabilities are not finite, or the model is folded wrongly: please report "
-            "that. Export with fold_batch_norm=False (--no-fold) to serve it as it is."
+            "that. Export it as it is (--no-fold, fold_batch_norm=False)."
         )
     return folded, {
         "batch_norm_folded": True,
@@ -183,16 +184,16 @@ def require_tensorflow_backend() -> None:
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "A model can only be exported on the tensorflow backend of Keras. "
-            f"This process runs on {keras.backend.backend()!r}: save the model with "
-            'model.save("model.keras"), then load and export it in a process that is started '
-            "with KERAS_BACKEND=tensorflow."
+            f"This process runs on {keras.backend.backend()!r}. Export a run with the command "
+            "KERAS_BACKEND=tensorflow keras-effnetv2 export. Save any other model with "
+            'model.save("model.keras"), and load and export it in such a process.'
         )
 
 
 def probability_model(model: keras.Model) -> keras.Model:
     """Return the same classifier from one tensor to probabilities, float32 (N, classes).
 
-    Logits get a softmax, a single logit a sigmoid. What is no classifier is a ValueError.
+    Logits get a softmax, a single logit a sigmoid. ValueError if the model is not a classifier.
     """
     outputs = getattr(model, "outputs", None)
     if not outputs or len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:
@@ -226,12 +227,12 @@ def resolve_image_size(model: keras.Model, image_size: int | None) -> int:
     if not sizes:
         raise ValueError(
             "The model takes pictures of any size, so image_size must say which one the served "
-            f"model shall use, for example image_size=224. Received: image_size={image_size}"
+            f"model uses, for example image_size=224. Received: image_size={image_size}"
         )
     if len(sizes) > 1:
         raise ValueError(
-            "image_size must be the height and the width of the model's input, which must be "
-            "equal; leave it out to use the model's own. "
+            "`image_size` must be the height and the width of the model's input, which must be "
+            "equal. Leave it out to use the model's own. "
             f"Received: image_size={image_size} for an input of {shape}"
         )
     (size,) = sizes
@@ -266,7 +267,8 @@ def _new_version_folder(directory: Path, version: int) -> Path:
         used = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
         free = max(used) + 1
         raise FileExistsError(
-            f"{target} exists already, and a version that may be served is not overwritten: "
-            f"export with version={free} (--version {free}), or remove the folder first."
+            f"{target} exists, and a version that may be served is not overwritten: "
+            f"export with another version (--version {free}, version={free}), or remove the folder "
+            "first."
         )
     return target

@@ -18,13 +18,13 @@ PIXELS_SIGNATURE = "serving_default"
 BYTES_SIGNATURE = "classify_bytes"
 EXAMPLES_SIGNATURE = "classify"
 CLASSIFY_METHOD = "tensorflow/serving/classify"
-"""Name by which TensorFlow Serving knows a signature that its Classify API may use."""
+"""Method name of the signatures for TensorFlow Serving's Classify API."""
 
 EXAMPLE_FEATURE = "image/encoded"
 """Feature of a `tf.Example` that holds the bytes of a picture file, as in TFDS' ImageNet files."""
 
 _GIF_REFUSED = (
-    "GIF pictures are not accepted here, because a small one can unpack to a gigabyte: convert it "
+    "GIF pictures are not accepted here, because a small one can unpack to a gigabyte. Convert it "
     "to PNG or JPEG"
 )
 
@@ -63,8 +63,8 @@ def stored_weights(model: keras.Model, dtype: str) -> list[Any]:
             short = tf.cast(value, dtype)
             if not tf.reduce_all(tf.math.is_finite(short)):
                 raise ValueError(
-                    f"The weight {weight.path!r} has values that weights_dtype={dtype!r} cannot "
-                    "hold: export with weights_dtype='bfloat16' or 'float32'."
+                    f"The weight {weight.path!r} has values that {dtype} cannot hold. Store "
+                    "weights in bfloat16 or float32 (--weights-dtype, weights_dtype=)."
                 )
             value = tf.Variable(short, trainable=False)
         stored.append(value)
@@ -116,7 +116,7 @@ def _plain_silu(model: keras.Model) -> Iterator[None]:
 def make_signatures(
     probabilities: Callable[[Any], Any], pictures: PictureInput, labels: Any, top_k: int
 ) -> dict[str, Any]:
-    """Return {signature: graph function}, see `export_saved_model`.
+    """Return {signature: graph function}; see `export_saved_model`.
 
     `probabilities` is a `network_function`, `labels` a `label_table`; `top_k` classes are named.
     """

@@ -1,6 +1,6 @@
 """Requests that TensorFlow Serving runs when it loads a model.
 
-The first client then need not wait for memory and kernels to be set up. The file is a TFRecord of
+The first client then does not wait for memory and kernels to be set up. The file is a TFRecord of
 `tensorflow.serving.PredictionLog` messages
 (https://www.tensorflow.org/tfx/serving/saved_model_warmup). They are so small that they are encoded
 here, field by field, instead of making this package depend on tensorflow-serving-api. The field
@@ -21,7 +21,7 @@ from keras_effnetv2.export.signatures import (
 )
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-"""Where TensorFlow Serving looks for the requests, below the folder of a version."""
+"""Where TensorFlow Serving looks for the requests, inside the folder of a version."""
 
 _LENGTH_DELIMITED = 2  # the wire type of strings and nested messages
 

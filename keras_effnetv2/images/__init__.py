@@ -1,1 +1,1 @@
-"""The bytes of one picture become pixels, and pixels become a square."""
+"""Decode picture files to pixels, and crop and resize them to squares."""

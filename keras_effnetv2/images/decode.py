@@ -1,6 +1,6 @@
 """Picture files to RGB pixels, as TensorFlow ops (see `headers.py` for the reason).
 
-TensorFlow's own decoders do the work. They get the first frame alone of an animated GIF or WebP:
+TensorFlow's own decoders do the work. They get only the first frame of an animated GIF or WebP:
 they would decode every frame, and `tf.io.decode_image` with `expand_animations=False` ends the
 process for some WebP animations (TensorFlow 2.21).
 """
@@ -26,21 +26,20 @@ def decode_image(data: Any, accurate: bool = False) -> Any:
 
     JPEG with TensorFlow's default settings, as the official `preprocessing.py` does: the fast
     integer DCT and smooth chroma upsampling. Gray and palette pictures become RGB, CMYK too (no
-    colour profile is applied). Of 16-bit samples the high byte is kept, alpha is dropped, of an
-    animation the first frame is taken. EXIF orientation is not applied (the official code does
-    not either).
+    colour profile is applied). The high byte of 16-bit samples and the first frame of an animation
+    are used; alpha is dropped. EXIF orientation is not applied (nor in the official code).
 
     Args:
         data: scalar string tensor, the bytes of a JPEG, PNG, BMP, GIF or WebP file.
-        accurate: decode a JPEG with the exact integer DCT, as Pillow does; grey levels differ by
-            1.2 on average. It takes longer.
+        accurate: decode a JPEG with the exact integer DCT, as Pillow does. It takes longer; grey
+            levels differ by 1.2 on average.
 
     Returns:
         uint8 tensor (height, width, 3), 0..255.
 
     Raises:
-        tf.errors.InvalidArgumentError: when it runs, if the bytes are no such picture, or one that
-            is truncated or corrupt. A JPEG whose damage leaves its structure whole is decoded.
+        tf.errors.InvalidArgumentError: the bytes are not such a picture, or it is truncated or
+            corrupt; raised when the op runs. A damaged JPEG with an intact structure is decoded.
     """
     return _decoder("INTEGER_ACCURATE" if accurate else "")(data)
 

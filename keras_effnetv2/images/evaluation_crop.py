@@ -25,24 +25,24 @@ _V2_WHOLE_FROM = 320
 
 
 def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -> Any:
-    """Make a picture square without chance.
+    """Make a picture square, always in the same way.
 
-    Styles, of which "v2", "v1" and "finetune" are what the official code does (google/automl,
+    The styles "v2", "v1" and "finetune" are those of the official code (google/automl,
     `preprocessing.py` and `preprocess_legacy.py`):
 
-    - "whole": the whole picture, bilinear with antialias. The default for one's own pictures:
+    - "whole": the whole picture, bilinear with antialias. The default for your own pictures:
       nothing at the edge is lost, and a large picture does not alias.
     - "v2": below 320 pixels the central square of size / (size + 32) of the shorter side, from 320
-      on the whole picture; bilinear without antialias. ImageNet weights of S, M, L and XL, and
+      on the whole picture; bilinear without antialias. For ImageNet weights of S, M, L and XL, and
       every ImageNet-21k set.
     - "v1": the same square at every size, rounded to the other side, and TensorFlow 1's bicubic
-      resize, whose result may leave 0..255. ImageNet weights of V2 B0-B3 and all of V1.
-    - "finetune": the whole picture, bilinear without antialias, at every size. So does
-      `keras.utils.image_dataset_from_directory` by default.
+      resize, whose result may leave 0..255. For ImageNet weights of V2 B0-B3 and all of V1.
+    - "finetune": the whole picture, bilinear without antialias, at every size. It is also the
+      default of `keras.utils.image_dataset_from_directory`.
     - a `CentralCrop`: as PyTorch Image Models evaluates (timm 1.0.31, `transforms_imagenet_eval`,
       interpolation bicubic). Pillow's bicubic resize with antialias to floor(size / fraction):
-      of the shorter side, in mode "squash" of both; then the central square. The result is whole
-      grey levels, those of Pillow but for some in ten thousand, which are one off.
+      of the shorter side, in mode "squash" of both; then the central square. The result has whole
+      grey levels, equal to Pillow's except for some in ten thousand that differ by one.
 
     Args:
         image: (height, width, 3), 0..255, uint8 or float32; the size need not be known beforehand.
@@ -53,8 +53,8 @@ def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -
         float32 (image_size, image_size, 3), 0..255 up to rounding ("v1" overshoots).
 
     Raises:
-        ValueError: an unknown style, a crop that is not what is said above, or a size that is not
-            a positive whole number.
+        ValueError: the style is unknown, the crop is not as described above, or the size is not a
+            positive whole number.
     """
     _check_style(style, image_size)
     image = tf.ensure_shape(tf.convert_to_tensor(image), [None, None, 3])
@@ -68,12 +68,12 @@ def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -
 
 
 def decode_for_evaluation(data: Any, image_size: int, style: Style = "whole") -> Any:
-    """Decode a picture file and make it square without chance.
+    """Decode a picture file and make it square, always in the same way.
 
-    The same as `resize_for_evaluation(decode_image(data), ...)`, but for what a style says of
-    decoding too. The official "v1" cuts a JPEG while it decodes, so that the colour of the last
-    columns is not smoothed with that of their neighbours outside. PyTorch Image Models decodes
-    with Pillow, whose inverse DCT is the exact one.
+    The same as `resize_for_evaluation(decode_image(data), ...)`, except that two styles also decode
+    differently. The official "v1" crops a JPEG while decoding, so the colour of the last columns is
+    not smoothed with that of their neighbours outside. PyTorch Image Models decodes with Pillow,
+    whose inverse DCT is exact.
 
     Args:
         data: scalar string tensor, the bytes of a picture file, see `decode_image`.
@@ -105,10 +105,10 @@ def decode_for_evaluation(data: Any, image_size: int, style: Style = "whole") ->
 def prepare_batch(
     image_bytes: Any, image_size: int, style: Style = "whole", max_pixels: int = MAX_PIXELS
 ) -> tuple[Any, Any]:
-    """Decode and resize a batch of picture files; a bad one costs nothing but itself.
+    """Decode and resize a batch of picture files; a bad file does not affect the others.
 
-    Never raises for the content of a file. Works in a graph without Python, keeps the order, and
-    decodes in parallel.
+    The content of a file never raises an error. Works in a graph without Python, keeps the order,
+    and decodes in parallel.
 
     Args:
         image_bytes: string (N,), the bytes of one file each; N may be 0.
@@ -121,7 +121,7 @@ def prepare_batch(
         string (N,), empty where all is well, otherwise the reason in words.
 
     Raises:
-        ValueError: an unknown style, or a size or limit that is not a positive whole number.
+        ValueError: the style is unknown, or a size or limit is not a positive whole number.
     """
     _check_style(style, image_size)
     check_integer("max_pixels", max_pixels, minimum=1)
@@ -179,12 +179,12 @@ def _check_style(style: Style, image_size: int) -> None:
 
 
 def central_window(extent: Any, image_size: int, round_up: bool) -> Any:
-    """Return the official evaluation square of a picture.
+    """Return the square that the official evaluation crops.
 
     Args:
         extent: int32 tensor, height and width first.
-        image_size: side of what the square becomes.
-        round_up: which way an odd margin is split.
+        image_size: side of the result.
+        round_up: how to split an odd margin.
 
     Returns:
         int32 tensor (4,): top, left, height, width.

@@ -5,7 +5,7 @@ a SavedModel served without Python. The header is looked at before anything is d
 small file can unpack to more memory than the machine has, and because some of TensorFlow's decoders
 trust the numbers in it.
 
-Every new iterator of a `tf.data` pipeline copies and optimizes these ops anew, at 0.1 to 0.2 ms
+Every new iterator of a `tf.data` pipeline copies and optimizes these ops again, at 0.1 to 0.2 ms
 each (docs/benchmarks.md), so they are few: numbers at fixed places are read together, and choices
 are tables.
 
@@ -23,10 +23,10 @@ import tensorflow as tf
 from keras_effnetv2._common.checks import check_integer
 
 MAX_PIXELS = 100_000_000
-"""Pixels a picture may have: 10,000 x 10,000, which is 300 MB once it is decoded."""
+"""The most pixels of a picture: 10,000 x 10,000, which is 300 MB when decoded."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WebP")
-"""The picture formats that are read, in the order in which this module numbers them."""
+"""The supported picture formats, in the order of their numbers in this module."""
 
 _JPEG_START = b"\xff\xd8\xff"
 _FORMAT_NAMES = (*FORMATS, "picture")  # the last where the content is none of them
@@ -47,7 +47,7 @@ _STARTS = np.array(
     ]
 )
 _UNREADABLE = [f"corrupt or truncated {name}" for name in _FORMAT_NAMES]
-_UNREADABLE[FORMATS.index("BMP")] += ", or not of 24 or 32 bits uncompressed: save it as PNG"
+_UNREADABLE[FORMATS.index("BMP")] += ", or not uncompressed with 24 or 32 bits: save it as PNG"
 _RGB_MASKS = (0xFF0000, 0xFF00, 0xFF)  # where decode_bmp looks for the colours of a 32-bit pixel
 # What may stand at a place of a GIF file: the end, the beginning of a frame or of an extension,
 # or a sub-block of data in one of those. Any other byte than "," and "!" ends the file.
@@ -60,7 +60,7 @@ _GIF_OUTSIDE, _GIF_INSIDE = 1, 2  # of a block: where a walk is that has not com
 def _graph_function(*specs: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that makes a function of a file's bytes and `specs` one graph.
 
-    All uses share it: it is traced once a process, which takes up to a second, a pipeline holds it
+    All uses share it: each process traces it once, which takes up to a second, a pipeline holds it
     once, and a step of its loops costs a seventieth of an eager one.
     """
     signature = [tf.TensorSpec([], tf.string), *specs]
@@ -68,23 +68,23 @@ def _graph_function(*specs: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any
 
 
 def check_image(data: Any, max_pixels: int = MAX_PIXELS) -> Any:
-    """Say what is wrong with a picture file, judged by its header alone.
+    """Say what is wrong with a picture file, from its header alone.
 
-    The format is recognised by content, never by a file name. Nothing is decoded, so a huge or
-    broken file costs next to nothing. The whole file is needed: a JPEG's or a GIF's size may stand
-    behind any amount of metadata.
+    The content decides on the format, never the file name. Nothing is decoded, so a huge or broken
+    file costs next to nothing. The whole file is needed: the size in a JPEG or a GIF may come after
+    any amount of metadata.
 
     Args:
         data: scalar string tensor, the bytes of the file.
         max_pixels: the largest height x width that is accepted.
 
     Returns:
-        Scalar string tensor: empty for the header of a JPEG, PNG, BMP, GIF or WebP picture that
-        `decode_image` reads and that has at most `max_pixels` pixels, otherwise why not.
+        Scalar string tensor: empty for a JPEG, PNG, BMP, GIF or WebP header that `decode_image`
+        reads with at most `max_pixels` pixels, otherwise the reason.
 
     Raises:
         ValueError: `max_pixels` is not positive.
-        tf.errors.InvalidArgumentError: when it runs, if the header of a JPEG is corrupt.
+        tf.errors.InvalidArgumentError: the header of a JPEG is corrupt; raised when the op runs.
     """
     check_integer("max_pixels", max_pixels, minimum=1)
     return _check_image(data, max_pixels)
@@ -110,7 +110,7 @@ def _check_image(data: Any, max_pixels: Any) -> Any:
 
 
 def format_name(data: Any) -> Any:
-    """Name the formats of files: one of `FORMATS` each, "picture" where the content is none.
+    """Name the format of each file, one of `FORMATS`, or "picture" for other content.
 
     Args:
         data: string tensor of any shape, the bytes of files.
@@ -122,7 +122,7 @@ def format_name(data: Any) -> Any:
 
 
 def is_jpeg(data: Any) -> Any:
-    """Tell which files are JPEG, bool as shaped; sooner than `format_index`."""
+    """Tell which files are JPEG: bool, same shape; faster than `format_index`."""
     return tf.equal(tf.strings.substr(data, 0, len(_JPEG_START)), _JPEG_START)
 
 
@@ -132,7 +132,7 @@ def branches(functions: Sequence[Callable[[Any], Any]], data: Any) -> list[Calla
 
 
 def format_index(data: Any) -> Any:
-    """Return the index into FORMATS by the first bytes, len(FORMATS) for none: int32, as shaped."""
+    """Return the index in FORMATS by the first bytes, len(FORMATS) for none: int32, same shape."""
     head = tf.io.decode_raw(data, tf.uint8, fixed_length=_START_LENGTH)[..., tf.newaxis, :]
     fits = tf.reduce_all(tf.equal(tf.cast(head, tf.int64), _STARTS) | (_STARTS == _ANY), axis=-1)
     return tf.argmax(tf.cast(fits, tf.int32), axis=-1, output_type=tf.int32)
@@ -144,7 +144,7 @@ def _byte_length(data: Any) -> Any:
 
 
 def _byte_slice(data: Any, position: Any, count: Any) -> Any:
-    """Return the bytes from `position` (>= 0), at the end of the file fewer than `count`."""
+    """Return `count` bytes from `position` (>= 0), fewer at the end of the file."""
     position = tf.minimum(_byte_length(data), position)
     return tf.strings.substr(data, position, tf.convert_to_tensor(count, tf.int64))
 
@@ -152,7 +152,7 @@ def _byte_slice(data: Any, position: Any, count: Any) -> Any:
 def _numbers_at(
     data: Any, *places: tuple[int, int], start: Any = 0, big_endian: bool = False
 ) -> list[Any]:
-    """Return unsigned numbers, one int64 scalar for each place; behind the file's end are zeros.
+    """Return unsigned numbers, one int64 scalar for each place; zeros after the file's end.
 
     Args:
         data: scalar string tensor, the bytes of a file.
@@ -207,8 +207,8 @@ class Frame(NamedTuple):
 
     Attributes:
         alone: bytes of a file that begins with this frame, without animation and metadata.
-        offset: where its corner lies in the whole picture.
-        size: height and width; zeros if there is no frame, or the file is not whole.
+        offset: position of its corner in the whole picture.
+        size: height and width; zeros if there is no frame or the file is truncated.
         canvas: height and width of the whole picture according to the file.
     """
 
@@ -219,20 +219,20 @@ class Frame(NamedTuple):
 
     @property
     def extent(self) -> Any:
-        """The whole picture, enlarged where the frame reaches beyond it; zeros without a frame."""
+        """The whole picture, enlarged if the frame is larger; zeros without a frame."""
         extent = tf.maximum(self.canvas, self.offset + self.size)
         return tf.where(tf.reduce_all(self.size > 0), extent, tf.zeros([2], tf.int64))
 
 
 def _gif_colours_end(flags: Any, position: Any) -> Any:
-    """Return the position behind a GIF's colour table, if the flags say that there is one."""
+    """Return the position after a GIF's colour table, if the flags say that there is one."""
     length = 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8)
     return tf.where(flags >= 128, position + length, position)
 
 
 @_graph_function(tf.TensorSpec([], tf.int32))
 def gif_frame(data: Any, frames_read: Any) -> Frame:
-    """Find a GIF's first frame; with `frames_read` 1, quickly, but without the bytes in `alone`."""
+    """Find a GIF's first frame; with `frames_read` 1 faster, but without the bytes in `alone`."""
 
     def advance(position: Any, place: Any, frames: Any, begin: Any, end: Any) -> tuple[Any, ...]:
         kind, flags = _numbers_at(data, (0, 1), (9, 1), start=position)

@@ -1,4 +1,4 @@
-"""The names of the ways in which a picture becomes a square, in training and in evaluation."""
+"""The names of the ways to make a picture square, in training and in evaluation."""
 
 from keras_effnetv2.pretrained.registry import CentralCrop
 

@@ -1,10 +1,10 @@
-"""Training crops: a random rectangle of a picture, made square; decoding no more than it needs.
+"""Training crops: a random rectangle of a picture, made square, without decoding more than needed.
 
-Two things make it fast. A JPEG is decoded inside the rectangle alone. And where the rectangle is at
-least twice, four or eight times as large as what it becomes, a JPEG's inverse cosine transform
-delivers it at half, a quarter or an eighth of its size. Plain bilinear interpolation of the full
-picture, as in the official code, would skip pixels there; the reduced decode averages them. What it
-cannot do, for other formats and beyond eight, averaging does.
+Two things make it fast. Only the rectangle of a JPEG is decoded. And if the rectangle is at least
+two, four or eight times as large as the result, the JPEG's inverse cosine transform produces it at
+a half, a quarter or an eighth of its size. Plain bilinear interpolation of the full picture, as in
+the official code, would skip pixels there; the reduced decode averages them. For other formats and
+beyond eight the pixels are averaged after decoding.
 """
 
 from collections.abc import Callable
@@ -38,9 +38,9 @@ class _Style:
         aspect_ratio: smallest and largest width / height.
         min_object_covered: as `tf.image.sample_distorted_bounding_box` takes it, with the whole
             picture as the object.
-        attempts: draws before the whole picture is taken.
+        attempts: draws before the whole picture is used.
         is_v1: TensorFlow 1's bicubic interpolation instead of bilinear (neither with antialias),
-            and the central square of evaluation where no draw fits.
+            and the central square of evaluation if no draw fits.
     """
 
     area: tuple[float, float]
@@ -68,7 +68,7 @@ def decode_random_crop(
 ) -> Any:
     """Decode a random rectangle of a picture file and make it square.
 
-    A pure function of the bytes and the seed. Each style is what the official code does
+    A pure function of the bytes and the seed. The styles are those of the official code
     (google/automl):
 
     - "v2" (`preprocessing.py`): shares of the area from (0.05, 1), bilinear. Trained S to XL.
@@ -77,24 +77,24 @@ def decode_random_crop(
     - "finetune" (`preprocess_for_finetune`): the whole picture, bilinear.
 
     Args:
-        data: scalar string tensor, the bytes of a picture file, see `decode_image`. What a JPEG
-            holds below the rectangle is not looked at, so damage there is not seen.
+        data: scalar string tensor, the bytes of a picture file, see `decode_image`. The part
+            of a JPEG below the rectangle is not read, so damage there is not found.
         image_size: height and width of the result in pixels.
         seed: integers (2,), as `tf.random.stateless_uniform` takes them.
         style: one of `CROP_STYLES`.
-        area: smallest and largest share of the area in place of the style's,
+        area: smallest and largest share of the area instead of the style's,
             0 < smallest <= largest <= 1; (1, 1) takes the whole picture.
-        reduced_decode: average blocks of 2 x 2, 4 x 4, ... pixels before interpolating, where the
-            rectangle is that much larger than the result; a JPEG's come so from the decoder, up to
-            8 x 8, sooner than single pixels. False is official: pixels in between are skipped.
+        reduced_decode: average blocks of 2 x 2, 4 x 4, ... pixels before interpolating, if the
+            rectangle is that much larger than the result. The JPEG decoder returns blocks up to
+            8 x 8 faster than single pixels. False is official: pixels in between are skipped.
 
     Returns:
-        float32 (image_size, image_size, 3), 0..255 but for "v1".
+        float32 (image_size, image_size, 3), 0..255 ("v1" may leave that range).
 
     Raises:
-        ValueError: an unknown style, a range that is empty or out of bounds, or a size that is not
-            a positive whole number.
-        tf.errors.InvalidArgumentError: as `decode_image`, when it runs.
+        ValueError: the style is unknown, the range is empty or out of bounds, or the size is not a
+            positive whole number.
+        tf.errors.InvalidArgumentError: as `decode_image`, when the op runs.
     """
     check_integer("image_size", image_size, minimum=1)
     area = crop_area(style, area)
@@ -122,10 +122,10 @@ def crop_area(style: str, area: tuple[float, float] | None = None) -> tuple[floa
 
     Args:
         style: one of `CROP_STYLES`.
-        area: in place of the style's own.
+        area: shares to use instead of the style's own.
 
     Raises:
-        ValueError: an unknown style, or a range that is empty or out of bounds.
+        ValueError: the style is unknown, or the range is empty or out of bounds.
     """
     check_choice("style", style, CROP_STYLES)
     if area is None:
@@ -161,9 +161,9 @@ def _draw_window(shape: Any, size: int, seed: Any, rule: _Style, area: tuple[flo
 def _with_largest(
     blocks: tuple[int, ...], extent: Any, size: int, work: Callable[[int], Any]
 ) -> Any:
-    """Call `work` with the largest of the ascending blocks that leaves `size` to either side.
+    """Call `work` with the largest of the ascending blocks that fits `size` times into each side.
 
-    The first block is 1, for what is too small for the others.
+    The first block is 1, for pictures too small for the others.
     """
     fits = tf.constant([size * block for block in blocks[1:]]) <= tf.reduce_min(extent)
     index = tf.reduce_sum(tf.cast(fits, tf.int32))
@@ -179,7 +179,7 @@ def _decode_jpeg_window(data: Any, window: Any, size: int, reduced: bool) -> Any
 
 
 def _average(image: Any, size: int) -> Any:
-    """Average blocks of pixels, as large as leave `size` to either side; uint8."""
+    """Average blocks of pixels, the largest that fit `size` times into each side; uint8."""
 
     def average(block: int) -> Any:
         if block == 1:

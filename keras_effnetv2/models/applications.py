@@ -32,12 +32,12 @@ def _named(
 
     builder.__signature__ = signature  # type: ignore[attr-defined]
     builder.__name__ = builder.__qualname__ = name
-    builder.__doc__ = f"""Build {variant}; a program for keras.applications changes its import.
+    builder.__doc__ = f"""Build {variant}; programs for keras.applications only change the import.
 
     Takes pixels (B, H, W, 3) in 0..255 (unless `include_preprocessing=False`), any size from
-    32 x 32 up; its authors evaluate it at {config.eval_size} x {config.eval_size}. Returns a
+    32 x 32 up; its authors evaluate at {config.eval_size} x {config.eval_size}. Returns a
     functional `keras.Model` with (B, classes) float32 output. Arguments, defaults and errors
-    are those of `keras_effnetv2.build_model`, but for `weights`, whose default is "imagenet".
+    are those of `keras_effnetv2.build_model`, except that `weights` defaults to "imagenet".
     Source: google/automl efficientnetv2 (arXiv 2104.00298; V1: arXiv 1905.11946).
     """
     return builder
@@ -66,17 +66,18 @@ def preprocess_input(images: Any, variant: str, weights: str | None = None) -> A
 
     Args:
         images: (..., H, W, 3) pixels in 0..255, RGB, any dtype: an array or a tensor of the
-            Keras backend in force.
+            current Keras backend.
         variant: e.g. "efficientnetv2-b0".
-        weights: the published set the model has, e.g. "imagenet21k"; None for a fresh model,
-            which uses what the variant's authors train it with.
+        weights: the published set of the model, e.g. "imagenet21k"; None for a fresh model,
+            which uses the normalisation of the variant's authors.
 
     Returns:
         The same shape, float32: (x / 255 - mean) / std with ImageNet's figures, (x - 128) / 128
         or x / 127.5 - 1, as the weights want. A NumPy array for an array.
 
     Raises:
-        ValueError: unknown variant, a set that is not published for it, or not 3 channels.
+        ValueError: the variant is unknown, the set is not published for it, or there are not 3
+            channels.
     """
     config = ModelConfig.from_name(variant)
     normalization = config.normalization

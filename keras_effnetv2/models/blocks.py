@@ -1,8 +1,8 @@
 """Building blocks on tensors: conv_bn, squeeze_excite, mbconv (fused or not).
 
-Plain arguments, stock Keras layers, any Keras backend. Layer names are made from the `name` a
-caller gives and are those of `keras.applications.efficientnet_v2`, so that programs which look
-layers up by name go on working.
+Plain arguments, stock Keras layers, any Keras backend. Layer names begin with the caller's `name`
+and are those of `keras.applications.efficientnet_v2`, so programs that look layers up by name keep
+working.
 
 Numbers are the official ones (google/automl, efficientnetv2/effnetv2_model.py): batch norm
 momentum 0.9 and epsilon 1e-3, He-normal kernels over the fan-out, squeeze-excite with biases.
@@ -22,7 +22,7 @@ def conv_initializer() -> keras.initializers.Initializer:
 
 
 def channel_axis() -> int:
-    """Return the axis of the channels under the Keras image data format in force."""
+    """Return the axis of the channels in the current image data format of Keras."""
     return 1 if keras.config.image_data_format() == "channels_first" else -1
 
 
@@ -71,7 +71,7 @@ def conv_bn(
 def squeeze_excite(x: Any, *, reduced_filters: int, name: str) -> Any:
     """Scale each channel of (B, H, W, C) by a gate computed from all channel means.
 
-    `reduced_filters` channels are between its two 1x1 convolutions. The layers are
+    It has `reduced_filters` channels between two 1x1 convolutions. The layers are
     `{name}squeeze`, `{name}reduce`, `{name}expand`, `{name}excite`.
     """
     gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}squeeze")(x)
@@ -92,8 +92,9 @@ def squeeze_excite(x: Any, *, reduced_filters: int, name: str) -> Any:
 def residual(x: Any, shortcut: Any, *, drop_path_rate: float, name: str) -> Any:
     """Add stochastic depth to `x`, then its sum with `shortcut`, both (B, H, W, C).
 
-    While training a whole example's `x` is zeroed with the probability `drop_path_rate`; survivors
-    are scaled by 1 / (1 - rate). 0 adds no layer. The layers are `{name}drop` and `{name}add`.
+    In training the whole `x` of an example is set to zero with the probability `drop_path_rate`;
+    all others are scaled by 1 / (1 - rate). 0 adds no layer. The layers are `{name}drop` and
+    `{name}add`.
     """
     if drop_path_rate > 0:
         x = keras.layers.Dropout(drop_path_rate, noise_shape=(None, 1, 1, 1), name=f"{name}drop")(x)
@@ -118,14 +119,14 @@ def mbconv(
 
     Args:
         x: (B, H, W, C) tensor.
-        fused: one full convolution in place of expand and depthwise. With `expand_ratio` 1 the
-            block is that one convolution, and it ends with the activation.
-        filters: output channels. The shortcut is there when they equal C and `strides` is 1.
+        fused: use one full convolution instead of expand and depthwise. With `expand_ratio` 1
+            the block is only that convolution, and it ends with the activation.
+        filters: output channels. There is a shortcut if they equal C and `strides` is 1.
         kernel_size: side of the depthwise or full convolution.
-        strides: of the same.
+        strides: strides of the same convolution.
         expand_ratio: expanded channels over C; 1 has no expansion.
         se_ratio: squeeze-excite channels over C; None is no squeeze-excite.
-        drop_path_rate: see `residual`; without a shortcut it has no effect.
+        drop_path_rate: see `residual`; it has no effect without a shortcut.
         name: prefix such as "block4a_".
 
     Returns:

@@ -47,19 +47,19 @@ def build_model(
 
     Args:
         config: the architecture, e.g. `ModelConfig.from_name("efficientnetv2-s")`.
-        include_top: whether the pooling, dropout and classifier are there.
+        include_top: whether to add pooling, dropout and classifier.
         weights: None (fresh), the name of a published set, which is fetched into the Keras cache
             (`available_weights` lists them), the path of a weight file (see `load_weights`), or
             what `open_weights` returned.
-            A file does not tell what its pixels were normalised with: one that has a published
-            file's name is taken for that, an ImageNet-21k head means (x - 128) / 128, anything
-            else the config's `normalization`.
+            A file does not say how its pixels were normalised: a published file's name decides,
+            else an ImageNet-21k head means (x - 128) / 128, and anything else the config's
+            `normalization`.
         input_tensor: a Keras tensor (`keras.Input` or a layer's output) to build on.
-        input_shape: (height, width, 3), or (3, height, width) under channels-first; a None side
+        input_shape: (height, width, 3), or (3, height, width) with channels-first; a side of None
             is any size from 32 up. Default (None, None, 3).
-        pooling: without the top: None gives the (B, H/32, W/32, C) feature map, "avg" and "max"
-            the pooled (B, C) features. Ignored with the top.
-        classes: width of the classifier. None: what the weights have, 1000 without weights.
+        pooling: used without the top: None gives the (B, H/32, W/32, C) feature map, "avg" and
+            "max" the pooled (B, C) features.
+        classes: width of the classifier. None: that of the weights, 1000 without weights.
         classifier_activation: "auto" is softmax (sigmoid for an "imagenet21k" head, its training
             loss); any Keras activation; None gives logits.
         include_preprocessing: True: the model takes pixels 0..255 and normalises them inside.
@@ -73,9 +73,9 @@ def build_model(
         A functional `keras.Model`. Output: (B, classes) float32 with the top, else see `pooling`.
 
     Raises:
-        ValueError: an argument is outside what is said above; sizes below 32; weights that do
+        ValueError: an argument is not as described above, a size is below 32, or the weights do
             not fit.
-        ConnectionError: a published set is neither in the cache nor to be had.
+        ConnectionError: a published set is not in the cache and cannot be downloaded.
     """
     if not isinstance(config, ModelConfig):
         raise ValueError(
@@ -156,7 +156,7 @@ def block_name(stage_number: int, repeat: int) -> str:
 
 def _normalization_layer(normalization: Normalization) -> keras.layers.Layer:
     def per_channel(values: tuple[float, ...]) -> Any:
-        """Return one number if all channels have the same, else what broadcasts over pixels."""
+        """Return one number if it is the same for all channels, else an array for each pixel."""
         if len(set(values)) == 1:
             return values[0]
         return [[[value]] for value in values] if channel_axis() == 1 else list(values)
@@ -207,7 +207,7 @@ def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool) -> Any:
     if not keras.backend.is_keras_tensor(input_tensor):
         raise ValueError(
             "`input_tensor` must be a Keras tensor, that is `keras.Input(...)` or the output of "
-            "a Keras layer called on one; call the finished model on arrays and on tensors of a "
+            "a Keras layer called on one. Call the finished model on arrays and on tensors of a "
             f"backend. Received: {type(input_tensor).__module__}.{type(input_tensor).__name__}"
         )
     shape = tuple(input_tensor.shape)
@@ -222,7 +222,7 @@ def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool) -> Any:
         pairs = zip(shape[1:], input_shape, strict=True)
         if any(None not in pair and len(set(pair)) > 1 for pair in pairs):
             raise ValueError(
-                "`input_tensor` and `input_shape` contradict each other; leave one out. "
+                "`input_tensor` and `input_shape` contradict each other. Leave one out. "
                 f"Received: input_tensor of shape {shape}, input_shape={tuple(input_shape)}"
             )
     return input_tensor
@@ -234,19 +234,19 @@ def _check_shape(shape: Any, *, need_rgb: bool) -> None:
     valid = isinstance(shape, tuple | list) and len(shape) == 3
     if not valid or not all(n is None or (is_integer(n) and n > 0) for n in shape):
         raise ValueError(
-            f"`input_shape` must be a tuple {layout} of positive integers; a side of None is any "
+            f"`input_shape` must be a tuple {layout} of positive integers; None allows any "
             f"size. Received: input_shape={shape!r}"
         )
     sides = list(shape)
     channels = sides.pop(axis)
     if channels is None or (need_rgb and channels != _CHANNELS):
         raise ValueError(
-            f"The input must have 3 channels, {layout}; another number needs weights=None and "
+            f"The input must have 3 channels, {layout}. Another number needs weights=None and "
             f"include_preprocessing=False. Received: input_shape={tuple(shape)}"
         )
     if any(side is not None and side < MIN_SIZE for side in sides):
         raise ValueError(
-            f"The input size must be at least {MIN_SIZE}x{MIN_SIZE}; enlarge the pictures. "
+            f"The input size must be at least {MIN_SIZE}x{MIN_SIZE}. Enlarge the pictures. "
             f"Received: input_shape={tuple(shape)}"
         )
 
@@ -267,7 +267,7 @@ def feature_extractor(model: keras.Model) -> keras.Model:
         (B, ceil(H / stride), ceil(W / stride), C).
 
     Raises:
-        ValueError: the model has no blocks named as ours.
+        ValueError: the model has no blocks with this package's names.
     """
     blocks: dict[str, list[keras.layers.Layer]] = {}
     for layer in model.layers:

@@ -1,7 +1,7 @@
 """Batch normalisation folded into the convolutions before it: the same function, fewer operations.
 
-With the moving statistics, batch normalisation is one scale and one offset a channel. A linear
-layer in front of it takes both up into its kernel and its bias (Jacob et al. 2018,
+With the moving statistics, batch normalisation is one scale and one offset a channel. The kernel
+and the bias of a linear layer before it can absorb both (Jacob et al. 2018,
 https://arxiv.org/abs/1712.05877, section 3.2).
 """
 
@@ -48,29 +48,29 @@ class _Rebuilt:
 def fold_batch_norm(model: keras.Model) -> keras.Model:
     """Build the same function without batch normalisation, for inference.
 
-    A `BatchNormalization` that alone takes the output of a linear layer (convolutions of all kinds,
-    `Dense`) becomes part of that layer, which keeps its name and gets a bias. Any other one
-    (behind an addition, an activation, an input, or a shared layer) becomes one scale and one
-    offset a channel under its own name: a 1x1 `DepthwiseConv2D` on (N, H, W, C), else an
-    `EinsumDense`. Computed in float64; what is left is a difference of float32 rounding.
+    If only a `BatchNormalization` uses the output of a linear layer (any convolution, `Dense`), it
+    becomes part of that layer, which keeps its name and gets a bias. Any other one (after an
+    addition, an activation, an input or a shared layer) becomes one scale and one offset a channel
+    under its own name: a 1x1 `DepthwiseConv2D` on (N, H, W, C), else an `EinsumDense`. Folding is
+    computed in float64; only float32 rounding differs.
 
     Works on every backend, with nested models, several inputs and outputs, shared layers and any
-    data format. All other layers, Dropout included, stay as they are, dtype policies too.
+    data format. All other layers, including Dropout and dtype policies, stay as they are.
 
     Args:
         model: functional or Sequential model. It is not changed and shares nothing with the result.
 
     Returns:
-        A functional model of the same name, inputs and outputs, of stock layers where `model` was;
-        not compiled.
+        A functional model with the same name, inputs and outputs, not compiled. It has stock layers
+        where `model` has them.
 
     Raises:
-        ValueError: the model is not functional, or a batch norm cannot be reached or does not use
-            its moving statistics.
+        ValueError: the model is not functional, or a batch norm is inside another layer or does
+            not use its moving statistics.
     """
     if not has_outputs(model):
         raise ValueError(
-            "Only a functional or Sequential model that is built can be folded: rebuild a "
+            "Only a built functional or Sequential model can be folded. Rebuild a "
             f"subclassed model from layers, and give a Sequential an Input. Received: {model!r}"
         )
     rebuilt: list[_Rebuilt] = []
@@ -87,7 +87,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
 
 def _rebuild(model: keras.Model, rebuilt: list[_Rebuilt]) -> keras.Model:
-    """Return the model without batch norms, its weights fresh, and list its new layers."""
+    """Return the model without batch norms, with fresh weights, and list its new layers."""
     graph = bare_graph(model)
     nodes = graph_nodes(graph)
     foldable = _foldable(nodes, graph.outputs)
@@ -121,7 +121,7 @@ def _rebuild(model: keras.Model, rebuilt: list[_Rebuilt]) -> keras.Model:
 
 
 def _foldable(nodes: list[Any], results: list[Any]) -> dict[Any, Any]:
-    """Return {batch norm: the linear layer that takes it up} of a graph with those results."""
+    """Return {batch norm: the linear layer that absorbs it} of a graph with these results."""
     calls = Counter(node.operation for node in nodes)
     used = [*chain.from_iterable(node.input_tensors for node in nodes), *results]
     uses = Counter(id(tensor) for tensor in used)
@@ -143,20 +143,20 @@ def _check_uses_statistics(node: Any) -> None:
     is_training = isinstance(node.operation, keras.Layer) and node.arguments.kwargs.get("training")
     if is_training and _batch_norms(node.operation):
         raise ValueError(
-            "Batch normalisation that is called with training=True uses the statistics of each "
-            "batch and cannot be folded: build the model without that argument. "
+            "Batch normalisation called with training=True uses the statistics of each "
+            "batch and cannot be folded. Build the model without that argument. "
             f"Received: {node.operation.name!r}"
         )
 
 
 def _batch_norms(layer: Any) -> list[str]:
-    """Return the names of the batch norms that a layer is or holds."""
+    """Return the names of the batch norms in a layer, or its own if it is one."""
     parts = [layer, *all_layers(layer)]
     return [part.name for part in parts if isinstance(part, _BatchNorm)]
 
 
 def _is_linear(layer: Any) -> bool:
-    """Return whether a layer sums products, and its last kernel and its bias can be scaled."""
+    """Return whether a layer is linear, with a kernel and a bias that can be scaled."""
     if type(layer) not in _LINEAR or layer.activation is not keras.activations.linear:
         return False
     # A quantised layer, or one with low-rank additions, has more weights.
@@ -170,7 +170,7 @@ def _same_channels(batch_norm: Any, layer: Any, rank: int) -> bool:
 
 
 def _clone(layer: Any, *, with_bias: bool) -> Any:
-    """Return a fresh layer of the same settings."""
+    """Return a fresh layer with the same settings."""
     try:
         config = layer.get_config()
         if with_bias:
@@ -220,7 +220,7 @@ def _fill(new: _Rebuilt) -> None:
 
 
 def _scale_shape(layer: Any) -> tuple[int, ...]:
-    """Return how one number an output channel is laid over the kernel."""
+    """Return the shape that spreads one number an output channel over the kernel."""
     if isinstance(layer, _DEPTHWISE):
         return tuple(layer.kernel.shape[-2:])  # (..., channels, multiplier)
     if isinstance(layer, _TRANSPOSED):
@@ -229,7 +229,7 @@ def _scale_shape(layer: Any) -> tuple[int, ...]:
 
 
 def _scale_and_offset(batch_norm: Any) -> tuple[Any, Any]:
-    """Return what a batch norm multiplies and adds, float64 (channels,) each."""
+    """Return the scale and the offset of a batch norm, float64 (channels,) each."""
     gamma = _float64(batch_norm.gamma) if batch_norm.scale else 1.0
     beta = _float64(batch_norm.beta) if batch_norm.center else 0.0
     scale = gamma / np.sqrt(_float64(batch_norm.moving_variance) + batch_norm.epsilon)

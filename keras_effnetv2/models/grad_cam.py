@@ -1,4 +1,4 @@
-"""Grad-CAM: where in a picture a classifier found what it names."""
+"""Grad-CAM: which parts of a picture made a classifier choose a class."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,28 +23,28 @@ _SQUASHING = ("softmax", "sigmoid")
 
 
 def grad_cam(model: keras.Model, image: npt.ArrayLike, class_index: int | None = None) -> HeatMap:
-    """Return how much each place of a picture speaks for a class.
+    """Return how much each part of a picture supports a class.
 
     Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-    Localization", ICCV 2017, equations 1 and 2): the last feature map before pooling, its channels
-    weighted by the mean gradient of the class's score before softmax or sigmoid, negative sums left
-    out. The map has the feature map's resolution, a 32nd of the picture's with EfficientNets, and
-    is enlarged bilinearly.
+    Localization", ICCV 2017, equations 1 and 2): the last feature map before pooling, with its
+    channels weighted by the mean gradient of the class's score before softmax or sigmoid, and
+    negative sums set to 0. The map has the resolution of the feature map (with EfficientNets 1/32
+    of the picture's) and is enlarged bilinearly.
 
     Args:
         model: functional or Sequential classifier, (1, H, W, 3) pixels -> (1, classes), as
             `build_model` makes it; probabilities or logits.
-        image: (H, W, 3), 0..255, of a size that the model takes.
+        image: (H, W, 3), 0..255, with a size that the model takes.
         class_index: the class to explain; None takes the one with the highest score.
 
     Returns:
-        float32 (H, W), 0..1, scaled so that the largest value is 1; all zeros where nothing speaks
-        for the class.
+        float32 (H, W), 0..1, scaled so that the largest value is 1; all zeros if nothing supports
+        the class.
 
     Raises:
         RuntimeError: Keras does not run on TensorFlow.
-        ValueError: the model has no spatial features or is no classifier, the image is not
-            (H, W, 3), or there is no such class.
+        ValueError: the model has no spatial features or is not a classifier, the image is not
+            (H, W, 3), or the class does not exist.
     """
     return explainer(model)(image, class_index)
 
@@ -53,7 +53,7 @@ def explainer(model: keras.Model) -> Callable[[npt.ArrayLike, int | None], HeatM
     """Return `grad_cam` of one model, a function of (image, class_index), for many pictures."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
-            "Grad-CAM needs the tensorflow backend of Keras: start the process with "
+            "Grad-CAM needs the tensorflow backend of Keras. Start the process with "
             f"KERAS_BACKEND=tensorflow. This one runs on {keras.backend.backend()!r}."
         )
     if len(getattr(model, "outputs", None) or ()) != 1 or len(model.outputs[0].shape) != 2:
@@ -104,7 +104,7 @@ def _last_feature_map(graph: keras.Model) -> Any:
         return next((tensor for tensor in found if tensor.shape[1:3] != (1, 1)), found[0])
     raise ValueError(
         "Grad-CAM needs a feature map (N, height, width, channels) that a layer of the model pools "
-        f"or flattens, and {graph.name!r} has none among its own layers. Where a network with "
+        f"or flattens, and {graph.name!r} has none among its own layers. If a network with "
         "pooling is nested in it, build the model from the layers of that network instead."
     )
 
@@ -117,7 +117,7 @@ def _ends_space(node: Any) -> bool:
 
 
 def _logits(output: Any) -> Any:
-    """Return the symbolic scores before a softmax or sigmoid, as the paper wants them."""
+    """Return the symbolic scores before a softmax or sigmoid, as in the paper."""
     call = call_of(output)
     # A mean of several networks' probabilities has no scores before it.
     if last_activation(output) not in _SQUASHING or len(call.input_tensors) > 1:

@@ -1,7 +1,7 @@
 """The structure of a network: its calls of layers, the table of its stages, how it ends.
 
-Keras has no public way to the calls of layers that a model consists of. The private names that are
-needed for that stand here only; tests/test_keras_private.py lists them.
+Keras has no public access to the calls of layers in a model. The private names needed for that are
+used only here; tests/test_keras_private.py lists them.
 """
 
 import math
@@ -22,12 +22,12 @@ _RECTIFIED = 0.1
 
 
 def count_trainable(model: keras.Model) -> int:
-    """Return the number of parameters that are trained: without batch statistics."""
+    """Return the number of trained parameters, without batch statistics."""
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
 def all_layers(model: keras.layers.Layer) -> list[Any]:
-    """Return every layer of a model, also those inside nested models."""
+    """Return every layer of a model, including those inside nested models."""
     return list(model._flatten_layers(include_self=False))  # `model.layers` stops at the top level
 
 
@@ -45,7 +45,7 @@ def bare_graph(model: keras.Model) -> keras.Model:
     """Return a functional or Sequential model as a functional one that is not compiled.
 
     It shares everything with the model. `keras.models.clone_model` compiles the copy of a compiled
-    model, and has no way to leave out a layer of a Sequential.
+    model, and cannot leave out a layer of a Sequential.
     """
     if isinstance(model, keras.Sequential):
         return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
@@ -53,16 +53,16 @@ def bare_graph(model: keras.Model) -> keras.Model:
 
 
 def call_of(tensor: Any) -> Any:
-    """Return the call of a layer, see `graph_nodes`, that a symbolic tensor comes from."""
+    """Return the call of a layer, see `graph_nodes`, that made a symbolic tensor."""
     operation, node_index, _ = tensor._keras_history
     return operation._inbound_nodes[node_index]
 
 
 def graph_nodes(model: keras.Model) -> list[Any]:
-    """Return the calls that a functional or Sequential model consists of, in the order they run.
+    """Return the calls of layers in a functional or Sequential model, in the order they run.
 
     A shared layer has one for each call. Each is one of Keras' nodes, with `operation` (the layer),
-    `input_tensors` and `outputs`; Keras has no public way to them. The inputs are left out.
+    `input_tensors` and `outputs`; Keras has no public access to them. Inputs are left out.
     """
     graph = keras.Model(model.inputs, model.outputs)  # a Sequential has a graph only this way
     by_depth = graph._nodes_by_depth
@@ -76,7 +76,7 @@ def is_open(layer: Any) -> bool:
 
 
 def has_outputs(layer: Any) -> bool:
-    """Return whether a layer is a functional or Sequential model that is built."""
+    """Return whether a layer is a built functional or Sequential model."""
     return isinstance(layer, keras.Model) and bool(getattr(layer, "outputs", None))
 
 
@@ -105,12 +105,12 @@ class StageRow(NamedTuple):
     """One line of the paper's Table 4.
 
     Attributes:
-        stage: number counted from 0, the stem.
+        stage: number as in the paper, where the stem is stage 0.
         operator: e.g. "Fused-MBConv4, k3x3" or "MBConv6, k3x3, SE0.25".
         stride: of the first layer.
         channels: output channels.
         layers: number of blocks.
-        size: (height, width) of the output for the picture size asked for.
+        size: (height, width) of the output for the given picture size.
     """
 
     stage: int

@@ -1,4 +1,4 @@
-"""Weight files as such: what is in them, and the same in Keras' own layout."""
+"""Weight files: load them strictly, check them, and write them in Keras' own layout."""
 
 import os
 from pathlib import Path
@@ -15,16 +15,19 @@ _ENDINGS = (".weights.h5", ".keras")
 
 
 def load(weights: Weights, *, include_top: bool = True) -> tuple[keras.Model, LoadReport]:
-    """Build the network that weights are for, and load them strictly.
+    """Build the network of weights, and load them strictly.
 
     Returns:
-        The network, which takes pixels 0..255, and what strict loading did.
+        The network, which takes pixels 0..255, and the report of strict loading.
 
     Raises:
         ValueError: the variant is not known, or the weights do not fit it, see `load_weights`.
     """
     if weights.config is None:
-        raise ValueError(f"{weights.path} does not tell which network it is for; name the variant.")
+        raise ValueError(
+            f"{weights.path} does not say which network it is for. Give the "
+            "variant (--variant, variant=)."
+        )
     classes = weights.classes if include_top else None
     model = build_model(
         weights.config,
@@ -39,7 +42,7 @@ def moving_variances(model: keras.Model) -> tuple[float, float]:
     """Return the smallest and largest moving variance of a model's batch normalisations.
 
     Raises:
-        ValueError: one is negative, which no training leaves behind.
+        ValueError: one is negative, which training never causes.
     """
     values = {
         layer.name: keras.ops.convert_to_numpy(layer.moving_variance)
@@ -49,7 +52,7 @@ def moving_variances(model: keras.Model) -> tuple[float, float]:
     negative = [name for name, variances in values.items() if variances.min() < 0]
     if negative:
         raise ValueError(
-            f"Moving variances must not be negative, and are in {len(negative)} layer(s): "
+            f"Moving variances must not be negative. They are in {len(negative)} layer(s): "
             f"{', '.join(negative[:5])}. The file is damaged or was converted wrongly."
         )
     every = np.concatenate(list(values.values()))
@@ -65,14 +68,14 @@ def convert(
         model: what `load` returned.
         output: `.weights.h5` for the weights alone, `.keras` for the network with its
             preprocessing, which loads without this package.
-        overwrite: replace a file that is there.
+        overwrite: replace an existing file.
 
     Returns:
-        The written file; each weight in it was read back and is equal bit by bit.
+        The written file; each weight was read back and is equal bit by bit.
 
     Raises:
-        ValueError: what was read back differs.
-        OSError: the output cannot be written. See `check_weight_output`, too.
+        ValueError: a weight that was read back differs.
+        OSError: the output cannot be written. See also `check_weight_output`.
     """
     output = check_weight_output(output, overwrite=overwrite)
     try:
@@ -91,7 +94,7 @@ def convert(
 
 
 def check_weight_output(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """Return the path if a file may be written there, before the work; see `convert`."""
+    """Return the path of an output file if it may be written; see `convert`."""
     output = Path(output)
     if not output.name.endswith(_ENDINGS) or output.name in _ENDINGS:
         raise ValueError(
@@ -100,10 +103,10 @@ def check_weight_output(output: str | os.PathLike[str], *, overwrite: bool) -> P
         )
     if output.is_dir() or (output.exists() and not overwrite):
         raise FileExistsError(
-            f"{output} exists. Choose another name, or replace a file with --overwrite."
+            f"{output} exists. Choose another name, or replace it (--overwrite, overwrite=True)."
         )
     if not output.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {output.parent}; make it first.")
+        raise FileNotFoundError(f"There is no folder {output.parent}. Make it first.")
     return output
 
 
@@ -115,6 +118,6 @@ def _check_equal(model: keras.Model, read: keras.Model) -> None:
     ]
     if different:
         raise ValueError(
-            f"{len(different)} weight(s) read back from the written file differ, the first is "
-            f"{different[0]}. The file was not kept; check the disk."
+            f"{len(different)} weight(s) read back from the written file differ; the first is "
+            f"{different[0]}. The file was not kept. Check the disk."
         )

@@ -1,1 +1,1 @@
-"""A name or a file becomes tensors: what is published, download, one reader for each source."""
+"""Weights as tensors: the published sets, download, and one reader for each kind of file."""

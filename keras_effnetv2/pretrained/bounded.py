@@ -1,10 +1,10 @@
-"""How much a packed file may unpack to, and a reader that stops there."""
+"""The allowed unpacked size of a packed file, and a reader that stops there."""
 
 import os
 from typing import IO
 
 GZIP = b"\x1f\x8b"
-"""What a file packed with gzip begins with."""
+"""The first bytes of a gzip file."""
 
 # The numbers of trained weights hardly pack (measured: gzip, to 0.92 of their size); bombs pack by
 # up to a thousand. Below the second figure even a network of zeros is let pass: it fits everywhere,
@@ -14,12 +14,12 @@ _ALWAYS_ALLOWED = 2**28  # bytes
 
 
 def unpacked_limit(path: str | os.PathLike[str]) -> int:
-    """Return the bytes that the contents of a packed file may take."""
+    """Return the most bytes that a packed file may unpack to."""
     return max(_ALWAYS_ALLOWED, _MAX_EXPANSION * os.path.getsize(path))
 
 
 class BoundedReader:
-    """A binary stream that ends with an error once more than `limit` bytes were read."""
+    """A binary stream that raises an error once more than `limit` bytes were read."""
 
     def __init__(self, stream: IO[bytes], limit: int) -> None:
         self._stream = stream
@@ -27,12 +27,12 @@ class BoundedReader:
         self._left = limit
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes; ValueError if there are more than the limit."""
+        """Return the next bytes; ValueError beyond the limit."""
         allowed = self._left + 1
         data = self._stream.read(allowed if size < 0 else min(size, allowed))
         self._left -= len(data)
         if self._left < 0:
             raise ValueError(
-                f"it unpacks to more than {self._limit:,} bytes, far more than weights do"
+                f"it unpacks to more than {self._limit:,} bytes, far more than weights need"
             )
         return data

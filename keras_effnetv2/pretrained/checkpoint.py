@@ -1,8 +1,8 @@
-"""The variables of an official checkpoint, read by TensorFlow in a process that may die.
+"""The variables of an official checkpoint, read by TensorFlow in a child process that may crash.
 
-TensorFlow's reader ends the whole process, with no error to catch, at an index that declares
-impossible shapes (measured on 2.21: a negative side, more elements than 2^63, 254 sides). So a
-child process reads, which is this module run as a program, and leaves a safetensors file.
+TensorFlow's reader ends the whole process, with no error to catch, if an index declares impossible
+shapes (measured on 2.21: a negative side, more elements than 2^63, 254 sides). So a child process
+(this module, run as a program) reads the checkpoint and writes a safetensors file.
 """
 
 import glob
@@ -26,16 +26,16 @@ _OPTIMIZER_SLOT = re.compile(r"/(RMSProp(_\d+)?|Momentum|Adam(_\d+)?)$")
 
 
 def read_checkpoint(prefix: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read the weights of one model. Averaged values are preferred, as official evaluation does.
+    """Read the weights of one model. Averaged values are preferred, as in official evaluation.
 
     Args:
-        prefix: of the checkpoint, e.g. "folder/model" for "folder/model.index".
+        prefix: prefix of the checkpoint, e.g. "folder/model" for "folder/model.index".
 
     Returns:
         Tensors by name without the leading `{model}/`, and the names left out with the reason.
 
     Raises:
-        ValueError: the checkpoint is damaged or refused; the text does not name it.
+        ValueError: the checkpoint is damaged or refused; the message does not name it.
     """
     if os.path.getsize(f"{prefix}.index") > _MAX_INDEX:
         raise ValueError(f"its index has more than {_MAX_INDEX:,} bytes")
@@ -48,7 +48,7 @@ def read_checkpoint(prefix: str) -> tuple[dict[str, np.ndarray], dict[str, str]]
 
 
 def read_in_child(prefix: str, target: str) -> None:
-    """Do `read_with_tensorflow` in a process of its own; its death is a ValueError."""
+    """Run `read_with_tensorflow` in its own process; ValueError if that crashes."""
     path = os.pathsep.join(filter(None, sys.path))
     quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
     child = subprocess.run(
@@ -70,7 +70,7 @@ def read_in_child(prefix: str, target: str) -> None:
 def _choose(names: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return which variables to read, and the names left out with the reason.
 
-    The first is name without the leading `{model}/` -> name in the checkpoint.
+    The first maps the name without the leading `{model}/` to the name in the checkpoint.
     """
     wanted: dict[str, str] = {}
     ignored: dict[str, str] = {}
@@ -81,7 +81,7 @@ def _choose(names: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
         elif _OPTIMIZER_SLOT.search(name):
             ignored[name] = "optimizer slot"
         elif not name.endswith(_AVERAGE) and name + _AVERAGE in names:
-            ignored[name] = "raw value; the average is used"
+            ignored[name] = "raw value; its average is used"
         else:
             model_name, _, rest = name.removesuffix(_AVERAGE).partition("/")
             models.add(model_name)
@@ -95,7 +95,7 @@ def _choose(names: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def read_with_tensorflow(prefix: str, target: str) -> None:
-    """Write the weights of a checkpoint to a safetensors file; errors as of `read_checkpoint`."""
+    """Write the weights of a checkpoint to safetensors; errors are those of `read_checkpoint`."""
     import tensorflow as tf
 
     room = sum(map(os.path.getsize, glob.glob(f"{glob.escape(prefix)}.data-*")))
@@ -110,7 +110,7 @@ def read_with_tensorflow(prefix: str, target: str) -> None:
         raise ValueError(str(error)) from None
     for name, tensor in tensors.items():
         if tensor.dtype.kind not in "fiub" and tensor.dtype.name != "bfloat16":
-            raise ValueError(f"its {name} is no array of numbers")
+            raise ValueError(f"its {name} is not an array of numbers")
     save_file(tensors, target, {"ignored": json.dumps(ignored)})
 
 

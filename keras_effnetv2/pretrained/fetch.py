@@ -1,7 +1,6 @@
 """Fetch published weight files: from Keras' cache, a mirror, or the publisher's address.
 
-Nothing is used whose hash is not the published one, and nothing has a file's final name before its
-hash is right.
+A file is used only if its hash is the published one, and gets its final name only after that check.
 """
 
 import os
@@ -32,13 +31,13 @@ _ONE_AT_A_TIME = threading.Lock()  # of the threads of a process; processes do n
 
 
 class _Failure(Exception):
-    """An address does not give the file; the text says why."""
+    """An address does not provide the file; the message says why."""
 
 
 def fetch_set(found: WeightSet, *, include_top: bool = True) -> tuple[Path, PublishedFile]:
-    """Do `fetch` with the files of a set.
+    """Fetch a file of a set.
 
-    With `include_top=False` a file without classifier, which is smaller, is the first choice.
+    With `include_top=False` a file without classifier, which is smaller, is preferred.
     """
     files = sorted(found.files, key=lambda file: file.has_top)
     if include_top:
@@ -47,26 +46,27 @@ def fetch_set(found: WeightSet, *, include_top: bool = True) -> tuple[Path, Publ
 
 
 def fetch(files: Sequence[PublishedFile], subject: str) -> tuple[Path, PublishedFile]:
-    """Return the first of the files that can be had, from the cache or the network.
+    """Return the first available file, from the cache or the network.
 
-    Every file lies in the folder `models` of Keras' cache (`KERAS_HOME`, or ~/.keras) under the
-    last part of its address, so that what keras.applications fetched is found. If none of them is
-    there, each is looked for at the mirror (environment variable `KERAS_EFFNETV2_MIRROR`: an
-    http(s) address or a local folder; a folder's file is used where it lies, and hashed each time,
-    since nothing is written there), then at its own address. Several processes may do this at once.
+    The cache is the folder `models` in Keras' cache (`KERAS_HOME`, or ~/.keras). A file has the
+    last part of its address as its name, so files that keras.applications downloaded are found. If
+    none is in the cache, each is searched at the mirror (environment variable
+    `KERAS_EFFNETV2_MIRROR`: an http(s) address or a local folder; a file in the folder is used
+    directly and hashed each time, since nothing is written there), then at its own address. Several
+    processes may do this at once.
 
     Args:
-        files: alternatives that hold the same weights, the first choice first.
-        subject: what they hold, for messages, e.g. "efficientnetv2-b0/imagenet".
+        files: alternatives with the same weights, the preferred one first.
+        subject: the name of the weights, for messages, e.g. "efficientnetv2-b0/imagenet".
 
     Returns:
-        The path of a file whose hash is right, and which of `files` it is.
+        The path of a file with the right hash, and which of `files` it is.
 
     Raises:
-        ConnectionError: none could be had. The text names each address with what happened there,
-            and where a file can be put by hand.
+        ConnectionError: no file is available. The message says what happened at each address, and
+            where to put a file by hand.
         OSError: the cache cannot be written, or the disk is full.
-        ValueError: an address without a usable file name, or a mirror that is none.
+        ValueError: an address has no usable file name, or the mirror is not a valid place.
     """
     folders = cache_folders()
     for file in files:
@@ -75,7 +75,7 @@ def fetch(files: Sequence[PublishedFile], subject: str) -> tuple[Path, Published
             if flaw is None:
                 return path, file
             if path.exists():
-                _LOG.warning("%s is not used but fetched again: %s.", path, flaw)
+                _LOG.warning("%s is not used and will be downloaded again: %s.", path, flaw)
     failures = []
     for place, file in _places(files):
         try:
@@ -90,9 +90,10 @@ def fetch(files: Sequence[PublishedFile], subject: str) -> tuple[Path, Published
         f"  {file.url} ({file.hash}) as {folders[-1] / file_name_of(file.url)}" for file in files
     )
     raise ConnectionError(
-        f"The weights of {subject} are not in the cache and could not be fetched. Tried:\n{tried}\n"
-        f"Way out: download a file elsewhere and put it there by hand:\n{by_hand}\n"
-        f"or set the environment variable {MIRROR} to an http(s) address or a folder that has it."
+        f"The weights of {subject} are not in the cache and could not be downloaded. "
+        f"Tried:\n{tried}\nDownload a file on another machine and put it there by "
+        f"hand:\n{by_hand}\nor set the environment variable {MIRROR} to an http(s) address or a "
+        "folder that has it."
     )
 
 
@@ -103,7 +104,7 @@ def _check(path: Path, expected: str) -> None:
 
 
 def _places(files: Sequence[PublishedFile]) -> Iterator[tuple[str | Path, PublishedFile]]:
-    """Yield where to look, in this order; a path is a file of a local mirror."""
+    """Yield the places to search, in order; a path is a file of a local mirror."""
     mirror = os.environ.get(MIRROR, "")
     scheme = mirror.partition("://")[0].lower() if "://" in mirror else ""
     if scheme not in ("", "http", "https", "file"):
@@ -124,7 +125,7 @@ def _places(files: Sequence[PublishedFile]) -> Iterator[tuple[str | Path, Publis
 
 
 class _Meter:
-    """The progress bar that pooch wants; it ends a transfer that is too long."""
+    """The progress bar for pooch; it stops a transfer that is too long."""
 
     def __init__(self, show: Progress) -> None:
         self.total, self._done, self._show = 0, 0, show
@@ -132,18 +133,18 @@ class _Meter:
     def update(self, amount: int) -> None:
         self._done += amount
         if max(self._done - _CHUNK, self.total) > MAX_BYTES:  # the last chunk may be shorter
-            raise _Failure(f"it has more than the {MAX_BYTES:,} bytes allowed")
+            raise _Failure(f"it is larger than the {MAX_BYTES:,} bytes allowed")
         self._show(self._done, self.total or None)
 
     def reset(self) -> None:
         self._done = 0
 
     def close(self) -> None:
-        """Do nothing: the bar is closed where it was opened."""
+        """Do nothing: the code that opened the bar closes it."""
 
 
 def _to_cache(address: str, file: PublishedFile, folder: Path, subject: str) -> Path:
-    """Download a file into a folder; a transfer that breaks off is begun once more."""
+    """Download a file into a folder; an interrupted transfer is tried once more."""
     import requests  # which pooch downloads with
 
     target = folder / file_name_of(file.url)
@@ -161,8 +162,8 @@ def _to_cache(address: str, file: PublishedFile, folder: Path, subject: str) -> 
     except OSError as error:
         raise OSError(
             f"{target.name} cannot be written to the folder {folder}: {error.strerror or error}. "
-            "Make room there, make it writable, or set the environment variable KERAS_HOME to "
-            "another folder."
+            "Free some space there, make it writable, or set the environment variable KERAS_HOME "
+            "to another folder."
         ) from error
     return target
 

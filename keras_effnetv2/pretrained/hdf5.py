@@ -1,7 +1,7 @@
-"""The arrays of an HDF5 file, and nothing else of it.
+"""The arrays of an HDF5 file, and nothing else from it.
 
-Attributes that describe a model are not deserialised. A file that points elsewhere (links, external
-or virtual data), or declares far more than it holds, is refused.
+Attributes that describe a model are not deserialised. A file that refers to other places (links,
+external or virtual data), or declares far more data than it has, is refused.
 """
 
 import io
@@ -30,16 +30,16 @@ def read_arrays(
     """Read the arrays of an HDF5 file.
 
     Args:
-        path: the file; not read if there is `content`.
-        ignore: from the path of an array in the file (e.g. "model_weights/stem_conv/kernel") to
-            the reason why it is left out; None reads it.
-        content: the HDF5 file itself, if it was a member of an archive.
+        path: the file; not read if `content` is given.
+        ignore: returns the reason to leave out an array, given its path in the file (e.g.
+            "model_weights/stem_conv/kernel"); None reads it.
+        content: the HDF5 file itself, if it is part of an archive.
 
     Returns:
         Arrays by their path in the file, and the paths left out with the reason.
 
     Raises:
-        ValueError: the file is damaged or refused, see the module; the text does not name it.
+        ValueError: the file is damaged or refused, see the module; the message does not name it.
     """
     tensors: dict[str, np.ndarray] = {}
     ignored: dict[str, str] = {}
@@ -54,7 +54,7 @@ def read_arrays(
                     continue
                 left -= _checked_size(name, dataset)
                 if left < 0:
-                    raise ValueError("its arrays take more bytes than it has")
+                    raise ValueError("its arrays need more bytes than it has")
                 array = np.asarray(dataset[()])
                 tensors[name] = array.view(ml_dtypes.bfloat16) if _is_bfloat16(dataset) else array
     except _DAMAGE as error:
@@ -63,17 +63,17 @@ def read_arrays(
 
 
 def refuse_code(description: str | bytes) -> None:
-    """Raise ValueError if a model's description has Python code in it, as Lambda layers have."""
+    """Raise ValueError if a model's description contains Python code, as in Lambda layers."""
     text = description.decode("utf-8", "replace") if isinstance(description, bytes) else description
     if _CODE.search(text):
         raise ValueError(
-            "its model has a Lambda layer, which is Python code. Nothing was run; the files of "
-            "these networks have none"
+            "its model has a Lambda layer, which is Python code. Nothing was run. Files of "
+            "these networks have no such layer"
         )
 
 
 def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yield every dataset with its path; only what a group itself holds is followed, and once."""
+    """Yield every dataset with its path; links are not followed, and each is read once."""
     seen = set()
     waiting = [("", file)]
     while waiting:
@@ -81,7 +81,7 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
         for key in group:
             name = f"{path}/{key}" if path else key
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise ValueError(f"{name} is a link; weight files have none")
+                raise ValueError(f"{name} is a link, and weight files have no links")
             item = group[key]
             address = h5py.h5o.get_info(item.id).addr
             if address in seen:
@@ -96,17 +96,17 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
 
 
 def _checked_size(name: str, dataset: h5py.Dataset) -> int:
-    """Return the bytes of an array once it is read, if it may be."""
+    """Return the size of an array in memory, bytes, if it may be read."""
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"the data of {name} is in another file")
     # What unpacks it may be a plugin, that is code, and to what size is known only afterwards.
     if dataset.id.get_create_plist().get_nfilters():
         raise ValueError(
-            f"{name} is compressed, as Keras does not write it. Unpack it with HDF5's own tool: "
+            f"{name} is compressed, which Keras never does. Unpack it with HDF5's own tool: "
             "h5repack -f NONE OLD NEW"
         )
     if dataset.dtype.kind not in "fiub" and not _is_bfloat16(dataset):
-        raise ValueError(f"{name} has no numbers but the type {dataset.dtype}")
+        raise ValueError(f"{name} does not hold numbers but the type {dataset.dtype}")
     size = math.prod(dataset.shape) * dataset.dtype.itemsize
     if size and not dataset.id.get_storage_size():
         raise ValueError(f"{name} declares the shape {dataset.shape} and holds no data")
@@ -114,5 +114,5 @@ def _checked_size(name: str, dataset: h5py.Dataset) -> int:
 
 
 def _is_bfloat16(dataset: h5py.Dataset) -> bool:
-    """Return whether it is what Keras makes of bfloat16, which HDF5 does not have."""
+    """Return whether Keras stored bfloat16 there, a type that HDF5 does not have."""
     return dataset.dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16"

@@ -1,9 +1,9 @@
-"""HDF5 and `.keras` files that Keras writes, in whatever layout: their arrays by name.
+"""HDF5 and `.keras` files of Keras in any layout: their arrays by name.
 
-Keras 3 stores a layer's weights under `layers/{class}_{count}/vars/{n}`, counted by class along
-`model.layers`; the nets of keras.applications have the same layers of each class in the same order
-as ours, and load too. Keras 2 stores them as LAYER/.../WEIGHT, in a whole model under
-`model_weights`; Keras 3 still does so for names in .h5. Nothing but arrays is read.
+Keras 3 stores a layer's weights under `layers/{class}_{count}/vars/{n}`, counted by class in the
+order of `model.layers`. The nets of keras.applications have the same layers of each class in the
+same order as ours, so they load, too. Keras 2 stores weights as LAYER/.../WEIGHT, in a whole model
+under `model_weights`; Keras 3 still does this for .h5. Only arrays are read.
 """
 
 import io
@@ -72,11 +72,11 @@ def read_keras_file(
 
     Args:
         path: the file.
-        source: "keras", "keras-applications" or "leondgarse"; "auto" goes by the arrays' names.
+        source: "keras", "keras-applications" or "leondgarse"; "auto" decides by the arrays' names.
 
     Returns:
-        The source; the tensors by their name in the file, which is the whole path for "keras" and
-        else layer and weight, e.g. "stem_conv/kernel:0"; the names left out with the reason.
+        The source; the tensors by their name in the file (the whole path for "keras", else layer
+        and weight, e.g. "stem_conv/kernel:0"); the names left out with the reason.
 
     Raises:
         ValueError: the file is damaged or refused, or is not of these networks.
@@ -95,7 +95,7 @@ def read_keras_file(
 
 
 def _unpacked(path: Path) -> io.BytesIO | None:
-    """Return the weights in a `.keras` archive; None for a file that is no archive."""
+    """Return the weights in a `.keras` archive; None if the file is not an archive."""
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
@@ -120,14 +120,14 @@ def _layout(names: Collection[str]) -> str:
         if any(re.match(pattern, name) for name in names):
             return source
     raise ValueError(
-        "it is not of an EfficientNet in a known layout: keras.applications "
+        "it is not an EfficientNet in a known layout: keras.applications "
         "(block1a_...), leondgarse (stack_0_block0_...), or Keras 3 (layers/.../vars/0). "
         f"Its arrays: {list(names)[:5]}"
     )
 
 
 def _by_layer(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays by layer and weight, wherever in the file the layer stands."""
+    """Return the arrays by layer and weight, wherever the layer is in the file."""
     tensors: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         short = "/".join(name.split("/")[-2:])
@@ -138,10 +138,10 @@ def _by_layer(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _report_normalization(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Log it if a file's `Normalization` layer holds other numbers than ImageNet's.
+    """Log a message if a file's `Normalization` layer does not hold ImageNet's numbers.
 
-    keras.applications' own files of V1 have the standard deviation for the variance, and make up
-    for it elsewhere.
+    keras.applications' own V1 files have the standard deviation in place of the variance, and
+    compensate for it elsewhere.
     """
     scale, offset = (np.asarray(values) for values in NORMALIZATIONS["imagenet"])
     deviation = 1 / (255 * scale)
@@ -152,6 +152,6 @@ def _report_normalization(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             _LOG.warning(
                 f"{path}: {name} is {array.tolist()}, not ImageNet's. It is not loaded: the model "
                 "normalises pixels in its own way. If the network was trained with it, build the "
-                "model with include_preprocessing=False and normalise its pixels so."
+                "model with include_preprocessing=False and normalise the pixels in that way."
             )
             return

@@ -1,6 +1,6 @@
 """The classes of ImageNet (1,000) and ImageNet-21k (21,843) in the order of the published heads.
 
-Sources and licences of the lists stand in `class_lists/README.md`.
+Sources and licences of the lists are in `class_lists/README.md`.
 """
 
 import functools
@@ -23,7 +23,7 @@ class Label(NamedTuple):
 
     Attributes:
         wordnet_id: e.g. "n02504458"; unique.
-        name: e.g. "African_elephant"; a few classes share theirs ("crane": a bird, a machine).
+        name: e.g. "African_elephant"; a few classes share a name ("crane": a bird, a machine).
     """
 
     wordnet_id: str
@@ -31,7 +31,7 @@ class Label(NamedTuple):
 
 
 def has_class_list(classes: int) -> bool:
-    """Return whether there is a published list of so many classes."""
+    """Return whether there is a published list of this many classes."""
     return classes in _FILES
 
 
@@ -40,7 +40,7 @@ def class_list(classes: int) -> tuple[Label, ...]:
     """Return the classes of a head of 1000 (ImageNet) or 21843 (ImageNet-21k), in its order.
 
     Raises:
-        ValueError: there is no list of so many classes.
+        ValueError: there is no list of this many classes.
     """
     if not has_class_list(classes):
         raise ValueError(f"There are class lists for {_LIST_NAMES} classes. Received: {classes!r}")
@@ -50,19 +50,19 @@ def class_list(classes: int) -> tuple[Label, ...]:
 
 
 def decode_predictions(scores: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """Name the highest scores, as `keras.applications` does, also those of ImageNet-21k.
+    """Name the highest scores, as `keras.applications` does, but also for ImageNet-21k.
 
     Args:
-        scores: (N, 1000) or (N, 21843), what a network with a published head predicts: an array
-            or a tensor of the Keras backend in force.
-        top: how many classes to name, at least 1; all, if there are fewer.
+        scores: (N, 1000) or (N, 21843), the output of a network with a published head: an array
+            or a tensor of the current Keras backend.
+        top: how many classes to name, at least 1; all if there are fewer.
 
     Returns:
         For each of the N rows a list of (WordNet id, name, score), the highest score first, equal
         scores in the order of the classes.
 
     Raises:
-        ValueError: another shape, or `top` is not a positive integer.
+        ValueError: the shape is wrong, or `top` is not a positive integer.
     """
     import keras  # not with the module: reading a list needs no backend
     import numpy as np
@@ -70,13 +70,13 @@ def decode_predictions(scores: Any, top: int = 5) -> list[list[tuple[str, str, f
     array = keras.ops.convert_to_numpy(scores).astype("float64")
     if array.ndim != 2:
         raise ValueError(
-            "`scores` must have the shape (pictures, classes); one picture's scores are given as "
+            "`scores` must have the shape (pictures, classes). Give the scores of one picture as "
             f"scores[None]. Received: shape={array.shape}"
         )
     if not has_class_list(array.shape[1]):
         raise ValueError(
-            f"`scores` must have {_LIST_NAMES} columns, for which there are names. A classifier "
-            "of your own has names of its own: class_names[index] for each index of "
+            f"`scores` must have {_LIST_NAMES} columns, which have known names. For your own "
+            "classifier use your own names: class_names[index] for each index of "
             f"(-row).argsort()[:top]. Received: shape={array.shape}"
         )
     check_integer("top", top, minimum=1)

@@ -1,4 +1,4 @@
-"""Which layout a weight file has, told by its content; its tensors and their names."""
+"""Find out the layout of a weight file from its content; read its tensors and their names."""
 
 import logging
 import re
@@ -41,9 +41,9 @@ class TensorLayout(NamedTuple):
     """The names of the tensors of a source, and the order of their axes.
 
     Attributes:
-        names: model, names in the file -> our weight path to the name in the file.
-        classifier: what the names of the classifier's tensors begin with.
-        axes: our weight path -> the file's axes in our order; None if it is the same order.
+        names: from model and names in the file, returns our weight path -> name in the file.
+        classifier: the beginning of the names of the classifier's tensors.
+        axes: our weight path -> the file's axes in our order; None if the order is the same.
     """
 
     names: "Callable[[keras.Model, Collection[str]], dict[str, str]]"
@@ -66,14 +66,14 @@ def read_tensors(
     """Read a weight file.
 
     Args:
-        path: of a file, or the folder or prefix of a checkpoint.
-        source: a key of `LAYOUTS`, or "auto" to tell by the content.
+        path: path of a file, or the folder or prefix of a checkpoint.
+        source: a key of `LAYOUTS`, or "auto" to decide by the content.
 
     Returns:
         The source; the tensors by their name in the file; the names left out with the reason.
 
     Raises:
-        ValueError: nothing is there, or nothing that is known, or it cannot be read.
+        ValueError: nothing is there, the format is unknown, or it cannot be read.
     """
     check_choice("source", source, ("auto", *LAYOUTS))
     start = _refuse_pickle(path)
@@ -81,7 +81,9 @@ def read_tensors(
     if kind == "official":
         if path.is_file():
             sha256 = file_sha256(path)
-            _LOG.warning("%s: nobody published a hash to check; this is sha256:%s", path, sha256)
+            _LOG.warning(
+                "%s: there is no published hash to check; its hash is sha256:%s", path, sha256
+            )
         return kind, *read_official(path)
     if kind == "timm":
         return kind, *read_timm(path)
@@ -89,7 +91,7 @@ def read_tensors(
 
 
 def _kind(path: Path, start: bytes) -> str:
-    """Return "official", "timm" or that it is a file of Keras."""
+    """Return "official", "timm" or the kind for files of Keras."""
     if Path(f"{path}.index").is_file() or (path.is_dir() and any(path.glob("*.index"))):
         return "official"
     if start.startswith(GZIP):
@@ -105,7 +107,7 @@ def _kind(path: Path, start: bytes) -> str:
     raise ValueError(
         "A weight file is an official checkpoint (a folder, a prefix, a .tgz or .tar.gz archive), "
         "a .safetensors of PyTorch Image Models, an .h5 of keras.applications or of leondgarse, "
-        "or a .weights.h5 or .keras of this package; `source` names one that is not recognised. "
+        "or a .weights.h5 or .keras of this package. Give `source` if it is not recognised. "
         f"Received: path={str(path)!r}{found}"
     )
 
@@ -121,9 +123,9 @@ def _zip_members(path: Path, start: bytes) -> list[str]:
 
 
 def _refuse_pickle(path: Path) -> bytes:
-    """Return how a file begins, unless it is a pickle, alone or in PyTorch's archive.
+    """Return the first bytes of a file, unless it is a pickle, alone or in PyTorch's archive.
 
-    The content decides where it can be told, else the name.
+    The content decides if possible, else the name.
     """
     if not path.is_file():
         return b""
@@ -136,7 +138,8 @@ def _refuse_pickle(path: Path) -> bytes:
         or (not known and path.suffix in _PICKLE_SUFFIXES)
     ):
         raise ValueError(
-            f"{path} is a pickle, which can run any code when it is read, and is refused. Convert "
+            f"{path} is a pickle, which can run any code when it is read, so it is refused. "
+            "Convert "
             'it to safetensors: python -c "import torch; from safetensors.torch import save_file; '
             f"save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\""
         )

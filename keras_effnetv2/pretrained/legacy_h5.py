@@ -1,7 +1,7 @@
-"""Names in .h5 files of the Keras 2 layout, as keras.applications and leondgarse have them.
+"""Names in .h5 files of the Keras 2 layout, from keras.applications and leondgarse.
 
-Each has its own names of layers. Two more things differ from writer to writer: TensorFlow's Keras
-ends names with ":0", and says `depthwise_kernel` where Keras 3 says `kernel`.
+Each has its own layer names. Two more things differ by writer: TensorFlow's Keras ends names with
+":0" and uses `depthwise_kernel` where Keras 3 uses `kernel`.
 """
 
 import re
@@ -34,12 +34,13 @@ _LEONDGARSE_WITHOUT_EXPANSION = {"project_conv": "fu_conv", "project_bn": "fu_bn
 def keras_applications_names(model: "keras.Model", stored: Collection[str]) -> dict[str, str]:
     """Return our weight path -> the name in a file of keras.applications.
 
-    Our layers are called after its V2 nets. Different are the depthwise layers of its V1 nets
-    (`dwconv`), and block 27 and later of a stage, where it goes on from "z" to "{" and we to "aa".
+    Our layers have the names of its V2 nets. The depthwise layers of its V1 nets (`dwconv`) differ,
+    and so do block 27 and later of a stage, where its letters go on from "z" to "{" and ours to
+    "aa".
 
     Args:
         model: a model of `build_model`.
-        stored: the names in the file, which tell how it spells them.
+        stored: the names in the file, which show its spelling.
     """
     is_v1 = any("_dwconv/" in name for name in stored)
     beyond_z = any(re.match(r"block\d+[{|}~]", name) for name in stored)
@@ -74,7 +75,7 @@ def leondgarse_names(model: "keras.Model", stored: Collection[str]) -> dict[str,
 def _names(
     model: "keras.Model", layer: Callable[[Place], str], stored: Collection[str]
 ) -> dict[str, str]:
-    """Return the name table in the spelling of a file, from a source's name of each layer."""
+    """Return the name table in the spelling of a file, from the layer names of a source."""
     end = ":0" if any(name.endswith(":0") for name in stored) else ""
     long = any("/depthwise_kernel" in name for name in stored)
 

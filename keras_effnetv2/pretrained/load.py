@@ -1,4 +1,4 @@
-"""Strict loading: every weight from the file, every tensor of the file used, or nothing changes."""
+"""Strict loading: every weight comes from the file and every tensor is used, or nothing changes."""
 
 import logging
 import os
@@ -18,10 +18,10 @@ _LOG = logging.getLogger("keras_effnetv2")
 # published variants where the original rule makes a difference.
 _OTHER_B3 = re.compile(r"is \((16|24),\), our block1a_project_bn/gamma is \((16|24),\)")
 _TWO_B3 = (
-    "\nThere are two networks called efficientnet-b3 (V1). Stage one has 24 filters in the "
-    "original, whose rounding never goes below 90% of the exact number, and so in all published "
-    "weights and in ModelConfig.from_name('efficientnet-b3'). It has 16 as the google/automl "
-    "repository builds it, without that rule. The model is one of them and the file the other. "
+    "\nThere are two networks called efficientnet-b3 (V1), and the model is not the one of the "
+    "file. Stage one has 24 filters in the original, which never rounds below 90% of the exact "
+    "number. All published weights and ModelConfig.from_name('efficientnet-b3') are like that. It "
+    "has 16 in the google/automl repository, which does not have that rule. "
     "The config of the one with 16 is dataclasses.replace(ModelConfig.from_name('efficientnet-b0'"
     "), min_width_fraction=None).scaled(width=1.2, depth=1.4)."
 )
@@ -32,7 +32,7 @@ class LoadReport(NamedTuple):
 
     Attributes:
         source: the source that was recognised, e.g. "official"; see `load_weights`.
-        loaded: number of tensors that went into the model.
+        loaded: number of tensors loaded into the model.
         ignored: tensor name in the file -> why it was left out.
     """
 
@@ -46,27 +46,27 @@ def load_weights(
 ) -> LoadReport:
     """Load a weight file into a model, strictly.
 
-    No code in a file is run, whatever the file: only arrays are read. A pickle (.pth, .pt, .bin)
-    is refused. Arrays of other floating-point types are cast to the model's.
+    Only arrays are read; code in a file never runs. A pickle (.pth, .pt, .bin) is refused. Arrays
+    of other floating-point types are cast to the model's.
 
     Args:
         model: a model of `build_model`, with or without its top.
-        path: one of the files below, or a published set as VARIANT/SET, which is fetched.
-        source: "auto" to tell by the content, or
+        path: one of the files below, or a published set as VARIANT/SET, which is downloaded.
+        source: "auto" to decide by the content, or
             "official": a checkpoint of google/automl or tensorflow/tpu: a folder, a prefix, or a
             .tgz / .tar.gz archive; averaged weights are preferred.
             "timm": a .safetensors of a tf_efficientnet* net of PyTorch Image Models. Its other
-            nets, and torchvision's, pad in another way and are refused.
+            nets, and torchvision's, use a different padding and are refused.
             "keras-applications", "leondgarse": their .h5, weights or a whole model.
-            "keras": a `.weights.h5` or `.keras` that Keras 3 wrote of a model of this package or
-            of keras.applications.
+            "keras": a `.weights.h5` or `.keras` of Keras 3, of a model of this package or of
+            keras.applications.
 
     Returns:
-        A `LoadReport`. A classifier in the file of a model without top is ignored.
+        A `LoadReport`. For a model without top, a classifier in the file is ignored.
 
     Raises:
         ValueError: the file cannot be read, or tensors are missing, extra, mis-shaped or not
-            finite: all are listed, by their names there and ours, and the model is left untouched.
+            finite. The message lists all by the file's names and ours; the model is unchanged.
     """
     return assign_weights(model, open_weights(path, source=source))
 
@@ -74,13 +74,13 @@ def load_weights(
 def assign_weights(
     model: keras.Model, weights: Weights, *, fresh_classifier: bool = False
 ) -> LoadReport:
-    """Put the tensors of a file into a model; all of them or, with an error, none.
+    """Put the tensors of a file into a model: all of them, or none if there is an error.
 
     Args:
         model: a model of `build_model`.
         weights: what `open_weights` returned.
-        fresh_classifier: leave the model's classifier as it is if the file's has another number
-            of classes, or none; one log line says so. Otherwise that is an error.
+        fresh_classifier: keep the model's own classifier, with a log message, if the file has none
+            or one with another number of classes. Otherwise that is an error.
 
     Raises:
         ValueError: see `load_weights`.
@@ -94,10 +94,10 @@ def assign_weights(
     if classes is None or (fresh_classifier and weights.classes != classes):
         reason = "classifier; the model has no top"
         if classes is not None:
-            reason = f"classifier of another number of classes than {classes}"
+            reason = f"its classifier does not have {classes} classes"
             _LOG.warning(
                 f"{weights.path}: the classifier has {weights.classes or 'no'} classes, not "
-                f"{classes}: everything else is loaded, the classifier starts fresh."
+                f"{classes}. Everything else is loaded; the classifier starts fresh."
             )
         for ours in [name for name in variables if name.startswith(f"{CLASSIFIER}/")]:
             del variables[ours]
@@ -110,8 +110,8 @@ def assign_weights(
         listed = "\n".join(f"  {problem}" for problem in problems)
         is_b3 = _OTHER_B3.search(listed) and "our stem_" not in listed
         raise ValueError(
-            f"{weights.path} ({weights.source} layout) does not fit the model {model.name!r}; "
-            f"nothing was loaded. {len(problems)} problem(s):\n{listed}{_TWO_B3 if is_b3 else ''}"
+            f"{weights.path} ({weights.source} layout) does not fit the model {model.name!r}. "
+            f"Nothing was loaded. {len(problems)} problem(s):\n{listed}{_TWO_B3 if is_b3 else ''}"
         )
     for ours, value in values.items():
         variables[ours].assign(value)
@@ -124,14 +124,14 @@ def _match(
     tensors: dict[str, np.ndarray],
     axes_of: Callable[[str], tuple[int, ...] | None],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return what each variable is to hold, and one line for everything that does not fit."""
+    """Return the new value of each variable, and a line for everything that does not fit."""
     values: dict[str, np.ndarray] = {}
     problems = []
     for ours, variable in variables.items():
         shape = tuple(variable.shape)
         theirs = names.get(ours)
         if theirs is None:
-            problems.append(f"unknown: our {ours}, shape {shape}, is no weight of build_model")
+            problems.append(f"unknown: our {ours}, shape {shape}, is not a weight of build_model")
             continue
         axes = axes_of(ours) or tuple(range(len(shape)))
         there = tuple(shape[axes.index(axis)] for axis in range(len(shape)))

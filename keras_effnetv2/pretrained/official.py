@@ -1,7 +1,7 @@
 """Official checkpoints (google/automl): names as a function of position, and the reader.
 
 An official name is `{model}/{stem | blocks_N | head}/{layer}/{variable}`, where layers of one
-kind are counted inside their block: conv2d, conv2d_1; tpu_batch_normalization, ..._1, ..._2.
+kind are counted within their block: conv2d, conv2d_1; tpu_batch_normalization, ..._1, ..._2.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import keras
 
 CHECKPOINT_ENDING = r"\.(index|data-\d+-of-\d+)"
-"""A pattern of what follows the prefix in the name of each file of a checkpoint."""
+"""A pattern for the part after the prefix in the names of a checkpoint's files."""
 
 _CHECKPOINT_FILE = re.compile(f"{CHECKPOINT_ENDING}$")
 _BN = "tpu_batch_normalization"
@@ -59,7 +59,7 @@ def read_official(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read an official checkpoint.
 
-    Averaged values are preferred over raw ones, as official evaluation does.
+    Averaged values are preferred over raw ones, as in official evaluation.
 
     Args:
         path: a folder, a prefix such as "folder/model", or a .tgz / .tar.gz archive.
@@ -69,7 +69,7 @@ def read_official(
         out with the reason.
 
     Raises:
-        ValueError: no checkpoint is there, more than one is, or it is not one of EfficientNet.
+        ValueError: there is no checkpoint or more than one, or it is not an EfficientNet.
     """
     path = Path(path)
     with contextlib.ExitStack() as stack:
@@ -85,7 +85,7 @@ def read_official(
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Extract the checkpoint's files flat into `folder`; other files are left alone."""
+    """Extract the checkpoint's files directly into `folder`; other files are ignored."""
     try:
         with open(archive, "rb") as file:
             packed = file.peek(len(GZIP)).startswith(GZIP)
@@ -100,8 +100,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                         continue
                     if (folder / name).exists():
                         raise ValueError(
-                            "it holds two checkpoints; extract the one that is meant and give its "
-                            "folder"
+                            "it holds two checkpoints. Extract the right one and give its folder"
                         )
                     with source, open(folder / name, "xb") as target:
                         shutil.copyfileobj(source, target)
@@ -112,7 +111,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _check_member(member: tarfile.TarInfo) -> None:
-    """Refuse what no archive of a checkpoint has, before any of it is looked at."""
+    """Refuse a member that no archive of a checkpoint has, before reading it."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"its member {member.name!r} points outside the folder")
@@ -127,6 +126,6 @@ def _find_prefix(path: Path, shown: Path) -> str:
     if len(found) != 1:
         raise ValueError(
             f"{shown} must hold exactly one checkpoint (PREFIX.index with PREFIX.data-...). "
-            f"Found: {[file.name for file in found] or 'none'}. Give the prefix of the one meant."
+            f"Found: {[file.name for file in found] or 'none'}. Give the prefix of the right one."
         )
     return str(found[0])[: -len(".index")]

@@ -1,7 +1,7 @@
-"""The one door for weights: a name or a path becomes tensors, and what is known of them.
+"""Open weights by name or path: returns the tensors, and what is known about them.
 
-Here alone it is decided how the pixels for a set of weights are normalised, and with which
-activation its classifier was trained.
+Only this module decides how the pixels for weights are normalised, and with which activation their
+classifier was trained.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _LOG = logging.getLogger("keras_effnetv2")
 
 
 class FileHash(NamedTuple):
-    """A file and what it is recognised by.
+    """A file, with its size and hashes.
 
     Attributes:
         path: where it is.
@@ -52,20 +52,20 @@ class FileHash(NamedTuple):
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a weight file, by their names there, and what is known of them.
+    """The tensors of a weight file, by their names there, and what is known about them.
 
     Attributes:
-        path: where they lie: a file, or the folder or prefix of a checkpoint.
-        set: the published set that they are; None if nothing tells.
-        set_told_by: what tells the set: "hash", "option" or "file name"; None without a set.
-        published: the published file that has their hash; None if that is not known.
-        hashes: of the file, or of each file of a checkpoint; empty if nobody asked for them.
+        path: their place: a file, or the folder or prefix of a checkpoint.
+        set: their published set; None if it is unknown.
+        set_told_by: how the set is known: "hash", "option" or "file name"; None without a set.
+        published: the published file with their hash; None if there is none.
+        hashes: hashes of the file, or of each file of a checkpoint; empty if not computed.
         source: layout of the file, e.g. "official"; see `load_weights`.
         tensors: name in the file -> array.
-        ignored: name in the file -> why it is not among the tensors.
+        ignored: name in the file -> why it is left out.
         classes: width of the classifier; None if the file has none.
         config: architecture of the network, with the normalisation of these weights; None if
-            neither the variant nor the set is known.
+            the variant and the set are unknown.
     """
 
     path: Path
@@ -81,7 +81,7 @@ class Weights:
 
     @property
     def normalization(self) -> Normalization | None:
-        """The change of pixels before the first layer; None if the variant is not known."""
+        """The normalisation of pixels; None if the variant is unknown."""
         return None if self.config is None else self.config.normalization
 
     @property
@@ -105,24 +105,23 @@ def open_weights(
     classes: int | None = None,
     check_hash: bool = False,
 ) -> Weights:
-    """Open weights: those of a published set, which is fetched if need be, or of a file.
+    """Open the weights of a published set, downloaded if needed, or of a file.
 
     Args:
         name_or_path: SET with a variant, VARIANT/SET, or the path of a weight file or checkpoint.
-        variant: the network that the weights are for: a name, or a config of one's own.
-        set_name: the published set that a file is, if neither its hash nor its name tells.
+        variant: the network of the weights: a name, or your own config.
+        set_name: the published set of a file, if its hash and its name do not tell.
         source: layout of the file, see `load_weights`.
-        include_top: whether the classifier is wanted; if not, a published file without it,
-            which is smaller, is the first choice.
-        classes: width of the classifier that is wanted; None is that of the weights. With another
-            width the classifier is not wanted either.
-        check_hash: look a file's hash up among those of the published files. One that is found
-            tells variant and set; a file that has the name of a published one, but not its hash,
-            is refused.
+        include_top: whether you want the classifier; if not, a published file without it, which is
+            smaller, is preferred.
+        classes: width of the classifier you want; None is that of the weights. With another width
+            their classifier is not used.
+        check_hash: search for the hash of a file among the published ones. A known hash gives
+            variant and set; a file with a published name but another hash is refused.
 
     Raises:
-        ValueError: nothing is there, or it cannot be read, or what was said contradicts the file.
-        ConnectionError: a published set is neither in the cache nor to be had.
+        ValueError: nothing is there, it cannot be read, or the arguments contradict the file.
+        ConnectionError: a published set is not in the cache and cannot be downloaded.
     """
     config = ModelConfig.from_name(variant) if isinstance(variant, str) else variant
     found = _named_set(name_or_path, config)
@@ -152,7 +151,7 @@ def open_weights(
 
 
 def hash_file(path: Path) -> FileHash:
-    """Return size and hashes of a file."""
+    """Return the size and the hashes of a file."""
     with path.open("rb") as file:
         md5 = hashlib.file_digest(file, "md5").hexdigest()
         file.seek(0)
@@ -166,7 +165,7 @@ def hash_file(path: Path) -> FileHash:
 def _named_set(
     name_or_path: str | os.PathLike[str], config: ModelConfig | None
 ) -> WeightSet | None:
-    """Return the published set that is meant by its name; None for a path."""
+    """Return the published set with this name; None for a path."""
     if not isinstance(name_or_path, str):
         return None
     if config is not None and (config.name, name_or_path) in WEIGHT_SETS:
@@ -181,7 +180,7 @@ def _identify(
     set_name: str | None,
     hashes: tuple[FileHash, ...],
 ) -> tuple[WeightSet | None, str | None, PublishedFile | None]:
-    """Return which set a file is, what tells that, and the published file that has its hash."""
+    """Return the set of a file, how it is known, and the published file with the same hash."""
     for found in WEIGHT_SETS.values() if len(hashes) == 1 else ():
         for file in found.files:
             if file.hash in (f"md5:{hashes[0].md5}", f"sha256:{hashes[0].sha256}"):
@@ -189,8 +188,8 @@ def _identify(
                 return found, "hash", file
     if config is None and hashes:
         raise ValueError(
-            f"{name} has no published hash that tells its network. Name the network with "
-            f"--variant. Allowed: {', '.join(ModelConfig.variants())}."
+            f"{name} does not have a published hash, so its network is unknown. Give it "
+            f"(--variant, variant=). Allowed: {', '.join(ModelConfig.variants())}."
         )
     if config is None:
         return None, None, None
@@ -203,7 +202,7 @@ def _identify(
 
 
 def _files_of(path: Path) -> list[Path]:
-    """Return the file at a path, or those of the checkpoint that is a folder or a prefix."""
+    """Return the file at a path, or the files of a checkpoint with this folder or prefix."""
     if path.is_file():
         return [path]
     folder, prefix = (path, ".*") if path.is_dir() else (path.parent, re.escape(path.name))
@@ -213,8 +212,8 @@ def _files_of(path: Path) -> list[Path]:
     if not files:
         raise ValueError(
             "Give a published set as VARIANT/SET (`keras-effnetv2 weights` lists them) or the "
-            "path of a weight file, a checkpoint's folder or its prefix; nothing of that kind is "
-            f"there. Received: {str(path)!r}"
+            "path of a weight file, a checkpoint's folder or its prefix. Nothing of that kind was "
+            f"found. Received: {str(path)!r}"
         )
     return files
 
@@ -229,21 +228,21 @@ def _check_agrees(
     if variant not in (None, found.variant) or set_name not in (None, found.weights):
         asked = "/".join(word for word in (variant, set_name) if word is not None)
         raise ValueError(
-            f"{os.fspath(name_or_path)} is {found.variant}/{found.weights} by name or hash: "
-            f"leave out the variant and the set, or give those. Received: {asked}"
+            f"{os.fspath(name_or_path)} is {found.variant}/{found.weights} by name or hash. "
+            f"Leave out the variant and the set, or give the right ones. Received: {asked}"
         )
 
 
 def _check_not_damaged(path: Path, variant: str, hashed: FileHash) -> None:
-    """Refuse what has the name of one of the variant's published files and not its hash."""
+    """Refuse a file with the name of a published file of the variant but another hash."""
     for name in published(variant):
         for file in WEIGHT_SETS[variant, name].files:
             if file_name_of(file.url) == path.name:
                 raise ValueError(
-                    f"{path} is named as the published file of {variant}/{name} and is not that "
-                    f"file, or is damaged: its hash is md5:{hashed.md5} (sha256:{hashed.sha256}) "
-                    f"instead of {file.hash}. Fetch it again from {file.url}, or rename a file "
-                    "that is meant to be another one."
+                    f"{path} has the name of the published file of {variant}/{name}, but is "
+                    f"another file or is damaged: its hash is md5:{hashed.md5} "
+                    f"(sha256:{hashed.sha256}) instead of {file.hash}. Download it again from "
+                    f"{file.url}, or rename it if it is another file."
                 )
 
 
@@ -264,9 +263,9 @@ def _normalization(
 ) -> Normalization:
     """Return how the pixels for weights are normalised.
 
-    A published set says it. An ImageNet-21k head saw (x - 128) / 128, also on b0-b3. Anything else
-    is taken for what a fresh network is trained with, with a warning if the variant has sets that
-    were trained with another.
+    For a published set this is known. An ImageNet-21k head was trained with (x - 128) / 128, also
+    on b0-b3. For anything else, assume the normalisation of a fresh network, with a warning if the
+    variant has sets that were trained with another one.
     """
     if found is not None:
         return found.normalization
@@ -276,8 +275,8 @@ def _normalization(
     others = {name: other for name, other in others.items() if other != config.normalization}
     if others:
         _LOG.warning(
-            f"A weight file does not tell how its pixels were normalised: {config.normalization!r} "
-            "is taken. If it was trained, or fine-tuned, with another "
+            f"A weight file does not say how its pixels were normalised; {config.normalization!r} "
+            "is assumed. If it was trained, or fine-tuned, with another one "
             f"({', '.join(sorted(set(others.values())))}: that of {', '.join(others)}), build the "
             "model with build_model(dataclasses.replace(config, normalization=...), ...)."
         )

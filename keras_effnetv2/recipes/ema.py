@@ -17,35 +17,36 @@ _STATISTICS = ("moving_mean", "moving_variance")
 
 
 class EMA(keras.callbacks.Callback):
-    """Average a model's weights while it trains; evaluate it and leave it with the averages.
+    """Average a model's weights while it trains; evaluate with the averages and keep them at the
+    end.
 
     After every train batch, with `n` the number of optimizer steps done:
 
         d = min(decay, (1 + n) / (10 + n))    (without `ramp`: d = decay)
         average -= (1 - d) * (average - weight)
 
-    The averages start at the weights that the model has when `fit` begins. Averaged are all
-    trainable variables and every `moving_mean` and `moving_variance` (Keras' own `use_ema` leaves
-    those out); random seeds and other state are not. With `steps_per_execution=k` every k-th set
-    of weights is seen, with the decay `d ** k`.
+    The averages start with the model's weights when `fit` begins. They include all trainable
+    variables and every `moving_mean` and `moving_variance` (Keras' own `use_ema` leaves those out),
+    but not random seeds and other state. With `steps_per_execution=k` they see every k-th set of
+    weights, with the decay `d ** k`.
 
     With `swap_on_epoch` the averages are in the model from the end of an epoch (its validation, if
-    there is one) to the beginning of the next: what other callbacks save, restore and judge in
-    `on_epoch_end` are the averages that were validated, in whatever order the callbacks are given,
-    because this one puts itself in front of the others. `on_train_end` leaves the averages, or what
-    a callback restored last.
+    there is one) to the beginning of the next. So other callbacks save, restore and judge the
+    validated averages in `on_epoch_end`, in any order of the callbacks, because this one puts
+    itself before the others. `on_train_end` leaves the averages in the model, or the weights that a
+    callback restored last.
 
-    While `fit` runs, what is not in the model belongs to the optimizer's state, so
-    `BackupAndRestore` saves and restores raw weights and averages together, and training goes on
-    from the raw ones. A backup that was written without EMA cannot be resumed with it: Keras then
-    misses `weight_averages`.
+    While `fit` runs, the optimizer's state holds whichever weights are not in the model, so
+    `BackupAndRestore` saves and restores raw weights and averages together, and training resumes
+    from the raw ones. A backup without EMA cannot be resumed with it: Keras then reports that
+    `weight_averages` is missing.
 
     Args:
         decay: in (0, 1). Official: 0.9999, and 0.9996 for fine-tuning.
-        ramp: let the decay grow from 2/11 at the first step, so that the initial weights are soon
+        ramp: let the decay grow from 2/11 at the first step, so the initial weights are soon
             forgotten. Official: always.
-        swap_on_epoch: False: the averages are in the model during validation and after `fit` only,
-            and other callbacks see the raw weights, which were not validated.
+        swap_on_epoch: False puts the averages in the model only during validation and after
+            `fit`, and other callbacks see the raw weights, which were not validated.
 
     Raises:
         ValueError: `decay` is out of range; the model is not built or not compiled when `fit`
@@ -65,7 +66,7 @@ class EMA(keras.callbacks.Callback):
         super().set_model(model)
         if not model.built or model.optimizer is None:
             raise ValueError(
-                "EMA starts from the model's first weights: build and compile the model before "
+                "EMA starts from the model's first weights. Build and compile the model before "
                 "`fit`, for example model.build((None, 224, 224, 3)). Received: "
                 f"model={model.name!r}, built={model.built}, optimizer={model.optimizer!r}"
             )
@@ -109,7 +110,7 @@ class EMA(keras.callbacks.Callback):
             self.swap()
 
     def swap(self) -> None:
-        """Exchange the model's weights and their averages; a second call undoes the first."""
+        """Swap the model's weights and their averages; a second call undoes the first."""
         # Copies (here and below) because JAX gives the model's buffers away to the train step.
         for variable, average in zip(self._sources, self._averages.values, strict=True):
             raw, mean = keras.ops.copy(variable), keras.ops.copy(average)

@@ -1,9 +1,9 @@
 """The optimizers of the recipes: the official RMSprop, and a learning rate for every variable.
 
-`RMSprop` takes the official steps (google/automl, efficientnetv2/utils.py, `build_optimizer`:
-`tf.compat.v1.train.RMSPropOptimizer`); `Adam` and `SGD` are Keras'. All three leave biases and
-batch norms without weight decay. For fine-tuning they give every variable its own rate, which
-`variable_rates` makes from the variable's position in the network, `variable_depths`.
+`RMSprop` makes the official steps (google/automl, efficientnetv2/utils.py, `build_optimizer`:
+`tf.compat.v1.train.RMSPropOptimizer`); `Adam` and `SGD` are Keras'. None of them decays biases and
+batch norms. For fine-tuning they give every variable its own rate; `variable_rates` computes it
+from the variable's position in the network, `variable_depths`.
 """
 
 import math
@@ -27,7 +27,7 @@ _BLOCK = re.compile(r".*?block_?\d+[a-z]*_")
 class VariableRate(NamedTuple):
     """The learning rate of one variable, `factor` times the optimizer's from `first_step` on.
 
-    Before that step the variable does not change by a bit.
+    Before that step the variable does not change at all.
     """
 
     factor: float = 1.0
@@ -46,18 +46,17 @@ class _VariableRates(keras.optimizers.Optimizer):
     def set_variable_rates(self, rates: Iterable[tuple[float, int]]) -> None:
         """Give every variable its own learning rate; call it before the first step.
 
-        A variable whose rate is 0 keeps its value to the bit: neither gradient, momentum nor weight
-        decay moves it. Its running averages of gradients (Adam) and squared gradients (Adam,
-        RMSprop) follow the gradients all the time, so that it starts with estimates that are warm.
-        The momentum of RMSprop and SGD, which holds steps, stays 0 until then. Clipping counts its
-        gradient throughout.
+        A variable with the rate 0 keeps its exact value: gradient, momentum and weight decay do not
+        change it. Its running averages of gradients (Adam) and squared gradients (Adam, RMSprop)
+        follow the gradients all the time, so it starts with good estimates. The momentum of RMSprop
+        and SGD, which holds steps, stays 0 until then. Clipping always includes its gradient.
 
         Args:
             rates: (factor, first step) of every variable, see `VariableRate`, in the order of
                 `model.trainable_variables`. Empty: all have the optimizer's rate.
 
         Raises:
-            ValueError: a factor or a step is out of range; there are not as many as variables.
+            ValueError: a factor or a step is out of range, or the number of rates is wrong.
         """
         self.variable_rates = tuple(VariableRate(*rate) for rate in rates)
         for factor, first_step in self.variable_rates:
@@ -73,8 +72,8 @@ class _VariableRates(keras.optimizers.Optimizer):
     def _check_number_of_rates(self, variables: Sequence[Any]) -> None:
         if len(self.variable_rates) not in (0, len(variables)):
             raise ValueError(
-                "`set_variable_rates` needs one rate for every trainable variable; make them when "
-                "the model's layers have been frozen, not before. Received: "
+                "`set_variable_rates` needs one rate for every trainable variable. Make the rates "
+                "after the model's layers have been frozen. Received: "
                 f"{len(self.variable_rates)} rates for {len(variables)} variables"
             )
 
@@ -97,7 +96,7 @@ class _VariableRates(keras.optimizers.Optimizer):
         return float(self.weight_decay) if is_decayed else 0.0
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        """Nothing: Keras would decay here, with one rate for all; see the subclasses."""
+        """Do nothing: Keras would decay here, with one rate for all; see the subclasses."""
 
     def get_config(self) -> dict[str, Any]:
         rates = [list(rate) for rate in self.variable_rates]
@@ -141,9 +140,10 @@ class RMSprop(_VariableRates, keras.optimizers.RMSprop):
         step = momentum * step + rate * g / sqrt(rms + epsilon)   (starts at zero)
         weight = weight - step
 
-    `keras.optimizers.RMSprop` starts `rms` at zero, which makes its first steps about three times
-    as long as the rate, and decays weights beside the gradient (decoupled). Here the decay is that
-    of a loss with the term `weight_decay / 2 * sum(weight ** 2)`, and it comes before clipping.
+    `keras.optimizers.RMSprop` starts `rms` at zero, so its first steps are about three times as
+    long as the rate, and its weight decay is separate from the gradient (decoupled). Here the decay
+    is that of the term `weight_decay / 2 * sum(weight ** 2)` in the loss, and comes before
+    clipping.
 
     Args:
         learning_rate: number, or schedule.
@@ -151,10 +151,10 @@ class RMSprop(_VariableRates, keras.optimizers.RMSprop):
         momentum: in [0, 1).
         epsilon: above 0.
         weight_decay: None is off. Official: 1e-5.
-        clipnorm: every gradient is scaled down to this norm at most, and then all together are, as
+        clipnorm: first every gradient is scaled down to at most this norm, then all together, as
             officially (main.py, `gclip`); None is off. Keras' argument does only the first. Under
-            `MirroredStrategy` each device clips its own part, as officially each core.
-        options: others of `keras.optimizers.RMSprop`.
+            `MirroredStrategy` each device clips its own part, as each core does officially.
+        options: other arguments of `keras.optimizers.RMSprop`.
 
     Raises:
         ValueError: a number is outside its range.
@@ -208,7 +208,7 @@ class RMSprop(_VariableRates, keras.optimizers.RMSprop):
 
 
 def _replicas() -> int:
-    """Devices whose gradients will be summed: each one's is of its share of the loss."""
+    """The number of devices whose gradients will be summed, each from its part of the loss."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -222,18 +222,18 @@ def _replicas() -> int:
 def variable_depths(model: keras.Model) -> tuple[int, ...]:
     """Return the position of every trainable variable in its network, counted from the input.
 
-    The layers with trainable weights form groups, in the order of `model.layers` (of nested models
-    where these stand): layers whose names begin with the same block, such as "block2a_" or
-    "conv3_block2_", are one; a layer without a matrix, such as batch norm, belongs to the group
-    before it; every other layer is a group of its own. In a model of ours: stem, every block, head
-    convolution, classifier.
+    The layers with trainable weights form groups, in the order of `model.layers` (nested models in
+    their place). Layers whose names begin with the same block, such as "block2a_" or
+    "conv3_block2_", are one group. A layer without a matrix, such as batch norm, belongs to the
+    group before it. Every other layer is its own group. In our models the groups are stem, every
+    block, head convolution, classifier.
 
     Returns:
-        One number for each of `model.trainable_variables`: 0 for the group next to the input,
-        rising by one to the classifier's.
+        One number for each of `model.trainable_variables`: 0 for the group next to the input, and
+        one more for each group up to the classifier.
 
     Raises:
-        ValueError: a variable belongs to no layer, so that its place is unknown.
+        ValueError: a variable does not belong to a layer, so its place is unknown.
     """
     depths: dict[int, int] = {}
     blocks: dict[str, int] = {}
@@ -250,7 +250,7 @@ def variable_depths(model: keras.Model) -> tuple[int, ...]:
     if homeless := [v.path for v in model.trainable_variables if id(v) not in depths]:
         raise ValueError(
             "A learning rate by depth needs a model whose variables belong to its layers. Train "
-            "with layer_decay=1.0, head_warmup_epochs=0 and unfreeze_epochs=0, or wrap them in a "
+            "with layer_decay=1.0, head_warmup_epochs=0 and unfreeze_epochs=0, or put them into a "
             f"layer. Received the model {model.name!r} with {homeless}"
         )
     return tuple(depths[id(variable)] for variable in model.trainable_variables)
@@ -273,10 +273,10 @@ def variable_rates(
 ) -> tuple[VariableRate, ...]:
     """Return learning rates for fine-tuning from the depths that `variable_depths` gives.
 
-    The deepest group (the classifier) has the factor 1 and learns from step 0; a group that is `k`
-    groups nearer to the input has the factor `layer_decay ** k`. The group next to the classifier
-    starts after `head_warmup_steps`, the one next to the input `unfreeze_steps` later, those
-    between at equal distances.
+    The deepest group (the classifier) has the factor 1 and learns from step 0. A group `k` groups
+    closer to the input has the factor `layer_decay ** k`. The group next to the classifier starts
+    after `head_warmup_steps`, the one next to the input `unfreeze_steps` later, and those between
+    at equal distances.
     """
     last = max(depths)
 

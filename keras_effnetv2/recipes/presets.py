@@ -1,4 +1,4 @@
-"""The settings of the named recipes, for `TrainRecipe.preset`; what is left out is default.
+"""The settings of the named recipes, for `TrainRecipe.preset`; omitted fields have their defaults.
 
 Official figures are those of google/automl efficientnetv2: hparams.py (`base_config`), datasets.py
 (`ImageNet`, `ImageNet21k`, `ImagenetFt` and its children for CIFAR-10/100, Cars and Flowers).

@@ -1,8 +1,8 @@
 """`TrainRecipe`: every setting of a training as frozen data; presets: `presets.py`.
 
-"rmsprop" is the official optimizer step for step, weight decay and clipping included. With "adam"
-and "sgd", which officially are not used, both are Keras' own: the decay is decoupled (weight -=
-rate * decay * weight), and only the global norm of the gradients is clipped.
+"rmsprop" is the official optimizer step for step, weight decay and clipping included. "adam"
+and "sgd", which are not official, have decay and clipping from Keras: the decay is decoupled
+(weight -= rate * decay * weight), and only the global norm of the gradients is clipped.
 """
 
 import math
@@ -77,22 +77,22 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class TrainRecipe:
-    """How to train. `TrainRecipe.preset(name)` gives the named ones, `dataclasses.replace` changes.
+    """How to train. Start from `TrainRecipe.preset(name)` and change it with `dataclasses.replace`.
 
     Args:
-        name: of the preset it comes from.
+        name: name of its preset.
         epochs: passes over the training pictures.
         batch_size: pictures a step: a number, or (first stage, last stage).
-        min_steps: optimizer steps to train at least, with more epochs where the pictures are few,
-            see `resolve`; officially 10,000 for fine-tuning. Needs one batch size.
-        progressive: where a range below is "preset": "paper" or "official" (see
-            `recipes.stages`); None if no range is.
+        min_steps: smallest number of optimizer steps, reached with more epochs if there are few
+            pictures, see `resolve`; officially 10,000 for fine-tuning. Needs one batch size.
+        progressive: what "preset" means in a range below: "paper" or "official" (see
+            `recipes.stages`); None if no range is "preset".
         stages: number of stages of progressive learning; 1 is off.
         image_size: side of the pictures, pixels: a number, or (first stage, last stage).
         randaugment_magnitude: number, range, or None for off.
         randaugment_layers: operations applied to each picture.
-        autoaugment: apply AutoAugment's policy v0 in place of RandAugment; "preset": for the
-            variants that were trained so (V2 B0-B3, V1).
+        autoaugment: apply AutoAugment's policy v0 instead of RandAugment; "preset": for the
+            variants that were trained with it (V2 B0-B3, V1).
         mixup_alpha: number or range; 0 is off.
         mixup_style: "official" (a picture keeps at least one half) or "paper".
         cutmix_alpha: number or range; 0 is off.
@@ -101,41 +101,41 @@ class TrainRecipe:
         drop_path_rate: stochastic depth of the last block.
         crop_style: "v2", "v1" or "finetune", see `training_crop.decode_random_crop`; "preset": what
             the variant was trained with.
-        crop_area: smallest and largest share of a picture that a random crop covers; None is the
-            style's.
-        reduced_decode: average what a crop is larger than its picture, see
-            `training_crop.decode_random_crop`; "preset": where evaluation ("whole") averages, too.
+        crop_area: smallest and largest share of a picture that a random crop covers; None is that
+            of the style.
+        reduced_decode: average pixels if a crop is larger than the result, see
+            `training_crop.decode_random_crop`; "preset": if evaluation ("whole") averages, too.
         horizontal_flip: mirror half of the pictures; None leaves it to the source.
         scale_randaugment: see `data.pipeline.make_dataset`.
         optimizer: "rmsprop" (the official one: decay and momentum 0.9, epsilon 0.001), "adam" or
             "sgd" (Nesterov momentum 0.9).
-        learning_rate: highest rate for a batch of 256; it is scaled with the batch size, stage by
+        learning_rate: highest rate for a batch of 256; it scales with the batch size of each
             stage.
         schedule: "cosine", "exponential" (times 0.97 every 2.4 epochs), "linear" or "constant".
-        warmup_epochs: linear warm-up of the rate, for half of the epochs at most.
-        head_warmup_epochs: epochs in which only the classifier learns, so that its first gradients
-            do not disturb pretrained weights.
-        unfreeze_epochs: epochs after these over which the blocks start to learn one after another,
-            last first, the stem at the end. 0: all at once.
+        warmup_epochs: linear warm-up of the rate, at most half of the epochs.
+        head_warmup_epochs: epochs in which only the classifier learns, so its first gradients do
+            not disturb pretrained weights.
+        unfreeze_epochs: epochs after these in which the blocks start to learn one after another,
+            the last block first and the stem at the end. 0: all at once.
         layer_decay: in (0, 1]: factor of the rate from each block to the one before it, counted
             from the classifier (see `optimizers.variable_depths`); 1 is off.
         batch_norm: "train", "freeze" (mean, variance, scale and offset stay), or "auto": frozen
             when weights are loaded and the batch is below 32.
-        weight_decay: of the kernels; biases and batch norms have none.
+        weight_decay: decay of the kernels; biases and batch norms have none.
         label_smoothing: in [0, 1).
         loss: "softmax" or "sigmoid" cross entropy.
-        ema_decay: decay of the weights' average that is evaluated and kept; None is off.
-        gradient_clip: largest global norm of the gradients ("rmsprop": and of each one before, as
-            officially); None is off.
+        ema_decay: decay of the averaged weights, which are evaluated and kept; None is off.
+        gradient_clip: largest global norm of the gradients ("rmsprop": first also of each single
+            one, as officially); None is off.
         evaluation_style: how evaluation and serving crop and resize, a name of
-            `images.styles.EVALUATION_STYLES`; "preset": what goes with the variant's training.
+            `images.styles.EVALUATION_STYLES`; "preset": the style that fits the variant's training.
         precision: Keras dtype policy of a model that is built here.
-        deterministic: make TensorFlow's GPU kernels repeat themselves bit by bit, at some cost in
-            speed (it also reads and augments pictures one by one). On a CPU runs repeat anyway.
-        seed: of the split, the order, the augmentation and the weights; 0 or more.
+        deterministic: make TensorFlow's GPU kernels repeat results bit by bit. This is slower (it
+            also reads and augments pictures one by one). On a CPU runs repeat anyway.
+        seed: seed of the split, the order, the augmentation and the weights; 0 or more.
 
     Raises:
-        ValueError: a field is outside its range. (What varies by stage: in `resolve`.)
+        ValueError: a field is outside its range. (Settings by stage are checked in `resolve`.)
     """
 
     name: str
@@ -193,14 +193,14 @@ class TrainRecipe:
             check_integer("batch_size", one, minimum=1)
         if self.crop_area is not None and not _is_area(self.crop_area):
             raise ValueError(
-                "`crop_area` must be a pair of shares, 0 < smallest <= largest <= 1, or None for "
-                f"the style's. Received: {self.crop_area!r}"
+                "`crop_area` must be two shares, 0 < smallest <= largest <= 1, or None for those "
+                f"of the style. Received: {self.crop_area!r}"
             )
         if self.min_steps and isinstance(self.batch_size, tuple):
             raise ValueError(
-                "`min_steps` needs one batch size, for its epochs to be counted; set min_steps=0 "
-                f"or one number. Received: min_steps={self.min_steps}, batch_size="
-                f"{self.batch_size}"
+                "A recipe with `min_steps` needs the same batch size in all stages: give one "
+                "number (--batch-size, batch_size=), or set min_steps=0. Received: "
+                f"min_steps={self.min_steps}, batch_size={self.batch_size}"
             )
 
     @staticmethod
@@ -208,12 +208,12 @@ class TrainRecipe:
         """Return a named recipe.
 
         - "quickstart": small data from scratch on a laptop: Adam, 32 -> 64 pixels.
-        - "finetune": a pretrained network on own pictures, on a laptop: batch 32, mild random
-          crops, an epoch for the classifier alone, cosine decay.
-        - "finetune-official": the released code's for CIFAR-10/100, Cars, Flowers and ImageNet:
+        - "finetune": a pretrained network on your own pictures, on a laptop: batch 32, mild random
+          crops, one epoch for the classifier alone, cosine decay.
+        - "finetune-official": as in the released code for CIFAR-10/100, Cars, Flowers and ImageNet:
           batch 512, constant rate, at least 10,000 steps.
-        - "finetune-paper": the same with the figures of the paper's section 5.3, where it has any:
-          rate 0.001 with cosine decay, 10,000 steps (up to whole epochs), no weight decay.
+        - "finetune-paper": the same with the numbers of the paper's section 5.3:
+          rate 0.001 with cosine decay, 10,000 steps (rounded up to epochs), no weight decay.
         - "imagenet-official", "imagenet-paper": 350 epochs, batch 4096, RMSprop, exponential
           decay; the stages of the released code or of the paper's Table 6.
         - "imagenet21k": 60 epochs at 224 pixels, cosine decay, sigmoid loss.
@@ -228,15 +228,15 @@ class TrainRecipe:
     def resolve(
         self, variant: str | None = None, num_examples: int | None = None
     ) -> "ResolvedRecipe":
-        """Return the recipe and the stages of a training, with all that is "preset" looked up.
+        """Return the recipe and the stages of a training, with values in place of "preset".
 
         Ranges stay "preset" in the recipe; the stages hold their values.
 
         Args:
             variant: a name of `ModelConfig.variants()`. Anything else counts as V2 S to XL, and
                 needs an explicit `image_size`.
-            num_examples: training pictures: `min_steps` become `epochs`, if that is longer. None
-                leaves both as they are.
+            num_examples: number of training pictures, to turn `min_steps` into `epochs` if that is
+                longer. None leaves both as they are.
 
         Raises:
             ValueError: see `progressive_stages`.
@@ -261,8 +261,8 @@ class TrainRecipe:
         size = self.image_size
         if size == "preset" and config is None:
             raise ValueError(
-                "`image_size` must be given for a model that is no published variant, for "
-                "example dataclasses.replace(recipe, image_size=224) or --image-size 224."
+                "`image_size` must be given for a model that is not a published variant, for "
+                "example --image-size 224, dataclasses.replace(recipe, image_size=224)."
             )
         if size == "preset" and config is not None and self.progressive is None:
             size = config.eval_size // 16 * 16
@@ -301,10 +301,10 @@ class TrainRecipe:
         Args:
             plan: the stages, as `resolve` gives them.
             num_examples: training pictures.
-            model: what is to be trained. Layers that are to be frozen must be so already.
+            model: the model to train, with its layers already frozen if wanted.
 
         Raises:
-            ValueError: rates by depth are asked for, and the model's variables have none, see
+            ValueError: the recipe has rates by depth, but the model's variables have no depths, see
                 `optimizers.variable_depths`.
         """
         steps = steps_per_epoch(num_examples, plan[0].batch_size)
@@ -324,7 +324,7 @@ class TrainRecipe:
     def _variable_rates(
         self, plan: StagePlan, num_examples: int, model: keras.Model
     ) -> tuple[VariableRate, ...]:
-        """A rate for each of `model.trainable_variables`; none if all have the same."""
+        """The rates of `model.trainable_variables`; empty if all have the same."""
         waiting = self.head_warmup_epochs + self.unfreeze_epochs
         if not waiting and self.layer_decay == 1:
             return ()
@@ -342,9 +342,9 @@ class TrainRecipe:
         """Return the loss on probabilities, with label smoothing, averaged over the pictures.
 
         "softmax": the targets are labels * (1 - s) + s / classes. "sigmoid": they are
-        labels * (1 - s) + s / 2, and the loss is averaged over the classes, too; both as the
-        official code has it (main.py, `tf.losses.softmax_cross_entropy` and
-        `sigmoid_cross_entropy`). A sum over the classes is what it calls "custom".
+        labels * (1 - s) + s / 2, and the loss is averaged over the classes, too. Both are as in the
+        official code (main.py, `tf.losses.softmax_cross_entropy` and `sigmoid_cross_entropy`),
+        where "custom" is a sum over the classes.
         """
         if self.loss == "sigmoid":
             return keras.losses.BinaryCrossentropy(label_smoothing=self.label_smoothing)
@@ -356,12 +356,13 @@ class TrainRecipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainRecipe":
-        """Read what `to_dict` gave, also after a way through JSON.
+        """Read the result of `to_dict`, also from JSON.
 
-        A field that is missing gets its default, so that recipes of older versions can be read.
+        A missing field gets its default, so recipes of older versions can be read.
 
         Raises:
-            ValueError: a field is unknown, outside its range, or missing and without default.
+            ValueError: a field is unknown or outside its range, or a field without default is
+                missing.
         """
         check_names("A recipe", values, [field.name for field in fields(cls)])
         missing = {field.name for field in fields(cls) if field.default is MISSING} - set(values)
@@ -371,7 +372,7 @@ class TrainRecipe:
 
 
 class ResolvedRecipe(NamedTuple):
-    """A recipe in which nothing is "preset" but ranges, and the stages that they make."""
+    """A recipe in which only ranges are "preset", and the stages made from them."""
 
     recipe: TrainRecipe
     plan: StagePlan

@@ -1,7 +1,7 @@
 """Learning rate schedules of the official trainings: a linear warm-up, then one of four curves.
 
 Source of `WarmupSchedule`: google/automl, efficientnetv2/utils.py, `WarmupLearningRateSchedule`.
-`follow_plan` makes such a curve fit stages with other batch sizes and so other numbers of steps.
+`follow_plan` adapts such a curve to stages with different batch sizes and numbers of steps.
 """
 
 import math
@@ -41,10 +41,10 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         schedule: "exponential", "cosine", "linear" or "constant".
         total_epochs: length of the training, warm-up included. Needed by "cosine" and "linear",
             unless `total_steps` is given.
-        total_steps: the same in steps, where it is not `total_epochs * steps_per_epoch`.
-        decay_factor: of "exponential", in (0, 1].
-        decay_epochs: of "exponential", above 0: epochs between two falls.
-        minimum: the rate never falls below it after the warm-up; 0 or more.
+        total_steps: the same in steps, if it is not `total_epochs * steps_per_epoch`.
+        decay_factor: for "exponential", in (0, 1].
+        decay_epochs: for "exponential", above 0: epochs between two drops.
+        minimum: lowest rate after the warm-up; 0 or more.
 
     Raises:
         ValueError: an argument is outside its range, or the length is missing or given twice.
@@ -119,7 +119,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Segment(NamedTuple):
-    """Optimizer steps of one batch size, from `start_step` of the whole training on."""
+    """Optimizer steps with one batch size, from `start_step` of the whole training."""
 
     start_step: int
     steps_per_epoch: int
@@ -134,12 +134,12 @@ class StagedSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
         curve(epochs done) * batch size of the stage / batch size of the first stage
 
-    The place on the curve counts in epochs, so that a stage with more steps an epoch neither
-    hastens the decay nor shortens the warm-up; the rate is proportional to the batch size, as
-    officially (`lr_base * batch_size / 256`).
+    The place on the curve counts in epochs, so a stage with more steps an epoch does not speed up
+    the decay or shorten the warm-up. The rate is proportional to the batch size, as officially
+    (`lr_base * batch_size / 256`).
 
     Args:
-        curve: the schedule if all stages were as the first one.
+        curve: the schedule if all stages were like the first one.
         segments: a `Segment`, or its three numbers, for each stage in order.
     """
 
@@ -181,7 +181,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 
 def step_of_epoch(plan: StagePlan, num_examples: int, epoch: float) -> int:
-    """Return the optimizer steps until an epoch of a plan, fractions allowed, rounded up."""
+    """Return the optimizer steps before an epoch of a plan, fractions allowed, rounded up."""
     steps = sum(
         (min(epoch, stage.end_epoch) - stage.start_epoch)
         * steps_per_epoch(num_examples, stage.batch_size)
@@ -194,9 +194,9 @@ def step_of_epoch(plan: StagePlan, num_examples: int, epoch: float) -> int:
 def follow_plan(
     curve: WarmupSchedule, plan: StagePlan, num_examples: int
 ) -> WarmupSchedule | StagedSchedule:
-    """Return the schedule of a plan's optimizer steps, made of that for stages like the first one.
+    """Return the schedule for a plan, given the curve for stages like the first one.
 
-    It is `curve` itself where all stages have one batch size, else a `StagedSchedule`.
+    It is `curve` itself if all stages have the same batch size, else a `StagedSchedule`.
     """
     sizes = [stage.batch_size for stage in plan]
     if len(set(sizes)) == 1:

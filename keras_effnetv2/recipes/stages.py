@@ -1,7 +1,7 @@
 """The plan of progressive learning: which picture size and regularisation in which epochs.
 
-Pure data and pure functions; the callback that follows a plan is in `training/progressive.py`. A
-plan is made by `progressive_stages` from explicit ranges or from one of two presets, which
+Pure data and pure functions; the callback that follows a plan is in `training/progressive.py`.
+`progressive_stages` makes a plan from explicit ranges or from one of two presets, which
 docs/progressive.md compares: "paper" (EfficientNetV2, Algorithm 1 and Table 6) and "official"
 (google/automl, effnetv2_configs.py and main_tf2.py).
 """
@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
-from keras_effnetv2._common.text import aligned
+from keras_effnetv2._common.text import aligned, counted
 from keras_effnetv2.architectures.config import ModelConfig
 
 MIN_IMAGE_SIZE = 32  # pixels: below it the last of the five stride-2 reductions sees nothing
@@ -75,10 +75,11 @@ class StagePlan(tuple[TrainStage, ...]):
     """The stages of a training in order, checked to follow each other; prints as a table.
 
     Args:
-        stages: `TrainStage`s. The first starts at epoch 0, each next one where the last ended.
+        stages: `TrainStage`s. The first starts at epoch 0, each other one where the one before
+            ends.
 
     Raises:
-        ValueError: there are no stages, something is no `TrainStage`, or there are gaps.
+        ValueError: there are no stages, one is not a `TrainStage`, or there are gaps.
     """
 
     __slots__ = ()
@@ -117,13 +118,13 @@ class StagePlan(tuple[TrainStage, ...]):
         raise ValueError(f"The plan has the epochs 0 to {self.epochs - 1}. Received: epoch={epoch}")
 
     def table(self) -> tuple[tuple[str, ...], ...]:
-        """Return the plan as rows of words: a header, then a row for each stage."""
+        """Return the plan as rows of words: a header, then a row a stage; all counted from 1."""
         rows: list[tuple[str, ...]] = []
         header = ("stage", "epochs", "size", "randaugment", "mixup", "cutmix", "dropout", "batch")
         for stage in self:
             index, start, end, *numbers, batch_size = astuple(stage)
             words = ["-" if number is None else f"{number:.4g}" for number in numbers]
-            rows.append((str(index), f"{start}-{end - 1}", *words, str(batch_size)))
+            rows.append((str(index + 1), f"{start + 1}-{end}", *words, str(batch_size)))
         return (header, *rows)
 
     def __str__(self) -> str:
@@ -170,7 +171,7 @@ def _official_ranges(config: ModelConfig, stages: int) -> dict[str, Range | None
 def _preset_ranges(
     variant: str | None, preset: str | None, stages: int
 ) -> Mapping[str, Range | None]:
-    """The ranges of a preset; none where neither a preset nor a variant is named."""
+    """The ranges of a preset; none without a preset and a variant."""
     check_choice("preset", preset, ("paper", "official", None))
     if variant is None:
         if preset is not None:
@@ -212,14 +213,14 @@ def progressive_stages(
     Every range is a number (the same in all stages) or a pair, and moves linearly:
     `first + (last - first) * i / (stages - 1)` for `i = 0..stages-1` (Algorithm 1 of the paper);
     sizes and batch sizes are rounded down. A single stage takes the last values. Stage `i` starts
-    at epoch `int(epochs * i / stages)`.
+    at epoch `int(epochs * i / stages)`, both counted from 0.
 
     Args:
         variant: a name of `ModelConfig.variants()`, for the preset ranges; None needs an explicit
             `image_size`.
         epochs: of the whole training, at least `stages`.
-        preset: "paper" (only s, m, l), "official" (what the published weights were trained with).
-            None is "official" where a variant is named.
+        preset: "paper" (only s, m, l) or "official" (as the published weights were trained). None
+            is "official" if there is a variant.
         stages: number of stages, at least 1. Both presets were published with 4.
         image_size: side of the square pictures, pixels, at least 32.
         randaugment_magnitude: 0 or more; None is off.
@@ -228,21 +229,21 @@ def progressive_stages(
         dropout_rate: in [0, 1); None leaves the model's rate as it is.
         batch_size: pictures a batch.
 
-        A range left at "preset" is the preset's; without a variant it is off.
+        A range left at "preset" comes from the preset; without a variant it is off.
 
     Returns:
-        `StagePlan`, a tuple of frozen `TrainStage`s; `print` of it is a table.
+        `StagePlan`, a tuple of frozen `TrainStage`s that prints as a table.
 
     Raises:
-        ValueError: unknown variant or preset, a preset that lacks the variant, fewer epochs than
-            stages, or a value outside its range.
+        ValueError: the variant or preset is unknown, the preset does not have the variant, there
+            are fewer epochs than stages, or a value is outside its range.
     """
     check_integer("stages", stages, minimum=1)
     check_integer("epochs", epochs, minimum=1)
     if epochs < stages:
         raise ValueError(
-            f"Every stage needs an epoch: `epochs` must be at least `stages`. Received: "
-            f"epochs={epochs}, stages={stages}. Train longer or pass stages={epochs}."
+            "`epochs` must be at least `stages`, because every stage needs an epoch. Train longer, "
+            f"or in {counted(epochs, 'stage')} at most. Received: epochs={epochs}, stages={stages}"
         )
     given: dict[str, Any] = {
         "image_size": image_size,
@@ -256,7 +257,7 @@ def progressive_stages(
     ranges |= {name: _checked(name, value) for name, value in given.items() if value != "preset"}
     if "image_size" not in ranges:
         raise ValueError(
-            "`image_size` is needed where no variant is named, for example "
+            "`image_size` is needed without a variant, for example "
             "progressive_stages(epochs=20, image_size=(128, 224)). Received: none"
         )
     starts = [int(epochs * index / stages) for index in range(stages + 1)]

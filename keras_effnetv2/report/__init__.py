@@ -1,1 +1,1 @@
-"""Pages about a run for people to read."""
+"""Pages that show people a run."""

@@ -1,8 +1,8 @@
 """Charts as `<svg>` elements, drawn by matplotlib: legible in light and in dark.
 
-Letters and axes have the colour of the text around them; the lines' colours are told apart on white
-and on black (the first two of Okabe & Ito, "Color Universal Design", 2008). matplotlib is imported
-only to draw.
+Letters and axes have the colour of the text around them. The lines' colours are easy to tell apart
+on white and on black (the first two of Okabe & Ito, "Color Universal Design", 2008). matplotlib is
+imported only to draw.
 """
 
 import contextlib
@@ -56,9 +56,9 @@ class Curve:
     Attributes:
         title: its name.
         epochs: the number of each epoch.
-        lines: "train" and perhaps "validation" -> one value an epoch, NaN is a gap.
+        lines: "train" and perhaps "validation" -> one value an epoch; NaN is a gap.
         stages: (first epoch, label) of every training stage, in order.
-        words: what a reader who cannot see the chart should know, a sentence each.
+        words: sentences for readers who cannot see the chart.
     """
 
     title: str
@@ -70,7 +70,7 @@ class Curve:
 
 @contextlib.contextmanager
 def drawing(width: int, height: int) -> Iterator["Figure"]:
-    """Give an empty figure, and draw as this package does, whatever the user's settings are.
+    """Yield an empty figure in the style of this package, whatever the user's settings are.
 
     Its size is in CSS pixels.
     """
@@ -90,7 +90,7 @@ def drawing(width: int, height: int) -> Iterator["Figure"]:
 def to_svg(figure: "Figure", spoken: str) -> str:
     """Return a figure as an `<svg>` element; call it within `drawing`.
 
-    `spoken` is what a reader who cannot see it should know.
+    `spoken` is the text for readers who cannot see it.
     """
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata=_NO_METADATA)
@@ -131,9 +131,9 @@ def curve_chart(curve: Curve) -> str:
 def _mark_stages(
     axes: "Axes", stages: Sequence[tuple[float, str]], first: float, last: float
 ) -> None:
-    """Draw a line where each later stage begins, and the labels that have room.
+    """Draw a line where each later stage begins, and the labels if there is space.
 
-    The stage that the first epoch belongs to has its label at the left edge, and no line.
+    The stage of the first epoch has its label at the left edge and no line.
     """
     free_from = 0.0
     for start, label in [*[s for s in stages if s[0] <= first][-1:], *stages]:

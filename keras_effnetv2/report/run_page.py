@@ -1,9 +1,9 @@
-"""The report of a training run: one HTML file with its curves, its classes, and its pictures.
+"""The report of a training run: one HTML file with its curves, classes and pictures.
 
-The size is bounded, with ten classes as with twenty thousand: at most `MAX_STAGES_SHOWN` x
+The size is limited, with ten classes as with twenty thousand: at most `MAX_STAGES` x
 `MAX_SAMPLES` + `MAX_MISTAKES` = 120 pictures of at most 128 x 128 pixels (8 MB in all, where every
 pixel is noise; 5 MB for photographs), tables of at most `MAX_ROWS` classes (0.1 MB), and 100 bytes
-an epoch. What is left out is said on the page.
+an epoch. The page says what is left out.
 """
 
 import math
@@ -23,7 +23,7 @@ _OUTLIER = 3.0  # times the largest training value
 
 
 def render_run(run: RunReport) -> str:
-    """Return a report as one HTML page that needs no other file; the same report, the same page."""
+    """Return a report as a single HTML page. Equal reports give equal pages."""
     right, total = int(np.trace(run.confusion)), int(run.confusion.sum())
     many = len(run.class_names) > MAX_ROWS
     header, *rows = run.plan.table()
@@ -49,7 +49,7 @@ def render_run(run: RunReport) -> str:
 def curves(history: Mapping[str, Sequence[float]], plan: StagePlan) -> list[Curve]:
     """Return the curves of a run: loss and accuracy first, the learning rate last.
 
-    Between them stands every other column that has `accuracy` in its name or a `val_` twin.
+    Between them are all other columns with `accuracy` in their name or with a `val_` column.
     """
     bases = dict.fromkeys(name.removeprefix("val_") for name in history)
     metrics = [name for name in bases if f"val_{name}" in history or "accuracy" in name]
@@ -70,7 +70,7 @@ def curves(history: Mapping[str, Sequence[float]], plan: StagePlan) -> list[Curv
 
 
 def _describe(label: str, values: Sequence[float], epochs: Sequence[float], column: str) -> str:
-    """Return the numbers a reader looks for in a line: its last value, and its best one."""
+    """Return the most important numbers of a line: its last and its best value."""
     if column == "learning_rate":
         label = "learning rate"
     drawn = [(v, e) for v, e in zip(values, epochs, strict=True) if not math.isnan(v)]
@@ -82,9 +82,9 @@ def _describe(label: str, values: Sequence[float], epochs: Sequence[float], colu
 
 
 def _leave_out_outliers(lines: dict[str, list[float]]) -> list[str]:
-    """Make gaps of validation values so high that the rest would be a flat line; say how many.
+    """Replace very high validation values, which would flatten the rest, by gaps; say how many.
 
-    A net that has seen small pictures only can have a validation loss of thousands on larger ones.
+    A network trained only on small pictures can have a validation loss of thousands on larger ones.
     """
     train = [abs(value) for value in lines.get("train", ()) if not math.isnan(value)]
     if "validation" not in lines or not train:
@@ -98,14 +98,16 @@ def _leave_out_outliers(lines: dict[str, list[float]]) -> list[str]:
 
 
 def class_table(class_names: Sequence[str], confusion: npt.NDArray[np.int64]) -> Table:
-    """Return count, recall and precision of every class, or of the `MAX_ROWS` of lowest recall."""
+    """Return count, recall and precision of every class, or of `MAX_ROWS` with lowest recall."""
     truths, predictions, right = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()
     indices, caption = list(range(len(class_names))), "Every class"
     if len(class_names) > MAX_ROWS:
         counted = np.flatnonzero(truths)
         by_recall = np.argsort(right[counted] / truths[counted], kind="stable")
         indices = counted[by_recall][:MAX_ROWS].tolist()
-        caption = f"The {len(indices)} classes of lowest recall, of {len(counted):,} with examples"
+        caption = (
+            f"The {len(indices)} classes with the lowest recall, of {len(counted):,} with pictures"
+        )
     columns = (truths, right, predictions)
     rows = []
     for i in indices:
@@ -115,7 +117,7 @@ def class_table(class_names: Sequence[str], confusion: npt.NDArray[np.int64]) ->
 
 
 def confused_pairs(class_names: Sequence[str], confusion: npt.NDArray[np.int64]) -> Table:
-    """Return the `MAX_ROWS` pairs (truth, prediction) most often confused, for many classes."""
+    """Return the `MAX_ROWS` most confused pairs (truth, prediction), for many classes."""
     pairs = np.argwhere(confusion)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     counts = confusion[pairs[:, 0], pairs[:, 1]]
@@ -124,15 +126,15 @@ def confused_pairs(class_names: Sequence[str], confusion: npt.NDArray[np.int64])
         (class_names[i], class_names[j], int(count), _share(count, confusion[i].sum()))
         for (i, j), count in zip(pairs[worst].tolist(), counts[worst], strict=True)
     ]
-    caption = f"The {len(rows)} pairs most often confused, of {len(pairs):,}"
+    caption = f"The {len(rows)} most frequently confused pairs, of {len(pairs):,}"
     return Table(caption, ("truth", "predicted as", "count", "share of the truth"), 2, rows)
 
 
 def heat_cells(confusion: npt.NDArray[np.int64]) -> list[list[tuple[int, float, str]]]:
     """Return the cells of the confusion matrix: count, shade 0..1, and class in the style sheet.
 
-    The shade is the square root of a cell's share of its row, so that a few mistakes among many
-    hits can be seen. From 0.92 on, white letters have more contrast than black ones on the blue; at
+    The shade is the square root of a cell's share of its row, so a few mistakes among many hits
+    are visible. From 0.92 on, white letters have more contrast than black ones on the blue; at
     every shade the better of the two has at least 4.5 to 1 (WCAG 2.2, 1.4.3).
     """
     shades = np.sqrt(confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1))
@@ -151,5 +153,5 @@ def heat_cells(confusion: npt.NDArray[np.int64]) -> list[list[tuple[int, float, 
 
 
 def _share(part: int, whole: int) -> float | None:
-    """A part of a whole, 0..1; None of nothing."""
+    """A part of a whole, 0..1; None if the whole is 0."""
     return float(part / whole) if whole else None

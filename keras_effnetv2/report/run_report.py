@@ -1,6 +1,6 @@
-"""What a run says of itself: the content of its report, its plan, and its result.
+"""What a run tells people: the content of its report, its plan, and its result.
 
-`run_page.py` makes a page of the content.
+`run_page.py` turns the content into a page.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +16,7 @@ from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.report.samples import (
+    MAX_STAGES,
     Sample,
     evaluation_pictures,
     stage_title,
@@ -25,13 +26,12 @@ from keras_effnetv2.report.style import spread
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.run_settings import RunSettings
 
-MAX_STAGES_SHOWN = 8
 MAX_SAMPLES = 12  # pictures of one stage
 MAX_MISTAKES = 24
 
 
 class Mistake(NamedTuple):
-    """A picture, uint8 (H, W, 3), that was put in a wrong class with a score of 0..1."""
+    """A picture, uint8 (H, W, 3), and the wrong class that it got, with a score of 0..1."""
 
     image: npt.NDArray[np.uint8]
     name: str
@@ -42,7 +42,7 @@ class Mistake(NamedTuple):
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a training run has to show.
+    """The content of the report of a training run.
 
     Attributes:
         title: the headline.
@@ -51,8 +51,8 @@ class RunReport:
         history: as in `history.csv`: column name -> one value an epoch, NaN where there is none;
             epochs count from 1.
         class_names: C names.
-        confusion: int64 (C, C), how often each class (row) was taken for each (column).
-        samples: title of a stage -> training pictures, of at most `MAX_STAGES_SHOWN` stages.
+        confusion: int64 (C, C), how often each class (row) was predicted as each other (column).
+        samples: title of a stage -> its training pictures, for at most `MAX_STAGES` stages.
         mistakes: at most `MAX_MISTAKES`, the highest score first.
     """
 
@@ -77,15 +77,15 @@ def gather_report(
     """Collect the report of a run.
 
     Args:
-        settings: of the run.
+        settings: settings of the run.
         history: as in `history.csv`.
-        validation: the pictures that `evaluation` was made on.
+        validation: the pictures of `evaluation`.
         evaluation: the final scores.
-        stage_dataset: the training batches of a stage and epoch, as `fit` got them.
-        parameters: of the network.
+        stage_dataset: returns the training batches of a stage and epoch, as in `fit`.
+        parameters: number of parameters of the network.
     """
     plan, names = StagePlan(settings.stages), settings.class_names
-    shown = [plan[index] for index in spread(len(plan), MAX_STAGES_SHOWN)]
+    shown = [plan[index] for index in spread(len(plan), MAX_STAGES)]
     return RunReport(
         title=f"{settings.model} on {settings.training.spec}",
         summary=_summary(settings, history, evaluation, parameters),
@@ -102,7 +102,7 @@ def gather_report(
 
 
 def confusion_matrix(evaluation: Evaluation, classes: int) -> npt.NDArray[np.int64]:
-    """Return int64 (classes, classes): `[i, j]` counts the pictures of i that were put in j."""
+    """Return int64 (classes, classes): `[i, j]` counts the pictures of class i predicted as j."""
     pairs = evaluation.labels.astype(np.int64) * classes + evaluation.predictions
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
@@ -150,12 +150,12 @@ def _summary(
 
 
 def describe_classes(names: Sequence[str]) -> str:
-    """Return the number of the classes and the first ten names."""
+    """Return the number of classes and the first ten names."""
     return f"{len(names):,}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
 
 
 def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
-    """Return what is about to happen, as a table."""
+    """Return the plan of a training, as a table."""
     recipe = settings.recipe
     training, validation = settings.training.pictures, settings.validation.pictures
     schedule = recipe.learning_rate_schedule(1.0)
@@ -185,7 +185,7 @@ def describe_result(
     evaluation: Evaluation,
     folder: Path,
 ) -> str:
-    """Return what came out, as a table."""
+    """Return the result of a training, as a table."""
     on_tensorflow = settings.versions["backend"] == "tensorflow"
     export = f"KERAS_BACKEND=tensorflow keras-effnetv2 export {folder}"
     rows = (

@@ -1,4 +1,4 @@
-"""Pictures of a training for people to look at, in its report and in its preview."""
+"""Pictures of a training, to show in its report and in its preview."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,16 +12,17 @@ from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.recipes.stages import TrainStage
 from keras_effnetv2.report.style import spread
 
+MAX_STAGES = 8  # shown on a page; of more stages, some from all over the training
 _SHARE_NAMED = 0.005  # a smaller part of a mixed label would be rounded to nothing
 
 
 class Sample(NamedTuple):
-    """A training picture as the net saw it.
+    """A training picture as the network saw it.
 
     Attributes:
-        position: in the order of the epoch.
+        position: its position in the order of the epoch.
         image: uint8 (S, S, 3).
-        caption: its label in words: "cat", or "0.70 cat + 0.30 dog" of a mixed one.
+        caption: its label in words: "cat", or "0.70 cat + 0.30 dog" if mixed.
     """
 
     position: int
@@ -30,7 +31,7 @@ class Sample(NamedTuple):
 
 
 def stage_title(stage: TrainStage) -> str:
-    """Return a line on how a stage treats its pictures; stages count from 1."""
+    """Return a line about how a stage treats its pictures; stages count from 1."""
     magnitude = stage.randaugment_magnitude
     return (
         f"Stage {stage.index + 1}: {stage.image_size} px, "
@@ -45,16 +46,16 @@ def training_pictures(
     class_names: Sequence[str],
     count: int,
 ) -> list[Sample]:
-    """Return pictures that a stage trains on: of its first batch, or of several batches if small.
+    """Return training pictures of a stage from its first batch, or several if it is small.
 
-    They are taken from all over the batch, because MixUp and CutMix share it by halves.
+    They come from all parts of the batch, because MixUp and CutMix each take one half.
 
     Args:
-        stage: the stage; its first epoch is looked at.
-        stage_dataset: the training batches of a stage and epoch, as `fit` gets them. The pipeline
-            repeats itself, so the net is trained on these very pictures.
-        class_names: of the labels.
-        count: how many, if there are as many.
+        stage: the stage; the pictures come from its first epoch.
+        stage_dataset: returns the training batches of a stage and epoch, as in `fit`. The pipeline
+            repeats exactly, so the network is trained on these same pictures.
+        class_names: names of the labels.
+        count: number of pictures, if there are enough.
     """
     batches = stage_dataset(stage, stage.start_epoch).take(math.ceil(count / stage.batch_size))
     pictures, labels = map(np.concatenate, zip(*batches.as_numpy_iterator(), strict=True))
@@ -65,7 +66,7 @@ def training_pictures(
 
 
 def _words(label: npt.NDArray[np.float32], class_names: Sequence[str]) -> str:
-    """A label in words; the heaviest class comes first, and one below 0.5 % is not named."""
+    """A label in words, the largest share first; shares below 0.5 % are left out."""
     order = [i for i in np.argsort(-label, kind="stable") if label[i] > _SHARE_NAMED]
     if len(order) == 1:
         return class_names[order[0]]
@@ -78,8 +79,8 @@ def evaluation_pictures(
     """Return pictures as evaluation sees them.
 
     Args:
-        source: where they are.
-        indices: their N positions there, at least one.
+        source: the source of the pictures.
+        indices: their N positions in it, at least one.
         image_size: side, pixels.
         style: how evaluation crops and resizes, a name of `images.styles.EVALUATION_STYLES`.
 

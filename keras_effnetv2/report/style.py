@@ -1,10 +1,10 @@
-"""How a page of this package looks: its templates, and how names, tables and pictures enter them.
+"""The look of this package's pages: templates, and how to insert names, tables and pictures.
 
-The pages are the training report, the preview and the report of a search. Each is one file that
-needs nothing else: no script, no network, no other file. Their content security policy forbids the
-browser everything but the style sheet in the page and pictures in `data:` addresses.
+The pages are the training report, the preview and the report of a search. Each is a single file
+without scripts, network or other files. Its content security policy allows the browser only the
+style sheet in the page and pictures in `data:` addresses.
 
-Class and file names are other people's text: Jinja2 escapes all text, `clean_text` cleans it.
+Class and file names are foreign text: Jinja2 escapes all text, `clean_text` cleans it.
 """
 
 import base64
@@ -33,11 +33,11 @@ class Table(NamedTuple):
 
     Attributes:
         caption: what it shows.
-        header: one word or more for each column.
+        header: a title for each column.
         words: how many columns, from the left, are words; the others are numbers.
-        rows: their cells. A float is a share of 0..1, shown with a bar, None one of nothing;
+        rows: their cells. A float is a share of 0..1, shown with a bar; None is a share of nothing;
             a list of (line, is bold) has several lines.
-        length: the most letters of a cell that are shown.
+        length: the largest number of letters shown in a cell.
     """
 
     caption: str
@@ -52,8 +52,8 @@ def render(template: str, **content: Any) -> str:
 
     Args:
         template: a file of `report/templates`.
-        content: what it shows, with `title`, the headline, and, where the template does not say
-            them, `links`, the (anchor, word) of the sections that the head of the page links to.
+        content: what it shows, including `title`, the headline, and `links`, the (anchor, word)
+            of the sections for the links at the top, if the template does not have them.
     """
     return _environment().get_template(template).render(style=Markup(STYLE), **content)
 
@@ -77,9 +77,9 @@ def _cleaned(value: Any) -> Any:
 
 
 def clean_text(text: str) -> str:
-    """Return `text` with what no UTF-8 page can hold made visible.
+    """Return `text` with everything that a UTF-8 page cannot hold made visible.
 
-    A file name may hold bytes that are no UTF-8, which Python keeps as lone surrogates (written
+    A file name may have bytes that are not UTF-8, which Python keeps as lone surrogates (written
     here as `\\udcff`), and control characters (here the replacement character).
     """
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -87,20 +87,20 @@ def clean_text(text: str) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Return `text` cleaned and escaped, for HTML that no template makes."""
+    """Return `text` cleaned and escaped, for HTML outside of templates."""
     return escape(clean_text(text))
 
 
 def shortened(text: object, length: int = 40) -> Markup:
-    """Return `text` as HTML, a long one shortened in its middle.
+    """Return `text` as HTML, with the middle of a long one left out.
 
     Args:
-        text: any text; class and file names are other people's, with `<script>` and quotes.
-        length: the most letters shown. Both ends stay, since a file name's ending tells its kind.
+        text: any text; class and file names may have `<script>` and quotes.
+        length: the largest number of letters. Both ends stay, since a file name's ending matters.
 
     Returns:
-        A `<bdi>` element (letters that run right to left leave their surroundings alone); where
-        the text was shortened, its `title` attribute has all of it.
+        A `<bdi>` element (right-to-left letters do not affect the text around it). If the text was
+        shortened, its `title` attribute has all of it.
     """
     text = clean_text(str(text))
     if len(text) <= length:
@@ -111,7 +111,7 @@ def shortened(text: object, length: int = 40) -> Markup:
 
 
 def spread(total: int, count: int) -> list[int]:
-    """Return at most `count` of the positions 0..total - 1, from the first to the last."""
+    """Return at most `count` evenly spread positions of 0..total - 1, with first and last."""
     return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
@@ -120,9 +120,9 @@ def embedded(image: npt.NDArray[np.uint8], alt: str, *, reduce: bool = True) -> 
 
     Args:
         image: uint8 (H, W, 3).
-        alt: what it shows, any text.
-        reduce: bring a picture larger than `MAX_EDGE` down to it, and be exact (PNG); otherwise it
-            keeps its size, and is exact where it is small (a larger one is a JPEG).
+        alt: a description, any text.
+        reduce: True to shrink a picture to `MAX_EDGE` and store it exactly (PNG). False keeps its
+            size and stores it exactly if it is small (a larger one is a JPEG).
     """
     # Imported here: a page without pictures, and the import of this module, need no TensorFlow.
     import tensorflow as tf

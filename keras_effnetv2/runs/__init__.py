@@ -1,1 +1,1 @@
-"""The folder of a run: what it holds, and the way back from it."""
+"""The folder of a run: what it holds, and how to read it back."""

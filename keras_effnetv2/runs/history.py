@@ -1,4 +1,4 @@
-"""`history.csv`, the table of a run: written as training goes, carried on by `resume`."""
+"""`history.csv`, the table of a run: written during training, continued by `resume`."""
 
 import csv
 import io
@@ -21,9 +21,9 @@ class HistoryFile(keras.callbacks.Callback):
     the epoch), seconds, then what Keras logs.
 
     Args:
-        path: the CSV file, written whole after every epoch. None: another process writes it.
+        path: the CSV file, written whole after every epoch. None if another process writes it.
         plan: the stages of the training.
-        state: what `state()` gave when the training broke off. The file may be ahead of it.
+        state: what `state()` returned when the training stopped. The file may be ahead of it.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class HistoryFile(keras.callbacks.Callback):
         self._started: float | None = None
 
     def state(self) -> dict[str, Any]:
-        """Return the rows and the seconds of the epoch that is running; data for JSON."""
+        """Return the rows, and the seconds of the current epoch; data for JSON."""
         return {"rows": self._rows, "seconds": self._seconds()}
 
     def _seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, made whole or not at all, and the way back from it to a model."""
+"""The folder of a run: writing its files whole or not at all, and reading a model back from it."""
 
 import json
 import os
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures that the run is evaluated and served with."""
+        """Side of the pictures in evaluation and serving, pixels."""
         return self.settings.image_size
 
     @property
@@ -70,11 +70,12 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | 
     """Return the settings of the run to resume, None for a new run; change nothing.
 
     Raises:
-        FileExistsError: something is there and neither was asked for, or it is no run.
+        FileExistsError: something is there and neither was asked for, or it is not a run.
         ValueError: both were asked for, the run to resume is finished, or its settings are damaged.
     """
     if resume and overwrite:
-        raise ValueError("Either resume the run that is there or overwrite it, not both.")
+        raise
+        ValueError("Choose one of --resume, resume=True and --overwrite, overwrite=True, not both.")
     if not path.exists() or (path.is_dir() and _is_unused(path)):
         return None
     if not (path / RECIPE).is_file():
@@ -87,30 +88,30 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | 
         return None
     if not resume:
         raise FileExistsError(
-            f"{path} holds a run already. Choose another output folder, go on with it "
+            f"{path} already holds a run. Choose another output folder, go on with it "
             "(--resume, resume=True) or replace it (--overwrite, overwrite=True)."
         )
     if settings.finished:
         raise ValueError(
-            f"{path} holds a run that is finished; there is nothing to resume. Replace it "
+            f"{path} holds a finished run, so there is nothing to resume. Replace it "
             "(--overwrite, overwrite=True) or choose another output folder."
         )
     return settings
 
 
 def _is_unused(path: Path) -> bool:
-    """Whether a folder has nothing but a preview, and what a run left that broke off at once."""
+    """Whether a folder has only a preview, or the remains of a run that stopped at once."""
     names = {file.name for file in path.iterdir() if not file.name.startswith(SCRATCH)}
     return names <= {PREVIEW}
 
 
 def prepare_output(path: Path, *, keep: bool, needed_bytes: int) -> None:
-    """Make the folder of a run; remove the files of the run that is there unless `keep`.
+    """Make the folder of a run; remove the files of an earlier run unless `keep`.
 
     Other files in the folder stay. Nothing is removed if the new run could not be written.
 
     Raises:
-        OSError: the folder cannot be written, or its disk has fewer than `needed_bytes` free.
+        OSError: the folder cannot be written, or its disk has less than `needed_bytes` free.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -140,7 +141,7 @@ def write_settings(path: Path, settings: RunSettings) -> None:
 
 
 def read_settings(path: Path) -> RunSettings:
-    """Read `recipe.json`; ValueError if there is none, or it is damaged or not one of a run."""
+    """Read `recipe.json`; ValueError if it is missing, damaged or not that of a run."""
     try:
         values = json.loads((path / RECIPE).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -150,7 +151,7 @@ def read_settings(path: Path) -> RunSettings:
         ) from None
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path / RECIPE} cannot be read: {error}. Put a copy in its place, or choose another "
+            f"{path / RECIPE} cannot be read: {error}. Restore it from a copy, or choose another "
             "folder."
         ) from None
     try:
@@ -171,13 +172,13 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         A `Run`: `model`, `class_names`, `recipe`, `history`, `held_back` and more.
 
     Raises:
-        ValueError: no folder of a run, or one that is not finished or damaged.
+        ValueError: it is not the folder of a run, or the run is not finished or is damaged.
     """
     path = Path(path)
     settings = read_settings(path)
     if not settings.finished:
         raise ValueError(
-            f"The run in {path} is not finished. Go on with it: keras-effnetv2 train ... --resume"
+            f"The run in {path} is not finished. Resume it: keras-effnetv2 train ... --resume"
         )
     try:
         model = keras.models.load_model(path / MODEL, compile=False)
@@ -188,12 +189,12 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if model.output_shape[-1] != len(class_names):
         names = counted(len(class_names), "name")
         classes = counted(model.output_shape[-1], "class", "classes")
-        raise _damaged(path, f"{LABELS} has {names}, the model {classes}")
+        raise _damaged(path, f"{LABELS} has {names}, but the model has {classes}")
     return Run(path, model, class_names, settings, pictures)
 
 
 def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(
-        f"The run in {path} is damaged: {reason.rstrip('.')}. Put a copy of the file in its place, "
-        "or train anew (--overwrite, overwrite=True)."
+        f"The run in {path} is damaged: {reason.rstrip('.')}. Restore the file from a copy, "
+        "or train again (--overwrite, overwrite=True)."
     )

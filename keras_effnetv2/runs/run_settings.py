@@ -22,7 +22,7 @@ _FIXED = ("model", "architecture", "weights", "training", "validation", "class_n
 
 @dataclass(frozen=True)
 class RecordedPictures:
-    """What is recorded of the pictures of a training."""
+    """What is recorded about the pictures of a training."""
 
     spec: str  # what `load_source` took
     split: str  # "train", "validation" and so on
@@ -49,7 +49,7 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Everything that repeats a run, then its state and its result."""
+    """Everything needed to repeat a run, then its state and its result."""
 
     finished: bool
     model: str  # its name
@@ -83,7 +83,7 @@ class RunSettings:
 
     @classmethod
     def from_dict(cls, values: Any) -> "RunSettings":
-        """Read what `to_dict` returned, after a way through JSON and in any version.
+        """Read what `to_dict` returned, also from JSON and from older versions.
 
         Raises:
             ValueError: these are not the settings of a run; the message says what is wrong.
@@ -116,10 +116,10 @@ def check_same_run(
     recorded: PictureRecord | None = None,
     pictures: PictureRecord | None = None,
 ) -> None:
-    """Raise ValueError if a run is not resumed with the settings that `recipe.json` holds.
+    """Raise ValueError unless a run is resumed with the settings in its `recipe.json`.
 
-    Where it is `recorded` which pictures it has, they must be the same; how their place is written
-    does not matter then.
+    If its pictures are `recorded`, they must be the same; then the spelling of their place does not
+    matter.
     """
     old, new = ({key: one.to_dict()[key] for key in _FIXED} for one in (earlier, settings))
     others = ""
@@ -130,9 +130,8 @@ def check_same_run(
     changed = changes(old, new) + ([others] if others else [])
     if changed:
         raise ValueError(
-            "These are not the settings of the run; repeat its own, or choose another output "
-            "folder. A run can only be resumed with the settings it was started with. Changed: "
-            + "; ".join(changed)
+            "A run can only be resumed with the settings it was started with. Repeat them, or "
+            "choose another output folder. Changed: " + "; ".join(changed)
         )
 
 

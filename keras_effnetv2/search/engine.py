@@ -1,7 +1,7 @@
-"""`run_search`: networks of a space, each trained shortly, the next ones chosen by Optuna.
+"""`run_search`: train networks of a space for a short time; Optuna chooses the next ones.
 
-Workers, on one machine or many, share a study in a storage of Optuna's: each takes the next
-network, trains it, writes what came out, until the study has as many trials as were asked for.
+Workers, on one machine or many, share a study in an Optuna storage. Each takes the next network,
+trains it and writes the result, until the study has the requested number of trials.
 """
 
 import contextlib
@@ -53,14 +53,15 @@ class Sampling:
     Args:
         sampler: "random"; "tpe", tree-structured Parzen estimators, for the best score; or "nsga2",
             a genetic algorithm for the front of accuracy, step time and parameters.
-        startup_trials: random ones at first; of "nsga2" the size of its population.
-        prune: give up a network whose score after an epoch is below the median of the others at
-            this epoch; not with "nsga2", which has no score.
-        seed: of the choice, at least 0. A new search of one worker with the same seed draws the
-            same networks at first. Several workers need different ones, or None.
+        startup_trials: number of random trials at the start; for "nsga2" the size of its
+            population.
+        prune: stop a network whose score after an epoch is below the median of the others at this
+            epoch; not with "nsga2", which has no score.
+        seed: seed of the choice, at least 0. A new search of one worker with the same seed starts
+            with the same networks. Several workers need different seeds, or None.
 
     Raises:
-        ValueError: no such sampler, less than one trial at first, or a seed below 0.
+        ValueError: the sampler is unknown, `startup_trials` is below 1, or the seed is below 0.
     """
 
     sampler: SamplerName = "tpe"
@@ -75,23 +76,24 @@ class Sampling:
 
     @property
     def is_pareto(self) -> bool:
-        """Return whether several goals are searched at once."""
+        """Return whether the search has several goals at once."""
         return self.sampler == "nsga2"
 
     def check_trials(self, trials: int) -> None:
-        """Raise ValueError for so few trials that this sampler would never choose."""
+        """Raise ValueError if there are so few trials that this sampler would never choose."""
         check_integer("trials", trials, minimum=1)
         if self.sampler != "random" and trials <= self.startup_trials:
             raise ValueError(
                 f"{trials} trials would all be random, because {self.sampler!r} draws its first "
-                f"{self.startup_trials} at random: ask for more trials, for fewer startup_trials "
-                "(--startup-trials), or for the sampler 'random'."
+                f"{self.startup_trials} at random. Ask for more trials (--trials, trials=), fewer "
+                "random ones (--startup-trials, startup_trials=) or another sampler (--sampler "
+                "random, sampler='random')."
             )
 
     def make_sampler(self, tried: int) -> "BaseSampler":
         """Return Optuna's sampler.
 
-        A search that goes on, with trials that were `tried`, draws others than at first.
+        A continued search, with some trials `tried`, draws different networks than a new one.
         """
         samplers = store.require_optuna().samplers
         seed = None if self.seed is None else (self.seed + tried) % 2**32
@@ -102,7 +104,7 @@ class Sampling:
         return samplers.NSGAIISampler(population_size=self.startup_trials, seed=seed)
 
     def make_pruner(self, epochs: int) -> "BasePruner":
-        """Return Optuna's pruner, which leaves the first third of the epochs alone."""
+        """Return Optuna's pruner, which does nothing in the first third of the epochs."""
         pruners = store.require_optuna().pruners
         if not self.prune or self.is_pareto:
             return pruners.NopPruner()
@@ -122,39 +124,38 @@ def run_search(
     heartbeat_seconds: int = 60,
     echo: Callable[[str], Any] = _LOGGER.info,
 ) -> StudyRecord:
-    """Search for networks, as one worker of a study, which is begun if it is not there.
+    """Search for networks, as one worker of a study, which is created if it does not exist.
 
-    The backbone of the space is the baseline: its step is timed beside every other, and it is the
-    first trial, if it is in the space. The pictures that networks are judged by are the validation
-    pictures; keep the test pictures for what is found.
+    The backbone of the space is the baseline: its step is timed next to that of every other
+    network, and it is the first trial if it is in the space. Networks are judged on the validation
+    pictures; keep the test pictures for the result.
 
-    A worker that is killed loses its running trial at most. After three heartbeats without a sign
-    of it another worker, or this call repeated, counts the trial as failed and tries its network
-    once more. (Storages that are no database have no heartbeat: there such a trial stays
-    "running", and is not counted.)
+    A worker that is killed loses at most its current trial. After three missing heartbeats another
+    worker, or a repeated call, counts the trial as failed and tries its network once more.
+    (Storages other than databases have no heartbeat: there such a trial stays "running" and does
+    not count.)
 
     Args:
         space: the networks.
-        data: the pictures; what is no `TrainingData` is its `source`, kept in memory.
-        trials: total number of complete, pruned and failed trials; k workers run k - 1 more at
-            most. A network that was tried already takes its former result.
+        data: the pictures: a `TrainingData`, or its `source`, which is then kept in memory.
+        trials: total number of complete, pruned and failed trials; k workers may run up to k - 1
+            more. A network that was tried before gets its earlier result.
         storage: see `storage.open_storage`.
-        study: its name in the storage.
+        study: name of the study in the storage.
         recipe: default `TrainRecipe.preset("search")`.
-        objective: default the paper's.
-        sampling: how networks are chosen; need not be the same for all workers, but "nsga2" needs
-            a study of its own.
-        heartbeat_seconds: time between signs of life.
+        objective: default that of the paper.
+        sampling: how networks are chosen. Workers may differ, but "nsga2" needs its own study.
+        heartbeat_seconds: time between two heartbeats.
         echo: called with each line of the progress; by default they are logged.
 
     Returns:
-        The study, with what other workers have found so far.
+        The study, including the results of other workers so far.
 
     Raises:
-        BadPicturesError: pictures that cannot be read.
-        ImportError: Optuna is not installed, or what the database needs.
-        ValueError: an argument or the data do not fit; a storage that is not there; or a study of
-            another search, of which the message lists the differences.
+        BadPicturesError: pictures cannot be read.
+        ImportError: Optuna or the package for the database is not installed.
+        ValueError: an argument or the data does not fit, the storage is not reachable, or the
+            study belongs to another search; the message lists the differences.
     """
     recipe = recipe or TrainRecipe.preset("search")
     objective = objective or Objective()
@@ -185,7 +186,7 @@ def run_search(
 
 @dataclass(frozen=True)
 class _Worker:
-    """Judges one network after the other."""
+    """Tries one network after another."""
 
     space: SearchSpace
     objective: Objective
@@ -195,7 +196,7 @@ class _Worker:
     echo: Callable[[str], Any]
 
     def try_network(self, trial: "Trial") -> float | tuple[float, float, float]:
-        """Optuna's objective: what is to be maximised, or the three goals of `_PARETO`."""
+        """Optuna's objective: the score to maximise, or the three goals of `_PARETO`."""
         started = time.perf_counter()
         config = self.space.sample(trial.suggest_categorical)
         earlier = _same_network(trial)
@@ -216,7 +217,7 @@ class _Worker:
         return found["score"]
 
     def _judge(self, config: ModelConfig, trial: "Trial") -> dict[str, Any]:
-        """Time and train a network; what only this one suffers from fails the trial alone."""
+        """Time and train a network; an error of this network fails only its trial."""
         found: dict[str, Any] = {}
 
         def score(accuracy: float) -> float:
@@ -228,7 +229,7 @@ class _Worker:
                 return
             trial.report(score(accuracy), epoch)
             if epoch < self.epochs and trial.should_prune():
-                self.echo(f"trial {trial.number}: given up after {counted(epoch, 'epoch')}")
+                self.echo(f"trial {trial.number}: stopped early, after {counted(epoch, 'epoch')}")
                 raise store.require_optuna().TrialPruned
 
         try:
@@ -264,7 +265,7 @@ def _same_network(trial: "Trial") -> "FrozenTrial | None":
 def _settings(
     space: SearchSpace, objective: Objective, inputs: Inputs, sampling: Sampling
 ) -> dict[str, Any]:
-    """What makes two searches the same, as plain data."""
+    """The settings that must agree for two searches to be the same, as plain data."""
     return {
         "space": space.to_dict(),
         "objective": asdict(objective),
@@ -276,7 +277,7 @@ def _settings(
 
 
 def _agree(study: "Study", settings: dict[str, Any]) -> None:
-    """Begin a study with its baseline, or refuse one that was begun as another search."""
+    """Start a study with its baseline, or refuse one of another search."""
     if store.SETTINGS not in study.user_attrs and not study.trials:
         study.set_user_attr(store.SETTINGS, json.dumps(settings))
         space = SearchSpace.from_dict(settings["space"])
@@ -287,13 +288,13 @@ def _agree(study: "Study", settings: dict[str, Any]) -> None:
     changed = changes({key: begun.get(key) for key in settings}, settings)
     if changed:
         raise ValueError(
-            f"The study {study.study_name!r} is another search; choose another name, or repeat its "
-            f"settings. Changed: {'; '.join(changed)}"
+            f"The study {study.study_name!r} is another search. Choose another name (--study, "
+            f"study=), or repeat its settings. Changed: {'; '.join(changed)}"
         )
 
 
 def _finished(study: "Study") -> int:
-    """Number of trials that count: not those whose worker was lost or interrupted."""
+    """Number of trials that count, without those whose worker was lost or interrupted."""
     failed = store.require_optuna().trial.TrialState.FAIL
     return sum(
         trial.state.is_finished() and (trial.state != failed or "reason" in trial.user_attrs)

@@ -1,4 +1,4 @@
-"""What a search maximises: accuracy, training speed and size together.
+"""The score that a search maximises: accuracy, training speed and size combined.
 
 The paper (EfficientNetV2, arXiv 2104.00298, section 3.3) rewards a network with
 A * S**w * P**v: A its accuracy after a short training, S the time of a training step, P its
@@ -12,7 +12,7 @@ from keras_effnetv2._common.checks import check_number
 
 @dataclass(frozen=True)
 class Objective:
-    """A * S**w * P**v, to be maximised.
+    """The score A * S**w * P**v, which a search maximises.
 
     Args:
         step_time_exponent: w, at most 0; 0 ignores the step time.
@@ -34,7 +34,7 @@ class Objective:
 
         Args:
             accuracy: A, 0 to 1.
-            step_time: S, of a training step, over that of the baseline beside it.
+            step_time: S, time of a training step, relative to the baseline's.
             parameters: P, number of trainable parameters.
         """
         speed = step_time**self.step_time_exponent

@@ -1,4 +1,4 @@
-"""The picture of a search: accuracy against step time."""
+"""The chart of a search: accuracy against step time."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -25,19 +25,19 @@ _STANDALONE = (
 
 
 def pareto_chart(findings: Findings, baseline_name: str, *, standalone: bool) -> str:
-    """Draw accuracy against step time of all complete trials; the size of a dot is the parameters.
+    """Draw accuracy against step time for all complete trials; a dot's size shows the parameters.
 
     The front has another colour, the baseline a square around it, the best score a dashed ring. A
-    step line joins the networks of the front that no other one beats in accuracy and step time;
-    those below it are on the front for being small.
+    step line joins the networks that no other one beats in accuracy and step time. Networks of the
+    front below it are there because they are small.
 
     Args:
         findings: see `record.find`, with at least one candidate.
-        baseline_name: what the network is called that step times are compared with.
-        standalone: make an SVG file, with a style sheet of its own, and not a part of a page.
+        baseline_name: name of the network that step times are compared with.
+        standalone: make an SVG file with its own style sheet instead of a part of a page.
 
     Returns:
-        An `<svg>` element; each dot has a title that says what trial it is.
+        An `<svg>` element; each dot has a title with its trial.
     """
     found, front = findings.candidates, findings.front
     on_front = {one.number for one in front}
@@ -48,14 +48,14 @@ def pareto_chart(findings: Findings, baseline_name: str, *, standalone: bool) ->
     special = [one for one in (findings.best, findings.baseline) if one is not None]
     with drawing(640, 450) as figure:
         axes = figure.subplots()
-        axes.set_xlabel(f"time of a training step, over that of {baseline_name}")
+        axes.set_xlabel(f"time of a training step, relative to {baseline_name}")
         axes.set_ylabel("accuracy, %")
         axes.margins(0.06)
         most = max(one.parameters for one in found)
         largest = min(_LARGEST, max(_LARGEST_OF_MANY, 10 * _LARGEST / len(found) ** 0.5))
 
         def diameter(parameters: float) -> float:
-            """Of a dot whose area, as far as it can be seen, is in proportion to the parameters."""
+            """Return the diameter of a dot with a visible area in proportion to the parameters."""
             return max(_SMALLEST, largest * (parameters / most) ** 0.5)
 
         def dots(shown: Sequence[Candidate], label: str, margin: float = 0, **look: Any) -> None:
@@ -107,7 +107,7 @@ def _fastest_first(front: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _label(axes: "Axes", named: Sequence[Candidate], diameter: Callable[[float], float]) -> None:
-    """Write numbers of trials beside their dots, the first first, while there is room."""
+    """Write numbers of trials next to their dots, in order, while there is space."""
     from matplotlib.transforms import Bbox
 
     def box(one: Candidate, width: float, height: float, shift: tuple[float, float]) -> Bbox:
@@ -130,7 +130,7 @@ def _label(axes: "Axes", named: Sequence[Candidate], diameter: Callable[[float],
 
 
 def _with_titles(svg: str, gid: str, shown: Sequence[Candidate]) -> str:
-    """Say in each dot of a group which trial it is; a browser shows it under the mouse."""
+    """Give each dot of a group a title with its trial, which a browser shows under the mouse."""
     if not shown:
         return svg
     before, start, dots = svg.partition(f'<g id="{gid}">')

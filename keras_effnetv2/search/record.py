@@ -1,4 +1,4 @@
-"""What a search has found so far, as plain data: trials, the Pareto front, and the best of it."""
+"""The results of a search so far, as plain data: trials, the Pareto front and the best network."""
 
 import math
 from collections.abc import Iterable
@@ -17,14 +17,14 @@ class TrialRecord:
 
     Attributes:
         number: its place in the study, from 0.
-        state: "pruned" was given up as hopeless, "failed" ended with `reason`.
+        state: "pruned" was stopped as hopeless, "failed" ended with `reason`.
         config: the network.
         accuracy: A, 0 to 1, on pictures held back from its training; None unless "complete".
-        step_time: S, time of a training step over that of the baseline beside it; None if unknown.
-        step_seconds: time of its training step, median; None if unknown.
+        step_time: S, time of a training step relative to the baseline's; None if unknown.
+        step_seconds: median time of its training step; None if unknown.
         parameters: P, trainable; None if unknown.
         score: see `objective.Objective`; None unless "complete".
-        epochs: that were trained.
+        epochs: number of epochs trained.
         reason: why it failed; None otherwise.
     """
 
@@ -42,7 +42,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class Candidate(TrialRecord):
-    """A complete trial, of which everything is known."""
+    """A complete trial, with all its measures."""
 
     accuracy: float
     step_time: float
@@ -52,15 +52,15 @@ class Candidate(TrialRecord):
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A search: what it looks for, and every network that it has tried.
+    """A search: its goal, and every network that it has tried.
 
     Attributes:
-        name: of the study.
-        storage: its URL, without a password.
-        space: where networks are taken from.
-        settings: everything else that makes two searches the same: the objective's exponents, data,
-            recipe, image size, epochs; plain data.
-        trials: in the order of their numbers.
+        name: name of the study.
+        storage: URL of its storage, without a password.
+        space: the space of its networks.
+        settings: all other settings of the search: the objective's exponents, data, recipe, image
+            size, epochs; plain data.
+        trials: the trials in the order of their numbers.
     """
 
     name: str
@@ -76,11 +76,11 @@ class StudyRecord:
 
 
 class Findings(NamedTuple):
-    """What a study has found.
+    """The results of a study.
 
     Attributes:
-        candidates: the complete trials in the study's order. One that lacks a measure, or has one
-            that is not finite, cannot be compared and is left out.
+        candidates: the complete trials in the study's order. A trial with a missing measure, or
+            one that is not finite, cannot be compared and is left out.
         front: see `pareto_front`.
         best: see `best`; None if no trial is complete.
         baseline: the first trial of the network that step times are compared with; None if it has
@@ -93,7 +93,7 @@ class Findings(NamedTuple):
     baseline: Candidate | None
 
     def marks(self, trial: TrialRecord) -> str:
-        """Return what is to be said of a trial: "best, front", "baseline", or nothing."""
+        """Return the marks of a trial: "best, front", "baseline", or nothing."""
         groups = (("best", [self.best]), ("front", self.front), ("baseline", [self.baseline]))
         return ", ".join(
             name for name, group in groups if trial.number in [one.number for one in group if one]
@@ -101,7 +101,7 @@ class Findings(NamedTuple):
 
 
 def find(study: StudyRecord) -> Findings:
-    """Look through a study."""
+    """Find the results of a study."""
     found = []
     for trial in study.trials:
         known: Any = (trial.accuracy, trial.step_time, trial.parameters, trial.score)
@@ -113,7 +113,7 @@ def find(study: StudyRecord) -> Findings:
 
 
 def pareto_front(found: Iterable[Candidate]) -> list[Candidate]:
-    """Return the networks that no other one beats, the most accurate first; of those, the fastest.
+    """Return the networks that no other one beats, the most accurate first, then the fastest.
 
     One network beats another if it is no worse in accuracy, step time and parameters, and better in
     one of them. A network that was tried more than once counts once, with its highest score.
@@ -130,13 +130,13 @@ def pareto_front(found: Iterable[Candidate]) -> list[Candidate]:
 
 
 def best(found: Iterable[Candidate], *, max_parameters: float = math.inf) -> Candidate | None:
-    """Return the network with the highest score, which is one of the front; None if there is none.
+    """Return the network with the highest score, which is on the front; None if there is none.
 
-    Of equal scores it is the most accurate, then the fastest, then the smallest, then the first.
+    With equal scores it is the most accurate, then the fastest, then the smallest, then the first.
 
     Args:
         found: candidates.
-        max_parameters: leaves out networks with more.
+        max_parameters: leave out networks with more parameters.
     """
     fitting = (one for one in found if one.parameters <= max_parameters)
     return min(fitting, key=_rank, default=None)

@@ -3,7 +3,7 @@
 The paper (EfficientNetV2, arXiv 2104.00298, section 3.3, "EfficientNetV2 scaling") scales S to M
 and L by EfficientNet's compound scaling with two restrictions: pictures of at most 480 pixels at
 inference, and more layers in the later stages ("stage 5 and 6"). It gives no coefficients;
-`benchmarks/paper/scaling.py` has those that come nearest to the released networks.
+`benchmarks/paper/scaling.py` has those that come closest to the released networks.
 """
 
 import math
@@ -32,16 +32,16 @@ def scale(
     stages get `depth * deepen_late_stages`, all others `depth`.
 
     From S, `deepen_late_stages=1.35` with a depth of 1.1, 1.55 and 1.95 gives the layers of M, L
-    and XL but for stage 4 of XL; `python -m benchmarks.paper scaling` has them side by side.
+    and XL except stage 4 of XL; `python -m benchmarks.paper scaling` compares them.
 
     Args:
-        config: what is scaled.
+        config: the network to scale.
         width: factor of the filters of stem, stages and head.
         depth: factor of the layers.
         resolution: factor of `train_size` and `eval_size`.
         deepen_late_stages: further factor of the layers of the last two stages, at least 1.
-        max_image_size: neither size becomes larger than this, pixels; None is no limit. It also
-            holds for what is larger already (XL is evaluated at 512 officially).
+        max_image_size: largest value of both sizes, pixels; None is no limit. It also reduces
+            sizes that are already larger (XL is officially evaluated at 512).
 
     Returns:
         A `ModelConfig` of the same name.

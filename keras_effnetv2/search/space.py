@@ -1,7 +1,7 @@
 """`SearchSpace`: which networks a search may find, as frozen data.
 
-The paper (EfficientNetV2, arXiv 2104.00298, section 3.3, "NAS search") has a space of stages, as
-MnasNet (arXiv 1807.11626) has. What it says, and what is taken from elsewhere where it is silent:
+The paper (EfficientNetV2, arXiv 2104.00298, section 3.3, "NAS search") has a space of stages, like
+MnasNet (arXiv 1807.11626). What it says, and what comes from elsewhere if it says nothing:
 
                     paper                           here
     convolution     {MBConv, Fused-MBConv}          the same
@@ -16,11 +16,12 @@ MnasNet (arXiv 1807.11626) has. What it says, and what is taken from elsewhere w
     stages          not said                        the backbone's number, each with a layer or more
 
 The number of stages is fixed. So S is not in the space around the paper's backbone, EfficientNet-
-B4, which has seven, other widths in stem and stages, and fewer layers in the late ones.
+B4, which has seven stages, other widths in stem and stages, and fewer layers in the late ones.
 
-Every combination of choices is another network. A fused block with expansion 1 is a single k x k
-convolution, an MBConv block with expansion 1 a depthwise one and a projection; kernel and expansion
-matter in all of them. Only two stages that are one could hide equal networks, see `SearchSpace`.
+Every combination of choices is a different network. A fused block with expansion 1 is a single
+k x k convolution, an MBConv block with expansion 1 a depthwise one and a projection; kernel and
+expansion matter in all of them. Equal networks are only possible with two stages that could be one,
+see `SearchSpace`.
 """
 
 import json
@@ -51,13 +52,13 @@ class StageChoices:
     """What may vary in one stage. A single choice fixes it.
 
     Args:
-        conv: of "mbconv" and "fused".
+        conv: "mbconv", "fused" or both.
         kernel: sides of the spatial convolution, odd.
         expand: expansion ratios, at least 1; 1 is a block without expansion.
         layers: numbers of blocks, at least 1.
 
     Raises:
-        ValueError: no choice, one that no stage can have, or one that is there twice.
+        ValueError: there is no choice, or one is impossible or appears twice.
     """
 
     conv: tuple[str, ...]
@@ -86,21 +87,21 @@ class StageChoices:
 class SearchSpace:
     """The networks that a search may find: a backbone, and what may vary in each of its stages.
 
-    The backbone gives what is fixed: number of stages, strides, widths, stem, head, and the
-    settings of its training. Its own convolutions, kernels, expansions and layers mean nothing.
+    The backbone fixes the number of stages, strides, widths, stem, head, and the settings of its
+    training. Its own convolutions, kernels, expansions and layers are not used.
 
-    Two spaces are the same if they are equal, also after `to_dict` and `from_dict`.
+    Two spaces with the same networks are equal, also after `to_dict` and `from_dict`.
 
     Args:
         backbone: a `ModelConfig`.
         stages: tuple of `StageChoices`, one for each stage of the backbone.
-        se_ratio: of every MBConv stage (see `config.Stage`); None is no squeeze-excite. Fused
-            stages have none.
+        se_ratio: squeeze-excite ratio of MBConv stages (see `config.Stage`); None is no
+            squeeze-excite. Fused stages have none.
 
     Raises:
-        ValueError: stages that do not fit the backbone; or a stage of stride 1 with the width of
-            the one before it: they would be one stage, and layers could move between them without
-            a change of the network.
+        ValueError: the stages do not fit the backbone, or a stage of stride 1 has the width of the
+            one before it: they would be one stage, and layers could move between them without
+            changing the network.
     """
 
     backbone: ModelConfig
@@ -122,7 +123,7 @@ class SearchSpace:
             if stage.strides == 1 and stage.input_filters == stage.output_filters:
                 raise ValueError(
                     f"Stages {number - 1} and {number} of {self.backbone.name} both have "
-                    f"{stage.output_filters} filters, and the latter has the stride 1: with equal "
+                    f"{stage.output_filters} filters, and the second has the stride 1: with equal "
                     "choices they are one stage. Merge them, or give them different filters."
                 )
 
@@ -137,22 +138,22 @@ class SearchSpace:
         layer_offsets: Sequence[int] = (-1, 0, 1),
         se_ratio: float | None = 0.25,
     ) -> "SearchSpace":
-        """Return the paper's space around a backbone, the same choices in every stage.
+        """Return the paper's space around a backbone, with the same choices in every stage.
 
         `from_backbone("efficientnet-b4")` has the paper's backbone; the default is small enough
         for one machine, with the widths of V2 B0.
 
         Args:
             backbone: a `ModelConfig`, or the name of a variant.
-            conv: of "mbconv" and "fused".
+            conv: "mbconv", "fused" or both.
             kernel: sides of the spatial convolution, odd.
             expand: expansion ratios, at least 1.
-            layer_offsets: what is added to the backbone's layers of each stage, for instance
-                `range(-2, 8)`; where fewer than 1 would be left, the choice is left out.
+            layer_offsets: numbers to add to the backbone's layers in each stage, for instance
+                `range(-2, 8)`; choices with less than 1 layer are left out.
             se_ratio: as in `SearchSpace`.
 
         Raises:
-            ValueError: an unknown variant, or choices that cannot be, see `StageChoices`.
+            ValueError: the variant is unknown, or a choice is impossible, see `StageChoices`.
         """
         config = ModelConfig.from_name(backbone) if isinstance(backbone, str) else backbone
         check_config("backbone", config)
@@ -166,8 +167,9 @@ class SearchSpace:
             if not layers:
                 raise ValueError(
                     f"Stage {number} of {config.name} has "
-                    f"{counted(stage.repeats, 'layer')}, of which layer_offsets={layer_offsets!r} "
-                    "leaves none. Add 0 or a positive number to them."
+                    f"{counted(stage.repeats, 'layer')}, and none would be left. Add 0 or a "
+                    "positive number to the offsets (--layer-offsets, layer_offsets=). Received: "
+                    f"{layer_offsets!r}"
                 )
             stages.append(StageChoices(conv, kernel, expand, layers))
         return cls(config, tuple(stages), se_ratio)
@@ -189,17 +191,17 @@ class SearchSpace:
     def sample(self, choose: Choose, name: str | None = None) -> ModelConfig:
         """Return one network of the space.
 
-        With Optuna `space.sample(trial.suggest_categorical)`, at random
-        `space.sample(lambda name, choices: choices[rng.integers(len(choices))])`, and from
-        parameters that were found before `space.sample(lambda name, choices: found[name])`.
+        With Optuna: `space.sample(trial.suggest_categorical)`. At random:
+        `space.sample(lambda name, choices: choices[rng.integers(len(choices))])`. From known
+        parameters: `space.sample(lambda name, choices: found[name])`.
 
         Args:
             choose: called as `choose("stage3_kernel", (3, 5))` for every parameter, in the order of
                 `parameters`; returns one of the choices.
-            name: of the network; default the backbone's with "-search" behind it.
+            name: name of the network; default the backbone's with "-search" after it.
 
         Returns:
-            A `ModelConfig` with the settings of the backbone's training.
+            A `ModelConfig` with the training settings of the backbone.
 
         Raises:
             ValueError: `choose` returned something else.
@@ -226,12 +228,12 @@ class SearchSpace:
         )
 
     def parameters_of(self, config: ModelConfig) -> dict[str, Value]:
-        """Return the parameters with which `sample` gives a network: its inverse.
+        """Return the parameters for which `sample` returns a network: its inverse.
 
-        Only stages and head count, not the name nor the settings of the training.
+        Only stages and head count, not the name or the training settings.
 
         Raises:
-            ValueError: the network is not in the space; the message shows the nearest that is.
+            ValueError: the network is not in the space; the message shows the nearest one in it.
         """
         check_config("config", config)
         found = {
@@ -264,7 +266,7 @@ class SearchSpace:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SearchSpace":
-        """Read what `to_dict` gave, also after a way through JSON.
+        """Read the result of `to_dict`, also from JSON.
 
         Raises:
             ValueError: a field is missing, unknown or outside its range.
@@ -285,7 +287,7 @@ class SearchSpace:
 
 
 def network_of(config: ModelConfig) -> tuple[tuple[Stage, ...], int]:
-    """Return what is built: stem (in the first stage), stages and head, not name nor training."""
+    """Return stem (in the first stage), stages and head, without name and training settings."""
     return config.stages, config.head_filters
 
 

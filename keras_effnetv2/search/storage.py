@@ -1,4 +1,4 @@
-"""Where a search keeps what it has found: opening it, and reading it as plain data."""
+"""Open the storage of a search, and read a study from it as plain data."""
 
 import json
 import re
@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_effnetv2._common.text import install_hint
 from keras_effnetv2.search.record import StudyRecord, TrialRecord, TrialState
 from keras_effnetv2.search.space import SearchSpace
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_STORAGE = "sqlite:///search.db"
 
 SETTINGS = "keras_effnetv2"
-"""The attribute of a study that says what is searched; see `engine.run_search`."""
+"""The attribute of a study with its settings; see `engine.run_search`."""
 
 RESULTS = ("accuracy", "step_time", "step_seconds", "parameters", "score", "epochs")
 """Attributes of a complete trial, as in `TrialRecord`; one that failed has a "reason"."""
@@ -43,8 +44,8 @@ def require_optuna() -> Any:
         import optuna
     except ImportError as error:
         raise ImportError(
-            f"A search needs the package optuna, which cannot be imported ({error}). Install it "
-            "with: pip install 'keras-effnetv2[search]'"
+            f"A search needs the package optuna, which cannot be imported ({error}). "
+            + install_hint("search")
         ) from error
     return optuna
 
@@ -56,14 +57,14 @@ def open_storage(
 
     Args:
         url: see `_ALLOWED` in the message of the error.
-        must_exist: do not begin a new file.
-        heartbeat_seconds: how often a worker says that it lives, if the storage is a database;
-            a trial whose worker has been silent three times as long counts as lost, and its network
-            is tried once more (not twice: it may be what ended the worker).
+        must_exist: do not create a file.
+        heartbeat_seconds: how often a worker says that it is alive, if the storage is a database;
+            a trial whose worker is silent for three times as long counts as lost, and its network
+            is tried once more (not twice: it may be the cause).
 
     Raises:
-        ImportError: Optuna is not installed, or what the database needs.
-        ValueError: no such storage, or it cannot be reached.
+        ImportError: Optuna or the package for the database is not installed.
+        ValueError: the storage does not exist or cannot be reached.
     """
     optuna = require_optuna()
     if not isinstance(url, str) or ":" not in url:
@@ -72,12 +73,12 @@ def open_storage(
     if path is not None and must_exist and not path.is_file():
         raise ValueError(
             f"There is no storage {url!r}: {path} does not exist. Start a search first, "
-            "or name its --storage."
+            "or say where the study is kept (--storage, storage=)."
         )
     if path is not None and not path.absolute().parent.is_dir():
         raise ValueError(
             f"The storage {url!r} cannot be made: there is no folder {path.absolute().parent}. "
-            "Make it, or name a file elsewhere."
+            "Make it, or choose another file."
         )
     try:
         with warnings.catch_warnings():
@@ -96,7 +97,7 @@ def open_storage(
         reason = text.splitlines()[0].rstrip(".")
         raise ValueError(
             f"The storage {without_password(url)!r} cannot be opened: {reason}. It must be "
-            f"{_ALLOWED}, and there."
+            f"{_ALLOWED}, and it must be reachable."
         ) from error
 
 
@@ -133,7 +134,7 @@ def _open(storages: Any, url: str, heartbeat_seconds: int | None) -> "BaseStorag
 
 
 def without_password(url: str) -> str:
-    """Return a URL as it may be shown."""
+    """Return a URL that may be shown."""
     return re.sub("(://[^/:]*:).*@", r"\1***@", url)
 
 
@@ -141,8 +142,8 @@ def read_study(storage: str, name: str) -> StudyRecord:
     """Read a study from a storage, see `open_storage`.
 
     Raises:
-        ImportError: Optuna is not installed, or what the database needs.
-        ValueError: there is no such storage or study, or it is none of this package.
+        ImportError: Optuna or the package for the database is not installed.
+        ValueError: the storage or study does not exist, or is not from this package.
     """
     opened = open_storage(storage, must_exist=True)
     optuna = require_optuna()
@@ -158,16 +159,17 @@ def read_study(storage: str, name: str) -> StudyRecord:
 
 
 def settings_of(study: "Study") -> dict[str, Any]:
-    """Return what was written when a study was begun; ValueError if it is not of this package."""
+    """Return the settings of a study; ValueError if it is not from this package."""
     if SETTINGS not in study.user_attrs:
         raise ValueError(
-            f"The study {study.study_name!r} was not begun by keras-effnetv2: choose another name."
+            f"The study {study.study_name!r} was not made by keras-effnetv2. Choose another name "
+            "(--study, study=)."
         )
     return dict(json.loads(study.user_attrs[SETTINGS]))
 
 
 def as_record(study: "Study", storage: str) -> StudyRecord:
-    """Return a study as plain data; ValueError if it is not of this package."""
+    """Return a study as plain data; ValueError if it is not from this package."""
     settings = settings_of(study)
     space = SearchSpace.from_dict(settings.pop("space"))
     trials = [
@@ -197,7 +199,7 @@ def _as_record(trial: "FrozenTrial", space: SearchSpace) -> TrialRecord:
 
 
 def _file_of(url: str) -> Path | None:
-    """The file that a storage is, if it is one."""
+    """The file of a storage, if it is a file."""
     prefix = next((one for one in (_SQLITE, _JOURNAL) if url.startswith(one)), None)
     path = "" if prefix is None else url.removeprefix(prefix)
     return Path(path) if path not in ("", ":memory:") else None

@@ -1,7 +1,7 @@
 """The report of a search: one HTML page, and its parts as files for programs.
 
-The page's size is bounded: tables of at most `summary.MAX_ROWS` trials; of a thousand complete ones
-the picture takes half a megabyte.
+The page's size is limited: tables have at most `summary.MAX_ROWS` trials, and the chart of a
+thousand complete ones takes half a megabyte.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ _LETTERS = 80  # of a cell: the choices of six stages
 
 
 def render_search_report(study: StudyRecord) -> str:
-    """Return a study as one HTML page that needs no other file; the same study, the same page."""
+    """Return a study as a single HTML page. Equal studies give equal pages."""
     findings = find(study)
     links = [("space", "Space"), ("settings", "Settings"), ("trials", "Trials")]
     chart = None
@@ -72,15 +72,15 @@ def render_search_report(study: StudyRecord) -> str:
 
 
 def write_results(study: StudyRecord, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write what a study has found; make the folder where it is missing.
+    """Write the results of a study; make the folder if it is missing.
 
-    `report.html` is `render_search_report`; `best.json` the network with the highest score, for
-    `train --model`; `front.csv` the Pareto front, the networks as block strings; `pareto.svg` the
-    picture alone. Each is written whole or not at all. While no trial is complete there is only
-    the report, and what an earlier call left of the others is removed.
+    `report.html` is the page of `render_search_report`; `best.json` the network with the highest
+    score, for `train --model`; `front.csv` the Pareto front, with networks as block strings;
+    `pareto.svg` the chart alone. Each is written whole or not at all. If no trial is complete, only
+    the report is written, and the other files of earlier calls are removed.
 
     Returns:
-        The paths that were written.
+        The paths of the files.
 
     Raises:
         OSError: a file cannot be written.
@@ -102,7 +102,7 @@ def write_results(study: StudyRecord, folder: str | os.PathLike[str]) -> list[Pa
 
 
 def _to_csv(front: Sequence[Candidate]) -> str:
-    """The front as CSV text; its numbers read back exactly."""
+    """The front as CSV text, with exact numbers."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = ("trial", "score", "accuracy", "step_time", "step_seconds", "parameters")
@@ -120,7 +120,7 @@ def _to_csv(front: Sequence[Candidate]) -> str:
 
 
 def front_table(findings: Findings) -> Table:
-    """Return the Pareto front, and the baseline below it."""
+    """Return the table of the Pareto front, and the baseline below it."""
     rows = [
         (trial.number, findings.marks(trial), short_blocks(trial.config), *measures(trial))
         for trial in front_rows(findings)
@@ -129,7 +129,7 @@ def front_table(findings: Findings) -> Table:
 
 
 def trials_table(study: StudyRecord, findings: Findings) -> Table:
-    """Return all trials."""
+    """Return the table of all trials."""
     rows = [
         (
             *(trial.number, trial.state, trial.reason or findings.marks(trial)),
@@ -138,7 +138,7 @@ def trials_table(study: StudyRecord, findings: Findings) -> Table:
         for trial in sorted(study.trials, key=_best_first)
     ]
     header = ("trial", "state", "note", "network", *MEASURES, "epochs")
-    return _cut("The highest score first, then what is not complete", header, 4, rows)
+    return _cut("The highest score first, then trials that are not complete", header, 4, rows)
 
 
 def _best_first(trial: TrialRecord) -> tuple[int, float, int]:
@@ -146,14 +146,14 @@ def _best_first(trial: TrialRecord) -> tuple[int, float, int]:
 
 
 def _cut(caption: str, header: Sequence[str], words: int, rows: Sequence[Sequence[Any]]) -> Table:
-    """A table of at most `MAX_ROWS` rows, which says so."""
+    """A table of at most `MAX_ROWS` rows; its caption says how many are left out."""
     if len(rows) > MAX_ROWS:
         caption += f"; {len(rows) - MAX_ROWS:,} more are not shown"
     return Table(caption, header, words, rows[:MAX_ROWS], _LETTERS)
 
 
 def choices_table(study: StudyRecord, findings: Findings) -> Table:
-    """Return the choices of every stage, with the mean score of those tried often enough."""
+    """Return the choices of every stage, with the mean scores of those tried often enough."""
     scores: dict[tuple[str, str | int], list[float]] = defaultdict(list)
     for one in findings.candidates:
         with contextlib.suppress(ValueError):  # outside the space, as a baseline can be
@@ -182,7 +182,7 @@ def choices_table(study: StudyRecord, findings: Findings) -> Table:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(label, value) of all settings, "recipe.epochs" for what lies in another."""
+    """(label, value) of all settings; nested ones are named like "recipe.epochs"."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

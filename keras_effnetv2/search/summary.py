@@ -1,4 +1,4 @@
-"""A search in words: what `search show` prints, and how figures and networks are written."""
+"""A search in words: the output of `search show`, and the format of figures and networks."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ _FEW_TRIALS = 40  # with fewer the choice of a stage, of 2 to 3, has been seen s
 
 
 def measures(trial: TrialRecord) -> tuple[str, str, str, str]:
-    """Return the `MEASURES` of a trial in words, "-" for what is not known."""
+    """Return the `MEASURES` of a trial in words, "-" for unknown ones."""
     ms = "" if trial.step_seconds is None else f" ({1e3 * trial.step_seconds:.1f} ms)"
     return (
         "-" if trial.score is None else f"{trial.score:.4f}",
@@ -27,7 +27,7 @@ def measures(trial: TrialRecord) -> tuple[str, str, str, str]:
 
 
 def short_blocks(config: ModelConfig) -> str:
-    """Return the stages as block strings, without what a search leaves as it is."""
+    """Return the stages as block strings, without the parts that a search does not change."""
     return " ".join(
         f"r{stage.repeats}_k{stage.kernel_size}_e{stage.expand_ratio}"
         + ("_c1" if stage.conv == "fused" else "")
@@ -36,7 +36,7 @@ def short_blocks(config: ModelConfig) -> str:
 
 
 def overview(study: StudyRecord, findings: Findings) -> list[tuple[str, str]]:
-    """Return label and value of what a reader wants to know first."""
+    """Return labels and values of the most important facts."""
     states = Counter(trial.state for trial in study.trials)
     counts = ", ".join(f"{states[state]:,} {state}" for state in STATES if states[state])
     exponents = study.settings["objective"]
@@ -76,24 +76,24 @@ def one_line(trial: TrialRecord) -> str:
 
 
 def cautions(study: StudyRecord, findings: Findings) -> list[str]:
-    """Return what to keep in mind before the result is believed; none for an empty study."""
+    """Return warnings about the result; none for an empty study."""
     complete = len(findings.candidates)
     if not complete:
         return []
     few = (
-        f"Few trials are complete: {complete} of {study.space.size:,} networks. The first of a "
-        "search are drawn at random, and a sampler needs more to choose by; repeat the command "
-        "with a larger number of trials to go on."
+        f"Few trials are complete: {complete} of {study.space.size:,} networks. The first "
+        "ones are random, and the sampler needs more to learn from. Repeat the command with a "
+        "larger number of trials to continue."
     )
     chance = (
-        "Accuracies of a short training differ by chance: train the best of the front with 3 "
-        "seeds, and longer, before you believe the order."
+        "Accuracies after a short training differ by chance. Train the best networks longer and "
+        "with 3 seeds before you trust their order."
     )
     return [few, chance] if complete < min(_FEW_TRIALS, study.space.size) else [chance]
 
 
 def front_rows(findings: Findings) -> list[TrialRecord]:
-    """Return the trials of the front, and the baseline at the end if it is not one of them."""
+    """Return the trials of the front, and the baseline last if it is not among them."""
     rows: list[TrialRecord] = [*findings.front]
     if findings.baseline is not None and findings.baseline not in rows:
         rows.append(findings.baseline)
@@ -101,10 +101,10 @@ def front_rows(findings: Findings) -> list[TrialRecord]:
 
 
 def describe(study: StudyRecord) -> str:
-    """Describe a study for the terminal: what was tried, the front, and the best network.
+    """Describe a study for the terminal: its trials, the front and the best network.
 
     Returns:
-        Lines without control characters, whatever the study and its failures are called.
+        Lines without control characters, whatever the names in the study are.
     """
     findings = find(study)
     lines = aligned(overview(study, findings), left=(0, 1))

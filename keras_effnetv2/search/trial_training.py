@@ -1,4 +1,4 @@
-"""The short training by which a network of a search is judged, and the time of its step."""
+"""The short training that judges a network of a search, and the time of its step."""
 
 import gc
 import math
@@ -19,7 +19,7 @@ from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.progressive import ProgressiveLearning
 
 Watch = Callable[[int, float], None]
-"""Is told the epoch, from 1, and the accuracy on the validation pictures, 0 to 1."""
+"""Called with the epoch, from 1, and the accuracy on the validation pictures, 0 to 1."""
 
 # Rounds: quick steps, which noise moves most, get more of them, until so many seconds were timed.
 _FEWEST_ROUNDS, _MOST_ROUNDS, ENOUGH_SECONDS = 5, 25, 2.0
@@ -33,10 +33,10 @@ class TrialFailed(Exception):
 
 
 class TrialRunner:
-    """Builds, times and trains networks, one after the other.
+    """Builds, times and trains networks, one after another.
 
     Args:
-        baseline: the network beside whose steps all others are timed.
+        baseline: the network that step times are compared with.
         inputs: pictures and recipe.
     """
 
@@ -56,7 +56,7 @@ class TrialRunner:
         """Return "parameters", "step_time" and "step_seconds", see `TrialRecord`.
 
         Raises:
-            MemoryError: the training would need more main memory than is free.
+            MemoryError: the training needs more main memory than is free.
         """
         if (lacking := training_shortage(model, self._inputs.plan)) is not None:
             raise MemoryError(f"not tried: {lacking}")
@@ -65,15 +65,15 @@ class TrialRunner:
         return {"parameters": parameters, "step_time": ratio, "step_seconds": seconds}
 
     def train(self, model: keras.Model, watch: Watch) -> float:
-        """Train a network that `build` returned by the recipe.
+        """Train a network from `build` with the recipe.
 
         Args:
             model: the network.
-            watch: called after every epoch; what it raises ends the training.
+            watch: called after every epoch; its exceptions end the training.
 
         Returns:
             Accuracy on the validation pictures after the last epoch, 0 to 1, with averaged weights
-            where the recipe averages.
+            if the recipe averages.
 
         Raises:
             TrialFailed: the loss is not finite.
@@ -85,7 +85,7 @@ class TrialRunner:
 
 
 class _Referee(keras.callbacks.Callback):
-    """Keeps the accuracy of the last epoch, and stops where there is nothing to learn any more."""
+    """Keeps the accuracy of the last epoch, and stops if there is nothing left to learn."""
 
     def __init__(self, watch: Watch) -> None:
         super().__init__()
@@ -114,13 +114,13 @@ class _Stopwatch(keras.callbacks.Callback):
 
 
 class StepTimer:
-    """Measures training steps in turns with those of a baseline, on a real batch that is kept.
+    """Measures training steps, alternating with those of a baseline, always on the same real batch.
 
-    A machine that is busy, warm or throttled slows both, so their ratio stays.
+    A machine that is busy, warm or throttled slows both, so their ratio stays the same.
 
     Args:
         baseline: a compiled model.
-        inputs: whose pictures are trained on, at the size and batch size of the last stage.
+        inputs: source of the pictures, at the size and batch size of the last stage.
     """
 
     def __init__(self, baseline: keras.Model, inputs: Inputs) -> None:
@@ -130,11 +130,11 @@ class StepTimer:
         self._batch = tf.data.Dataset.from_tensors(batch).repeat()
 
     def measure(self, model: keras.Model) -> tuple[float, float]:
-        """Measure a compiled model, whose weights and optimizer are afterwards what they were.
+        """Measure a compiled model; its weights and optimizer are unchanged afterwards.
 
         Returns:
-            The median time of its step, seconds, and the ratio of that to the time of the
-            baseline's step beside it: below 1 is faster.
+            The median time of its step, seconds, and the ratio of that to the baseline's: below 1
+                is faster.
         """
         models = (model, self._baseline)
         states = [one.get_state_tree(value_format="numpy_array") for one in models]

@@ -1,8 +1,8 @@
 """The web application: paths and answers.
 
 `/v1/models/...` is TensorFlow Serving's REST interface
-(https://www.tensorflow.org/tfx/serving/api_rest), so a client moves to a `tensorflow_model_server`
-by changing the address. Beside it are the page (`/`), `/grad_cam` for the page, `/metrics` and
+(https://www.tensorflow.org/tfx/serving/api_rest), so a client only changes the address to use a
+`tensorflow_model_server`. The others are the page (`/`), `/grad_cam` for the page, `/metrics` and
 `/healthz`.
 """
 
@@ -43,8 +43,8 @@ def make_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI
     """Return the application of a service.
 
     Args:
-        service: what answers.
-        allowed_hosts: names by which it may be asked, see `server.allowed_hosts`; "*" is all.
+        service: answers the requests.
+        allowed_hosts: host names to answer for, see `server.allowed_hosts`; "*" is all.
     """
     # The documentation pages of FastAPI would load scripts from the network.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -112,7 +112,7 @@ async def _answer(
 
 
 def _named(service: Service, request: Request, found: re.Match[str] | None) -> re.Match[str]:
-    """Return the match of a path, if it is one and names what is served."""
+    """Return the match of a path, if there is one and it names the served model."""
     if found is None:
         raise RequestError(400, f"Malformed request: {request.method} {request.scope['path']}")
     service.check_servable(found[1], found[2])
@@ -147,7 +147,7 @@ def _parse_classify(body: bytes) -> list[bytes]:
 
 
 async def _regress(body: bytes) -> Any:
-    raise RequestError(400, "This model classifies. Ask with :classify or :predict")
+    raise RequestError(400, "This model is a classifier. Use :classify or :predict")
 
 
 async def _grad_cam(service: Service, class_name: str, body: bytes) -> Any:
@@ -160,14 +160,14 @@ async def _grad_cam(service: Service, class_name: str, body: bytes) -> Any:
 
 
 def _status(service: Service) -> dict[str, Any]:
-    """Return the status as TensorFlow Serving gives it."""
+    """Return the status in the form of TensorFlow Serving."""
     state = {"error_code": "OK", "error_message": ""}
     version = {"version": str(service.model.version), "state": "AVAILABLE", "status": state}
     return {"model_version_status": [version]}
 
 
 def _metadata(service: Service) -> dict[str, Any]:
-    """Return the signatures as TensorFlow Serving gives them."""
+    """Return the signatures in the form of TensorFlow Serving."""
     version = str(service.model.version)
     spec = {"name": service.name, "signature_name": "", "version": version}
     signatures = {"signature_def": service.model.metadata}
@@ -183,7 +183,7 @@ def _json_response(
     try:
         return JSONResponse(content, status, headers)
     except ValueError:
-        raise RequestError(500, "The model's answer has NaN or Infinity in it", "error") from None
+        raise RequestError(500, "The model's answer contains NaN or Infinity", "error") from None
 
 
 def _data_address(png: bytes) -> str:

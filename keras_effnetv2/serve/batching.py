@@ -1,7 +1,7 @@
 """Requests that arrive together are computed together, in one thread.
 
-One batch of eight pictures takes less than eight batches of one, and a single thread keeps the
-memory of computing bounded however many clients there are.
+One batch of eight pictures takes less time than eight batches of one, and a single thread limits
+the memory for any number of clients.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import numpy as np
 from keras_effnetv2.serve.loaded_model import Columns
 
 Function = Callable[[Columns], Columns]
-"""Computes rows; each depends only on its own row."""
+"""Computes rows; each result depends only on its own row."""
 
 _Result = TypeVar("_Result")
 
@@ -33,12 +33,12 @@ class _Job:
 
 
 class Batcher:
-    """Calls functions in one thread, for several jobs at once where it can; used in one event loop.
+    """Calls functions in one thread, for several jobs at once if possible; used in one event loop.
 
     Args:
-        functions: what can be called, by name.
-        max_batch: rows of one call; more rows of one job are computed in several.
-        max_delay: seconds that a job waits for others to come.
+        functions: the functions by name.
+        max_batch: most rows of one call; a job with more rows takes several calls.
+        max_delay: seconds that a job waits for others to arrive.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Jobs whose computing has not begun."""
+        """Number of jobs whose computation has not begun."""
         return len(self._jobs)
 
     async def compute(self, function: str, columns: Columns) -> Columns:
-        """Return what a function gives; a call that is cancelled before its turn is left out."""
+        """Return the result of a function; a call cancelled before its turn does not run."""
         job = _Job(function, columns, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         if self._working is None or self._working.done():
@@ -65,7 +65,7 @@ class Batcher:
         return await job.answer
 
     async def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
-        """Return what any function gives, called in the thread that computes."""
+        """Return the result of any function, called in the thread that computes."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, function, *arguments)
 
@@ -77,7 +77,7 @@ class Batcher:
             await self._answer(self._take())
 
     def _take(self) -> list[_Job]:
-        """Take the first job and those that fit with it, without jobs whose client has gone."""
+        """Take the first job and others that fit with it, without jobs whose client has gone."""
         jobs = [job for job in self._jobs if not job.answer.done()]
         self._jobs.clear()
         batch: list[_Job] = []
@@ -92,7 +92,7 @@ class Batcher:
         return batch
 
     async def _answer(self, jobs: list[_Job]) -> None:
-        """Compute jobs of one function; a failing job does not hurt the others."""
+        """Compute jobs of one function; a failing job does not affect the others."""
         if not jobs:
             return
         try:

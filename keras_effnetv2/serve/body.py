@@ -1,4 +1,4 @@
-"""Reads a request's body, but no more of it than is allowed."""
+"""Reads a request's body, up to the allowed size."""
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -8,10 +8,10 @@ from keras_effnetv2.serve.errors import RequestError
 async def read_body(request: Request, limit: int, keep: bool) -> bytes:
     """Return the body of a request; raise RequestError if it has more bytes than `limit`.
 
-    Its length is counted as it comes, so that neither a missing nor a wrong Content-Length helps.
-    Without `keep` what comes is dropped, for a client that sees an answer only when all is sent.
+    Its length is counted as it arrives, so a missing or wrong Content-Length does not matter.
+    Without `keep` the body is dropped, for a client that reads an answer only after sending all.
     """
-    too_large = RequestError(413, f"The body has more than the {limit} bytes allowed", "too_large")
+    too_large = RequestError(413, f"The body is larger than the {limit} bytes allowed", "too_large")
     declared = request.headers.get("content-length", "")
     is_too_large = declared.isdecimal() and int(declared[:20]) > limit
     if is_too_large and request.headers.get("expect", "").lower() == "100-continue":

@@ -1,4 +1,4 @@
-"""What a client is told when a request cannot be answered."""
+"""The error for a request that cannot be answered."""
 
 
 class RequestError(Exception):
@@ -7,7 +7,7 @@ class RequestError(Exception):
     Attributes:
         status: the HTTP status, 400..599.
         message: one sentence or two for the client.
-        outcome: word for the metrics.
+        outcome: the word for it in the metrics.
     """
 
     def __init__(self, status: int, message: str, outcome: str = "bad_request") -> None:

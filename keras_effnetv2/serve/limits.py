@@ -1,4 +1,4 @@
-"""`ServerLimits`: what one server takes on. No TensorFlow is imported here."""
+"""`ServerLimits`: the limits of one server. This module does not import TensorFlow."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from keras_effnetv2._common.checks import check_number
 
 @dataclass(frozen=True)
 class ServerLimits:
-    """What one server takes on.
+    """The limits of one server.
 
     Attributes:
-        max_body_bytes: of a request.
-        max_requests: answered at the same time, counting those that are still being received; more
-            get status 503. Memory for bodies is at most the product of the two.
-        timeout: seconds for receiving and answering a request.
-        receive_timeout: seconds for the body of a request.
-        max_batch: pictures that are computed at once.
-        max_delay: seconds that a request waits for others, to be computed together with them.
+        max_body_bytes: largest body of a request, bytes.
+        max_requests: most requests at the same time, including those still arriving; more get
+            status 503. The bodies take at most the product of these two.
+        timeout: seconds to receive and answer a request.
+        receive_timeout: seconds to receive the body of a request.
+        max_batch: most pictures in one batch.
+        max_delay: seconds that a request waits for others, to be computed in one batch.
     """
 
     max_body_bytes: int = 32 * 2**20

@@ -1,4 +1,4 @@
-"""The SavedModel that is served: found in its folder, loaded, described and called."""
+"""The served SavedModel: find it in its folder, load it, describe it, call it."""
 
 import logging
 import os
@@ -26,11 +26,11 @@ class ServedModel:
     """A loaded SavedModel.
 
     Attributes:
-        folder: of the version.
-        version: its number.
+        folder: folder of the version.
+        version: number of the version.
         signatures: signature name -> function of tensors by name.
         metadata: the signatures as TensorFlow Serving describes them in JSON.
-        loaded: what `tf.saved_model.load` returned; the functions need it alive.
+        loaded: the result of `tf.saved_model.load`, which the functions need.
     """
 
     folder: Path
@@ -53,10 +53,10 @@ class ServedModel:
 
 
 def newest_version(path: str | os.PathLike[str]) -> Path:
-    """Return the folder of the newest version of a run's export, or of a folder of versions.
+    """Return the folder of the newest version, in a run's export or a folder of versions.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no version.
     """
     root = Path(path)
     is_run = (root / RECIPE).is_file()
@@ -69,23 +69,23 @@ def newest_version(path: str | os.PathLike[str]) -> Path:
     if found:
         return max(found, key=lambda folder: int(folder.name))
     if (root / _GRAPH_FILE).is_file():
-        raise ValueError(f"{root} is one version of a model. Serve the folder of the versions.")
+        raise ValueError(f"{root} is one version of a model. Give the folder that it is in.")
     if is_run:
         raise ValueError(
-            f"The run in {root} has no exported model in {versions}. Write it with: "
+            f"The run in {root} has no exported model in {versions}. Export it with: "
             f"keras-effnetv2 export {root}"
         )
     raise ValueError(
-        f"Nothing to serve in {root}. Expected the folder of a finished run, or the folder that "
-        "keras-effnetv2 export wrote, with a folder of each version (1, 2, ...) in it."
+        f"Nothing to serve in {root}. Expected the folder of a finished run, or the output folder "
+        "of keras-effnetv2 export, with a folder for each version (1, 2, ...)."
     )
 
 
 def load_served_model(path: str | os.PathLike[str]) -> ServedModel:
-    """Load what `newest_version` finds.
+    """Load the model in `newest_version`.
 
     Raises:
-        ValueError: there is none, or it cannot be read.
+        ValueError: there is no model, or it cannot be loaded.
     """
     folder = newest_version(path)
     logger = logging.getLogger("absl")

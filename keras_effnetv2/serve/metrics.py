@@ -1,4 +1,4 @@
-"""Numbers of a server, for Prometheus."""
+"""Metrics of a server, for Prometheus."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ class Metrics:
     """Counts requests and pictures.
 
     Args:
-        active: returns how many requests are being answered.
-        waiting: returns how many jobs wait to be computed.
+        active: returns the number of requests being answered.
+        waiting: returns the number of jobs waiting to be computed.
     """
 
     def __init__(self, active: Callable[[], float], waiting: Callable[[], float]) -> None:
@@ -18,7 +18,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "keras_effnetv2_requests",
-            "Requests by method and by what came of them.",
+            "Requests by method and outcome.",
             ["method", "outcome"],
             registry=self._registry,
         )
@@ -30,26 +30,26 @@ class Metrics:
         )
         self._pictures = Counter(
             "keras_effnetv2_pictures",
-            "Picture files that were answered with classes, and those refused.",
+            "Picture files that were classified, and those that were refused.",
             ["outcome"],
             registry=self._registry,
         )
         for name, text, value in (
             ("requests_active", "Requests being answered.", active),
-            ("jobs_waiting", "Jobs that wait to be computed.", waiting),
+            ("jobs_waiting", "Jobs waiting to be computed.", waiting),
         ):
             Gauge(f"keras_effnetv2_{name}", text, registry=self._registry).set_function(value)
 
     def add_request(self, method: str, outcome: str, seconds: float) -> None:
-        """Count a request by what came of it ("ok", or what went wrong in a word), and its time."""
+        """Count a request by its outcome ("ok", or a word for the error), and its time."""
         self._requests.labels(method, outcome).inc()
         self._seconds.labels(method).observe(seconds)
 
     def add_pictures(self, answered: int, refused: int) -> None:
-        """Count picture files that were classified, and those that could not be."""
+        """Count picture files that were classified, and those that were refused."""
         self._pictures.labels("answered").inc(answered)
         self._pictures.labels("refused").inc(refused)
 
     def text(self) -> bytes:
-        """Return all numbers in the text format of Prometheus, version 0.0.4."""
+        """Return all metrics in the text format of Prometheus, version 0.0.4."""
         return generate_latest(self._registry)

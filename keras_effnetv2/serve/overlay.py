@@ -1,7 +1,7 @@
 """Grad-CAM of picture files, as pictures for the page: what the network saw, and where it looked.
 
-The heat map is of the Keras model that a run keeps; the SavedModel has no gradients. What the
-SavedModel refuses (too many pixels, a GIF) is not decoded here either.
+The heat map comes from the Keras model of a run; the SavedModel has no gradients. Files that the
+SavedModel refuses (too many pixels, a GIF) are not decoded here either.
 """
 
 from collections.abc import Callable
@@ -27,9 +27,9 @@ class Overlay(NamedTuple):
     """An explained picture.
 
     Attributes:
-        class_name: the class explained.
+        class_name: the explained class.
         picture: a PNG of what the network saw.
-        overlay: a PNG of the same size whose opacity is the heat.
+        overlay: a PNG of the same size; its opacity is the heat.
     """
 
     class_name: str
@@ -38,11 +38,11 @@ class Overlay(NamedTuple):
 
 
 Explain = Callable[[bytes, str], Overlay]
-"""Takes a picture file and a class, "" for the best; raises RequestError where there is neither."""
+"""Takes a picture file and a class, "" for the best; RequestError if either is invalid."""
 
 
 def overlay_function(run: Run, classify: Function) -> Explain:
-    """Return a function that explains files by a run, whose export is asked by `classify`."""
+    """Return a function that explains files with a run; `classify` calls its export."""
     explain = explainer(run.model)
 
     def explain_file(file: bytes, class_name: str) -> Overlay:
@@ -51,7 +51,7 @@ def overlay_function(run: Run, classify: Function) -> Explain:
             raise RequestError(400, error.decode("utf-8", "replace"))
         name = class_name or answer["classes"][0][0].decode("utf-8")
         if name not in run.class_names:
-            raise RequestError(400, "The model has no class of this name")
+            raise RequestError(400, "The model has no class with this name")
         pixels = prepare_batch(tf.constant([file]), run.image_size, run.style)[0][0].numpy()
         heat = explain(pixels, list(run.class_names).index(name))
         return Overlay(name, _png(pixels.clip(0, 255).round()), _png(_coloured(heat)))

@@ -1,4 +1,4 @@
-"""The page on which a person tries a model: one HTML file that needs nothing from the network."""
+"""The page for trying a model: one HTML file that loads nothing from the network."""
 
 import base64
 import hashlib
@@ -22,7 +22,7 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-"""What the page is sent with."""
+"""The headers of the page."""
 
 
 def page(name: str, version: int, *, has_grad_cam: bool) -> str:

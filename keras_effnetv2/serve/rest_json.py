@@ -1,7 +1,7 @@
 """The JSON of TensorFlow Serving's REST interface, to arrays and back.
 
-Formats: https://www.tensorflow.org/tfx/serving/api_rest; where that page and the server differ (the
-key `results`) the server's `json_tensor.cc` decides. NaN and Infinity, which JSON does not have,
+Formats: https://www.tensorflow.org/tfx/serving/api_rest. If that page and the server differ (the
+key `results`), the server's `json_tensor.cc` decides. NaN and Infinity, which JSON does not have,
 are refused.
 """
 
@@ -25,7 +25,7 @@ _shown = _short.repr
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in a request's body; raise RequestError if it is none."""
+    """Return the JSON object in a request's body; raise RequestError if there is none."""
     try:
         document = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -48,7 +48,7 @@ def signature_name(document: Mapping[str, Any], default: str, allowed: Collectio
 
 
 def parse_predict(document: Mapping[str, Any], specs: Mapping[str, Any]) -> tuple[Columns, bool]:
-    """Return the inputs that a `:predict` request gives.
+    """Return the inputs of a `:predict` request.
 
     Args:
         document: the request, with `instances` (rows: values, or objects of named values) or
@@ -56,8 +56,8 @@ def parse_predict(document: Mapping[str, Any], specs: Mapping[str, Any]) -> tupl
         specs: `tf.TensorSpec` of each input, whose first axis is the batch.
 
     Returns:
-        An array for each input, and whether they came as `instances`. What does not fit the
-        signature is a RequestError.
+        An array for each input, and whether they came as `instances`. RequestError if they do not
+        fit the signature.
     """
     if ("instances" in document) == ("inputs" in document):
         raise RequestError(400, "Exactly one of `instances` and `inputs` must be given")
@@ -72,7 +72,7 @@ def parse_predict(document: Mapping[str, Any], specs: Mapping[str, Any]) -> tupl
 
 
 def predict_json(columns: Columns, is_by_row: bool) -> dict[str, Any]:
-    """Return the answer of `:predict`, in the format of the request."""
+    """Return the answer to `:predict`, in the format of the request."""
     lists = {name: _to_lists(name, values) for name, values in columns.items()}
     if is_by_row:
         rows = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
@@ -81,9 +81,10 @@ def predict_json(columns: Columns, is_by_row: bool) -> dict[str, Any]:
 
 
 def parse_examples(document: Mapping[str, Any]) -> list[bytes]:
-    """Return the picture files of a `:classify` request, empty where there is not exactly one.
+    """Return the picture file of each example in a `:classify` request, empty unless exactly one.
 
-    It has `examples` and, for what they share, `context`; another form is a RequestError.
+    The request has `examples` and perhaps `context`, which they share; other forms are a
+    RequestError.
     """
     examples = document.get("examples")
     if not isinstance(examples, list) or not examples:
@@ -98,7 +99,7 @@ def parse_examples(document: Mapping[str, Any]) -> list[bytes]:
 
 
 def classify_json(columns: Columns) -> dict[str, Any]:
-    """Return the answer of `:classify`: for each example its [label, score] pairs, best first."""
+    """Return the answer to `:classify`: [label, score] pairs for each example, best first."""
     labels, scores = _to_lists("classes", columns["classes"]), columns["scores"].tolist()
     pairs = [list(zip(*row, strict=True)) for row in zip(labels, scores, strict=True)]
     return {"results": pairs}
@@ -116,7 +117,7 @@ def _columns_of_rows(rows: Any, specs: Mapping[str, Any]) -> dict[str, list[Any]
 
 
 def _named(value: Any, specs: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return {input: value}; a single input may be given without its name."""
+    """Return {input: value}; a single input may come without its name."""
     if isinstance(value, dict) and value.keys() == specs.keys():
         return value
     if len(specs) == 1 and (not isinstance(value, dict) or _is_base64(value)):
@@ -139,24 +140,27 @@ def _to_array(value: Any, name: str, spec: Any) -> npt.NDArray[Any]:
         kind = 'strings or {"b64": "..."}' if is_string else "numbers"
         raise RequestError(
             400,
-            f"The input {name!r} must be {kind} of the shape ({shape}). Received: {_shown(value)}",
+            f"The input {name!r} must be {kind} with the shape ({shape}). Received: "
+            f"{_shown(value)}",
         )
     if is_string:
         return array
     with np.errstate(over="ignore"):
         array = array.astype(spec.dtype.as_numpy_dtype)
     if not np.isfinite(array).all():
-        raise RequestError(400, f"The input {name!r} has a number too large for {spec.dtype.name}")
+        raise RequestError(
+            400, f"The input {name!r} has a number that is too large for {spec.dtype.name}"
+        )
     return array
 
 
 def _strings(value: Any) -> npt.NDArray[np.object_]:
-    """Return a list of strings and base64 objects as an array of bytes; no array of other things.
+    """Return a list of strings and base64 objects as an array of bytes.
 
-    The string inputs of an exported model are all of one axis.
+    The string inputs of an exported model all have one axis.
     """
     if not isinstance(value, list) or not all(map(_is_string, value)):
-        raise ValueError("no list of strings")
+        raise ValueError("not a list of strings")
     return np.array([_bytes(item) for item in value], dtype=object)
 
 

@@ -1,4 +1,4 @@
-"""Starts the server, and ends it without losing an answer."""
+"""Starts the server, and stops it without losing an answer."""
 
 import asyncio
 import ipaddress
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2._common.text import install_hint
 from keras_effnetv2.export.signatures import BYTES_SIGNATURE
 from keras_effnetv2.runs.run_folder import RECIPE, open_run
 from keras_effnetv2.serve.limits import ServerLimits
@@ -30,8 +31,7 @@ except ModuleNotFoundError as error:
     if error.name not in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
         raise
     raise ImportError(
-        f"Serving needs the package {error.name}, which is not installed. Install the extra with: "
-        'pip install "keras-effnetv2[serve]"'
+        f"Serving needs the package {error.name}, which is not installed. {install_hint('serve')}"
     ) from None
 
 # A name, an address, or an IPv6 address, which has two colons at least.
@@ -55,29 +55,29 @@ def serve(
 ) -> None:
     """Serve the newest exported version of a model until SIGINT or SIGTERM.
 
-    Then no more requests are taken, those that are here are answered, and this returns.
+    Then the server accepts no more requests, answers those it has, and this function returns.
 
     Args:
         path: a run folder, whose page also has Grad-CAM, or an export folder with its versions.
-        host: address to listen on. The default is reachable from this machine only; there is no
+        host: address to listen on. The default is reachable from this machine only. There is no
             access control.
-        port: TensorFlow Serving's REST port is 8501; 0 takes a free one.
-        name: of the model in the paths; default the folder's name.
-        allow_hosts: further names by which clients may ask, see `allowed_hosts`.
-        limits: what it takes on; default `ServerLimits()`.
-        started: is given a line with the address when requests are answered.
+        port: HTTP port; 8501 is that of TensorFlow Serving, 0 takes a free one.
+        name: name of the model in URLs; default the folder's name.
+        allow_hosts: further host names to answer for, see `allowed_hosts`.
+        limits: limits of the server; default `ServerLimits()`.
+        started: called with a line that has the address, once the server answers.
 
     Raises:
-        OSError: the address cannot be listened on.
-        ValueError: there is no model, or it cannot be served under this name, or one of
-            `allow_hosts` is not a host name.
+        OSError: the server cannot listen on the address.
+        ValueError: there is no model, the name is not possible, or one of `allow_hosts` is not a
+            host name.
     """
     root = Path(path)
     name = root.resolve().name if name is None else name
     if not name or set(name) & set("/:?#") or not name.isprintable():
         raise ValueError(
-            "A model's name is part of web addresses: it must not be empty, and must "
-            f"have none of / : ? #. Give one with --name. Received: {name!r}"
+            "A model's name is part of web addresses, so it must not be empty and must "
+            f"have none of / : ? #. Choose one (--name, name=). Received: {name!r}"
         )
     limits = limits or ServerLimits()
     with _listener(host, port) as listener:  # first: a port in use is told at once
@@ -100,22 +100,22 @@ def serve(
         url = f"http://{_in_brackets(host)}:{port}/"
         with _ended_by_signals(server):
             # Clients that come now wait in the listener's queue.
-            started(f"Serving {name}, version {model.version}, at {url} (end with Ctrl-C)")
+            started(f"Serving {name}, version {model.version}, at {url} (stop with Ctrl-C)")
             asyncio.run(server.serve(sockets=[listener]))
 
 
 def allowed_hosts(address: str, host: str, names: Sequence[str]) -> list[str]:
-    """Return the names by which a server may be asked, without ports; ["*"] for all.
+    """Return the host names that a server answers for, without ports; ["*"] for all.
 
-    A page of any site may have its own name resolve to 127.0.0.1 after it was loaded ("DNS
-    rebinding"); for the browser a server on this machine is then of the same site, and the page can
-    read its answers. The request still carries the site's name in its header Host.
+    A website can change its own name to resolve to 127.0.0.1 after its page was loaded ("DNS
+    rebinding"). The browser then takes a server on this machine for the same site, and the page can
+    read its answers. But the request still has the site's name in its Host header.
 
     Args:
-        address: IP address that it listens on. Where that is reached from other machines, all names
-            are allowed unless some are given.
-        host: what the user called that address.
-        names: further names or addresses, given by the user.
+        address: IP address of the server. If other machines can reach it, all names are allowed
+            unless some are given.
+        host: the user's name for that address.
+        names: further names or addresses from the user.
 
     Raises:
         ValueError: one of them is neither a name nor an address.
@@ -125,21 +125,21 @@ def allowed_hosts(address: str, host: str, names: Sequence[str]) -> list[str]:
     for name in names:
         if not _HOST.fullmatch(name):
             raise ValueError(
-                "An allowed host is a name or an address, without scheme and port, for example "
+                "An allowed host is a name or an address without scheme and port, for example "
                 f"photos.example.org. Received: {name!r}"
             )
     return [*_LOOPBACK, *(_in_brackets(name.lower()) for name in (host, *names))]
 
 
 def _prepare(root: Path, model: ServedModel) -> Explain | None:
-    """Return what makes overlays, where there is a run, and let everything run once.
+    """Run everything once, and return the function for overlays if there is a run.
 
-    The first call of a graph sets up memory and kernels, which the first client need not wait for.
+    The first call of a graph sets up memory and kernels, so the first client does not wait.
     """
     if BYTES_SIGNATURE not in model.signatures:
         raise ValueError(
-            f"The model in {model.folder} has no signature {BYTES_SIGNATURE!r}. Expected one "
-            f"that keras-effnetv2 export wrote. It has: {', '.join(sorted(model.signatures))}"
+            f"The model in {model.folder} has no signature {BYTES_SIGNATURE!r}. Expected a "
+            f"model from keras-effnetv2 export. It has: {', '.join(sorted(model.signatures))}"
         )
 
     classify = partial(model.run, BYTES_SIGNATURE)
@@ -159,16 +159,16 @@ def _listener(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         raise OSError(
             f"Cannot listen on {host} port {port}: {str(error).removesuffix('.')}. Choose another "
-            "port with --port (0 takes a free one), or another address with --host."
+            "port (--port, port=; 0 takes a free one) or another address (--host, host=)."
         ) from None
 
 
 @contextmanager
 def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
-    """Have SIGINT and SIGTERM end the server, and no more than that.
+    """Let SIGINT and SIGTERM stop the server, and nothing else.
 
-    uvicorn handles them while it runs, and afterwards sends them again to whoever handled them
-    before, which by default kills the process: it would not end with 0.
+    uvicorn handles them while it runs, and then sends them again to the earlier handlers, which by
+    default kill the process: it would not exit with 0.
     """
 
     def end(number: int, frame: Any) -> None:
@@ -183,5 +183,5 @@ def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
 
 
 def _in_brackets(host: str) -> str:
-    """Return a host as web addresses have it: IPv6 in brackets, everything else as it is."""
+    """Return a host in the form for web addresses: IPv6 in brackets, others unchanged."""
     return f"[{host}]" if ":" in host else host

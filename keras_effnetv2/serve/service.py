@@ -1,4 +1,4 @@
-"""One served model: how many requests it takes on, what computes them, and what is counted."""
+"""One served model: it limits the requests, computes them and counts them."""
 
 import asyncio
 import logging
@@ -26,10 +26,10 @@ class Service:
     """Answers requests for one model; used in one event loop.
 
     Args:
-        model: what is served.
-        name: of the model, by which clients ask.
-        limits: what it takes on.
-        grad_cam: what `overlay_function` returned; None where there is no Keras model.
+        model: the served model.
+        name: the model's name for clients.
+        limits: limits of the server.
+        grad_cam: result of `overlay_function`; None without a Keras model.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Service:
         """Receive a request within the limits, handle it, and count it.
 
         Args:
-            method: what is asked, for the metrics.
-            receive: returns the body. It is told whether the request is taken on; if not, it reads
-                only until the client can see the refusal.
+            method: the method of the request, for the metrics.
+            receive: returns the body. Its argument says whether the request is accepted; if not,
+                it reads only until the client can see the refusal.
             handle: answers a body.
 
         Raises:
-            RequestError: whatever went wrong.
+            RequestError: something went wrong.
         """
         start = time.perf_counter()
         is_taken = self.active < self.limits.max_requests
@@ -97,7 +97,7 @@ class Service:
         raise RequestError(503, text, "busy")
 
     async def predict(self, signature: str, columns: Columns) -> Columns:
-        """Return what a signature gives for some rows; picture files are counted."""
+        """Return the results of a signature for some rows; count picture files."""
         answer = await self._batcher.compute(signature, columns)
         if signature == BYTES_SIGNATURE:
             refused = sum(error != b"" for error in answer["error"])
@@ -112,15 +112,15 @@ class Service:
         """Return the heat map of a picture file for a class, "" for the best."""
         if self._grad_cam is None:
             raise RequestError(
-                404, "Grad-CAM needs the Keras model of a run, and this server has only an export"
+                404, "Grad-CAM needs the Keras model of a run, but this server has only an export"
             )
         return await self._batcher.run(self._grad_cam, file, class_name)
 
     def check_servable(self, name: str, version: str | None) -> None:
-        """Raise RequestError unless this model in this version, None for the newest, is served."""
+        """Raise RequestError unless this model and version (None: the newest) is served."""
         if name != self.name or (version is not None and int(version) != self.model.version):
             raise RequestError(
                 404,
-                f"There is no model {name[:60]!r} here, or not in this version. This server has: "
+                f"There is no model {name[:60]!r} or no such version here. This server has: "
                 f"{self.name}, version {self.model.version}",
             )

@@ -1,1 +1,1 @@
-"""The doing: `train`, the progressive callback, first checks, snapshots, workers."""
+"""Training itself: `train`, the progressive callback, first checks, snapshots, workers."""

@@ -1,4 +1,4 @@
-"""From a network and a recipe to a Keras model that is ready for `fit`, and the one `fit`."""
+"""From a network and a recipe to a Keras model that is ready for `fit`, and `fit` itself."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -51,7 +51,7 @@ def compile_to_train(model: keras.Model, inputs: Inputs) -> None:
 
 
 def jit_compile() -> bool | str:
-    """Return the `jit_compile` of a model that is trained, for the backend in force."""
+    """Return the `jit_compile` of a model that is trained, for the current backend."""
     # XLA would compile the train step once more at every stage; JAX knows no other way.
     return False if keras.backend.backend() == "tensorflow" else "auto"
 
@@ -63,10 +63,9 @@ def fit_stages(
     callbacks: Sequence[keras.callbacks.Callback],
     **options: Any,
 ) -> None:
-    """Run the one `fit` of a compiled model, as the recipe says.
+    """Run the only `fit` of a compiled model, as the recipe says.
 
-    The further `callbacks` see what those of the recipe have made of a batch or an epoch; `options`
-    are further arguments of `fit`.
+    The given `callbacks` run after those of the recipe; `options` are further arguments of `fit`.
     """
     recipe = inputs.recipe
     average = [] if recipe.ema_decay is None else [EMA(recipe.ema_decay)]
@@ -83,7 +82,7 @@ def fit_stages(
 class Reseed(keras.callbacks.Callback):
     """Makes the random numbers of an epoch (dropout, stochastic depth) depend on it and the seed.
 
-    So the epochs of a resumed training draw the same numbers as those of one that ran through.
+    So the epochs of a resumed training draw the same numbers as those of an uninterrupted one.
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,7 +1,7 @@
-"""What can be said of a training before its first step: each finding is one line with a way out.
+"""Warnings and notes about a training before its first step, each one line with a way out.
 
-A warning is what most likely gives a worse result than could be had, a note what one should know.
-What cannot work is an error earlier: `TrainingData.load`, `preflight.check_model`,
+A warning means that the result will most likely be worse than it could be; a note is good to know.
+What cannot work at all is an earlier error: `TrainingData.load`, `preflight.check_model`,
 `inputs.load_inputs`, and for a disk that is too small `run_folder.prepare_output`.
 """
 
@@ -41,9 +41,10 @@ _LISTED = 10  # pictures that are named
 
 
 def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> Iterator[str]:
-    """Yield all that is to be said of a training, each as "warning: ..." or "note: ...".
+    """Yield all findings about a training, each as "warning: ..." or "note: ...".
 
-    The model is one that `preflight.check_model` accepts, its batch norms frozen if they are to be.
+    `preflight.check_model` has accepted the model, and its batch norms are already frozen if
+    wanted.
     """
     learned, plan = has_learned_statistics(model), inputs.plan
     yield from label_findings(inputs.training, inputs.validation)
@@ -79,22 +80,23 @@ def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[s
         )
     if unjudged := some_of((counts > 0) & (judged == 0)):
         yield (
-            "note: These classes have no validation pictures, so nothing will be known of them: "
-            f"{unjudged}. Add some, or carve a larger validation_fraction."
+            "note: These classes have no validation pictures, so their accuracy will be unknown: "
+            f"{unjudged}. Add some, or hold back a larger share (--validation-fraction, "
+            "validation_fraction=)."
         )
     present = np.flatnonzero(counts)
     rarest, commonest = min(present, key=counts.item), max(present, key=counts.item)
     if counts[commonest] > MAX_IMBALANCE * counts[rarest]:
         yield (
             f"warning: {names[commonest]!r} has {counts[commonest]:,} training pictures, "
-            f"{names[rarest]!r} only {counts[rarest]:,}: the accuracy will say little of rare "
-            "classes. Look at the scores by class, add pictures of the rare classes, or take fewer "
+            f"{names[rarest]!r} only {counts[rarest]:,}: the accuracy will say little about rare "
+            "classes. Look at the scores by class, add pictures of the rare classes, or use fewer "
             "of the others."
         )
 
 
 def same_picture_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
-    """Find pictures, the same byte by byte, that have two labels, or are on both sides."""
+    """Find equal pictures, byte by byte, with two labels or on both sides."""
     contents, labels = (
         np.concatenate([getattr(source, name) for source in (training, validation)])
         for name in ("contents", "labels")
@@ -126,7 +128,7 @@ def same_picture_findings(training: ImageSource, validation: ImageSource) -> Ite
         level = "warning" if judged > validation.num_examples / 100 else "note"
         yield (
             f"{level}: Validation has {judged:,} of its {validation.num_examples:,} pictures in "
-            "common with training, so its accuracy will be too high. Take them out of one of the "
+            "common with training, so its accuracy will be too high. Remove them from one of the "
             f"two:\n{listed(shared, names.__getitem__)}"
         )
 
@@ -137,8 +139,8 @@ def same_picture_findings(training: ImageSource, validation: ImageSource) -> Ite
 def input_range_findings(model: keras.Model, plan: StagePlan, learned: bool) -> Iterator[str]:
     """Find a model that does not normalise pixels 0..255, or does so twice.
 
-    That shows when it is given black and white: what matters is what reaches the first layer with
-    weights, whatever computes it. Worse for a model that has `learned`.
+    Black and white pictures show what reaches the first layer with weights. For a model that has
+    `learned`, a finding is a warning.
     """
     size = plan[0].image_size
     pictures = np.zeros((2, size, size, 3), "float32")
@@ -198,16 +200,21 @@ def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> It
     if not layers:
         if every and not learned:
             yield (
-                "warning: The batch norms are frozen, but have learned nothing yet, so nothing is "
-                'normalised. Load weights, or train them: batch_norm="train".'
+                "warning: The batch norms are frozen, but have learned nothing yet, so they "
+                "normalise "
+                'nothing. Load weights (--weights, weights=), or train them (batch_norm="train" of '
+                "the "
+                "recipe)."
             )
         return
     batch = inputs.smallest_batch_norm_batch()
     if batch < MIN_BATCH_NORM_BATCH:
         yield (
             f"warning: The batch norms train on batches of {counted(batch, 'picture')}; below "
-            f"{MIN_BATCH_NORM_BATCH} their statistics are so noisy that it costs accuracy. Raise "
-            'batch_size, or start from pretrained weights with batch_norm="freeze".'
+            f"{MIN_BATCH_NORM_BATCH} their statistics are so noisy that accuracy suffers. Use "
+            "larger batches (--batch-size, batch_size=), or start from pretrained weights "
+            "(--weights, weights=) "
+            'with batch_norm="freeze" in the recipe.'
         )
     steps = step_of_epoch(inputs.plan, inputs.training.num_examples, inputs.plan.epochs)
     left = max(layer.momentum for layer in layers) ** steps
@@ -215,19 +222,19 @@ def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> It
         yield (
             f"warning: After the {counted(steps, 'step')} of this training the batch norms' "
             f"averages will still be {left:.0%} their initial values, so evaluation will be far "
-            "worse than training. Train more epochs, take a smaller batch_size, or start from "
-            "pretrained weights."
+            "worse than training. Train longer (--epochs, epochs=), use smaller batches "
+            "(--batch-size, batch_size=), or start from pretrained weights (--weights, weights=)."
         )
 
 
 def precision_findings(model: keras.Model, recipe: TrainRecipe, machine: Machine) -> Iterator[str]:
-    """Find half precision that is not asked for, not scaled, slow, or in the last layer."""
+    """Find half precision that was not asked for, is not scaled or slow, or ends the model."""
     types = {layer.compute_dtype for layer in all_layers(model)} & {"float16", "bfloat16"}
     policy = model.dtype_policy.name
     if recipe.precision not in ("float32", policy):
         yield (
-            f"note: The recipe's precision {recipe.precision!r} is that of models that are built "
-            f"here; {model.name!r} is {policy!r}. Call keras.config.set_dtype_policy"
+            f"note: The recipe's precision {recipe.precision!r} is only for models that `train` "
+            f"builds; {model.name!r} has {policy!r}. Call keras.config.set_dtype_policy"
             f"({recipe.precision!r}) before building it."
         )
     if "float16" in types and policy != "mixed_float16":
@@ -244,7 +251,7 @@ def precision_findings(model: keras.Model, recipe: TrainRecipe, machine: Machine
     if types and not machine.has_accelerator:
         yield (
             f"warning: There is no GPU, and most CPUs compute {', '.join(sorted(types))} slower "
-            "than float32. Take precision='float32'."
+            "than float32. Set precision='float32' in the recipe."
         )
 
 
@@ -280,9 +287,9 @@ def step_findings(inputs: Inputs) -> Iterator[str]:
     batch = max(stage.batch_size for stage in inputs.plan)
     if pictures < batch:
         yield (
-            f"warning: The {pictures:,} training pictures do not fill one batch of {batch:,}, so "
-            "that an epoch is one smaller step, at a learning rate for the full one. Choose a "
-            "smaller batch_size."
+            f"warning: The {pictures:,} training pictures do not fill one batch of {batch:,}. An "
+            "epoch is one smaller step, with the learning rate for a full one. Use smaller batches "
+            "(--batch-size, batch_size=)."
         )
 
 
@@ -290,6 +297,6 @@ def memory_findings(model: keras.Model, plan: StagePlan, machine: Machine) -> It
     """Find too little main memory for the largest stage."""
     if (lacking := training_shortage(model, plan, machine)) is not None:
         yield (
-            f"warning: A train step {lacking}. Choose a smaller batch_size or image_size, or the "
-            "machine may end the training."
+            f"warning: A train step {lacking}. Use smaller batches (--batch-size, batch_size=) or "
+            "pictures (--image-size, image_size=), or the system may end the training."
         )

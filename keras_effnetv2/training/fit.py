@@ -1,4 +1,4 @@
-"""`train`: pictures in, a run folder with a trained, judged and exported model out."""
+"""`train`: from pictures to a run folder with a trained, judged and exported model."""
 
 import contextlib
 import os
@@ -56,7 +56,7 @@ _OTHER_FILES_BYTES = 50_000_000
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` made.
+    """The result of `train`.
 
     Attributes:
         model: the trained model (with averaged weights, if the recipe averages).
@@ -92,16 +92,15 @@ def train(
     verbose: int = 1,
     echo: Callable[[str], Any] = print,
 ) -> TrainResult:
-    """Train a classifier and leave a run folder that can be evaluated, served and repeated.
+    """Train a classifier and write a run folder that can be evaluated, served and repeated.
 
     The folder holds `model.keras`, `saved_model/1/`, `labels.txt`, `recipe.json`, `history.csv`
-    and `report.html`. Files are written beside and renamed, so none is ever half there.
+    and `report.html`. Every file appears only when it is complete.
 
-    However a run ends before its time, `resume` goes on from its latest snapshot (in `backup/`,
-    after every epoch, and every `snapshot_minutes` within one) and ends with the weights of a run
-    that was not interrupted: on a CPU bit for bit. SIGTERM and SIGINT (Ctrl-C) make a snapshot
-    after the batch that runs, or after the validation that runs, and end the run; a second signal
-    ends the process at once.
+    If a run is interrupted in any way, `resume` goes on from its latest snapshot (in `backup/`,
+    after every epoch, and every `snapshot_minutes` within one). The final weights are those of an
+    uninterrupted run, on a CPU bit for bit. SIGTERM and SIGINT (Ctrl-C) end the run with a
+    snapshot after the current batch or validation; a second signal ends the process at once.
 
     Args:
         model_or_variant: "efficientnetv2-b0" and so on, a `ModelConfig`, or a Keras classifier
@@ -110,25 +109,25 @@ def train(
             training pictures as an `ImageSource`.
         recipe: default `TrainRecipe.preset("quickstart")`.
         output: the run folder; must not hold a run unless `resume` or `overwrite`.
-        validation: the validation pictures, where `source` is an `ImageSource`; None carves them
-            out of it.
-        validation_fraction: share to carve; see `load_source`. None: 0.2 of an `ImageSource`.
+        validation: the validation pictures, if `source` is an `ImageSource`; None holds back a
+            share of it.
+        validation_fraction: share to hold back; see `load_source`. None: 0.2 of an `ImageSource`.
         max_train_examples: train on a stratified part of that many pictures.
-        weights: of a model that is built here, see `build_model`.
-        skip_bad: leave out pictures that cannot be read, also those that become so while training
-            (see `data.unreadable`); otherwise they are an error.
+        weights: initial weights of a model that is built here, see `build_model`.
+        skip_bad: leave out pictures that cannot be read, even if they become unreadable during
+            training (see `data.unreadable`); otherwise they are an error.
         scan: decode every picture before the training; None: unless there are more than 50,000.
-        cache: "memory", or a folder on a quicker disk, to keep the encoded pictures in; see
+        cache: where to keep the encoded pictures: "memory", or a folder on a faster disk; see
             `ImageSource.cached`.
-        resume: go on with the run in `output` from its latest snapshot that is whole, with the
-            same arguments; a run that has not begun is begun.
-        overwrite: replace the files of the run in `output`, when everything has been checked.
-        keep_snapshots: how many stay, 1 or more. Two, so that there is one when the newest is
-            damaged; each has the size of four models.
+        resume: go on with the run in `output` from its latest undamaged snapshot, with the same
+            arguments. If there is no run yet, start one.
+        overwrite: replace the files of the run in `output`, after everything has been checked.
+        keep_snapshots: number of snapshots to keep, at least 1. With two there is another one if
+            the newest is damaged. Each has the size of four models.
         snapshot_minutes: time between snapshots within an epoch, 0 for every batch; None: only
-            between epochs. Going on within an epoch reads the batches before it once more.
+            between epochs. Resuming within an epoch reads its earlier batches again.
         strategy: `tf.distribute.MirroredStrategy()` for the GPUs of this machine; a model that is
-            given was built in its scope. How JAX does it, and several machines: see
+            given must be built in its scope. For JAX and for several machines see
             `training.workers`. `batch_size` is always the global one.
         verbose: 0 silent, 1 progress bars, 2 a line an epoch (as in Keras).
         echo: called with each line of the plan and the summary (silent with verbose=0).
@@ -138,9 +137,10 @@ def train(
 
     Raises:
         BadPicturesError: pictures that cannot be read; the message lists them.
-        FileExistsError: `output` holds something already.
+        FileExistsError: `output` is not empty.
         OSError: `output` cannot be written, or its disk is full; `resume` goes on from there.
-        RuntimeError: the loss, a weight or a score is not finite; says when, and what is kept.
+        RuntimeError: the loss, a weight or a score is not finite; the message says when, and what
+            was saved.
         TrainingInterrupted: SIGTERM or SIGINT (see `training.interruption`); a
             `KeyboardInterrupt`. The state is saved.
         ValueError: an argument, the data or the model does not fit, or all snapshots are damaged.
@@ -165,7 +165,7 @@ def train(
     if workers.is_first or resume:
         earlier = run_folder.check_output(folder, resume=resume, overwrite=overwrite)
     if resume and earlier is None:
-        say(f"There is no run in {folder} to go on with: a new one begins.")
+        say(f"There is no run in {folder} to resume, so a new one starts.")
     inputs = load_inputs(model_or_variant, data, recipe, workers)
     scope = contextlib.nullcontext if strategy is None else strategy.scope
     with scope():
@@ -201,7 +201,7 @@ def train(
 def _network(
     model_or_variant: keras.Model | ModelConfig | str, weights: str | None, inputs: Inputs
 ) -> keras.Model:
-    """Return what is to be trained, checked if it was given; seeds all that draws at random."""
+    """Return the network to train, checked if it was given; seed all random generators."""
     keras.utils.set_random_seed(inputs.recipe.seed)
     if inputs.recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -214,9 +214,9 @@ def _network(
 def _settle_batch_norms(
     model: keras.Model, inputs: Inputs, earlier: RunSettings | None, say: Callable[[str], Any]
 ) -> Inputs:
-    """Freeze the batch norms if they are to be; return the inputs, whose recipe says so.
+    """Freeze the batch norms if wanted; return the inputs with a recipe that records it.
 
-    A run that is resumed does as it began: its model may have learned statistics since.
+    A resumed run keeps its first decision: its model may have learned statistics since.
     """
     policy = inputs.recipe.batch_norm
     if policy == "auto" and earlier is not None:
@@ -287,7 +287,7 @@ def _run(
 
 @contextlib.contextmanager
 def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> Iterator[None]:
-    """Say of a failed read which picture it was, of a failed write that nothing is lost."""
+    """Name the picture of a failed read; for a failed write, say that nothing is lost."""
     try:
         with explained(inputs.workers):
             yield
@@ -297,8 +297,8 @@ def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> 
         raise unreadable.error from error
     except OSError as error:
         raise OSError(
-            f"The run in {folder} broke off: {error}. Remove the cause (is the disk full?) and go "
-            "on from the last snapshot with --resume, resume=True."
+            f"The run in {folder} stopped: {error}. Remove the cause (is the disk full?) and go "
+            "on from the last snapshot (--resume, resume=True)."
         ) from error
 
 
@@ -312,7 +312,7 @@ def _fit(
     verbose: int,
     say: Callable[[str], Any],
 ) -> dict[str, list[float]]:
-    """Run the one `fit` and return its history."""
+    """Run `fit` and return its history."""
     is_first = inputs.workers.is_first
     kept: Mapping[str, Any] = {} if resumed is None else resumed.notes
     unreadable.found.update((bad["index"], BadPicture(**bad)) for bad in kept.get("unreadable", ()))

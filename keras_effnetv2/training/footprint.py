@@ -1,4 +1,4 @@
-"""What a training takes of a machine, estimated before it begins, and what the machine has."""
+"""How much memory a training needs, estimated before it begins, and what the machine has."""
 
 import math
 from dataclasses import dataclass
@@ -34,14 +34,14 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Look at the machine that this runs on."""
+    """Return what this machine has."""
     # Where the backend puts a tensor by itself; each names its devices in its own way.
     device = str(keras.ops.ones(()).device).lower()
     return Machine(_free_memory(), has_accelerator="cpu" not in device)
 
 
 def _free_memory() -> int | None:
-    """Bytes that can be had without swapping: what Linux says, within the container's limit."""
+    """Bytes that are free without swapping, as Linux says, within the container's limit."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     except OSError:
@@ -52,29 +52,29 @@ def _free_memory() -> int | None:
 
 
 def memory_shortage(needed: int, machine: Machine | None = None) -> str | None:
-    """Return what is lacking for something that takes so much main memory, bytes; else None.
+    """Return what is missing if `needed` bytes of main memory are not free; else None.
 
-    Worth asking on a CPU, because there the system ends a process that takes too much. On a GPU or
-    TPU it is an error that can be caught, so nothing is said of those; nor where the system does
-    not tell its memory.
+    This matters on a CPU, where the system ends a process that takes too much. On a GPU or TPU
+    that is an error that can be caught, so the answer is None there, and also where the free
+    memory is unknown.
     """
     machine = this_machine() if machine is None else machine
     free = machine.free_memory
     if machine.has_accelerator or free is None or needed <= _MEMORY_SHARE * free:
         return None
-    return f"needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+    return f"needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
 
 
 def training_shortage(
     model: keras.Model, plan: StagePlan, machine: Machine | None = None
 ) -> str | None:
-    """Return what is lacking for the train steps of a model, see `memory_shortage`."""
+    """Return what is missing for the train steps of a model, see `memory_shortage`."""
     factor = _MOST_OF_BACKEND[keras.backend.backend()]
     return memory_shortage(round(factor * training_memory(model, plan)), machine)
 
 
 def training_memory(model: keras.Model, plan: StagePlan) -> int:
-    """Estimate the memory that the train steps of the most demanding stage take, bytes.
+    """Estimate the memory of the train steps of the most demanding stage, bytes.
 
         batch size * bytes that the outputs of all layers take for one picture
             + 5 * parameters * 4 bytes (weight, gradient, two optimizer slots, average)
@@ -83,7 +83,7 @@ def training_memory(model: keras.Model, plan: StagePlan) -> int:
     Measured on a CPU (TensorFlow 2.21, efficientnetv2-b0, rise of the peak resident memory): 385 MB
     with 1 picture of 64 pixels (estimated 424), 722 MB with 64 (757), 1,407 MB with 48 of 128
     pixels (1,416). A network of ReLU takes less: ResNet50 1,055 MB with 16 of 128 pixels (1,545).
-    The input pipeline is not in it. A picture too small for the model is a ValueError.
+    The input pipeline is not included. A picture too small for the model is a ValueError.
     """
     stage = max(plan, key=lambda stage: stage.batch_size * stage.image_size**2)
     shape = (1, stage.image_size, stage.image_size, 3)

@@ -1,4 +1,4 @@
-"""`Inputs`: what a training reads, in which stages, and which batches come of it."""
+"""`Inputs`: what a training reads, in which stages, and the batches made of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class Inputs:
     workers: Workers = ALONE  # this process and its part of each batch
 
     def prepared(self, say: Callable[[str], Any]) -> "Inputs":
-        """Return the same with every picture read: see `TrainingData.prepare`."""
+        """Return the same inputs after `TrainingData.prepare` has read the pictures."""
         training, validation = self.data.prepare((self.training, self.validation), say)
         return replace(self, training=training, validation=validation)
 
@@ -73,7 +73,7 @@ class Inputs:
         )
 
     def epoch_order(self, epoch: int) -> np.ndarray:
-        """Return positions in `training`, (N,) int64, in the order that an epoch has them."""
+        """Return positions in `training`, (N,) int64, in the order of an epoch."""
         return self.training.order(shuffle=True, seed=self.recipe.seed, epoch=epoch)
 
     def smallest_batch_norm_batch(self) -> int:
@@ -81,9 +81,9 @@ class Inputs:
         return min(self.workers.batch_norm_batch(stage.batch_size) for stage in self.plan)
 
     def validation_dataset(self) -> tf.data.Dataset:
-        """Return the validation batches, or this worker's part of each, as the last stage has them.
+        """Return the validation batches of the last stage, or this worker's part of each.
 
-        Devices have equal parts: with several, the first pictures may stand in for missing ones.
+        Devices have equal parts: with several, the first pictures may fill up the last batch.
         """
         workers, count = self.workers, self.validation.num_examples
         filled = np.resize(np.arange(count), -(-count // workers.devices) * workers.devices)
@@ -103,7 +103,7 @@ def load_inputs(
 ) -> Inputs:
     """Find the pictures and plan the stages of a training; no picture is read.
 
-    The name of what is to be trained settles what the recipe calls "preset".
+    The name of the network decides what "preset" means in the recipe.
 
     Raises:
         ValueError: the recipe does not fit the data, the model or the devices.

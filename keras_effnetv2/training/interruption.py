@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C during a run: one exception, at a moment when nothing is lost."""
+"""SIGTERM and Ctrl-C during a run: one exception, raised when nothing can be lost."""
 
 import contextlib
 import signal
@@ -15,8 +15,7 @@ _AFTER_TRAINING = "after the training."
 class TrainingInterrupted(KeyboardInterrupt):
     """A run was asked to stop, by SIGTERM or SIGINT (Ctrl-C), and can be resumed.
 
-    A `KeyboardInterrupt` for both, so that code that tries again after any `Exception` lets it
-    through.
+    Both are a `KeyboardInterrupt`, so code that retries after any `Exception` does not catch them.
 
     Attributes:
         signal: the number of the signal.
@@ -26,16 +25,16 @@ class TrainingInterrupted(KeyboardInterrupt):
     def __init__(self, number: int, state: str) -> None:
         self.signal = number
         self.state = f"interrupted by {signal.Signals(number).name} {state}"
-        super().__init__(f"{self.state} Go on with the same call and resume=True.")
+        super().__init__(f"{self.state} Resume with the same call and resume=True.")
 
 
 class StopSignals:
     """Context of a run in which SIGTERM and SIGINT raise `TrainingInterrupted`.
 
-    At once, or within `deferred()` where the code there says so. The first signal puts the earlier
-    handlers back, so that a second one ends the process as if nobody had listened. A signal that
-    the process ignores (as background jobs of a shell do SIGINT) stays ignored, and outside the
-    main thread, which alone may set handlers, nothing is done.
+    It is raised at once, or within `deferred()` where the code there says so. The first signal
+    restores the earlier handlers, so a second one ends the process in the usual way. A signal that
+    the process ignores (as background jobs of a shell ignore SIGINT) stays ignored. Outside the
+    main thread, which alone may set handlers, nothing happens.
 
     Args:
         folder: of the run, for the messages.
@@ -72,7 +71,7 @@ class StopSignals:
         self.raise_received(_AFTER_TRAINING)
 
     def raise_received(self, where: str) -> None:
-        """Raise `TrainingInterrupted` if a signal was noted; all until `where` is saved."""
+        """Raise `TrainingInterrupted` if a signal was noted; `where` says how far all is saved."""
         if self.received is not None:
             raise TrainingInterrupted(
                 self.received, f"{where} All of it is saved in {self._folder}."

@@ -15,7 +15,7 @@ from keras_effnetv2.training.progressive import scheduled_dropout_layers
 
 
 def check_arguments(model_or_variant: Any, recipe: Any, weights: str | None = None) -> None:
-    """Raise ValueError where arguments of `train` are wrong whatever the data is."""
+    """Raise ValueError for arguments of `train` that are wrong with any data."""
     if not isinstance(recipe, TrainRecipe):
         raise ValueError(
             "`recipe` must be a TrainRecipe, for example TrainRecipe.preset('finetune'). "
@@ -31,14 +31,14 @@ def check_arguments(model_or_variant: Any, recipe: Any, weights: str | None = No
 
 
 def config_of(config_or_variant: ModelConfig | str) -> ModelConfig:
-    """Return the architecture that is given itself or by the name of a variant."""
+    """Return a config that is given itself or by the name of a variant."""
     if isinstance(config_or_variant, ModelConfig):
         return config_or_variant
     return ModelConfig.from_name(config_or_variant)
 
 
 def architecture_to_record(model_or_variant: keras.Model | ModelConfig | str) -> Any:
-    """Return the fields of a `ModelConfig` that is no published variant, else None."""
+    """Return the fields of a `ModelConfig` that is not a published variant, else None."""
     if not isinstance(model_or_variant, ModelConfig) or is_published(model_or_variant):
         return None
     return json.loads(model_or_variant.to_json())
@@ -65,14 +65,14 @@ def check_model(model: keras.Model, inputs: Inputs) -> None:
     if len(shape) == 4 and shape[-1] != 3:
         raise ValueError(
             f"The model {model.name!r} takes {shape}, but all pictures, gray ones too, are "
-            "(N, height, width, 3). Build it with input_shape=(None, None, 3), or put what "
-            "converts them in front, for example keras.ops.image.rgb_to_grayscale."
+            "(N, height, width, 3). Build it with input_shape=(None, None, 3), or convert them "
+            "inside the model, for example with keras.ops.image.rgb_to_grayscale."
         )
     if len(shape) != 4 or any(side not in (None, size) for size in sizes for side in shape[1:3]):
         raise ValueError(
-            f"The model {model.name!r} takes {shape}, the stages have pictures of {sizes} pixels. "
-            "Build it with input_shape=(None, None, 3), or train at the model's size: stages=1 and "
-            "its side as image_size (pictures are square)."
+            f"The model {model.name!r} takes {shape}, but the stages have pictures of {sizes} "
+            "pixels. Build it with input_shape=(None, None, 3), or train at the model's size: set "
+            "stages=1 and image_size to its side (pictures are square)."
         )
     scheduled_dropout_layers(model, None, plan)  # raises where the plan has rates, the model none
     try:
@@ -80,12 +80,12 @@ def check_model(model: keras.Model, inputs: Inputs) -> None:
     except ValueError as error:
         raise ValueError(
             f"{model.name!r} cannot work with pictures of {min(sizes)} pixels: "
-            f"{first_line(error)} Choose a larger image_size."
+            f"{first_line(error)} Use larger pictures (--image-size, image_size=)."
         ) from None
     activation = last_activation(outputs[0])
     if activation != recipe.loss:
         raise ValueError(
-            f"The recipe's loss wants a model that ends with a {recipe.loss}: build it with "
+            f"The recipe's loss needs a model that ends with a {recipe.loss}. Build it with "
             f"classifier_activation={recipe.loss!r}. Received: {model.name!r} ending with "
             f"{activation}"
         )

@@ -1,7 +1,8 @@
-"""The preview of a training: one page with the very pictures and labels that the net would get.
+"""The preview of a training: one page with the exact pictures and labels that the network would
+get.
 
-It answers, before hours are spent: are the labels right, is a crop too tight, is the augmentation
-of a late stage too strong, what do MixUp and CutMix make of a picture.
+It answers questions before hours are spent: are the labels right, is a crop too tight, is the
+augmentation of a late stage too strong, what do MixUp and CutMix do to a picture.
 """
 
 import os
@@ -24,6 +25,7 @@ from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import TrainStage
 from keras_effnetv2.report.run_report import describe_classes
 from keras_effnetv2.report.samples import (
+    MAX_STAGES,
     Sample,
     evaluation_pictures,
     stage_title,
@@ -34,7 +36,6 @@ from keras_effnetv2.runs import run_folder
 from keras_effnetv2.training.inputs import Inputs, load_inputs
 from keras_effnetv2.training.preflight import check_arguments, check_model
 
-MAX_STAGES = 8
 MAX_PICTURES = 24  # of one stage
 MIN_PICTURES = 4
 # Of all training pictures on the page together; as many again are shown unaugmented. Photographs
@@ -51,26 +52,26 @@ def write_preview(
     *,
     echo: Callable[[str], Any] = print,
 ) -> Path:
-    """Write what `train` with these arguments would show the net, and train nothing.
+    """Write a page with the pictures that `train` with these arguments would use; train nothing.
 
-    The pictures are read, checked, divided, cropped, augmented and mixed by the code that trains
-    and with its seeds: those of a stage are delivered by its first epoch. Above each stands the
-    same picture as evaluation sees it. A variant is not built, so its weights are not looked at.
+    The pictures are read, checked, divided, cropped, augmented and mixed by the training code, with
+    its seeds. Those of a stage come from its first epoch. Above each picture is the same one as
+    evaluation sees it. A variant is not built, so its weights are not read.
 
     Args:
         model_or_variant: a Keras classifier, the fields of a network, or the name of a variant.
         data: the pictures.
         recipe: default `TrainRecipe.preset("quickstart")`.
-        output: the run folder that `train` would get. A run that is there is left as it is.
-        echo: called with each line of what is done.
+        output: the run folder of `train`. An existing run in it is left as it is.
+        echo: called with each line of the progress.
 
     Returns:
-        The page, `output/preview.html`: one file that needs no other. It has at most `MAX_STAGES`
-        stages of `MAX_PICTURES` pictures, fewer if they are large.
+        The page, `output/preview.html`, a single file. It has at most `MAX_STAGES` stages of
+        `MAX_PICTURES` pictures, fewer if they are large.
 
     Raises:
         BadPicturesError: pictures that cannot be read; the message lists them.
-        FileExistsError: `output` is there and is not the folder of a run.
+        FileExistsError: `output` exists and is not the folder of a run.
         OSError: `output` cannot be written, or its disk is full.
         ValueError: an argument, the data or the model does not fit.
     """
@@ -101,7 +102,7 @@ class PreviewPicture(NamedTuple):
 
 
 def render_preview(inputs: Inputs) -> str:
-    """Return the page on what a training would read; the same inputs, the same page."""
+    """Return the page about what a training would read. Equal inputs give equal pages."""
     pictures = preview_pictures(inputs)
     return render(
         "preview.html",
@@ -117,7 +118,7 @@ def render_preview(inputs: Inputs) -> str:
 
 
 def preview_pictures(inputs: Inputs) -> dict[TrainStage, list[PreviewPicture]]:
-    """Return the pictures on the page: as many of each stage, in the order of its first epoch."""
+    """Return the pictures on the page, equally many of each stage, in order of its first epoch."""
     stages = [inputs.plan[index] for index in spread(len(inputs.plan), MAX_STAGES)]
     area = sum(stage.image_size**2 for stage in stages)
     count = min(MAX_PICTURES, max(MIN_PICTURES, MAX_PIXELS // area))
@@ -162,6 +163,6 @@ def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
         ("random crop", f"of {smallest:.0%} to {largest:.0%} of a picture"),
         ("mirrored", "half of the pictures" if flips else "none"),
         *augmentation,
-        ("label smoothing", f"{recipe.label_smoothing:g}, in the loss: not in the weights below"),
+        ("label smoothing", f"{recipe.label_smoothing:g}, in the loss, not in the labels below"),
         ("evaluation", f"style {recipe.evaluation_style}"),
     )

@@ -2,10 +2,11 @@
 
 `fit` was made for one dataset of one length, and traces the model once. Here both change:
 
-* `_EpochDataset` is the `x` of `fit`. Its iterator hands out the batches of the epoch that runs,
+* `_EpochDataset` is the `x` of `fit`. Its iterator returns the batches of the current epoch,
   whether `fit` asks for an iterator at every epoch or keeps one for all (`steps_per_epoch`).
-* `ProgressiveLearning` opens each epoch's data, sets the dropout rates, and has the train function
-  made again at every stage: a traced one keeps the old rates and loses the static picture size.
+* `ProgressiveLearning` opens each epoch's data, sets the dropout rates, and makes the train
+function
+  again at every stage: a traced one keeps the old rates and loses the static picture size.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,44 +47,44 @@ class ProgressiveLearning(keras.callbacks.Callback):
 
     Every epoch takes its batches from `make_dataset(stage, epoch)`. At the start of a stage the
     dropout rates are set and the train function is made again; weights, optimizer and learning
-    rate run on. Works with `steps_per_epoch`, `initial_epoch`, `steps_per_execution`,
+    rate continue. Works with `steps_per_epoch`, `initial_epoch`, `steps_per_execution`,
     `BackupAndRestore`, `tf.distribute.MirroredStrategy`, mixed precision and any Keras backend.
     After training the dropout rates stay at those of the last stage.
 
-    Which layers are scheduled: every `keras.layers.Dropout` (`SpatialDropout` is one too), also
+    The scheduled layers are every `keras.layers.Dropout` (`SpatialDropout` is one too), also
     inside nested models, that has no `noise_shape` and was built with a rate above 0. In this
     package's networks that is the dropout before the classifier, the one that the paper schedules;
     stochastic depth is a `Dropout` with a `noise_shape` and stays as it is. `dropout_layers`
     overrides the rule. A `dropout_rate` of None leaves the rates alone.
 
-    Data of unknown length (`from_generator`, `filter`) is read in Python, one batch ahead, to see
-    the last one; `tf.data.experimental.assert_cardinality` avoids that. On several processes
-    (`keras.distribution.DataParallel`) pass `auto_shard_dataset=False` there and let
-    `make_dataset` return the share of its process.
+    Data of unknown length (`from_generator`, `filter`) is read in Python, one batch ahead, to find
+    the last one; `tf.data.experimental.assert_cardinality` avoids that. With several processes
+    pass `auto_shard_dataset=False` to `keras.distribution.DataParallel` and let `make_dataset`
+    return the share of its process.
 
     Args:
         make_dataset: called as `make_dataset(stage, epoch)` with a `TrainStage` and the epoch,
             from 0; returns a `tf.data.Dataset` of the batches of that epoch, as `fit` takes it.
-            A progress bar asks it once more a stage, for the lengths.
+            The progress bar adds one call a stage, to find the lengths.
         stages: `StagePlan` or a sequence of `TrainStage`s.
         dropout_layers: names of the layers whose `rate` follows the stages; None is the rule above.
-        skip_batches: leave out that many batches of the first epoch that `fit` runs, to go on in
-            the middle of it; fewer than it has. `steps_per_epoch` counts those after them.
-        verbose: 1 says a line where a stage begins, 0 is silent.
+        skip_batches: leave out this many batches of the first epoch that `fit` runs, to resume in
+            the middle of it; fewer than it has. `steps_per_epoch` counts the batches after them.
+        verbose: 1 prints a line when a stage begins, 0 is silent.
         echo: called with that line.
 
     Attributes:
-        dataset: the `x` of `fit`; of no use without this callback.
+        dataset: the `x` of `fit`; useless without this callback.
         epochs: epochs of the plan.
         stages: the `StagePlan`.
 
     Raises:
-        ValueError: `stages` is no plan; at the start of training: `fit` asks for more epochs than
-            the plan has or reads other data, a named layer cannot be scheduled, or the stages'
-            rates differ and the model has no layer to set; an epoch has no batches, or no end
-            without `steps_per_epoch`.
-        TypeError: `make_dataset` returned no `tf.data.Dataset`; with `skip_batches`, one that is
-            distributed already.
+        ValueError: `stages` is not a plan. In `fit`: it asks for more epochs than the plan has or
+            reads other data, a named layer cannot be scheduled, the stages' rates differ and the
+            model has no layer to set, or an epoch has no batches, or no end without
+            `steps_per_epoch`.
+        TypeError: `make_dataset` did not return a `tf.data.Dataset`, or with `skip_batches`
+            returned a distributed one.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
         self._stage = None
         if self.params["epochs"] > self.epochs:
             raise ValueError(
-                f"The plan has {counted(self.epochs, 'epoch')}; use "
+                f"The plan has {counted(self.epochs, 'epoch')}. Use "
                 f"fit(epochs=progressive.epochs). Received: epochs={self.params['epochs']}"
             )
         scheduled_dropout_layers(self.model, self.dropout_layers, self.stages)
@@ -147,7 +148,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not self.dataset.was_read:
             raise ValueError(
-                "`fit` reads other data than that of ProgressiveLearning. Pass "
+                "`fit` does not read the data of ProgressiveLearning. Pass "
                 "model.fit(progressive.dataset, ...) with callbacks=[progressive]."
             )
         # `batch` is the index of the last step; with `steps_per_execution` it may lie past the end.
@@ -166,8 +167,8 @@ class ProgressiveLearning(keras.callbacks.Callback):
 class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
     """The dataset that `fit` sees: iterating it gives the batches of the epoch that is open.
 
-    It counts as distributed so that `fit` iterates it as it stands. There is no graph behind it (so
-    no `super().__init__`): what would transform it meets the error of `_variant_tensor`.
+    It counts as distributed so that `fit` iterates it directly. It has no graph (so no
+    `super().__init__`): transforming it raises the error of `_variant_tensor`.
     """
 
     def __init__(self, make_dataset: MakeDataset, plan: StagePlan) -> None:
@@ -208,7 +209,7 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         cardinality = _cardinality(dataset)
         if self._steps_per_epoch is None and cardinality == tf.data.INFINITE_CARDINALITY:
             raise ValueError(
-                "The data has no end: pass `steps_per_epoch` to `fit`, or let make_dataset(stage, "
+                "The data has no end. Pass `steps_per_epoch` to `fit`, or let make_dataset(stage, "
                 f"epoch) `take` the batches of one epoch. Received: {dataset!r}, epoch={epoch}"
             )
         self._epoch = epoch
@@ -230,7 +231,7 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         rest, batches = dataset.skip(count), _cardinality(dataset)
         if count < 0 or _cardinality(rest) == 0:
             raise ValueError(
-                "`skip_batches` must be fewer than the batches of the epoch to go on in. "
+                "`skip_batches` must be less than the number of batches in the epoch. "
                 f"Received: skip_batches={count}, epoch={epoch} with "
                 f"{counted(batches, 'batch', 'batches')}"
             )
@@ -293,14 +294,14 @@ class _EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         for count, batch in enumerate(self._make(self._plan[0], 0)):
             if count == _PREVIEW_BATCHES:
                 raise RuntimeError(
-                    "The dataset of ProgressiveLearning was read outside of its callback, which "
+                    "The dataset of ProgressiveLearning was read without its callback, which "
                     "switches the epochs and stages. Pass both: model.fit(progressive.dataset, "
                     "epochs=progressive.epochs, callbacks=[progressive])."
                 )
             yield batch
 
     def cardinality(self) -> Any:
-        """Out of reach: an epoch's length is the callback's business, not that of `fit`."""
+        """Return "unknown": the callback ends an epoch, not `fit`."""
         return tf.constant(_UNBOUNDED, tf.int64)
 
     @property
@@ -360,8 +361,8 @@ class _OpenEpochIterator(tf.data.Iterator):
 def without_auto_sharding(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Return the dataset, marked as not to be divided among machines when it is distributed.
 
-    For the devices of one machine nothing is divided, but to find that out TensorFlow (2.21)
-    rewrites the pipeline each time an iterator is made: 7 seconds for ours.
+    On the devices of one machine nothing is divided, but to find that out TensorFlow (2.21)
+    rewrites the pipeline for each new iterator: 7 seconds for ours.
     """
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
@@ -369,7 +370,7 @@ def without_auto_sharding(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _distribution_of(model: keras.Model) -> Callable[[tf.data.Dataset], Any] | None:
-    """What distributes a dataset as the model is; None where the backend knows nothing of that."""
+    """The function that distributes a dataset as the model is; None if the backend has none."""
     if keras.backend.backend() != "tensorflow":
         return None
     strategy = model.distribute_strategy

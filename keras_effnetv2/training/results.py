@@ -1,4 +1,4 @@
-"""What a run leaves when it is trained: scores, model, export, labels, report."""
+"""The results of a trained run: scores, model, export, labels, report."""
 
 from dataclasses import replace
 from functools import partial
@@ -29,7 +29,7 @@ def evaluate_model(model: keras.Model, inputs: Inputs) -> Evaluation:
     if not np.isfinite(evaluation.scores).all():
         raise RuntimeError(
             "Training failed: a score of the trained model is not finite. Lower the learning rate "
-            "(--learning-rate) and start anew with --overwrite."
+            "(--learning-rate, learning_rate=) and start again (--overwrite, overwrite=True)."
         )
     return evaluation
 
@@ -45,7 +45,7 @@ def write_results(
 ) -> None:
     """Write model, export, labels and report, then mark the run as finished.
 
-    The model is on one device; `unreadable` knows which of the pictures were left out.
+    The model is on one device; `unreadable` has the pictures that were left out.
     """
     names = inputs.training.class_names
     # Of the layers only: compiled, the file would need this package to be loaded.

@@ -1,10 +1,10 @@
-"""Snapshots of a training: its whole state on disk, from which it goes on bit for bit.
+"""Snapshots of a training: its whole state on disk, to resume it bit for bit.
 
 A snapshot is a Keras weight file (weights, BatchNormalization statistics, optimizer with loss
-scale, and the averages of `EMA`) with a group more for what Keras leaves out: the states of the
-random generators, the running means of the metrics, and notes of the caller. Beside it lies its
-SHA-256, as `sha256sum --check` reads it. The file's name says how far the training had come, and
-it gets that name when file and checksum are whole and on the disk.
+scale, and the averages of `EMA`) with one more group for what Keras leaves out: the states of the
+random generators, the running means of the metrics, and notes of the caller. Its SHA-256 is next to
+it, as `sha256sum --check` reads it. The file's name says how far the training had come; it gets
+that name once file and checksum are complete and on the disk.
 """
 
 import json
@@ -48,13 +48,13 @@ class Saving:
         check_number("snapshot_minutes", self.minutes, minimum=0, or_none=True)
 
     def needed_bytes(self, model: keras.Model) -> int:
-        """Return what they take on disk: the oldest snapshot goes when the new one is there."""
+        """Return their size on disk, while the newest is written and the oldest still there."""
         return (self.keep + 1) * _BYTES_PER_PARAMETER * model.count_params()
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot that is whole."""
+    """A complete, undamaged snapshot."""
 
     path: Path
     epochs: int  # done
@@ -63,9 +63,9 @@ class Snapshot:
 
 
 def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
-    """Return the newest snapshot that is whole; None if none was written yet.
+    """Return the newest undamaged snapshot; None if none was written yet.
 
-    Says which ones are damaged; if all are, it is a ValueError.
+    `say` is called for each damaged one; if all are damaged, it is a ValueError.
     """
     paths = _snapshots(folder)
     for path in reversed(paths):
@@ -79,8 +79,8 @@ def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
         say(f"Skipped {path}: {reason}.")
     if paths:
         raise ValueError(
-            f"The run cannot be resumed, all its snapshots are damaged: "
-            f"{', '.join(str(path) for path in paths)}. Put a copy in their place or start anew "
+            "The run cannot be resumed, because all its snapshots are damaged: "
+            f"{', '.join(str(path) for path in paths)}. Put a copy in their place or start again "
             "(--overwrite, overwrite=True)."
         )
     return None
@@ -89,19 +89,19 @@ def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
 class Snapshots(keras.callbacks.Callback):
     """Saves the state of a training when it begins, after every epoch, and within epochs.
 
-    A state that is not finite is never saved, it ends the training. Belongs after the callbacks
-    whose state it keeps.
+    A state that is not finite is not saved and ends the training. Put this callback after those
+    whose state it saves.
 
     Args:
-        saving: where the snapshots are, how many stay, and the time between those in an epoch.
-        resumed: the one to go on from; None starts with the model as it is.
-        notes: gives what else is to be kept, plain data for JSON.
-        signals: where one of them is noted, the state is saved and the training ends.
-        is_writer: False: another process writes the snapshots.
+        saving: where the snapshots are, how many to keep, and the time between those in an epoch.
+        resumed: the snapshot to resume from; None starts with the model as it is.
+        notes: returns what else to save, plain data for JSON.
+        signals: if one of them is noted, the state is saved and the training ends.
+        is_writer: False if another process writes the snapshots.
 
     Raises:
-        RuntimeError: in `fit`: the loss or a weight is not finite.
-        TrainingInterrupted: in `fit`: a signal was noted.
+        RuntimeError: the loss or a weight is not finite, in `fit`.
+        TrainingInterrupted: a signal was noted, in `fit`.
     """
 
     def __init__(
@@ -200,8 +200,8 @@ class Snapshots(keras.callbacks.Callback):
             f"Training failed: {what} in epoch {self._epoch + 1}, after optimizer step "
             f"{int(optimizer.iterations)}; last finite loss: {before}, learning rate: {rate:.3g}; "
             f"{where}. Resuming would fail in the same way: start a new run with a lower learning "
-            "rate (--learning-rate) or gradient clipping (gradient_clip of the recipe); it can "
-            "start from the weights of the kept state (--weights)."
+            "rate (--learning-rate, learning_rate=) or with gradient clipping (gradient_clip of "
+            "the recipe). It can start from the weights of that state (--weights, weights=)."
         )
 
 
@@ -243,7 +243,7 @@ def _damage(path: Path) -> str | None:
             return "it is empty"
         recorded = _checksum_file(path).read_text("ascii").split()
         if recorded[:1] != [file_sha256(path)]:
-            return f"it is damaged (its SHA-256 is not that in {_checksum_file(path).name})"
+            return f"it is damaged (its SHA-256 is not the one in {_checksum_file(path).name})"
     except (OSError, ValueError) as error:
         return f"it cannot be checked ({error})"
     return None

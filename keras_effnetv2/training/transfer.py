@@ -1,8 +1,8 @@
-"""What batch norms do while a pretrained network learns something new: go on learning, or stay.
+"""What batch norms do while a pretrained network learns something new: train, or stay frozen.
 
-A batch norm that trains normalises by the mean and variance of its batch. Of few pictures these
-are noisy, and their averages replace the statistics that the weights were trained with. Frozen, it
-is a fixed scale and offset. `benchmarks/transfer.py` compares the two.
+A batch norm that trains normalises by the mean and variance of its batch. With few pictures these
+are noisy, and their averages replace the statistics that the weights were trained with. A frozen
+one is a fixed scale and offset. `benchmarks/transfer.py` compares the two.
 """
 
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.recipes.recipe import BatchNormPolicy
 
 SMALL_BATCH = 32
-"""Pictures; with fewer the statistics of a batch are worse than those of the weights.
+"""Pictures; in smaller batches the statistics are worse than those of the weights.
 
 Wu and He (Group Normalization, arXiv 1803.08494, table 2): ResNet-50 on ImageNet has a validation
 error of 23.6% with 32 pictures a device, 23.7% with 16, 24.8% with 8, 27.3% with 4, 34.7% with 2.
@@ -32,23 +32,23 @@ def resolve_batch_norm(
     if policy != "auto":
         return policy, f'batch_norm="{policy}" was asked for'
     if not is_pretrained:
-        return "train", "the network has no statistics yet that could be kept"
+        return "train", "the network has no statistics yet"
     batches = f"batches of {counted(smallest_batch, 'picture')}"
     if smallest_batch >= SMALL_BATCH:
-        return "train", f"{batches} (at least {SMALL_BATCH}) have statistics that are good enough"
+        return "train", f"{batches} (at least {SMALL_BATCH}) have good enough statistics"
     noisier = "have noisier statistics than the pretrained weights"
     return "freeze", f"{batches} (fewer than {SMALL_BATCH}) {noisier}"
 
 
 def batch_norms(model: keras.Model) -> list[Any]:
-    """Return every `BatchNormalization` of a model, also those in nested models."""
+    """Return every `BatchNormalization` of a model, nested models included."""
     return [
         layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)
     ]
 
 
 def has_learned_statistics(model: keras.Model) -> bool:
-    """Return whether a model's batch norms have seen pictures, in this process or before.
+    """Return whether a model's batch norms have seen pictures, in this process or earlier.
 
     A fresh batch norm has the moving mean 0. A model without batch norms has none to keep.
     """
@@ -58,10 +58,10 @@ def has_learned_statistics(model: keras.Model) -> bool:
 def freeze_batch_norm(model: keras.Model) -> int:
     """Keep every batch norm of a model, nested models included, as it is while the rest trains.
 
-    Each gets `trainable = False`, which in Keras means both: it normalises by its moving
-    statistics, in training as in inference, and statistics, gamma and beta keep their values. Call
-    it before `compile`, and again after setting `trainable` of the model or of a part that holds
-    batch norms, because that sets it in every layer inside.
+    Each gets `trainable = False`. In Keras it then normalises by its moving statistics in training,
+    too, and statistics, gamma and beta keep their values. Call this before `compile`, and again
+    after setting `trainable` of the model or of a part with batch norms, because that also sets it
+    in every layer inside.
 
     Args:
         model: any built model.

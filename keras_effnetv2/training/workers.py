@@ -1,7 +1,7 @@
 """Training on several devices and machines: which worker a process is, and its part of each batch.
 
-The batch size of a recipe is the global one: so neither the learning rate nor the number of steps
-depends on how many devices there are, and n workers train what one would train, but for the
+The batch size of a recipe is the global one: so the learning rate and the number of steps
+do not depend on the number of devices, and n workers train what one would train, except for the
 partners of mixup and the draws of dropout.
 
 - One machine, TensorFlow: `train(..., strategy=tf.distribute.MirroredStrategy())`.
@@ -32,7 +32,7 @@ _EXCHANGE_WORDS = ("Gloo", "NCCL", "heartbeat", "coordination service", "Coordin
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes of a training, as one of them sees it; each device has an equal part."""
+    """The processes of a training, as one of them sees it; every device has an equal part."""
 
     index: int = 0  # of this process; the first one writes the run folder
     count: int = 1  # of processes
@@ -49,11 +49,12 @@ class Workers:
         return None if self.count == 1 else (self.index, self.count)
 
     def local_batch_size(self, batch_size: int) -> int:
-        """Return this process' part of a global batch size; a ValueError if none is equal."""
+        """Return this process' part of a global batch size; ValueError if it cannot be divided."""
         if batch_size % self.devices:
             raise ValueError(
                 f"A batch is divided equally among the {self.devices} devices of this training: "
-                f"choose a multiple of {self.devices}. Received: batch_size={batch_size}"
+                f"choose a multiple of {self.devices} (--batch-size, batch_size=). Received: "
+                f"{batch_size}"
             )
         return batch_size // self.count
 
@@ -70,7 +71,7 @@ ALONE = Workers()
 
 
 def current_workers(strategy: tf.distribute.Strategy | None = None) -> Workers:
-    """Return what the backend, and TensorFlow's strategy if there is one, say of this process."""
+    """Return this process' place, as the backend and TensorFlow's strategy describe it."""
     if strategy is not None:
         if keras.backend.backend() != "tensorflow" or not isinstance(
             strategy, tf.distribute.MirroredStrategy | tf.distribute.OneDeviceStrategy
@@ -91,20 +92,20 @@ def current_workers(strategy: tf.distribute.Strategy | None = None) -> Workers:
 
 
 def connect(coordinator: str, count: int, index: int) -> Workers:
-    """Join this process with others to one JAX training; wait until all are there.
+    """Connect this process to the others of one JAX training; wait until all have joined.
 
     Args:
-        coordinator: HOST:PORT of worker 0, where all can reach it.
+        coordinator: HOST:PORT of worker 0, which all can reach.
         count: number of processes.
         index: of this one, from 0.
 
     Returns:
-        What `current_workers` gives from now on, in `train` too. A model that is given to `train`
-        must have the same weights in all processes: call `keras.utils.set_random_seed` before.
+        What `current_workers` returns from now on, in `train`, too. A model given to `train` must
+        have the same weights in all processes: call `keras.utils.set_random_seed` before.
 
     Raises:
-        RuntimeError: not all workers came within five minutes, or JAX has been used already.
-        ValueError: another backend, or numbers that cannot be.
+        RuntimeError: not all workers joined within five minutes, or JAX was used before.
+        ValueError: the backend is not JAX, or the numbers are impossible.
     """
     if keras.backend.backend() != "jax":
         raise ValueError(
@@ -141,7 +142,7 @@ def connect(coordinator: str, count: int, index: int) -> Workers:
 
 @contextlib.contextmanager
 def explained(workers: Workers) -> Iterator[None]:
-    """Say of an exchange with other workers that failed what it means: a RuntimeError."""
+    """Turn a failed exchange with other workers into a RuntimeError that explains it."""
     try:
         yield
     except Exception as error:
@@ -149,14 +150,14 @@ def explained(workers: Workers) -> Iterator[None]:
             raise
         raise RuntimeError(
             f"Worker {workers.index} of {workers.count} cannot go on, because another one has "
-            f"ended or cannot be reached; what that one printed says why. Start all again, going "
-            f"on from the last snapshot (--resume, resume=True). JAX says: "
+            "ended or cannot be reached; its own output says why. Start all of them again from "
+            f"the last snapshot (--resume, resume=True). JAX says: "
             f"{first_line(error)}"
         ) from error
 
 
 def wait_for_all(workers: Workers) -> None:
-    """Wait until every worker is here."""
+    """Wait until every worker has arrived."""
     if workers.count > 1:
         from jax.experimental import multihost_utils
 
@@ -165,7 +166,7 @@ def wait_for_all(workers: Workers) -> None:
 
 @contextlib.contextmanager
 def undistributed() -> Iterator[None]:
-    """Let Keras make variables of this process alone, as it does when it saves."""
+    """Let Keras make variables for this process alone, as it does when it saves."""
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:

@@ -16,7 +16,7 @@ from keras_effnetv2.serve.service import ServerLimits, Service
 
 LINE = re.compile(
     r"Serving (?P<name>.*), version 10, at (?P<address>http://127\.0\.0\.1:(?P<port>\d+)/) "
-    r"\(end with Ctrl-C\)\n"
+    r"\(stop with Ctrl-C\)\n"
 )
 
 
