@@ -78,11 +78,11 @@ def judge_pictures(
         )
     for note in pictures.source.notes:
         print(note, file=sys.stderr)
-    if pictures.renamed:
+    if again := pictures.saved_again:
         print(
-            f"warning: {counted(len(pictures.renamed), 'new picture')} have the names of pictures "
-            f"that the run was trained on, but another content: {some(pictures.renamed)}. If they "
-            "were only saved again, the accuracy is too high.",
+            f"warning: {counted(len(again), 'new picture')} have the names of pictures that "
+            f"the run was trained on, but another content: {some(again)}. If they were only saved "
+            "again, the accuracy is too high.",
             file=sys.stderr,
         )
     for picture in judgement.left_out:

@@ -55,12 +55,13 @@ class ChosenPictures(NamedTuple):
     Attributes:
         source: the pictures.
         counts: numbers of pictures by kind, and of those left out, for a network of a run.
-        renamed: names of new pictures that were also the name of a training picture.
+        saved_again: names of new pictures that a training picture has too, where so many do that
+            they must be the same pictures with other bytes.
     """
 
     source: ImageSource
     counts: Mapping[str, int]
-    renamed: Sequence[str] = ()
+    saved_again: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -222,8 +223,10 @@ def pictures_to_judge(
         )
     new = chosen & ~trained & ~held
     what = "validation" if not new.any() else "all" if chosen.all() else "not trained on"
-    called = {_tail(name) for _, name in record.training}
+    tails = {_tail(name) for _, name in record.training}
     names = [source.names[index] for index in np.flatnonzero(new)]
+    known = [name for name in names if _tail(name) in tails]
+    is_same_set = part == "all" and len(set(map(_tail, known))) > len(tails) / 2
     return ChosenPictures(
         replace(source.subset(np.flatnonzero(chosen)), split=split or what),
         {
@@ -232,7 +235,7 @@ def pictures_to_judge(
             "trained_on": int((trained & chosen).sum()),
             "not_judged": int((~chosen).sum()),
         },
-        [name for name in names if _tail(name) in called],
+        known if is_same_set else (),
     )
 
 
