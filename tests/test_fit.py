@@ -355,7 +355,7 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
     for name in ("two\nlines", "", "ends\n"):
         names = (name, *CLASSES[1:])
         refused(re.escape(f"Received: {name!r}"), replace(digits, class_names=names))
-    refused("Choose one of --resume.* and --overwrite", resume=True, overwrite=True)
+    refused("Resume the run .--resume.* or replace it .--overwrite", resume=True, overwrite=True)
     refused("`keep_snapshots` must be an integer of at least 1. Received: 0", keep_snapshots=0)
     for minutes in (-1, float("nan"), "30"):
         message = (

@@ -74,8 +74,10 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | 
         ValueError: both were asked for, the run to resume is finished, or its settings are damaged.
     """
     if resume and overwrite:
-        raise
-        ValueError("Choose one of --resume, resume=True and --overwrite, overwrite=True, not both.")
+        raise ValueError(
+            "Resume the run (--resume, resume=True) or replace it (--overwrite, overwrite=True), "
+            "not both."
+        )
     if not path.exists() or (path.is_dir() and _is_unused(path)):
         return None
     if not (path / RECIPE).is_file():
