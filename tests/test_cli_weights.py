@@ -177,7 +177,7 @@ def test_a_keras_file_holds_the_preprocessing_of_the_set(capsys, published, netw
     assert "symmetric" in out
     read = keras.models.load_model(tmp_path / "mine.keras")
     assert_equal_weights(read, network)
-    assert read.get_layer("normalization").get_config()["scale"] == 1 / 128
+    assert read.get_layer("pixel_normalization").get_config()["scale"] == 1 / 128
     assert read.layers[-1].activation.__name__ == "softmax"
 
 

@@ -6,10 +6,12 @@ import io
 import json
 import os
 import pickle
+import resource
 import struct
 import tarfile
 import zipfile
 import zlib
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,7 +19,9 @@ import pytest
 from helpers import source_files
 
 from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.architectures.config_file import read_config
 from keras_effnetv2.models.build import build_model
+from keras_effnetv2.models.model_file import load_model
 from keras_effnetv2.pretrained.load import load_weights
 
 MIB = 2**20
@@ -327,6 +331,99 @@ def test_zip_with_other_members_is_read_in_memory(model, whole, tmp_path, monkey
     load_weights(model, tmp_path / "n.keras")
     assert everything(tmp_path) == files
     assert not os.path.exists("/tmp/kev2_evil")
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def edited(path, whole, change):
+    """A `.keras` file whose config.json is changed."""
+    with zipfile.ZipFile(whole["zip"]) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    archive(path, members | {"config.json": change(members["config.json"].decode())})
+    return path
+
+
+def replaced(old, new):
+    def change(text):
+        assert old in text
+        return text.replace(old, new)
+
+    return change
+
+
+CONFIGS = [
+    (replaced('"units": 7', '"units": 1000000000'), "describes a model of 5,000,000,"),
+    (replaced('"units": 7', '"units": 1' + "0" * 400), "describes a model of 5"),
+    (replaced('"filters": 4', '"filters": 1000000000'), "cannot be read"),
+    (replaced('"units": 7', '"units": NaN'), "NaN, which is no number"),
+    (replaced('"units": 7', '"units": "x"'), "cannot be read"),
+    (replaced('"Dense"', '"Dance"'), "cannot be read"),
+    (replaced('"layers"', '"strata"'), "cannot be read"),
+    (lambda text: "[" * 9_999, "nested too deeply"),
+    (lambda text: " " * (2**24 + 1), "more than 16,777,216 bytes"),
+    (lambda text: "{}", "it is no model but dict"),
+    (lambda text: "[3]", "it is no model but list"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CONFIGS, ids=range(len(CONFIGS)))
+def test_a_model_is_checked_before_it_takes_memory(change, words, whole, tmp_path):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=rf"model\.keras cannot be read: .*{words}|{words}"):
+        load_model(edited(tmp_path / "model.keras", whole, change))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**20  # KiB
+
+
+def test_a_model_that_is_whole_loads(model, whole):
+    read = load_model(whole["zip"])
+    for old, new in zip(model.get_weights(), read.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: "[" * 9_999, "nested too deeply"),
+        (replaced('"units": 7', '"units": NaN'), "NaN, which is no number"),
+        (lambda text: "[3]", "not one that Keras writes"),
+        (lambda text: '{"class_name": "Model", "config": {"layers": [3]}}', "not one that Keras"),
+        (lambda text: '{"class_name": "Model", "config": 3}', "not one that Keras writes"),
+    ],
+    ids=range(5),
+)
+def test_weights_of_a_model_whose_description_is_none(change, words, whole, refused, tmp_path):
+    path = edited(tmp_path / "n.keras", whole, change)
+    refused(path, rf"n\.keras cannot be read as a Keras weight file: .*{words}")
+
+
+@pytest.mark.parametrize("source", ["auto", "timm", "keras", "official"])
+def test_what_is_no_regular_file(source, refused, tmp_path):
+    os.mkfifo(tmp_path / "n.keras")
+    (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
+    for path in (tmp_path / "n.keras", tmp_path / "zero.safetensors", "/dev/zero"):
+        refused(path, "is a device, a pipe or a socket; give a regular file", source)
+        with pytest.raises(ValueError, match="a device, a pipe or a socket"):
+            build_model(MICRO, weights=path)
+        with pytest.raises(ValueError, match="a device, a pipe or a socket"):
+            read_config(str(path))
+        with pytest.raises(ValueError, match="a device, a pipe or a socket"):
+            load_model(Path(path))
+
+
+@pytest.mark.parametrize("weights", ["missing.h5", "a/missing", Path("missing"), "x.safetensors"])
+def test_a_file_that_is_missing_is_said_to_be(weights, refused, tmp_path):
+    with pytest.raises(ValueError, match=f"There is no file or folder '{weights}'"):
+        build_model(MICRO, weights=weights)
+    refused(weights, f"There is no file, folder or checkpoint '{weights}'")
+
+
+def test_a_folder_without_weights_says_what_is_in_it(whole, refused, tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    refused(tmp_path, "must hold one weight file, and has none")
+    for name in ("a.keras", "b.h5"):
+        (tmp_path / name).write_bytes(b"x")
+    refused(tmp_path, r"must hold one weight file, and has a\.keras, b\.h5")
 
 
 # --- pickles ------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ NEEDED = {
         "_nodes_by_depth": model,
         "_keras_history": inputs,
         "_inbound_nodes": model.layers[1],
+        "_outbound_nodes": model.layers[0],
         "operation": node,
         "input_tensors": node,
         "outputs": node,

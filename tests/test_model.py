@@ -1,16 +1,19 @@
 """Builders: arguments as in keras.applications, errors, precision, files."""
 
+import dataclasses
 import inspect
+import json
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import oracle
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.architectures.config import ModelConfig, Stage, decode_stages
 from keras_effnetv2.models.build import block_name, build_model, feature_extractor
 
 TINY = ModelConfig(
@@ -255,3 +258,46 @@ def test_channels_first_is_the_same_function():
     finally:
         keras.config.set_image_data_format("channels_last")
     np.testing.assert_allclose(result, oracle.numpy(model(PIXELS)), rtol=0, atol=1e-5)
+
+
+def test_numbers_of_numpy_are_taken():
+    one = np.int64
+    stage = Stage("fused", one(1), one(3), one(2), one(1), one(8), np.int32(8), np.float32(0.25))
+    config = ModelConfig("numpy", [stage], head_filters=np.uint8(8), eval_size=one(32))
+    assert ModelConfig.from_json(config.to_json()) == config
+    assert type(config.stages[0].repeats) is type(config.head_filters) is int
+    model = build_model(
+        config, classes=one(10), input_shape=[one(32), None, one(3)], dropout_rate=np.float32(0.5)
+    )
+    assert model.output_shape == (None, 10)
+    assert model.input_shape == (None, 32, None, 3)
+    assert kev2.count_flops(model, one(32)) == kev2.count_flops(model, (32, np.int32(32)))
+    shape = tf.TensorShape([32, 32, 3])
+    assert build_model(config, input_shape=shape).input_shape == (None, 32, 32, 3)
+    stages = kev2.progressive_stages(
+        epochs=one(4), stages=one(2), image_size=(one(32), one(64)), batch_size=one(8)
+    )
+    assert type(stages[0].batch_size) is int
+    recipe = dataclasses.replace(
+        kev2.TrainRecipe.preset("quickstart"), epochs=one(3), batch_size=(one(8), one(4))
+    )
+    assert json.loads(json.dumps(dataclasses.asdict(recipe)))["batch_size"] == [8, 4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8_c1"], "head_filters": 1%s}' % ("0" * 20),
+        '{"name": "x", "stages": ["r1000000000_k3_s1_e1_i8_o8_c1"]}',
+        '{"name": "x", "stages": ["r9999_k3_s1_e1_i60000_o60000_c1"]}',
+        '{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8_c1"], "width": 1%s}' % ("0" * 400),
+        '{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8_c1"], "width": NaN}',
+        '{"name": "x", "stages": [{"a": 1}]}',
+        '{"name": ["x"], "stages": ["r1_k3_s1_e1_i8_o8_c1"]}',
+        "[" * 9_999,
+    ],
+    ids=range(8),
+)
+def test_a_config_that_asks_for_too_much_is_one_error(text):
+    with pytest.raises(ValueError, match=r"must|has NaN|nested too deeply|may have 2,147,483,648"):
+        ModelConfig.from_json(text)

@@ -6,6 +6,7 @@ A value is checked once, where it enters the package.
 import difflib
 import math
 from collections.abc import Iterable
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,7 +18,30 @@ def is_integer(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a real, finite number; True and False are not."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
+
+
+def plain(value: Any) -> Any:
+    """Return a number as Python's own, which JSON and Keras want; NumPy has others.
+
+    A list or tuple of numbers becomes a tuple of those; anything else is returned as it is.
+    """
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return tuple(map(plain, value))
+    if is_integer(value):
+        return int(value)
+    return float(value) if is_number(value) and not isinstance(value, float) else value
+
+
+def make_plain(settings: Any) -> None:
+    """Replace the fields of a frozen dataclass by what `plain` makes of them."""
+    for one in fields(settings):
+        object.__setattr__(settings, one.name, plain(getattr(settings, one.name)))
 
 
 def check_integer(

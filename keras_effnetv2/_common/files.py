@@ -1,12 +1,15 @@
-"""Files and folders that are written whole or not at all, and the SHA-256 of a file."""
+"""Files and folders that are written whole or not at all; JSON from anywhere; SHA-256."""
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
+_MAX_JSON = 2**24  # bytes
 SCRATCH = ".writing-"  # how the names of files and folders begin that are not whole yet
 
 
@@ -71,3 +74,36 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for what is there and is no file or folder, but may give bytes for ever."""
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is a device, a pipe or a socket; give a regular file.")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file; errors are those of `parse_json`, without the name of the file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    check_regular(path)
+    with open(path, "rb") as file:
+        text = file.read(_MAX_JSON + 1)
+    return parse_json(text)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; ValueError also for NaN, infinity, endless nesting, and 16 MiB or more."""
+    if len(text) > _MAX_JSON:
+        raise ValueError(f"it has more than {_MAX_JSON:,} bytes")
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it has {name}, which is no number")

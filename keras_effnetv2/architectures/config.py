@@ -13,16 +13,27 @@ from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
-from keras_effnetv2._common.checks import check_choice, check_integer, check_number, did_you_mean
-from keras_effnetv2.architectures.variants import VARIANTS, Normalization
+from keras_effnetv2._common.checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    did_you_mean,
+    is_number,
+    make_plain,
+)
+from keras_effnetv2._common.files import parse_json
+from keras_effnetv2.architectures.variants import VARIANTS, Normalization, ScaleAndOffset
 
 WIDTH_DIVISOR = 8  # filters are multiples of this (official `depth_divisor`)
+# What a file of a config may ask for, before it is built; XL has 208 million weights.
+_MAX_INTEGER = 2**16
+_MAX_WEIGHTS = 2**31
 HEAD_FILTERS = 1280  # before width scaling (official `feature_size`)
 
 # Pixels in 0..255 become `pixels * scale + offset`, a channel at a time (R, G, B).
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-NORMALIZATIONS: dict[Normalization, tuple[tuple[float, ...], tuple[float, ...]]] = {
+NORMALIZATIONS: dict[Normalization, ScaleAndOffset] = {
     "imagenet": (
         tuple(1 / (255 * std) for std in _IMAGENET_STD),
         tuple(-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)),
@@ -30,6 +41,26 @@ NORMALIZATIONS: dict[Normalization, tuple[tuple[float, ...], tuple[float, ...]]]
     "symmetric": ((1 / 128,) * 3, (-1.0,) * 3),
     "inception": ((1 / 127.5,) * 3, (-1.0,) * 3),
 }
+
+
+def scale_and_offset(normalization: Normalization | ScaleAndOffset) -> ScaleAndOffset:
+    """Return what the pixels of a `ModelConfig.normalization` are multiplied with, and what added.
+
+    Raises:
+        ValueError: it is neither a name nor two times three numbers.
+    """
+    if isinstance(normalization, str):
+        check_choice("normalization", normalization, NORMALIZATIONS)
+        return NORMALIZATIONS[normalization]
+    given: Any = normalization if isinstance(normalization, list | tuple) else ()
+    parts = [tuple(part) if isinstance(part, list | tuple) else () for part in given]
+    if len(parts) != 2 or not all(len(part) == 3 and all(map(is_number, part)) for part in parts):
+        raise ValueError(
+            f"`normalization` must be one of {', '.join(map(repr, NORMALIZATIONS))}, or the scales "
+            "and the offsets of pixels 0..255, ((R, G, B), (R, G, B)). "
+            f"Received: {normalization!r}"
+        )
+    return parts[0], parts[1]
 
 
 @dataclass(frozen=True)
@@ -61,9 +92,10 @@ class Stage:
     se_ratio: float | None = None
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_choice("conv", self.conv, ("fused", "mbconv"))
         for name in ("repeats", "kernel_size", "expand_ratio", "input_filters", "output_filters"):
-            check_integer(name, getattr(self, name), minimum=1)
+            check_integer(name, getattr(self, name), minimum=1, maximum=_MAX_INTEGER)
         if self.kernel_size % 2 == 0:
             raise ValueError(f"`kernel_size` must be odd. Received: {self.kernel_size!r}")
         check_choice("strides", self.strides, (1, 2))
@@ -190,8 +222,9 @@ class ModelConfig:
         randaugment_magnitude: magnitude of the last training stage; None for the variants whose
             official recipe uses AutoAugment instead.
         mixup_alpha: mixup (and cutmix) alpha of the last training stage, 0 is off.
-        normalization: how training normalised pixels: "imagenet" (mean and standard deviation) or
-            "symmetric" ((x - 128) / 128).
+        normalization: how training normalised pixels: "imagenet" (mean and standard
+            deviation), "symmetric" ((x - 128) / 128), "inception" (x / 127.5 - 1), or the scales
+            and offsets of the channels of pixels 0..255, ((R, G, B), (R, G, B)).
 
     Raises:
         ValueError: a field is outside its range, or neighbouring stages do not fit together.
@@ -208,9 +241,10 @@ class ModelConfig:
     dropout_rate: float = 0.2
     randaugment_magnitude: float | None = None
     mixup_alpha: float = 0.0
-    normalization: Normalization = "symmetric"
+    normalization: Normalization | ScaleAndOffset = "symmetric"
 
     def __post_init__(self) -> None:
+        make_plain(self)
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9_.\-]+", self.name):
             raise ValueError(
                 f"`name` must consist of letters, digits, '.', '_' and '-'. Received: {self.name!r}"
@@ -221,7 +255,6 @@ class ModelConfig:
                 "`stages` must be a tuple of at least one Stage (decode_stages makes it from "
                 f"block strings). Received: {self.stages!r}"
             )
-        object.__setattr__(self, "stages", tuple(self.stages))
         for number, (before, after) in enumerate(itertools.pairwise(self.stages), start=2):
             if after.input_filters != before.output_filters:
                 raise ValueError(
@@ -229,7 +262,13 @@ class ModelConfig:
                     f"{number - 1} has {before.output_filters} output filters. Make them equal."
                 )
         for name in ("head_filters", "train_size", "eval_size"):
-            check_integer(name, getattr(self, name), minimum=1)
+            check_integer(name, getattr(self, name), minimum=1, maximum=_MAX_INTEGER)
+        weights = sum(self.kernel_sizes())
+        if weights > _MAX_WEIGHTS:
+            raise ValueError(
+                f"A network may have {_MAX_WEIGHTS:,} weights, and these stages have {weights:,}. "
+                "Give fewer filters or repeats."
+            )
         check_number("width", self.width, above=0)
         check_number("depth", self.depth, above=0)
         fraction, magnitude = self.min_width_fraction, self.randaugment_magnitude
@@ -237,7 +276,7 @@ class ModelConfig:
         check_number("dropout_rate", self.dropout_rate, minimum=0, below=1)
         check_number("randaugment_magnitude", magnitude, minimum=0, or_none=True)
         check_number("mixup_alpha", self.mixup_alpha, minimum=0)
-        check_choice("normalization", self.normalization, NORMALIZATIONS)
+        scale_and_offset(self.normalization)
 
     @property
     def stem_filters(self) -> int:
@@ -248,6 +287,28 @@ class ModelConfig:
     def num_blocks(self) -> int:
         """Number of blocks over all stages."""
         return sum(stage.repeats for stage in self.stages)
+
+    def kernel_sizes(self) -> list[int]:
+        """Return the number of weights of every convolution's kernel, in the order of the layers.
+
+        They tell a network: no two variants have the same.
+        """
+        sizes = [3 * 3 * 3 * self.stem_filters]
+        for stage in self.stages:
+            window = stage.kernel_size**2
+            filters = stage.input_filters
+            for _ in range(stage.repeats):
+                expanded = filters * stage.expand_ratio
+                is_alone = stage.conv == "fused" and stage.expand_ratio == 1
+                if stage.conv == "mbconv":
+                    sizes += [filters * expanded] * (stage.expand_ratio > 1) + [window * expanded]
+                elif not is_alone:
+                    sizes.append(window * filters * expanded)
+                if stage.se_ratio is not None:
+                    sizes += [expanded * max(1, int(filters * stage.se_ratio))] * 2
+                sizes.append((window if is_alone else 1) * expanded * stage.output_filters)
+                filters = stage.output_filters
+        return [*sizes, filters * self.head_filters]
 
     @staticmethod
     def variants() -> tuple[str, ...]:
@@ -349,8 +410,8 @@ class ModelConfig:
             ValueError: it is not JSON, or a field is missing, unknown or outside its range.
         """
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
+            values = parse_json(text)
+        except ValueError as error:
             raise ValueError(f"Not a JSON text: {error}") from None
         needed, known = {"name", "stages"}, {field.name for field in fields(cls)}
         if not isinstance(values, dict) or not needed <= set(values) <= known:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from keras_effnetv2._common.checks import did_you_mean
+from keras_effnetv2._common.files import check_regular
 from keras_effnetv2.architectures.config import ModelConfig
 
 
@@ -27,10 +28,11 @@ def read_config(name_or_path: str) -> ModelConfig:
         )
     path = Path(name_or_path)
     try:
+        check_regular(path)
         return ModelConfig.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # brackets nested without end
+    except ValueError as error:
         raise ValueError(
             f"{path} is not a JSON file of a network, in the form that `keras-effnetv2 info "
             f"VARIANT --json` prints: {error}"

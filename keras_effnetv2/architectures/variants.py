@@ -64,6 +64,9 @@ V2_XL_BLOCKS: Sequence[str] = (
 Normalization = Literal["imagenet", "symmetric", "inception"]
 """The normalisation of pixels before the first layer, see `config.NORMALIZATIONS`."""
 
+ScaleAndOffset = tuple[tuple[float, ...], tuple[float, ...]]
+"""Another change of pixels: what they are multiplied with, what is added then; R, G, B each."""
+
 
 class Variant(NamedTuple):
     """One row: block list and sizes before scaling; other fields as in `ModelConfig`."""

@@ -1,6 +1,5 @@
 """Options of several commands, and checks of their values that do not need TensorFlow."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from typer import BadParameter
 
 from keras_effnetv2._common.checks import check_choice
+from keras_effnetv2._common.files import read_json
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import read_config
 from keras_effnetv2.cli.command import OptionGroup, argument, flag, option
@@ -216,7 +216,7 @@ class RecipeOptions(OptionGroup):
         if self.recipe is None:
             return replace(TrainRecipe.preset(self.preset), **changes)
         try:
-            recipe = dict(json.loads(self.recipe.read_text(encoding="utf-8"))["recipe"])
+            recipe = dict(read_json(self.recipe)["recipe"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"--recipe: {self.recipe} is not the recipe.json of a run: {error!r}"

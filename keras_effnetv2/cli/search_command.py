@@ -1,10 +1,10 @@
 """The commands `search` (architectures for your own pictures) and `search show`."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from keras_effnetv2._common.files import read_json
 from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, option
 from keras_effnetv2.cli.options import (
     DATA_IF_ANY,
@@ -57,10 +57,10 @@ class SpaceOptions(OptionGroup):
             backbone = read_network(self.backbone, "--backbone")
             return SearchSpace.from_backbone(backbone, layer_offsets=self.layer_offsets)
         try:
-            return SearchSpace.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return SearchSpace.from_dict(read_json(path))
         except OSError as error:
             raise ValueError(f"--space: {path} cannot be read: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ValueError(f"--space: {path} is not a search space: {error}") from None
 
 

@@ -117,6 +117,7 @@ def export_saved_model(
     check_integer("top_k", top_k, minimum=1)
     check_integer("max_pixels", max_pixels, minimum=1)
     check_choice("weights_dtype", weights_dtype, WEIGHTS_DTYPES)
+    version, top_k, max_pixels = int(version), int(top_k), int(max_pixels)
     pictures = PictureInput(size, style, max_pixels, gif)
     target = _new_version_folder(Path(directory), version)
     batches = batches_of(photographs(size)[::_EVERY])
@@ -237,7 +238,7 @@ def resolve_image_size(model: keras.Model, image_size: int | None) -> int:
         )
     (size,) = sizes
     check_integer("image_size", size, minimum=1)
-    return size
+    return int(size)  # JSON takes no integers of NumPy
 
 
 def _resolve_class_names(class_names: Sequence[str] | None, classes: int) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, Concatenate, ParamSpec
 import keras
 import numpy as np
 
-from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig
+from keras_effnetv2.architectures.config import ModelConfig, scale_and_offset
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.registry import weight_set
 
@@ -90,7 +90,7 @@ def preprocess_input(images: Any, variant: str, weights: str | None = None) -> A
             "`images` must have the shape (..., height, width, 3). "
             f"Received: shape={tuple(images.shape)}"
         )
-    scale, offset = (np.asarray(values, np.float32) for values in NORMALIZATIONS[normalization])
+    scale, offset = (np.asarray(values, np.float32) for values in scale_and_offset(normalization))
     if isinstance(images, np.ndarray):
         return images.astype(np.float32) * scale + offset
     scale, offset = keras.ops.convert_to_tensor(scale), keras.ops.convert_to_tensor(offset)

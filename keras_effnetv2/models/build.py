@@ -4,6 +4,7 @@ Built models consist of stock Keras layers only, on any Keras backend and image 
 weights' normalisation is a `Rescaling` layer inside.
 """
 
+import itertools
 import math
 import os
 import re
@@ -12,17 +13,27 @@ from typing import Any
 
 import keras
 
-from keras_effnetv2._common.checks import check_choice, check_integer, check_number, is_integer
-from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig
-from keras_effnetv2.architectures.variants import Normalization
+from keras_effnetv2._common.checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    is_integer,
+    plain,
+)
+from keras_effnetv2.architectures.config import ModelConfig, scale_and_offset
+from keras_effnetv2.architectures.variants import ScaleAndOffset
 from keras_effnetv2.models.blocks import channel_axis, conv_bn, mbconv
+from keras_effnetv2.models.graph import connected_names
 from keras_effnetv2.pretrained.load import assign_weights
 from keras_effnetv2.pretrained.open_weights import Weights, open_weights
-from keras_effnetv2.pretrained.places import CLASSIFIER
+from keras_effnetv2.pretrained.places import CLASSIFIER, PIXELS, numbered, own_name
 from keras_effnetv2.pretrained.registry import IMAGENET_CLASSES
 
 MIN_SIZE = 32  # the network halves a picture five times
 _CHANNELS = 3
+_OURS = re.compile(  # names of layers
+    rf"(stem|top|block\d+[a-z]+)_|({PIXELS}|avg_pool|max_pool|{CLASSIFIER})$"
+)
 
 
 def build_model(
@@ -51,10 +62,13 @@ def build_model(
         weights: None (fresh), the name of a published set, which is fetched into the Keras cache
             (`available_weights` lists them), the path of a weight file (see `load_weights`), or
             what `open_weights` returned.
-            A file does not say how its pixels were normalised: a published file's name decides,
-            else an ImageNet-21k head means (x - 128) / 128, and anything else the config's
-            `normalization`.
-        input_tensor: a Keras tensor (`keras.Input` or a layer's output) to build on.
+            If the file says how its pixels were normalised (a `.keras`, a whole `.h5`, the
+            config.json of PyTorch Image Models beside it), that is done. Else one that has a
+            published file's name is taken for that, an ImageNet-21k head means (x - 128) / 128,
+            and anything else the config's `normalization`.
+        input_tensor: a Keras tensor (`keras.Input` or a layer's output) to build on. Layers in
+            front keep their weights. A second network on one input has "net2_" in front of its
+            layers' names, since a functional model has every name once.
         input_shape: (height, width, 3), or (3, height, width) with channels-first; a side of None
             is any size from 32 up. Default (None, None, 3).
         pooling: used without the top: None gives the (B, H/32, W/32, C) feature map, "avg" and
@@ -88,6 +102,7 @@ def build_model(
     check_number("drop_path_rate", drop_path_rate, minimum=0, below=1)
     if include_top:
         check_integer("classes", classes, minimum=1, or_none=True)
+        classes = plain(classes)
         _check_activation(classifier_activation)
     else:
         check_choice("pooling", pooling, (None, "avg", "max"))
@@ -96,24 +111,25 @@ def build_model(
     )
     if weights is not None and not isinstance(weights, Weights):
         weights = open_weights(weights, config, include_top=include_top, classes=classes)
-    x = inputs
+    x, prefix = inputs, _free_prefix(inputs)
     if include_preprocessing:
         normalization = weights.normalization if weights is not None else None
-        x = _normalization_layer(normalization or config.normalization)(x)
-    x = _backbone(x, config, drop_path_rate)
+        numbers = scale_and_offset(normalization or config.normalization)
+        x = _normalization_layer(numbers, f"{prefix}{PIXELS}")(x)
+    x = _backbone(x, config, drop_path_rate, prefix)
     if include_top:
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        x = keras.layers.GlobalAveragePooling2D(name=f"{prefix}avg_pool")(x)
         if dropout_rate > 0:
-            x = keras.layers.Dropout(dropout_rate, name="top_dropout")(x)
+            x = keras.layers.Dropout(dropout_rate, name=f"{prefix}top_dropout")(x)
         width = classes or (weights and weights.classes) or IMAGENET_CLASSES
         if classifier_activation == "auto":
             keeps_head = weights is not None and width == weights.classes
             classifier_activation = weights.activation if weights and keeps_head else "softmax"
-        x = _classifier(width, classifier_activation)(x)
+        x = _classifier(width, classifier_activation, f"{prefix}{CLASSIFIER}")(x)
     elif pooling == "avg":
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        x = keras.layers.GlobalAveragePooling2D(name=f"{prefix}avg_pool")(x)
     elif pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+        x = keras.layers.GlobalMaxPooling2D(name=f"{prefix}max_pool")(x)
     sources = keras.utils.get_source_inputs(inputs)
     sources = sources[0] if len(sources) == 1 else sources
     model = keras.Model(sources, x, name=name or config.name)
@@ -122,9 +138,20 @@ def build_model(
     return model
 
 
-def _backbone(x: Any, config: ModelConfig, drop_path_rate: float) -> Any:
+def _free_prefix(inputs: Any) -> str:
+    """Return what the layers' names begin with: nothing, unless one of them is taken already.
+
+    A functional model has every name once. Taken are the names of all layers that hang together
+    with the input, those of another network on the same input, too.
+    """
+    names = connected_names(inputs)
+    taken = {name.removesuffix(own_name(name)) for name in names if _OURS.match(own_name(name))}
+    return next(prefix for prefix in map(numbered, itertools.count(1)) if prefix not in taken)
+
+
+def _backbone(x: Any, config: ModelConfig, drop_path_rate: float, prefix: str) -> Any:
     """Turn normalised pixels (B, H, W, 3) into (B, ceil(H / 32), ceil(W / 32), head_filters)."""
-    x = conv_bn(x, config.stem_filters, 3, strides=2, name="stem_")
+    x = conv_bn(x, config.stem_filters, 3, strides=2, name=f"{prefix}stem_")
     block_index = 0
     for stage_number, stage in enumerate(config.stages, start=1):
         for repeat in range(stage.repeats):
@@ -137,10 +164,10 @@ def _backbone(x: Any, config: ModelConfig, drop_path_rate: float) -> Any:
                 expand_ratio=stage.expand_ratio,
                 se_ratio=stage.se_ratio,
                 drop_path_rate=drop_path_rate * block_index / config.num_blocks,
-                name=block_name(stage_number, repeat),
+                name=prefix + block_name(stage_number, repeat),
             )
             block_index += 1
-    return conv_bn(x, config.head_filters, 1, name="top_")
+    return conv_bn(x, config.head_filters, 1, name=f"{prefix}top_")
 
 
 def block_name(stage_number: int, repeat: int) -> str:
@@ -154,19 +181,21 @@ def block_name(stage_number: int, repeat: int) -> str:
     return f"block{stage_number}{letters}_"
 
 
-def _normalization_layer(normalization: Normalization) -> keras.layers.Layer:
+def _normalization_layer(numbers: ScaleAndOffset, name: str) -> keras.layers.Layer:
     def per_channel(values: tuple[float, ...]) -> Any:
         """Return one number if it is the same for all channels, else an array for each pixel."""
         if len(set(values)) == 1:
             return values[0]
         return [[[value]] for value in values] if channel_axis() == 1 else list(values)
 
-    scale, offset = map(per_channel, NORMALIZATIONS[normalization])
+    scale, offset = map(per_channel, numbers)
     # float32 whatever the policy: bfloat16 has too few digits for pixels between whole numbers.
-    return keras.layers.Rescaling(scale, offset, dtype="float32", name="normalization")
+    return keras.layers.Rescaling(scale, offset, dtype="float32", name=name)
 
 
-def _classifier(classes: int, activation: str | Callable[..., Any] | None) -> keras.layers.Layer:
+def _classifier(
+    classes: int, activation: str | Callable[..., Any] | None, name: str
+) -> keras.layers.Layer:
     # Official `dense_kernel_initializer`: uniform in +-1 / sqrt(classes), made for 1,000 classes.
     # For ten it would give logits that start at three times the loss of guessing (measured).
     limit = 1 / math.sqrt(max(classes, IMAGENET_CLASSES))
@@ -177,7 +206,7 @@ def _classifier(classes: int, activation: str | Callable[..., Any] | None) -> ke
         activation=activation,
         kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
         dtype="float32" if mixed else None,
-        name=CLASSIFIER,
+        name=name,
     )
 
 
@@ -198,6 +227,10 @@ def _check_activation(activation: Any) -> None:
 
 
 def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool) -> Any:
+    if hasattr(input_shape, "as_list"):  # a TensorShape
+        input_shape = input_shape.as_list()
+    if isinstance(input_shape, list | tuple):
+        input_shape = plain(input_shape)
     if input_tensor is None:
         if input_shape is None:
             first = channel_axis() == 1
@@ -271,7 +304,7 @@ def feature_extractor(model: keras.Model) -> keras.Model:
     """
     blocks: dict[str, list[keras.layers.Layer]] = {}
     for layer in model.layers:
-        match = re.match(r"block\d+[a-z]+_", layer.name)
+        match = re.match(r"(net\d+_)?block\d+[a-z]+_", layer.name)
         if match:
             blocks.setdefault(match.group(), []).append(layer)
     if not blocks:

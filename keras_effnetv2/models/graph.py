@@ -58,6 +58,21 @@ def call_of(tensor: Any) -> Any:
     return operation._inbound_nodes[node_index]
 
 
+def connected_names(tensor: Any) -> set[str]:
+    """Return the names of all layers that a symbolic tensor hangs together with, in any model."""
+    seen = set()
+    waiting = [tensor._keras_history.operation]
+    while waiting:
+        operation = waiting.pop()
+        if operation in seen:
+            continue
+        seen.add(operation)
+        for node in operation._inbound_nodes:
+            waiting += [source._keras_history.operation for source in node.input_tensors]
+        waiting += [node.operation for node in operation._outbound_nodes]
+    return {operation.name for operation in seen}
+
+
 def graph_nodes(model: keras.Model) -> list[Any]:
     """Return the calls of layers in a functional or Sequential model, in the order they run.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_effnetv2._common.checks import is_integer, plain
 from keras_effnetv2.models.blocks import channel_axis
 from keras_effnetv2.models.graph import has_outputs, is_open, traced_layers
 
@@ -32,8 +33,9 @@ def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
         ValueError: the size does not suit the model, the model is not functional, or a layer with
             a matrix of weights is none that is known; the message lists those.
     """
-    sides = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
-    if len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
+    size = plain(image_size)
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != 2 or not all(is_integer(n) and n > 0 for n in sides):
         raise ValueError(
             "`image_size` must be a positive integer or (height, width). "
             f"Received: image_size={image_size!r}"

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import ml_dtypes
@@ -22,11 +23,27 @@ _DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ValueError, Arithmetic
 _CODE = re.compile(r'"class_name":\s*"(Lambda|__lambda__)"')
 
 
+class Arrays(NamedTuple):
+    """What is read of an HDF5 file.
+
+    Attributes:
+        tensors: path in the file -> array.
+        ignored: path in the file -> why it is left out.
+        layers: path of a group -> the name of the layer whose variables it holds, as Keras 3 says.
+        model: JSON of the model, as Keras 2 has it in a file of a whole one; else empty.
+    """
+
+    tensors: dict[str, np.ndarray]
+    ignored: dict[str, str]
+    layers: dict[str, str]
+    model: str | bytes
+
+
 def read_arrays(
     path: str | os.PathLike[str],
     ignore: Callable[[str], str | None],
     content: io.BytesIO | None = None,
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+) -> Arrays:
     """Read the arrays of an HDF5 file.
 
     Args:
@@ -35,18 +52,17 @@ def read_arrays(
             "model_weights/stem_conv/kernel"); None reads it.
         content: the HDF5 file itself, if it is part of an archive.
 
-    Returns:
-        Arrays by their path in the file, and the paths left out with the reason.
-
     Raises:
         ValueError: the file is damaged or refused, see the module; the message does not name it.
     """
     tensors: dict[str, np.ndarray] = {}
     ignored: dict[str, str] = {}
+    layers: dict[str, str] = {}
     left = os.path.getsize(path) if content is None else content.getbuffer().nbytes
     try:
         with h5py.File(Path(path) if content is None else content, "r") as file:
-            refuse_code(file.attrs.get("model_config", ""))
+            model = file.attrs.get("model_config", "")
+            refuse_code(model)
             for name, dataset in _datasets(file):
                 reason = ignore(name)
                 if reason is not None:
@@ -57,9 +73,12 @@ def read_arrays(
                     raise ValueError("its arrays need more bytes than it has")
                 array = np.asarray(dataset[()])
                 tensors[name] = array.view(ml_dtypes.bfloat16) if _is_bfloat16(dataset) else array
+                layer = dataset.parent.attrs.get("name")
+                if isinstance(layer, str):
+                    layers[name.rpartition("/")[0]] = layer
     except _DAMAGE as error:
         raise ValueError(str(error)) from None
-    return tensors, ignored
+    return Arrays(tensors, ignored, layers, model)
 
 
 def refuse_code(description: str | bytes) -> None:

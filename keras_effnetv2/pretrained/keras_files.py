@@ -14,13 +14,17 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_effnetv2._common.files import parse_json
 from keras_effnetv2.architectures.config import NORMALIZATIONS
 from keras_effnetv2.pretrained.bounded import BoundedReader, unpacked_limit
-from keras_effnetv2.pretrained.hdf5 import read_arrays, refuse_code
+from keras_effnetv2.pretrained.contents import Contents
+from keras_effnetv2.pretrained.hdf5 import Arrays, read_arrays, refuse_code
+from keras_effnetv2.pretrained.input_range import layers_in_front, stated_by_layers
+from keras_effnetv2.pretrained.places import CLASSIFIER, FIRST_LAYER, network_prefix, own_layers
 
 if TYPE_CHECKING:
     import keras
@@ -42,17 +46,33 @@ _LAYER_NAMES = {
 _LAYOUTS = (
     (r"layers/[^/]+/vars/\d", "keras"),
     (r"(.*/)?stack_\d+_block\d+_", "leondgarse"),
-    (r"(.*/)?block\d+[a-z{|}~]+_", "keras-applications"),
+    (r"(.*/)?(net\d+_)?block\d+[a-z{|}~]+_", "keras-applications"),
 )
 _NORMALIZATION = re.compile(
     r"layers/normalization/vars/\d|normalization(_\d+)?/(mean|variance|count)(:0)?"
 )
+# Layers with weights of the networks, in the names of keras.applications (and ours), leondgarse.
+_OF_NETWORK = re.compile(
+    rf"(stem|top|post)_(conv|bn)|{CLASSIFIER}|block\d+[a-z{{|}}~]+_\w+|stack_\d+_block\d+_\w+"
+)
+# The variables of a layer in the order in which Keras 3 numbers them.
+_VARIABLES = {
+    "conv2d": ("kernel", "bias"),
+    "depthwise_conv2d": ("kernel", "bias"),
+    "dense": ("kernel", "bias"),
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "normalization": ("mean", "variance", "count"),
+}
 
 
-def keras_names(model: "keras.Model") -> dict[str, str]:
-    """Return our weight path (e.g. "stem_conv/kernel") -> name in a file of Keras 3."""
+def positional_names(model: "keras.Model") -> dict[str, str]:
+    """Return our weight path (e.g. "stem_conv/kernel") -> name in a file of Keras 3.
+
+    For files without the layers' names, which early versions wrote.
+    """
     counts: Counter[str] = Counter()
     names = {}
+    ours = {id(layer): name for name, layer in own_layers(model).items()}
     for layer in model.layers:
         kind = _LAYER_NAMES.get(type(layer).__name__)
         if kind is None:
@@ -61,13 +81,11 @@ def keras_names(model: "keras.Model") -> dict[str, str]:
         counts[kind] += 1
         group = f"layers/{kind}_{number}" if number else f"layers/{kind}"
         for index, weight in enumerate(layer.weights):
-            names[f"{layer.name}/{weight.name}"] = f"{group}/vars/{index}"
+            names[f"{ours.get(id(layer), layer.name)}/{weight.name}"] = f"{group}/vars/{index}"
     return names
 
 
-def read_keras_file(
-    path: Path, source: str = "auto"
-) -> tuple[str, dict[str, np.ndarray], dict[str, str]]:
+def read_keras_file(path: Path, source: str = "auto") -> Contents:
     """Read the arrays of an HDF5 file or a `.keras` archive.
 
     Args:
@@ -75,29 +93,46 @@ def read_keras_file(
         source: "keras", "keras-applications" or "leondgarse"; "auto" decides by the arrays' names.
 
     Returns:
-        The source; the tensors by their name in the file (the whole path for "keras", else layer
-        and weight, e.g. "stem_conv/kernel:0"); the names left out with the reason.
+        The contents, whose tensors are named by layer and weight, e.g. "stem_conv/kernel:0"; for
+        "keras" by the whole path in the file if it does not name its layers.
 
     Raises:
         ValueError: the file is damaged or refused, or is not of these networks.
     """
     try:
-        tensors, ignored = read_arrays(path, _left_out, _unpacked(path))
-        source = _layout(tensors) if source == "auto" else source
-        if source != "keras":
-            tensors = _by_layer(tensors)
+        model, weights = unpacked_model(path) if zipfile.is_zipfile(path) else (b"", None)
+        arrays = read_arrays(path, _left_out, weights)
+        source = _layout(arrays.tensors) if source == "auto" else source
+        tensors, others = _by_layer(arrays) if source != "keras" else _by_name(arrays)
+        described = model or arrays.model
+        front = layers_in_front(parse_json(described)) if described else ()
     except (ValueError, *_DAMAGE) as error:
         raise ValueError(f"{path} cannot be read as a Keras weight file: {error}") from None
-    values = {name: tensors.pop(name) for name in list(tensors) if _NORMALIZATION.fullmatch(name)}
-    _report_normalization(path, values)
+    stated: Any = None
+    try:
+        stated = stated_by_layers(front, others)
+    except ValueError as error:
+        stated = ValueError(f"{path} says how its pixels are normalised, but {error}.")
+    both = {**tensors, **others}
+    values = {name: both[name] for name in both if _NORMALIZATION.fullmatch(name)}
+    if stated is None:
+        _report_normalization(path, values)
     reason = "input normalisation; the model has its own"
-    return source, tensors, ignored | dict.fromkeys(values, reason)
+    return Contents(
+        source,
+        {name: array for name, array in tensors.items() if name not in values},
+        arrays.ignored | dict.fromkeys(values, reason),
+        {name: array for name, array in others.items() if name not in values},
+        stated,
+    )
 
 
-def _unpacked(path: Path) -> io.BytesIO | None:
-    """Return the weights in a `.keras` archive; None if the file is not an archive."""
-    if not zipfile.is_zipfile(path):
-        return None
+def unpacked_model(path: Path) -> tuple[bytes, io.BytesIO]:
+    """Return the JSON of the model and the HDF5 file of the weights in a `.keras` archive.
+
+    Raises:
+        ValueError: there is Python code in it, or far more than in the packed file.
+    """
     with zipfile.ZipFile(path) as archive:
         members = {}
         for name in (_MODEL_MEMBER, WEIGHTS_MEMBER):
@@ -106,7 +141,7 @@ def _unpacked(path: Path) -> io.BytesIO | None:
             with archive.open(name) as member:
                 members[name] = BoundedReader(member, unpacked_limit(path)).read()
     refuse_code(members[_MODEL_MEMBER])
-    return io.BytesIO(members[WEIGHTS_MEMBER])
+    return members[_MODEL_MEMBER], io.BytesIO(members[WEIGHTS_MEMBER])
 
 
 def _left_out(name: str) -> str | None:
@@ -126,15 +161,80 @@ def _layout(names: Collection[str]) -> str:
     )
 
 
-def _by_layer(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays by layer and weight, wherever the layer is in the file."""
+def _by_layer(arrays: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the arrays of the network by layer and weight, wherever the layers stand, and others.
+
+    This is for the layout of Keras 2, whose paths end with the two.
+    """
+    return _sorted({name: "/".join(name.split("/")[-2:]) for name in arrays.tensors}, arrays)
+
+
+def _by_name(arrays: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Do `_by_layer` for the layout of Keras 3, by the names that it gives the groups of arrays.
+
+    Without names all arrays are the network's, by their paths.
+    """
+    names = {}
+    for path in arrays.tensors:
+        group, _, number = path.rpartition("/")
+        kind = re.sub(r"_\d+$", "", group.split("/")[-2] if "/" in group else "")
+        variables = _VARIABLES.get(kind, ())
+        known = number.isdecimal() and int(number) < len(variables)
+        variable = variables[int(number)] if known else f"vars/{number}"
+        names[path] = f"{arrays.layers.get(group, '')}/{variable}"
+    if not any(name.endswith(f"{FIRST_LAYER}/kernel") for name in names.values()):
+        return arrays.tensors, {}
+    return _sorted(names | _only_head(names), arrays)
+
+
+def _only_head(names: Mapping[str, str]) -> dict[str, str]:
+    """Return new names of the classifier, if it is the one layer behind a network, with any name.
+
+    A network that is nested in the model may have another end than ours in front of it.
+    """
+    heads = {
+        path: name
+        for path, name in names.items()
+        if not _OF_NETWORK.fullmatch(name.partition("/")[0]) and not _NORMALIZATION.fullmatch(name)
+    }
+    is_dense = all(re.fullmatch(r"layers/dense/vars/\d", path) for path in heads)
+    is_nested = "layers/conv2d/vars/0" not in names
+    if not is_dense or is_nested or any(name.startswith(CLASSIFIER) for name in names.values()):
+        return {}
+    return {path: f"{CLASSIFIER}/{name.rpartition('/')[2]}" for path, name in heads.items()}
+
+
+def _sorted(
+    names: Mapping[str, str], arrays: Arrays
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the arrays of the network and the other ones, from path -> layer and weight."""
     tensors: dict[str, np.ndarray] = {}
-    for name, array in arrays.items():
-        short = "/".join(name.split("/")[-2:])
-        if short in tensors:
-            raise ValueError(f"it holds {short} twice, also as {name}; one network is allowed")
-        tensors[short] = array
-    return tensors
+    others: dict[str, np.ndarray] = {}
+    prefix = network_prefix({name.partition("/")[0] for name in names.values()})
+    for path, other in names.items():
+        name = other.removeprefix(prefix)
+        if not other.startswith(prefix) or not _OF_NETWORK.fullmatch(name.partition("/")[0]):
+            others[path if other in others else other] = arrays.tensors[path]
+        elif name in tensors:
+            raise ValueError(f"it holds {name} twice, also as {path}; one network is allowed")
+        else:
+            tensors[name] = arrays.tensors[path]
+    _move_other_classifier(tensors, others)
+    return tensors, others
+
+
+def _move_other_classifier(tensors: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> None:
+    """Move a layer called as the classifier that does not take what the network puts out."""
+    widths = [
+        array.shape[0]
+        for name, array in tensors.items()
+        if re.match(r"(top|post)_bn/gamma", name) and array.ndim == 1
+    ]
+    classifier = {name: one for name, one in tensors.items() if name.startswith(f"{CLASSIFIER}/")}
+    kernels = [one.shape[0] for one in classifier.values() if one.ndim == 2]
+    if widths and kernels and widths != kernels:
+        for name in classifier:
+            others[name] = tensors.pop(name)
 
 
 def _report_normalization(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

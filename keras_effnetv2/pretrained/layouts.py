@@ -7,14 +7,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from keras_effnetv2._common.checks import check_choice
-from keras_effnetv2._common.files import file_sha256
+from keras_effnetv2._common.files import check_regular, file_sha256
 from keras_effnetv2.pretrained.bounded import GZIP
-from keras_effnetv2.pretrained.keras_files import WEIGHTS_MEMBER, keras_names, read_keras_file
+from keras_effnetv2.pretrained.contents import Contents
+from keras_effnetv2.pretrained.keras_files import WEIGHTS_MEMBER, positional_names, read_keras_file
 from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
-from keras_effnetv2.pretrained.official import official_names, read_official
+from keras_effnetv2.pretrained.official import CHECKPOINT_ENDING, official_names, read_official
 from keras_effnetv2.pretrained.places import CLASSIFIER
 from keras_effnetv2.pretrained.timm import read_timm, timm_axes, timm_names
 
@@ -27,6 +25,11 @@ _ZIP = b"PK"
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
 _KERAS_FILE = "keras file"  # one of three layouts, which the names in it tell apart
+WEIGHT_FILES = (
+    "A weight file is an official checkpoint (a folder, a prefix, a .tgz or .tar.gz archive), a "
+    ".safetensors of PyTorch Image Models, an .h5 of keras.applications or of leondgarse, or a "
+    ".weights.h5 or .keras of this package."
+)
 # For a file that is damaged at its beginning; the reader then says what is wrong with it.
 _SUFFIXES = {
     ".tgz": "official",
@@ -42,40 +45,68 @@ class TensorLayout(NamedTuple):
 
     Attributes:
         names: from model and names in the file, returns our weight path -> name in the file.
-        classifier: the beginning of the names of the classifier's tensors.
+        classifier: possible beginnings of the names of the classifier's tensors.
         axes: our weight path -> the file's axes in our order; None if the order is the same.
     """
 
     names: "Callable[[keras.Model, Collection[str]], dict[str, str]]"
-    classifier: str
+    classifier: tuple[str, ...]
     axes: Callable[[str], tuple[int, ...] | None] = lambda ours: None
 
 
+def _keras_names(model: "keras.Model", stored: Collection[str]) -> dict[str, str]:
+    """Return our weight path -> the name in a file of Keras 3, of whatever network it is."""
+    if any(name.startswith("layers/") for name in stored):
+        return positional_names(model)
+    is_leondgarse = any(name.startswith("stack_") for name in stored)
+    return (leondgarse_names if is_leondgarse else keras_applications_names)(model, stored)
+
+
 LAYOUTS = {
-    "official": TensorLayout(lambda model, stored: official_names(model), "head/dense/"),
-    "timm": TensorLayout(lambda model, stored: timm_names(model), "classifier.", timm_axes),
-    "keras-applications": TensorLayout(keras_applications_names, f"{CLASSIFIER}/"),
-    "leondgarse": TensorLayout(leondgarse_names, f"{CLASSIFIER}/"),
-    "keras": TensorLayout(lambda model, stored: keras_names(model), "layers/dense/vars/"),
+    "official": TensorLayout(lambda model, stored: official_names(model), ("head/dense/",)),
+    "timm": TensorLayout(lambda model, stored: timm_names(model), ("classifier.",), timm_axes),
+    "keras-applications": TensorLayout(keras_applications_names, (f"{CLASSIFIER}/",)),
+    "leondgarse": TensorLayout(leondgarse_names, (f"{CLASSIFIER}/",)),
+    "keras": TensorLayout(_keras_names, (f"{CLASSIFIER}/", "layers/dense/vars/")),
 }
 
 
-def read_tensors(
-    path: Path, source: str = "auto"
-) -> tuple[str, dict[str, np.ndarray], dict[str, str]]:
+def weight_file(path: Path) -> Path:
+    """Return the weight file of a path: itself, or the only one in a folder without checkpoint.
+
+    Raises:
+        ValueError: nothing is there, or it is no file, or not one is in the folder.
+    """
+    check_regular(path)
+    if path.is_file() or Path(f"{path}.index").is_file():
+        return path
+    if not path.is_dir():
+        raise ValueError(
+            f"There is no file, folder or checkpoint {str(path)!r}. {WEIGHT_FILES} A published set "
+            "is named VARIANT/SET; `keras-effnetv2 weights` lists them."
+        )
+    names = sorted(file.name for file in path.iterdir())
+    if any(re.search(f"{CHECKPOINT_ENDING}$", name) for name in names):
+        return path
+    found = [name for name in names if name.endswith((*_SUFFIXES, ".h5"))]
+    if len(found) != 1:
+        raise ValueError(
+            f"The folder {str(path)!r} must hold one weight file, and has "
+            f"{', '.join(found[:5]) or 'none'}. {WEIGHT_FILES}"
+        )
+    return weight_file(path / found[0])
+
+
+def read_tensors(path: Path, source: str = "auto") -> Contents:
     """Read a weight file.
 
     Args:
         path: path of a file, or the folder or prefix of a checkpoint.
         source: a key of `LAYOUTS`, or "auto" to decide by the content.
 
-    Returns:
-        The source; the tensors by their name in the file; the names left out with the reason.
-
     Raises:
-        ValueError: nothing is there, the format is unknown, or it cannot be read.
+        ValueError: the format is unknown, or it cannot be read.
     """
-    check_choice("source", source, ("auto", *LAYOUTS))
     start = _refuse_pickle(path)
     kind = _kind(path, start) if source == "auto" else source
     if kind == "official":
@@ -84,9 +115,9 @@ def read_tensors(
             _LOG.warning(
                 "%s: there is no published hash to check; its hash is sha256:%s", path, sha256
             )
-        return kind, *read_official(path)
+        return Contents(kind, *read_official(path))
     if kind == "timm":
-        return kind, *read_timm(path)
+        return read_timm(path)
     return read_keras_file(path, source)
 
 
@@ -105,10 +136,7 @@ def _kind(path: Path, start: bytes) -> str:
             return kind
     found = f", which begins with {start!r}" if path.is_file() else ""
     raise ValueError(
-        "A weight file is an official checkpoint (a folder, a prefix, a .tgz or .tar.gz archive), "
-        "a .safetensors of PyTorch Image Models, an .h5 of keras.applications or of leondgarse, "
-        "or a .weights.h5 or .keras of this package. Give `source` if it is not recognised. "
-        f"Received: path={str(path)!r}{found}"
+        f"{WEIGHT_FILES} Give `source` if it is not recognised. Received: path={str(path)!r}{found}"
     )
 
 

@@ -3,16 +3,21 @@
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.pretrained.input_range import stated_by_layers
 from keras_effnetv2.pretrained.layouts import LAYOUTS
 from keras_effnetv2.pretrained.open_weights import Weights, open_weights
-from keras_effnetv2.pretrained.places import CLASSIFIER
+from keras_effnetv2.pretrained.places import CLASSIFIER, FIRST_LAYER, own_layers, own_name
 
+_SHOWN = 10  # problems in an error, layers in a warning
 _LOG = logging.getLogger("keras_effnetv2")
 # Filters are rounded to a multiple of 8; 19.2 (16 times the width 1.2) is the one number among the
 # published variants where the original rule makes a difference.
@@ -34,11 +39,14 @@ class LoadReport(NamedTuple):
         source: the source that was recognised, e.g. "official"; see `load_weights`.
         loaded: number of tensors loaded into the model.
         ignored: tensor name in the file -> why it was left out.
+        warnings: what may be wrong with the model now, e.g. that it normalises pixels in another
+            way than the file says.
     """
 
     source: str
     loaded: int
     ignored: dict[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 def load_weights(
@@ -58,15 +66,18 @@ def load_weights(
             "timm": a .safetensors of a tf_efficientnet* net of PyTorch Image Models. Its other
             nets, and torchvision's, use a different padding and are refused.
             "keras-applications", "leondgarse": their .h5, weights or a whole model.
-            "keras": a `.weights.h5` or `.keras` of Keras 3, of a model of this package or of
-            keras.applications.
+            "keras": a `.weights.h5` or `.keras` that Keras 3 wrote of a model of this package, of
+            keras.applications or of leondgarse, or of a model that has such a network in it.
 
     Returns:
-        A `LoadReport`. For a model without top, a classifier in the file is ignored.
+        A `LoadReport`. A classifier in the file of a model without top is ignored, and so are, in
+        files of Keras, layers in front of the network or behind it that the model does not have. A
+        model's own layers in front of the network keep their weights.
 
     Raises:
         ValueError: the file cannot be read, or tensors are missing, extra, mis-shaped or not
-            finite. The message lists all by the file's names and ours; the model is unchanged.
+            finite: the first ten are listed, by their names there and ours, with their number, and
+            the model is left untouched.
     """
     return assign_weights(model, open_weights(path, source=source))
 
@@ -85,9 +96,13 @@ def assign_weights(
     Raises:
         ValueError: see `load_weights`.
     """
-    variables = {
-        f"{layer.name}/{weight.name}": weight for layer in model.layers for weight in layer.weights
-    }
+    own = own_layers(model)
+    if not own:
+        raise ValueError(
+            f"The model {model.name!r} has no layers of build_model. If the network is a layer of "
+            "it, load the weights into that layer, model.get_layer(NAME)."
+        )
+    variables = {f"{name}/{one.name}": one for name in own for one in own[name].weights}
     bias = variables.get(f"{CLASSIFIER}/bias")
     classes = None if bias is None else bias.shape[0]
     tensors, ignored = dict(weights.tensors), dict(weights.ignored)
@@ -105,17 +120,111 @@ def assign_weights(
             ignored[theirs] = reason
             del tensors[theirs]
     layout = LAYOUTS[weights.source]
-    values, problems = _match(variables, layout.names(model, tensors.keys()), tensors, layout.axes)
+    names = layout.names(model, tensors.keys())
+    for ours, variable in _beside(model, own).items():
+        if ours in weights.others and ours not in variables:
+            tensors[ours], names[ours] = weights.others[ours], ours
+        if ours in variables or (variable.is_in_front and ours not in names):
+            continue  # stays as it is
+        variables[ours] = variable.variable
+    values, problems = _match(variables, names, tensors, layout.axes)
     if problems:
-        listed = "\n".join(f"  {problem}" for problem in problems)
-        is_b3 = _OTHER_B3.search(listed) and "our stem_" not in listed
-        raise ValueError(
-            f"{weights.path} ({weights.source} layout) does not fit the model {model.name!r}. "
-            f"Nothing was loaded. {len(problems)} problem(s):\n{listed}{_TWO_B3 if is_b3 else ''}"
+        raise ValueError(_misfit(model, weights, problems))
+    left_out = [name for name in weights.others if name not in tensors]
+    if left_out:
+        ignored |= dict.fromkeys(left_out, "layer that is not of the network")
+        layers = sorted({name.rpartition("/")[0] for name in left_out})
+        _LOG.warning(
+            f"{weights.path}: left out {len(layers)} layer(s) that are in front of the network or "
+            f"behind it: {', '.join(layers[:_SHOWN])}."
         )
     for ours, value in values.items():
         variables[ours].assign(value)
-    return LoadReport(weights.source, len(values), ignored)
+    warnings = _other_range(model, weights)
+    for warning in warnings:
+        _LOG.warning(warning)
+    return LoadReport(weights.source, len(values), ignored, warnings)
+
+
+class _Beside(NamedTuple):
+    """A variable of a layer that is not of the network."""
+
+    variable: Any
+    is_in_front: bool
+
+
+def _beside(model: keras.Model, own: dict[str, Any]) -> dict[str, _Beside]:
+    """Return the variables of a model that are not of the network, by layer and weight."""
+    found = {}
+    layers = list(own.values())
+    first = model.layers.index(layers[0])
+    for index, layer in enumerate(model.layers):
+        for weight in layer.weights if layer not in layers else ():
+            found[f"{layer.name}/{weight.name}"] = _Beside(weight, index < first)
+    return found
+
+
+def _misfit(model: keras.Model, weights: Weights, problems: list[str]) -> str:
+    """Return the words for tensors that do not fit: some of every kind, and what may be behind."""
+    counts: Counter[str] = Counter()
+    ranked = []
+    for problem in problems:
+        kind = problem.partition(":")[0]
+        ranked.append((counts[kind], problem))
+        counts[kind] += 1
+    shown = [problem for _, problem in sorted(ranked, key=itemgetter(0))[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        of_each = ", ".join(f"{kind} {count}" for kind, count in counts.items())
+        shown.append(f"and {len(problems) - _SHOWN} more ({of_each} in all)")
+    words = "".join(f"\n  {line}" for line in shown)
+    everything = "\n".join(problems)
+    if _OTHER_B3.search(everything) and "our stem_" not in everything:
+        words += _TWO_B3
+    sizes = sorted(tensor.size for tensor in weights.tensors.values() if tensor.ndim == 4)
+    for variant in ModelConfig.variants():
+        if sizes == sorted(ModelConfig.from_name(variant).kernel_sizes()) and variant != model.name:
+            words += f"\nThe file has the convolutions of {variant}; build that one."
+    if counts["not floating-point"]:
+        words += "\nQuantised weights must be turned back into floating-point numbers first."
+    if weights.classes is None and f"(our {CLASSIFIER}/" in everything:
+        words += "\nThe file has no classifier of this network: build the model with "
+        words += "include_top=False, or with classes=N for a fresh classifier."
+    return (
+        f"{weights.path} ({weights.source} layout) does not fit the model {model.name!r}. "
+        f"Nothing was loaded. {len(problems)} problem(s):{words}"
+    )
+
+
+def _other_range(model: keras.Model, weights: Weights) -> tuple[str, ...]:
+    """Return a warning if a model normalises pixels in another way than its weights want."""
+    front: list[tuple[str, Any]] = []
+    arrays: dict[str, Any] = {}
+    for layer in model.layers:
+        if own_name(layer.name) == FIRST_LAYER:
+            break
+        front.append((type(layer).__name__, layer.get_config()))
+        if isinstance(layer, keras.layers.Normalization):
+            for weight in layer.weights:
+                arrays[f"{layer.name}/{weight.name}"] = keras.ops.convert_to_numpy(weight)
+    try:
+        ours = stated_by_layers(front, arrays)
+    except ValueError:
+        return ()
+    theirs = weights.normalization
+    if None in (ours, theirs) or ours == theirs:
+        return ()
+    return (
+        f"The model {model.name!r} normalises pixels otherwise than the weights of {weights.path} "
+        f"want, so that its results are wrong: {_in_words(ours)} instead of {_in_words(theirs)}. "
+        "Build the model with weights=PATH, which goes by the file.",
+    )
+
+
+def _in_words(normalization: Any) -> str:
+    scale, offset = normalization if isinstance(normalization, tuple) else (None, None)
+    if scale is None:
+        return repr(normalization)
+    return f"pixels times {np.round(scale, 6).tolist()} plus {np.round(offset, 6).tolist()}"
 
 
 def _match(

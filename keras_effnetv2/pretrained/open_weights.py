@@ -9,16 +9,17 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.architectures.variants import Normalization
+from keras_effnetv2.architectures.variants import Normalization, ScaleAndOffset
 from keras_effnetv2.pretrained.fetch import fetch_set
-from keras_effnetv2.pretrained.layouts import LAYOUTS, read_tensors
+from keras_effnetv2.pretrained.layouts import LAYOUTS, read_tensors, weight_file
 from keras_effnetv2.pretrained.official import CHECKPOINT_ENDING
 from keras_effnetv2.pretrained.registry import (
     IMAGENET21K_CLASSES,
@@ -65,7 +66,10 @@ class Weights:
         ignored: name in the file -> why it is left out.
         classes: width of the classifier; None if the file has none.
         config: architecture of the network, with the normalisation of these weights; None if
-            the variant and the set are unknown.
+            neither the variant nor the set is known.
+        others: layer and weight -> array, of layers in the file in front of the network or behind.
+        stated: how the file says that its pixels are normalised; None if it does not, or in a way
+            that cannot be rebuilt.
     """
 
     path: Path
@@ -78,11 +82,13 @@ class Weights:
     ignored: Mapping[str, str]
     classes: int | None
     config: ModelConfig | None
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
+    stated: Normalization | ScaleAndOffset | None = None
 
     @property
-    def normalization(self) -> Normalization | None:
-        """The normalisation of pixels; None if the variant is unknown."""
-        return None if self.config is None else self.config.normalization
+    def normalization(self) -> Normalization | ScaleAndOffset | None:
+        """The change of pixels before the first layer; None if nothing is known of it."""
+        return self.stated if self.config is None else self.config.normalization
 
     @property
     def activation(self) -> str:
@@ -123,6 +129,7 @@ def open_weights(
         ValueError: nothing is there, it cannot be read, or the arguments contradict the file.
         ConnectionError: a published set is not in the cache and cannot be downloaded.
     """
+    check_choice("source", source, ("auto", *LAYOUTS))
     config = ModelConfig.from_name(variant) if isinstance(variant, str) else variant
     found = _named_set(name_or_path, config)
     told_by: str | None = "hash"
@@ -135,19 +142,28 @@ def open_weights(
         if check_hash:
             hashes = (hash_file(path),)
     else:
+        if config is not None and set_name is None:
+            find_weight_set(config.name, name_or_path)  # says what else can be given
+        path = weight_file(Path(name_or_path))
         if check_hash:
-            hashes = tuple(map(hash_file, _files_of(Path(name_or_path))))
+            hashes = tuple(map(hash_file, _files_of(path)))
         found, told_by, file = _identify(name_or_path, config, set_name, hashes)
-        path = Path(name_or_path)
     if file is not None and source == "auto":
         source = file.source
-    source, tensors, ignored = read_tensors(path, source)
+    contents = read_tensors(path, source)
+    source, tensors, stated = contents.source, contents.tensors, contents.stated
     trained = _classes(tensors, LAYOUTS[source].classifier)
     if config is None and found is not None:
         config = ModelConfig.from_name(found.variant)
     if config is not None:
-        config = replace(config, normalization=_normalization(config, found, trained))
-    return Weights(path, found, told_by, file, hashes, source, tensors, ignored, trained, config)
+        if isinstance(stated, ValueError):
+            raise stated
+        config = replace(config, normalization=stated or _normalization(config, found, trained))
+    return Weights(
+        *(path, found, told_by, file, hashes, source, tensors, contents.ignored, trained, config),
+        others=contents.others,
+        stated=None if isinstance(stated, ValueError) else stated,
+    )
 
 
 def hash_file(path: Path) -> FileHash:
@@ -208,14 +224,7 @@ def _files_of(path: Path) -> list[Path]:
     folder, prefix = (path, ".*") if path.is_dir() else (path.parent, re.escape(path.name))
     of_checkpoint = re.compile(prefix + CHECKPOINT_ENDING)
     listed = sorted(folder.iterdir()) if folder.is_dir() else []
-    files = [file for file in listed if of_checkpoint.fullmatch(file.name)]
-    if not files:
-        raise ValueError(
-            "Give a published set as VARIANT/SET (`keras-effnetv2 weights` lists them) or the "
-            "path of a weight file, a checkpoint's folder or its prefix. Nothing of that kind was "
-            f"found. Received: {str(path)!r}"
-        )
-    return files
+    return [file for file in listed if of_checkpoint.fullmatch(file.name)]
 
 
 def _check_agrees(
@@ -249,7 +258,7 @@ def _check_not_damaged(path: Path, variant: str, hashed: FileHash) -> None:
 # --- what is in it ------------------------------------------------------------------------------
 
 
-def _classes(tensors: Mapping[str, np.ndarray], classifier: str) -> int | None:
+def _classes(tensors: Mapping[str, np.ndarray], classifier: tuple[str, ...]) -> int | None:
     """Return the width of the classifier in a file; None if it has none."""
     shapes = [tensor.shape for name, tensor in tensors.items() if name.startswith(classifier)]
     bias, kernel = sorted(shapes, key=len) if len(shapes) == 2 else ((), ())
@@ -260,12 +269,12 @@ def _classes(tensors: Mapping[str, np.ndarray], classifier: str) -> int | None:
 
 def _normalization(
     config: ModelConfig, found: WeightSet | None, classes: int | None
-) -> Normalization:
+) -> Normalization | ScaleAndOffset:
     """Return how the pixels for weights are normalised.
 
-    For a published set this is known. An ImageNet-21k head was trained with (x - 128) / 128, also
-    on b0-b3. For anything else, assume the normalisation of a fresh network, with a warning if the
-    variant has sets that were trained with another one.
+    This is for a file that does not say it. A published set does. An ImageNet-21k head saw
+    (x - 128) / 128, also on b0-b3. Anything else is taken for what a fresh network is trained with,
+    with a warning if the variant has sets that were trained with another.
     """
     if found is not None:
         return found.normalization

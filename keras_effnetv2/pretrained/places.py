@@ -5,7 +5,7 @@ layer is called there follows from its place alone.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 
 CLASSIFIER = "predictions"
+FIRST_LAYER = "stem_conv"
+# In front of the names of a network that shares its input with another one, from the second on.
+_NUMBER = re.compile(r"^net\d+_")
+PIXELS = "pixel_normalization"
 _BLOCK_LAYER = re.compile(
     r"(block(\d+)[a-z]+_)"
     r"(expand_conv|expand_bn|dwconv2|bn|se_reduce|se_expand|project_conv|project_bn)"
@@ -58,13 +62,54 @@ def layer_names(**names: str) -> dict[str, dict[str, str]]:
     return {kind: roles | squeeze_excite for kind, roles in table.items()}
 
 
+def numbered(number: int) -> str:
+    """Return what the layers' names of the network of that number on one input begin with."""
+    return f"net{number}_" if number > 1 else ""
+
+
+def own_name(layer: str) -> str:
+    """Return the name of a layer without the number of its network."""
+    return _NUMBER.sub("", layer)
+
+
+def own_layers(model: "keras.Model") -> dict[str, "keras.layers.Layer"]:
+    """Return the layers of `build_model` that have weights, by our name of each, in their order.
+
+    Raises:
+        ValueError: there are two networks in the model.
+    """
+    prefix = network_prefix([layer.name for layer in model.layers])
+    return {
+        name: layer
+        for layer in model.layers
+        if layer.weights and layer.name.startswith(prefix)
+        for name in [layer.name.removeprefix(prefix)]
+        if name in _ROLES["outside"] or _BLOCK_LAYER.fullmatch(name)
+    }
+
+
+def network_prefix(layers: Iterable[str]) -> str:
+    """Return what the names of the network's layers begin with, from the names of a model's.
+
+    Raises:
+        ValueError: there are two networks in the model.
+    """
+    first = [name for name in layers if own_name(name) == FIRST_LAYER]
+    if len(first) > 1:
+        raise ValueError(
+            f"The model holds two networks, which begin with {' and '.join(first[:2])}; give or "
+            "save the model of each, which is there before they are joined."
+        )
+    return first[0].removesuffix(FIRST_LAYER) if first else ""
+
+
 def weight_names(model: "keras.Model", theirs: Callable[[Place, str], str]) -> dict[str, str]:
     """Return our weight path ("stem_conv/kernel") -> name in a file, in the order of the layers.
 
     Layers that are not of `build_model` are left out. `theirs` makes the name in a file from the
     place of a layer and our name of its weight ("kernel").
     """
-    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    layers = own_layers(model)
     return {
         f"{place.layer}/{weight.name}": theirs(place, weight.name)
         for place in _places(list(layers))

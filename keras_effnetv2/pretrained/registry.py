@@ -13,6 +13,7 @@ trained by AdvProp (arXiv 1911.09665); keras.applications' are of ckptsaug (Auto
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import PurePath
@@ -23,6 +24,8 @@ from keras_effnetv2.architectures.variants import Normalization
 from keras_effnetv2.pretrained.weight_cache import file_name_of
 
 IMAGENET_CLASSES = 1000
+# No set is named with a separator or the ending of a file.
+_LIKE_A_PATH = re.compile(r"[/\\]|\.[A-Za-z]\w*$")
 IMAGENET21K_CLASSES = 21843
 
 
@@ -198,10 +201,13 @@ def find_weight_set(variant: str, weights: str | os.PathLike[str]) -> WeightSet 
         os.path.exists(weights) or os.path.exists(f"{os.fspath(weights)}.index")
     )
     if not is_path:
+        missing = ""
+        if isinstance(weights, os.PathLike) or _LIKE_A_PATH.search(str(weights)):
+            missing = f"There is no file or folder {os.fspath(weights)!r}. "
         raise ValueError(
-            f"`weights` must be None, the path of a weight file, or a set that is published for "
-            f"{variant} ({_names(variant)}).{did_you_mean(weights, published(variant))} "
-            f"Received: weights={weights!r}"
+            f"{missing}`weights` must be None, the path of a weight file, or a set that is "
+            f"published for {variant} ({_names(variant)})."
+            f"{did_you_mean(weights, published(variant))} Received: weights={weights!r}"
         )
     path = PurePath(os.path.abspath(weights))
     # A checkpoint's prefix is known by its folder, which its archive unpacks to.

@@ -4,21 +4,25 @@ The nets without `tf_` have the same names of tensors, but pad symmetrically as 
 have another epsilon in their batch norms: they are recognised as far as that can be and refused.
 """
 
-import json
+import logging
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from keras_effnetv2._common.files import read_json
+from keras_effnetv2.pretrained.contents import Contents
+from keras_effnetv2.pretrained.input_range import stated_by_timm
 from keras_effnetv2.pretrained.places import CLASSIFIER, Place, layer_names, weight_names
 
 if TYPE_CHECKING:
     import keras
 
+_LOG = logging.getLogger("keras_effnetv2")
 _LAYERS = layer_names(
     outside="conv_stem bn1 conv_head bn2 classifier",
     fused_1="conv bn1",
@@ -43,12 +47,16 @@ _RW_HEADS = {
     (328, 2152): "efficientnetv2_rw_m",
 }
 # A part of a path that begins with the name of an architecture, as files and folders of timm do;
-# in the cache of the Hugging Face hub it follows after "models--timm--". Groups: `tf_`, the name.
+# in the cache of the Hugging Face hub it follows after "models--timm--". Group: the name of a net
+# that pads as PyTorch does.
 _ARCHITECTURE = re.compile(
-    r"(?:models--timm--)?(tf_)?((?:gc_)?efficientnet(?:_b\d|v2_rw_[tsm]|v2_(?:s|m|l|xl)))"
-    r"(?![A-Za-z0-9])"
+    r"(?:models--timm--)?(?:tf_efficientnet|"
+    r"((?:gc_)?efficientnet(?:_b\d|v2_rw_[tsm]|v2_(?:s|m|l|xl)))(?![A-Za-z0-9]))"
 )
-_MAX_CONFIG = 2**20  # bytes; timm's have one or two thousand
+# The name of a tensor that every network has once; what is in front of it is put there by a wrapper
+# such as DataParallel.
+_ONCE = "conv_stem.weight"
+_CONFIG = "config.json"
 _WRONG_PADDING = (
     "It pads symmetrically, as PyTorch does, and its batch norms have another epsilon (timm: "
     "1e-5): in a network of this package, which pads as TensorFlow does and has 1e-3, its weights "
@@ -81,56 +89,91 @@ def timm_axes(ours: str) -> tuple[int, ...] | None:
     return (2, 3, 0, 1) if layer.endswith("dwconv2") else (2, 3, 1, 0)
 
 
-def read_timm(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read a .safetensors file of a tf_efficientnet* net.
+def read_timm(path: Path) -> Contents:
+    """Read a .safetensors file of a tf_efficientnet* net, and the config.json beside it.
 
     Returns:
-        Tensors by their names, in PyTorch's order of axes, and the names left out with the reason.
+        The contents; the tensors have PyTorch's order of axes.
 
     Raises:
-        ValueError: the file is damaged, or of a net that pads as PyTorch does.
+        ValueError: a file is damaged, or of a net that pads as PyTorch does.
     """
     tensors: dict[str, np.ndarray] = {}
     ignored: dict[str, str] = {}
+    config = _config_beside(path)
     try:
         with safe_open(path, "numpy") as file:
             names = list(file.keys())
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-            reason = _torch_padding(Path(path), file.metadata() or {}, shapes)
-            if reason is not None:
-                raise ValueError(f"{reason}. {_WRONG_PADDING}")
+            prefix = _prefix(names)
+            shapes = {
+                name.removeprefix(prefix): tuple(file.get_slice(name).get_shape()) for name in names
+            }
+            is_named = _check_padding(path, config, file.metadata() or {}, shapes)
             for name in names:
                 if name.endswith(".num_batches_tracked"):
                     ignored[name] = "step counter of a batch norm"
                 else:
-                    tensors[name] = file.get_tensor(name)
+                    tensors[name.removeprefix(prefix)] = file.get_tensor(name)
     except (SafetensorError, OSError, ValueError, AttributeError) as error:
         # AttributeError: a type that NumPy does not have
         raise ValueError(f"{os.fspath(path)} cannot be read as weights of timm: {error}") from None
-    return tensors, ignored
+    if not is_named:
+        _LOG.warning(
+            f"{path}: neither a config.json beside it nor a name says which net it is. It is taken "
+            "for a tf_efficientnet* net. The nets without tf_ have the same tensors and pad in "
+            "another way: their weights give wrong results here."
+        )
+    try:
+        return Contents("timm", tensors, ignored, stated=stated_by_timm(config))
+    except ValueError as error:
+        raise ValueError(f"{path.with_name(_CONFIG)}: {error}. Correct it or remove it.") from None
 
 
-def _torch_padding(
-    path: Path, metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
-) -> str | None:
-    """Return why the net of a file is one with PyTorch's padding; None if nothing says so."""
+def _prefix(names: list[str]) -> str:
+    """Return what all names begin with that a wrapper of the network has put in front of them."""
+    prefixes = [name.removesuffix(_ONCE) for name in names if name.endswith(_ONCE)]
+    if len(prefixes) > 1:
+        raise ValueError(
+            f"it holds several networks, under {', '.join(map(repr, sorted(prefixes)[:5]))}; keep "
+            "the tensors of one"
+        )
+    prefix = prefixes[0] if prefixes else ""
+    return prefix if prefix.endswith(".") and all(n.startswith(prefix) for n in names) else ""
+
+
+def _check_padding(
+    path: Path,
+    config: Mapping[str, Any],
+    metadata: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> bool:
+    """Refuse a net with PyTorch's padding; return whether something says that it is none."""
+    reason = None
     if any(name.startswith("features.0.0.") for name in shapes):
-        return "it is a net of torchvision"
+        reason = "it is a net of torchvision"
     head = shapes.get("conv_head.weight", ())[:2][::-1]
     if head in _RW_HEADS:
-        return f"it is {_RW_HEADS[head]}"
+        reason = f"it is {_RW_HEADS[head]}"
     # efficientnet_b0 and tf_efficientnet_b0 have the same tensors: only names tell them apart.
-    for text in [*_beside(path), *metadata.values(), *reversed(path.absolute().parts)]:
-        match = _ARCHITECTURE.match(text)
-        if match:
-            return None if match.group(1) else f"its name says that it is {match.group(2)}"
-    return None
+    nested = config.get("pretrained_cfg")
+    said = [config, nested if isinstance(nested, dict) else {}]
+    architectures = [str(one["architecture"]) for one in said if "architecture" in one]
+    texts = [*architectures, *metadata.values(), *reversed(path.absolute().parts)]
+    match = next(filter(None, map(_ARCHITECTURE.match, texts)), None)
+    if match and match.group(1):
+        reason = reason or f"its name says that it is {match.group(1)}"
+    if reason is not None:
+        raise ValueError(f"{reason}. {_WRONG_PADDING}")
+    return match is not None
 
 
-def _beside(path: Path) -> list[str]:
-    """Return the architecture that the config.json beside a file of the Hugging Face hub says."""
+def _config_beside(path: Path) -> dict[str, Any]:
+    """Return the config.json beside a file of the Hugging Face hub; empty if there is none."""
+    config = path.with_name(_CONFIG)
+    if not os.path.lexists(config):
+        return {}
     try:
-        with open(path.with_name("config.json"), "rb") as file:
-            return [str(json.loads(file.read(_MAX_CONFIG))["architecture"])]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return []
+        values = read_json(config)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{config} cannot be read: {error}. Correct it or remove it.") from None
+    return values if isinstance(values, dict) else {}

@@ -17,6 +17,7 @@ from keras_effnetv2._common.checks import (
     check_names,
     check_number,
     is_number,
+    make_plain,
 )
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.augment.mixing import CUTMIX_STYLES, MIXUP_STYLES
@@ -178,10 +179,7 @@ class TrainRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # JSON and users write pairs as lists, too
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
+        make_plain(self)  # JSON and users write pairs as lists, too
         for name, smallest in _SMALLEST.items():
             check_integer(name, getattr(self, name), minimum=smallest)
         for name, limits in _LIMITS.items():

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
-from keras_effnetv2._common.checks import check_choice, check_integer, check_number
+from keras_effnetv2._common.checks import check_choice, check_integer, check_number, make_plain
 from keras_effnetv2._common.text import aligned, counted
 from keras_effnetv2.architectures.config import ModelConfig
 
@@ -64,6 +64,7 @@ class TrainStage:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_integer("index", self.index, minimum=0)
         check_integer("start_epoch", self.start_epoch, minimum=0)
         check_integer("end_epoch", self.end_epoch, minimum=self.start_epoch + 1)

@@ -4,15 +4,15 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 
-from keras_effnetv2._common.files import SCRATCH, remove, write_text
+from keras_effnetv2._common.files import SCRATCH, read_json, remove, write_text
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.picture_record import PictureRecord
+from keras_effnetv2.models.model_file import load_model
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.history import read_history
 from keras_effnetv2.runs.run_settings import RunSettings
@@ -145,7 +145,7 @@ def write_settings(path: Path, settings: RunSettings) -> None:
 def read_settings(path: Path) -> RunSettings:
     """Read `recipe.json`; ValueError if it is missing, damaged or not that of a run."""
     try:
-        values = json.loads((path / RECIPE).read_text(encoding="utf-8"))
+        values = read_json(path / RECIPE)
     except FileNotFoundError:
         raise ValueError(
             f"{path} is not the folder of a run: it has no {RECIPE}. `keras-effnetv2 train` "
@@ -183,10 +183,10 @@ def open_run(path: str | os.PathLike[str]) -> Run:
             f"The run in {path} is not finished. Resume it: keras-effnetv2 train ... --resume"
         )
     try:
-        model = keras.models.load_model(path / MODEL, compile=False)
+        model = load_model(path / MODEL)
         class_names = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
         pictures = PictureRecord.read(path / PICTURES)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from None
     if model.output_shape[-1] != len(class_names):
         names = counted(len(class_names), "name")

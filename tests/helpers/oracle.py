@@ -6,6 +6,7 @@ that fills its weights by this rule must give the golden numbers.
 
 import hashlib
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -79,8 +80,12 @@ def description(variant):
 
 
 def weights_of(model):
-    """Our weight path -> the variable."""
-    return {f"{layer.name}/{w.name}": w for layer in model.layers for w in layer.weights}
+    """Our weight path -> the variable, without the number of a network beside another one."""
+    return {
+        f"{re.sub(r'^net[0-9]+_', '', layer.name)}/{weight.name}": weight
+        for layer in model.layers
+        for weight in layer.weights
+    }
 
 
 def fill_model(model, variant, tag=""):

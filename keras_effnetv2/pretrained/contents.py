@@ -1,0 +1,28 @@
+"""What a reader takes out of a weight file."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_effnetv2.architectures.variants import Normalization, ScaleAndOffset
+
+
+class Contents(NamedTuple):
+    """The tensors of a weight file, and what it says of itself.
+
+    Attributes:
+        source: layout of the file, a key of `layouts.LAYOUTS`.
+        tensors: name in the file -> array, of the network.
+        ignored: name in the file -> why it is not among the tensors.
+        others: layer and weight, e.g. "my_head/kernel" -> array, of layers that are in front of
+            the network or behind it.
+        stated: how the pixels are normalised, if the file says it; an error if it says it in a way
+            that cannot be rebuilt.
+    """
+
+    source: str
+    tensors: Mapping[str, np.ndarray]
+    ignored: Mapping[str, str]
+    others: Mapping[str, np.ndarray] = {}
+    stated: Normalization | ScaleAndOffset | ValueError | None = None
