@@ -244,7 +244,7 @@ def test_a_full_disk_is_one_clear_error(capsys, published, tmp_path, monkeypatch
         ((NAME, "mine.h5"), "must end in .weights.h5"),
         ((NAME, ".keras"), "must end in .weights.h5"),
         ((NAME, "missing/mine.keras"), "There is no folder"),
-        (("nothing.h5", "mine.keras"), "Received: 'nothing.h5'"),
+        (("nothing.h5", "mine.keras"), "There is no file, folder or checkpoint 'nothing.h5'"),
         (("efficientnetv2-b0/imagenet1k", "mine.keras"), "VARIANT/SET"),
         (("other.weights.h5", "mine.keras"), "--variant"),
         (("b0.weights.h5", "mine.keras", "--variant", VARIANT), "or is damaged"),
