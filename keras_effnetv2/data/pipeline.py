@@ -26,6 +26,7 @@ from keras_effnetv2.augment.randaugment import RandAugment
 from keras_effnetv2.data.catalog import Shard
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import UnreadablePictures, batch_readable
+from keras_effnetv2.images.decode import WHITE, Colour, rgb
 from keras_effnetv2.images.evaluation_crop import decode_for_evaluation
 from keras_effnetv2.images.styles import Style
 from keras_effnetv2.images.training_crop import crop_area, decode_random_crop
@@ -63,10 +64,13 @@ class InputSpec:
     mixup_style: str = "official"
     cutmix_style: str = "official"
     evaluation_style: Style = "whole"
+    exif: bool = True
+    background: Colour = WHITE
 
     def __post_init__(self) -> None:
         check_integer("image_size", self.image_size, minimum=1)
         crop_area(self.crop_style, self.crop_area)  # raises
+        rgb(self.background)  # raises
         check_number("mixup_alpha", self.mixup_alpha, minimum=0)
         check_number("cutmix_alpha", self.cutmix_alpha, minimum=0)
         check_choice("mixup_style", self.mixup_style, MIXUP_STYLES)
@@ -124,7 +128,9 @@ class InputSpec:
             train_one = _training_function(picture, classes)
             pictures = source.in_order(order, lambda *example: train_one(*example, *run))
         else:
-            function = _evaluation_function(self.image_size, self.evaluation_style, classes)
+            function = _evaluation_function(
+                self.image_size, self.evaluation_style, self.exif, self.background, classes
+            )
             pictures = source.in_order(order, function)
         policy = UnreadablePictures() if unreadable is None else unreadable
         batches = batch_readable(pictures, source, order, batch_size, policy, training=training)
@@ -169,6 +175,8 @@ def make_dataset(
     mixup_style: str = "official",
     cutmix_style: str = "official",
     style: Style = "whole",
+    exif: bool = True,
+    background: Colour = WHITE,
     shard: Shard = None,
     unreadable: UnreadablePictures | None = None,
 ) -> tf.data.Dataset:
@@ -182,7 +190,7 @@ def make_dataset(
             augmentation below; a last batch that is not full is left out (a source smaller than
             one batch gives one smaller batch). False: every picture once, in order.
         randaugment_magnitude: None is off. This argument and the following ones are for training
-            only, except `style`, `shard` and `unreadable`.
+            only, except `style`, `exif`, `background`, `shard` and `unreadable`.
         mixup_alpha: 0 is off.
         cutmix_alpha: 0 is off. If mixup is on, too, each takes half of a batch.
         seed: 0 or more.
@@ -202,6 +210,8 @@ def make_dataset(
         cutmix_style: "paper": a label's share is that of its pixels; "official": all labels of a
             batch have the mean share of its boxes.
         style: how evaluation crops and resizes, see `evaluation_crop.resize_for_evaluation`.
+        exif: turn pictures as their EXIF orientation says; the official code does not.
+        background: what shows through transparent pixels: a gray level, or (red, green, blue).
         shard: (index, count): the part of one of several workers, see `ImageSource.dataset`;
             `batch_size` is then the worker's.
         unreadable: what to do with a picture that cannot be read. None: an error that names it.
@@ -230,6 +240,8 @@ def make_dataset(
         mixup_style=mixup_style,
         cutmix_style=cutmix_style,
         evaluation_style=style,
+        exif=exif,
+        background=background,
     )
     return spec.dataset(
         source,
@@ -244,9 +256,11 @@ def make_dataset(
 
 # Tracing these takes a second or more; kept, it is paid once a stage and not once an epoch.
 @functools.lru_cache(maxsize=32)
-def _evaluation_function(image_size: int, style: Style, num_classes: int) -> Any:
+def _evaluation_function(
+    image_size: int, style: Style, exif: bool, background: Colour, num_classes: int
+) -> Any:
     def evaluate_one(data: Any, label: Any, index: Any) -> tuple[Any, Any]:
-        image = decode_for_evaluation(data, image_size, style)
+        image = decode_for_evaluation(data, image_size, style, exif=exif, background=background)
         return image, tf.one_hot(label, num_classes)
 
     return tf.function(evaluate_one, input_signature=_EXAMPLE, autograph=False)
@@ -264,6 +278,8 @@ def _training_function(spec: InputSpec, num_classes: int) -> Any:
             style=spec.crop_style,
             area=spec.crop_area,
             reduced_decode=spec.reduced_decode,
+            exif=spec.exif,
+            background=spec.background,
         )
         if augment is not None:
             # As officially: grey levels are cut off, not rounded.

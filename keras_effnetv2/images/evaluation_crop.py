@@ -12,8 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer
-from keras_effnetv2.images.decode import decode_image
-from keras_effnetv2.images.headers import MAX_PIXELS, check_image, format_name, is_jpeg
+from keras_effnetv2.images.decode import WHITE, Colour, decode_image
+from keras_effnetv2.images.headers import JPEG, MAX_PIXELS, check_image, format_name, is_jpeg
+from keras_effnetv2.images.orientation import AS_STORED, orientation, stored_window, turned
 from keras_effnetv2.images.styles import EVALUATION_STYLES, Style
 from keras_effnetv2.pretrained.registry import CentralCrop
 
@@ -67,7 +68,14 @@ def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -
     return resize_bilinear(image, image_size, antialias=style == "whole")
 
 
-def decode_for_evaluation(data: Any, image_size: int, style: Style = "whole") -> Any:
+def decode_for_evaluation(
+    data: Any,
+    image_size: int,
+    style: Style = "whole",
+    *,
+    exif: bool = True,
+    background: Colour = WHITE,
+) -> Any:
     """Decode a picture file and make it square, always in the same way.
 
     The same as `resize_for_evaluation(decode_image(data), ...)`, except that two styles also decode
@@ -79,26 +87,31 @@ def decode_for_evaluation(data: Any, image_size: int, style: Style = "whole") ->
         data: scalar string tensor, the bytes of a picture file, see `decode_image`.
         image_size: height and width of the result in pixels.
         style: as for `resize_for_evaluation`.
+        exif: as for `decode_image`.
+        background: as for `decode_image`.
 
     Returns:
         As `resize_for_evaluation`.
 
     Raises:
-        ValueError: as `resize_for_evaluation`.
+        ValueError: as `resize_for_evaluation` and `decode_image`.
         tf.errors.InvalidArgumentError: as `decode_image`, when it runs.
     """
     _check_style(style, image_size)
-    image = decode_image(data, accurate=isinstance(style, CentralCrop))
+    accurate = isinstance(style, CentralCrop)
+    image = decode_image(data, accurate, exif=exif, background=background)
     if style != "v1":
         return resize_for_evaluation(image, image_size, style)
     # Cutting decodes no further than it has to, and would not see that a file is truncated: so a
     # JPEG is decoded whole before.
     window = central_window(tf.shape(image), image_size, round_up=True)
-    square = tf.cond(
-        is_jpeg(data),
-        lambda: tf.image.decode_and_crop_jpeg(data, window, channels=3),
-        lambda: cut(image, window),
-    )
+
+    def decode_square() -> Any:
+        turn = orientation(data, JPEG) if exif else AS_STORED
+        stored = stored_window(window, tf.shape(image), turn)
+        return turned(tf.image.decode_and_crop_jpeg(data, stored, channels=3), turn)
+
+    square = tf.cond(is_jpeg(data), decode_square, lambda: cut(image, window))
     return resize_bicubic(square, image_size)
 
 

@@ -7,7 +7,6 @@ the official code, would skip pixels there; the reduced decode averages them. Fo
 beyond eight the pixels are averaged after decoding.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,14 +14,21 @@ from typing import Any
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer
-from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.images.decode import WHITE, Colour, decode_image
 from keras_effnetv2.images.evaluation_crop import (
     central_window,
     cut,
     resize_bicubic,
     resize_bilinear,
 )
-from keras_effnetv2.images.headers import is_jpeg
+from keras_effnetv2.images.headers import JPEG, is_jpeg
+from keras_effnetv2.images.orientation import (
+    AS_STORED,
+    orientation,
+    stored_window,
+    turned,
+    turned_shape,
+)
 from keras_effnetv2.images.styles import CROP_STYLES
 
 _REDUCTIONS = (1, 2, 4, 8)  # what the JPEG decoder offers
@@ -65,8 +71,10 @@ def decode_random_crop(
     style: str = "v2",
     area: tuple[float, float] | None = None,
     reduced_decode: bool = True,
+    exif: bool = True,
+    background: Colour = WHITE,
 ) -> Any:
-    """Decode a random rectangle of a picture file and make it square.
+    """Decode a random rectangle of a picture file, as viewers show it, and make it square.
 
     A pure function of the bytes and the seed. The styles are those of the official code
     (google/automl):
@@ -87,13 +95,15 @@ def decode_random_crop(
         reduced_decode: average blocks of 2 x 2, 4 x 4, ... pixels before interpolating, if the
             rectangle is that much larger than the result. The JPEG decoder returns blocks up to
             8 x 8 faster than single pixels. False is official: pixels in between are skipped.
+        exif: as for `decode_image`.
+        background: as for `decode_image`.
 
     Returns:
         float32 (image_size, image_size, 3), 0..255 ("v1" may leave that range).
 
     Raises:
-        ValueError: the style is unknown, the range is empty or out of bounds, or the size is not a
-            positive whole number.
+        ValueError: the style is unknown, the range is empty or out of bounds, the size is not a
+            positive whole number, or the background is no colour.
         tf.errors.InvalidArgumentError: as `decode_image`, when the op runs.
     """
     check_integer("image_size", image_size, minimum=1)
@@ -101,12 +111,13 @@ def decode_random_crop(
     rule = _STYLES[style]
 
     def decode_jpeg() -> Any:
-        shape = tf.io.extract_jpeg_shape(data)
+        turn = orientation(data, JPEG) if exif else AS_STORED
+        shape = turned_shape(tf.io.extract_jpeg_shape(data), turn)
         window = _draw_window(shape, image_size, seed, rule, area)
-        return _decode_jpeg_window(data, window, image_size, reduced_decode)
+        return _decode_jpeg_window(data, window, shape, turn, image_size, reduced_decode)
 
     def decode_other() -> Any:
-        image = decode_image(data)
+        image = decode_image(data, exif=exif, background=background)
         return cut(image, _draw_window(tf.shape(image), image_size, seed, rule, area))
 
     # The bytes of other formats decode whole, and much more slowly.
@@ -158,24 +169,27 @@ def _draw_window(shape: Any, size: int, seed: Any, rule: _Style, area: tuple[flo
     return tf.where(no_draw_fits, central_window(shape, size, round_up=True), window)
 
 
-def _with_largest(
-    blocks: tuple[int, ...], extent: Any, size: int, work: Callable[[int], Any]
-) -> Any:
-    """Call `work` with the largest of the ascending blocks that fits `size` times into each side.
+def _largest(blocks: tuple[int, ...], extent: Any, size: int) -> Any:
+    """Return the index of the largest ascending block that fits `size` times into each side.
 
     The first block is 1, for pictures too small for the others.
     """
-    fits = tf.constant([size * block for block in blocks[1:]]) <= tf.reduce_min(extent)
-    index = tf.reduce_sum(tf.cast(fits, tf.int32))
-    return tf.switch_case(index, [partial(work, block) for block in blocks])
+    fits = tf.constant([size * block for block in blocks[1:]], tf.int32) <= tf.reduce_min(extent)
+    return tf.reduce_sum(tf.cast(fits, tf.int32))
 
 
-def _decode_jpeg_window(data: Any, window: Any, size: int, reduced: bool) -> Any:
-    def decode(reduction: int) -> Any:
-        # The window counts the pixels that come out.
-        return tf.io.decode_and_crop_jpeg(data, window // reduction, channels=3, ratio=reduction)
-
-    return _with_largest(_REDUCTIONS, window[2:], size, decode) if reduced else decode(1)
+def _decode_jpeg_window(
+    data: Any, window: Any, shape: Any, turn: Any, size: int, reduced: bool
+) -> Any:
+    """Decode a window of a JPEG whose turned shape is given; the result is turned, too."""
+    reductions = _REDUCTIONS if reduced else (1,)
+    index = _largest(reductions, window[2:], size)
+    # The window counts the pixels that come out.
+    reduction = tf.gather(reductions, index)
+    stored = stored_window(window // reduction, -(-shape // reduction), turn)
+    decode = partial(tf.io.decode_and_crop_jpeg, data, stored, channels=3)
+    image = tf.switch_case(index, [partial(decode, ratio=ratio) for ratio in reductions])
+    return turned(image, turn)
 
 
 def _average(image: Any, size: int) -> Any:
@@ -188,5 +202,6 @@ def _average(image: Any, size: int) -> Any:
         means = tf.nn.avg_pool2d(values, block, block, "VALID")
         return tf.cast(tf.round(means[0]), tf.uint8)
 
-    averaged = _with_largest(_BLOCKS, tf.shape(image)[:2], size, average)
+    index = _largest(_BLOCKS, tf.shape(image)[:2], size)
+    averaged = tf.switch_case(index, [partial(average, block) for block in _BLOCKS])
     return tf.ensure_shape(averaged, [None, None, 3])
