@@ -187,6 +187,32 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_predict_says_what_is_no_picture_file_before_tensorflow_is_imported(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "hole.jpg").touch()
+    os.truncate(tmp_path / "hole.jpg", 6 * 10**9)
+    program = (
+        "import sys\nfrom keras_effnetv2.cli.main import main\n"
+        "words = 'predict . . missing.jpg pipe.jpg /dev/zero hole.jpg'\n"
+        "print(main(words.split()), {'tensorflow', 'keras', 'numpy'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.stderr == ""
+    assert [line.split(maxsplit=1) for line in result.stdout.splitlines()] == [
+        [".", "error: it is a folder. Give picture files, for example *.jpg"],
+        ["missing.jpg", "error: cannot be read: No such file or directory"],
+        ["pipe.jpg", "error: not a regular file"],
+        ["/dev/zero", "error: not a regular file"],
+        [
+            "hole.jpg",
+            "error: 6,000,000,000 bytes are too many for a picture: at most 268,435,456 are read",
+        ],
+        ["1", "set()"],
+    ]
+
+
 @pytest.mark.parametrize(
     "words",
     ["evaluate . --data digits --debug", "weights --debug fetch x", "weights fetch x --debug"],
@@ -245,7 +271,7 @@ def test_predict_a_table_and_one_bad_picture_that_does_not_hide_the_others(
     bad, missing, folder, good = json.loads(out)
     assert code == 1
     assert "not a JPEG" in bad["error"]
-    assert missing["error"] == "No such file or directory"
+    assert missing["error"] == "cannot be read: No such file or directory"
     assert f"Give picture files, for example {photos}/*.jpg" in folder["error"]
     assert good["picture"] == str(pictures[0])
     assert sum(found["score"] for found in good["classes"]) == pytest.approx(1, abs=1e-5)

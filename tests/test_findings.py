@@ -1,5 +1,6 @@
 """What is said of a training before it begins: each finding where it belongs, no false alarm."""
 
+import io
 import re
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 from helpers.picture_files import png
 from helpers.quick_runs import two_blocks
+from PIL import Image
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.catalog import MemoryStore
@@ -22,6 +24,7 @@ from keras_effnetv2.training import findings
 from keras_effnetv2.training.findings import look_for_findings
 from keras_effnetv2.training.footprint import Machine, this_machine, training_memory
 from keras_effnetv2.training.inputs import Inputs
+from keras_effnetv2.training.picture_findings import picture_findings
 from keras_effnetv2.training.transfer import freeze_batch_norm
 
 QUICKSTART = TrainRecipe.preset("quickstart")
@@ -46,8 +49,10 @@ def picture_source(contents, labels, classes=10, split="train"):
 
 
 def big_source(num_examples, classes, side=500, split="train"):
+    slope = np.linspace(0, 255, side, dtype=np.uint8)[:, np.newaxis, np.newaxis]
+    picture = tf.io.encode_png(np.broadcast_to(slope, [side, side, 3])).numpy()
     return all_different(
-        picture_source([png(0, side)], np.arange(num_examples) % classes, classes, split)
+        picture_source([picture], np.arange(num_examples) % classes, classes, split)
     )
 
 
@@ -97,7 +102,7 @@ def test_nothing_is_found_for_digits_and_small_photos_with_quickstart(digits):
     model = build_model(two_blocks(), classes=10)
     inputs = inputs_of(*digits, recipe=QUICKSTART)
     assert list(look_for_findings(model, inputs, LAPTOP)) == []
-    training = all_different(picture_source([png(1, 32)], np.arange(2000) % 10))
+    training = big_source(2000, 10, side=32)
     validation = all_different(
         picture_source([png(100, 32)], np.arange(200) % 10, split="validation")
     )
@@ -228,6 +233,31 @@ def test_labels(training, validation, level, text):
     assert found_level == level
     assert text in found_text
     assert labels_found([0] * 30 + [1, 2] * 3, [0, 1, 2]) == []  # ten times as many are fine
+
+
+def encoded(pixels, orientation=1):
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(file, "PNG", exif=exif)
+    return file.getvalue()
+
+
+def test_a_sample_of_the_pictures_is_looked_at():
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    good, clear, turned = noise[..., :3], encoded(noise), encoded(noise[..., :3], 6)
+    dark = tf.io.encode_png(noise[..., :3].astype(np.uint16) * 4).numpy()  # 10 bits in 16
+    for contents, texts in (
+        ([encoded(good)] * 100, []),
+        ([encoded(good)] * 3 + [b"", png(0)], ["warning: 1 of 5 sampled training pictures is of"]),
+        ([dark] * 64 + [encoded(good)] * 64, ["warning: 16 of 32 sampled training pictures are a"]),
+        ([turned, clear, turned], ["note: 2 of 3 .* turned", "note: 1 of 3 .* transparent"]),
+    ):
+        labels = [0] * len(contents)
+        lines = list(picture_findings(picture_source(contents, labels)))
+        assert len(lines) == len(texts), lines
+        for line, text in zip(lines, texts, strict=True):
+            assert re.match(text, line)
+            assert line.endswith("Look at them with --preview.")
 
 
 def test_pictures_on_both_sides_and_with_two_labels_are_named():

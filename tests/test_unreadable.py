@@ -14,6 +14,7 @@ from helpers.picture_files import png, write_files
 from PIL import Image
 
 from keras_effnetv2 import load_source, make_dataset, pack
+from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import (
     BadPicture,
     BadPicturesError,
@@ -77,6 +78,30 @@ def test_every_kind_of_bad_picture_is_found_in_order(tmp_path):
     kept = drop_bad(source, bad)
     assert {os.path.relpath(name, tmp_path) for name in kept.names} == set(GOOD)
     assert find_bad_pictures(kept) == ()
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_what_is_no_file_of_a_picture_is_never_opened(tmp_path, scan):
+    """A pipe would stop the training; a file with a hole takes no room on the disk, but memory."""
+    write_files(tmp_path, GOOD | {"a/hole.jpg": GOOD["a/1.jpg"]})
+    os.truncate(tmp_path / "a/hole.jpg", 6 * 10**9)
+    (tmp_path / "b/endless.jpg").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "b/pipe.jpg")
+    source = load_source(tmp_path, "all")
+    data = TrainingData(source, validation=source, scan=scan)
+    with pytest.raises(BadPicturesError) as caught:
+        data.prepare(data.load(0), lambda line: None)
+    reasons = {Path(picture.name).name: picture.reason for picture in caught.value.bad}
+    assert reasons == {
+        "hole.jpg": (
+            "6,000,000,000 bytes are too many for a picture: at most 268,435,456 are read"
+        ),
+        "endless.jpg": "not a regular file",
+        "pipe.jpg": "not a regular file",
+    }
+    data = TrainingData(source, validation=source, scan=scan, skip_bad=True)
+    training, _ = data.prepare(data.load(0), lambda line: None)
+    assert {os.path.relpath(name, tmp_path) for name in training.names} == set(GOOD)
 
 
 def test_source_in_memory_and_a_csv_without_files(tmp_path):

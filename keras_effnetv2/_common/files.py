@@ -1,15 +1,23 @@
-"""Files and folders that are written whole or not at all; JSON from anywhere; SHA-256."""
+"""Files that are written whole, or cannot be read; JSON from anywhere; SHA-256."""
 
 import contextlib
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 _MAX_JSON = 2**24  # bytes
+
+MAX_PICTURE_BYTES = 2**28
+"""The most bytes of a picture file; reading takes up to twice as much memory, on every core.
+
+JPEG and PNG files of 100 million pixels, the most that are decoded, stay below.
+"""
+
 SCRATCH = ".writing-"  # how the names of files and folders begin that are not whole yet
 
 
@@ -107,3 +115,25 @@ def parse_json(text: str | bytes) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"it has {name}, which is no number")
+
+
+def file_trouble(path: str | bytes | os.PathLike[str]) -> str:
+    """Return why a path is no file to read, if so; reading a pipe would wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            return "a folder, not a picture"
+        if not stat.S_ISREG(mode):
+            return "not a regular file"
+        with open(path, "rb"):  # Python says it in fewer words than TensorFlow
+            return ""
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def picture_file_trouble(path: str | bytes | os.PathLike[str]) -> str:
+    """Return why a path is no file to read as a picture, if so; nothing of it is read."""
+    trouble = file_trouble(path)
+    if not trouble and (size := os.path.getsize(path)) > MAX_PICTURE_BYTES:
+        return f"{size:,} bytes are too many for a picture: at most {MAX_PICTURE_BYTES:,} are read"
+    return trouble

@@ -5,6 +5,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_effnetv2._common.files import picture_file_trouble
 from keras_effnetv2.cli.command import argument, command, option
 from keras_effnetv2.cli.named_network import check_network, open_network
 from keras_effnetv2.cli.options import JSON, RUN_OR_VARIANT, WEIGHTS_TO_JUDGE
@@ -29,14 +30,25 @@ def predict(
     if top < 1:
         raise ValueError(f"--top must be at least 1. Received: {top}")
     check_network(model, weights)
-    start_tensorflow()
-    network = open_network(model, weights)
-    results = [{"picture": str(path), **_name(network, path, top)} for path in pictures]
+    results: list[dict[str, Any]] = [{"picture": str(p), "error": _trouble(p)} for p in pictures]
+    if readable := [result for result in results if not result["error"]]:
+        start_tensorflow()
+        network = open_network(model, weights)
+        for result in readable:
+            del result["error"]
+            result.update(_name(network, Path(result["picture"]), top))
     if json:
         print(dumps(results, indent=2, ensure_ascii=False))
     else:
         _print(results)
     return 1 if any("error" in result for result in results) else 0
+
+
+def _trouble(path: Path) -> str:
+    """Return why a path is no picture file to read, if so."""
+    if path.is_dir():
+        return f"it is a folder. Give picture files, for example {path / '*.jpg'}"
+    return picture_file_trouble(path)
 
 
 def _name(network: "JudgedNetwork", path: Path, top: int) -> dict[str, Any]:
@@ -47,10 +59,8 @@ def _name(network: "JudgedNetwork", path: Path, top: int) -> dict[str, Any]:
 
     try:
         data = path.read_bytes()
-    except IsADirectoryError:
-        return {"error": f"it is a folder. Give picture files, for example {path / '*.jpg'}"}
-    except OSError as error:
-        return {"error": error.strerror}
+    except OSError as error:  # only now
+        return {"error": f"cannot be read: {error.strerror}"}
     images, (problem,) = prepare_batch([data], network.image_size, network.style)
     if problem.numpy():
         return {"error": problem.numpy().decode()}

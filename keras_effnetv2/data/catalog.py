@@ -13,7 +13,6 @@ import hashlib
 import math
 import os
 import re
-import stat
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,8 @@ from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
+
+from keras_effnetv2._common.files import file_trouble, picture_file_trouble
 
 Columns = Sequence[np.ndarray]
 Function = Callable[..., Any]
@@ -254,20 +255,6 @@ class MemoryStore(_RandomAccess):
         yield from self.read(rows).as_numpy_iterator()
 
 
-def file_trouble(path: bytes) -> str:
-    """Return why a path is no file to read, if so; reading a pipe would wait for ever."""
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            return "a folder, not a picture"
-        if not stat.S_ISREG(mode):
-            return "not a regular file"
-        with open(path, "rb"):  # Python says it in fewer words than TensorFlow
-            return ""
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-
-
 def check_data_file(path: str, max_bytes: int | None = None) -> None:
     """Raise ValueError unless a path is a file that can be read, with at most so many bytes."""
     if trouble := file_trouble(os.fsencode(path)):
@@ -280,7 +267,7 @@ def check_data_file(path: str, max_bytes: int | None = None) -> None:
 
 
 def _file_content(path: bytes) -> int:
-    if file_trouble(path):
+    if picture_file_trouble(path):
         return 0
     try:
         with open(path, "rb") as file:

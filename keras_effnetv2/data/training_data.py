@@ -121,13 +121,15 @@ class TrainingData:
 
     def _without_bad(self, pictures: Pictures, say: Callable[[str], Any]) -> Pictures:
         total = sum(source.num_examples for source in pictures)
-        if self.scan is False or (self.scan is None and total > MAX_SCANNED):
+        scan = total <= MAX_SCANNED if self.scan is None else self.scan
+        if not scan:
             say(f"The {total:,} pictures are not checked in advance, but during training.")
-            return pictures
         found = []
         for source in pictures:
-            say(f"Checking {source.num_examples:,} {source.split} pictures ...")
-            found.append(find_bad_pictures(source))
+            if scan:
+                say(f"Checking {source.num_examples:,} {source.split} pictures ...")
+            # Without a scan only what a file is: a pipe would stop a training, a huge file end it.
+            found.append(find_bad_pictures(source, decode=scan))
         if any(found) and not self.skip_bad:
             raise BadPicturesError([picture for bad in found for picture in bad])
         for source, bad in zip(pictures, found, strict=True):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2._common.files import picture_file_trouble
 from keras_effnetv2._common.text import counted
-from keras_effnetv2.data.catalog import file_trouble, some, why_unread
+from keras_effnetv2.data.catalog import some, why_unread
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.headers import FORMATS, MAX_PIXELS, check_image, format_name
@@ -53,17 +54,21 @@ class BadPicturesError(ValueError):
 
 
 def find_bad_pictures(
-    source: ImageSource, *, progress: Callable[[int, int], object] | None = None
+    source: ImageSource,
+    *,
+    decode: bool = True,
+    progress: Callable[[int, int], object] | None = None,
 ) -> tuple[BadPicture, ...]:
     """Read and decode every picture of a source; return the bad ones in its order.
 
-    Pictures with more than `MAX_PIXELS` are bad, too, and are not decoded. `progress` is called
-    with (pictures done, pictures in all) after every good picture, and at the end.
+    What is no file, or too large a one, is not opened; without `decode` nothing is. Pictures with
+    more than `MAX_PIXELS` are bad, too, and are not decoded. `progress` is called with (pictures
+    done, pictures in all) after every good picture, and at the end.
     """
     tell = progress or (lambda done, total: None)
     total, paths = source.num_examples, source.file_paths() or ()
-    reasons = {index: why for index, path in enumerate(paths) if (why := file_trouble(path))}
-    files = np.setdiff1d(np.arange(total), list(reasons), assume_unique=True)
+    reasons = {i: why for i, path in enumerate(paths) if (why := picture_file_trouble(path))}
+    files = np.setdiff1d(np.arange(total if decode else 0), list(reasons), assume_unique=True)
     # In the order in which a disk gives them quickly; of files it is that of the source.
     files = files[np.argsort(source.rows[files], kind="stable")]
     for done, (index, reason) in enumerate(_decode_all(source, files), start=1):
@@ -114,7 +119,7 @@ def _decode_all(source: ImageSource, indices: np.ndarray) -> Iterator[tuple[int,
 def _why_unreadable(picture: ImageSource) -> str:
     """Return why the only picture of a source fails, empty if it no longer does."""
     for path in picture.file_paths() or ():
-        if trouble := file_trouble(path):
+        if trouble := picture_file_trouble(path):
             return trouble
     try:
         ((data, _, _),) = picture.dataset()

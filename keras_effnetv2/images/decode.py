@@ -71,14 +71,15 @@ def rgb(background: Colour) -> tuple[int, int, int]:
     Raises:
         ValueError: it is none.
     """
-    levels = (background,) * 3 if is_integer(background) else background
+    levels: Any = (background,) * 3 if is_integer(background) else background
     is_tuple = isinstance(levels, tuple) and len(levels) == 3
     if not is_tuple or not all(is_integer(level) and 0 <= level <= 255 for level in levels):
         raise ValueError(
             "`background` must be a gray level 0..255, or a tuple (red, green, blue) of those. "
             f"Received: {background!r}"
         )
-    return levels
+    red, green, blue = levels
+    return red, green, blue
 
 
 # These graph functions are traced once a process, not at every use. The one for special files is

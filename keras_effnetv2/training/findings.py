@@ -21,6 +21,7 @@ from keras_effnetv2.recipes.schedule import step_of_epoch
 from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.training.footprint import Machine, training_shortage
 from keras_effnetv2.training.inputs import Inputs
+from keras_effnetv2.training.picture_findings import picture_findings
 from keras_effnetv2.training.transfer import batch_norms, has_learned_statistics
 
 # The most pictures of a class for one of the rarest from which on a network neglects it: from 10 on
@@ -48,6 +49,7 @@ def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> I
     """
     learned, plan = has_learned_statistics(model), inputs.plan
     yield from label_findings(inputs.training, inputs.validation)
+    yield from picture_findings(inputs.training)
     yield from same_picture_findings(inputs.training, inputs.validation)
     yield from input_range_findings(model, plan, learned)
     yield from batch_norm_findings(model, inputs, learned)
