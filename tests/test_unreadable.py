@@ -190,6 +190,21 @@ def test_the_first_one_is_an_error_that_names_it(source, training):
     assert check_labels(dataset) == 60
 
 
+@pytest.mark.parametrize("skip", [True, False])
+def test_reading_ends_with_the_error(source, skip):
+    """Threads that read on call Python, and may do so when the process ends: then it hangs."""
+    for index in range(40):
+        spoil(source, index, "deleted")
+    policy = UnreadablePictures(skip)
+    batches = iter(make_dataset(source, training=True, unreadable=policy, **SETTINGS))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="cannot be used"):
+        list(batches)
+    found = list(policy.error.bad)
+    with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain 12 elements"):
+        list(batches)  # the end, which is too early
+    assert list(policy.found.values()) == found
+
+
 @pytest.mark.parametrize("batch_size", [5, 7])
 def test_skipped_ones_are_counted_named_once_and_replaced(source, batch_size, caplog):
     policy = UnreadablePictures(skip=True)

@@ -141,8 +141,7 @@ class UnreadablePictures:
 
     Attributes:
         found: {position in the source: the picture}, of every epoch so far.
-        error: the first error; tf.data may read on after it, and then note later pictures as
-            missing.
+        error: what ended the reading, None if nothing has.
     """
 
     def __init__(self, skip: bool = False) -> None:
@@ -174,9 +173,8 @@ class UnreadablePictures:
                     _logger.warning("left out while training: %r: %s", bad.name, bad.reason)
         limit = max(_MIN_SKIPPED, int(source.num_examples * MAX_SKIPPED_SHARE))
         if not self.skip or len(self.found) > min(limit, source.num_examples - 1):
-            error = BadPicturesError(tuple(self.found.values()))
-            self.error = self.error or error
-            raise error
+            self.error = BadPicturesError(tuple(self.found.values()))
+            raise self.error
 
 
 def batch_readable(
@@ -193,7 +191,7 @@ def batch_readable(
     Args:
         pictures: (image, label) of the source at the positions `order`; unreadable ones fail.
         policy: decides about those that fail; iterating the result raises its errors as
-            tf.errors.InvalidArgumentError.
+            tf.errors.InvalidArgumentError, and then ends.
         training: True for full batches only, of static size; False for all pictures, none of
             which may be skipped.
     """
@@ -216,24 +214,36 @@ def batch_readable(
     if training:
         batches = batches.take(number)  # the mark comes up if there are fewer
 
-    def report(first: np.ndarray, numbers: np.ndarray) -> np.int64:
+    def report(first: np.ndarray, numbers: np.ndarray) -> tuple[np.int64, bytes]:
         end = np.int64(numbers[-1] + 1)
         missing = np.setdiff1d(np.arange(int(first), int(end)), numbers)
         # Good pictures may be missing before the mark, too: those that did not fill a batch.
         certain = not training or numbers[0] < count * passes
-        policy.report(source, order[missing % count], certain)
-        return end
+        try:
+            policy.report(source, order[missing % count], certain)
+        except BadPicturesError as error:
+            return end, str(error).encode("utf-8", "backslashreplace")
+        return end, b""
 
-    def check(first: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+    def check(state: tuple[Any, Any], batch: tuple[Any, Any]) -> tuple[Any, Any]:
+        first, earlier = state
         numbers, examples = batch
         end = numbers[-1] + 1
-        end = tf.cond(
+        end, error = tf.cond(
             tf.equal(end - first, tf.size(numbers, out_type=tf.int64)),
-            lambda: end,
-            lambda: tf.ensure_shape(tf.numpy_function(report, [first, numbers], tf.int64), []),
+            lambda: [end, tf.constant("")],
+            lambda: tf.numpy_function(report, [first, numbers], [tf.int64, tf.string]),
         )
-        return end, (numbers[0] < count * passes, examples)
+        end, error = tf.ensure_shape(end, []), tf.ensure_shape(error, [])
+        return (end, error), (earlier, error, numbers[0] < count * passes, examples)
 
-    checked = batches.scan(tf.constant(0, tf.int64), check).filter(lambda is_batch, _: is_batch)
-    only_examples = checked.map(lambda _, examples: examples)
+    def is_batch(earlier: Any, error: Any, unmarked: Any, examples: Any) -> Any:
+        with tf.control_dependencies([tf.debugging.Assert(tf.equal(error, ""), [error])]):
+            return tf.identity(unmarked)
+
+    checked = batches.scan((tf.constant(0, tf.int64), tf.constant("")), check)
+    # It ends after the error. A thread that reads on may be in Python when the process ends, which
+    # then aborts or waits for ever.
+    read = checked.take_while(lambda earlier, *_: tf.equal(earlier, "")).filter(is_batch)
+    only_examples = read.map(lambda *values: values[-1])
     return only_examples.apply(tf.data.experimental.assert_cardinality(number))
