@@ -23,7 +23,8 @@ def test_a_saved_model(run, capsys):
     words = "--version 3 --top-k 2 --max-pixels 500 --gif --weights-dtype bfloat16 --no-fold"
     assert main(["export", str(run), *words.split()]) == 0
     folder = run / "saved_model" / "3"
-    assert capsys.readouterr().out.strip() == str(folder)
+    path, difference = capsys.readouterr().out.splitlines()
+    assert path == str(folder)
     card = json.loads((folder / "model_card.json").read_text())
     assert (card["model"]["variant"], card["top_k"]) == ("tiny", 2)
     assert card["model"]["weights"] == "trained on photos, started from imagenet"
@@ -37,6 +38,9 @@ def test_a_saved_model(run, capsys):
     }
     assert card["accuracy"]["batch_norm_folded"] is False
     assert card["accuracy"]["weights_dtype"] == "bfloat16"
+    moved = card["accuracy"]["weights_max_difference"]
+    assert 0 < moved < 0.01
+    assert difference.startswith(f"weights in bfloat16: probabilities within {moved:.2g} of those")
 
 
 def test_a_file_for_another_runtime(run, capsys):
@@ -58,6 +62,7 @@ def test_a_file_for_another_runtime(run, capsys):
         ("--format onnx --gif --top-k 3", "--format onnx does not go with --top-k, --gif"),
         ("--quantize int8", "--format saved_model does not go with --quantize"),
         ("--top-k 0", "--top-k must be"),
+        ("--format litert --quantize int8", "Give a few hundred (--calibration, calibration=)"),
         (
             "--format onnx --quantize int8",
             "quantize must be None for format 'onnx'. Leave it out, or choose from: openvino with "

@@ -1,6 +1,7 @@
 """The run folder: what may be written where, files whole or not there, and the way back."""
 
 import json
+import math
 from dataclasses import replace
 
 import keras
@@ -12,6 +13,7 @@ from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.run_folder import (
     check_output,
+    hold_output,
     open_run,
     prepare_output,
     read_settings,
@@ -90,11 +92,31 @@ def test_settings_of_an_earlier_version_are_read_and_written_back():
     )
 
 
+@pytest.mark.parametrize("name", ["training", "recipe", "stages", "class_names", "image_size"])
+def test_what_settings_of_a_run_lack_is_named(name):
+    written = json.loads(GOLDEN.read_text("utf-8"))
+    del written[name]
+    with pytest.raises(ValueError, match=f"^It needs {name}"):
+        RunSettings.from_dict(written)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"finished": "yes"}, "does not say whether the run is finished"),
-        ({"training": {"spec": "digits"}}, "missing 2 required positional arguments"),
+        ({"training": {"spec": "digits"}}, "`training` needs pictures, split"),
+        ({"training": {"spec": [], "split": "all", "pictures": 1}}, "`spec` must be a text"),
+        (
+            {"validation": {"spec": "x", "split": "all", "pictures": 10**30}},
+            "`pictures` must be an",
+        ),
+        ({"class_names": ["a", None]}, "A class name must be"),
+        ({"class_names": "ab"}, "its `class_names` is 'ab'"),
+        ({"recipe": None}, "A recipe must be an object of names and values"),
+        ({"stages": [5]}, "A stage must be an object"),
+        ({"image_size": True}, "`image_size` must be an integer"),
+        ({"result": {"validation_loss": math.nan}}, "`validation_loss` must be a number"),
+        ({"result": {"seconds": 10**400}}, "`seconds` must be a number"),
         ({"recipe": {"flour": "500 g"}}, "A recipe has unknown names.*flour"),
         ({"stages": []}, "A plan is one or more"),
     ],
@@ -151,8 +173,12 @@ def test_replacing_a_run_leaves_other_files_and_follows_a_link(folder, tmp_path_
 
 def test_a_folder_that_cannot_be_written_is_said_so(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"^Cannot write to .*run: Not a directory. Choose a folder"):
-        prepare_output(tmp_path / "file" / "run", keep=False, needed_bytes=0)
+    output = hold_output(tmp_path / "file" / "run", resume=False, overwrite=False, say=print)
+    with (
+        pytest.raises(OSError, match=r"^Cannot write to .*run: Not a directory. Choose a folder"),
+        output,
+    ):
+        pytest.fail("held")
 
 
 def test_a_finished_run_opens(folder):
@@ -177,6 +203,7 @@ def flip(path):
     [
         (lambda path: (path / "recipe.json").write_text("{"), "cannot be read"),
         (lambda path: (path / "recipe.json").write_text("[]"), "is not that of a run"),
+        (lambda path: (path / "recipe.json").write_text("[" * 10**5), "nested too deeply"),
         (lambda path: (path / "recipe.json").unlink(), "it has no recipe.json"),
         (lambda path: (path / "model.keras").unlink(), "is damaged"),
         (lambda path: (path / "model.keras").write_bytes(b"PK"), "is damaged"),
@@ -187,6 +214,7 @@ def flip(path):
             "1 name, but the model has 2 classes",
         ),
         (lambda path: (path / "labels.txt").write_bytes(b"a\n\xff\n"), "is damaged"),
+        (lambda path: (path / "labels.txt").write_text("a\n\n"), "is damaged: A class name must"),
     ],
 )
 def test_a_damaged_run_is_one_clear_error(folder, damage, message):

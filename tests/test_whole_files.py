@@ -1,6 +1,8 @@
 """Files that are written whole or not at all. Power cuts: see tests/test_snapshots.py."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -25,6 +27,39 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         scratch.write_text("new")
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["model.keras"]
+
+
+LEAVE = """
+import pathlib, sys
+from keras_effnetv2._common.files import written_whole
+with written_whole(pathlib.Path(sys.argv[1])) as scratch:
+    scratch.mkdir()
+    (scratch / "half").touch()
+    print(scratch.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_not_before(tmp_path):
+    path = tmp_path / "packed"
+    process = subprocess.Popen(
+        [sys.executable, "-c", LEAVE, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    left = process.stdout.readline().strip()
+
+    def write(name):
+        with written_whole(tmp_path / name) as scratch:
+            scratch.touch()
+        return sorted(os.listdir(tmp_path))
+
+    assert write("packed") == sorted([left, "packed"])  # that process is running
+    process.kill()
+    process.communicate()
+    assert left in write("other")
+    assert write("packed") == ["other", "packed"]
 
 
 def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ A value is checked once, where it enters the package.
 
 import difflib
 import math
-from collections.abc import Iterable
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -61,7 +61,9 @@ def check_integer(
         maximum: largest value.
         or_none: also allow None.
     """
-    _check(name, value, "an integer", is_integer(value), or_none, minimum, maximum)
+    fits = is_integer(value) and abs(value) < 2**63  # elsewhere numbers have 64 bits
+    kind = "an integer of 64 bits" if is_integer(value) and not fits else "an integer"
+    _check(name, value, kind, fits, or_none, minimum, maximum)
 
 
 def check_number(
@@ -109,6 +111,26 @@ def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
             f"{what} has unknown names.{did_you_mean(unknown[0], known)} Known are "
             f"{', '.join(known)}. Received: {', '.join(map(str, unknown))}"
         )
+
+
+def from_mapping(kind: type[Any], what: str, values: Any) -> Any:
+    """Return a dataclass made of what a file has of its fields, by their names.
+
+    Args:
+        kind: the dataclass.
+        what: that is, for the message: "A recipe".
+        values: name -> value; a field that is missing gets its default.
+
+    Raises:
+        ValueError: not names with values; a name is unknown, or missing and without default.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{what} must be an object of names and values. Received: {values!r}")
+    check_names(what, values, [field.name for field in fields(kind)])
+    needed = {one.name for one in fields(kind) if one.default is one.default_factory is MISSING}
+    if missing := needed - set(values):
+        raise ValueError(f"{what} needs {', '.join(sorted(missing))}.")
+    return kind(**values)
 
 
 def check_class_names(names: Iterable[Any]) -> None:

@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -22,15 +24,53 @@ SCRATCH = ".writing-"  # how the names of files and folders begin that are not w
 
 
 @contextlib.contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to, with the same ending; remove it at the end.
+
+    What processes of this machine left there that were killed is removed, too.
+    """
+    mark = f"{SCRATCH}{platform.node()}-"  # a number says nothing of processes elsewhere
+    left = re.compile(rf"{re.escape(mark)}(\d+)-{re.escape(path.name)}(\.old)?")
+    with contextlib.suppress(OSError):  # writing says better what is wrong with the folder
+        for other in path.parent.iterdir():
+            if (match := left.fullmatch(other.name)) and not _is_running(int(match[1])):
+                remove(other)
+    scratch = path.with_name(f"{mark}{os.getpid()}-{path.name}")
+    try:
+        yield scratch
+    finally:
+        remove(scratch)
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether another process of this machine has this number."""
+    if pid == os.getpid():
+        return False
+    if os.name != "posix":
+        return True  # not to be found out without a package
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
+
+
+@contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a path next to `path` to write to, with the same ending; move it there at the end.
 
     It may be a file or a folder. Whatever happens, `path` has either the old content or the
     complete new one; for a file that includes a full disk and a power cut.
     """
-    scratch = path.with_name(f"{SCRATCH}{os.getpid()}-{path.name}")
-    try:
-        yield scratch
+    with scratch_beside(path) as scratch:
+        try:
+            yield scratch
+        except OSError as error:
+            if error.errno is not None and error.filename is None:  # of a write to an open file
+                error.filename = str(path)
+            raise
         if scratch.is_dir():
             _replace_folder(scratch, path)
         else:
@@ -38,8 +78,6 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.replace(scratch, path)
         if os.name == "posix":  # elsewhere a folder cannot be opened
             _sync(path.parent)
-    finally:
-        remove(scratch)
 
 
 def _replace_folder(scratch: Path, path: Path) -> None:
@@ -53,6 +91,16 @@ def _replace_folder(scratch: Path, path: Path) -> None:
             os.replace(old, path)
         raise
     remove(old)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Raise OSError if a file of so many bytes cannot be written, before a library tries it.
+
+    The disk may be full, or the size of a file limited. HDF5 ends the process where a write fails.
+    """
+    with open(path, "wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _sync(path: Path) -> None:

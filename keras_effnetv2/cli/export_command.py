@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from keras_effnetv2._common.files import read_json
 from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, option
 from keras_effnetv2.cli.options import check_data, check_run
 from keras_effnetv2.cli.quiet_start import start_tensorflow
@@ -112,6 +113,7 @@ def export(
 
 
 def _write_saved_model(run: "Run", output: Path | None, given: dict[str, Any]) -> None:
+    from keras_effnetv2.export.model_card import MODEL_CARD
     from keras_effnetv2.export.saved_model import export_saved_model
     from keras_effnetv2.runs.run_folder import SAVED_MODEL
 
@@ -127,6 +129,12 @@ def _write_saved_model(run: "Run", output: Path | None, given: dict[str, Any]) -
         **given,
     )
     print(written)
+    accuracy = read_json(written / MODEL_CARD)["accuracy"]
+    if "weights_max_difference" in accuracy:
+        print(
+            f"weights in {accuracy['weights_dtype']}: probabilities within "
+            f"{accuracy['weights_max_difference']:.2g} of those with the weights of Keras"
+        )
 
 
 def _write_file(run: "Run", output: Path | None, format: str, given: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
-from keras_effnetv2._common.files import write_text
+from keras_effnetv2._common.files import scratch_beside, write_text
 from keras_effnetv2.export.check import (
     answers_of,
     batches_of,
@@ -169,9 +168,9 @@ def export_model(
     expected = keras_answers(exact, batches)
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
-        saved_model, folder = Path(scratch, "saved_model"), Path(scratch, "written")
-        folder.mkdir()
+    with scratch_beside(target) as scratch:
+        saved_model, folder = scratch / "saved_model", scratch / "written"
+        folder.mkdir(parents=True)
         written = folder / target.name
         function = _saved_function(exact, None if dynamic_size else size, saved_model)
         FORMATS[format].write(function, saved_model, written, quantize, for_ranges)
@@ -191,6 +190,7 @@ def export_model(
         _check_report(report, too_far, min_agreement, force)
         fields = dataclasses.asdict(report) | {"path": target.name}
         write_text(_report_file(written), json.dumps(fields, indent=2) + "\n")
+        _new_file(target, FORMATS[format])  # another process may have been faster
         for file in sorted(folder.iterdir(), key=lambda file: file == written):
             file.rename(target.parent / file.name)  # what others lie beside comes last
     return report

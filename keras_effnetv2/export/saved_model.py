@@ -143,6 +143,7 @@ def export_saved_model(
         section = {"name": network.name, "variant": variant, "weights": weights}
         section["parameters"] = network.count_params()
         write_model_card(folder, section, pictures, accuracy, top_k)
+        _new_version_folder(Path(directory), version)  # another process may have been faster
     return target
 
 
@@ -257,7 +258,7 @@ def _new_version_folder(directory: Path, version: int) -> Path:
     """Make `directory` and return the folder of the version, which must not exist."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=directory):
+        with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
         raise OSError(

@@ -1,20 +1,24 @@
 """The folder of a run: writing its files whole or not at all, and reading a model back from it."""
 
+import contextlib
 import json
 import os
 import shutil
-import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from keras_effnetv2._common.checks import check_class_names
 from keras_effnetv2._common.files import SCRATCH, read_json, remove, write_text
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.models.model_file import load_model
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.history import read_history
+from keras_effnetv2.runs.run_lock import LOCK, run_lock
 from keras_effnetv2.runs.run_settings import RunSettings
 
 MODEL = "model.keras"
@@ -66,6 +70,45 @@ class Run:
         return self.settings.recipe.evaluation_style
 
 
+@contextlib.contextmanager
+def hold_output(
+    path: Path, *, resume: bool, overwrite: bool, say: Callable[[str], Any], is_writer: bool = True
+) -> Iterator[RunSettings | None]:
+    """Keep other trainings out of a run folder; give the settings of the run to resume, or None.
+
+    The folder is made if need be, and removed if nothing is in it at the end.
+
+    Args:
+        path: of the folder.
+        resume: see `check_output`.
+        overwrite: see `check_output`.
+        say: called with a line where the file system has no locks.
+        is_writer: False: another process of the same training holds the folder.
+
+    Raises:
+        BlockingIOError: another process trains there.
+        OSError: the folder cannot be written. Further errors are those of `check_output`.
+    """
+    if not is_writer:
+        yield check_output(path, resume=resume, overwrite=overwrite) if resume else None
+        return
+    _check_is_run(path)
+    is_new = not path.exists()
+    with contextlib.ExitStack() as stack:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if is_new:
+                stack.callback(_remove_if_empty, path)
+            stack.enter_context(run_lock(path, say))
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise OSError(
+                f"Cannot write to {path}: {error.strerror}. Choose a folder that can be written."
+            ) from error
+        yield check_output(path, resume=resume, overwrite=overwrite)
+
+
 def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | None:
     """Return the settings of the run to resume, None for a new run; change nothing.
 
@@ -78,13 +121,8 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | 
             "Resume the run (--resume, resume=True) or replace it (--overwrite, overwrite=True), "
             "not both."
         )
-    if not path.exists() or (path.is_dir() and _is_unused(path)):
+    if not _check_is_run(path):
         return None
-    if not (path / RECIPE).is_file():
-        raise FileExistsError(
-            f"{path} exists and is not the folder of a run (it has no {RECIPE}). "
-            "Choose another output folder."
-        )
     settings = read_settings(path)  # before `overwrite`: only what is surely a run is replaced
     if overwrite:
         return None
@@ -101,28 +139,37 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | 
     return settings
 
 
-def _is_unused(path: Path) -> bool:
-    """Whether a folder has only a preview, or the remains of a run that stopped at once."""
-    names = {file.name for file in path.iterdir() if not file.name.startswith(SCRATCH)}
-    return names <= {PREVIEW}
+def _check_is_run(path: Path) -> bool:
+    """Return whether a run is there, or nothing that counts; FileExistsError for anything else."""
+    if (path / RECIPE).is_file():
+        return True
+    # A run that broke off at once may have left some, and a preview may be there before the run.
+    if not path.exists() or (
+        path.is_dir()
+        and all(
+            file.name in (PREVIEW, LOCK) or file.name.startswith(SCRATCH) for file in path.iterdir()
+        )
+    ):
+        return False
+    raise FileExistsError(
+        f"{path} exists and is not the folder of a run (it has no {RECIPE}). "
+        "Choose another output folder."
+    )
+
+
+def _remove_if_empty(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def prepare_output(path: Path, *, keep: bool, needed_bytes: int) -> None:
-    """Make the folder of a run; remove the files of an earlier run unless `keep`.
+    """Make room for a run in a folder that is held; remove the run that is there unless `keep`.
 
     Other files in the folder stay. Nothing is removed if the new run could not be written.
 
     Raises:
-        OSError: the folder cannot be written, or its disk has less than `needed_bytes` free.
+        OSError: the disk has fewer than `needed_bytes` free.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"Cannot write to {path}: {error.strerror}. Choose a folder that can be written."
-        ) from error
     free = shutil.disk_usage(path).free
     if free < needed_bytes:
         raise OSError(
@@ -185,6 +232,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     try:
         model = load_model(path / MODEL)
         class_names = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
+        check_class_names(class_names)
         pictures = PictureRecord.read(path / PICTURES)
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from None

@@ -137,6 +137,7 @@ def train(
 
     Raises:
         BadPicturesError: pictures that cannot be read; the message lists them.
+        BlockingIOError: another process trains in `output`.
         FileExistsError: `output` is not empty.
         OSError: `output` cannot be written, or its disk is full; `resume` goes on from there.
         RuntimeError: the loss, a weight or a score is not finite; the message says when, and what
@@ -161,38 +162,38 @@ def train(
     workers = current_workers(strategy)
     verbose = verbose if workers.is_first else 0
     say = echo if verbose else (lambda line: None)
-    earlier = None
-    if workers.is_first or resume:
-        earlier = run_folder.check_output(folder, resume=resume, overwrite=overwrite)
-    if resume and earlier is None:
-        say(f"There is no run in {folder} to resume, so a new one starts.")
-    inputs = load_inputs(model_or_variant, data, recipe, workers)
-    scope = contextlib.nullcontext if strategy is None else strategy.scope
-    with scope():
-        model = _network(model_or_variant, weights, inputs)
-    inputs = _settle_batch_norms(model, inputs, earlier, say)
-    inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
-    settings = _settings(model, inputs, architecture_to_record(model_or_variant), weights)
-    pictures = PictureRecord.of(inputs.training, inputs.validation, inputs.recipe.seed)
-    if earlier is not None:
-        recorded = PictureRecord.read(folder / run_folder.PICTURES)
-        check_same_run(earlier, settings, recorded, pictures)
-    for finding in look_for_findings(model, inputs, this_machine()):
-        say(finding)
-    resumed = None if earlier is None else latest_snapshot(saving.folder, say)
-    parameters = model.count_params()
-    wait_for_all(workers)  # before anything is written
-    if workers.is_first:
-        needed = saving.needed_bytes(model) + _RESULT_BYTES * parameters + _OTHER_FILES_BYTES
-        run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
-        run_folder.write_settings(folder, settings)
-        pictures.write(folder / run_folder.PICTURES)
-    say(describe_plan(settings, parameters, folder))
-    with scope():
-        compile_to_train(model, inputs)
-    result = _run(model, inputs, saving, settings, resumed, verbose, say)
-    say(describe_result(settings, result.history, result.evaluation, folder))
-    return result
+    with run_folder.hold_output(
+        folder, resume=resume, overwrite=overwrite, is_writer=workers.is_first, say=say
+    ) as earlier:
+        if resume and earlier is None:
+            say(f"There is no run in {folder} to resume, so a new one starts.")
+        inputs = load_inputs(model_or_variant, data, recipe, workers, say)
+        scope = contextlib.nullcontext if strategy is None else strategy.scope
+        with scope():
+            model = _network(model_or_variant, weights, inputs)
+        inputs = _settle_batch_norms(model, inputs, earlier, say)
+        inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
+        settings = _settings(model, inputs, architecture_to_record(model_or_variant), weights)
+        pictures = PictureRecord.of(inputs.training, inputs.validation, inputs.recipe.seed)
+        if earlier is not None:
+            recorded = PictureRecord.read(folder / run_folder.PICTURES)
+            check_same_run(earlier, settings, recorded, pictures)
+        for finding in look_for_findings(model, inputs, this_machine()):
+            say(finding)
+        resumed = None if earlier is None else latest_snapshot(saving.folder, say)
+        parameters = model.count_params()
+        wait_for_all(workers)  # before anything is written
+        if workers.is_first:
+            needed = saving.needed_bytes(model) + _RESULT_BYTES * parameters + _OTHER_FILES_BYTES
+            run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
+            run_folder.write_settings(folder, settings)
+            pictures.write(folder / run_folder.PICTURES)
+        say(describe_plan(settings, parameters, folder))
+        with scope():
+            compile_to_train(model, inputs)
+        result = _run(model, inputs, saving, settings, resumed, verbose, say)
+        say(describe_result(settings, result.history, result.evaluation, folder))
+        return result
 
 
 # --- before the training ------------------------------------------------------------------------
@@ -297,8 +298,8 @@ def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> 
         raise unreadable.error from error
     except OSError as error:
         raise OSError(
-            f"The run in {folder} stopped: {error}. Remove the cause (is the disk full?) and go "
-            "on from the last snapshot (--resume, resume=True)."
+            f"The run in {folder} stopped: {error}. Remove the cause (is the disk full, or the "
+            "size of a file limited?) and go on from the last snapshot (--resume, resume=True)."
         ) from error
 
 
@@ -317,7 +318,7 @@ def _fit(
     kept: Mapping[str, Any] = {} if resumed is None else resumed.notes
     unreadable.found.update((bad["index"], BadPicture(**bad)) for bad in kept.get("unreadable", ()))
     progressive = ProgressiveLearning(
-        partial(inputs.stage_dataset, unreadable=unreadable),
+        partial(inputs.smoothed_dataset, unreadable=unreadable),
         inputs.plan,
         skip_batches=0 if resumed is None else resumed.batches,
         verbose=1,

@@ -71,6 +71,7 @@ def write_preview(
 
     Raises:
         BadPicturesError: pictures that cannot be read; the message lists them.
+        BlockingIOError: a process trains in `output`.
         FileExistsError: `output` exists and is not the folder of a run.
         OSError: `output` cannot be written, or its disk is full.
         ValueError: an argument, the data or the model does not fit.
@@ -79,17 +80,17 @@ def write_preview(
     check_arguments(model_or_variant, recipe)
     folder = Path(output)
     # As with `overwrite`: the page may stand beside a run, but not where `train` could not write.
-    run_folder.check_output(folder, resume=False, overwrite=True)
-    data = replace(data, cache=None)  # few pictures are read again
-    inputs = load_inputs(model_or_variant, data, recipe)
-    if isinstance(model_or_variant, keras.Model):
-        check_model(model_or_variant, inputs)
-    inputs = inputs.prepared(echo)
-    echo(f"\n{inputs.plan}\n")
-    page = render_preview(inputs)
-    run_folder.prepare_output(folder, keep=True, needed_bytes=len(page))
-    path = folder / run_folder.PREVIEW
-    write_text(path, page)
+    with run_folder.hold_output(folder, resume=False, overwrite=True, say=echo):
+        data = replace(data, cache=None)  # few pictures are read again
+        inputs = load_inputs(model_or_variant, data, recipe, say=echo)
+        if isinstance(model_or_variant, keras.Model):
+            check_model(model_or_variant, inputs)
+        inputs = inputs.prepared(echo)
+        echo(f"\n{inputs.plan}\n")
+        page = render_preview(inputs)
+        run_folder.prepare_output(folder, keep=True, needed_bytes=len(page))
+        path = folder / run_folder.PREVIEW
+        write_text(path, page)
     return path
 
 
@@ -163,6 +164,6 @@ def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
         ("random crop", f"of {smallest:.0%} to {largest:.0%} of a picture"),
         ("mirrored", "half of the pictures" if flips else "none"),
         *augmentation,
-        ("label smoothing", f"{recipe.label_smoothing:g}, in the loss, not in the labels below"),
+        ("label smoothing", f"{recipe.label_smoothing:g}, not in the labels below"),
         ("evaluation", f"style {recipe.evaluation_style}"),
     )
