@@ -89,6 +89,7 @@ def transfer(data, weights, mode, recipe, seed):
     batches = make_dataset(pictures, **options, seed=seed)
     for epoch in range(1, recipe.epochs):
         batches = batches.concatenate(make_dataset(pictures, **options, seed=seed, epoch=epoch))
+    batches = batches.map(lambda images, labels: (images, recipe.smooth_labels(labels)))
     model.fit(batches, verbose=0)
     judged = make_dataset(test, image_size=SIZE, batch_size=250, training=False, style="whole")
     scores = model.predict(judged, verbose=0)

@@ -5,13 +5,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.command_line import command
 from helpers.photos import COLOURS, write_colour_run, write_photos, write_picture
-from helpers.quick_runs import two_blocks
+from helpers.quick_runs import dark_and_light, two_blocks
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import main, parse
@@ -36,7 +37,7 @@ def run(photos, tmp_path_factory):
 def test_train_on_a_folder_in_a_fresh_process(photos, tmp_path):
     """The main job, as a person types it."""
     (tmp_path / "net.json").write_text(two_blocks().to_json(), encoding="utf-8")
-    words = "-m keras_effnetv2 train --epochs 1 --stages 1 --image-size 32 --model net.json"
+    words = "-m keras_effnetv2 train --epochs 1 --image-size 32 --model net.json"
     output = tmp_path / "a run"
     result = subprocess.run(
         [sys.executable, *words.split(), "--data", photos, "--output", output],
@@ -45,7 +46,12 @@ def test_train_on_a_folder_in_a_fresh_process(photos, tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    for expected in ("29 for training, 7 for validation", "3: blue, green, red", "report.html"):
+    for expected in (
+        "1 stage instead of 4: every stage needs an epoch.",
+        "29 for training, 7 for validation",
+        "3: blue, green, red",
+        "report.html",
+    ):
         assert expected in result.stdout
     assert {path.name for path in output.iterdir()} == {
         *("model.keras", "saved_model", "labels.txt"),
@@ -53,6 +59,31 @@ def test_train_on_a_folder_in_a_fresh_process(photos, tmp_path):
     }
     assert "Traceback" not in result.stderr
     assert "WARNING" not in result.stderr
+
+
+@pytest.mark.slow  # a process that trains
+def test_a_failure_while_training_ends_the_process(tmp_path):
+    """Threads that still read must not keep it; a scheduler would wait for ever."""
+    photos = dark_and_light(tmp_path / "photos", 400)
+    (tmp_path / "net.json").write_text(two_blocks().to_json(), encoding="utf-8")
+    words = "-m keras_effnetv2 train --epochs 3 --stages 1 --image-size 32 --batch-size 4 --no-scan"
+    words += f" --model net.json --data {photos} --output run"
+    process = subprocess.Popen(
+        [sys.executable, *words.split()],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "run/backup/after-0-epochs.weights.h5").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    for path in sorted(photos.rglob("*.png"))[::40]:
+        path.unlink()
+    error = process.communicate(timeout=200)[1]
+    assert process.returncode == 1
+    assert re.search("^error: [1-4] pictures? cannot be used", error, re.MULTILINE)
+    assert error.endswith("leave them out with --skip-bad.\n")
 
 
 # --- words --------------------------------------------------------------------------------------
@@ -353,9 +384,14 @@ def test_every_bad_source_is_one_clear_error(tmp_path, capsys):
 
 
 def test_wrong_settings_are_one_clear_error(photos, tmp_path, capsys):
+    for name, text in (("deep", "[" * 10**5), ("other", '{"flour": 1}'), ("bad", '{"recipe": 5}')):
+        (tmp_path / f"{name}.json").write_text(text)
     for words, expected in (
         (("--preset", "slow"), "quickstart"),
-        (("--epochs", "2"), "--epochs must be at least --stages"),
+        (("--recipe", tmp_path / "deep.json"), "recipe.json of a run: its brackets are nested"),
+        (("--recipe", tmp_path / "other.json"), "recipe.json of a run: it has no recipe"),
+        (("--recipe", tmp_path / "bad.json"), "recipe.json of a run: A recipe must be an object"),
+        (("--stages", "0"), "--stages must be"),
         (("--validation-fraction", "0.01"), "--validation-fraction"),
         (("--max-train-examples", "2"), "3 (one picture per class)"),
         (("--image-size", "16:64"), "--image-size must"),

@@ -171,7 +171,14 @@ LIST = "`stages` of a model config is a list of block strings"
     ("text", "named"),
     [
         ("{", "Not a JSON text"),
+        ("[" * 10**5, "Not a JSON text"),
+        ("9" * 5000, "Not a JSON text"),
         ("[]", OBJECT),
+        ('{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8"], "width": 1%s}' % ("0" * 400), "`width`"),
+        (
+            '{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8"], "train_size": 1%s}' % ("0" * 30),
+            "64 bits",
+        ),
         ('{"name": "x"}', OBJECT),
         ('{"name": "x", "stages": [], "layers": 1}', "'layers'"),
         *(

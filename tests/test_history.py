@@ -4,10 +4,11 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.runs import history as history_module
-from keras_effnetv2.runs.history import HistoryFile
+from keras_effnetv2.runs.history import HistoryFile, read_history
 
 PLAN = progressive_stages(epochs=4, stages=2, image_size=(32, 48), batch_size=(16, 8))
 
@@ -39,6 +40,24 @@ def test_resuming_goes_on_from_the_rows_of_the_state_and_not_from_the_file(tmp_p
     assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4"]
     # A column that came later is NaN before.
     assert [row.split(",")[-1] for row in rows] == ["val_loss", "nan", "nan", "7.0", "7.0"]
+
+
+def test_the_table_is_read_back_and_a_damaged_one_is_said_so(tmp_path):
+    path = tmp_path / "history.csv"
+    file = HistoryFile(path, PLAN)
+    run_epochs(file, range(2), val_loss=7.0)
+    assert read_history(path) == file.columns
+    text = path.read_text()
+    for damaged in ("", text[:-9], text.replace("7.0", "x"), text.replace("val_loss", "a,b")):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=r"history\.csv cannot be read: .* Put a copy"):
+            read_history(path)
+    path.write_bytes(b"\xff\xfe\0")
+    with pytest.raises(ValueError, match=r"history\.csv cannot be read: "):
+        read_history(path)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"history\.csv cannot be read: .*No such file"):
+        read_history(path)
 
 
 def test_the_seconds_of_an_epoch_are_those_of_both_processes(tmp_path, monkeypatch):

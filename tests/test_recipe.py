@@ -395,5 +395,17 @@ def test_losses_smooth_the_labels():
     # tf.losses.sigmoid_cross_entropy (a sum would be twice that).
     expected = -(0.95 * np.log(0.8) + 0.05 * np.log(0.2))
     for loss in ("softmax", "sigmoid"):
-        value = replace(RECIPE, loss=loss).make_loss()(np.eye(2)[:1], np.array([[0.8, 0.2]]))
+        recipe, labels = replace(RECIPE, loss=loss), np.eye(2)[:1]
+        value = recipe.make_loss()(recipe.smooth_labels(labels), np.array([[0.8, 0.2]]))
         assert float(value) == pytest.approx(expected, rel=1e-5)
+        plain = recipe.make_loss()(labels, np.array([[0.8, 0.2]]))
+        assert float(plain) == pytest.approx(-np.log(0.8), rel=1e-5)
+
+
+@pytest.mark.parametrize(("epochs", "sizes"), [(1, [96]), (2, [32, 96]), (3, [32, 64, 96])])
+def test_fewer_epochs_than_stages_have_the_first_and_the_last_size(epochs, sizes):
+    recipe = replace(RECIPE, epochs=epochs, stages=4, image_size=(32, 96))
+    recipe, plan = recipe.resolve()
+    assert [stage.image_size for stage in plan] == sizes
+    assert recipe.stages == len(plan)
+    assert replace(recipe, stages=4, min_steps=40, epochs=1).resolve(None, 640).recipe.stages == 4

@@ -305,6 +305,31 @@ def test_a_study_that_is_not_ours(space, url):
             act()
 
 
+@pytest.mark.parametrize(
+    "settings", ["{", "[" * 10**5, "[]", "{}", '{"space": 5}', '{"space": {"backbone": 1}}', 7]
+)
+def test_a_study_with_damaged_settings(url, settings):
+    study = optuna.create_study(storage=open_storage(url), study_name="search")
+    study.set_user_attr("keras_effnetv2", settings)
+    with pytest.raises(ValueError, match=r"The study 'search' is damaged: .* Put a copy"):
+        read_study(url, "search")
+
+
+def test_a_study_with_a_damaged_trial(space, url, outcomes):
+    search(space, url, 1)
+    study = optuna.load_study(storage=open_storage(url), study_name="search")
+    study.add_trial(
+        optuna.trial.create_trial(
+            params=study.trials[0].params,
+            distributions=study.trials[0].distributions,
+            user_attrs=study.trials[0].user_attrs | {"accuracy": "high"},
+            value=1.0,
+        )
+    )
+    with pytest.raises(ValueError, match="is damaged: `accuracy` of trial 1 is 'high'"):
+        read_study(url, "search")
+
+
 def test_a_sampling_that_cannot_be(space, url):
     for arguments, message in (
         ({"sampler": "grid"}, "must be one of 'random', 'tpe', 'nsga2'. Received: 'grid'"),

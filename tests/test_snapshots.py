@@ -5,6 +5,7 @@ The network is one dropout and one dense layer; what is tested is what lies on t
 
 import os
 import re
+import resource
 import subprocess
 
 import h5py
@@ -76,6 +77,48 @@ def test_the_newest_two_stay_with_their_checksums(tmp_path):
     assert (found.path.name, found.epochs, found.batches) == (expected[2], 11, 0)
     check = ["sha256sum", "--check", "--strict", expected[1], expected[3]]
     assert subprocess.run(check, cwd=folder, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("notes", [b"{", b"[1]", b"[" * 10**5, b"\xff", None])
+def test_a_file_with_other_notes_is_no_snapshot(tmp_path, notes):
+    """Its checksum is right: somebody made it so."""
+    model = make_model()
+    snapshots = make_snapshots(tmp_path, model, notes=lambda: {"rows": []})
+    snapshots.on_train_begin()
+    snapshots.on_epoch_end(0)
+    path = tmp_path / "after-1-epochs.weights.h5"
+    with h5py.File(path, "a") as file:
+        del file["optimizer/run_state/notes"]
+        if notes is not None:
+            file["optimizer/run_state/notes"] = np.frombuffer(notes, "uint8")
+    (tmp_path / f"{path.name}.sha256").write_text(f"{files.file_sha256(path)}  {path.name}\n")
+    said = []
+    assert latest_snapshot(tmp_path, said.append).epochs == 0
+    assert said == [
+        f"Skipped {path}: it has no notes of a training.",
+        "Going on from after-0-epochs.weights.h5 instead.",
+    ]
+
+
+@pytest.fixture
+def limit_file_size():
+    """A function that limits the size of the files that this process may write."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_file_that_may_not_be_as_large_is_an_error_and_the_one_before_stays(
+    tmp_path, limit_file_size
+):
+    snapshots = make_snapshots(tmp_path, make_model())
+    snapshots.on_train_begin()
+    kept = names(tmp_path)
+    limit_file_size(10_000)
+    with pytest.raises(OSError, match=r"File too large: '.*after-1-epochs\.weights\.h5'"):
+        snapshots.on_epoch_end(0)
+    assert names(tmp_path) == kept
+    assert latest_snapshot(tmp_path, fail).epochs == 0
 
 
 def test_without_a_snapshot_there_is_nothing_to_go_on_from(tmp_path):

@@ -7,6 +7,7 @@ and of TensorFlow Datasets' writer, written here with TensorFlow's own classes.
 import gzip
 import logging
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,32 @@ def test_a_flipped_byte_names_file_record_and_byte_and_spares_the_others(tmp_pat
     assert len(numbers(rest)) == 99
     with pytest.raises(ValueError, match=rf"{path}' is damaged.*record 3 at byte {3 * size}"):
         load_source(f"tfrecord:{tmp_path}/*", "all")
+
+
+def masked_crc(data: bytes) -> bytes:
+    """CRC-32C, turned as record_writer.h has it, so that data may hold the CRC of others."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize("length", [0, 49, 51, 10**6, 2**40, 2**63 - 1, 2**64 - 16])
+def test_a_length_that_lies_though_its_checksum_is_right(tmp_path, length):
+    """TensorFlow asks for that much memory; for a terabyte it ends the process."""
+    path = write(tmp_path / "x.tfrecord", [plain(number, 1) for number in range(3)])
+    content = bytearray(path.read_bytes())
+    begin = len(content) // 3
+    assert content[begin + 8 : begin + 12] == masked_crc(content[begin : begin + 8])
+    assert int.from_bytes(content[begin : begin + 8], "little") == begin - 16 != length
+    content[begin : begin + 8] = struct.pack("<Q", length)
+    content[begin + 8 : begin + 12] = masked_crc(content[begin : begin + 8])
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"x.tfrecord' is damaged.*record 1 at byte {begin} "):
+        load_source(f"tfrecord:{path}", "all")
 
 
 def test_a_file_that_was_removed_fails_when_it_is_reached(tmp_path, small_windows):

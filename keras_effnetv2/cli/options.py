@@ -216,12 +216,15 @@ class RecipeOptions(OptionGroup):
         if self.recipe is None:
             return replace(TrainRecipe.preset(self.preset), **changes)
         try:
-            recipe = dict(read_json(self.recipe)["recipe"])
-        except (ValueError, KeyError, TypeError) as error:
+            values = read_json(self.recipe)
+            if not isinstance(values, dict) or "recipe" not in values:
+                raise ValueError("it has no recipe")
+            recipe = TrainRecipe.from_dict(values["recipe"])
+        except (OSError, ValueError) as error:
             raise ValueError(
-                f"--recipe: {self.recipe} is not the recipe.json of a run: {error!r}"
+                f"--recipe: {self.recipe} is not the recipe.json of a run: {error}"
             ) from None
-        return replace(TrainRecipe.from_dict(recipe), **changes)
+        return replace(recipe, **changes)
 
 
 def _typed(value: Any) -> str:

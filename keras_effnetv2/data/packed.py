@@ -119,7 +119,7 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
         )
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"it is not JSON ({error})") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ValueError(

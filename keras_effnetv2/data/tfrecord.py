@@ -226,12 +226,28 @@ def _text(name: bytes) -> str:
 
 def _records(path: str) -> Iterator[bytes]:
     """Yield the records of a file, up to the first that is damaged."""
-    with open(path, "rb"):  # raises an OSError that says more than TensorFlow's
-        pass
-    most = os.path.getsize(path) // FRAME_BYTES + 1
-    records = readable_records(tf.data.TFRecordDataset(path, buffer_size=_BUFFER), most)
+    whole = _count_whole(path)
+    # `take`, because `zip` asks for one more than there are numbers.
+    found = tf.data.TFRecordDataset(path, buffer_size=_BUFFER).take(whole)
+    records = readable_records(found, whole)
     for _, batch in records.batch(_BATCH).prefetch(1).as_numpy_iterator():
         yield from batch.tolist()
+
+
+def _count_whole(path: str) -> int:
+    """Return how many records of a file end in it, by their lengths.
+
+    TensorFlow asks for as much memory as a length says; if there is none, the process ends.
+    """
+    size, count, at = os.path.getsize(path), 0, 0
+    with open(path, "rb", buffering=0) as file:
+        while len(length := file.read(8)) == 8:
+            at += int.from_bytes(length, "little") + FRAME_BYTES
+            if at > size:
+                break
+            file.seek(at)
+            count += 1
+    return count
 
 
 def _features(path: str, record: bytes) -> Mapping[str, Any]:

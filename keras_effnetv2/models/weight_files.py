@@ -1,17 +1,21 @@
 """Weight files: load them strictly, check them, and write them in Keras' own layout."""
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_effnetv2._common.files import written_whole
+from keras_effnetv2._common.files import reserve, written_whole
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.load import LoadReport, assign_weights
 from keras_effnetv2.pretrained.open_weights import FileHash, Weights, hash_file, open_weights
 
 _ENDINGS = (".weights.h5", ".keras")
+_BYTES_BESIDE = 4096  # of an array in an HDF5 file, at most: its name, shape and alignment
 
 
 def load(weights: Weights, *, include_top: bool = True) -> tuple[keras.Model, LoadReport]:
@@ -84,6 +88,7 @@ def convert(
                 model.save(scratch)
                 read = keras.models.load_model(scratch, compile=False)
             else:
+                reserve(scratch, hdf5_bytes(model.variables))
                 model.save_weights(scratch)
                 read = keras.models.clone_model(model)
                 assign_weights(read, open_weights(scratch, source="keras"))
@@ -91,6 +96,12 @@ def convert(
     except OSError as error:
         raise OSError(f"{output} cannot be written: {error.strerror or error}") from error
     return hash_file(output)
+
+
+def hdf5_bytes(arrays: Sequence[Any]) -> int:
+    """Return the size of a file of HDF5 with these variables, or a little more."""
+    values = sum(math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in arrays)
+    return values + _BYTES_BESIDE * len(arrays)
 
 
 def check_weight_output(output: str | os.PathLike[str], *, overwrite: bool) -> Path:

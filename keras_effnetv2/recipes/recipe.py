@@ -6,7 +6,7 @@ and "sgd", which are not official, have decay and clipping from Keras: the decay
 """
 
 import math
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import keras
@@ -14,8 +14,8 @@ import keras
 from keras_effnetv2._common.checks import (
     check_choice,
     check_integer,
-    check_names,
     check_number,
+    from_mapping,
     is_number,
     make_plain,
 )
@@ -88,7 +88,8 @@ class TrainRecipe:
             pictures, see `resolve`; officially 10,000 for fine-tuning. Needs one batch size.
         progressive: what "preset" means in a range below: "paper" or "official" (see
             `recipes.stages`); None if no range is "preset".
-        stages: number of stages of progressive learning; 1 is off.
+        stages: number of stages of progressive learning, or as many as there are epochs, if those
+            are fewer; 1 is off.
         image_size: side of the pictures, pixels: a number, or (first stage, last stage).
         randaugment_magnitude: number, range, or None for off.
         randaugment_layers: operations applied to each picture.
@@ -255,6 +256,8 @@ class TrainRecipe:
         if self.min_steps and num_examples is not None and isinstance(self.batch_size, int):
             needed = math.ceil(self.min_steps / steps_per_epoch(num_examples, self.batch_size))
             changes |= {"epochs": max(self.epochs, needed), "min_steps": 0}
+        # Fewer epochs than stages: with fewer stages the first and the last keep their values.
+        changes["stages"] = min(self.stages, changes.get("epochs", self.epochs))
         recipe = replace(self, **changes)
         size = self.image_size
         if size == "preset" and config is None:
@@ -337,16 +340,25 @@ class TrainRecipe:
         )
 
     def make_loss(self) -> keras.losses.Loss:
-        """Return the loss on probabilities, with label smoothing, averaged over the pictures.
+        """Return the loss on probabilities, averaged over the pictures, without label smoothing.
 
-        "softmax": the targets are labels * (1 - s) + s / classes. "sigmoid": they are
-        labels * (1 - s) + s / 2, and the loss is averaged over the classes, too. Both are as in the
-        official code (main.py, `tf.losses.softmax_cross_entropy` and `sigmoid_cross_entropy`),
-        where "custom" is a sum over the classes.
+        "sigmoid" is averaged over the classes, too. A sum over the classes is what the official
+        code (main.py) calls "custom".
         """
         if self.loss == "sigmoid":
-            return keras.losses.BinaryCrossentropy(label_smoothing=self.label_smoothing)
-        return keras.losses.CategoricalCrossentropy(label_smoothing=self.label_smoothing)
+            return keras.losses.BinaryCrossentropy()
+        return keras.losses.CategoricalCrossentropy()
+
+    def smooth_labels(self, labels: Any) -> Any:
+        """Return labels (N, classes) as training has them, in place of smoothing in the loss.
+
+        So the loss of validation, whose labels are not smoothed, is that of the final evaluation.
+        "softmax": labels * (1 - s) + s / classes. "sigmoid": labels * (1 - s) + s / 2. Both as the
+        official code has it (main.py, `tf.losses.softmax_cross_entropy` and
+        `sigmoid_cross_entropy`).
+        """
+        share = 2 if self.loss == "sigmoid" else labels.shape[-1]
+        return labels * (1 - self.label_smoothing) + self.label_smoothing / share
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, the inverse of `from_dict`."""
@@ -362,11 +374,8 @@ class TrainRecipe:
             ValueError: a field is unknown or outside its range, or a field without default is
                 missing.
         """
-        check_names("A recipe", values, [field.name for field in fields(cls)])
-        missing = {field.name for field in fields(cls) if field.default is MISSING} - set(values)
-        if missing:
-            raise ValueError(f"A recipe needs {', '.join(sorted(missing))}.")
-        return cls(**values)
+        recipe: TrainRecipe = from_mapping(cls, "A recipe", values)
+        return recipe
 
 
 class ResolvedRecipe(NamedTuple):

@@ -84,7 +84,13 @@ class HistoryFile(keras.callbacks.Callback):
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
-    """Read the table of a run: column -> one value an epoch."""
-    with path.open(encoding="utf-8", newline="") as file:
-        names, *rows = csv.reader(file)
-    return {name: [float(row[place]) for row in rows] for place, name in enumerate(names)}
+    """Read the table of a run: column -> one value an epoch; ValueError if that cannot be done."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            names, *rows = csv.reader(file)
+        columns = zip(*rows, strict=True) if rows else ([] for _ in names)
+        return {name: [*map(float, one)] for name, one in zip(names, columns, strict=True)}
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} cannot be read: {error}. Put a copy in its place, or train anew."
+        ) from None

@@ -10,6 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2._common.checks import (
+    check_class_names,
+    check_integer,
+    check_number,
+    from_mapping,
+)
 from keras_effnetv2._version import __version__
 from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.data.sources import ImageSource
@@ -28,6 +34,12 @@ class RecordedPictures:
     split: str  # "train", "validation" and so on
     pictures: int  # their number
 
+    def __post_init__(self) -> None:
+        check_integer("pictures", self.pictures, minimum=0)
+        for name, value in (("spec", self.spec), ("split", self.split)):
+            if not isinstance(value, str):
+                raise ValueError(f"`{name}` must be a text. Received: {value!r}")
+
     @classmethod
     def of(cls, source: ImageSource) -> "RecordedPictures":
         """Return the record of a source."""
@@ -45,6 +57,18 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         "backend": keras.backend.backend(),
     }
+
+
+_KINDS: Mapping[str, Any] = {  # of what stands in the file as it is
+    "model": str,
+    "architecture": dict | None,
+    "weights": str | None,
+    "class_names": list,
+    "stages": list,
+    "versions": dict,
+    "result": dict | None,
+    "left_out_while_training": list,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,22 +116,30 @@ class RunSettings:
             raise ValueError("it does not say whether the run is finished")
         known = {one.name for one in fields(cls)}
         given = {name: value for name, value in values.items() if name in known}
-        try:
-            return cls(
-                **given
-                | {
-                    "training": RecordedPictures(**values["training"]),
-                    "validation": RecordedPictures(**values["validation"]),
-                    "class_names": tuple(values["class_names"]),
-                    "recipe": TrainRecipe.from_dict(values["recipe"]),
-                    "stages": tuple(StagePlan(TrainStage(**stage) for stage in values["stages"])),
-                    "left_out_while_training": tuple(values.get("left_out_while_training", ())),
-                }
-            )
-        except KeyError as error:
-            raise ValueError(f"it has no {error}") from None
-        except TypeError as error:
-            raise ValueError(str(error)) from None
+        for name, kind in _KINDS.items():
+            if name in given and not isinstance(given[name], kind):
+                raise ValueError(f"its `{name}` is {given[name]!r}")
+        for name in ("training", "validation"):
+            if name in given:
+                given[name] = from_mapping(RecordedPictures, f"`{name}`", given[name])
+        if "recipe" in given:
+            given["recipe"] = TrainRecipe.from_dict(given["recipe"])
+        if "stages" in given:
+            stages = (from_mapping(TrainStage, "A stage", stage) for stage in given["stages"])
+            given["stages"] = tuple(StagePlan(stages))
+        for name in ("class_names", "left_out_while_training"):
+            if name in given:
+                given[name] = tuple(given[name])
+        settings: RunSettings = from_mapping(cls, "It", given)
+        return settings
+
+    def __post_init__(self) -> None:
+        check_class_names(self.class_names)
+        check_integer("image_size", self.image_size, minimum=1)
+        check_number("validation_fraction", self.validation_fraction, or_none=True)
+        check_integer("max_train_examples", self.max_train_examples, or_none=True)
+        for name, value in (self.result or {}).items():
+            check_number(name, value)
 
 
 def check_same_run(

@@ -164,7 +164,7 @@ def run_search(
     check_arguments(space.backbone, recipe)
     opened = store.open_storage(storage, heartbeat_seconds=heartbeat_seconds)
     data = data if isinstance(data, TrainingData) else TrainingData(data, cache="memory")
-    inputs = load_inputs(space.backbone, data, recipe).prepared(echo)
+    inputs = load_inputs(space.backbone, data, recipe, say=echo).prepared(echo)
     created = store.require_optuna().create_study(
         storage=opened,
         study_name=study,

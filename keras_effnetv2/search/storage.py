@@ -165,19 +165,32 @@ def settings_of(study: "Study") -> dict[str, Any]:
             f"The study {study.study_name!r} was not made by keras-effnetv2. Choose another name "
             "(--study, study=)."
         )
-    return dict(json.loads(study.user_attrs[SETTINGS]))
+    try:
+        return dict(json.loads(study.user_attrs[SETTINGS]))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _damaged(study, error) from None
+
+
+def _damaged(study: "Study", error: Exception) -> ValueError:
+    return ValueError(
+        f"The study {study.study_name!r} is damaged: {error}. Put a copy of its storage in its "
+        "place, or begin a study of another name."
+    )
 
 
 def as_record(study: "Study", storage: str) -> StudyRecord:
     """Return a study as plain data; ValueError if it is not from this package."""
     settings = settings_of(study)
-    space = SearchSpace.from_dict(settings.pop("space"))
-    trials = [
-        _as_record(trial, space)
-        for trial in study.get_trials(deepcopy=False)
-        # One that waits, or was lost before its network was drawn, is none yet.
-        if trial.state.name != "WAITING" and set(space.parameters) <= set(trial.params)
-    ]
+    try:
+        space = SearchSpace.from_dict(settings.pop("space", None))
+        trials = [
+            _as_record(trial, space)
+            for trial in study.get_trials(deepcopy=False)
+            # One that waits, or was lost before its network was drawn, is none yet.
+            if trial.state.name != "WAITING" and set(space.parameters) <= set(trial.params)
+        ]
+    except (TypeError, ValueError) as error:
+        raise _damaged(study, error) from None
     return StudyRecord(study.study_name, without_password(storage), space, settings, tuple(trials))
 
 
@@ -186,6 +199,9 @@ def _as_record(trial: "FrozenTrial", space: SearchSpace) -> TrialRecord:
     state = states.get(trial.state.name, "running")
     known: dict[str, Any] = {name: trial.user_attrs.get(name) for name in RESULTS}
     known["epochs"] = known["epochs"] or 0
+    for name, value in known.items():
+        if not isinstance(value, float | int | None):  # NaN is left to who compares
+            raise ValueError(f"`{name}` of trial {trial.number} is {value!r}")
     if state != "complete":
         known |= {"accuracy": None, "score": None}
     reason = trial.user_attrs.get("reason", "interrupted, or its worker was lost")

@@ -78,7 +78,7 @@ class TrialRunner:
         Raises:
             TrialFailed: the loss is not finite.
         """
-        progressive = ProgressiveLearning(self._inputs.stage_dataset, self._inputs.plan)
+        progressive = ProgressiveLearning(self._inputs.smoothed_dataset, self._inputs.plan)
         referee = _Referee(watch)
         fit_stages(model, self._inputs, progressive, [referee], verbose=0)
         return referee.accuracy

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.pipeline import InputSpec
 from keras_effnetv2.data.sources import ImageSource
@@ -50,6 +51,14 @@ class Inputs:
             epoch=epoch,
             shard=self.workers.shard,
             unreadable=unreadable or UnreadablePictures(self.data.skip_bad),
+        )
+
+    def smoothed_dataset(
+        self, stage: TrainStage, epoch: int, unreadable: UnreadablePictures | None = None
+    ) -> tf.data.Dataset:
+        """Return the same with the labels that the loss is computed with."""
+        return self.stage_dataset(stage, epoch, unreadable).map(
+            lambda images, labels: (images, self.recipe.smooth_labels(labels))
         )
 
     def input_spec(self, stage: TrainStage) -> InputSpec:
@@ -100,10 +109,12 @@ def load_inputs(
     data: TrainingData,
     recipe: TrainRecipe,
     workers: Workers = ALONE,
+    say: Callable[[str], Any] = lambda line: None,
 ) -> Inputs:
     """Find the pictures and plan the stages of a training; no picture is read.
 
-    The name of the network decides what "preset" means in the recipe.
+    The name of the network decides what "preset" means in the recipe. `say` is called with a line
+    if there are fewer stages than in the recipe.
 
     Raises:
         ValueError: the recipe does not fit the data, the model or the devices.
@@ -111,7 +122,10 @@ def load_inputs(
     """
     training, validation = data.load(recipe.seed)
     name = model_or_variant if isinstance(model_or_variant, str) else model_or_variant.name
+    stages = recipe.stages
     recipe, plan = recipe.resolve(name, training.num_examples)
+    if len(plan) < stages:
+        say(f"{counted(len(plan), 'stage')} instead of {stages}: every stage needs an epoch.")
     for stage in plan:
         workers.local_batch_size(stage.batch_size)  # raises where the devices cannot share it
     return Inputs(data, training, validation, recipe, plan, workers)

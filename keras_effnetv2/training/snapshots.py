@@ -21,8 +21,15 @@ import keras
 import numpy as np
 
 from keras_effnetv2._common.checks import check_integer, check_number
-from keras_effnetv2._common.files import file_sha256, remove, write_text, written_whole
+from keras_effnetv2._common.files import (
+    file_sha256,
+    remove,
+    reserve,
+    write_text,
+    written_whole,
+)
 from keras_effnetv2._common.text import counted
+from keras_effnetv2.models.weight_files import hdf5_bytes
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.workers import undistributed
 
@@ -71,10 +78,14 @@ def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
     for path in reversed(paths):
         reason = _damage(path)
         if reason is None:
+            try:
+                with h5py.File(path) as file:
+                    notes = dict(json.loads(bytes(file[_STATE]["notes"][...])))
+            except (OSError, LookupError, TypeError, ValueError, RecursionError):
+                reason = "it has no notes of a training"
+        if reason is None:
             if path is not paths[-1]:
                 say(f"Going on from {path.name} instead.")
-            with h5py.File(path) as file:
-                notes = json.loads(bytes(file[_STATE]["notes"][...]))
             return Snapshot(path, *_progress(path), notes)
         say(f"Skipped {path}: {reason}.")
     if paths:
@@ -174,6 +185,8 @@ class Snapshots(keras.callbacks.Callback):
         within = f"-{batches}-batches" if batches else ""
         path = self._saving.folder / f"after-{epochs}-epochs{within}.weights.h5"
         with written_whole(path) as scratch:
+            arrays = [*self.model.variables, *self.model.optimizer.variables]
+            reserve(scratch, hdf5_bytes(arrays))
             with undistributed():
                 self.model.save_weights(scratch)
             with h5py.File(scratch, "a") as file:
