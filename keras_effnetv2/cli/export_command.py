@@ -129,12 +129,10 @@ def _write_saved_model(run: "Run", output: Path | None, given: dict[str, Any]) -
         **given,
     )
     print(written)
-    accuracy = read_json(written / MODEL_CARD)["accuracy"]
-    if "weights_max_difference" in accuracy:
-        print(
-            f"weights in {accuracy['weights_dtype']}: probabilities within "
-            f"{accuracy['weights_max_difference']:.2g} of those with the weights of Keras"
-        )
+    dtype = given.get("weights_dtype", "float32")
+    if dtype != "float32":
+        moved = read_json(written / MODEL_CARD)["accuracy"]["weights_max_difference"]
+        print(f"weights in {dtype}: probabilities within {moved:.2g} of those in float32")
 
 
 def _write_file(run: "Run", output: Path | None, format: str, given: dict[str, Any]) -> None:

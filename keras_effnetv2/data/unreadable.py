@@ -229,8 +229,9 @@ def batch_readable(
         first, earlier = state
         numbers, examples = batch
         end = numbers[-1] + 1
+        is_whole = tf.equal(end - first, tf.size(numbers, out_type=tf.int64))
         end, error = tf.cond(
-            tf.equal(end - first, tf.size(numbers, out_type=tf.int64)),
+            tf.logical_or(is_whole, tf.not_equal(earlier, "")),
             lambda: [end, tf.constant("")],
             lambda: tf.numpy_function(report, [first, numbers], [tf.int64, tf.string]),
         )
