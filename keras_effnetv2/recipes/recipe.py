@@ -6,7 +6,7 @@ and "sgd", which are not official, have decay and clipping from Keras: the decay
 """
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import keras
