@@ -59,7 +59,9 @@ _KINDS: list[tuple[str, Sequence[int]]] = [
     ("OpenEXR", b"\x76\x2f\x31\x01"),
     ("picture", b""),
 ]
-_STARTS = np.array([[*start, *[_ANY] * (_START_LENGTH - len(start))] for _, start in _KINDS])
+_STARTS = np.array(
+    [[*start, *[_ANY] * (_START_LENGTH - len(start))] for _, start in _KINDS], np.int16
+)
 _FORMAT_NAMES = (*FORMATS, "picture")  # the last where the content is none of them
 _BROKEN = [f"corrupt or truncated {name}" for name in FORMATS]
 _BROKEN[FORMATS.index("BMP")] += ", or not uncompressed with 24 or 32 bits: save it as PNG"
@@ -116,7 +118,7 @@ def check_image(data: Any, max_pixels: int = MAX_PIXELS) -> Any:
 
 @graph_function(tf.TensorSpec([], tf.int64))
 def _check_image(data: Any, max_pixels: Any) -> Any:
-    kind = _kind_index(data)
+    kind = _first_fit(data, _STARTS)
     gif, webp = lambda data: gif_frame(data, 1).extent, lambda data: webp_frame(data).extent
     readers = [_jpeg_extent, _png_extent, _bmp_extent, gif, webp]
     extent = tf.switch_case(kind, branches(readers, data), default=lambda: tf.zeros([2], tf.int64))
@@ -155,13 +157,13 @@ def branches(functions: Sequence[Callable[[Any], Any]], data: Any) -> list[Calla
 
 def format_index(data: Any) -> Any:
     """Return the index in FORMATS by the first bytes, len(FORMATS) for none: int32, same shape."""
-    return tf.minimum(_kind_index(data), len(FORMATS))
+    return _first_fit(data, _STARTS[[*range(len(FORMATS)), -1]])
 
 
-def _kind_index(data: Any) -> Any:
-    """Return the index in _KINDS by the first bytes: int32, same shape."""
+def _first_fit(data: Any, starts: np.ndarray) -> Any:
+    """Return the index of the first row that the beginning of a file fits: int32, same shape."""
     head = tf.io.decode_raw(data, tf.uint8, fixed_length=_START_LENGTH)[..., tf.newaxis, :]
-    fits = tf.reduce_all(tf.equal(tf.cast(head, tf.int64), _STARTS) | (_STARTS == _ANY), axis=-1)
+    fits = tf.reduce_all(tf.equal(tf.cast(head, tf.int16), starts) | (starts == _ANY), axis=-1)
     return tf.argmax(tf.cast(fits, tf.int32), axis=-1, output_type=tf.int32)
 
 

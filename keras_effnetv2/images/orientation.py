@@ -153,7 +153,7 @@ def _orientation_in(block: Any) -> Any:
     entries = tf.matmul(tf.reshape(values[2:], [_MAX_ENTRIES, 12]), numbers)
     count = tf.reduce_sum(values[:2] * numbers[:2, 0])
     fits = tf.reduce_all(tf.equal(entries[:, tf.newaxis, :3], _ORIENTATION), axis=-1)
-    fits &= np.arange(_MAX_ENTRIES)[:, np.newaxis] < count
+    fits &= tf.range(tf.constant(_MAX_ENTRIES, tf.int64))[:, tf.newaxis] < count
     value = tf.reduce_max(tf.where(fits, entries[:, 3:], 1))
     is_valid = tf.reduce_any(tf.equal(order, _ORDERS)) & (value <= 8)
     return tf.where(is_valid, tf.maximum(value, 1), 1)
