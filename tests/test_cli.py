@@ -119,6 +119,19 @@ def test_wrong_usage_exits_with_2(words, expected, capsys):
     assert expected in err
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["search", "redis://:secret@host"], 2),
+        (["info", "redis://:secret@host"], 1),
+    ],
+)
+def test_errors_have_no_passwords(words, code, capsys):
+    found, out, err = command(capsys, *words)
+    assert (found, out) == (code, "")
+    assert "redis://:***@host" in err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example_and_fits_into_80_columns(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
@@ -306,6 +319,31 @@ def test_predict_a_table_and_one_bad_picture_that_does_not_hide_the_others(
     assert f"Give picture files, for example {photos}/*.jpg" in folder["error"]
     assert good["picture"] == str(pictures[0])
     assert sum(found["score"] for found in good["classes"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_names_cannot_steer_the_terminal(photos, tmp_path, capsys):
+    run = write_colour_run(tmp_path / "run", photos)
+    red = "r\x1b[2J\u202eé"
+    (run / "labels.txt").write_text(f"blue\ngreen\n{red}\n", encoding="utf-8")
+    picture = tmp_path / "a\n\x1b]0;x\x07.png"
+    picture.write_bytes(tf.io.encode_png(np.full((8, 8, 3), (255, 0, 0), np.uint8)).numpy())
+    missing = tmp_path / "b\nerror: c"
+    code, out, err = command(capsys, "predict", run, picture, missing, "--top", 1)
+    assert (code, err) == (1, "")
+    shown = rf"{tmp_path}/a\n\u001b]0;x\u0007.png"
+    other = rf"{tmp_path}/b\nerror: c".ljust(len(shown))
+    score, name = "96.47%", r"r\u001b[2J\u202eé"
+    assert out.splitlines() == [
+        f"{shown}   {score}  {name}",
+        f"{other}  error: cannot be read: No such file or directory",
+    ]
+    code, out, _ = command(capsys, "predict", run, picture, "--top", 1, "--json")
+    assert out.isascii()
+    (found,) = json.loads(out)
+    assert (found["picture"], found["classes"][0]["class"]) == (str(picture), red)
+    code, out, err = command(capsys, "evaluate", missing, "--data", photos)
+    assert (code, out) == (1, "")
+    assert all(line.startswith(("error: ", "  ")) for line in err.splitlines())
 
 
 def test_export_into_another_folder_and_predict_as_the_export_does(run, photos, tmp_path, capsys):

@@ -407,9 +407,23 @@ def test_passwords_are_not_shown():
         ("postgresql://me:secret@host:5432/db", "postgresql://me:***@host:5432/db"),
         ("sqlite:///search.db", "sqlite:///search.db"),
         ("redis://:se:cr@et@host", "redis://:***@host"),
-        ("journal:/a/b", "journal:/a/b"),
+        ("journal:/a/b:c@d", "journal:/a/b:c@d"),
+        ("postgresql:/me:secret@host", "postgresql:/me:***@host"),
+        ("me:secret@host", "me:***@host"),
+        ("mysql://host/db?user=me&password=secret&x=1", "mysql://host/db?user=me&password=***&x=1"),
     ):
         assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:se@cret:w@host/db", "grpc://me:cret@host", "postgres:/me:cret@host"],
+)
+def test_no_part_of_a_password_is_in_an_error(url):
+    with pytest.raises(ValueError, match=r"me:\*\*\*@host.* cannot be opened") as error:
+        open_storage(url)
+    assert "cret" not in str(error.value)
+    assert "w@host" not in str(error.value)
 
 
 # --- workers that are lost ------------------------------------------------------------------------

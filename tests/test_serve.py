@@ -15,6 +15,7 @@ import tensorflow as tf
 from fastapi.testclient import TestClient
 from helpers.run_folders import write_served_run
 from helpers.served_models import COLOUR, GRAY, NAMES, SIZE, pixels
+from helpers.served_processes import wait_until
 
 from keras_effnetv2.runs.run_folder import open_run
 from keras_effnetv2.serve.app import make_app
@@ -193,9 +194,27 @@ def test_a_request_that_takes_too_long_is_given_up(model):
 
     with asking(model, slow, timeout=0.2) as client:
         late = client.post("/grad_cam", content=GRAY)
+        ill = client.get("/healthz")
         go.set()
+        wait_until(lambda: client.get("/healthz").status_code == 200)
     assert late.status_code == 504
     assert late.json() == {"error": "No answer within 0.2 seconds"}
+    assert ill.status_code == 503
+    assert ill.json() == {"error": "The model computes for more than 0.2 seconds"}
+
+
+def test_a_request_may_have_so_many_rows(model):
+    with asking(model, max_rows=2) as client:
+        for method, body in (
+            ("predict", {"signature_name": "classify_bytes", "instances": [""] * 3}),
+            ("predict", {"signature_name": "classify", "inputs": [""] * 3}),
+            ("predict", {"instances": pixels(3).tolist()}),
+            ("classify", {"examples": [{}] * 3}),
+        ):
+            answer = client.post(f"{URL}:{method}", json=body)
+            assert answer.status_code == 413
+            assert "2 rows at most (the server's --max-rows)" in answer.json()["error"]
+        assert client.post(f"{URL}:classify", json={"examples": [{}] * 2}).status_code == 200
 
 
 @pytest.mark.parametrize("field", fields(ServerLimits), ids=lambda field: field.name)
@@ -272,19 +291,38 @@ def test_the_page_needs_nothing_from_the_network_and_a_hostile_name_stays_text(c
     assert json.loads(unescape(settings)) == {"name": name, "grad_cam": False}
 
 
-def test_pages_of_other_sites_cannot_read_answers(client):
-    """A browser gives a page the answer to a POST to another site if CORS headers say so."""
-    headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+@pytest.mark.parametrize(
+    ("headers", "is_answered"),
+    [
+        ({}, True),
+        ({"Origin": "http://localhost:8501"}, True),
+        ({"Origin": "HTTPS://LocalHost:8501", "Sec-Fetch-Site": "same-origin"}, True),
+        ({"Origin": "https://photos.example"}, True),
+        ({"Origin": "https://photos.example:8443", "Sec-Fetch-Site": "cross-site"}, True),
+        ({"Origin": "https://behind.a.proxy", "Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "https://photos.example.evil.example"}, False),
+        ({"Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"}, False),
+        ({"Origin": "http://localhost"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": ""}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+    ],
+)
+def test_pages_of_other_sites_cannot_ask(model, headers, is_answered):
+    app = make_app(Service(model, "trees", ServerLimits()), ["localhost"], ["photos.example"])
+    client = TestClient(app, headers={"Host": "localhost:8501"})
+    for path in (f"{URL}:predict", "/grad_cam"):
+        answer = client.post(path, content="{}", headers=headers)
+        assert (answer.status_code != 403) == is_answered
+    assert is_answered or "--allow-host" in answer.json()["error"]
+    # A link of another page leads here; its scripts do not.
+    seen = client.get("/", headers=headers).status_code
+    assert seen == (200 if is_answered or "Origin" not in headers else 403)
     preflight = {**headers, "Access-Control-Request-Method": "POST"}
-    answers = [
-        client.post(f"{URL}:predict", content="{}", headers=headers),
-        client.post("/grad_cam", content=GRAY, headers=headers),
-        client.get(URL, headers=headers),
-        client.options(f"{URL}:predict", headers=preflight),
-    ]
-    assert [answer.status_code for answer in answers] == [400, 200, 200, 405]
-    for answer in answers:
-        assert not [name for name in answer.headers if name.startswith("access-control")]
+    for one in (answer, client.options(f"{URL}:predict", headers=preflight)):
+        assert not [name for name in one.headers if name.startswith("access-control")]
 
 
 @pytest.mark.parametrize(

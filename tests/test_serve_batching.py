@@ -1,6 +1,7 @@
 """What is computed together, what fails alone, and who is left out."""
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -63,7 +64,38 @@ def test_jobs_go_together_up_to_the_largest_batch():
 def test_a_large_job_is_computed_in_parts_and_an_empty_one_too():
     answers, calls = computed(("double", *range(9)), ("double",))
     assert answers == [list(range(0, 18, 2)), []]
-    assert calls == [[0, 1, 2, 3], [4, 5, 6, 7], [8], []]
+    assert calls == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+
+
+def test_others_have_their_turn_between_the_parts_of_a_large_job():
+    answers, calls = computed(("double", *range(9)), ("negate", 7))
+    assert answers == [list(range(0, 18, 2)), [-7]]
+    assert calls == [[0, 1, 2, 3], [7], [4, 5, 6, 7], [8]]
+
+
+def test_a_large_job_ends_with_its_present_part_when_nobody_waits():
+    calls = []
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(columns):
+        calls.append(columns["x"].tolist())
+        begun.set()
+        assert go.wait(30)
+        return columns
+
+    async def ask():
+        batcher = Batcher({"slow": slow}, max_batch=2, max_delay=0.0)
+        assert batcher.seconds_in_call == 0
+        large = asyncio.create_task(batcher.compute("slow", {"x": np.arange(6)}))
+        await asyncio.to_thread(begun.wait, 30)
+        assert batcher.seconds_in_call > 0
+        large.cancel()
+        go.set()
+        await batcher.compute("slow", {"x": np.array([9])})
+        assert batcher.seconds_in_call == 0
+
+    asyncio.run(ask())
+    assert calls == [[0, 1], [9]]
 
 
 def test_other_functions_do_not_mix():

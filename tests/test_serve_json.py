@@ -1,5 +1,7 @@
 """The REST bodies, against the formats that TensorFlow Serving documents."""
 
+import base64
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -38,7 +40,7 @@ PICTURE = [[[1, 2, 3], [4, 5, 6.5]]]
     ],
 )
 def test_inputs_are_read(document, specs, expected):
-    columns, is_by_row = parse_predict(document, specs)
+    columns, is_by_row = parse_predict(document, specs, 2)
     assert is_by_row == ("instances" in document)
     assert {name: values.tolist() for name, values in columns.items()} == expected
     for name, spec in specs.items():
@@ -63,7 +65,11 @@ def test_inputs_are_read(document, specs, expected):
         ({"instances": [[[[1, 2, "3"], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
         ({"instances": [[[[1, 2, None], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
         ({"instances": [[[[1, 2, 1e39], [4, 5, 6]]]]}, PIXELS, "too large for float32"),
-        ({"instances": [[[[1, 2, 10**30], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
+        ({"instances": [[[[1, 2, 10**400], [4, 5, 6]]]]}, PIXELS, "too large for float32"),
+        ({"instances": [[[[1, 2, True], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
+        ({"instances": [[[[1, 2, [3]], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
+        # Of one width for all, these would take 20 GB.
+        ({"inputs": [["x" * 10_000_000, *[""] * 500]]}, PIXELS, "must be numbers"),
         ({"instances": [1]}, TWO, "must be an object with the keys a, b"),
         ({"instances": [{"a": 1}]}, TWO, "keys a, b. Received: .'a': 1"),
         ({"inputs": {"a": [1], "b": []}}, TWO, "same number of rows"),
@@ -71,9 +77,69 @@ def test_inputs_are_read(document, specs, expected):
 )
 def test_inputs_that_do_not_fit_are_refused(document, specs, message):
     with pytest.raises(RequestError, match=message) as refused:
-        parse_predict(document, specs)
+        parse_predict(document, specs, 2)
     assert refused.value.status == 400
     assert len(refused.value.message) < 400
+
+
+@pytest.mark.parametrize("document", [{"instances": [""] * 11}, {"inputs": [""] * 11}])
+@pytest.mark.parametrize("specs", [FILES, PIXELS])
+def test_requests_of_too_many_rows_are_refused(document, specs):
+    for parse in (
+        lambda: parse_predict(document, specs, 10),
+        lambda: parse_examples({"examples": [{}] * 11}, 10),
+    ):
+        with pytest.raises(
+            RequestError, match=r"10 rows at most .*--max-rows.* Received: 11"
+        ) as no:
+            parse()
+        assert no.value.status == 413
+    assert len(parse_examples({"examples": [{}] * 10}, 10)) == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("--__", b"\xfb\xef\xff"),
+        ("++//", b"\xfb\xef\xff"),
+        ("YQ", b"a"),
+        ("YWI", b"ab"),
+        ("YQ\r\n==\n", b"a"),
+        ("data:image/jpeg;base64,YQ==", b"a"),
+        ("DATA:;charset=x;Base64,YQ", b"a"),
+    ],
+)
+def test_base64_in_all_its_forms(text, data):
+    columns, _ = parse_predict({"inputs": [{"b64": text}]}, FILES, 1)
+    assert columns["image_bytes"].tolist() == [data]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "YQ=",
+        "YQ===",
+        "Y",
+        "Y=Q=",
+        "YQ==YQ==",
+        "Y!Q",
+        "é",
+        "data:,YQ==",
+        "data:x,YQ==",
+        "x,YQ==",
+    ],
+)
+def test_what_is_no_base64(text):
+    with pytest.raises(RequestError, match="base64 data"):
+        parse_predict({"inputs": [{"b64": text}]}, FILES, 1)
+
+
+def test_a_shared_file_is_decoded_once():
+    file = base64.b64encode(b"x" * 1000).decode()
+    document = {"context": {"image/encoded": {"b64": file}}, "examples": [{}] * 3}
+    first, *others = parse_examples(document, 3)
+    assert first == b"x" * 1000
+    assert all(other is first for other in others)
 
 
 @pytest.mark.parametrize(
@@ -129,11 +195,11 @@ def test_examples_hold_one_file_each_or_none():
     file = {"b64": "AAH/"}
     examples = [{"image/encoded": file, "n": [1, 2]}, {"image/encoded": [file]}, {"weight": 0.5}]
     files = [b"\0\1\xff", b"\0\1\xff", b""]
-    assert parse_examples({"examples": examples}) == files
+    assert parse_examples({"examples": examples}, 3) == files
     shared = {"context": {"image/encoded": "left"}, "examples": examples}
-    assert parse_examples(shared) == [*files[:2], b"left"]
+    assert parse_examples(shared, 3) == [*files[:2], b"left"]
     for none in (None, 1, [file, file], [], {"c": 1}):
-        assert parse_examples({"examples": [{"image/encoded": none}]}) == [b""]
+        assert parse_examples({"examples": [{"image/encoded": none}]}, 3) == [b""]
 
 
 @pytest.mark.parametrize(
@@ -148,5 +214,5 @@ def test_examples_hold_one_file_each_or_none():
 )
 def test_examples_that_are_none_are_refused(document, message):
     with pytest.raises(RequestError, match=message) as refused:
-        parse_examples(document)
+        parse_examples(document, 3)
     assert refused.value.status == 400

@@ -7,12 +7,15 @@ import json
 import signal
 import socket
 import sys
+import threading
 import time
+from dataclasses import replace
 
 import pytest
+import tensorflow as tf
 from helpers.chromium import chromium_tab
 from helpers.html_pages import CHROMIUM
-from helpers.run_folders import write_export, write_served_run
+from helpers.run_folders import write_export, write_served_run, write_stuck_export
 from helpers.served_models import COLOUR, NAMES
 from helpers.served_processes import running, serving, wait_until
 
@@ -135,30 +138,64 @@ def test_a_missing_package_names_the_extra(monkeypatch):
 POST = b"POST /v1/models/trees:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
 
 
-def test_a_slow_body_holds_its_place_no_longer_than_allowed(tmp_path):
-    def ask(request):
-        connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-        connection.sendall(POST + request)
-        return connection
+def connected(port, request):
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection.sendall(POST + request)
+    return connection
 
-    def answer(connection):
-        with connection, connection.makefile("rb") as file:
-            return file.readline().strip()
 
-    def is_taken():
-        answers.append(answer(ask(b"2\r\n\r\n{}")))
-        return b"503" not in answers[-1]
+def answer(connection):
+    with connection, connection.makefile("rb") as file:
+        return file.readline().strip()
 
-    answers = []
+
+def test_a_slow_body_takes_no_place_and_is_refused_in_time(tmp_path):
     model = load_served_model(write_export(tmp_path))
-    with serving(model, "trees", max_requests=1, receive_timeout=0.3) as (service, port):
-        slow = ask(b"9999\r\n\r\n{")
-        wait_until(lambda: service.active)
-        assert not is_taken()
-        wait_until(is_taken)
+    limits = {"max_requests": 1, "max_body_bytes": 10, "receive_timeout": 1.0}
+    with serving(model, "trees", **limits) as (service, port):
+        slow = connected(port, b"9\r\n\r\n{")
+        # "{}" is no request, but there is a place for it.
+        assert answer(connected(port, b"2\r\n\r\n{}")) == b"HTTP/1.1 400 Bad Request"
+        # All bodies together have room for `max_requests` large ones.
+        assert answer(connected(port, b"10\r\n\r\n{        }")) == (
+            b"HTTP/1.1 503 Service Unavailable"
+        )
         assert answer(slow) == b"HTTP/1.1 408 Request Timeout"
-    assert answers[-1] == b"HTTP/1.1 400 Bad Request"  # "{}" is no request
+        assert answer(connected(port, b"10\r\n\r\n{        }")) == b"HTTP/1.1 400 Bad Request"
     assert service.active == 0
+
+
+def test_nothing_is_computed_for_a_client_that_has_gone(tmp_path):
+    calls = []
+    go = threading.Event()
+
+    def slow(image_bytes):
+        calls.append(len(image_bytes))
+        assert go.wait(30)
+        return {"error": tf.fill(tf.shape(image_bytes), "")}
+
+    model = load_served_model(write_export(tmp_path))
+    slow.structured_input_signature = model.signatures["classify_bytes"].structured_input_signature
+    model = replace(model, signatures={"classify_bytes": slow})
+    body = json.dumps({"signature_name": "classify_bytes", "instances": [""] * 5}).encode()
+    with serving(model, "trees", max_batch=2) as (service, port):
+        with connected(port, b"%d\r\n\r\n%s" % (len(body), body)):
+            wait_until(lambda: calls)
+        wait_until(lambda: not service.active)
+        go.set()
+        assert b"200 OK" in answer(connected(port, b"%d\r\n\r\n%s" % (len(body), body)))
+    assert calls == [2, 2, 2, 1]  # the first was left after one part
+
+
+@pytest.mark.slow  # as long as the promise: the timeout and five seconds
+def test_a_stuck_model_does_not_keep_the_process(tmp_path):
+    folder = write_stuck_export(tmp_path)
+    body = json.dumps({"signature_name": "classify_bytes", "instances": ["stuck"]}).encode()
+    with running(folder, "--timeout", "1", "--name", "trees") as server:
+        late = connected(server.port, b"%d\r\n\r\n%s" % (len(body), body))
+        assert answer(late) == b"HTTP/1.1 504 Gateway Timeout"
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=8) == 0
 
 
 def test_the_last_request_is_answered_and_the_process_ends_well(server):

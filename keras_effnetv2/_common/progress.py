@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
+from keras_effnetv2._common.text import printable
+
 Progress = Callable[[int, int | None], None]  # (done, total or None), as often as one likes
 
 
@@ -19,7 +21,7 @@ def progress_bar(label: str, unit: str = " pictures", scale: bool = False) -> It
         unit: the things that are counted, with a space before them.
         scale: write 1,500,000 as 1.50M, for bytes.
     """
-    with tqdm(desc=label, unit=unit, unit_scale=scale, leave=False, disable=None) as bar:
+    with tqdm(desc=printable(label), unit=unit, unit_scale=scale, leave=False, disable=None) as bar:
 
         def show(done: int, total: int | None) -> None:
             bar.total = total
@@ -35,4 +37,4 @@ def progress_line() -> Iterator[Callable[[str], None]]:
     If stderr is not a terminal, nothing is shown.
     """
     with tqdm(bar_format="{desc}", leave=False, disable=None) as line:
-        yield line.set_description_str
+        yield lambda text: line.set_description_str(printable(text))

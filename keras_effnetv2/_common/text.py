@@ -1,16 +1,56 @@
-"""Words for people: tables for a terminal, numbers of things, and what errors say."""
+"""Words for people: what a terminal is given, tables, numbers of things, and what errors say.
 
+Class and file names are other people's text, and so is much of what errors say: `say` prints it.
+"""
+
+import re
+import sys
 from collections.abc import Collection, Iterable, Sequence
+
+# Control characters (C0, DEL, C1), what turns the direction of letters (Bidi_Control of Unicode),
+# line and paragraph separators, and the surrogates that stand for bytes that are no UTF-8. The
+# escapes are those of JSON, too.
+_STEERING = (
+    *(*range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, 0x2028, 0x2029),
+    *(*range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)),
+)
+_ESCAPES = {code: rf"\u{code:04x}" for code in _STEERING} | {9: r"\t", 10: r"\n", 13: r"\r"}
+
+
+def printable(text: str) -> str:
+    r"""Return a text in one line, with what could steer a terminal or a page escaped: `\u001b`."""
+    return text.translate(_ESCAPES)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text whose lines are `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def without_passwords(text: str) -> str:
+    """Return a text in which the addresses have no passwords: `postgresql://user:***@host/db`."""
+    return re.sub(r"(://[^/:\s]*:)\S*@", r"\1***@", text)
+
+
+def say(text: object = "", *, error: bool = False) -> None:
+    """Print lines to stdout, or with `error` to stderr.
+
+    What could steer a terminal, or has no letter in its encoding, is written as an escape.
+    """
+    stream = sys.stderr if error else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    lines = printable_lines(str(text))
+    print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def aligned(rows: Iterable[Sequence[str]], left: Collection[int] = ()) -> list[str]:
     """Return the lines of a table.
 
     Args:
-        rows: rows of cells, all of one length.
+        rows: rows of cells, all of one length; each cell is made `printable`.
         left: positions of the left-aligned columns; all others are right-aligned.
     """
-    rows = list(rows)
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def line(row: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from keras_effnetv2._common.machine import describe_machine
 from keras_effnetv2._common.progress import progress_line
+from keras_effnetv2._common.text import say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.command import OptionGroup, argument, command, option
 from keras_effnetv2.cli.quiet_start import start_tensorflow
@@ -79,23 +80,23 @@ def benchmark(
     check_comparison(names, formats, options.against)
     keras.utils.set_random_seed(_SEED)  # weights are drawn
     machine = describe_machine(_PACKAGES, options.threads)
-    print(" · ".join(f"{name}: {value}" for name, value in machine.items()))
+    say(" · ".join(f"{name}: {value}" for name, value in machine.items()))
     groups = []
     for name in names:
         with progress_line() as progress:
             settings = vars(options) | {"formats": formats}
             groups.append(compare(name, progress=progress, **settings))
         first = groups[-1][0]
-        print(
+        say(
             f"\n{name}: {first.parameters / 1e6:.2f} million parameters, {first.flops / 1e9:.2f} "
             f"billion multiply-adds at {first.image_size} x {first.image_size} pixels\n"
         )
-        print(speed_table(groups[-1]), flush=True)
+        say(speed_table(groups[-1]))
         if json is not None:
             data = {"machine": machine, "command": sys.argv[1:], "results": as_data(groups)}
             json.write_text(dumps(data, indent=1) + "\n", encoding="utf-8")
     if table := paper_table(groups):
-        print(f"\nCompared with the paper's Tables 7 and 11 (arXiv 2104.00298):\n\n{table}")
+        say(f"\nCompared with the paper's Tables 7 and 11 (arXiv 2104.00298):\n\n{table}")
 
 
 def _check(options: ComparisonOptions, networks: Sequence[str], json: Path | None) -> None:

@@ -1,11 +1,10 @@
 """The command `evaluate`: judge a run or published weights on labelled pictures."""
 
-import sys
 from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.progress import progress_bar
-from keras_effnetv2._common.text import counted
+from keras_effnetv2._common.text import counted, printable, say
 from keras_effnetv2.cli.command import command, option
 from keras_effnetv2.cli.named_network import check_network, open_network
 from keras_effnetv2.cli.options import (
@@ -55,7 +54,7 @@ def evaluate(
     network = open_network(model, weights, judging.protocol)
     judgement = judge_pictures(network, pictures_to_judge(network, data, split), judging)
     if json:
-        print(dumps(judgement.figures(), indent=2))
+        say(dumps(judgement.figures(), indent=2))
     else:
         print_judgement(judgement)
 
@@ -77,16 +76,16 @@ def judge_pictures(
             evaluating=evaluating,
         )
     for note in pictures.source.notes:
-        print(note, file=sys.stderr)
+        say(note, error=True)
     if again := pictures.saved_again:
-        print(
+        say(
             f"warning: {counted(len(again), 'new picture')} have the names of pictures that "
             f"the run was trained on, but another content: {some(again)}. If they were only saved "
             "again, the accuracy is too high.",
-            file=sys.stderr,
+            error=True,
         )
     for picture in judgement.left_out:
-        print(f"left out: {picture.name!r}: {picture.reason}", file=sys.stderr)
+        say(f"left out: {picture.name!r}: {picture.reason}", error=True)
     return judgement
 
 
@@ -94,15 +93,16 @@ def print_judgement(judgement: "Judgement") -> None:
     """Print the figures, a comparison with the published one, and the worst classes."""
     figures = judgement.figures()
     width = max(map(len, figures))
-    print("\n".join(f"{name:<{width}} {_figure(value)}" for name, value in figures.items()))
+    for name, value in figures.items():
+        say(f"{name:<{width}} {printable(_figure(value))}")
     if "published_accuracy" in figures:
-        print(f"\n{_comparison(figures)}")
+        say(f"\n{_comparison(figures)}")
     recalls = judgement.recalls()
-    print(f"\n{'class':<30} pictures  recall")
+    say(f"\n{'class':<30} pictures  recall")
     for name, pictures, recall in recalls[:_WORST_CLASSES]:
-        print(f"{name:<30} {pictures:>8}  {recall:6.1%}")
+        say(f"{printable(name):<30} {pictures:>8}  {recall:6.1%}")
     if len(recalls) > _WORST_CLASSES:
-        print(f"(the {_WORST_CLASSES} worst of {len(recalls)} classes)")
+        say(f"(the {_WORST_CLASSES} worst of {len(recalls)} classes)")
 
 
 def _figure(value: Any) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from keras_effnetv2._common.files import read_json
+from keras_effnetv2._common.text import say
 from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, option
 from keras_effnetv2.cli.options import check_data, check_run
 from keras_effnetv2.cli.quiet_start import start_tensorflow
@@ -128,11 +129,11 @@ def _write_saved_model(run: "Run", output: Path | None, given: dict[str, Any]) -
         weights=run.settings.weights_origin,
         **given,
     )
-    print(written)
+    say(written)
     dtype = given.get("weights_dtype", "float32")
     if dtype != "float32":
         moved = read_json(written / MODEL_CARD)["accuracy"]["weights_max_difference"]
-        print(f"weights in {dtype}: probabilities within {moved:.2g} of those in float32")
+        say(f"weights in {dtype}: probabilities within {moved:.2g} of those in float32")
 
 
 def _write_file(run: "Run", output: Path | None, format: str, given: dict[str, Any]) -> None:
@@ -150,8 +151,8 @@ def _write_file(run: "Run", output: Path | None, format: str, given: dict[str, A
         style=run.style,
         **{"image_size": run.image_size, **given},
     )
-    print(report.path)
-    print(
+    say(report.path)
+    say(
         f"{report.bytes:,} bytes; on {report.pictures} pictures the same best class as Keras for "
         f"{report.top1_agreement:.1%}, probabilities within {report.max_difference:.2g}"
     )

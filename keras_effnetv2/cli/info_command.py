@@ -1,6 +1,6 @@
 """The command `info`: show what a network consists of."""
 
-from keras_effnetv2._common.text import aligned
+from keras_effnetv2._common.text import aligned, say
 from keras_effnetv2.architectures.config_file import is_published
 from keras_effnetv2.cli.command import argument, command, flag, option
 from keras_effnetv2.cli.options import read_network
@@ -26,7 +26,7 @@ def info(
     """Show the architecture of a network, its parameters and multiply-adds."""
     config = read_network(model, "VARIANT_OR_FILE")
     if json:
-        print(config.to_json())
+        say(config.to_json())
         return
     start_tensorflow()
     from keras_effnetv2.models.build import build_model
@@ -45,10 +45,10 @@ def info(
         "dropout": f"{config.dropout_rate:g}",
         "published weights": ", ".join(weights) or "none",
     }
-    print(f"{config.name}, {classes} classes")
-    print("\n".join(aligned(facts.items(), left=(0, 1))))
+    say(f"{config.name}, {classes} classes")
+    say("\n".join(aligned(facts.items(), left=(0, 1))))
     rows = [("stage", "operator", "stride", "channels", "layers", "output")]
     for stage, operator, stride, channels, layers, (height, width) in stage_table(config, size):
         row = (str(stage), operator, str(stride), str(channels), str(layers))
         rows.append((*row, f"{height} x {width}"))
-    print("", *aligned(rows, left=(1, 5)), sep="\n")
+    say("\n".join(["", *aligned(rows, left=(1, 5))]))

@@ -1,6 +1,7 @@
 """The command `keras-effnetv2`: parse the words, run the command, turn errors into exit codes."""
 
 import functools
+import logging
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 import typer
 from typer.main import get_command
 
+from keras_effnetv2._common.text import printable_lines, say, without_passwords
 from keras_effnetv2._version import __version__
 from keras_effnetv2.cli.benchmark_command import benchmark
 from keras_effnetv2.cli.command import Command, Context, Group
@@ -50,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: wrong usage, with the code 2; --help and --version, with 0.
     """
     words = sys.argv[1:] if argv is None else argv
+    if logging.lastResort is not None:  # prints warnings, where nobody has set up logging
+        logging.lastResort.setFormatter(_PrintableLog())
     context = parse(words)
     end = _end_process if argv is None else lambda code: code
     debug = context.params["debug"]
@@ -61,18 +65,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         error.ctx = context
         raise _usage_error(error) from None
     except TrainingInterrupted as interruption:
-        print(f"\n{interruption.state} Resume with: {_resuming(words)}", file=sys.stderr)
+        say(f"\n{interruption.state} Resume with: {_resuming(words)}", error=True)
         return end(128 + interruption.signal)
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        say("\ninterrupted", error=True)
         return end(128 + signal.SIGINT)
     except Exception as error:
         if debug:
             raise
         # A KeyError's text is only the key; an error without text still needs its kind.
         text = str(error) if str(error) and not isinstance(error, KeyError) else repr(error)
-        print(f"error: {_with_options(text, context)}", file=sys.stderr)
+        text = without_passwords(_with_options(text, context))
+        # Indented, so that a name with a line break in it does not look like a message of its own.
+        say("error: " + text.replace("\n", "\n  "), error=True)
         return end(1)
+
+
+class _PrintableLog(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 def parse(words: Sequence[str]) -> Any:
@@ -116,7 +127,7 @@ def _group(callback: Any, commands: Sequence[Any], **details: Any) -> typer.Type
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"{PROGRAM} {__version__}")
+        say(f"{PROGRAM} {__version__}")
         raise typer.Exit()
 
 
@@ -131,7 +142,8 @@ def _program_options(version: bool = _VERSION) -> None:
 
 def _usage_error(error: Any) -> SystemExit:
     # The first words are pydantic's, which Typer uses where it is installed.
-    error.message = error.message.replace("Value error, ", "")
+    message = error.message.replace("Value error, ", "")
+    error.message = printable_lines(without_passwords(message))
     error.show()
     return SystemExit(error.exit_code)
 

@@ -1,6 +1,5 @@
 """The command `pack`: write labelled pictures as TFRecord shards, or check such a folder."""
 
-import sys
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from typer import BadParameter
 
 from keras_effnetv2._common.progress import progress_bar
+from keras_effnetv2._common.text import say
 from keras_effnetv2.cli.command import command, flag, option
 from keras_effnetv2.cli.options import DATA_IF_ANY, JSON, SKIP_BAD, Split, check_data
 from keras_effnetv2.cli.quiet_start import start_tensorflow
@@ -73,15 +73,15 @@ def pack(
             )
     summary = _summary(result)
     if json:
-        print(dumps(summary, indent=2, ensure_ascii=False))
+        say(dumps(summary, indent=2))
         return
     for name, facts in summary["splits"].items():
-        print(
+        say(
             f"{name:<10} {facts['pictures']:>9,} pictures  {facts['shards']:>5} shards  "
             f"{facts['bytes'] / 1e6:>10,.1f} MB"
         )
     verb = "all checksums are right" if verify is not None else "written"
-    print(f"{summary['folder']}: {verb}; read it with --data tfrecord:{summary['folder']}")
+    say(f"{summary['folder']}: {verb}; read it with --data tfrecord:{summary['folder']}")
 
 
 def _summary(pack: "Pack") -> dict[str, Any]:
@@ -100,4 +100,4 @@ def _summary(pack: "Pack") -> dict[str, Any]:
 
 
 def _say_left_out(picture: "BadPicture") -> None:
-    print(f"left out: {picture.name!r}: {picture.reason}", file=sys.stderr)
+    say(f"left out: {picture.name!r}: {picture.reason}", error=True)

@@ -1,11 +1,12 @@
 """The command `predict`: name what pictures show."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.files import picture_file_trouble
+from keras_effnetv2._common.text import printable, say
 from keras_effnetv2.cli.command import argument, command, option
 from keras_effnetv2.cli.named_network import check_network, open_network
 from keras_effnetv2.cli.options import JSON, RUN_OR_VARIANT, WEIGHTS_TO_JUDGE
@@ -38,7 +39,7 @@ def predict(
             del result["error"]
             result.update(_name(network, Path(result["picture"]), top))
     if json:
-        print(dumps(results, indent=2, ensure_ascii=False))
+        say(dumps(results, indent=2))
     else:
         _print(results)
     return 1 if any("error" in result for result in results) else 0
@@ -70,13 +71,14 @@ def _name(network: "JudgedNetwork", path: Path, top: int) -> dict[str, Any]:
     return {"classes": classes}
 
 
-def _print(results: Iterable[dict[str, Any]]) -> None:
-    width = max(len(result["picture"]) for result in results)
-    for result in results:
-        shown = f"{result['picture']:<{width}}"
+def _print(results: Sequence[dict[str, Any]]) -> None:
+    pictures = [printable(result["picture"]) for result in results]
+    width = max(map(len, pictures))
+    for picture, result in zip(pictures, results, strict=True):
+        shown = f"{picture:<{width}}"
         if "error" in result:
-            print(f"{shown}  error: {result['error']}")
+            say(f"{shown}  error: {result['error']}")
         for found in result.get("classes", ()):
             identity = f" ({found['wordnet_id']})" if "wordnet_id" in found else ""
-            print(f"{shown}  {found['score']:7.2%}  {found['class']}{identity}")
+            say(f"{shown}  {found['score']:7.2%}  {printable(found['class'])}{identity}")
             shown = " " * width

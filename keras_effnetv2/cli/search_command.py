@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from keras_effnetv2._common.files import read_json
+from keras_effnetv2._common.text import say
 from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, option
 from keras_effnetv2.cli.options import (
     DATA_IF_ANY,
@@ -137,13 +138,9 @@ def search(
         sampling=Sampling(
             choice.sampler, choice.startup_trials, not choice.no_prune, choice.sampler_seed
         ),
-        echo=_say,
+        echo=say,
     )
-    print(describe(result))
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # also into a file, where one watches for hours
+    say(describe(result))
 
 
 @command("keras-effnetv2 search show search")
@@ -158,6 +155,6 @@ def show(
     from keras_effnetv2.search.summary import describe
 
     record = read_study(storage, study)
-    print(describe(record))
+    say(describe(record))
     for path in write_results(record, output or Path(f"search-{study}")):
-        print(f"wrote {path}")
+        say(f"wrote {path}")

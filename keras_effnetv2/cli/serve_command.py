@@ -1,10 +1,11 @@
 """The command `serve`: answer requests on this machine."""
 
+import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from keras_effnetv2._common.checks import check_number
+from keras_effnetv2._common.text import say
 from keras_effnetv2.cli.command import OptionGroup, argument, command, option
 from keras_effnetv2.cli.options import check_run
 from keras_effnetv2.cli.quiet_start import start_tensorflow
@@ -22,6 +23,7 @@ class LimitOptions(OptionGroup):
     max_body_mb: float = option(
         "MB", "Largest request; 1 MB is 2^20 bytes.", ServerLimits.max_body_bytes / _MB
     )
+    max_rows: int = option("N", "Pictures in one request.", ServerLimits.max_rows)
     max_requests: int = option(
         "N",
         "Requests answered at the same time; more get the status 503.",
@@ -54,9 +56,9 @@ def serve(
     name: str | None = option("NAME", "Name of the model in URLs. [default: name of the folder]"),
     allow_host: list[str] | None = option(
         "NAME",
-        "Also answer requests for this host name; may be repeated. Without this option, a loopback "
-        "address only answers for localhost, 127.0.0.1, [::1] and HOST, and any other address "
-        "answers for all names.",
+        "Also answer requests for this host name, and from its pages; may be repeated. Without "
+        "this option, a loopback address only answers for localhost, 127.0.0.1, [::1] and HOST, "
+        "and any other address answers for all names.",
     ),
     limit_options: LimitOptions,
 ) -> None:
@@ -66,12 +68,14 @@ def serve(
     start_tensorflow()
     from keras_effnetv2.serve.server import serve as serve_model
 
-    serve_model(
+    is_at_rest = serve_model(
         path,
         host=host,
         port=port,
         name=name,
         allow_hosts=allow_host or (),
         limits=limits,
-        started=partial(print, flush=True),
+        started=say,
     )
+    if not is_at_rest:
+        os._exit(0)

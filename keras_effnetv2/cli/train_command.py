@@ -6,6 +6,7 @@ from pathlib import Path
 
 from typer import BadParameter
 
+from keras_effnetv2._common.text import say
 from keras_effnetv2.cli.command import OptionGroup, command, flag, option
 from keras_effnetv2.cli.options import (
     DATA,
@@ -85,7 +86,7 @@ def train(
         from keras_effnetv2.data.training_data import TrainingData
         from keras_effnetv2.training.preview import write_preview
 
-        print(write_preview(config, TrainingData(data, **settings), recipe, output))
+        say(write_preview(config, TrainingData(data, **settings), recipe, output))
         return
     import tensorflow as tf
 

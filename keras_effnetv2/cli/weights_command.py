@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from typer import BadParameter
 
 from keras_effnetv2._common.checks import did_you_mean
-from keras_effnetv2._common.text import aligned
+from keras_effnetv2._common.text import aligned, printable, say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, option
 from keras_effnetv2.cli.evaluate_command import judge_pictures, print_judgement
@@ -47,7 +47,7 @@ def weights(
     if json:
         places = [None if path is None else str(path) for path in cached]
         rows = zip(files, places, strict=True)
-        print(dumps([file._asdict() | {"cached": place} for file, place in rows], indent=2))
+        say(dumps([file._asdict() | {"cached": place} for file, place in rows], indent=2))
         return
     table = [
         ("name", "classes", "preprocessing", "size", "top-1", "source", "classifier", "cached")
@@ -57,7 +57,7 @@ def weights(
         numbers = str(file.image_size), "-" if top1 is None else str(top1)
         has = "yes" if file.has_top else "no", "no" if path is None else "yes"
         table.append((name, str(file.classes), file.preprocessing, *numbers, file.source, *has))
-    print("\n".join(aligned(table, left=(0, 2, 5, 6, 7))))
+    say("\n".join(aligned(table, left=(0, 2, 5, 6, 7))))
 
 
 @command("keras-effnetv2 weights fetch efficientnetv2-s/imagenet21k")
@@ -179,7 +179,7 @@ def verify(
         _show(result | {"evaluation": judgement.figures()}, as_json=True)
     else:
         _show(result, as_json=False)
-        print()
+        say()
         print_judgement(judgement)
 
 
@@ -212,11 +212,11 @@ def _file(hashed: "FileHash") -> dict[str, Any]:
 
 def _show(result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print(dumps(result, indent=2))
+        say(dumps(result, indent=2))
         return
     for name, value in result.items():
         for label, text in _lines(name, value):
-            print(f"{label.replace('_', ' '):<25} {text}")
+            say(f"{label.replace('_', ' '):<25} {printable(str(text))}")
 
 
 def _lines(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -19,6 +19,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from keras_effnetv2._common.text import say
+
 _MAX_INDEX = 2**26  # bytes; a training checkpoint of efficientnetv2-xl has under 2^19
 _REFUSED = 3  # exit status of a child that says why on stdout
 _AVERAGE = "/ExponentialMovingAverage"
@@ -118,5 +120,5 @@ if __name__ == "__main__":
     try:
         read_with_tensorflow(*sys.argv[1:])
     except ValueError as error:
-        print(error)
+        say(error)
         sys.exit(_REFUSED)

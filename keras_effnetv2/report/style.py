@@ -4,12 +4,11 @@ The pages are the training report, the preview and the report of a search. Each 
 without scripts, network or other files. Its content security policy allows the browser only the
 style sheet in the page and pictures in `data:` addresses.
 
-Class and file names are foreign text: Jinja2 escapes all text, `clean_text` cleans it.
+Class and file names are foreign text: Jinja2 escapes all text, `printable` cleans it.
 """
 
 import base64
 import os
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,8 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
+
+from keras_effnetv2._common.text import printable
 
 MAX_EDGE = 128  # pixels of a picture's longer edge; a larger one is reduced
 JPEG_QUALITY = 90  # no artefact is seen, and a photograph takes a quarter of the bytes of a PNG
@@ -73,22 +74,12 @@ def _environment() -> jinja2.Environment:
 
 
 def _cleaned(value: Any) -> Any:
-    return clean_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def clean_text(text: str) -> str:
-    """Return `text` with everything that a UTF-8 page cannot hold made visible.
-
-    A file name may have bytes that are not UTF-8, which Python keeps as lone surrogates (written
-    here as `\\udcff`), and control characters (here the replacement character).
-    """
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\ufffd", text)
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def plain_text(text: str) -> str:
     """Return `text` cleaned and escaped, for HTML outside of templates."""
-    return escape(clean_text(text))
+    return escape(printable(text))
 
 
 def shortened(text: object, length: int = 40) -> Markup:
@@ -102,7 +93,7 @@ def shortened(text: object, length: int = 40) -> Markup:
         A `<bdi>` element (right-to-left letters do not affect the text around it). If the text was
         shortened, its `title` attribute has all of it.
     """
-    text = clean_text(str(text))
+    text = printable(str(text))
     if len(text) <= length:
         return Markup("<bdi>{}</bdi>").format(text)
     tail = length // 3
@@ -140,4 +131,4 @@ def embedded(image: npt.NDArray[np.uint8], alt: str, *, reduce: bool = True) -> 
     address = f"data:image/{kind};base64,{base64.b64encode(data.numpy()).decode('ascii')}"
     look = "small" if longer < SMALL_EDGE else "large"
     element = Markup('<img class="{}" src="{}" width="{}" height="{}" alt="{}">')
-    return element.format(look, address, width, height, clean_text(alt))
+    return element.format(look, address, width, height, printable(alt))

@@ -6,8 +6,9 @@ import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from keras_effnetv2._common.text import install_hint
+from keras_effnetv2._common.text import install_hint, without_passwords
 from keras_effnetv2.search.record import StudyRecord, TrialRecord, TrialState
 from keras_effnetv2.search.space import SearchSpace
 
@@ -69,15 +70,16 @@ def open_storage(
     optuna = require_optuna()
     if not isinstance(url, str) or ":" not in url:
         raise ValueError(f"A storage must be {_ALLOWED}. Received: {url!r}")
+    shown = without_password(url)
     path = _file_of(url)
     if path is not None and must_exist and not path.is_file():
         raise ValueError(
-            f"There is no storage {url!r}: {path} does not exist. Start a search first, "
+            f"There is no storage {shown!r}: {path} does not exist. Start a search first, "
             "or say where the study is kept (--storage, storage=)."
         )
     if path is not None and not path.absolute().parent.is_dir():
         raise ValueError(
-            f"The storage {url!r} cannot be made: there is no folder {path.absolute().parent}. "
+            f"The storage {shown!r} cannot be made: there is no folder {path.absolute().parent}. "
             "Make it, or choose another file."
         )
     try:
@@ -88,16 +90,18 @@ def open_storage(
             return _open(optuna.storages, url, heartbeat_seconds)
     except ImportError as error:
         raise ImportError(
-            f"The storage {without_password(url)!r} needs a package that cannot be imported "
+            f"The storage {shown!r} needs a package that cannot be imported "
             f"({error.__cause__ or error}). Install it: {_DRIVERS}."
         ) from error
     except Exception as error:  # of any database's driver
         details = getattr(error, "details", None)  # of gRPC, whose text begins with nothing
         text = str(details() if callable(details) else error) or repr(error)
         reason = text.splitlines()[0].rstrip(".")
+        if _words(reason) & (_words(unquote(url)) - _words(unquote(shown))):
+            reason = type(error).__name__  # "invalid literal for int(): 'half of the password"
         raise ValueError(
-            f"The storage {without_password(url)!r} cannot be opened: {reason}. It must be "
-            f"{_ALLOWED}, and it must be reachable."
+            f"The storage {shown!r} cannot be opened: {reason}. It must be {_ALLOWED}, and it must "
+            "be reachable."
         ) from error
 
 
@@ -135,7 +139,14 @@ def _open(storages: Any, url: str, heartbeat_seconds: int | None) -> "BaseStorag
 
 def without_password(url: str) -> str:
     """Return a URL that may be shown."""
-    return re.sub("(://[^/:]*:).*@", r"\1***@", url)
+    shown = without_passwords(url)
+    if _file_of(url) is None:  # perhaps mistyped: all between a colon and the last @
+        shown = re.sub(r"^((?:[\w+]+:/*)?[^/:]*:).*@", r"\1***@", shown)
+    return re.sub(r"(?i)([?&][^=&]*pass[^=&]*=)[^&]*", r"\1***", shown)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
 
 
 def read_study(storage: str, name: str) -> StudyRecord:

@@ -2,9 +2,8 @@
 
 from collections import Counter
 
-from keras_effnetv2._common.text import aligned, counted
+from keras_effnetv2._common.text import aligned, counted, printable
 from keras_effnetv2.architectures.config import ModelConfig, encode_stages
-from keras_effnetv2.report.style import clean_text
 from keras_effnetv2.search.record import Findings, StudyRecord, TrialRecord, TrialState, best, find
 
 STATES: tuple[TrialState, ...] = ("complete", "pruned", "failed", "running")
@@ -109,7 +108,7 @@ def describe(study: StudyRecord) -> str:
     findings = find(study)
     lines = aligned(overview(study, findings), left=(0, 1))
     if findings.best is None:
-        return "\n".join(map(clean_text, [*lines, "", NOTHING_YET]))
+        return "\n".join([*lines, "", NOTHING_YET])
     rows = front_rows(findings)
     header = ("trial", *MEASURES, "")
     cells = [(str(t.number), *measures(t), findings.marks(t)) for t in rows[:MAX_ROWS]]
@@ -124,4 +123,4 @@ def describe(study: StudyRecord) -> str:
     lines.append(f"head of {config.head_filters} filters")
     for caution in cautions(study, findings):
         lines += ["", caution]
-    return "\n".join(map(clean_text, lines))
+    return "\n".join(map(printable, lines))

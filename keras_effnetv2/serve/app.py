@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.exceptions import HTTPException
@@ -22,6 +22,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from keras_effnetv2.export.signatures import EXAMPLES_SIGNATURE, PIXELS_SIGNATURE
 from keras_effnetv2.serve.body import read_body
 from keras_effnetv2.serve.errors import RequestError
+from keras_effnetv2.serve.origin import is_foreign
 from keras_effnetv2.serve.page import PAGE_HEADERS, page
 from keras_effnetv2.serve.rest_json import (
     classify_json,
@@ -39,15 +40,29 @@ _PREDICTION = re.compile(f"{_MODEL}:(predict|classify|regress)", re.IGNORECASE)
 _DESCRIPTION = re.compile(f"{_MODEL}(/metadata)?", re.IGNORECASE)
 
 
-def make_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI:
+def make_app(
+    service: Service, allowed_hosts: Sequence[str] = ("*",), own_names: Sequence[str] = ()
+) -> FastAPI:
     """Return the application of a service.
 
     Args:
         service: answers the requests.
         allowed_hosts: host names to answer for, see `server.allowed_hosts`; "*" is all.
+        own_names: host names whose pages may ask, too, see `origin.is_foreign`.
     """
+
+    async def refuse_other_sites(request: Request) -> None:
+        if is_foreign(request.method, request.headers, own_names):
+            raise RequestError(
+                403,
+                "A page of another site sent this request. Only the pages of this server may; if "
+                "it has a further name, start it with --allow-host NAME",
+            )
+
     # The documentation pages of FastAPI would load scripts from the network.
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(refuse_other_sites)]
+    )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts, www_redirect=False)
     methods: Mapping[str, Callable[[bytes], Awaitable[Any]]] = {
         "predict": partial(_predict, service),
@@ -90,6 +105,9 @@ def make_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI
 
     @app.get("/healthz")
     async def healthz() -> Response:
+        if service.is_stuck:
+            text = f"The model computes for more than {service.limits.timeout:g} seconds"
+            raise RequestError(503, text)
         return _json_response({"status": "ok"})
 
     html = page(service.name, service.model.version, has_grad_cam=service.has_grad_cam)
@@ -105,7 +123,16 @@ async def _answer(
     service: Service, request: Request, method: str, handle: Callable[[bytes], Awaitable[Any]]
 ) -> Response:
     async def respond(body: bytes) -> Response:
-        return _json_response(await handle(body))
+        answering = asyncio.ensure_future(handle(body))
+        leaving = asyncio.ensure_future(request.receive())  # after a body only this can come
+        try:
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                raise RequestError(400, "The client disconnected", "disconnected")
+            return _json_response(answering.result())
+        finally:
+            answering.cancel()
+            leaving.cancel()
 
     receive = partial(read_body, request, service.limits.max_body_bytes)
     return await service.answer(method, receive, respond)
@@ -123,27 +150,27 @@ def _named(service: Service, request: Request, found: re.Match[str] | None) -> r
 
 
 async def _predict(service: Service, body: bytes) -> Any:
-    # In threads, because millions of numbers take a while and other requests go on meanwhile.
-    signature, columns, is_by_row = await asyncio.to_thread(_parse_predict, service, body)
+    signature, columns, is_by_row = await service.convert(_parse_predict, service, body)
     answer = await service.predict(signature, columns)
-    return await asyncio.to_thread(predict_json, answer, is_by_row)
+    return await service.convert(predict_json, answer, is_by_row)
 
 
 def _parse_predict(service: Service, body: bytes) -> tuple[str, Any, bool]:
     document = parse_body(body)
     signature = signature_name(document, PIXELS_SIGNATURE, service.model.signatures)
-    return signature, *parse_predict(document, service.model.inputs(signature))
+    inputs = service.model.inputs(signature)
+    return signature, *parse_predict(document, inputs, service.limits.max_rows)
 
 
 async def _classify(service: Service, body: bytes) -> Any:
-    files = await asyncio.to_thread(_parse_classify, body)
+    files = await service.convert(_parse_classify, service, body)
     return classify_json(await service.classify(files))
 
 
-def _parse_classify(body: bytes) -> list[bytes]:
+def _parse_classify(service: Service, body: bytes) -> list[bytes]:
     document = parse_body(body)
     signature_name(document, EXAMPLES_SIGNATURE, [EXAMPLES_SIGNATURE])
-    return parse_examples(document)
+    return parse_examples(document, service.limits.max_rows)
 
 
 async def _regress(body: bytes) -> Any:

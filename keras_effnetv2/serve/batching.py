@@ -1,10 +1,12 @@
 """Requests that arrive together are computed together, in one thread.
 
 One batch of eight pictures takes less time than eight batches of one, and a single thread limits
-the memory for any number of clients.
+the memory for any number of clients. A large request is computed in parts, and other requests take
+turns with them.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +39,7 @@ class Batcher:
 
     Args:
         functions: the functions by name.
-        max_batch: most rows of one call; a job with more rows takes several calls.
+        max_batch: most rows of one call; a job with more rows is computed in parts.
         max_delay: seconds that a job waits for others to arrive.
     """
 
@@ -49,6 +51,7 @@ class Batcher:
         self._max_delay = max_delay
         self._jobs: deque[_Job] = deque()
         self._thread = ThreadPoolExecutor(1, "batcher")
+        self._call_began: float | None = None
         self._working: asyncio.Task[None] | None = None
 
     @property
@@ -56,8 +59,22 @@ class Batcher:
         """Number of jobs whose computation has not begun."""
         return len(self._jobs)
 
+    @property
+    def seconds_in_call(self) -> float:
+        """For how long the thread has been in its present call; 0 between calls."""
+        began = self._call_began
+        return 0.0 if began is None else time.monotonic() - began
+
     async def compute(self, function: str, columns: Columns) -> Columns:
-        """Return the result of a function; a call cancelled before its turn does not run."""
+        """Return the result of a function, computed in parts; none begins after a cancel."""
+        rows = len(next(iter(columns.values())))
+        parts = []
+        for at in range(0, max(rows, 1), self._max_batch):
+            part = {name: values[at : at + self._max_batch] for name, values in columns.items()}
+            parts.append(await self._compute_part(function, part))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    async def _compute_part(self, function: str, columns: Columns) -> Columns:
         job = _Job(function, columns, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         if self._working is None or self._working.done():
@@ -66,8 +83,15 @@ class Batcher:
 
     async def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Return the result of any function, called in the thread that computes."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, function, *arguments)
+
+        def call() -> _Result:
+            self._call_began = time.monotonic()
+            try:
+                return function(*arguments)
+            finally:
+                self._call_began = None
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def _work(self) -> None:
         while self._jobs:
@@ -83,8 +107,7 @@ class Batcher:
         batch: list[_Job] = []
         rows = 0
         for job in jobs:
-            fits = not batch or rows + job.rows <= self._max_batch
-            if job.function == jobs[0].function and fits:
+            if job.function == jobs[0].function and rows + job.rows <= self._max_batch:
                 batch.append(job)
                 rows += job.rows
             else:
@@ -112,13 +135,6 @@ class Batcher:
             start = stop
 
     def _compute(self, jobs: list[_Job]) -> Columns:
-        function = self._functions[jobs[0].function]
-        columns = {
-            name: np.concatenate([job.columns[name] for job in jobs]) for name in jobs[0].columns
-        }
-        rows = sum(job.rows for job in jobs)
-        parts = [
-            function({name: values[at : at + self._max_batch] for name, values in columns.items()})
-            for at in range(0, max(rows, 1), self._max_batch)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        names = jobs[0].columns
+        columns = {name: np.concatenate([job.columns[name] for job in jobs]) for name in names}
+        return self._functions[jobs[0].function](columns)

@@ -1,28 +1,33 @@
 """Reads a request's body, up to the allowed size."""
 
+from collections.abc import Callable
+
 from starlette.requests import ClientDisconnect, Request
 
 from keras_effnetv2.serve.errors import RequestError
 
 
-async def read_body(request: Request, limit: int, keep: bool) -> bytes:
+async def read_body(
+    request: Request, limit: int, take: Callable[[int], RequestError | None]
+) -> bytes:
     """Return the body of a request; raise RequestError if it has more bytes than `limit`.
 
     Its length is counted as it arrives, so a missing or wrong Content-Length does not matter.
-    Without `keep` the body is dropped, for a client that reads an answer only after sending all.
+    `take` is asked for memory for some bytes; it returns an error if there is none. Then the body
+    is dropped, for a client that reads an answer only after sending all.
     """
     too_large = RequestError(413, f"The body is larger than the {limit} bytes allowed", "too_large")
     declared = request.headers.get("content-length", "")
-    is_too_large = declared.isdecimal() and int(declared[:20]) > limit
-    if is_too_large and request.headers.get("expect", "").lower() == "100-continue":
-        raise too_large  # the client has not sent it yet
+    refusal = too_large if declared.isdecimal() and int(declared[:20]) > limit else None
+    if refusal and request.headers.get("expect", "").lower() == "100-continue":
+        raise refusal  # the client has not sent it yet
     chunks: list[bytes] = []
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            is_too_large |= size > limit
-            if keep and not is_too_large:
+            refusal = too_large if size > limit else refusal or take(len(chunk))
+            if refusal is None:
                 chunks.append(chunk)
                 continue
             chunks.clear()
@@ -32,6 +37,6 @@ async def read_body(request: Request, limit: int, keep: bool) -> bytes:
                 break
     except ClientDisconnect:
         raise RequestError(400, "The client disconnected", "disconnected") from None
-    if is_too_large:
-        raise too_large
+    if refusal is not None:
+        raise refusal
     return b"".join(chunks)

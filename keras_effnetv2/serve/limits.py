@@ -11,8 +11,9 @@ class ServerLimits:
 
     Attributes:
         max_body_bytes: largest body of a request, bytes.
-        max_requests: most requests at the same time, including those still arriving; more get
-            status 503. The bodies take at most the product of these two.
+        max_rows: most pictures, files or examples in a request.
+        max_requests: most requests at the same time, without those still arriving; more get status
+            503. All bodies together take at most `max_requests * max_body_bytes`.
         timeout: seconds to receive and answer a request.
         receive_timeout: seconds to receive the body of a request.
         max_batch: most pictures in one batch.
@@ -20,6 +21,7 @@ class ServerLimits:
     """
 
     max_body_bytes: int = 32 * 2**20
+    max_rows: int = 1000
     max_requests: int = 32
     timeout: float = 60.0
     receive_timeout: float = 30.0

@@ -37,7 +37,7 @@ except ModuleNotFoundError as error:
 # A name, an address, or an IPv6 address, which has two colons at least.
 _HOST = re.compile(r"[\w.-]+|[\da-fA-F:.]*:[\da-fA-F:.]*:[\da-fA-F:.]*")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-_GRACE = 5  # seconds beyond the request timeout that the last answers may take
+_GRACE = 4  # seconds beyond the request timeout that the last answers may take; then all ends
 _CONNECTIONS = 8  # open at most, for each request that may be answered at the same time
 _KEEP_ALIVE = 5  # seconds that a connection stays open without a request
 _HEADER_BYTES = 16 * 1024
@@ -52,10 +52,11 @@ def serve(
     allow_hosts: Sequence[str] = (),
     limits: ServerLimits | None = None,
     started: Callable[[str], object] = lambda greeting: None,
-) -> None:
+) -> bool:
     """Serve the newest exported version of a model until SIGINT or SIGTERM.
 
-    Then the server accepts no more requests, answers those it has, and this function returns.
+    Then the server accepts no more requests, answers those it has, and this function returns, at
+    the latest 5 seconds after their timeout.
 
     Args:
         path: a run folder, whose page also has Grad-CAM, or an export folder with its versions.
@@ -66,6 +67,10 @@ def serve(
         allow_hosts: further host names to answer for, see `allowed_hosts`.
         limits: limits of the server; default `ServerLimits()`.
         started: called with a line that has the address, once the server answers.
+
+    Returns:
+        Whether the model is at rest. If not, a thread still computes for a client that has gone,
+        and Python would wait for it at the end of the process.
 
     Raises:
         OSError: the server cannot listen on the address.
@@ -86,7 +91,7 @@ def serve(
         model = load_served_model(root)
         service = Service(model, name, limits, _prepare(root, model))
         config = uvicorn.Config(
-            make_app(service, hosts),
+            make_app(service, hosts, [_in_brackets(name.lower()) for name in allow_hosts]),
             http="h11",
             ws="none",
             log_level="warning",
@@ -102,6 +107,7 @@ def serve(
             # Clients that come now wait in the listener's queue.
             started(f"Serving {name}, version {model.version}, at {url} (stop with Ctrl-C)")
             asyncio.run(server.serve(sockets=[listener]))
+        return not service.is_computing
 
 
 def allowed_hosts(address: str, host: str, names: Sequence[str]) -> list[str]:

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -20,6 +22,9 @@ from keras_effnetv2.serve.overlay import Explain, Overlay
 _log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
+
+Take = Callable[[int], RequestError | None]
+"""Takes memory for some bytes of a body; returns the refusal if there is none."""
 
 
 class Service:
@@ -42,33 +47,36 @@ class Service:
         self.active = 0
         self._grad_cam = grad_cam
         functions = {signature: partial(model.run, signature) for signature in model.signatures}
+        self._body_bytes = 0
+        # One thread: of several, only one would run at a time, with the memory of all.
+        self._json = ThreadPoolExecutor(1, "json")
         self._batcher = Batcher(functions, max_batch=limits.max_batch, max_delay=limits.max_delay)
         self.metrics = Metrics(lambda: self.active, lambda: self._batcher.waiting)
 
     async def answer(
         self,
         method: str,
-        receive: Callable[[bool], Awaitable[bytes]],
+        receive: Callable[[Take], Awaitable[bytes]],
         handle: Callable[[bytes], Awaitable[_Answer]],
     ) -> _Answer:
         """Receive a request within the limits, handle it, and count it.
 
         Args:
             method: the method of the request, for the metrics.
-            receive: returns the body. Its argument says whether the request is accepted; if not,
-                it reads only until the client can see the refusal.
+            receive: returns the body; its argument takes memory for it.
             handle: answers a body.
 
         Raises:
             RequestError: something went wrong.
         """
         start = time.perf_counter()
-        is_taken = self.active < self.limits.max_requests
-        self.active += is_taken
         outcome = "ok"
         try:
             async with asyncio.timeout(self.limits.timeout):
-                return await handle(await self._receive(receive, is_taken))
+                with self._memory() as take:
+                    body = await self._receive(receive, take)
+                    with self._place():
+                        return await handle(body)
         except RequestError as error:
             outcome = error.outcome
             raise
@@ -81,20 +89,62 @@ class Service:
             _log.exception("A request failed")
             raise RequestError(500, "Internal error; see the server's log", outcome) from None
         finally:
-            self.active -= is_taken
             self.metrics.add_request(method, outcome, time.perf_counter() - start)
 
-    async def _receive(self, receive: Callable[[bool], Awaitable[bytes]], is_taken: bool) -> bytes:
+    async def _receive(self, receive: Callable[[Take], Awaitable[bytes]], take: Take) -> bytes:
         try:
             async with asyncio.timeout(self.limits.receive_timeout):
-                body = await receive(is_taken)
+                return await receive(take)
         except TimeoutError:
             text = f"The request did not arrive within {self.limits.receive_timeout:g} seconds"
             raise RequestError(408, text, "timeout") from None
-        if is_taken:
-            return body
+
+    @contextmanager
+    def _memory(self) -> Iterator[Take]:
+        """Give what takes memory for one body; at the end it is free again."""
+        taken = 0
+
+        def take(size: int) -> RequestError | None:
+            nonlocal taken
+            if self._body_bytes + size > self.limits.max_requests * self.limits.max_body_bytes:
+                return self._busy()
+            taken += size
+            self._body_bytes += size
+            return None
+
+        try:
+            yield take
+        finally:
+            self._body_bytes -= taken
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Be one of the requests that are answered at the same time."""
+        if self.active >= self.limits.max_requests:
+            raise self._busy()
+        self.active += 1
+        try:
+            yield
+        finally:
+            self.active -= 1
+
+    def _busy(self) -> RequestError:
         text = f"The server is busy with {self.limits.max_requests} requests. Try again later"
-        raise RequestError(503, text, "busy")
+        return RequestError(503, text, "busy")
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a call of the model takes longer than any request may."""
+        return self._batcher.seconds_in_call > self.limits.timeout
+
+    @property
+    def is_computing(self) -> bool:
+        """Whether the model computes, be it for a client that has gone."""
+        return self._batcher.seconds_in_call > 0
+
+    async def convert(self, function: Callable[..., _Answer], *arguments: object) -> _Answer:
+        """Return what a function gives that reads or makes JSON: other requests go on meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._json, function, *arguments)
 
     async def predict(self, signature: str, columns: Columns) -> Columns:
         """Return the results of a signature for some rows; count picture files."""

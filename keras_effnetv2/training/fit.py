@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_effnetv2._common.text import say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.data.sources import ImageSource
@@ -90,7 +91,7 @@ def train(
     snapshot_minutes: float | None = 30.0,
     strategy: tf.distribute.Strategy | None = None,
     verbose: int = 1,
-    echo: Callable[[str], Any] = print,
+    echo: Callable[[str], Any] = say,
 ) -> TrainResult:
     """Train a classifier and write a run folder that can be evaluated, served and repeated.
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnetv2._common.files import write_text
+from keras_effnetv2._common.text import say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import UnreadablePictures
@@ -50,7 +51,7 @@ def write_preview(
     recipe: TrainRecipe | None = None,
     output: str | os.PathLike[str] = "runs/latest",
     *,
-    echo: Callable[[str], Any] = print,
+    echo: Callable[[str], Any] = say,
 ) -> Path:
     """Write a page with the pictures that `train` with these arguments would use; train nothing.
 

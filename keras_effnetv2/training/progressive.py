@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_effnetv2._common.text import counted
+from keras_effnetv2._common.text import counted, say
 from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 
@@ -95,7 +95,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
         dropout_layers: Sequence[str] | None = None,
         skip_batches: int = 0,
         verbose: int = 0,
-        echo: Callable[[str], Any] = print,
+        echo: Callable[[str], Any] = say,
     ) -> None:
         super().__init__()
         self.stages = StagePlan(stages)

@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import tensorflow as tf
+
 from helpers.served_models import NAMES, SIZE, make_model
 from keras_effnetv2 import export_saved_model
 from keras_effnetv2.runs.run_folder import LABELS, MODEL, SAVED_MODEL, write_settings
@@ -40,6 +42,20 @@ def write_export(folder):
 def write_served_run(folder):
     """Writes a run with the versions of `write_export`; returns the folder."""
     _write_versions(write_run(folder), folder / SAVED_MODEL)
+    return folder
+
+
+def write_stuck_export(folder):
+    """Writes version 10 of a model that never ends with the file "stuck"; returns the folder."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    def classify(image_bytes):
+        is_stuck = tf.reduce_any(tf.equal(image_bytes, "stuck"))
+        (zero,) = tf.while_loop(lambda n: is_stuck & (n >= 0), lambda n: (n * 0,), [0])
+        return {"error": tf.fill(tf.shape(image_bytes) + zero, "")}
+
+    module = tf.Module()
+    tf.saved_model.save(module, str(folder / "10"), signatures={"classify_bytes": classify})
     return folder
 
 
