@@ -163,26 +163,27 @@ def test_a_stage_that_is_not_there_cannot_be_fused(number):
         ModelConfig.from_name("efficientnet-b4").with_fused_stages(number)
 
 
-OBJECT = "A model config is a JSON object with `name`, `stages`"
-LIST = "`stages` of a model config is a list of block strings"
-
-
 @pytest.mark.parametrize(
     ("text", "named"),
     [
         ("{", "Not a JSON text"),
         ("[" * 10**5, "Not a JSON text"),
         ("9" * 5000, "Not a JSON text"),
-        ("[]", OBJECT),
+        ('{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8"], "width": NaN}', "has NaN"),
+        ("[]", "A model config must be an object of names and values"),
         ('{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8"], "width": 1%s}' % ("0" * 400), "`width`"),
         (
             '{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8"], "train_size": 1%s}' % ("0" * 30),
             "64 bits",
         ),
-        ('{"name": "x"}', OBJECT),
-        ('{"name": "x", "stages": [], "layers": 1}', "'layers'"),
+        ('{"name": "x", "stages": ["r1000000000_k3_s1_e1_i8_o8"]}', "`repeats`"),
+        ('{"name": "x", "stages": ["r9999_k3_s1_e1_i60000_o60000_c1"]}', "have 2,147,483,648 wei"),
+        ('{"name": "x", "stages": [{"a": 1}]}', "A block string must be a str"),
+        ('{"name": ["x"], "stages": ["r1_k3_s1_e1_i8_o8"]}', "`name` must consist of"),
+        ('{"name": "x"}', "A model config needs stages"),
+        ('{"name": "x", "stages": [], "layers": 1}', "has unknown names.*Received: layers"),
         *(
-            (f'{{"name": "x", "stages": {stages}}}', LIST)
+            (f'{{"name": "x", "stages": {stages}}}', "`stages` must be .* list of block strings")
             for stages in ("5", "null", '"r1_k3_s1_e1_i8_o8"', "{}")
         ),
     ],

@@ -1,20 +1,21 @@
 """Builders: arguments as in keras.applications, errors, precision, files."""
 
-import dataclasses
 import inspect
 import json
 import subprocess
 import sys
+from dataclasses import asdict, replace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import oracle
+from helpers.source_files import SMALL
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.architectures.config import ModelConfig, Stage, decode_stages
-from keras_effnetv2.models.build import block_name, build_model, feature_extractor
+from keras_effnetv2.models.build import build_model, feature_extractor
 
 TINY = ModelConfig(
     "tiny",
@@ -54,32 +55,18 @@ def test_arguments_are_those_of_keras_applications():
     assert ours["classifier_activation"].default == "auto"
 
 
-def test_names_of_more_than_26_blocks():
-    names = ["block6a_", "block6z_", "block6aa_", "block6af_"]
-    assert [block_name(6, n) for n in (0, 25, 26, 31)] == names
-
-
-def test_names_defaults_and_function_are_those_of_keras_applications():
-    theirs = keras.applications.EfficientNetV2B0(weights=None, input_shape=(64, 48, 3))
+def test_defaults_of_a_named_builder():
     ours = kev2.EfficientNetV2B0(weights=None)
-    named = {layer.name for layer in theirs.layers if layer.weights}
-    assert named - {"normalization"} == {layer.name for layer in ours.layers if layer.weights}
     assert ours.name == "efficientnetv2-b0"
     assert tuple(ours.input.shape) == (None, None, None, 3)
     assert tuple(ours.output.shape) == (None, 1000)
     assert ours.get_layer("top_dropout").rate == 0.2
     assert all(type(layer).__module__.startswith("keras.") for layer in ours.layers)
-    for layer in ours.layers:
-        if layer.weights:
-            layer.set_weights(theirs.get_layer(layer.name).get_weights())
-    np.testing.assert_allclose(
-        oracle.numpy(ours(PIXELS)), oracle.numpy(theirs(PIXELS)), rtol=0, atol=1e-5
-    )
 
 
 def test_the_normalisation_inside_is_preprocess_input():
     for variant in ("efficientnetv2-b0", "efficientnetv2-s"):
-        config = ModelConfig.from_name(variant).scaled(width=0.25, depth=0.1)
+        config = replace(SMALL, normalization=ModelConfig.from_name(variant).normalization)
         inside = build_model(config, include_top=False, pooling="avg")
         outside = build_model(config, include_top=False, pooling="avg", include_preprocessing=False)
         outside.set_weights(inside.get_weights())
@@ -185,13 +172,6 @@ def test_stochastic_depth_drops_whole_examples_and_grows_with_depth():
     assert set(np.round(np.unique(per_example), 4)) == {0.0, np.float32(round(1 / (1 - 0.7), 4))}
 
 
-def test_classifier_activation():
-    assert tiny().get_layer("predictions").activation is keras.activations.softmax
-    linear = tiny(classifier_activation=None).get_layer("predictions")
-    assert linear.activation is keras.activations.linear
-    assert tiny(classifier_activation="sigmoid").layers[-1].activation is keras.activations.sigmoid
-
-
 def test_features_of_a_custom_net():
     features = feature_extractor(tiny())
     shapes = [(32, 24, 8), (16, 12, 16), (8, 6, 24), (4, 3, 32), (2, 2, 40)]
@@ -278,26 +258,7 @@ def test_numbers_of_numpy_are_taken():
         epochs=one(4), stages=one(2), image_size=(one(32), one(64)), batch_size=one(8)
     )
     assert type(stages[0].batch_size) is int
-    recipe = dataclasses.replace(
+    recipe = replace(
         kev2.TrainRecipe.preset("quickstart"), epochs=one(3), batch_size=(one(8), one(4))
     )
-    assert json.loads(json.dumps(dataclasses.asdict(recipe)))["batch_size"] == [8, 4]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8_c1"], "head_filters": 1%s}' % ("0" * 20),
-        '{"name": "x", "stages": ["r1000000000_k3_s1_e1_i8_o8_c1"]}',
-        '{"name": "x", "stages": ["r9999_k3_s1_e1_i60000_o60000_c1"]}',
-        '{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8_c1"], "width": 1%s}' % ("0" * 400),
-        '{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8_c1"], "width": NaN}',
-        '{"name": "x", "stages": [{"a": 1}]}',
-        '{"name": ["x"], "stages": ["r1_k3_s1_e1_i8_o8_c1"]}',
-        "[" * 9_999,
-    ],
-    ids=range(8),
-)
-def test_a_config_that_asks_for_too_much_is_one_error(text):
-    with pytest.raises(ValueError, match=r"must|has NaN|nested too deeply|may have 2,147,483,648"):
-        ModelConfig.from_json(text)
+    assert json.loads(json.dumps(asdict(recipe)))["batch_size"] == [8, 4]

@@ -233,7 +233,7 @@ def test_damaged_folders_are_refused_when_they_are_opened(packed):
 
     refuses("version 2, but this program reads version 1", described | {"version": 2})
     refuses("not an index that", {"some": "json"})
-    refuses("is not JSON", "{")
+    refuses("cannot be read as JSON: Expecting", "{")
     refuses("is damaged: KeyError: 'splits'", {"format": described["format"], "version": 1})
     refuses("'../x.*' is not a file name of the split 'train'", changed(name="../x.tfrecord"))
     refuses("is not a file name", changed(name="/etc/train-00000-of-00001.tfrecord"))

@@ -109,6 +109,11 @@ def test_link_loop_is_reported_by_its_name(tmp_path, target):
         (["1.jpg", "2.jpg"], "but no class folders: '1.jpg', '2.jpg'.*give the folder above"),
         (["train/a/1.jpg", "val/1.jpg"], "val' holds pictures next to the class folders"),
         (["a/1.jpg"], "only one class: 'a'"),
+        (["train/images/a/1", "train/images/b/1"], "one class: 'images'.* folders in it are"),
+        (["train/images/1.jpg", "train/labels/1.txt"], "folders 'images', 'labels', as data for "),
+        (["JPEGImages/1.jpg", "Annotations/1.xml"], "folders 'Annotations', 'JPEGImages', as data"),
+        (["images/train/1.jpg", "labels/train/1.txt"], "'images', 'labels', as data for"),
+        (["train/img/1.jpg", "train/masks/1.png", "val/img/1.jpg"], "'img', 'masks', as data for"),
         (["a/1.jpg", "b/", "c/.x"], "without a picture in .*: 'b', 'c'"),
         (
             ["a/1.jpg", "b/1.jpg", "lost.PNG", "notes.txt"],
@@ -237,7 +242,7 @@ def test_pictures_without_labels_are_not_used(tmp_path, folder):
 def test_notes_are_said_before_a_training_and_when_packing(tmp_path, caplog):
     parts = ("train/a", "train/A", "test")
     write_files(tmp_path / "in", {f"{part}/{n}.png": png(n) for part in parts for n in range(2)})
-    data, lines = TrainingData(str(tmp_path / "in"), validation_fraction=0.5), []
+    data, lines = TrainingData(str(tmp_path / "in"), validation_fraction=0.5, scan=False), []
     data.prepare(data.load(0), lines.append)
     assert [line.split("'")[0] for line in lines[:2]] == [
         *("note: ", "warning: These are several classes, but look like one: "),

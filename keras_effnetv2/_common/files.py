@@ -139,7 +139,7 @@ def check_regular(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"{path} is a device, a pipe or a socket; give a regular file.")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str], max_bytes: int = _MAX_JSON) -> Any:
     """Read a JSON file; errors are those of `parse_json`, without the name of the file.
 
     Raises:
@@ -147,14 +147,14 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """
     check_regular(path)
     with open(path, "rb") as file:
-        text = file.read(_MAX_JSON + 1)
-    return parse_json(text)
+        text = file.read(max_bytes + 1)
+    return parse_json(text, max_bytes)
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON; ValueError also for NaN, infinity, endless nesting, and 16 MiB or more."""
-    if len(text) > _MAX_JSON:
-        raise ValueError(f"it has more than {_MAX_JSON:,} bytes")
+def parse_json(text: str | bytes, max_bytes: int = _MAX_JSON) -> Any:
+    """Parse JSON; ValueError also for NaN, infinity, endless nesting, and too many bytes."""
+    if len(text) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:

@@ -18,6 +18,7 @@ from keras_effnetv2._common.checks import (
     check_integer,
     check_number,
     did_you_mean,
+    from_mapping,
     is_number,
     make_plain,
 )
@@ -253,7 +254,7 @@ class ModelConfig:
         if not is_sequence or not all(isinstance(stage, Stage) for stage in self.stages):
             raise ValueError(
                 "`stages` must be a tuple of at least one Stage (decode_stages makes it from "
-                f"block strings). Received: {self.stages!r}"
+                f"block strings), in JSON a list of block strings. Received: {self.stages!r}"
             )
         for number, (before, after) in enumerate(itertools.pairwise(self.stages), start=2):
             if after.input_filters != before.output_filters:
@@ -413,16 +414,7 @@ class ModelConfig:
             values = parse_json(text)
         except ValueError as error:
             raise ValueError(f"Not a JSON text: {error}") from None
-        needed, known = {"name", "stages"}, {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or not needed <= set(values) <= known:
-            raise ValueError(
-                f"A model config is a JSON object with `name`, `stages` and any of "
-                f"{', '.join(sorted(known - needed))}. "
-                f"Received: {sorted(values) if isinstance(values, dict) else values!r}"
-            )
-        if not isinstance(values["stages"], list):
-            raise ValueError(
-                "`stages` of a model config is a list of block strings. "
-                f"Received: {values['stages']!r}"
-            )
-        return cls(**values | {"stages": decode_stages(values["stages"])})
+        if isinstance(values, dict) and isinstance(values.get("stages"), list):
+            values["stages"] = decode_stages(values["stages"])
+        config: ModelConfig = from_mapping(cls, "A model config", values)
+        return config

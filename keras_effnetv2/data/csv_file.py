@@ -42,12 +42,6 @@ _DELIMITERS = (",", ";", "\t", "|")
 _MAX_BYTES = 4 * 1024**3  # the 14 million pictures of ImageNet-21k take a quarter
 _MAX_LINE = 2 * 1024**2  # characters; a path has at most 4,096
 _SHOWN = 200  # characters of a first line, in a message
-_ENCODINGS = {  # by byte order mark; the longer ones first
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 @dataclass(frozen=True)
@@ -100,8 +94,8 @@ def open_csv(path: str) -> Catalog:
 def _rows(path: str) -> Iterator[_Row]:
     """Yield the rows below the header, each with the number of its first line."""
     with open(path, "rb") as file:
-        start = file.read(4)
-    encoding = next((e for mark, e in _ENCODINGS.items() if start.startswith(mark)), "utf-8-sig")
+        is_wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if is_wide else "utf-8-sig"
     line = 1
     try:
         with open(path, encoding=encoding, newline="") as file:

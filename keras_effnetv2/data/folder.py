@@ -10,6 +10,7 @@ never a picture.
 
 import errno
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -40,6 +41,12 @@ _IGNORED = frozenset(
     }
 )
 _MANY_FOLDERS = 10  # more than a set has splits or folds
+# As in YOLO's, COCO's and Pascal VOC's data: the pictures in one folder, what is on them in others.
+_PICTURES_APART = re.compile(r"(jpeg)?(images?|imgs?)", re.IGNORECASE)
+_ANNOTATIONS = re.compile(
+    r"(labels?|annot(ation)?s?|masks?|b?boxes|imagesets|segmentation(class|object))([\W_].*)?",
+    re.IGNORECASE,
+)
 # Only used where a file stands in the wrong place: does it look like a lost picture?
 _PICTURE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
@@ -87,6 +94,7 @@ def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
             f"above, {os.path.dirname(os.path.abspath(path))!r}; if not, make a folder for each "
             "class."
         )
+    _check_no_annotations(path, [entry.name for entry in folders])
     splits = splits_of(entry.name for entry in folders)
     inside = {e.name: _unwrapped(e.path, splits[e.name]) for e in folders if e.name in splits}
     with_classes = {
@@ -172,6 +180,17 @@ def _check_no_splits(path: str, folders: list[os.DirEntry[str]], splits: Mapping
     )
 
 
+def _check_no_annotations(path: str, names: list[str]) -> None:
+    """Raise ValueError if folders hold pictures and what is on them, instead of classes."""
+    others = [name for name in names if not _PICTURES_APART.fullmatch(name)]
+    if 0 < len(others) < len(names) and all(map(_ANNOTATIONS.fullmatch, others)):
+        raise ValueError(
+            f"{path!r} has the folders {some(names)}, as data for the detection or segmentation of "
+            "objects have. Give a folder for each class instead, for example 'photos/cat/1.jpg', "
+            "or a table of pictures and their classes (csv:FILE)."
+        )
+
+
 def _folders_alone(folder: os.DirEntry[str]) -> set[str]:
     """Return the folders in a folder; none if there is a picture beside them."""
     found = set()
@@ -200,6 +219,7 @@ def _class_folders(path: str) -> dict[str, str]:
             "that class in it, for example 'photos/cat/1.jpg' and 'photos/dog/2.jpg'."
         )
     folders = dict(found)
+    _check_no_annotations(path, list(folders))
     if len(folders) < len(found):
         raise ValueError(
             f"Two class folders in {path!r} have the same name when written as text. "

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2._common.files import file_sha256, written_whole
+from keras_effnetv2._common.files import file_sha256, read_json, written_whole
 from keras_effnetv2.data.catalog import (
     ALL,
     TEST,
@@ -112,15 +112,10 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
             f"{os.fspath(folder)!r} is not a packed folder: it has no {INDEX}. Give the output "
             "folder of `keras-effnetv2 pack`."
         )
-    if path.stat().st_size > _MAX_INDEX_BYTES:
-        raise ValueError(
-            f"{path} is not the index of a packed folder: it is larger than 256 MiB. Copy the "
-            "folder again."
-        )
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"it is not JSON ({error})") from None
+        described = read_json(path, _MAX_INDEX_BYTES)
+    except ValueError as error:
+        raise _damaged(path, f"it cannot be read as JSON: {error}") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ValueError(
             f"{path} is not an index that `keras-effnetv2 pack` wrote. Remove that file to read "

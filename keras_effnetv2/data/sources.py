@@ -397,9 +397,11 @@ def _target_names(
                 f"{part!r}."
             )
     if len(own) < 2:
+        is_folder = os.path.isdir(os.path.expanduser(name))
+        inside = " If the folders in it are the classes, give it or move them up." * is_folder
         raise ValueError(
-            f"{name!r} has only one class: {some(own)}. Training needs at least two. To evaluate "
-            "pictures of one class in Python, pass the class_names of the trained model."
+            f"{name!r} has only one class: {some(own)}. Training needs at least two.{inside} To "
+            "evaluate pictures of one class in Python, pass the class_names of the trained model."
         )
     return own
 

@@ -80,6 +80,7 @@ def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
         if reason is None:
             try:
                 with h5py.File(path) as file:
+                    # Not by `parse_json`: a figure of an epoch may be NaN.
                     notes = dict(json.loads(bytes(file[_STATE]["notes"][...])))
             except (OSError, LookupError, TypeError, ValueError, RecursionError):
                 reason = "it has no notes of a training"
