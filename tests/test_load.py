@@ -1,9 +1,7 @@
 """Strict loading: official checkpoints, Keras' own files, and what does not fit."""
 
-import dataclasses
 import hashlib
 import logging
-import re
 import shutil
 import tarfile
 
@@ -14,8 +12,6 @@ import pytest
 from helpers import oracle, source_files
 from helpers.source_files import AVERAGE, SMALL, assert_holds, values_for, write_checkpoint
 
-from keras_effnetv2 import EfficientNetV2B0
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.load import load_weights
 from keras_effnetv2.pretrained.official import official_names
@@ -181,49 +177,7 @@ def test_a_layer_that_is_not_of_build_model_is_an_error(model, folder):
     assert_refused(longer, folder, "2 problem(s)", "unknown: our mine/kernel, shape (7, 2)")
 
 
-@pytest.mark.parametrize(("in_model", "in_file"), [(24, 16), (16, 24)])
-def test_the_two_networks_called_b3_are_told_apart(in_model, in_file, tmp_path):
-    """Stem and stage one of efficientnet-b3 (V1), as published (24) and as google/automl (16)."""
-
-    def b3(filters):
-        stages = decode_stages([f"r1_k3_s1_e1_i40_o{filters}_se0.25"])
-        return build_model(ModelConfig("b3", stages, head_filters=8), classes=2)
-
-    tensors = checkpoint_tensors(b3(in_file), "published", "efficientnet-b3")
-    folder = write_checkpoint(tmp_path / "net", tensors)
-    assert_refused(b3(in_model), folder, "two networks called efficientnet-b3")
-    with pytest.raises(ValueError, match="two networks") as error:
-        load_weights(b3(in_model), folder)
-    (code,) = re.findall(r"is (dataclasses\.replace.*depth=1\.4\))", str(error.value))
-    config = eval(code, {"dataclasses": dataclasses, "ModelConfig": ModelConfig})
-    published = ModelConfig.from_name("efficientnet-b3")
-    assert (config.stages[0].output_filters, published.stages[0].output_filters) == (16, 24)
-    assert (config.stages[2:], config.head_filters) == (
-        published.stages[2:],
-        published.head_filters,
-    )
-
-
 # --- logits and own files -----------------------------------------------------------------------
-
-
-def test_official_logits_from_a_training_checkpoint(tmp_path):
-    variant = "efficientnetv2-b0"
-    golden = oracle.filled(variant)
-    tensors = {"global_step": np.int64(1)}
-    weights = oracle.weights_of(golden)
-    for ours, theirs in official_names(golden).items():
-        tensors[f"{variant}/{theirs}{AVERAGE}"] = weights[ours].numpy()
-        tensors[f"{variant}/{theirs}"] = oracle.fill(
-            f"{variant}/{theirs}", weights[ours].shape, "#raw"
-        )
-    folder = write_checkpoint(tmp_path / variant, tensors)
-    model = EfficientNetV2B0(
-        weights=str(folder), classifier_activation=None, include_preprocessing=False
-    )
-    expected = np.load(oracle.GOLDEN / "models" / f"{variant}.npz")["logits_96x96"]
-    logits = model(oracle.model_input(variant, 96, 96)).numpy()
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("name", ["w.weights.h5", "w.keras"])
@@ -245,13 +199,6 @@ def test_state_of_random_generators_is_ignored(model, tmp_path):
         file["layers/dropout/seed_generator/vars/0"] = np.zeros(2, "uint32")
     reasons = load_weights(model, tmp_path / "w.weights.h5").ignored
     assert reasons == {"layers/dropout/seed_generator/vars/0": "random generator state"}
-
-
-def test_own_file_of_another_net_is_refused(model, tmp_path):
-    other = build_model(SMALL.with_fused_stages(1, 2, 3), **SOFT)
-    other.save_weights(tmp_path / "other.weights.h5")
-    with pytest.raises(ValueError, match=r"w.* does not fit the model"):
-        load_weights(model, tmp_path / "other.weights.h5")
 
 
 @pytest.mark.parametrize(

@@ -46,14 +46,14 @@ _LAYER_NAMES = {
 _LAYOUTS = (
     (r"layers/[^/]+/vars/\d", "keras"),
     (r"(.*/)?stack_\d+_block\d+_", "leondgarse"),
-    (r"(.*/)?(net\d+_)?block\d+[a-z{|}~]+_", "keras-applications"),
+    (r"(.*/)?(net\d+_)?block\d+[a-z]+_", "keras-applications"),
 )
 _NORMALIZATION = re.compile(
     r"layers/normalization/vars/\d|normalization(_\d+)?/(mean|variance|count)(:0)?"
 )
 # Layers with weights of the networks, in the names of keras.applications (and ours), leondgarse.
 _OF_NETWORK = re.compile(
-    rf"(stem|top|post)_(conv|bn)|{CLASSIFIER}|block\d+[a-z{{|}}~]+_\w+|stack_\d+_block\d+_\w+"
+    rf"(stem|top|post)_(conv|bn)|{CLASSIFIER}|block\d+[a-z]+_\w+|stack_\d+_block\d+_\w+"
 )
 # The variables of a layer in the order in which Keras 3 numbers them.
 _VARIABLES = {

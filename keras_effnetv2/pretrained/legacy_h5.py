@@ -4,7 +4,6 @@ Each has its own layer names. Two more things differ by writer: TensorFlow's Ker
 ":0" and uses `depthwise_kernel` where Keras 3 uses `kernel`.
 """
 
-import re
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -34,24 +33,16 @@ _LEONDGARSE_WITHOUT_EXPANSION = {"project_conv": "fu_conv", "project_bn": "fu_bn
 def keras_applications_names(model: "keras.Model", stored: Collection[str]) -> dict[str, str]:
     """Return our weight path -> the name in a file of keras.applications.
 
-    Our layers have the names of its V2 nets. The depthwise layers of its V1 nets (`dwconv`) differ,
-    and so do block 27 and later of a stage, where its letters go on from "z" to "{" and ours to
-    "aa".
+    Our layers have the names of its V2 nets. The depthwise layers of its V1 nets (`dwconv`) differ.
 
     Args:
         model: a model of `build_model`.
         stored: the names in the file, which show its spelling.
     """
     is_v1 = any("_dwconv/" in name for name in stored)
-    beyond_z = any(re.match(r"block\d+[{|}~]", name) for name in stored)
 
     def layer(place: Place) -> str:
-        if place.kind == "outside":
-            return place.layer
-        block = place.layer.removesuffix(place.role)
-        if beyond_z:
-            block = f"block{place.stage + 1}{chr(ord('a') + place.repeat)}_"
-        return block + ("dwconv" if is_v1 and place.role == "dwconv2" else place.role)
+        return place.layer.removesuffix("2" if is_v1 and place.role == "dwconv2" else "")
 
     return _names(model, layer, stored)
 

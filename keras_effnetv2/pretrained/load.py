@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Callable
 from operator import itemgetter
@@ -19,17 +18,6 @@ from keras_effnetv2.pretrained.places import CLASSIFIER, FIRST_LAYER, own_layers
 
 _SHOWN = 10  # problems in an error, layers in a warning
 _LOG = logging.getLogger("keras_effnetv2")
-# Filters are rounded to a multiple of 8; 19.2 (16 times the width 1.2) is the one number among the
-# published variants where the original rule makes a difference.
-_OTHER_B3 = re.compile(r"is \((16|24),\), our block1a_project_bn/gamma is \((16|24),\)")
-_TWO_B3 = (
-    "\nThere are two networks called efficientnet-b3 (V1), and the model is not the one of the "
-    "file. Stage one has 24 filters in the original, which never rounds below 90% of the exact "
-    "number. All published weights and ModelConfig.from_name('efficientnet-b3') are like that. It "
-    "has 16 in the google/automl repository, which does not have that rule. "
-    "The config of the one with 16 is dataclasses.replace(ModelConfig.from_name('efficientnet-b0'"
-    "), min_width_fraction=None).scaled(width=1.2, depth=1.4)."
-)
 
 
 class LoadReport(NamedTuple):
@@ -178,8 +166,6 @@ def _misfit(model: keras.Model, weights: Weights, problems: list[str]) -> str:
         shown.append(f"and {len(problems) - _SHOWN} more ({of_each} in all)")
     words = "".join(f"\n  {line}" for line in shown)
     everything = "\n".join(problems)
-    if _OTHER_B3.search(everything) and "our stem_" not in everything:
-        words += _TWO_B3
     sizes = sorted(tensor.size for tensor in weights.tensors.values() if tensor.ndim == 4)
     for variant in ModelConfig.variants():
         if sizes == sorted(ModelConfig.from_name(variant).kernel_sizes()) and variant != model.name:
