@@ -86,22 +86,11 @@ class Subject:
     def __init__(self, folder):
         self.folder = folder
         self.model = build_model(MICRO, classes=3)
-        tensors = source_files.values_for(self.model)
-        self.files = {
-            source: source_files.write(
-                source, folder / source, tensors, source_files.layers_for(source, self.model)
-            )
-            for source in source_files.SOURCES
-        }
-        self.files["keras"] = folder / "own.weights.h5"
-        self.reset(0.25)
         self.untouched = False
-        self.model.save_weights(self.files["keras"])
-        self.model.save(folder / "own.keras")
-        self.files["keras zip"] = folder / "own.keras"
+        self.files = source_files.write_all(folder, self.model)
         self.files["official tgz"] = folder / "net.tgz"
         with tarfile.open(self.files["official tgz"], "w:gz") as tar:
-            tar.add(folder / "official", "net")
+            tar.add(self.files["official"], "net")
 
     def reset(self, value):
         for weight in self.model.weights:
@@ -143,7 +132,7 @@ def damage(subject, source, changes):
     subject.check(path)
 
 
-KINDS = ["timm", "keras-applications", "leondgarse", "keras", "keras zip"]
+KINDS = ["timm", "keras-applications", "leondgarse", "keras", "weights.h5"]
 
 
 @pytest.mark.parametrize("source", KINDS)

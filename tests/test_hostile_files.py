@@ -36,19 +36,8 @@ def model():
 @pytest.fixture(scope="module")
 def whole(model, tmp_path_factory):
     """Source -> a file of it that loads."""
-    folder = tmp_path_factory.mktemp("whole")
-    files = {
-        source: source_files.write(
-            source,
-            folder / source,
-            source_files.values_for(model),
-            source_files.layers_for(source, model),
-        )
-        for source in source_files.SOURCES
-    }
-    model.save(folder / "own.keras")
-    model.save_weights(folder / "own.weights.h5")
-    return files | {"zip": folder / "own.keras", "keras": folder / "own.weights.h5"}
+    files = source_files.write_all(tmp_path_factory.mktemp("whole"), model)
+    return files | {"zip": files["keras"], "keras": files["weights.h5"]}
 
 
 @pytest.fixture
@@ -293,6 +282,15 @@ def test_safetensors(data, refused, tmp_path):
 # --- Keras archives -----------------------------------------------------------------------------
 
 
+def edited(path, whole, change, more=()):
+    """A `.keras` file whose config.json is changed, with more members."""
+    with zipfile.ZipFile(whole["zip"]) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    changed = {"config.json": change(members["config.json"].decode())}
+    archive(path, members | changed | dict(more))
+    return path
+
+
 def archive(path, members, compression=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", compression) as file:
         for name, data in members.items():
@@ -317,31 +315,18 @@ def test_zip_that_understates_its_size(refused, tmp_path):
 
 def test_zip_with_code(whole, refused, tmp_path):
     layer = '{"module": "builtins", "class_name": "__lambda__", "config": {"value": "4wEA"}}'
-    with zipfile.ZipFile(whole["zip"]) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    archive(tmp_path / "n.keras", members | {"config.json": layer})
-    refused(tmp_path / "n.keras", "Lambda layer")
+    refused(edited(tmp_path / "n.keras", whole, lambda text: layer), "Lambda layer")
 
 
-def test_zip_with_other_members_is_read_in_memory(model, whole, tmp_path, monkeypatch):
-    with zipfile.ZipFile(whole["zip"]) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    archive(tmp_path / "n.keras", members | {"../evil.txt": b"x", "/tmp/kev2_evil": b"x"})
+def test_zip_with_other_members_is_read_in_memory(model, whole, tmp_path):
+    path = edited(tmp_path / "n.keras", whole, str, {"../evil.txt": b"x", "/tmp/kev2_evil": b"x"})
     files = everything(tmp_path)
-    load_weights(model, tmp_path / "n.keras")
+    load_weights(model, path)
     assert everything(tmp_path) == files
     assert not os.path.exists("/tmp/kev2_evil")
 
 
 # --- models -------------------------------------------------------------------------------------
-
-
-def edited(path, whole, change):
-    """A `.keras` file whose config.json is changed."""
-    with zipfile.ZipFile(whole["zip"]) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    archive(path, members | {"config.json": change(members["config.json"].decode())})
-    return path
 
 
 def replaced(old, new):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -11,7 +12,6 @@ from helpers import oracle, source_files
 from helpers.source_files import SMALL
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.architectures.config import scale_and_offset
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.load import load_weights
 from keras_effnetv2.pretrained.open_weights import open_weights
@@ -75,8 +75,10 @@ def with_front(bare, front):
     return model
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize(
+    ("front", "suffix"),
+    [*((front, ".keras") for front in FRONTS), ("adapted", ".h5"), ("nested", ".h5")],
+)
 def test_any_scale_and_offset_a_channel_in_front_of_the_network(front, suffix, bare, tmp_path):
     saved = with_front(bare, FRONTS[front]())
     saved.save(tmp_path / f"net{suffix}")
@@ -112,30 +114,14 @@ def test_own_files_keep_the_range_they_were_built_with(bare, tmp_path, caplog):
     assert open_weights(tmp_path / "bare.keras", SMALL).normalization == "imagenet"
 
 
-@pytest.mark.parametrize("name", ["EfficientNetV2B0", "EfficientNetB0"])
-def test_nets_of_keras_applications(name, tmp_path):
-    """The V1 net has three steps, one with weights of its own."""
-    theirs = getattr(keras.applications, name)(weights=None)
-    theirs.save(tmp_path / "net.keras")
-    variant = {"EfficientNetV2B0": "v2-b0", "EfficientNetB0": "-b0"}
-    opened = open_weights(tmp_path / "net.keras", f"efficientnet{variant[name]}")
-    names = [layer.name for layer in theirs.layers[:5]]
-    last = [name for name in names if name.startswith(("rescaling", "normalization"))][-1]
-    front = keras.Model(theirs.input, theirs.get_layer(last).output)
-    scale, offset = scale_and_offset(opened.normalization)
-    pixels = np.tile(PIXELS[:1], (1, 7, 7, 1))
-    np.testing.assert_allclose(oracle.numpy(front(pixels)), pixels * scale + offset, atol=1e-3)
-
-
 def test_what_cannot_be_rebuilt_is_one_error_with_a_way_out(bare, tmp_path):
-    for number, front in enumerate(([layers.Rescaling(1 / 255), layers.UnitNormalization()],)):
-        path = tmp_path / f"{number}.keras"
-        with_front(bare, front).save(path)
-        with pytest.raises(ValueError, match=r"0\.keras says.*'unit_normalization.*load_weights"):
-            build_model(SMALL, weights=path)
-        model = build_model(SMALL, classes=7, include_preprocessing=False, **LOGITS)
-        assert load_weights(model, path).warnings == ()
-        np.testing.assert_array_equal(model(PIXELS), bare(PIXELS))
+    path = tmp_path / "net.keras"
+    with_front(bare, [layers.Rescaling(1 / 255), layers.UnitNormalization()]).save(path)
+    with pytest.raises(ValueError, match=r"net\.keras says.*'unit_normalization.*load_weights"):
+        build_model(SMALL, weights=path)
+    model = build_model(SMALL, classes=7, include_preprocessing=False, **LOGITS)
+    assert load_weights(model, path).warnings == ()
+    np.testing.assert_array_equal(model(PIXELS), bare(PIXELS))
 
 
 def test_another_range_of_the_model_is_told(bare, tmp_path, caplog):
@@ -152,16 +138,23 @@ def test_another_range_of_the_model_is_told(bare, tmp_path, caplog):
 # --- PyTorch Image Models -----------------------------------------------------------------------
 
 
-def timm_folder(folder, config):
-    model = build_model(SMALL, classes=7)
-    tensors = source_files.values_for(model)
-    folder.mkdir(exist_ok=True)
-    path = source_files.write(
-        "timm", folder / "model", tensors, source_files.layers_for("timm", model)
+@pytest.fixture(scope="module")
+def of_timm(bare, tmp_path_factory):
+    folder, tensors = tmp_path_factory.mktemp("timm"), source_files.values_for(bare)
+    return source_files.write(
+        "timm", folder / "model", tensors, source_files.layers_for("timm", bare)
     )
-    text = config if isinstance(config, str) else json.dumps(config)
-    (folder / "config.json").write_text(text)
-    return path
+
+
+@pytest.fixture
+def timm_folder(of_timm):
+    def write(folder, config):
+        folder.mkdir(exist_ok=True)
+        text = config if isinstance(config, str) else json.dumps(config)
+        (folder / "config.json").write_text(text)
+        return shutil.copy(of_timm, folder / of_timm.name)
+
+    return write
 
 
 CONFIG = {"architecture": "tf_efficientnetv2_b0", "num_classes": 7}
@@ -179,7 +172,7 @@ HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
         (CONFIG, "imagenet"),
     ],
 )
-def test_the_config_of_timm(config, expected, tmp_path):
+def test_the_config_of_timm(config, expected, timm_folder, tmp_path):
     path = timm_folder(tmp_path / "net", config)
     expected = expected or ((1 / 255, 1 / 255, 2 / 255), (0.0, 0.0, 0.0))
     for given in (path, path.parent, str(path.parent)):
@@ -205,13 +198,13 @@ def test_the_config_of_timm(config, expected, tmp_path):
         ({"mean": [0.5, 0.5]}, "must be three numbers"),
     ],
 )
-def test_a_config_that_is_none(config, words, tmp_path):
+def test_a_config_that_is_none(config, words, timm_folder, tmp_path):
     path = timm_folder(tmp_path / "net", config)
     with pytest.raises(ValueError, match=rf"config\.json.*{words}.*Correct it or remove it"):
         open_weights(path, SMALL)
 
 
-def test_a_config_that_is_a_pipe(tmp_path):
+def test_a_config_that_is_a_pipe(timm_folder, tmp_path):
     path = timm_folder(tmp_path, "{}")
     os.unlink(tmp_path / "config.json")
     os.mkfifo(tmp_path / "config.json")
@@ -219,7 +212,7 @@ def test_a_config_that_is_a_pipe(tmp_path):
         open_weights(path, SMALL)
 
 
-def test_a_net_without_a_name_is_warned_of(tmp_path, caplog):
+def test_a_net_without_a_name_is_warned_of(timm_folder, tmp_path, caplog):
     named = timm_folder(tmp_path / "a", CONFIG)
     bare = timm_folder(tmp_path / "b", "{}")
     with caplog.at_level(logging.WARNING, "keras_effnetv2"):

@@ -2,24 +2,20 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 from helpers import oracle
+from helpers.source_files import SMALL
 
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained import registry
 from keras_effnetv2.pretrained.open_weights import open_weights
 from keras_effnetv2.pretrained.registry import PublishedFile, WeightSet
 
-TINY = ModelConfig(
-    "tiny",
-    decode_stages(["r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16_se0.25"]),
-    head_filters=24,
-    normalization="imagenet",
-)
+TINY = replace(SMALL, name="tiny")
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3)).astype("float32")
 PUBLISHED_CLASSES = 21843
 

@@ -1,6 +1,5 @@
 """The official RMSprop against its six-step example, and a learning rate for every variable."""
 
-import json
 import math
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import oracle
 from helpers.quick_runs import two_blocks
 
 from keras_effnetv2.models.build import build_model
@@ -23,8 +23,7 @@ from keras_effnetv2.recipes.optimizers import (
     variable_rates,
 )
 
-# Made by running the official code (shared/oracle/README.md, section training).
-GOLDEN = json.loads((Path(__file__).parent / "golden/training/optimizer.json").read_text("utf-8"))
+GOLDEN = oracle.training("optimizer")
 EXAMPLE = GOLDEN["rmsprop_example"]
 RATES = np.array([step["lr"] for step in EXAMPLE["steps"]], "float32")
 DECAY = GOLDEN["weight_decay"]["value"]
@@ -401,13 +400,16 @@ def test_a_leading_norm_and_a_shared_layer_have_their_first_place():
     assert {depths["shared"], depths["between"]} == {1, 2}
 
 
-def test_depths_of_a_residual_network_are_by_block():
-    depths = depth_of(keras.applications.ResNet50(weights=None, classes=2, input_shape=(32, 32, 3)))
-    # He et al., Deep Residual Learning, table 1: 3 + 4 + 6 + 3 blocks.
-    assert depths["conv1_conv"] == depths["conv1_bn"] == 0
-    assert depths["conv2_block1_0_conv"] == depths["conv2_block1_3_bn"] == 1
-    assert depths["conv5_block3_1_conv"] == 16
-    assert depths["predictions"] == 17
+def test_depths_are_by_block_as_other_networks_name_them():
+    """ResNet, MobileNet and ConvNeXt of keras.applications."""
+    expected = {
+        **{"conv1_conv": 0, "conv2_block1_0_conv": 1, "conv2_block1_3_conv": 1},
+        **{"conv2_block2_1_conv": 2, "block_7_expand": 3, "block_7_project": 3},
+        **{"tiny_stage_1_block_0_depthwise": 4, "tiny_stage_1_block_0_pointwise": 4},
+        **{"tiny_stage_1_block_1_depthwise": 5, "predictions": 6},
+    }
+    layers = [keras.layers.Dense(2, name=name) for name in expected]
+    assert depth_of(keras.Sequential([keras.Input((2,)), *layers])) == expected
 
 
 def test_a_variable_outside_all_layers_has_no_depth():

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import fields, replace
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from helpers import oracle
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.recipes.optimizers import RMSprop
@@ -14,13 +14,7 @@ from keras_effnetv2.recipes.presets import PRESETS
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import progressive_stages
 
-# Made by running the official code (shared/oracle/README.md, section training).
-OPTIMIZER = json.loads(
-    (Path(__file__).parent / "golden/training/optimizer.json").read_text("utf-8")
-)
-RATES = json.loads(
-    (Path(__file__).parent / "golden/training/learning_rate.json").read_text("utf-8")
-)
+OPTIMIZER, RATES = map(oracle.training, ("optimizer", "learning_rate"))
 OVERRIDES = OPTIMIZER["dataset_overrides"]
 RECIPE = TrainRecipe("mine", epochs=4, batch_size=64, learning_rate=0.1, image_size=32, stages=1)
 WRONG = {

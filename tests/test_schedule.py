@@ -1,11 +1,11 @@
 """WarmupSchedule against the learning rates of the official code; stages of other batch sizes."""
 
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from helpers import oracle
 
 from keras_effnetv2.recipes.schedule import (
     StagedSchedule,
@@ -16,10 +16,7 @@ from keras_effnetv2.recipes.schedule import (
 )
 from keras_effnetv2.recipes.stages import progressive_stages
 
-# Made by running the official code (shared/oracle/README.md, section training).
-GOLDEN = json.loads(
-    (Path(__file__).parent / "golden/training/learning_rate.json").read_text("utf-8")
-)
+GOLDEN = oracle.training("learning_rate")
 CURVES = [name for name in GOLDEN if name != "formula"]
 MINIMAL = {"steps_per_epoch": 10, "warmup_epochs": 1}
 

@@ -1,19 +1,17 @@
 """Stage plans against the official configuration and the paper's Table 6."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 
 import pytest
+from helpers import oracle
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage, progressive_stages
 
-# Made by running the official configuration, and from Algorithm 1 with Table 6 of the paper
-# (shared/oracle/README.md, section training).
 DOCUMENT = (Path(__file__).parent.parent / "docs/progressive.md").read_text("utf-8")
-GOLDEN = json.loads((Path(__file__).parent / "golden/training/progressive.json").read_text("utf-8"))
+GOLDEN = oracle.training("progressive")  # the official configuration, and the paper's Table 6
 
 
 @pytest.mark.parametrize("variant", GOLDEN["code"])

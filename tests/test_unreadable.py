@@ -13,7 +13,7 @@ import tensorflow as tf
 from helpers.picture_files import png, write_files
 from PIL import Image
 
-from keras_effnetv2 import load_source, make_dataset, pack
+from keras_effnetv2 import load_source, make_dataset
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import (
     BadPicture,
@@ -251,17 +251,3 @@ def test_a_skipped_picture_changes_no_other(source):
     left = [image for image, _ in dataset.as_numpy_iterator()]
     np.testing.assert_array_equal(left[:59], whole[:20] + whole[21:])
     np.testing.assert_array_equal(left[59], whole[0])  # in the place of the one left out
-
-
-def test_records_that_are_damaged_are_named(source, tmp_path):
-    pack(source, tmp_path / "packed", shards=2)
-    packed = load_source(f"tfrecord:{tmp_path / 'packed'}", "all")
-    shard = sorted((tmp_path / "packed").glob("*.tfrecord"))[0]
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    shard.write_bytes(content)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=shard.name):
-        check_labels(make_dataset(packed, training=True, **SETTINGS))
-    policy = UnreadablePictures(skip=True)
-    assert check_labels(make_dataset(packed, training=True, unreadable=policy, **SETTINGS)) == 60
-    assert len(policy.found) == 1

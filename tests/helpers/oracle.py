@@ -75,6 +75,12 @@ def strided_sample(array, count=64):
 
 
 @cache
+def training(name):
+    """Numbers made by running the official training code."""
+    return json.loads((GOLDEN / "training" / f"{name}.json").read_text("utf-8"))
+
+
+@cache
 def description(variant):
     return json.loads((GOLDEN / "models" / f"{variant}.json").read_text())
 

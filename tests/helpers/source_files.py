@@ -63,6 +63,20 @@ def write(source, path, tensors, layers):
     return path
 
 
+def write_all(folder, model, tensors=None):
+    """Writes a file of every source for a model, its own included; returns them by source."""
+    tensors = tensors or values_for(model)
+    files = {
+        source: write(source, folder / f"tf_{source}", tensors, layers_for(source, model))
+        for source in SOURCES
+    }
+    set_weights(model, tensors)
+    for source in ("keras", "weights.h5", "h5"):
+        files[source] = folder / f"own.{source}"
+        (model.save_weights if source == "weights.h5" else model.save)(files[source])
+    return files
+
+
 def write_checkpoint(folder, tensors, prefix="model"):
     """A name-based checkpoint as the official trainer writes it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -154,6 +168,13 @@ def layers_for(source, model):
         official.rpartition("/")[0]: names[ours].rpartition(separator)[0]
         for ours, official in official_names(model).items()
     }
+
+
+def set_weights(model, tensors):
+    """Gives a model the values of official names."""
+    weights = oracle.weights_of(model)
+    for ours, theirs in official_names(model).items():
+        weights[ours].assign(tensors[theirs])
 
 
 def reset(model):
