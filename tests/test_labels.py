@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from helpers.source_files import SMALL
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.pretrained.labels import Label, class_list, has_class_list
@@ -75,7 +76,7 @@ def test_imagenet21k_scores_get_its_names():
 
 @pytest.mark.backend
 def test_tensors_of_the_backend_and_predictions_of_a_network():
-    model = kev2.EfficientNetV2B0(weights=None, input_shape=(32, 32, 3))
+    model = kev2.build_model(SMALL, input_shape=(32, 32, 3))
     scores = model.predict(np.zeros((2, 32, 32, 3)), verbose=0)
     decoded = kev2.decode_predictions(scores)
     assert [len(row) for row in decoded] == [5, 5]
