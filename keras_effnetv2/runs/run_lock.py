@@ -42,7 +42,7 @@ def _open_locked(path: Path, say: Callable[[str], Any]) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(descriptor)
+            _take(descriptor)
         except OSError as error:
             if error.errno in _HELD:
                 holder = os.read(descriptor, 200).decode("utf-8", "replace") or "just started"
@@ -65,7 +65,7 @@ def _open_locked(path: Path, say: Callable[[str], Any]) -> int:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
+def _take(descriptor: int) -> None:
     """Lock a file until it is closed; OSError if that cannot be done at once."""
     if sys.platform == "win32":
         import msvcrt
