@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from helpers.quick_runs import dark_and_light, two_blocks
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import main, parse
 from keras_effnetv2.recipes.presets import PRESETS
+from keras_effnetv2.runs.run_folder import read_settings, write_settings
 
 COMMANDS = (
     *("train", "evaluate", "predict", "export", "serve", "benchmark", "search", "search show"),
@@ -327,6 +329,7 @@ def test_names_cannot_steer_the_terminal(photos, tmp_path, capsys):
     run = write_colour_run(tmp_path / "run", photos)
     red = "r\x1b[2J\u202eé"
     (run / "labels.txt").write_text(f"blue\ngreen\n{red}\n", encoding="utf-8")
+    write_settings(run, replace(read_settings(run), class_names=("blue", "green", red)))
     picture = tmp_path / "a\n\x1b]0;x\x07.png"
     picture.write_bytes(tf.io.encode_png(np.full((8, 8, 3), (255, 0, 0), np.uint8)).numpy())
     missing = tmp_path / "b\nerror: c"

@@ -11,7 +11,7 @@ from helpers.photos import COLOURS, write_colour_run, write_photos, write_pictur
 from keras_effnetv2 import load_source, open_run, pack
 from keras_effnetv2.cli.named_network import open_network
 from keras_effnetv2.evaluation.judging import pictures_to_judge
-from keras_effnetv2.runs.run_folder import PICTURES, read_settings, write_settings
+from keras_effnetv2.runs.run_folder import LABELS, PICTURES, read_settings, write_settings
 
 HELD_BACK, TRAINED_ON = 7, 29  # of 36 pictures
 
@@ -107,7 +107,8 @@ def test_nothing_is_left_to_judge(files, tmp_path, capsys):
 
 def test_pictures_that_were_saved_again_are_told_by_name(files, copy, capsys):
     for path in every(copy):
-        path.write_bytes(path.read_bytes() + b"\n")
+        path.with_suffix(".PNG").write_bytes(path.read_bytes() + b"\n")
+        path.unlink()
     code, out, err = command(capsys, "evaluate", files / "run", "--data", copy, "--json")
     assert (code, json.loads(out)["new"]) == (0, 36)
     assert "29 new pictures have the names of pictures that the run was trained on" in err
@@ -122,8 +123,10 @@ def test_few_pictures_that_are_numbered_alike_are_no_set_that_was_saved_again(fi
 def test_a_run_that_left_pictures_unused_is_judged_on_what_it_held_back(files, tmp_path):
     run = shutil.copytree(files / "run", tmp_path / "run")
     write_settings(run, replace(read_settings(run), max_train_examples=12))
-    header, *rows = (run / PICTURES).read_text().splitlines()
-    (run / PICTURES).write_text("\n".join([header, *rows[17:]]) + "\n")
+    record = open_run(run).pictures
+    used = replace(record, training=record.training[:12])
+    used.write(run / PICTURES)
+    write_settings(run, replace(read_settings(run), pictures_sha256=used.fingerprint))
     shutil.copytree(files / "photos", tmp_path / "photos")
     assert judged(tmp_path, tmp_path / "photos") == [HELD_BACK, 0, 0, TRAINED_ON]
 
@@ -131,7 +134,11 @@ def test_a_run_that_left_pictures_unused_is_judged_on_what_it_held_back(files, t
 def test_a_run_of_an_earlier_version_recorded_no_pictures(files, copy, tmp_path, capsys):
     run = shutil.copytree(files / "run", tmp_path / "run")
     (run / PICTURES).unlink()
+    with pytest.raises(ValueError, match=r"damaged.*pictures\.csv"):
+        open_run(run)
+    write_settings(run, replace(read_settings(run), pictures_sha256=None))
     assert judged(tmp_path, copy) == [HELD_BACK, 0, 0, TRAINED_ON]
+    assert "divided by their order" in command(capsys, "evaluate", run, "--data", copy)[2]
     write_picture(copy / "red" / "another.png", COLOURS["red"])
     write_picture(copy / "red" / "and another.png", COLOURS["red"])
     code, _, err = command(capsys, "evaluate", run, "--data", copy)
@@ -145,6 +152,13 @@ def test_a_run_of_an_earlier_version_recorded_no_pictures(files, copy, tmp_path,
 def test_what_was_held_back_can_be_read(files):
     run = open_run(files / "run")
     assert sorted(run.held_back) == sorted(load_source(files / "photos", "validation").names)
-    (files / "run" / PICTURES).write_text((files / "run" / PICTURES).read_text() + "test,xyz\n")
-    with pytest.raises(ValueError, match=r"pictures\.csv"):
-        open_run(files / "run")
+
+
+@pytest.mark.parametrize("name", [PICTURES, LABELS])
+def test_lists_that_were_changed_are_refused(files, tmp_path, name):
+    run = shutil.copytree(files / "run", tmp_path / "run")
+    first, *others = (run / name).read_text().splitlines()
+    for lines in ([*others, first], [first, *others[:-1]]):
+        (run / name).write_text("\n".join(lines) + "\n")
+        with pytest.raises(ValueError, match=f"is damaged: .*{name}"):
+            open_run(run)

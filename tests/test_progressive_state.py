@@ -62,7 +62,12 @@ def test_state_crosses_every_boundary_bit_by_bit(fit_args):
     optimizer = keras.optimizers.RMSprop(rate, rho=0.9, momentum=0.9)
     model = build_model(optimizer=optimizer, run_eagerly=True)
     boundaries = Boundaries()
-    train(model, ProgressiveLearning(make_dataset, STAGES), [EMA(0.99), boundaries], **fit_args)
+    train(
+        model,
+        ProgressiveLearning(make_dataset, STAGES),
+        [EMA(0.99, swap_on_epoch=False), boundaries],
+        **fit_args,
+    )
     for epoch in range(EPOCHS):
         after = boundaries.after[epoch]
         done = sum(STEPS[: epoch + 1]) if not fit_args else 2 * (epoch + 1)

@@ -78,9 +78,9 @@ def test_no_more_is_read_than_is_used():
         (np.zeros((1, 4, 4, 1)), r"Received: ndarray float64 \(4, 4, 1\)"),
         (PICTURES / 255, r"multiply those of 0..1 by 255. Received: 0\..* in 5 pictures"),
         (PICTURES / 127.5 - 1, r"multiply those of 0..1 by 255. Received: -0\..* in 5 pictures"),
-        (PICTURES.astype(float) * 2, "values 0..255; .* Received: .*..5"),
-        (PICTURES - 128.0, "values 0..255; .* Received: -"),
-        (np.full((1, 4, 4, 3), np.nan), "values 0..255; .* Received: nan..nan"),
+        (PICTURES.astype(float) * 2, "values 0..255. .* Received: .*..5"),
+        (PICTURES - 128.0, "values 0..255. .* Received: -"),
+        (np.full((1, 4, 4, 3), np.nan), "values 0..255. .* Received: nan..nan"),
     ],
 )
 def test_refusals(pictures, message):

@@ -9,7 +9,7 @@ import pytest
 from helpers.run_folders import GOLDEN, recorded_settings
 
 from keras_effnetv2._common.files import write_text
-from keras_effnetv2.data.picture_record import PictureRecord
+from keras_effnetv2.data.picture_record import PictureRecord, RecordedPicture
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.run_folder import (
     check_output,
@@ -79,6 +79,7 @@ def test_settings_of_an_earlier_version_are_read_and_written_back():
     written = json.loads(GOLDEN.read_text("utf-8"))
     settings = RunSettings.from_dict(written)
     later = {"cutmix_style": "official"}
+    written["pictures_sha256"] = None
     assert json.loads(json.dumps(settings.to_dict())) == written | {
         "recipe": written["recipe"] | later
     }
@@ -144,17 +145,21 @@ def test_only_changed_settings_are_named():
 
 def test_where_pictures_lie_does_not_matter_if_they_are_recorded():
     moved = replace(SETTINGS, training=replace(SETTINGS.training, spec="/elsewhere"))
-    recorded = PictureRecord(training=((1, "a"), (2, "b")), validation=((3, "c"),))
-    renamed = PictureRecord(training=((1, "x"), (2, "y")), validation=((3, "z"),))
+    a, b, c, d = (RecordedPicture(n, "cat", name) for n, name in enumerate("abcd", start=1))
+    recorded = PictureRecord(training=(a, b), validation=(c,))
+    renamed = PictureRecord(training=(a._replace(name="x"), b), validation=(c,))
     check_same_run(SETTINGS, moved, recorded, renamed)
     with pytest.raises(ValueError, match=r"training\.spec: was 'digits', is '/elsewhere'$"):
         check_same_run(SETTINGS, moved, None, renamed)
-    others = PictureRecord(training=((2, "b"), (1, "a")), validation=((3, "c"), (4, "d")))
+    others = PictureRecord(training=(b, a), validation=(c, d))
     with pytest.raises(
         ValueError,
         match=r"training pictures: in another order; validation pictures: 0 missing, 1 new$",
     ):
         check_same_run(SETTINGS, moved, recorded, others)
+    other = PictureRecord(training=(a, b._replace(class_name="dog")), validation=(c,))
+    with pytest.raises(ValueError, match=r"training pictures: 1 with another label$"):
+        check_same_run(SETTINGS, moved, recorded, other)
 
 
 def test_replacing_a_run_leaves_other_files_and_follows_a_link(folder, tmp_path_factory):

@@ -183,16 +183,20 @@ def test_a_run_that_breaks_off_in_every_epoch_ends_as_one_that_ran_through(
 
 
 def test_what_became_unreadable_stays_noted(pictures, tmp_path):
-    """The picture is left out before the cut and can be read again when the run is resumed."""
+    """The picture breaks while training, and can be read again when the run is resumed."""
     source = load_source(pictures, "train", validation_fraction=0.25, seed=RECIPE.seed)
     victim = pictures / source.names[3]
     content = victim.read_bytes()
     recipe = replace(RECIPE, epochs=1, stages=1, image_size=32)
+
+    def break_it(line):
+        if line.startswith("Stage"):
+            victim.write_bytes(b"broken")
+
     try:
-        victim.write_bytes(b"broken")
         options = {"skip_bad": True, "snapshot_minutes": 0, "at": {3: cut}}
         with pytest.raises(PowerCut):
-            train(pictures, tmp_path / "run", recipe, **options)
+            train(pictures, tmp_path / "run", recipe, verbose=2, echo=break_it, **options)
     finally:
         victim.write_bytes(content)
     train(pictures, tmp_path / "run", recipe, skip_bad=True, resume=True)

@@ -5,9 +5,11 @@ written, and what has been added to them.
 """
 
 import csv
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,18 +17,26 @@ from keras_effnetv2._common.files import write_text
 from keras_effnetv2.data.catalog import TRAIN, VALIDATION
 from keras_effnetv2.data.sources import ImageSource
 
-_COLUMNS = ("split", "content", "name")
+_COLUMNS = ("split", "content", "class", "name")
+
+
+class RecordedPicture(NamedTuple):
+    """One picture: see `ImageSource.contents`, `class_names` and `names`."""
+
+    content: int
+    class_name: str
+    name: str
 
 
 @dataclass(frozen=True)
 class PictureRecord:
-    """Pictures, each as (content, name): see `ImageSource.contents` and `names`.
+    """The pictures of a training.
 
-    The training pictures are in the order of the first epoch, which depends on how they are read.
+    Those for training are in the order of the first epoch, which depends on how they are read.
     """
 
-    training: tuple[tuple[int, str], ...]
-    validation: tuple[tuple[int, str], ...]
+    training: tuple[RecordedPicture, ...]
+    validation: tuple[RecordedPicture, ...]
 
     @classmethod
     def of(cls, training: ImageSource, validation: ImageSource, seed: int) -> "PictureRecord":
@@ -36,34 +46,40 @@ class PictureRecord:
         return cls(tuple(entries[index] for index in order), _entries(validation))
 
     @classmethod
-    def read(cls, path: Path) -> "PictureRecord | None":
-        """Read what `write` wrote; None if the file is not there.
+    def read(cls, path: Path, fingerprint: str) -> "PictureRecord":
+        """Read what `write` wrote.
 
         Raises:
-            ValueError: the file is damaged.
+            OSError: the file cannot be read.
+            ValueError: it is not the file with this `fingerprint`.
         """
-        if not path.exists():
-            return None
-        found: dict[str, list[tuple[int, str]]] = {TRAIN: [], VALIDATION: []}
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                header, *rows = csv.reader(file)
-            if tuple(header) != _COLUMNS:
-                raise ValueError(f"its first line is not {','.join(_COLUMNS)}")
-            for split, content, name in rows:
-                found[split].append((int(content, 16), name))
-        except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise ValueError(f"{path} cannot be read: {error}.") from None
+        text = path.read_bytes()
+        if hashlib.sha256(text).hexdigest() != fingerprint:
+            raise ValueError(f"{path.name} has been changed since the run wrote it")
+        found: dict[str, list[RecordedPicture]] = {TRAIN: [], VALIDATION: []}
+        _, *rows = csv.reader(io.StringIO(text.decode("utf-8"), newline=""))
+        for split, content, class_name, name in rows:
+            found[split].append(RecordedPicture(int(content, 16), class_name, name))
         return cls(tuple(found[TRAIN]), tuple(found[VALIDATION]))
 
     def write(self, path: Path) -> None:
-        """Write a table: split, content (16 hexadecimal digits) and name of each picture."""
+        """Write a table: split, content (16 hexadecimal digits), class and name of each picture."""
+        write_text(path, self._text())
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the file that `write` writes."""
+        return hashlib.sha256(self._text().encode("utf-8")).hexdigest()
+
+    def _text(self) -> str:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for split, entries in ((TRAIN, self.training), (VALIDATION, self.validation)):
-            writer.writerows((split, f"{content:016x}", name) for content, name in entries)
-        write_text(path, text.getvalue())
+            writer.writerows(
+                (split, f"{entry.content:016x}", entry.class_name, entry.name) for entry in entries
+            )
+        return text.getvalue()
 
     def trained_on(self, source: ImageSource) -> np.ndarray:
         """Return which pictures of a source the network was trained on, (N,) bool."""
@@ -80,18 +96,23 @@ class PictureRecord:
             ("training", self.training, later.training),
             ("validation", self.validation, later.validation),
         ):
-            old, new = ([content for content, _ in entries] for entries in (before, after))
+            # Pictures are told by content and class; their names may change.
+            old, new = ([entry[:2] for entry in entries] for entries in (before, after))
             if old != new:
                 gone, added = len(set(old) - set(new)), len(set(new) - set(old))
                 how = f"{gone:,} missing, {added:,} new" if gone or added else "in another order"
+                if {content for content, _ in old} == {content for content, _ in new} and gone:
+                    how = f"{added:,} with another label"
                 said.append(f"{split} pictures: {how}")
         return "; ".join(said)
 
 
-def _entries(source: ImageSource) -> tuple[tuple[int, str], ...]:
-    return tuple(zip(source.contents.tolist(), source.names, strict=True))
+def _entries(source: ImageSource) -> tuple[RecordedPicture, ...]:
+    labels = (source.class_names[label] for label in source.labels.tolist())
+    columns = zip(source.contents.tolist(), labels, source.names, strict=True)
+    return tuple(RecordedPicture(*entry) for entry in columns)
 
 
-def _are_among(source: ImageSource, entries: tuple[tuple[int, str], ...]) -> np.ndarray:
-    known = np.fromiter({content for content, _ in entries} - {0}, np.uint64)
+def _are_among(source: ImageSource, entries: tuple[RecordedPicture, ...]) -> np.ndarray:
+    known = np.fromiter({entry.content for entry in entries} - {0}, np.uint64)
     return np.isin(source.contents, known)

@@ -1,5 +1,6 @@
 """Judging a trained network or published weights: which pictures, how, and the figures."""
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,11 @@ from keras_effnetv2.pretrained.registry import WeightSet
 _UNRECORDED = (
     "This run did not record its training pictures (it was made by an earlier version), so they "
     "can be left out only if the same pictures are given."
+)
+
+_GUESSED = (
+    "note: The run did not record its pictures (it was made by an earlier version). They were "
+    "divided by their order, which is right only if nothing about them has changed."
 )
 
 
@@ -223,12 +229,14 @@ def pictures_to_judge(
         )
     new = chosen & ~trained & ~held
     what = "validation" if not new.any() else "all" if chosen.all() else "not trained on"
-    tails = {_tail(name) for _, name in record.training}
+    tails = {_tail(name) for _, _, name in record.training}
     names = [source.names[index] for index in np.flatnonzero(new)]
     known = [name for name in names if _tail(name) in tails]
     is_same_set = part == "all" and len(set(map(_tail, known))) > len(tails) / 2
+    guess = () if trained_on.record else (_GUESSED,)
+    part_of_it = source.subset(np.flatnonzero(chosen))
     return ChosenPictures(
-        replace(source.subset(np.flatnonzero(chosen)), split=split or what),
+        replace(part_of_it, split=split or what, notes=(*source.notes, *guess)),
         {
             "held_back": int((held & chosen).sum()),
             "new": int(new.sum()),
@@ -259,8 +267,8 @@ def _derived_record(trained_on: TrainedOn, load: Callable[..., ImageSource]) -> 
 
 
 def _tail(name: str) -> str:
-    """Return the last two parts of a picture's path, also of one that is named in a record."""
-    return "/".join(re.split(r"[/\\(]", name.rstrip(")"))[-2:])
+    """Return the folder and the name, without its ending, of a file or of a picture in a record."""
+    return os.path.splitext("/".join(re.split(r"[/\\(]", name.rstrip(")"))[-2:]))[0]
 
 
 def judge(

@@ -57,7 +57,7 @@ class Run:
     @property
     def held_back(self) -> tuple[str, ...]:
         """The names of the validation pictures; none where they were not recorded."""
-        return () if self.pictures is None else tuple(name for _, name in self.pictures.validation)
+        return () if self.pictures is None else tuple(one.name for one in self.pictures.validation)
 
     @property
     def image_size(self) -> int:
@@ -233,14 +233,28 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         model = load_model(path / MODEL)
         class_names = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())
         check_class_names(class_names)
-        pictures = PictureRecord.read(path / PICTURES)
+        pictures = read_pictures(path, settings)
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from None
     if model.output_shape[-1] != len(class_names):
         names = counted(len(class_names), "name")
         classes = counted(model.output_shape[-1], "class", "classes")
         raise _damaged(path, f"{LABELS} has {names}, but the model has {classes}")
+    if class_names != settings.class_names:
+        raise _damaged(path, f"{LABELS} has other names than {RECIPE}")
     return Run(path, model, class_names, settings, pictures)
+
+
+def read_pictures(path: Path, settings: RunSettings) -> PictureRecord | None:
+    """Read the pictures of a run; None if it is of a version that did not record them.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not what the run wrote.
+    """
+    if settings.pictures_sha256 is None:
+        return None
+    return PictureRecord.read(path / PICTURES, settings.pictures_sha256)
 
 
 def _damaged(path: Path, reason: str) -> ValueError:

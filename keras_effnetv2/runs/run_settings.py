@@ -90,6 +90,7 @@ class RunSettings:
     versions: Mapping[str, str] = field(default_factory=_versions)  # and the name of the backend
     # validation_accuracy, validation_loss and seconds; None until the run is finished.
     result: Mapping[str, float] | None = None
+    pictures_sha256: str | None = None  # of pictures.csv; None: an earlier version wrote none
     left_out_while_training: tuple[str, ...] = ()  # names of pictures that became unreadable
 
     @property

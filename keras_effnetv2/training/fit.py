@@ -176,9 +176,16 @@ def train(
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
         settings = _settings(model, inputs, architecture_to_record(model_or_variant), weights)
         pictures = PictureRecord.of(inputs.training, inputs.validation, inputs.recipe.seed)
+        settings = replace(settings, pictures_sha256=pictures.fingerprint)
         if earlier is not None:
-            recorded = PictureRecord.read(folder / run_folder.PICTURES)
+            recorded = run_folder.read_pictures(folder, earlier)
             check_same_run(earlier, settings, recorded, pictures)
+        if seen := _seen_before(weights, inputs.validation):
+            say(
+                f"warning: {weights} was trained on {seen:,} of the validation pictures, so the "
+                "accuracy will be too high. Divide the pictures as that run did (--seed, "
+                "--validation-fraction), or give others."
+            )
         for finding in look_for_findings(model, inputs, this_machine()):
             say(finding)
         resumed = None if earlier is None else latest_snapshot(saving.folder, say)
@@ -187,8 +194,8 @@ def train(
         if workers.is_first:
             needed = saving.needed_bytes(model) + _RESULT_BYTES * parameters + _OTHER_FILES_BYTES
             run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
-            run_folder.write_settings(folder, settings)
             pictures.write(folder / run_folder.PICTURES)
+            run_folder.write_settings(folder, settings)
         say(describe_plan(settings, parameters, folder))
         with scope():
             compile_to_train(model, inputs)
@@ -211,6 +218,18 @@ def _network(
         return build_to_train(config_of(model_or_variant), inputs, weights)
     check_model(model_or_variant, inputs)
     return model_or_variant
+
+
+def _seen_before(weights: str | None, validation: ImageSource) -> int:
+    """Return on how many validation pictures the run was trained that weights are from."""
+    folder = Path(weights or "").parent
+    if weights is None or not (folder / run_folder.RECIPE).is_file():
+        return 0
+    try:
+        record = run_folder.read_pictures(folder, run_folder.read_settings(folder))
+    except (OSError, ValueError):  # it is not what is trained now
+        return 0
+    return 0 if record is None else int(record.trained_on(validation).sum())
 
 
 def _settle_batch_norms(

@@ -43,6 +43,7 @@ def write_colour_run(folder, trained_on):
     splits = [load_source(trained_on, split) for split in ("train", "validation")]
     training, validation = map(RecordedPictures.of, splits)
     settings = replace(settings, training=training, validation=validation, max_train_examples=None)
-    write_settings(folder, settings)
-    PictureRecord.of(*splits, settings.recipe.seed).write(folder / PICTURES)
+    record = PictureRecord.of(*splits, settings.recipe.seed)
+    record.write(folder / PICTURES)
+    write_settings(folder, replace(settings, pictures_sha256=record.fingerprint))
     return folder
