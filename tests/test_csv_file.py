@@ -50,6 +50,23 @@ def test_split_column(tmp_path):
     assert load_source(spec, "train").labels.tolist() == [1, 0]
 
 
+def test_rows_of_no_split_are_not_used(tmp_path):
+    rows = ("1,a,train", "2,b,", "3,b,train", "4,,predict", "1,,Unlabeled")
+    spec = write_table(tmp_path, "path,label,split\n" + "\n".join(rows))
+    source = load_source(spec, "all")
+    assert source.names == (f"{tmp_path}/1", f"{tmp_path}/3")
+    (note,) = source.notes
+    assert note.startswith("note: ")
+    assert "has 3 rows that are not used (the first is line 3), because their split is emp" in note
+
+
+def test_addresses_of_files_are_paths(tmp_path):
+    addresses = (f"file://{tmp_path}/a%20b%23.jpg", f"FILE://localhost{tmp_path}/1", "file:/x%E9")
+    rows = "".join(f"{address},{label}\n" for address, label in zip(addresses, "aab", strict=True))
+    source = load_source(write_table(tmp_path, "path,label\n" + rows), "all")
+    assert source.names == (f"{tmp_path}/a b#.jpg", f"{tmp_path}/1", r"/x\xe9")
+
+
 def test_unknown_class_names_its_lines(tmp_path):
     spec = write_table(tmp_path, 'path,label\n1,cat\n"2\n",dgo\n3,cat\n4,dgo\n')
     # The picture on line 3 has a line break in its name, so that the next stands on line 5.
@@ -69,9 +86,10 @@ def test_unknown_class_names_its_lines(tmp_path):
         ("path,label\n1,a\n\n2\n", "line 4: expected 2 fields, received 1"),
         ("path,label\n1,a\n2, \n", "line 3: the field 'label' is empty"),
         ("path,label\n,a\n", "line 2: the field 'path' is empty"),
-        ("path,label,split\n1,a,\n", "line 2: the field 'split' is empty"),
+        ("path,label,split\n1,a,\n2,b,\n", "no pictures to use: .* in all 2 rows.*remove that"),
         ("path,label,split\n1,a,fold1\n", "line 2: unknown split 'fold1'. Allowed: train, validat"),
-        ("path,label,split\n1,a,unlabelled\n", "line 2: unknown split 'unlabelled'"),
+        ("path,label\n1,a\nhttps://a.b/2,b\n", "line 3: 'https://a.b/2' is an address; only"),
+        ("path,label\n1,a\nfile://host/2,b\n", "line 3: 'file://host/2' is an address; only"),
         ("path,label,,\n1,a,b,\n", "line 2: expected 2 fields, received 4"),
         ("path,label\n1,a\n2,b\n./1,b\n", "1' twice as 'a' and as 'b', on lines 2 and 4"),
         ("path,label,split\n1,a,train\n1,a,test\n", "1' twice, on lines 2 and 3"),
@@ -101,6 +119,8 @@ def test_table_errors(tmp_path, text, message):
         "path\tlabel\r\n1.jpg\tcat\r\n2.jpg\tdog\r\n",
         "sep=:\nPath:Label\n1.jpg:cat\n2.jpg:dog\n",
         "sep=;\r\n\r\npath;label;;\r\n1.jpg;cat;;\r\n;;;\r\n2.jpg;dog\r\n",
+        '"sep=;"\r\npath;label\r\n1.jpg;cat\r\n2.jpg;dog\r\n',
+        "sep=|||\npath|label|\n1.jpg|cat|\n2.jpg|dog|\n",
         "path,label,note\n1.jpg,cat\n2.jpg,dog,,,\n",
         "a;b,path,label\n-,1.jpg,cat\n-,2.jpg,dog\n",
         *("path\tlabel\n1.jpg\tcat\n2.jpg\tdog\n".encode(code) for code in ("utf-8-sig", "utf-16")),

@@ -109,7 +109,8 @@ def test_link_loop_is_reported_by_its_name(tmp_path, target):
         (["1.jpg", "2.jpg"], "but no class folders: '1.jpg', '2.jpg'.*give the folder above"),
         (["train/a/1.jpg", "val/1.jpg"], "val' holds pictures next to the class folders"),
         (["a/1.jpg"], "only one class: 'a'"),
-        (["train/images/a/1", "train/images/b/1"], "one class: 'images'.* folders in it are"),
+        (["train/pets/a/1", "train/pets/b/1"], "one class: 'pets'.* folders in it are"),
+        (["train/images/1.jpg"], "only one class: 'images'"),
         (["train/images/1.jpg", "train/labels/1.txt"], "folders 'images', 'labels', as data for "),
         (["JPEGImages/1.jpg", "Annotations/1.xml"], "folders 'Annotations', 'JPEGImages', as data"),
         (["images/train/1.jpg", "labels/train/1.txt"], "'images', 'labels', as data for"),
@@ -228,7 +229,13 @@ def test_classes_that_are_no_splits(tmp_path, files, classes):
     assert source.num_examples == len(files)
 
 
-@pytest.mark.parametrize("folder", ["Test", "seg_pred/seg_pred", "unlabeled"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("Test", "seg_pred/seg_pred", "unlabeled", "test/images", "test/unknown", "test/test"),
+        *("test/test/JPEGImages", "test/unlabelled", "test/no_label", "test/image_files_01"),
+    ],
+)
 def test_pictures_without_labels_are_not_used(tmp_path, folder):
     make_tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", f"{folder}/3.jpg")
     source, place = load_source(tmp_path, "all"), tmp_path / folder.split("/")[0]
@@ -237,6 +244,23 @@ def test_pictures_without_labels_are_not_used(tmp_path, folder):
     assert source.notes == (said,)
     with pytest.raises(ValueError, match=r"no split 'test'. It has: train, validation, all"):
         load_source(tmp_path, "test")
+
+
+def test_classes_one_folder_deeper(tmp_path):
+    make_tree(tmp_path, "train/images/cat/1.jpg", "train/images/dog/2.jpg", "test/data/dog/3.jpg")
+    make_tree(tmp_path, "train/readme.txt", "val/cat/4.jpg")
+    found = [load_source(tmp_path, split) for split in ("train", "validation", "test")]
+    assert [source.labels.tolist() for source in found] == [[0, 1], [0], [1]]
+    assert all(source.class_names == ("cat", "dog") for source in found)
+    assert not found[0].notes
+
+
+def test_a_class_may_be_called_unknown(tmp_path):
+    make_tree(tmp_path, "train/a/1.jpg", "train/unknown/2.jpg", "test/unknown/3.jpg")
+    assert contents(load_source(tmp_path, "test")) == [b"test/unknown/3.jpg"]
+    make_tree(tmp_path, "alone/test/unknown/4.jpg")  # nothing says which classes there are
+    named = load_source(tmp_path / "alone", "test", class_names=["a", "unknown"])
+    assert named.labels.tolist() == [1]
 
 
 def test_notes_are_said_before_a_training_and_when_packing(tmp_path, caplog):
@@ -380,7 +404,17 @@ def test_class_names_are_compared_in_nfc(tmp_path):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("cat", "Cat"), ("cat", "cat "), ("a b", "a\xa0b"), ("0", "0.0"), ("1", "01"), ("ss", "\xdf")],
+    [
+        *(("cat", "Cat"), ("cat", "cat "), ("a b", "a\xa0b"), ("0", "0.0"), ("1", "01")),
+        *(
+            ("ss", "\xdf"),
+            ("\u2764", "\u2764\ufe0f"),
+            ("cat", "ca\u034ft"),
+            ("\xe9", "e\u034f\u0301"),
+        ),
+        *(("t-shirt", "t\u2013shirt"), ("ice cream", "ice_cream"), ("ice-cream", "ice - Cream")),
+        ("-1", "\u22121.0"),
+    ],
 )
 def test_names_that_look_like_one_class_are_said(tmp_path, first, second):
     make_tree(tmp_path, f"{first}/1.jpg", f"{second}/2.jpg", "other/3.jpg")
@@ -392,6 +426,12 @@ def test_names_that_look_like_one_class_are_said(tmp_path, first, second):
     hint = re.escape(f"{second!r} (is it {first!r}?): {tmp_path}/{second}/2.jpg")
     with pytest.raises(ValueError, match=hint):
         load_source(tmp_path, "all", class_names=[first, "other"])
+
+
+def test_names_that_do_not_look_like_one_class(tmp_path):
+    names = ("11", "1_1", "-1", "1", "A", "A-", "A+", "t-shirt", "tshirt", "1_", "nan", "inf")
+    make_tree(tmp_path, *(f"{name}/1.jpg" for name in names))
+    assert not load_source(tmp_path, "all").notes
 
 
 # Digits, order, subsets

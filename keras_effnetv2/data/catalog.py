@@ -46,9 +46,8 @@ SPLIT_ALIASES = {
     **dict.fromkeys(("test", "testing", "holdout", "heldout"), TEST),
 }
 UNLABELLED = "unlabelled"  # what a folder's name may say, too; such pictures are not used
-_SPLIT_WORDS = SPLIT_ALIASES | dict.fromkeys(
-    ("unlabelled", "unlabeled", "prediction", "predict", "pred"), UNLABELLED
-)
+_UNLABELLED_WORDS = ("unlabelled", "unlabeled", "prediction", "predict", "pred")
+_SPLIT_WORDS = SPLIT_ALIASES | dict.fromkeys(_UNLABELLED_WORDS, UNLABELLED)
 SPLIT_NAMES = f"{TRAIN}, {VALIDATION}, {TEST}, or such as 'Training', 'val_images', 'test_set'"
 # What else may stand in the name of a split, in one word with it ("trainset") or not.
 _PICTURE_WORD = (
@@ -56,6 +55,15 @@ _PICTURE_WORD = (
     r"split|part|jpe?gs?|pngs?|tfrecords?|tfrec|records?|seg)"
 )
 _SPLIT_WORD = re.compile(rf"{_PICTURE_WORD}?({'|'.join(_SPLIT_WORDS)}){_PICTURE_WORD}?")
+_NO_CLASS_WORDS = ("unknown", "all", "none", "no", "label", "labels", "class", "classes")
+_NO_CLASS_WORD = re.compile(
+    rf"{_PICTURE_WORD}{{1,2}}|{'|'.join((*_UNLABELLED_WORDS, *_NO_CLASS_WORDS))}"
+)
+# Characters that are not shown, besides those of the category Cf (Default_Ignorable_Code_Point of
+# https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt).
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 def splits_of(names: Iterable[str]) -> dict[str, str]:
@@ -80,20 +88,29 @@ def splits_of(names: Iterable[str]) -> dict[str, str]:
     return {n: split for n, (split, affix) in said.items() if not affix or len(having[affix]) > 1}
 
 
+def says_no_class(name: str) -> bool:
+    """Return whether a name is only words for pictures or none at all: "images", "unknown"."""
+    words = re.findall(r"[^\W\d_]+", name.casefold())
+    return bool(words) and all(map(_NO_CLASS_WORD.fullmatch, words))
+
+
 def composed(name: str) -> str:
     """Return a class name in NFC: "e" and an accent that follows are the one letter they look."""
     return unicodedata.normalize("NFC", name)
 
 
 def alike(name: str) -> str | float:
-    """Return what is the same for "Cat", "cat " and "cat", and for "0" and "0.0"."""
-    text = unicodedata.normalize("NFKC", name).casefold()
-    visible = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    """Return what is the same for "Cat" and "cat ", "0" and "0.0", "ice-cream" and "ice_cream"."""
+    visible = "".join(c for c in _IGNORABLE.sub("", name) if unicodedata.category(c) != "Cf")
+    text = unicodedata.normalize("NFKC", visible).casefold()
+    text = "".join("-" if unicodedata.category(c) == "Pd" or c == "\u2212" else c for c in text)
+    # One at the end may mean something, as in the mark "A-"; in "1_1", `float` would skip it.
+    separated = re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", text).strip()
     try:
-        number = float(visible)
+        number = float(separated)
     except ValueError:
-        return " ".join(visible.split())
-    return number if math.isfinite(number) else visible
+        return separated
+    return number if math.isfinite(number) else separated
 
 
 def encoded_alone(data: Any, *entries: Any) -> Any:

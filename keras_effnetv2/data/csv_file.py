@@ -3,11 +3,12 @@
     path,label,split
     photos/a.jpg,cat,train
 
-Paths are relative to the folder of the table; `~` is the home folder, and a backslash divides
-folders, too. The column `split` is optional; other columns are ignored, as are empty lines, and
-spaces around fields. Fields are divided by the one of `_DELIMITERS` with which the first line has
-the columns, or by X where the line `sep=X` stands above it, as Excel writes it. UTF-8, or UTF-16
-with a byte order mark. Only the table is read here, never a picture.
+Paths are relative to the folder of the table; `~` is the home folder, a backslash divides folders,
+too, and `file://` addresses are paths. The column `split` is optional; rows where it is empty or
+`unlabelled` are not used. Other columns are ignored, as are empty lines, and spaces around fields.
+Fields are divided by the one of `_DELIMITERS` with which the first line has the columns, or by X
+where the line `sep=X` stands above it, as Excel writes it. UTF-8, or UTF-16 with a byte order mark.
+Only the table is read here, never a picture.
 """
 
 import codecs
@@ -20,13 +21,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
+from urllib.parse import unquote
 
 import numpy as np
 
 from keras_effnetv2.data.catalog import (
     ALL,
     SPLIT_NAMES,
-    SPLITS,
+    UNLABELLED,
     Catalog,
     FileStore,
     LabelledPictures,
@@ -39,6 +41,7 @@ from keras_effnetv2.data.catalog import (
 _REQUIRED = ("path", "label")
 _SPLIT = "split"
 _DELIMITERS = (",", ";", "\t", "|")
+_FILE_ADDRESS = re.compile(r"file:(?://(?:localhost)?)?(/(?!/).*)", re.IGNORECASE | re.DOTALL)
 _MAX_BYTES = 4 * 1024**3  # the 14 million pictures of ImageNet-21k take a quarter
 _MAX_LINE = 2 * 1024**2  # characters; a path has at most 4,096
 _SHOWN = 200  # characters of a first line, in a message
@@ -67,7 +70,11 @@ def open_csv(path: str) -> Catalog:
     check_data_file(path, _MAX_BYTES)
     first_of: dict[str, _Row] = {}
     parts: dict[str, list[_Row]] = defaultdict(list)
+    unused: list[int] = []
     for row in _rows(path):
+        if row.part == UNLABELLED:
+            unused.append(row.line)
+            continue
         first = first_of.setdefault(row.path, row)
         if first is not row:  # it could be trained on and validated with
             labels = "" if first.label == row.label else f" as {first.label!r} and as {row.label!r}"
@@ -76,8 +83,19 @@ def open_csv(path: str) -> Catalog:
                 "List each picture once."
             )
         parts[row.part].append(row)
-    if not parts:
+    if not parts and not unused:
         raise ValueError(f"{path!r} lists no pictures: there is no row below the header.")
+    if not parts:
+        raise ValueError(
+            f"{path!r} lists no pictures to use: the field 'split' is empty, or says 'unlabelled', "
+            f"in all {len(unused)} rows. Fill it in, or remove that column."
+        )
+    notes = []
+    if unused:
+        notes.append(
+            f"{path!r} has {len(unused)} rows that are not used (the first is line {unused[0]}), "
+            "because their split is empty or such as 'unlabelled'."
+        )
     names = {part: tuple(sorted({row.label for row in rows})) for part, rows in parts.items()}
 
     def read(part: str) -> LabelledPictures:
@@ -88,7 +106,7 @@ def open_csv(path: str) -> Catalog:
             origins=[f"line {row.line}" for row in parts[part]],
         )
 
-    return Catalog(names, read)
+    return Catalog(names, read, notes=tuple(notes))
 
 
 def _rows(path: str) -> Iterator[_Row]:
@@ -101,7 +119,7 @@ def _rows(path: str) -> Iterator[_Row]:
         with open(path, encoding=encoding, newline="") as file:
             lines, given = _lines(path, file), ""
             for header in lines:
-                if separator := re.fullmatch(r"sep=(.)\s*", header, re.IGNORECASE):
+                if separator := re.fullmatch(r'"?sep=(\t|[^"\s])"?[\s,;|]*', header, re.IGNORECASE):
                     given = separator[1]
                 elif header.strip():
                     break
@@ -156,29 +174,39 @@ def _parse_row(
             'A comma inside a field needs quotes around it: "a,b.jpg".'
         )
     row = {column: fields[position].strip() for column, position in columns.items()}
+    part = _part(row[_SPLIT]) if _SPLIT in row else ALL
+    if part == UNLABELLED:
+        return _Row(line, row["path"], row["label"], part)
     for column, value in row.items():
         if not value:
             raise ValueError(
                 f"{path!r} line {line}: the field {column!r} is empty. Fill it in, or "
                 "remove the line."
             )
-    part = _part(row[_SPLIT]) if _SPLIT in row else ALL
     if part is None:
         raise ValueError(
             f"{path!r} line {line}: unknown split {row[_SPLIT]!r}. Allowed: {SPLIT_NAMES}."
         )
-    return _Row(line, _find(path, row["path"]), composed(row["label"]), part)
+    found = _find(path, row["path"])
+    is_address = "://" in row["path"] and not _FILE_ADDRESS.fullmatch(row["path"])
+    if is_address and not os.path.lexists(found):
+        raise ValueError(
+            f"{path!r} line {line}: {row['path']!r} is an address; only files on this machine are "
+            "read. Download the picture, and give the path of the file."
+        )
+    return _Row(line, found, composed(row["label"]), part)
 
 
 @functools.lru_cache(maxsize=64)
 def _part(value: str) -> str | None:
-    part = splits_of([value]).get(value)
-    return part if part in SPLITS else None
+    return splits_of([value]).get(value) if value else UNLABELLED
 
 
 def _find(table: str, path: str) -> str:
     """Return the path of a picture; a backslash divides folders, unless a name there has one."""
     folder = os.path.dirname(table)
+    if address := _FILE_ADDRESS.fullmatch(path):
+        path = unquote(address[1], errors="surrogateescape").replace("\0", "%00")
     found = os.path.join(folder, os.path.expanduser(path))
     if "\\" in path and not os.path.lexists(found):
         found = os.path.join(folder, os.path.expanduser(path.replace("\\", os.sep)))

@@ -12,7 +12,7 @@ import errno
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from itertools import chain
 
 import numpy as np
@@ -28,6 +28,7 @@ from keras_effnetv2.data.catalog import (
     LabelledPictures,
     composed,
     readable,
+    says_no_class,
     some,
     splits_of,
 )
@@ -96,7 +97,13 @@ def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
         )
     _check_no_annotations(path, [entry.name for entry in folders])
     splits = splits_of(entry.name for entry in folders)
-    inside = {e.name: _unwrapped(e.path, splits[e.name]) for e in folders if e.name in splits}
+    classes: set[str] = set()
+    inside: dict[str, str] = {}
+    for entry in sorted(folders, key=lambda entry: splits.get(entry.name) != TRAIN):
+        if part := splits.get(entry.name):
+            inside[entry.name] = place = _unwrapped(entry.path, part, classes)
+            if part == TRAIN:
+                classes.update(composed(e.name) for e in _visible_entries(place) if _is_folder(e))
     with_classes = {
         name for name, place in inside.items() if any(map(_is_folder, _visible_entries(place)))
     }
@@ -136,13 +143,22 @@ def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
     return parts, tuple(notes)
 
 
-def _unwrapped(path: str, part: str) -> str:
-    """Return where the classes of a split folder are: "train/train" if there is nothing else."""
+def _unwrapped(path: str, part: str, classes: Set[str]) -> str:
+    """Return where the classes of a split folder are, given the classes of training, if known.
+
+    It is "train/train" or "train/images" if there are no other folders, and "test/unknown".
+    """
     entries = _visible_entries(path)
-    if len(entries) == 1 and _is_folder(entries[0]):
-        name = entries[0].name
-        if name == os.path.basename(path) or splits_of([name]).get(name) == part:
-            return entries[0].path
+    folders = [entry for entry in entries if _is_folder(entry)]
+    if len(folders) != 1 or any(_looks_like_picture(entry.name) for entry in entries):
+        return path
+    name, below = folders[0].name, folders[0].path
+    again = name == os.path.basename(path) or splits_of([name]).get(name) == part
+    if not again and (composed(name) in classes or not says_no_class(name)):
+        return path
+    # A single class may have such a name where nothing says which classes there are.
+    if again or classes or any(map(_is_folder, _visible_entries(below))):
+        return _unwrapped(below, part, classes)
     return path
 
 
