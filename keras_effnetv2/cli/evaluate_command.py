@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from keras_effnetv2.evaluation.judging import ChosenPictures, JudgedNetwork, Judgement
 
 _WORST_CLASSES = 10  # lines of the table
+_TOP = 5  # it says nothing where there are no more classes
 
 
 @command(
@@ -91,18 +92,28 @@ def judge_pictures(
 
 def print_judgement(judgement: "Judgement") -> None:
     """Print the figures, a comparison with the published one, and the worst classes."""
-    figures = judgement.figures()
+    figures, counts = judgement.figures(), judgement.counts
+    hidden = set(counts)
+    if figures["classes"] <= _TOP:
+        hidden |= {name for name in figures if name.startswith(f"top_{_TOP}")}
     width = max(map(len, figures))
     for name, value in figures.items():
-        say(f"{name:<{width}} {printable(_figure(value))}")
+        if name not in hidden:
+            say(f"{name:<{width}} {printable(_figure(value))}")
+    if counts:
+        say(
+            f"\nOf the {figures['pictures']:,} pictures {counts['held_back']:,} were held back "
+            f"from the training, {counts['trained_on']:,} were trained on, {counts['new']:,} are "
+            f"new. {counts['not_judged']:,} others of this data are not judged."
+        )
     if "published_accuracy" in figures:
         say(f"\n{_comparison(figures)}")
     recalls = judgement.recalls()
-    say(f"\n{'class':<30} pictures  recall")
+    say(f"\n{'class, lowest recall first':<30} pictures  recall")
     for name, pictures, recall in recalls[:_WORST_CLASSES]:
         say(f"{printable(name):<30} {pictures:>8}  {recall:6.1%}")
     if len(recalls) > _WORST_CLASSES:
-        say(f"(the {_WORST_CLASSES} worst of {len(recalls)} classes)")
+        say(f"({_WORST_CLASSES} of {len(recalls)} classes)")
 
 
 def _figure(value: Any) -> str:

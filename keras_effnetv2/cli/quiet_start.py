@@ -1,6 +1,7 @@
 """TensorFlow's import without its start-up messages."""
 
 import importlib
+import logging
 import os
 import sys
 import tempfile
@@ -27,3 +28,4 @@ def start_tensorflow() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each stage is traced, and is meant to

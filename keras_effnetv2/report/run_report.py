@@ -161,6 +161,7 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
     schedule = recipe.learning_rate_schedule(1.0)
     rows = (
         ("model", f"{settings.model}, {parameters:,} parameters"),
+        ("weights", settings.weights or "random, not pretrained"),
         ("data", settings.training.spec),
         ("classes", describe_classes(settings.class_names)),
         ("pictures", f"{training:,} for training, {validation:,} for validation"),

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_effnetv2._common.text import say
+from keras_effnetv2._common.text import counted, say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.data.sources import ImageSource
@@ -189,6 +189,10 @@ def train(
         for finding in look_for_findings(model, inputs, this_machine()):
             say(finding)
         resumed = None if earlier is None else latest_snapshot(saving.folder, say)
+        if resumed is not None:
+            done, batches = counted(resumed.epochs, "epoch"), resumed.batches
+            within = f" and {counted(batches, 'batch', 'batches')}" if batches else ""
+            say(f"Resuming after {done}{within}.")
         parameters = model.count_params()
         wait_for_all(workers)  # before anything is written
         if workers.is_first:
