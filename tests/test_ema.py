@@ -230,6 +230,41 @@ def test_resume(tmp_path):
         assert_close(state(resumed), state(whole), rtol=1e-4)
 
 
+@pytest.mark.backend
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_fit_after_an_interrupted_one_starts_from_the_raw_weights(reset):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    def weights_at_start(again):
+        model, found = build_model(run_eagerly=True), {}
+        first, ema = state(model), EMA(0.9)
+        look = keras.callbacks.LambdaCallback(on_train_begin=lambda _: found.update(state(model)))
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(data(2), callbacks=[ema, Stop()], verbose=0)
+        averages = state(model)
+        if reset:
+            model.set_weights(build_model().get_weights())
+        model.fit(data(1), callbacks=[ema if again else EMA(0.9), look], verbose=0)
+        assert not hasattr(model.optimizer, "weight_averages")
+        return first, averages, found
+
+    plain = build_model(run_eagerly=True)
+    plain.fit(data(2), verbose=0)
+    for again in (True, False):  # the same EMA
+        first, averages, found = weights_at_start(again)
+        assert abs(averages["net/last/kernel"] - found["net/last/kernel"]).max() > 1e-3
+        assert_close(found, first if reset else state(plain))
+
+
+def test_a_fit_takes_one_ema():
+    model = build_model(run_eagerly=True)
+    with pytest.raises(ValueError, match=r"one EMA.*decay=\[0\.\d+, 0\.\d+\]"):
+        model.fit(data(1), callbacks=[EMA(0.9), EMA(0.99)], verbose=0)
+    model.fit(data(1), callbacks=[EMA(0.9)], verbose=0)
+
+
 def test_averages_that_an_earlier_version_saved_were_not_in_the_model():
     model, saved = build_model(), {}
 

@@ -210,6 +210,70 @@ def test_input_ranges_of_this_packages_networks(variant):
         assert text is None or text in texts[0]
 
 
+@pytest.mark.parametrize("variant", ["efficientnetv2-b0", "efficientnetv2-s"])
+def test_a_mean_taken_off_in_front_of_a_network_that_normalises(variant):
+    front = keras.layers.Lambda(keras.applications.resnet50.preprocess_input)
+    config = replace(two_blocks(), normalization=ModelConfig.from_name(variant).normalization)
+    for inner in (build_model(config, classes=10), network(keras.layers.Lambda(caffe))):
+        model = network(front, inner=inner)
+        ((level, text),) = found(findings.input_range_findings(model, PLAN, True))
+        assert level == "warning"
+        assert re.search("black becomes -.*twice.*preprocess_input", text)
+    for right in (
+        [front],
+        [keras.layers.Rescaling(1, -128), keras.layers.Rescaling(1 / 128)],
+        # Adapted to bright pictures.
+        [keras.layers.Normalization(mean=[230.0] * 3, variance=[625.0] * 3)],
+        [keras.layers.Rescaling(1, -230), keras.layers.Rescaling(1 / 25)],
+    ):
+        assert found(findings.input_range_findings(network(*right), PLAN, True)) == []
+
+
+# --- the last activation ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss", "layers", "limit"),
+    [
+        ("softmax", [keras.layers.Dense(3, "softmax"), keras.layers.Softmax()], "0.576"),
+        ("softmax", [keras.layers.Dense(3, "sigmoid"), keras.layers.Softmax()], "0.576"),
+        ("sigmoid", [keras.layers.Dense(3, "sigmoid"), keras.layers.Activation("sigmoid")], "0.73"),
+        (
+            "softmax",
+            [
+                keras.Sequential([keras.Input((4,)), keras.layers.Dense(1000, "softmax")]),
+                keras.layers.Softmax(),
+                keras.layers.Activation("linear"),
+            ],
+            "0.003",
+        ),
+        ("sigmoid", [keras.layers.Dense(3, "hard_sigmoid")], "hard_sigmoid"),
+    ],
+)
+def test_probabilities_that_are_squashed_twice_or_cut_off(loss, layers, limit):
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    recipe = replace(ONE_SIZE, loss=loss)
+    ((level, text),) = found(findings.activation_findings(model, recipe))
+    assert level == "warning"
+    assert limit in text
+
+
+@pytest.mark.parametrize(
+    ("loss", "layers"),
+    [
+        ("softmax", [keras.layers.Dense(1000, "softmax")]),
+        ("softmax", [keras.layers.Dense(3), keras.layers.Softmax()]),
+        ("softmax", [keras.layers.Dense(3, "softmax"), keras.layers.Dropout(0.1)]),
+        ("softmax", [keras.layers.Dense(3, "softmax"), keras.layers.Dense(3, "softmax")]),
+        ("sigmoid", [keras.layers.Dense(3, "sigmoid")]),
+        ("sigmoid", [keras.layers.Dense(1), keras.layers.Activation("sigmoid")]),
+    ],
+)
+def test_one_activation_is_no_finding(loss, layers):
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    assert found(findings.activation_findings(model, replace(ONE_SIZE, loss=loss))) == []
+
+
 # --- labels and pictures ------------------------------------------------------------------------
 
 

@@ -170,6 +170,36 @@ def last_activation(tensor: Any) -> str:
     return "rectified" if -low < _RECTIFIED * high else "linear"
 
 
+def sampled_range(tensor: Any) -> tuple[float, float]:
+    """Return the least and the largest of the numbers by which `last_activation` judges."""
+    rows = keras.ops.convert_to_numpy(keras.ops.cast(_sample(tensor), "float32"))
+    return float(rows.min()), float(rows.max())
+
+
+def limit_of_two_activations(output: Any) -> float | None:
+    """Return what no probability can pass because a softmax or sigmoid got probabilities.
+
+    None if the symbolic tensor `output` has no such pair at its end. For numbers in 0..1 a sigmoid
+    stays below e / (e + 1), a softmax of n classes below e / (e + n - 1).
+    """
+    others = output.shape[-1] - 1 if last_activation(output) == "softmax" else 1
+    limit = math.e / (math.e + others)
+    largest = limit * (1 + _ROUNDING)
+    if sampled_range(output)[1] > largest:
+        return None
+    tensor = output
+    while len((call := call_of(tensor)).input_tensors) == 1:
+        if has_outputs(call.operation):
+            tensor = call.operation.outputs[tensor._keras_history.tensor_index]
+            continue
+        if getattr(call.operation, "weights", None):
+            return None
+        tensor = call.input_tensors[0]
+        if last_activation(tensor) in ("softmax", "sigmoid") and sampled_range(tensor)[1] > largest:
+            return limit
+    return None
+
+
 def _sample(tensor: Any) -> Any:
     """Return what a symbolic tensor may hold, for random values of what goes before it."""
     call, index = call_of(tensor), tensor._keras_history.tensor_index

@@ -41,6 +41,9 @@ class EMA(keras.callbacks.Callback):
     from the raw ones. A backup without EMA cannot be resumed with it: Keras then reports that
     `weight_averages` is missing.
 
+    A `fit` that is interrupted leaves whichever weights are in the model. The next `fit` with an
+    EMA goes on from the raw ones, unless the model was given others or a new optimizer meanwhile.
+
     Args:
         decay: in (0, 1). Official: 0.9999, and 0.9996 for fine-tuning.
         ramp: let the decay grow from 2/11 at the first step, so the initial weights are soon
@@ -49,8 +52,8 @@ class EMA(keras.callbacks.Callback):
             `fit`, and other callbacks see the raw weights, which were not validated.
 
     Raises:
-        ValueError: `decay` is out of range; the model is not built or not compiled when `fit`
-            begins.
+        ValueError: `decay` is out of range; when `fit` begins, the model is not built or not
+            compiled, or there are two EMAs.
     """
 
     def __init__(
@@ -70,6 +73,19 @@ class EMA(keras.callbacks.Callback):
                 "`fit`, for example model.build((None, 224, 224, 3)). Received: "
                 f"model={model.name!r}, built={model.built}, optimizer={model.optimizer!r}"
             )
+        # Keras hands no callback the list it stands in; who calls `set_model` is that list.
+        caller = sys._getframe(1).f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            caller.callbacks.sort(key=lambda callback: callback is not self)
+            decays = [one.decay for one in caller.callbacks if isinstance(one, EMA)]
+            if len(decays) > 1:
+                raise ValueError(
+                    "`fit` takes one EMA, because the model can end with one set of averages. "
+                    f"Leave out the others. Received: EMAs with decay={decays}"
+                )
+        interrupted = getattr(model.optimizer, "weight_averages", None)
+        if interrupted is not None:
+            interrupted.callback._recover()
         # Made here and not in `on_train_begin`: BackupAndRestore may come first there, and it
         # loads the averages into what it finds.
         statistics = [one for one in model.non_trainable_variables if one.name in _STATISTICS]
@@ -78,12 +94,10 @@ class EMA(keras.callbacks.Callback):
         # New variables are placed as the model's are (`tf.distribute`).
         with model.distribute_strategy.scope() if on_tensorflow else contextlib.nullcontext():
             self._averages = _Averages(self._sources, model.optimizer.iterations)
+        self._swapped_in: list[np.ndarray] | None = None
+        self._averages.callback = self
         model.optimizer.weight_averages = self._averages
         self._move = _mover(self._averages, self._sources, self.decay, self.ramp)
-        # Keras hands no callback the list it stands in; who calls `set_model` is that list.
-        caller = sys._getframe(1).f_locals.get("self")
-        if isinstance(caller, keras.callbacks.CallbackList):
-            caller.callbacks.sort(key=lambda callback: callback is not self)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # On JAX, `self.model` also brings the variables up to date.
@@ -109,6 +123,14 @@ class EMA(keras.callbacks.Callback):
         if averages != bool(keras.ops.convert_to_numpy(self._averages.are_in_model)):
             self.swap()
 
+    def _recover(self) -> None:
+        """Put the raw weights back after an interruption, unless the model has got others."""
+        if self._swapped_in is not None and np.array_equal(self._first_weight(), self._swapped_in):
+            self._put_into_model(averages=False)
+
+    def _first_weight(self) -> list[np.ndarray]:
+        return [np.array(keras.ops.convert_to_numpy(one)) for one in self._sources[:1]]
+
     def swap(self) -> None:
         """Swap the model's weights and their averages; a second call undoes the first."""
         # Copies (here and below) because JAX gives the model's buffers away to the train step.
@@ -118,6 +140,7 @@ class EMA(keras.callbacks.Callback):
             average.assign(raw)
         are_in_model = self._averages.are_in_model
         are_in_model.assign(keras.ops.logical_not(are_in_model))
+        self._swapped_in = self._first_weight()
 
 
 class _Averages(keras.layers.Layer):

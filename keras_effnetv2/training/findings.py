@@ -15,7 +15,13 @@ import numpy as np
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.models.graph import all_layers, graph_nodes, is_open
+from keras_effnetv2.models.graph import (
+    all_layers,
+    graph_nodes,
+    is_open,
+    limit_of_two_activations,
+    sampled_range,
+)
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.schedule import step_of_epoch
 from keras_effnetv2.recipes.stages import StagePlan
@@ -38,6 +44,8 @@ _RAW_WHITE = 16.0
 _RAW_BLACK = 0.1
 _FLAT = 0.1
 _MAX_OFFSET = 2.0
+# How far the middle of the values, against their range, may sink after the mean was taken off.
+_MAX_SHIFT = 0.25
 _LISTED = 10  # pictures that are named
 
 
@@ -52,6 +60,7 @@ def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> I
     yield from picture_findings(inputs.training)
     yield from same_picture_findings(inputs.training, inputs.validation)
     yield from input_range_findings(model, plan, learned)
+    yield from activation_findings(model, inputs.recipe)
     yield from batch_norm_findings(model, inputs, learned)
     yield from step_findings(inputs)
     yield from precision_findings(model, inputs.recipe, machine)
@@ -147,9 +156,10 @@ def input_range_findings(model: keras.Model, plan: StagePlan, learned: bool) -> 
     size = plan[0].image_size
     pictures = np.zeros((2, size, size, 3), "float32")
     pictures[1] = 255.0
-    reached = _reaches_first_weights(model, pictures)
-    if reached is None:
+    steps = _up_to_first_weights(model, pictures)
+    if not steps:
         return
+    reached = steps[-1]
     black, white = reached.reshape(2, -1).astype("float64")
     swing = np.abs(white - black)
     most = swing.argmax()
@@ -161,29 +171,50 @@ def input_range_findings(model: keras.Model, plan: StagePlan, learned: bool) -> 
             f"of {model.name!r}, which most networks want within -3..3. Build it with "
             "include_preprocessing=True, or put what its preprocess_input does in front."
         )
-    elif swing[most] < _FLAT or abs(black[most] + white[most]) / 2 > _MAX_OFFSET * swing[most]:
+    elif (
+        swing[most] < _FLAT
+        or abs(black[most] + white[most]) / 2 > _MAX_OFFSET * swing[most]
+        or any(
+            step.min() < -_RAW_WHITE
+            and step.max() > _RAW_WHITE
+            and _middle(step) - _middle(reached) > _MAX_SHIFT
+            for step in steps
+        )
+    ):
         yield (
             f"{level}: The pictures are 0..255, but black becomes {black[most]:.4g} and white "
             f"{white[most]:.4g} where they reach the first weights of {model.name!r}: are they "
-            "normalised twice? Take out the Rescaling in front, or build the network with "
-            "include_preprocessing=False."
+            "normalised twice? Take out the Rescaling or preprocess_input in front, or build the "
+            "network with include_preprocessing=False."
         )
 
 
-def _reaches_first_weights(model: keras.Model, pictures: Any) -> np.ndarray | None:
-    """What the first layer with weights gets; None if a layer normalises there, or is opaque."""
+def _middle(values: np.ndarray) -> float:
+    """The middle of the values as a share of their range: 0 if they lie around zero."""
+    low, high = float(values.min()), float(values.max())
+    return (low + high) / 2 / (high - low)
+
+
+def _up_to_first_weights(model: keras.Model, pictures: Any) -> list[np.ndarray]:
+    """What each layer gets, up to the first one with weights.
+
+    Nothing if a layer normalises there, or is opaque.
+    """
+    tensors = []
     for node in graph_nodes(model):
         layer = node.operation
+        tensors.append(node.input_tensors[0])
         if not _has_own_weights(layer):
             continue
         if "Normalization" in type(layer).__name__:
-            return None
-        front = keras.Model(model.inputs[0], node.input_tensors[0])
-        reached = front.predict_on_batch(pictures)
+            return []
+        front = keras.Model(model.inputs[0], tensors)
+        steps = keras.tree.flatten(front.predict_on_batch(pictures))  # a list of one comes bare
         if not isinstance(layer, keras.Model):
-            return reached
-        return _reaches_first_weights(layer, reached) if is_open(layer) else None
-    return None
+            return steps
+        inner = _up_to_first_weights(layer, steps[-1]) if is_open(layer) else []
+        return inner and [*steps, *inner]
+    return []
 
 
 def _has_own_weights(layer: Any) -> bool:
@@ -193,6 +224,25 @@ def _has_own_weights(layer: Any) -> bool:
     if not isinstance(layer, keras.Model):
         return bool(layer.weights) and not isinstance(layer, keras.layers.Normalization)
     return any(map(_has_own_weights, all_layers(layer)))
+
+
+def activation_findings(model: keras.Model, recipe: TrainRecipe) -> Iterator[str]:
+    """Find probabilities that are squashed twice, or cut off.
+
+    `preflight.check_model` has found that the model ends as the recipe's loss needs.
+    """
+    limit = limit_of_two_activations(model.outputs[0])
+    if limit is not None:
+        yield (
+            f"warning: {model.name!r} puts probabilities through a second activation, so none of "
+            f"them can be above {limit:.3f}. Take one of the two out, for example "
+            "activation='softmax' of the last Dense or the Softmax behind it."
+        )
+    elif recipe.loss == "sigmoid" and sampled_range(model.outputs[0])[0] == 0:
+        yield (
+            f"warning: {model.name!r} ends in an activation that is exactly 0 below some number, "
+            "as hard_sigmoid is, and learns nothing there. Use activation='sigmoid'."
+        )
 
 
 def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> Iterator[str]:
