@@ -121,7 +121,7 @@ def test_the_plan_says_the_rate_in_force():
     assert "class 9, ...\n" in text
     assert "1,440 for training, 357 for validation" in text
     # 0.008 * 64 / 256, and a warm-up of half of the two epochs.
-    assert "adam, learning rate 0.002 cosine after 1 epoch of warm-up" in text
+    assert "adam, learning rate 0.002 cosine, warmed up over 1 epoch" in text
     assert "weights averaged with 0.999" in text
     assert str(PLAN) in text
     off = describe_plan(replace(SETTINGS, recipe=replace(recipe, ema_decay=None)), 1, Path("a"))

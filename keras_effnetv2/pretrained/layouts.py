@@ -167,8 +167,8 @@ def _refuse_pickle(path: Path) -> bytes:
     ):
         raise ValueError(
             f"{path} is a pickle, which can run any code when it is read, so it is refused. "
-            "Convert "
-            'it to safetensors: python -c "import torch; from safetensors.torch import save_file; '
+            'Convert it to safetensors: python -c "import torch; from safetensors.torch import '
+            "save_file; "
             f"save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\""
         )
     return start

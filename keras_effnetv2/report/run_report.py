@@ -168,7 +168,7 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
         (
             "optimizer",
             f"{recipe.optimizer}, learning rate {schedule.base_learning_rate:.3g} "
-            f"{recipe.schedule} after {counted(schedule.warmup_epochs, 'epoch')} of warm-up, "
+            f"{recipe.schedule}, warmed up over {counted(schedule.warmup_epochs, 'epoch')}, "
             f"weight decay {recipe.weight_decay:g}"
             + (f", weights averaged with {recipe.ema_decay:g}" if recipe.ema_decay else ""),
         ),

@@ -5,6 +5,7 @@ What cannot work at all is an earlier error: `TrainingData.load`, `preflight.che
 `inputs.load_inputs`, and for a disk that is too small `run_folder.prepare_output`.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -253,10 +254,8 @@ def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> It
         if every and not learned:
             yield (
                 "warning: The batch norms are frozen, but have learned nothing yet, so they "
-                "normalise "
-                'nothing. Load weights (--weights, weights=), or train them (batch_norm="train" of '
-                "the "
-                "recipe)."
+                "normalise nothing. Load weights (--weights, weights=), or train them "
+                '(batch_norm="train" of the recipe).'
             )
         return
     batch = inputs.smallest_batch_norm_batch()
@@ -265,17 +264,19 @@ def batch_norm_findings(model: keras.Model, inputs: Inputs, learned: bool) -> It
             f"warning: The batch norms train on batches of {counted(batch, 'picture')}; below "
             f"{MIN_BATCH_NORM_BATCH} their statistics are so noisy that accuracy suffers. Use "
             "larger batches (--batch-size, batch_size=), or start from pretrained weights "
-            "(--weights, weights=) "
-            'with batch_norm="freeze" in the recipe.'
+            '(--weights, weights=) with batch_norm="freeze" in the recipe.'
         )
     steps = step_of_epoch(inputs.plan, inputs.training.num_examples, inputs.plan.epochs)
-    left = max(layer.momentum for layer in layers) ** steps
+    momentum = max(layer.momentum for layer in layers)
+    left = momentum**steps
     if not learned and left > _MAX_INITIAL_SHARE:
+        enough = math.log(_MAX_INITIAL_SHARE) / math.log(momentum) / steps * inputs.plan.epochs
         yield (
             f"warning: After the {counted(steps, 'step')} of this training the batch norms' "
-            f"averages will still be {left:.0%} their initial values, so evaluation will be far "
-            "worse than training. Train longer (--epochs, epochs=), use smaller batches "
-            "(--batch-size, batch_size=), or start from pretrained weights (--weights, weights=)."
+            f"averages will still be {left:.0%} of their initial values, so evaluation will be "
+            f"far worse than training. Train {math.ceil(enough)} epochs (--epochs, epochs=), use "
+            f"smaller batches, of {MIN_BATCH_NORM_BATCH} pictures at least (--batch-size, "
+            "batch_size=), or start from pretrained weights (--weights, weights=)."
         )
 
 
