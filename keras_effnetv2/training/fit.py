@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_effnetv2._common.text import counted, say
+from keras_effnetv2._common.text import say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.data.sources import ImageSource
@@ -174,25 +174,15 @@ def train(
             model = _network(model_or_variant, weights, inputs)
         inputs = _settle_batch_norms(model, inputs, earlier, say)
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
-        settings = _settings(model, inputs, architecture_to_record(model_or_variant), weights)
         pictures = PictureRecord.of(inputs.training, inputs.validation, inputs.recipe.seed)
-        settings = replace(settings, pictures_sha256=pictures.fingerprint)
+        architecture = architecture_to_record(model_or_variant)
+        settings = _settings(model, inputs, architecture, weights, pictures)
         if earlier is not None:
             recorded = run_folder.read_pictures(folder, earlier)
             check_same_run(earlier, settings, recorded, pictures)
-        if seen := _seen_before(weights, inputs.validation):
-            say(
-                f"warning: {weights} was trained on {seen:,} of the validation pictures, so the "
-                "accuracy will be too high. Divide the pictures as that run did (--seed, "
-                "--validation-fraction), or give others."
-            )
-        for finding in look_for_findings(model, inputs, this_machine()):
+        for finding in _findings(model, inputs, weights):
             say(finding)
         resumed = None if earlier is None else latest_snapshot(saving.folder, say)
-        if resumed is not None:
-            done, batches = counted(resumed.epochs, "epoch"), resumed.batches
-            within = f" and {counted(batches, 'batch', 'batches')}" if batches else ""
-            say(f"Resuming after {done}{within}.")
         parameters = model.count_params()
         wait_for_all(workers)  # before anything is written
         if workers.is_first:
@@ -222,6 +212,17 @@ def _network(
         return build_to_train(config_of(model_or_variant), inputs, weights)
     check_model(model_or_variant, inputs)
     return model_or_variant
+
+
+def _findings(model: keras.Model, inputs: Inputs, weights: str | None) -> Iterator[str]:
+    """Yield all that is to be said of a training before it begins."""
+    if seen := _seen_before(weights, inputs.validation):
+        yield (
+            f"warning: {weights} was trained on {seen:,} of the validation pictures, so the "
+            "accuracy will be too high. Divide the pictures as that run did (--seed, "
+            "--validation-fraction), or give others."
+        )
+    yield from look_for_findings(model, inputs, this_machine())
 
 
 def _seen_before(weights: str | None, validation: ImageSource) -> int:
@@ -261,6 +262,7 @@ def _settings(
     inputs: Inputs,
     architecture: Mapping[str, Any] | None,
     weights: str | None,
+    pictures: PictureRecord,
 ) -> RunSettings:
     return RunSettings(
         finished=False,
@@ -275,6 +277,7 @@ def _settings(
         recipe=inputs.recipe,
         stages=tuple(inputs.plan),
         image_size=inputs.plan[-1].image_size,
+        pictures_sha256=pictures.fingerprint,
     )
 
 
