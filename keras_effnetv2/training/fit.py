@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_effnetv2._common.text import say
+from keras_effnetv2._common.text import counted, say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.data.sources import ImageSource
@@ -341,6 +341,10 @@ def _fit(
     say: Callable[[str], Any],
 ) -> dict[str, list[float]]:
     """Run `fit` and return its history."""
+    if resumed is not None:
+        done, batches = counted(resumed.epochs, "epoch"), resumed.batches
+        within = f" and {counted(batches, 'batch', 'batches')}" if batches else ""
+        say(f"Resuming after {done}{within}.")
     is_first = inputs.workers.is_first
     kept: Mapping[str, Any] = {} if resumed is None else resumed.notes
     unreadable.found.update((bad["index"], BadPicture(**bad)) for bad in kept.get("unreadable", ()))
