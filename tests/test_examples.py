@@ -99,6 +99,7 @@ def test_imagenet(tmp_path, capsys, quick, monkeypatch):
     assert (recipe["crop_style"], recipe["evaluation_style"]) == ("v1", "v1")
 
 
+@pytest.mark.slow  # two trainings; the other examples have one
 def test_imagenet21k_and_what_comes_after_it(tmp_path, capsys, quick):
     write_pictures(tmp_path / "many", ("a", "b", "c"), 6)
     write_pictures(tmp_path / "few", ("x", "y"), 6)
@@ -118,6 +119,7 @@ def test_imagenet21k_and_what_comes_after_it(tmp_path, capsys, quick):
     assert second["weights"] == str(weights)
 
 
+@pytest.mark.slow  # two trainings and four judgements
 def test_augmentation_by_size(tmp_path, capsys, quick):
     for split in ("train", "test"):
         write_pictures(tmp_path / split, ("a", "b"), 8)

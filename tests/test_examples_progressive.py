@@ -36,6 +36,7 @@ def few_layers(include_top, weights, pooling):
     return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x), name="resnet50")
 
 
+@pytest.mark.slow  # compiles two stages, as the next example does
 @pytest.mark.filterwarnings("error:.shuffle=True")
 def test_resnet50(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(keras.applications, "ResNet50", few_layers)

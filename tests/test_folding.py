@@ -82,6 +82,7 @@ def test_a_variant_loses_three_numbers_a_channel():
     )
 
 
+@pytest.mark.slow  # hundreds of layers, folded and compared
 def test_the_deepest_network_stays_below_the_recursion_limit():
     """XL with blocks of one convolution: as many shortcuts one after another, fewer layers."""
     config = ModelConfig.from_name("efficientnetv2-xl").scaled(width=0.02)

@@ -42,6 +42,8 @@ def fronts():
 @pytest.mark.parametrize("source", SOURCES)
 def test_weights_go_into_our_layers_only(source, files, values):
     for name, front in fronts().items():
+        if source != SOURCES[0] and name != "called as ours":
+            continue  # what is in front is the same for every source
         inputs = keras.Input((32, 32, 3))
         x = front(inputs)
         before = front.get_weights()

@@ -202,6 +202,7 @@ np.save(sys.argv[3], keras.ops.convert_to_numpy(model(np.load(sys.argv[2]))))
 """
 
 
+@pytest.mark.slow  # a process that starts Keras
 def test_a_saved_model_loads_where_this_package_is_not(tmp_path):
     model = tiny()
     model.save(tmp_path / "model.keras")
@@ -211,7 +212,7 @@ def test_a_saved_model_loads_where_this_package_is_not(tmp_path):
     np.testing.assert_array_equal(np.load(files[2]), oracle.numpy(model(PIXELS)))
 
 
-@pytest.mark.slow  # 208 million weights, drawn twice; test_folding has a quick one
+@pytest.mark.slow  # 208 million weights, drawn twice
 def test_xl_is_not_too_deep_for_keras_graph_walk():
     limit = sys.getrecursionlimit()
     model = kev2.EfficientNetV2XL(weights=None)

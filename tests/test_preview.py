@@ -157,6 +157,7 @@ def test_training_asks_for_the_same_batches(photos, monkeypatch, tmp_path):
     assert run_folder.open_run(tmp_path / "run").class_names == ("cat", "dog")
 
 
+@pytest.mark.slow  # as many pictures as the bound allows
 def test_a_page_of_large_pictures_is_bounded():
     source = load_source("digits", "all").stratified_subset(60)
     inputs = load_inputs(VARIANT, TrainingData(source), replace(RECIPE, image_size=(32, 480)))
@@ -225,6 +226,7 @@ def test_what_training_refuses_the_preview_refuses_and_writes_nothing(photos, tm
     refused(ValueError, "`validation` is for an ImageSource", validation=digits)
 
 
+@pytest.mark.slow  # a scan and a page; test_fit has the error, the next test what is left out
 def test_bad_pictures_are_an_error_or_left_out(tmp_path):
     photos, output = tmp_path / "photos", tmp_path / "run"
     write_grey(photos, ("cat", "dog"), count=12)

@@ -97,11 +97,11 @@ def test_randaugment_magnitude(source):
 
 def test_mixup_alpha(source):
     stages = kev2.progressive_stages(
-        epochs=5, stages=4, image_size=(32, 44), mixup_alpha=(0, 3), batch_size=(160, 40)
+        epochs=4, stages=2, image_size=(32, 44), mixup_alpha=(0, 3), batch_size=(160, 40)
     )
     alphas = []
     for batches in batches_by_stage(source, stages):
         kept = np.concatenate([labels.max(axis=1) for _, labels in batches])
         alphas.append((1 / (4 * np.mean((kept - 0.5) ** 2)) - 1) / 2)
     # Standard error of the estimate at alpha = 3 and 640 labels: 0.2.
-    assert alphas == pytest.approx([0, 1, 2, 3], abs=0.4)
+    assert alphas == pytest.approx([0, 3], abs=0.4)

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from helpers.quick_runs import step_eagerly
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import parse
@@ -18,7 +19,8 @@ COMMANDS = re.findall(r"^keras-effnetv2 (.*)$", README, flags=re.MULTILINE)
 
 @pytest.mark.filterwarnings("error:.shuffle=True")
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
-def test_example_runs(example, capsys):
+def test_example_runs(example, capsys, monkeypatch):
+    step_eagerly(monkeypatch)
     exec(compile(example, "README.md", "exec"), {})
     for printed in re.findall(r"print\(.*\)  # (.*)", example):
         assert printed in capsys.readouterr().out

@@ -340,6 +340,7 @@ def small_file(tmp_path):
     return str(path)
 
 
+@pytest.mark.slow  # measures compiled steps; the tables are tested above without
 def test_table_2_of_another_network(small_file, tmp_path, capsys):
     times = tmp_path / "times.json"
     words = f"table-2 --variant {small_file} --image-size 64 --batch-sizes 2 10000000"

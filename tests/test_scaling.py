@@ -108,6 +108,7 @@ def test_a_coefficient_out_of_range_is_named(name, value):
         scale("efficientnetv2-s")
 
 
+@pytest.mark.slow  # builds two whole networks
 def test_the_table_of_a_step():
     lines = scaling_table(OFFICIAL_STEPS[:1]).splitlines()
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| efficientnetv2")]

@@ -155,6 +155,7 @@ def slow_model(clock, seconds, inputs):
     return model
 
 
+@pytest.mark.slow  # compiles the steps of two networks
 def test_steps_are_timed_beside_those_of_the_baseline(inputs, monkeypatch):
     clock = SimpleNamespace(now=0.0)  # a list would be copied by Keras
     monkeypatch.setattr(trial_training, "perf_counter", lambda: clock.now)

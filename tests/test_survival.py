@@ -140,6 +140,7 @@ def cut():
     raise PowerCut
 
 
+@pytest.mark.slow  # six trainings; test_fit resumes one
 def test_a_run_that_breaks_off_in_every_epoch_ends_as_one_that_ran_through(
     whole, pictures, tmp_path
 ):

@@ -205,7 +205,7 @@ def test_reading_ends_with_the_error(source, skip):
     assert list(policy.found.values()) == found
 
 
-@pytest.mark.parametrize("batch_size", [5, 7])
+@pytest.mark.parametrize("batch_size", [5, pytest.param(7, marks=pytest.mark.slow)])
 def test_skipped_ones_are_counted_named_once_and_replaced(source, batch_size, caplog):
     policy = UnreadablePictures(skip=True)
     settings = {**SETTINGS, "batch_size": batch_size, "unreadable": policy}

@@ -97,6 +97,7 @@ def test_a_failed_exchange_says_what_it_means():
             raise ValueError(message)
 
 
+@pytest.mark.slow  # two processes that start JAX and compile
 def test_two_jax_processes_train_what_one_trains_with_tensorflow(tmp_path, monkeypatch):
     port = free_port()
     pair = [start(tmp_path / "two", 2, index, port) for index in range(2)]
