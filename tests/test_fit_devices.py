@@ -94,7 +94,7 @@ def check_two_devices(folder):
     check_train(folder, strategy)
 
 
-@pytest.mark.slow  # a process that starts TensorFlow and compiles for two devices
+@pytest.mark.slow  # a process that starts TensorFlow and compiles; test_optimizers has the steps
 @probe.only_tensorflow
 def test_two_devices(tmp_path):
     code = f"import test_fit_devices as t; t.check_two_devices(t.Path({str(tmp_path)!r}))"
