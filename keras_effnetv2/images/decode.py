@@ -27,7 +27,7 @@ from keras_effnetv2.images.headers import (
 from keras_effnetv2.images.orientation import orientation, turned
 
 WHITE = 255
-"""What shows through transparent pixels; viewers and paper are white."""
+"""The colour behind transparent pixels; viewers and paper are white."""
 
 _PNG = FORMATS.index("PNG")
 _FLATTENED_AT_ONCE = 2**20  # pixels; each takes 20 bytes meanwhile
@@ -51,13 +51,13 @@ def decode_image(
         accurate: decode a JPEG with the exact integer DCT, as Pillow does. It takes longer; grey
             levels differ by 1.2 on average.
         exif: turn the picture as its EXIF orientation says. The official code does not.
-        background: what shows through transparent pixels.
+        background: the colour behind transparent pixels.
 
     Returns:
         uint8 tensor (height, width, 3), 0..255.
 
     Raises:
-        ValueError: `background` is no colour.
+        ValueError: `background` is not a colour.
         tf.errors.InvalidArgumentError: the bytes are not such a picture, or it is truncated or
             corrupt; raised when the op runs. A damaged JPEG with an intact structure is decoded.
     """
@@ -69,7 +69,7 @@ def rgb(background: Colour) -> tuple[int, int, int]:
     """Return a colour as red, green and blue, 0..255.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a colour.
     """
     levels: Any = (background,) * 3 if is_integer(background) else background
     is_tuple = isinstance(levels, tuple) and len(levels) == 3
@@ -141,7 +141,7 @@ def _decode_bmp(data: Any) -> Any:
 
 def _decode_gif(data: Any, background: tuple[int, int, int]) -> Any:
     frame = gif_frame(data, tf.int32.max)
-    # TensorFlow's decoder knows no transparency, so what stands for it gets the right colour.
+    # TensorFlow's decoder ignores transparency, so the transparent entry gets the right colour.
     ends = [byte_slice(frame.alone, *part) for part in ((0, frame.clear), (frame.clear + 3, 2**31))]
     alone = tf.strings.join([ends[0], bytes(background), ends[1]])
     alone = tf.cond(frame.clear > 0, lambda: alone, lambda: frame.alone)
@@ -160,7 +160,7 @@ def _opaque(pixels: Any) -> Any:
 
 
 def _on_canvas(pixels: Any, frame: Frame) -> Any:
-    """Leave transparent what a frame does not cover of the whole picture."""
+    """Put a frame into the whole picture, which stays transparent around it."""
     before, size = tf.cast(frame.offset, tf.int32), tf.shape(pixels)[:2]
     after = tf.cast(frame.extent, tf.int32) - before - size
     margins = tf.stack([before, after], axis=1)
@@ -168,7 +168,7 @@ def _on_canvas(pixels: Any, frame: Frame) -> Any:
 
 
 def _flattened(pixels: Any, background: tuple[int, int, int]) -> Any:
-    """Lay (height, width, 4) over a colour: (height, width, 3); both are uint8."""
+    """Blend pixels (height, width, 4) with a colour behind them: (height, width, 3), uint8."""
     height, width = tf.unstack(tf.shape(pixels)[:2])
     rows = tf.maximum(_FLATTENED_AT_ONCE // width, 1)
     behind, shift = tf.constant(background, tf.uint16), tf.bitwise.right_shift

@@ -32,7 +32,7 @@ JPEG = FORMATS.index("JPEG")
 _JPEG_START = b"\xff\xd8\xff"
 _ANY = -1  # any byte
 _START_LENGTH = 12
-# What files begin with, and their kinds: those of FORMATS, then others. The first that fits holds.
+# Kinds of files and their first bytes: those of FORMATS, then others. The first match counts.
 _KINDS: list[tuple[str, Sequence[int]]] = [
     ("JPEG", _JPEG_START),
     ("PNG", b"\x89PNG\r\n\x1a\n"),
@@ -66,14 +66,14 @@ _FORMAT_NAMES = (*FORMATS, "picture")  # the last where the content is none of t
 _BROKEN = [f"corrupt or truncated {name}" for name in FORMATS]
 _BROKEN[FORMATS.index("BMP")] += ", or not uncompressed with 24 or 32 bits: save it as PNG"
 _WAY_OUT = "which is not read: convert it to JPEG or PNG"
-# Why there is no size, by kind.
+# The reason if the header gives no size, by kind.
 _UNREADABLE = [
     *_BROKEN,
     *[f"a file of the kind {kind}, {_WAY_OUT}" for kind, _ in _KINDS[len(FORMATS) : -1]],
     f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture",
 ]
 _RGB_MASKS = (0xFF0000, 0xFF00, 0xFF)  # where decode_bmp looks for the colours of a 32-bit pixel
-# What may stand at a place of a GIF file: the end, the beginning of a frame or of an extension,
+# The kinds of blocks in a GIF file: the end, the beginning of a frame or of an extension,
 # or a sub-block of data in one of those. Any other byte than "," and "!" ends the file.
 _GIF_END, _GIF_FRAME, _GIF_EXTENSION, _GIF_DATA = range(4)
 _GIF_BLOCKS = np.full(256, _GIF_END, np.int32)
@@ -125,7 +125,7 @@ def _check_image(data: Any, max_pixels: Any) -> Any:
     sides, limit = tf.strings.as_string(extent), tf.strings.as_string(max_pixels)
     words = " x ", " pixels (height x width) is more than the ", " that are accepted"
     too_large = tf.strings.join([sides[0], words[0], sides[1], words[1], limit, words[2]])
-    # What is wrong in several ways is told by the last of these, so they go from fine to coarse.
+    # Of several reasons the last one counts, so they go from fine to coarse.
     # Not height * width: four-byte numbers from a hostile header would overflow.
     is_too_large = extent[0] > max_pixels // tf.maximum(extent[1], 1)
     reason = tf.where(is_too_large, too_large, "")
@@ -348,7 +348,7 @@ def webp_frame(data: Any) -> Frame:
     is_clear &= alpha >= tf.where(is_in_frame, frame, 30)
     size_bytes = byte_slice(data, tf.where(is_in_frame, frame + 14, 24), 6)
     header = tf.strings.join([b"VP8X\x0a\0\0\0\x10\0\0\0", size_bytes])
-    # What stood in front goes behind, where nothing is read, so that the file's size stays right.
+    # The skipped part goes to the end, where nothing is read, so the file's size stays right.
     place, skipped = (
         tf.where(is_clear, alpha, begin),
         tf.where(is_clear, tf.constant(30, tf.int64), 12),

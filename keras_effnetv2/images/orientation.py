@@ -1,7 +1,7 @@
 """Which way up a picture is shown: its EXIF orientation, read in the graph and applied to pixels.
 
-A camera stores pixels as its sensor lies and notes how to turn them. Viewers do so, and a network
-must see what they show. Whatever is malformed means "as it is stored".
+A camera stores the pixels as its sensor reads them, and notes how to turn them. Viewers turn
+them, so the network must see them turned, too. Malformed EXIF data turns nothing.
 
 Layouts: EXIF 3.0 (CIPA DC-008) 4.5 and 4.6, PNG 11.3.2 (eXIf), RFC 9649 2.7 (WebP).
 """
@@ -23,9 +23,9 @@ from keras_effnetv2.images.headers import (
 )
 
 AS_STORED = np.int64(1)
-"""The orientation of pictures that are not to be turned."""
+"""The orientation of a picture that is not turned."""
 
-_MAX_BLOCKS = 1_000  # that the EXIF data may be behind: 50 ms
+_MAX_BLOCKS = 1_000  # in front of the EXIF data; reading them takes 50 ms
 _MAX_BYTES = 2**16  # of EXIF data, as many as a JPEG can hold
 _PREFIX = b"Exif\0\0"  # stands before the data in a JPEG, and in other formats by mistake
 _MAX_ENTRIES = 500  # of a directory; cameras write 20
@@ -38,7 +38,7 @@ _ALONE[[0x00, 0x01, *range(0xD0, 0xDA), 0xFF]] = True
 
 
 def _weights(size: int, *numbers: Sequence[int]) -> np.ndarray:
-    """Return what bytes are multiplied with to have numbers of them, int64 (numbers, size).
+    """Return the weights that make numbers of bytes by multiplication, int64 (numbers, size).
 
     Args:
         size: how many bytes there are.
@@ -64,12 +64,12 @@ def _blocks(
 
     Args:
         start: position of the first.
-        around: bytes of each that its size does not count.
-        even: 1 where a byte follows odd sizes, else 0.
+        around: bytes of a block that its size does not count.
+        even: 1 if blocks of odd size are padded with a byte, else 0.
         name: places of the bytes of its name, the highest first.
         size: places of the bytes of its size, the highest first.
-        exif: name of the block that is looked for.
-        last: how the name of the block begins that ends the search.
+        exif: name of the block with EXIF data.
+        last: beginning of the name of the block that ends the search.
     """
     unit = 256 ** (len(exif) - len(last))
     names = map(int.from_bytes, (exif, last))
@@ -81,23 +81,23 @@ _ROWS = {
     "PNG": _blocks(8, 12, 0, [4, 5, 6, 7], [0, 1, 2, 3], b"eXIf", b"IEND"),
     "WebP": _blocks(12, 8, 1, [0, 1, 2, 3], [7, 6, 5, 4], b"EXIF", b"\0\0\0\0"),
 }
-# What a file with EXIF data has in it, by format.
+# A text that every file with EXIF data contains, by format.
 _MENTIONS = [r"Exif\x00\x00", "eXIf", "", "", "EXIF", ""]
-_NO_BLOCKS = [2**62, *[1] * (5 + 2 * _HEAD)]  # the first would be behind every end
+_NO_BLOCKS = [2**62, *[1] * (5 + 2 * _HEAD)]  # begin after the end of any file
 _BLOCKS = np.array([_ROWS.get(name, _NO_BLOCKS) for name in (*FORMATS, "other")])
 
 
 def orientation(data: Any, index: Any) -> Any:
-    """Return how a stored picture is to be turned, as EXIF numbers it; 1 where nothing says so.
+    """Return the EXIF orientation of a picture file, 1 if it has none.
 
     Args:
         data: scalar string tensor, the bytes of a file.
-        index: what `format_index` returned of it.
+        index: the result of `format_index` for it.
 
     Returns:
         int64 scalar, 1..8.
     """
-    # Most files are done with here: a search is a thousand times quicker than a walk.
+    # Most files end here: a search is a thousand times faster than a walk through the blocks.
     may_say = mentions(data, tf.gather(_MENTIONS, index))
     return tf.cond(may_say, lambda: _orientation_of(data), lambda: tf.constant(1, tf.int64))
 
@@ -109,7 +109,7 @@ def _orientation_of(data: Any) -> Any:
     start, around, even, exif, last, unit = tf.unstack(row[:6])
     weights = tf.reshape(row[6:], [2, _HEAD])
     is_jpeg = tf.equal(index, FORMATS.index("JPEG"))
-    # A WebP file says at its beginning whether it has such a block, else viewers look for none.
+    # A WebP file says at its beginning whether it has EXIF data; viewers believe that.
     first, flags = numbers_at(data, (12, 4), (20, 1))
     has_none = (first != int.from_bytes(b"VP8X", "little")) | (flags // 8 % 2 == 0)
     start = tf.where(has_none & tf.equal(index, FORMATS.index("WebP")), length, start)
@@ -120,7 +120,7 @@ def _orientation_of(data: Any) -> Any:
         name, size = tf.unstack(tf.linalg.matvec(weights, numbers))
         is_exif = name == exif
         at_end = is_exif | (name // unit == last)
-        # Between the segments of a JPEG may be any bytes.
+        # There may be any bytes between the segments of a JPEG.
         is_alone = is_jpeg & ((numbers[0] != 0xFF) | tf.gather(_ALONE, numbers[1]))
         step = tf.where(is_alone, tf.constant(1, tf.int64), around + size + even * (size % 2))
         return tf.where(at_end, position, position + step), at_end, is_exif, size
@@ -160,12 +160,12 @@ def _orientation_in(block: Any) -> Any:
 
 
 def _byte_values(data: Any, count: int) -> Any:
-    """Return the first bytes as numbers, int64 (count,); behind the end are zeros."""
+    """Return the first bytes as numbers, int64 (count,), with zeros after the end."""
     return tf.cast(tf.io.decode_raw(data, tf.uint8, fixed_length=count), tf.int64)
 
 
-# Of each orientation, from 0 (none has it) on: the axes of the stored picture that become the
-# turned one's, and then the steps along these: -1 goes from the end to the beginning.
+# For each orientation from 0 (unused): the order of the stored axes in the turned picture, and the
+# steps along them, where -1 goes from the end to the beginning.
 _AXES = np.array([[0, 1, 2]] * 5 + [[1, 0, 2]] * 4, np.int32)
 _STEPS = np.array([[1, 1]] + [[1, 1], [1, -1], [-1, -1], [-1, 1]] * 2, np.int32)
 
@@ -186,11 +186,11 @@ _WINDOW_MAPS = _window_maps()
 
 
 def turned(image: Any, orientation: Any) -> Any:
-    """Turn a stored picture (height, width, 3) uint8 as viewers show it.
+    """Turn a stored picture as viewers do.
 
     Args:
-        image: what was stored.
-        orientation: int64 scalar, what the function of that name returned.
+        image: uint8 (height, width, 3).
+        orientation: int64 scalar, 1..8, see the function of that name.
     """
     return tf.cond(orientation > 1, lambda: _turned(image, orientation), lambda: image)
 
@@ -207,7 +207,7 @@ def _turned(image: Any, orientation: Any) -> Any:
 
 
 def turned_shape(shape: Any, orientation: Any) -> Any:
-    """Return what the shape (3,) of a stored picture becomes when it is turned."""
+    """Return the shape (3,) of a picture after turning it, from the stored shape."""
     return tf.gather(shape, tf.gather(_AXES, orientation))
 
 

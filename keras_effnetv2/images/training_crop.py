@@ -103,7 +103,7 @@ def decode_random_crop(
 
     Raises:
         ValueError: the style is unknown, the range is empty or out of bounds, the size is not a
-            positive whole number, or the background is no colour.
+            positive whole number, or the background is not a colour.
         tf.errors.InvalidArgumentError: as `decode_image`, when the op runs.
     """
     check_integer("image_size", image_size, minimum=1)
