@@ -253,6 +253,13 @@ def test_png_with_flipped_bits_raises():
         decode_image(bytes(data))
 
 
+def gif_of_tiny_blocks():
+    """A GIF with a comment in blocks of one byte each."""
+    data = EXACT["gif"][0]
+    place = 13 + 3 * 2 ** (data[10] % 8 + 1)  # after the colours
+    return data[:place] + b"!\xfe" + b"\1c" * 20_000 + b"\0" + data[place:]
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -268,6 +275,7 @@ def test_png_with_flipped_bits_raises():
         (bmp(INDICES, 8, compression=1), BAD_BMP),
         *[(start + bytes(20), f"a file of the kind {kind}, {WAY_OUT}") for start, kind in OTHERS],
         (EXACT["gif"][0][:30], "corrupt or truncated GIF"),
+        (gif_of_tiny_blocks(), "corrupt or truncated GIF"),  # it would take seconds to walk
         (LOSSY["webp"][:24], "corrupt or truncated WebP"),
     ],
 )

@@ -79,6 +79,8 @@ _GIF_END, _GIF_FRAME, _GIF_EXTENSION, _GIF_DATA = range(4)
 _GIF_BLOCKS = np.full(256, _GIF_END, np.int32)
 _GIF_BLOCKS[[*b",!"]] = _GIF_FRAME, _GIF_EXTENSION
 _MAX_CHUNKS = 1_000  # of a WebP file before its first picture
+# Writers fill a block of a GIF with 255 bytes. One byte a block is an attack: a step takes 35 us.
+_MIN_STEPS, _MEAN_BLOCK = 10_000, 100
 _GIF_CONTROL = 0xF9  # the extension that has a frame's transparency
 _GIF_OUTSIDE, _GIF_INSIDE = 1, 2  # of a block: where a walk is that has not come to _GIF_END
 
@@ -289,9 +291,13 @@ def gif_frame(data: Any, frames_read: Any) -> Frame:
 
     width, height, flags = numbers_at(data, (6, 2), (8, 2), (10, 1))
     first = _gif_colours_end(flags, tf.constant(13, tf.int64))
-    start = (first, tf.constant(_GIF_OUTSIDE), tf.constant(0), first, first, byte_length(data))
+    length = byte_length(data)
+    start = (first, tf.constant(_GIF_OUTSIDE), tf.constant(0), first, first, length)
     last, _, frames, begin, end, control = tf.while_loop(
-        lambda _, place, frames, *__: (place != _GIF_END) & (frames < frames_read), advance, start
+        lambda _, place, frames, *__: (place != _GIF_END) & (frames < frames_read),
+        advance,
+        start,
+        maximum_iterations=tf.cast(_MIN_STEPS + length // _MEAN_BLOCK, tf.int32),
     )
     places = (3, 2), (1, 2), (7, 2), (5, 2), (9, 1)
     top, left, rows, columns, own = numbers_at(data, *places, start=begin)
