@@ -11,8 +11,8 @@ from keras_effnetv2._version import __version__
 
 if TYPE_CHECKING:  # for editors and type checkers, which look here; tests compare it with the table
     from keras_effnetv2 import augment as augment
-    from keras_effnetv2.architectures.config import (
-        ModelConfig as ModelConfig,
+    from keras_effnetv2.architectures.config import ModelConfig as ModelConfig
+    from keras_effnetv2.architectures.stage import (
         Stage as Stage,
         decode_stages as decode_stages,
         encode_stages as encode_stages,
@@ -75,7 +75,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which look here; tests compa
     from keras_effnetv2.training.progressive import ProgressiveLearning as ProgressiveLearning
 
 _NAMES_OF = {
-    "architectures.config": "ModelConfig Stage decode_stages encode_stages",
+    "architectures.config": "ModelConfig",
+    "architectures.stage": "Stage decode_stages encode_stages",
     "models.build": "build_model feature_extractor",
     "models.applications": (
         "EfficientNetV2B0 EfficientNetV2B1 EfficientNetV2B2 EfficientNetV2B3 "

@@ -8,8 +8,9 @@ import keras
 import pytest
 
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.stage_table import stage_table
 from keras_effnetv2.models.build import build_model
-from keras_effnetv2.models.graph import count_trainable, last_activation, stage_table
+from keras_effnetv2.models.graph import count_trainable, last_activation
 from keras_effnetv2.models.multiply_adds import count_flops
 
 

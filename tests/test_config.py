@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from keras_effnetv2.architectures.config import ModelConfig, Stage, decode_stages, encode_stages
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.stage import Stage, decode_stages, encode_stages
 
 ALL = ModelConfig.variants()
 S_BLOCKS = ["r2_k3_s1_e1_i24_o24_c1", "r4_k3_s2_e4_i24_o48_c1", "r4_k3_s2_e4_i48_o64_c1"]

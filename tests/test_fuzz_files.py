@@ -13,7 +13,8 @@ import pytest
 from helpers import source_files
 from hypothesis import given, settings, strategies as st
 
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.stage import decode_stages
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.load import load_weights
 

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from helpers import source_files
 
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import read_config
+from keras_effnetv2.architectures.stage import decode_stages
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.models.model_file import load_model
 from keras_effnetv2.pretrained.load import load_weights

@@ -11,7 +11,9 @@ from helpers import oracle, source_files
 from helpers.source_files import SMALL
 from safetensors.numpy import save_file
 
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages, scale_and_offset
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.normalization import scale_and_offset
+from keras_effnetv2.architectures.stage import decode_stages
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
 from keras_effnetv2.pretrained.load import load_weights

@@ -14,7 +14,8 @@ from helpers import oracle
 from helpers.source_files import SMALL
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.architectures.config import ModelConfig, Stage, decode_stages
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.stage import Stage, decode_stages
 from keras_effnetv2.models.build import build_model, feature_extractor
 
 TINY = ModelConfig(

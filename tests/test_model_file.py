@@ -12,8 +12,9 @@ from helpers.photos import write_photos
 from helpers.quick_runs import leave_out_results, step_eagerly, two_blocks
 from test_cli import command
 
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import is_published, read_config
+from keras_effnetv2.architectures.stage import decode_stages
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.runs.run_folder import open_run

@@ -9,7 +9,8 @@ from helpers import oracle
 from safetensors.numpy import save_file
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.architectures.config import NORMALIZATIONS, ModelConfig
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.normalization import NORMALIZATIONS
 from keras_effnetv2.pretrained.open_weights import open_weights
 from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights, find_weight_set
 

@@ -3,7 +3,8 @@
 import pytest
 
 from benchmarks.paper.scaling import OFFICIAL_STEPS, scaling_table
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.stage import decode_stages
 from keras_effnetv2.search.scaling import scale
 
 S = ModelConfig.from_name("efficientnetv2-s")

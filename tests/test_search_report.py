@@ -13,8 +13,8 @@ import pytest
 from helpers.html_pages import HOSTILE, Page, assert_needs_no_other_file
 from helpers.search_studies import BASELINE, complete, incomplete, large_study, network, study_of
 
-from keras_effnetv2.architectures.config import decode_stages
 from keras_effnetv2.architectures.config_file import read_config
+from keras_effnetv2.architectures.stage import decode_stages
 from keras_effnetv2.search.pareto_chart import pareto_chart
 from keras_effnetv2.search.record import find
 from keras_effnetv2.search.space import SearchSpace

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import keras_effnetv2 as kev2
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages, encode_stages
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.stage import decode_stages, encode_stages
 from keras_effnetv2.search.space import SearchSpace, StageChoices
 
 CHOICES = StageChoices(conv=("mbconv",), kernel=(3,), expand=(4,), layers=(1, 2))

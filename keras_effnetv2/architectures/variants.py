@@ -5,7 +5,9 @@ Source of every number: google/automl, efficientnetv2/effnetv2_configs.py (`v2_b
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
+
+from keras_effnetv2.architectures.normalization import Normalization
 
 V1_BLOCKS: Sequence[str] = (
     "r1_k3_s1_e1_i32_o16_se0.25",
@@ -59,13 +61,6 @@ V2_XL_BLOCKS: Sequence[str] = (
     "r32_k3_s2_e6_i256_o512_se0.25",
     "r8_k3_s1_e6_i512_o640_se0.25",
 )
-
-
-Normalization = Literal["imagenet", "symmetric", "inception"]
-"""The normalisation of pixels before the first layer, see `config.NORMALIZATIONS`."""
-
-ScaleAndOffset = tuple[tuple[float, ...], tuple[float, ...]]
-"""Another change of pixels: what they are multiplied with, what is added then; R, G, B each."""
 
 
 class Variant(NamedTuple):

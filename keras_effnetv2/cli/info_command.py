@@ -2,6 +2,7 @@
 
 from keras_effnetv2._common.text import aligned, say
 from keras_effnetv2.architectures.config_file import is_published
+from keras_effnetv2.architectures.stage_table import stage_table
 from keras_effnetv2.cli.command import argument, command, flag, option
 from keras_effnetv2.cli.options import read_network
 from keras_effnetv2.cli.quiet_start import start_tensorflow
@@ -30,7 +31,7 @@ def info(
         return
     start_tensorflow()
     from keras_effnetv2.models.build import build_model
-    from keras_effnetv2.models.graph import count_trainable, stage_table
+    from keras_effnetv2.models.graph import count_trainable
     from keras_effnetv2.models.multiply_adds import count_flops
     from keras_effnetv2.pretrained.registry import published
 

@@ -7,7 +7,8 @@ from typing import Any, Concatenate, ParamSpec
 import keras
 import numpy as np
 
-from keras_effnetv2.architectures.config import ModelConfig, scale_and_offset
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.normalization import scale_and_offset
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.registry import weight_set
 

@@ -20,8 +20,8 @@ from keras_effnetv2._common.checks import (
     is_integer,
     plain,
 )
-from keras_effnetv2.architectures.config import ModelConfig, scale_and_offset
-from keras_effnetv2.architectures.variants import ScaleAndOffset
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.normalization import ScaleAndOffset, scale_and_offset
 from keras_effnetv2.models.blocks import channel_axis, conv_bn, mbconv
 from keras_effnetv2.models.graph import connected_names
 from keras_effnetv2.pretrained.load import assign_weights

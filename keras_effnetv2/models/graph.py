@@ -1,4 +1,4 @@
-"""The structure of a network: its calls of layers, the table of its stages, how it ends.
+"""The structure of a network: its calls of layers, and how it ends.
 
 Keras has no public access to the calls of layers in a model. The private names needed for that are
 used only here; tests/test_keras_private.py lists them.
@@ -8,12 +8,10 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
-
-from keras_effnetv2.architectures.config import ModelConfig
 
 # Of the sum of 1,000 probabilities in half precision.
 _ROUNDING = 0.01
@@ -114,43 +112,6 @@ def traced_layers(
             yield from traced_layers(node.operation, *(source.shape for source in given))
         else:
             yield node.operation, given, results
-
-
-class StageRow(NamedTuple):
-    """One line of the paper's Table 4.
-
-    Attributes:
-        stage: number as in the paper, where the stem is stage 0.
-        operator: e.g. "Fused-MBConv4, k3x3" or "MBConv6, k3x3, SE0.25".
-        stride: of the first layer.
-        channels: output channels.
-        layers: number of blocks.
-        size: (height, width) of the output for the given picture size.
-    """
-
-    stage: int
-    operator: str
-    stride: int
-    channels: int
-    layers: int
-    size: tuple[int, int]
-
-
-def stage_table(config: ModelConfig, image_size: int) -> tuple[StageRow, ...]:
-    """Return the paper's Table 4 of a network, for pictures of `image_size` pixels a side."""
-    side = math.ceil(image_size / 2)
-    rows = [StageRow(0, "Conv3x3", 2, config.stem_filters, 1, (side, side))]
-    for number, stage in enumerate(config.stages, start=1):
-        side = math.ceil(side / stage.strides)
-        kind = "Fused-MBConv" if stage.conv == "fused" else "MBConv"
-        operator = f"{kind}{stage.expand_ratio}, k{stage.kernel_size}x{stage.kernel_size}"
-        if stage.se_ratio is not None:
-            operator += f", SE{stage.se_ratio:g}"
-        shape = (stage.strides, stage.output_filters, stage.repeats, (side, side))
-        rows.append(StageRow(number, operator, *shape))
-    head = "Conv1x1 & Pooling & FC"
-    rows.append(StageRow(len(rows), head, 1, config.head_filters, 1, (side, side)))
-    return tuple(rows)
 
 
 def last_activation(tensor: Any) -> str:

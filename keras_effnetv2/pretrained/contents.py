@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_effnetv2.architectures.variants import Normalization, ScaleAndOffset
+from keras_effnetv2.architectures.normalization import Normalization, ScaleAndOffset
 
 
 class Contents(NamedTuple):

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnetv2.architectures.config import NORMALIZATIONS
-from keras_effnetv2.architectures.variants import Normalization, ScaleAndOffset
+from keras_effnetv2.architectures.normalization import NORMALIZATIONS, Normalization, ScaleAndOffset
 from keras_effnetv2.pretrained.places import FIRST_LAYER, PIXELS, own_name
 
 Layers = Sequence[tuple[str, Mapping[str, Any]]]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_effnetv2._common.files import parse_json
-from keras_effnetv2.architectures.config import NORMALIZATIONS
+from keras_effnetv2.architectures.normalization import NORMALIZATIONS
 from keras_effnetv2.pretrained.bounded import BoundedReader, unpacked_limit
 from keras_effnetv2.pretrained.contents import Contents
 from keras_effnetv2.pretrained.hdf5 import Arrays, read_arrays, refuse_code

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.architectures.variants import Normalization, ScaleAndOffset
+from keras_effnetv2.architectures.normalization import Normalization, ScaleAndOffset
 from keras_effnetv2.pretrained.fetch import fetch_set
 from keras_effnetv2.pretrained.layouts import LAYOUTS, read_tensors, weight_file
 from keras_effnetv2.pretrained.official import CHECKPOINT_ENDING

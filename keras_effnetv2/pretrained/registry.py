@@ -20,7 +20,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from keras_effnetv2._common.checks import did_you_mean
-from keras_effnetv2.architectures.variants import Normalization
+from keras_effnetv2.architectures.normalization import Normalization
 from keras_effnetv2.pretrained.weight_cache import file_name_of
 
 IMAGENET_CLASSES = 1000
@@ -67,7 +67,7 @@ class WeightSet(NamedTuple):
         variant: e.g. "efficientnetv2-s".
         weights: name of the set, e.g. "imagenet21k-ft1k".
         classes: 1000 or 21843.
-        normalization: what it was trained with, a key of `config.NORMALIZATIONS`.
+        normalization: what it was trained with, a key of `normalization.NORMALIZATIONS`.
         style: official evaluation crop and resize, one of `images.styles.EVALUATION_STYLES`.
         image_size: official evaluation size, pixels.
         timm: how PyTorch Image Models evaluates it; None if it does not have it.

@@ -32,7 +32,8 @@ from typing import Any
 
 from keras_effnetv2._common.checks import check_number, is_integer
 from keras_effnetv2._common.text import counted
-from keras_effnetv2.architectures.config import ModelConfig, Stage, encode_stages
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.stage import Stage, encode_stages
 
 Value = str | int
 Choose = Callable[[str, tuple[Value, ...]], Any]
@@ -95,7 +96,7 @@ class SearchSpace:
     Args:
         backbone: a `ModelConfig`.
         stages: tuple of `StageChoices`, one for each stage of the backbone.
-        se_ratio: squeeze-excite ratio of MBConv stages (see `config.Stage`); None is no
+        se_ratio: squeeze-excite ratio of MBConv stages (see `stage.Stage`); None is no
             squeeze-excite. Fused stages have none.
 
     Raises:

@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from keras_effnetv2._common.files import write_text
-from keras_effnetv2.architectures.config import encode_stages
+from keras_effnetv2.architectures.stage import encode_stages
 from keras_effnetv2.report.style import Table, render
 from keras_effnetv2.search.pareto_chart import pareto_chart
 from keras_effnetv2.search.record import Candidate, Findings, StudyRecord, TrialRecord, find

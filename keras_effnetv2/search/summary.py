@@ -3,7 +3,8 @@
 from collections import Counter
 
 from keras_effnetv2._common.text import aligned, counted, printable
-from keras_effnetv2.architectures.config import ModelConfig, encode_stages
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.stage import encode_stages
 from keras_effnetv2.search.record import Findings, StudyRecord, TrialRecord, TrialState, best, find
 
 STATES: tuple[TrialState, ...] = ("complete", "pruned", "failed", "running")

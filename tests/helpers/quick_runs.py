@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.stage import decode_stages
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.training import results
 

@@ -13,7 +13,8 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 from helpers import oracle
-from keras_effnetv2.architectures.config import ModelConfig, decode_stages
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.stage import decode_stages
 from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
 from keras_effnetv2.pretrained.official import official_names
 from keras_effnetv2.pretrained.timm import timm_names

@@ -1,0 +1,43 @@
+"""The paper's Table 4 of a network: one row for each stage."""
+
+import math
+from typing import NamedTuple
+
+from keras_effnetv2.architectures.config import ModelConfig
+
+
+class StageRow(NamedTuple):
+    """One line of the paper's Table 4.
+
+    Attributes:
+        stage: number as in the paper, where the stem is stage 0.
+        operator: e.g. "Fused-MBConv4, k3x3" or "MBConv6, k3x3, SE0.25".
+        stride: of the first layer.
+        channels: output channels.
+        layers: number of blocks.
+        size: (height, width) of the output for the given picture size.
+    """
+
+    stage: int
+    operator: str
+    stride: int
+    channels: int
+    layers: int
+    size: tuple[int, int]
+
+
+def stage_table(config: ModelConfig, image_size: int) -> tuple[StageRow, ...]:
+    """Return the paper's Table 4 of a network, for pictures of `image_size` pixels a side."""
+    side = math.ceil(image_size / 2)
+    rows = [StageRow(0, "Conv3x3", 2, config.stem_filters, 1, (side, side))]
+    for number, stage in enumerate(config.stages, start=1):
+        side = math.ceil(side / stage.strides)
+        kind = "Fused-MBConv" if stage.conv == "fused" else "MBConv"
+        operator = f"{kind}{stage.expand_ratio}, k{stage.kernel_size}x{stage.kernel_size}"
+        if stage.se_ratio is not None:
+            operator += f", SE{stage.se_ratio:g}"
+        shape = (stage.strides, stage.output_filters, stage.repeats, (side, side))
+        rows.append(StageRow(number, operator, *shape))
+    head = "Conv1x1 & Pooling & FC"
+    rows.append(StageRow(len(rows), head, 1, config.head_filters, 1, (side, side)))
+    return tuple(rows)
