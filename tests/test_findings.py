@@ -2,12 +2,14 @@
 
 import io
 import re
+import shutil
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.photos import write_colour_run, write_photos
 from helpers.picture_files import png
 from helpers.quick_runs import two_blocks
 from PIL import Image
@@ -24,7 +26,12 @@ from keras_effnetv2.training import findings
 from keras_effnetv2.training.findings import look_for_findings
 from keras_effnetv2.training.footprint import Machine, this_machine, training_memory
 from keras_effnetv2.training.inputs import Inputs
-from keras_effnetv2.training.picture_findings import picture_findings
+from keras_effnetv2.training.picture_findings import (
+    earlier_run_findings,
+    label_findings,
+    picture_findings,
+    same_picture_findings,
+)
 from keras_effnetv2.training.transfer import freeze_batch_norm
 
 QUICKSTART = TrainRecipe.preset("quickstart")
@@ -280,7 +287,7 @@ def test_one_activation_is_no_finding(loss, layers):
 def labels_found(training_labels, validation_labels, classes=3):
     training = picture_source([b""], training_labels, classes)
     validation = picture_source([b""], validation_labels, classes, "validation")
-    return found(findings.label_findings(training, validation))
+    return found(label_findings(training, validation))
 
 
 @pytest.mark.parametrize(
@@ -328,7 +335,7 @@ def test_pictures_on_both_sides_and_with_two_labels_are_named():
     training = picture_source([png(n, 8) for n in range(20)], np.arange(20) % 10)
     contents = [png(3, 8), png(200, 8), b"broken", png(4, 8), png(4, 8), b""]
     validation = picture_source(contents, [3, 0, 1, 4, 5, 2], split="validation")
-    (_, conflict), (level, shared) = found(findings.same_picture_findings(training, validation))
+    (_, conflict), (level, shared) = found(same_picture_findings(training, validation))
     assert conflict.startswith("1 picture with the same content and different labels.")
     assert conflict.splitlines()[1:] == [
         "  '4.png (class 4)', '3.png (class 4)', '4.png (class 5)'"
@@ -341,9 +348,33 @@ def test_pictures_on_both_sides_and_with_two_labels_are_named():
 def test_ten_of_many_same_pictures_are_named():
     training = picture_source([png(n, 8) for n in range(12)], np.arange(12) % 10)
     validation = picture_source([png(n, 8) for n in range(12)], np.arange(12) % 10)
-    ((_, text),) = found(findings.same_picture_findings(training, validation))
+    ((_, text),) = found(same_picture_findings(training, validation))
     assert len(text.splitlines()) == 12
     assert text.splitlines()[-1] == "  and 2 more"
+
+
+def test_weights_of_a_run_that_was_trained_on_validation_pictures(tmp_path):
+    photos = write_photos(tmp_path / "photos")
+    run = write_colour_run(tmp_path / "run", photos)
+    (run / "backup").mkdir()
+    snapshot = shutil.copy(run / "model.keras", run / "backup" / "after-1-epochs.weights.h5")
+    training, validation = (load_source(photos, split) for split in ("train", "validation"))
+    for weights in (run / "model.keras", snapshot):
+        assert list(earlier_run_findings(str(weights), training, validation)) == []
+        ((level, text),) = found(earlier_run_findings(str(weights), validation, training))
+        assert level == "warning"
+        assert f"{weights} was trained on 29 of the validation pictures" in text
+        # Those that this training is trained on, too, are another finding.
+        assert list(earlier_run_findings(str(weights), training, training)) == []
+
+
+@pytest.mark.parametrize("weights", [None, "imagenet", "model.keras"])
+def test_weights_beside_or_without_the_pictures_of_a_run(tmp_path, monkeypatch, weights):
+    photos = write_photos(tmp_path / "photos")
+    (write_colour_run(tmp_path / "run", photos) / "pictures.csv").write_text("changed")
+    monkeypatch.chdir(tmp_path / "run")
+    training, validation = (load_source(photos, split) for split in ("train", "validation"))
+    assert list(earlier_run_findings(weights, validation, training)) == []
 
 
 # --- batches, steps, sizes ----------------------------------------------------------------------

@@ -7,7 +7,7 @@ What cannot work at all is an earlier error: `TrainingData.load`, `preflight.che
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -15,7 +15,6 @@ import numpy as np
 
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.catalog import some
-from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.models.graph import (
     all_layers,
     graph_nodes,
@@ -28,12 +27,14 @@ from keras_effnetv2.recipes.schedule import step_of_epoch
 from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.training.footprint import Machine, training_shortage
 from keras_effnetv2.training.inputs import Inputs
-from keras_effnetv2.training.picture_findings import picture_findings
+from keras_effnetv2.training.picture_findings import (
+    earlier_run_findings,
+    label_findings,
+    picture_findings,
+    same_picture_findings,
+)
 from keras_effnetv2.training.transfer import batch_norms, has_learned_statistics
 
-# The most pictures of a class for one of the rarest from which on a network neglects it: from 10 on
-# Buda et al. (A systematic study of the class imbalance problem, arXiv 1710.05381) see a loss.
-MAX_IMBALANCE = 10
 # Pictures below which training a batch norm costs accuracy: see `transfer.SMALL_BATCH`.
 MIN_BATCH_NORM_BATCH = 16
 # Share of its first values that a moving statistic may have left when the training ends.
@@ -47,19 +48,22 @@ _FLAT = 0.1
 _MAX_OFFSET = 2.0
 # How far the middle of the values, against their range, may sink after the mean was taken off.
 _MAX_SHIFT = 0.25
-_LISTED = 10  # pictures that are named
 
 
-def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> Iterator[str]:
+def look_for_findings(
+    model: keras.Model, inputs: Inputs, machine: Machine, weights: str | None = None
+) -> Iterator[str]:
     """Yield all findings about a training, each as "warning: ..." or "note: ...".
 
     `preflight.check_model` has accepted the model, and its batch norms are already frozen if
-    wanted.
+    wanted. It was built with the `weights`, see `build_model`.
     """
     learned, plan = has_learned_statistics(model), inputs.plan
-    yield from label_findings(inputs.training, inputs.validation)
-    yield from picture_findings(inputs.training)
-    yield from same_picture_findings(inputs.training, inputs.validation)
+    training, validation = inputs.training, inputs.validation
+    yield from label_findings(training, validation)
+    yield from picture_findings(training)
+    yield from same_picture_findings(training, validation)
+    yield from earlier_run_findings(weights, training, validation)
     yield from input_range_findings(model, plan, learned)
     yield from activation_findings(model, inputs.recipe)
     yield from batch_norm_findings(model, inputs, learned)
@@ -67,82 +71,6 @@ def look_for_findings(model: keras.Model, inputs: Inputs, machine: Machine) -> I
     yield from precision_findings(model, inputs.recipe, machine)
     yield from file_findings(model)
     yield from memory_findings(model, plan, machine)
-
-
-# --- the pictures -------------------------------------------------------------------------------
-
-
-def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
-    """Find classes without pictures on a side, and an uneven balance."""
-    names = training.class_names
-    counts, judged = training.class_counts(), validation.class_counts()
-
-    def some_of(which: np.ndarray) -> str:
-        return some([names[label] for label in np.flatnonzero(which)])
-
-    if unseen := some_of((counts == 0) & (judged > 0)):
-        yield (
-            "warning: These classes have validation pictures but none for training, so they cannot "
-            f"be learned: {unseen}. Add pictures, or take the classes out."
-        )
-    if empty := some_of((counts == 0) & (judged == 0)):
-        yield (
-            f"note: These classes have no pictures: {empty}. The model will never predict them; "
-            "take the classes out if they are not wanted."
-        )
-    if unjudged := some_of((counts > 0) & (judged == 0)):
-        yield (
-            "note: These classes have no validation pictures, so their accuracy will be unknown: "
-            f"{unjudged}. Add some, or hold back a larger share (--validation-fraction, "
-            "validation_fraction=)."
-        )
-    present = np.flatnonzero(counts)
-    rarest, commonest = min(present, key=counts.item), max(present, key=counts.item)
-    if counts[commonest] > MAX_IMBALANCE * counts[rarest]:
-        yield (
-            f"warning: {names[commonest]!r} has {counts[commonest]:,} training pictures, "
-            f"{names[rarest]!r} only {counts[rarest]:,}: the accuracy will say little about rare "
-            "classes. Look at the scores by class, add pictures of the rare classes, or use fewer "
-            "of the others."
-        )
-
-
-def same_picture_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
-    """Find equal pictures, byte by byte, with two labels or on both sides."""
-    contents, labels = (
-        np.concatenate([getattr(source, name) for source in (training, validation)])
-        for name in ("contents", "labels")
-    )
-    names = [*training.names, *validation.names]
-    _, which, counts = np.unique(contents, return_inverse=True, return_counts=True)
-    repeated = np.flatnonzero((counts[which] > 1) & (contents > 0))
-    repeated = repeated[np.argsort(which[repeated], kind="stable")]
-    groups = np.split(repeated, np.flatnonzero(np.diff(which[repeated])) + 1)
-    same = sorted((group for group in groups if group.size), key=lambda group: int(group[0]))
-
-    def listed(found: Sequence[np.ndarray], describe: Callable[[int], str]) -> str:
-        lines = [f"  {some(list(map(describe, group.tolist())))}" for group in found[:_LISTED]]
-        if len(found) > _LISTED:
-            lines.append(f"  and {len(found) - _LISTED} more")
-        return "\n".join(lines)
-
-    conflicts = [group for group in same if len(set(labels[group])) > 1]
-    if conflicts:
-        described = listed(conflicts, lambda n: f"{names[n]} ({training.class_names[labels[n]]})")
-        yield (
-            f"warning: {counted(len(conflicts), 'picture')} with the same content and different "
-            f"labels. Keep each in its right class:\n{described}"
-        )
-    trained = training.num_examples
-    shared = [group for group in same if group[0] < trained <= group[-1]]
-    judged = sum(int((group >= trained).sum()) for group in shared)
-    if judged:
-        level = "warning" if judged > validation.num_examples / 100 else "note"
-        yield (
-            f"{level}: Validation has {judged:,} of its {validation.num_examples:,} pictures in "
-            "common with training, so its accuracy will be too high. Remove them from one of the "
-            f"two:\n{listed(shared, names.__getitem__)}"
-        )
 
 
 # --- the model ----------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def train(
         if earlier is not None:
             recorded = run_folder.read_pictures(folder, earlier)
             check_same_run(earlier, settings, recorded, pictures)
-        for finding in _findings(model, inputs, weights):
+        for finding in look_for_findings(model, inputs, this_machine(), weights):
             say(finding)
         resumed = None if earlier is None else latest_snapshot(saving.folder, say)
         parameters = model.count_params()
@@ -212,29 +212,6 @@ def _network(
         return build_to_train(config_of(model_or_variant), inputs, weights)
     check_model(model_or_variant, inputs)
     return model_or_variant
-
-
-def _findings(model: keras.Model, inputs: Inputs, weights: str | None) -> Iterator[str]:
-    """Yield all that is to be said of a training before it begins."""
-    if seen := _seen_before(weights, inputs.validation):
-        yield (
-            f"warning: {weights} was trained on {seen:,} of the validation pictures, so the "
-            "accuracy will be too high. Divide the pictures as that run did (--seed, "
-            "--validation-fraction), or give others."
-        )
-    yield from look_for_findings(model, inputs, this_machine())
-
-
-def _seen_before(weights: str | None, validation: ImageSource) -> int:
-    """Return on how many validation pictures the run was trained that weights are from."""
-    folder = Path(weights or "").parent
-    if weights is None or not (folder / run_folder.RECIPE).is_file():
-        return 0
-    try:
-        record = run_folder.read_pictures(folder, run_folder.read_settings(folder))
-    except (OSError, ValueError):  # it is not what is trained now
-        return 0
-    return 0 if record is None else int(record.trained_on(validation).sum())
 
 
 def _settle_batch_norms(

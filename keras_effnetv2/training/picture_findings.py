@@ -1,43 +1,85 @@
-"""What a look at some training pictures says: how they are shown, and whether there is anything."""
+"""Warnings and notes about the pictures of a training, each with a way out; see `findings`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.text import counted
+from keras_effnetv2.data.catalog import some
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.headers import MAX_PIXELS, check_image, format_index
 from keras_effnetv2.images.orientation import orientation
+from keras_effnetv2.runs import run_folder
 
+# The most pictures of a class for one of the rarest from which on a network neglects it: from 10 on
+# Buda et al. (A systematic study of the class imbalance problem, arXiv 1710.05381) see a loss.
+MAX_IMBALANCE = 10
+_LISTED = 10  # pictures that are named
 _SAMPLE = 32
 _FLAT = 2  # grey levels that a JPEG may add to one colour
 _BLACK = 16  # the brightest value of 12 bits in samples of 16
 
-_FINDINGS = (
+_IN_SAMPLE = (
     "warning: {} of one colour only, so there is nothing to learn from: are the files right?",
-    "warning: {} almost black, with nothing brighter than 16 of 255. Values of 10 or 12 bits in "
-    "samples of 16 look so: stretch them to the whole range.",
+    "warning: {} almost black, with nothing brighter than 16 of 255. 10 or 12 bits stored in "
+    "16 look like this: stretch the values to the whole range.",
     "note: {} turned as the EXIF orientation in the file says, as viewers do.",
-    "note: {} partly transparent, which becomes white.",
+    "note: {} partly transparent, and white there.",
 )
 
 
+def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
+    """Find classes without pictures on a side, and an uneven balance."""
+    names = training.class_names
+    counts, judged = training.class_counts(), validation.class_counts()
+
+    def some_of(which: np.ndarray) -> str:
+        return some([names[label] for label in np.flatnonzero(which)])
+
+    if unseen := some_of((counts == 0) & (judged > 0)):
+        yield (
+            "warning: These classes have validation pictures but none for training, so they cannot "
+            f"be learned: {unseen}. Add pictures, or take the classes out."
+        )
+    if empty := some_of((counts == 0) & (judged == 0)):
+        yield (
+            f"note: These classes have no pictures: {empty}. The model will never predict them; "
+            "take the classes out if they are not wanted."
+        )
+    if unjudged := some_of((counts > 0) & (judged == 0)):
+        yield (
+            "note: These classes have no validation pictures, so their accuracy will be unknown: "
+            f"{unjudged}. Add some, or hold back a larger share (--validation-fraction, "
+            "validation_fraction=)."
+        )
+    present = np.flatnonzero(counts)
+    rarest, commonest = min(present, key=counts.item), max(present, key=counts.item)
+    if counts[commonest] > MAX_IMBALANCE * counts[rarest]:
+        yield (
+            f"warning: {names[commonest]!r} has {counts[commonest]:,} training pictures, "
+            f"{names[rarest]!r} only {counts[rarest]:,}: the accuracy will say little about rare "
+            "classes. Look at the scores by class, add pictures of the rare classes, or use fewer "
+            "of the others."
+        )
+
+
 def picture_findings(source: ImageSource) -> Iterator[str]:
-    """Yield what is to be said of 32 pictures from all over a source."""
+    """Find pictures that show nothing, or look changed, among 32 from all over a source."""
     chosen = np.unique(np.linspace(0, source.num_examples - 1, _SAMPLE).round().astype(np.int64))
 
     def look(data: Any, label: Any, index: Any) -> Any:
-        nothing = tf.zeros([len(_FINDINGS)], tf.bool)
+        nothing = tf.zeros([len(_IN_SAMPLE)], tf.bool)
         return tf.cond(
             tf.equal(check_image(data, MAX_PIXELS), ""), lambda: _seen(data), lambda: nothing
         )
 
     looks = list(source.in_order(chosen, look).ignore_errors().as_numpy_iterator())
-    counts = np.reshape(looks, [-1, len(_FINDINGS)]).sum(axis=0, dtype=int).tolist()
-    for text, count in zip(_FINDINGS, counts, strict=True):
+    counts = np.reshape(looks, [-1, len(_IN_SAMPLE)]).sum(axis=0, dtype=int).tolist()
+    for text, count in zip(_IN_SAMPLE, counts, strict=True):
         if count:
             are = "is" if count == 1 else "are"
             sampled = counted(len(looks), "sampled training picture")
@@ -45,7 +87,7 @@ def picture_findings(source: ImageSource) -> Iterator[str]:
 
 
 def _seen(data: Any) -> Any:
-    """Return which of _FINDINGS hold of a picture file, bool."""
+    """Return which of `_IN_SAMPLE` are true of a picture file, bool."""
     image, on_black = decode_image(data), decode_image(data, background=0)
     low, high = (
         tf.cast(reduce(image, axis=[0, 1]), tf.int32) for reduce in (tf.reduce_min, tf.reduce_max)
@@ -54,3 +96,63 @@ def _seen(data: Any) -> Any:
     is_black = ~is_flat & (tf.reduce_max(high) <= _BLACK)
     is_turned = orientation(data, format_index(data)) > 1
     return tf.stack([is_flat, is_black, is_turned, tf.reduce_any(image != on_black)])
+
+
+def same_picture_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
+    """Find equal pictures, byte by byte, with two labels or on both sides."""
+    sources = (training, validation)
+    contents = np.concatenate([source.contents for source in sources])
+    labels = np.concatenate([source.labels for source in sources])
+    names = [*training.names, *validation.names]
+    _, which, counts = np.unique(contents, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero((counts[which] > 1) & (contents > 0))
+    repeated = repeated[np.argsort(which[repeated], kind="stable")]
+    groups = np.split(repeated, np.flatnonzero(np.diff(which[repeated])) + 1)
+    same = sorted((group for group in groups if group.size), key=lambda group: int(group[0]))
+
+    def listed(found: Sequence[np.ndarray], describe: Callable[[int], str]) -> str:
+        lines = [f"  {some(list(map(describe, group.tolist())))}" for group in found[:_LISTED]]
+        if len(found) > _LISTED:
+            lines.append(f"  and {len(found) - _LISTED} more")
+        return "\n".join(lines)
+
+    conflicts = [group for group in same if len(set(labels[group])) > 1]
+    if conflicts:
+        described = listed(conflicts, lambda n: f"{names[n]} ({training.class_names[labels[n]]})")
+        yield (
+            f"warning: {counted(len(conflicts), 'picture')} with the same content and different "
+            f"labels. Keep each in its right class:\n{described}"
+        )
+    trained = training.num_examples
+    shared = [group for group in same if group[0] < trained <= group[-1]]
+    judged = sum(int((group >= trained).sum()) for group in shared)
+    if judged:
+        level = "warning" if judged > validation.num_examples / 100 else "note"
+        yield (
+            f"{level}: Validation has {judged:,} of its {validation.num_examples:,} pictures in "
+            "common with training, so its accuracy will be too high. Remove them from one of the "
+            f"two:\n{listed(shared, names.__getitem__)}"
+        )
+
+
+def earlier_run_findings(
+    weights: str | None, training: ImageSource, validation: ImageSource
+) -> Iterator[str]:
+    """Find validation pictures that an earlier run, whose weights are loaded, was trained on."""
+    path = Path(weights or "")
+    folder = path.parent.parent if path.parent.name == run_folder.BACKUP else path.parent
+    if not path.is_file() or not (folder / run_folder.RECIPE).is_file():
+        return
+    try:
+        record = run_folder.read_pictures(folder, run_folder.read_settings(folder))
+    except (OSError, ValueError):  # the earlier run is damaged, not this one
+        return
+    if record is None:
+        return
+    shared = np.isin(validation.contents, training.contents)  # told by `same_picture_findings`
+    if seen := int((record.trained_on(validation) & ~shared).sum()):
+        yield (
+            f"warning: {weights} was trained on {seen:,} of the validation pictures, so the "
+            "accuracy will be too high. Divide the pictures as that run did (--seed, "
+            "--validation-fraction, seed= of the recipe, validation_fraction=), or use others."
+        )
