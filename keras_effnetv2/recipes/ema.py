@@ -17,8 +17,7 @@ _STATISTICS = ("moving_mean", "moving_variance")
 
 
 class EMA(keras.callbacks.Callback):
-    """Average a model's weights while it trains; evaluate with the averages and keep them at the
-    end.
+    """Average a model's weights while it trains, evaluate the averages, and end with them.
 
     After every train batch, with `n` the number of optimizer steps done:
 
@@ -73,7 +72,9 @@ class EMA(keras.callbacks.Callback):
                 "`fit`, for example model.build((None, 224, 224, 3)). Received: "
                 f"model={model.name!r}, built={model.built}, optimizer={model.optimizer!r}"
             )
-        # Keras hands no callback the list it stands in; who calls `set_model` is that list.
+        # This callback has to be the first: nothing is called between the last batch and
+        # `on_epoch_end`, nor between that and `on_epoch_begin`. Keras gives no callback its list,
+        # but the list calls this.
         caller = sys._getframe(1).f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):
             caller.callbacks.sort(key=lambda callback: callback is not self)

@@ -185,7 +185,7 @@ def settings_of(study: "Study") -> dict[str, Any]:
 def _damaged(study: "Study", error: Exception) -> ValueError:
     return ValueError(
         f"The study {study.study_name!r} is damaged: {error}. Put a copy of its storage in its "
-        "place, or begin a study of another name."
+        "place, or choose another name (--study, study=)."
     )
 
 

@@ -134,7 +134,7 @@ class StepTimer:
 
         Returns:
             The median time of its step, seconds, and the ratio of that to the baseline's: below 1
-                is faster.
+            is faster.
         """
         models = (model, self._baseline)
         states = [one.get_state_tree(value_format="numpy_array") for one in models]

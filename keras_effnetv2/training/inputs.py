@@ -56,7 +56,7 @@ class Inputs:
     def smoothed_dataset(
         self, stage: TrainStage, epoch: int, unreadable: UnreadablePictures | None = None
     ) -> tf.data.Dataset:
-        """Return the same with the labels that the loss is computed with."""
+        """Return the batches of `stage_dataset` with smoothed labels, which the loss takes."""
         return self.stage_dataset(stage, epoch, unreadable).map(
             lambda images, labels: (images, self.recipe.smooth_labels(labels))
         )

@@ -1,5 +1,4 @@
-"""The preview of a training: one page with the exact pictures and labels that the network would
-get.
+"""The preview of a training: one page with the exact pictures and labels that it would use.
 
 It answers questions before hours are spent: are the labels right, is a crop too tight, is the
 augmentation of a late stage too strong, what do MixUp and CutMix do to a picture.

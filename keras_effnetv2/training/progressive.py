@@ -5,8 +5,8 @@
 * `_EpochDataset` is the `x` of `fit`. Its iterator returns the batches of the current epoch,
   whether `fit` asks for an iterator at every epoch or keeps one for all (`steps_per_epoch`).
 * `ProgressiveLearning` opens each epoch's data, sets the dropout rates, and makes the train
-function
-  again at every stage: a traced one keeps the old rates and loses the static picture size.
+  function again at every stage: a traced one keeps the old rates and loses the static picture
+  size.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

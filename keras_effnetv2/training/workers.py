@@ -151,8 +151,7 @@ def explained(workers: Workers) -> Iterator[None]:
         raise RuntimeError(
             f"Worker {workers.index} of {workers.count} cannot go on, because another one has "
             "ended or cannot be reached; its own output says why. Start all of them again from "
-            f"the last snapshot (--resume, resume=True). JAX says: "
-            f"{first_line(error)}"
+            f"the last snapshot (--resume, resume=True). JAX says: {first_line(error)}"
         ) from error
 
 
