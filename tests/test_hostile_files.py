@@ -342,7 +342,7 @@ CONFIGS = [
     (replaced('"units": 7', '"units": 1000000000'), "describes a model of 5,000,000,"),
     (replaced('"units": 7', '"units": 1' + "0" * 400), "describes a model of 5"),
     (replaced('"filters": 4', '"filters": 1000000000'), "cannot be read"),
-    (replaced('"units": 7', '"units": NaN'), "NaN, which is no number"),
+    (replaced('"units": 7', '"units": NaN'), "NaN is not a JSON number"),
     (replaced('"units": 7', '"units": "x"'), "cannot be read"),
     (replaced('"Dense"', '"Dance"'), "cannot be read"),
     (replaced('"layers"', '"strata"'), "cannot be read"),
@@ -371,7 +371,7 @@ def test_a_model_that_is_whole_loads(model, whole):
     ("change", "words"),
     [
         (lambda text: "[" * 9_999, "nested too deeply"),
-        (replaced('"units": 7', '"units": NaN'), "NaN, which is no number"),
+        (replaced('"units": 7', '"units": NaN'), "NaN is not a JSON number"),
         (lambda text: "[3]", "not one that Keras writes"),
         (lambda text: '{"class_name": "Model", "config": {"layers": [3]}}', "not one that Keras"),
         (lambda text: '{"class_name": "Model", "config": 3}', "not one that Keras writes"),

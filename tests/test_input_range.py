@@ -184,7 +184,7 @@ def test_the_config_of_timm(config, expected, timm_folder, tmp_path):
     ("config", "words"),
     [
         ("[" * 9_999, "nested too deeply"),
-        ('{"mean": NaN}', "NaN, which is no number"),
+        ('{"mean": NaN}', "NaN is not a JSON number"),
         ("{", "cannot be read: Expecting"),
         pytest.param(" " * (2**24 + 1), "more than 16,777,216 bytes", id="long"),
         (HALF | {"std": [0.5, 0, 0.5]}, "must be three numbers"),

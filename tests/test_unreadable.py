@@ -61,7 +61,7 @@ def test_every_kind_of_bad_picture_is_found_in_order(tmp_path):
     os.mkfifo(tmp_path / "b/pipe.jpg")
     expected = {name: reason for name, (_, reason) in BAD.items()} | {
         "b/dangling.jpg": "cannot be read: No such file or directory",
-        "b/folder.jpg": "a folder, not a picture",
+        "b/folder.jpg": "a folder, not a file",
         "b/pipe.jpg": "not a regular file",
     }
     source = load_source(tmp_path, "all")

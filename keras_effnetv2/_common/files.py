@@ -1,4 +1,4 @@
-"""Files that are written whole, or cannot be read; JSON from anywhere; SHA-256."""
+"""Write files whole, find out why one cannot be read, read JSON, compute SHA-256."""
 
 import contextlib
 import hashlib
@@ -14,24 +14,18 @@ from typing import Any, NoReturn
 
 _MAX_JSON = 2**24  # bytes
 
-MAX_PICTURE_BYTES = 2**28
-"""The most bytes of a picture file; reading takes up to twice as much memory, on every core.
-
-JPEG and PNG files of 100 million pixels, the most that are decoded, stay below.
-"""
-
-SCRATCH = ".writing-"  # how the names of files and folders begin that are not whole yet
+SCRATCH = ".writing-"  # the beginning of the names of unfinished files and folders
 
 
 @contextlib.contextmanager
 def scratch_beside(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, with the same ending; remove it at the end.
+    """Yield a path beside `path` to write to, with the same ending; remove it at the end.
 
-    What processes of this machine left there that were killed is removed, too.
+    Paths that killed processes of this machine left there are removed, too.
     """
-    mark = f"{SCRATCH}{platform.node()}-"  # a number says nothing of processes elsewhere
+    mark = f"{SCRATCH}{platform.node()}-"  # a process number belongs to one machine
     left = re.compile(rf"{re.escape(mark)}(\d+)-{re.escape(path.name)}(\.old)?")
-    with contextlib.suppress(OSError):  # writing says better what is wrong with the folder
+    with contextlib.suppress(OSError):  # writing gives the better error
         for other in path.parent.iterdir():
             if (match := left.fullmatch(other.name)) and not _is_running(int(match[1])):
                 remove(other)
@@ -47,19 +41,19 @@ def _is_running(pid: int) -> bool:
     if pid == os.getpid():
         return False
     if os.name != "posix":
-        return True  # not to be found out without a package
+        return True  # Python cannot tell
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # of another user
+    except PermissionError:  # a process of another user
         pass
     return True
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a path next to `path` to write to, with the same ending; move it there at the end.
+    """Yield a path beside `path` to write to, with the same ending; move it there at the end.
 
     It may be a file or a folder. Whatever happens, `path` has either the old content or the
     complete new one; for a file that includes a full disk and a power cut.
@@ -68,7 +62,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         try:
             yield scratch
         except OSError as error:
-            if error.errno is not None and error.filename is None:  # of a write to an open file
+            if error.errno is not None and error.filename is None:  # a write to an open file
                 error.filename = str(path)
             raise
         if scratch.is_dir():
@@ -94,9 +88,9 @@ def _replace_folder(scratch: Path, path: Path) -> None:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Raise OSError if a file of so many bytes cannot be written, before a library tries it.
+    """Raise OSError if the disk or a limit on file sizes has no room for a file of `size` bytes.
 
-    The disk may be full, or the size of a file limited. HDF5 ends the process where a write fails.
+    Call it before HDF5 writes the file, because a failed write there may end the process.
     """
     with open(path, "wb") as file:
         if hasattr(os, "posix_fallocate"):
@@ -133,17 +127,18 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError for what is there and is no file or folder, but may give bytes for ever."""
+    """Raise ValueError for a device, a pipe or a socket, from which reading might never end."""
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path} is a device, a pipe or a socket; give a regular file.")
 
 
 def read_json(path: str | os.PathLike[str], max_bytes: int = _MAX_JSON) -> Any:
-    """Read a JSON file; errors are those of `parse_json`, without the name of the file.
+    """Read a JSON file.
 
     Raises:
         OSError: it cannot be read.
+        ValueError: as for `parse_json`; the message does not name the file.
     """
     check_regular(path)
     with open(path, "rb") as file:
@@ -152,7 +147,7 @@ def read_json(path: str | os.PathLike[str], max_bytes: int = _MAX_JSON) -> Any:
 
 
 def parse_json(text: str | bytes, max_bytes: int = _MAX_JSON) -> Any:
-    """Parse JSON; ValueError also for NaN, infinity, endless nesting, and too many bytes."""
+    """Parse JSON; raise ValueError also for NaN, infinity, deep nesting, and too many bytes."""
     if len(text) > max_bytes:
         raise ValueError(f"it has more than {max_bytes:,} bytes")
     try:
@@ -162,26 +157,18 @@ def parse_json(text: str | bytes, max_bytes: int = _MAX_JSON) -> Any:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it has {name}, which is no number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def file_trouble(path: str | bytes | os.PathLike[str]) -> str:
-    """Return why a path is no file to read, if so; reading a pipe would wait for ever."""
+    """Return why a path is not a file that can be read, or ""."""
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            return "a folder, not a picture"
+            return "a folder, not a file"
         if not stat.S_ISREG(mode):
             return "not a regular file"
-        with open(path, "rb"):  # Python says it in fewer words than TensorFlow
+        with open(path, "rb"):  # for an error in fewer words than those of TensorFlow
             return ""
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-
-
-def picture_file_trouble(path: str | bytes | os.PathLike[str]) -> str:
-    """Return why a path is no file to read as a picture, if so; nothing of it is read."""
-    trouble = file_trouble(path)
-    if not trouble and (size := os.path.getsize(path)) > MAX_PICTURE_BYTES:
-        return f"{size:,} bytes are too many for a picture: at most {MAX_PICTURE_BYTES:,} are read"
-    return trouble

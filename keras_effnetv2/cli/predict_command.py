@@ -5,12 +5,12 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnetv2._common.files import picture_file_trouble
 from keras_effnetv2._common.text import printable, say
 from keras_effnetv2.cli.command import argument, command, option
 from keras_effnetv2.cli.named_network import check_network, open_network
 from keras_effnetv2.cli.options import JSON, RUN_OR_VARIANT, WEIGHTS_TO_JUDGE
 from keras_effnetv2.cli.quiet_start import start_tensorflow
+from keras_effnetv2.images.picture_file import picture_file_trouble
 
 if TYPE_CHECKING:
     from keras_effnetv2.evaluation.judging import JudgedNetwork
@@ -31,13 +31,14 @@ def predict(
     if top < 1:
         raise ValueError(f"--top must be at least 1. Received: {top}")
     check_network(model, weights)
-    results: list[dict[str, Any]] = [{"picture": str(p), "error": _trouble(p)} for p in pictures]
-    if readable := [result for result in results if not result["error"]]:
+    troubles = [_trouble(path) for path in pictures]
+    if not all(troubles):
         start_tensorflow()
         network = open_network(model, weights)
-        for result in readable:
-            del result["error"]
-            result.update(_name(network, Path(result["picture"]), top))
+    results = [
+        {"picture": str(path)} | ({"error": trouble} if trouble else _name(network, path, top))
+        for path, trouble in zip(pictures, troubles, strict=True)
+    ]
     if json:
         say(dumps(results, indent=2))
     else:
@@ -46,7 +47,7 @@ def predict(
 
 
 def _trouble(path: Path) -> str:
-    """Return why a path is no picture file to read, if so."""
+    """Return why a path is not a picture file to read, or ""."""
     if path.is_dir():
         return f"it is a folder. Give picture files, for example {path / '*.jpg'}"
     return picture_file_trouble(path)
@@ -60,7 +61,7 @@ def _name(network: "JudgedNetwork", path: Path, top: int) -> dict[str, Any]:
 
     try:
         data = path.read_bytes()
-    except OSError as error:  # only now
+    except OSError as error:  # since `_trouble` looked
         return {"error": f"cannot be read: {error.strerror}"}
     images, (problem,) = prepare_batch([data], network.image_size, network.style)
     if problem.numpy():

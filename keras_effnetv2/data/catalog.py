@@ -24,7 +24,8 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2._common.files import file_trouble, picture_file_trouble
+from keras_effnetv2._common.files import file_trouble
+from keras_effnetv2.images.picture_file import picture_file_trouble
 
 Columns = Sequence[np.ndarray]
 Function = Callable[..., Any]

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2._common.files import picture_file_trouble
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.catalog import some, why_unread
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.headers import FORMATS, MAX_PIXELS, check_image, format_name
+from keras_effnetv2.images.picture_file import picture_file_trouble
 
 MAX_SKIPPED_SHARE = 0.01
 """Share of the pictures of an epoch; more is a fault of the disk, not of some pictures."""

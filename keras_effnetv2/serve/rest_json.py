@@ -7,7 +7,6 @@ are refused.
 
 import base64
 import gc
-import json
 import reprlib
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_effnetv2._common.files import parse_json
 from keras_effnetv2.export.signatures import EXAMPLE_FEATURE
 from keras_effnetv2.serve.errors import RequestError
 from keras_effnetv2.serve.loaded_model import Columns
@@ -29,12 +29,12 @@ _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 def parse_body(body: bytes) -> dict[str, Any]:
     """Return the JSON object in a request's body; raise RequestError if there is none."""
-    # JSON has no cycles, and the collector would go through its millions of lists again and again:
-    # three quarters of the time, in which no other thread runs.
+    # JSON has no cycles, but the collector would look for some in its millions of lists, again and
+    # again. That would take three quarters of the time, and no other thread runs meanwhile.
     gc.disable()
     try:
-        document = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(body.decode("utf-8"), max_bytes=len(body))
+    except ValueError as error:
         raise RequestError(400, f"The body must be JSON: {error}") from None
     finally:
         gc.enable()
@@ -64,7 +64,7 @@ def parse_predict(
         document: the request, with `instances` (rows: values, or objects of named values) or
             `inputs` (columns: an object of named lists, or the list of the only input).
         specs: `tf.TensorSpec` of each input, whose first axis is the batch.
-        max_rows: of the batch.
+        max_rows: most rows of the batch.
 
     Returns:
         An array for each input, and whether they came as `instances`. RequestError if they do not
@@ -121,17 +121,13 @@ def classify_json(columns: Columns) -> dict[str, Any]:
     return {"results": pairs}
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
 def _check_rows(rows: Any, limit: int) -> None:
-    """Raise RequestError for too many rows, before anything is done with them."""
+    """Raise RequestError if there are too many rows."""
     if isinstance(rows, list) and len(rows) > limit:
         raise RequestError(
             413,
-            f"A request may have {limit} rows at most (the server's --max-rows): send several. "
-            f"Received: {len(rows)}",
+            f"A request may have {limit} rows at most (the server's --max-rows). Send several "
+            f"requests. Received: {len(rows)}",
             "too_large",
         )
 
@@ -159,7 +155,7 @@ def _named(value: Any, specs: Mapping[str, Any], place: str) -> dict[str, Any]:
 def _to_array(value: Any, name: str, spec: Any) -> npt.NDArray[Any]:
     is_string = spec.dtype == tf.string
     try:
-        # As objects: NumPy would give each of many strings the room of the longest.
+        # As objects: in NumPy's strings, each takes as much memory as the longest.
         array = _strings(value) if is_string else np.array(value, dtype=object)
     except ValueError:  # lists of different lengths
         array = np.array(None)
@@ -213,10 +209,10 @@ def _bytes(value: Any) -> bytes:
 
 
 def _decoded(text: str) -> bytes:
-    """Decode base64; raise ValueError if it is none.
+    """Decode base64; raise ValueError if the text is something else.
 
-    As TensorFlow Serving, it takes line breaks, as the command base64 writes them, and text without
-    padding; and beyond that the URL-safe alphabet and data addresses, as browsers make them.
+    Line breaks (from the command base64) and missing padding are allowed, as in TensorFlow Serving;
+    so are the URL-safe alphabet and data URLs (from browsers).
     """
     data = text.encode("ascii").translate(_STANDARD, b" \t\n\r\f\v")
     if data[:5].lower() == b"data:":
