@@ -111,7 +111,7 @@ def test_pictures_that_were_saved_again_are_told_by_name(files, copy, capsys):
         path.unlink()
     code, out, err = command(capsys, "evaluate", files / "run", "--data", copy, "--json")
     assert (code, json.loads(out)["new"]) == (0, 36)
-    assert "29 new pictures have the names of pictures that the run was trained on" in err
+    assert "29 new pictures with the name of a training picture but different content" in err
 
 
 def test_few_pictures_that_are_numbered_alike_are_no_set_that_was_saved_again(files, tmp_path):

@@ -200,7 +200,7 @@ def test_a_request_that_takes_too_long_is_given_up(model):
     assert late.status_code == 504
     assert late.json() == {"error": "No answer within 0.2 seconds"}
     assert ill.status_code == 503
-    assert ill.json() == {"error": "The model computes for more than 0.2 seconds"}
+    assert ill.json() == {"error": "The model has been busy for more than 0.2 seconds"}
 
 
 def test_a_request_may_have_so_many_rows(model):

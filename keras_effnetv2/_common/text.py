@@ -1,15 +1,15 @@
-"""Words for people: what a terminal is given, tables, numbers of things, and what errors say.
+"""Text for people: printing, tables, counts, and parts of error messages.
 
-Class and file names are other people's text, and so is much of what errors say: `say` prints it.
+Class names, file names and many errors are other people's text, so `say` prints all text safely.
 """
 
 import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
 
-# Control characters (C0, DEL, C1), what turns the direction of letters (Bidi_Control of Unicode),
-# line and paragraph separators, and the surrogates that stand for bytes that are no UTF-8. The
-# escapes are those of JSON, too.
+# Control characters (C0, DEL, C1), characters that change the direction of text (Unicode's
+# Bidi_Control), line and paragraph separators, and surrogates, which stand for bytes that are not
+# UTF-8. JSON has the same escapes.
 _STEERING = (
     *(*range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, 0x2028, 0x2029),
     *(*range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)),
@@ -18,24 +18,24 @@ _ESCAPES = {code: rf"\u{code:04x}" for code in _STEERING} | {9: r"\t", 10: r"\n"
 
 
 def printable(text: str) -> str:
-    r"""Return a text in one line, with what could steer a terminal or a page escaped: `\u001b`."""
+    r"""Return a text as one line; characters that could control a terminal become `\u001b`."""
     return text.translate(_ESCAPES)
 
 
 def printable_lines(text: str) -> str:
-    """Return a text whose lines are `printable`."""
+    """Return a text with each of its lines made `printable`."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def without_passwords(text: str) -> str:
-    """Return a text in which the addresses have no passwords: `postgresql://user:***@host/db`."""
+    """Return a text with `***` for the passwords in addresses, as in `redis://user:***@host`."""
     return re.sub(r"(://[^/:\s]*:)\S*@", r"\1***@", text)
 
 
 def say(text: object = "", *, error: bool = False) -> None:
     """Print lines to stdout, or with `error` to stderr.
 
-    What could steer a terminal, or has no letter in its encoding, is written as an escape.
+    Characters that could control a terminal, or that its encoding lacks, become escapes.
     """
     stream = sys.stderr if error else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"

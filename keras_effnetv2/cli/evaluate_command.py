@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from keras_effnetv2.evaluation.judging import ChosenPictures, JudgedNetwork, Judgement
 
 _WORST_CLASSES = 10  # lines of the table
-_TOP = 5  # it says nothing where there are no more classes
+_TOP = 5  # with so few classes, top-5 accuracy is always 100%
 
 
 @command(
@@ -37,9 +37,9 @@ def evaluate(
     weights: str | None = WEIGHTS_TO_JUDGE,
     split: Split | None = option(
         None,
-        "Which of the pictures. Default for a run: test if there is one, else all, but without its "
-        "training pictures, which only --split all and --split train include; for a variant: the "
-        "first of validation, test and all that exists.",
+        "The pictures to judge. The training pictures of a run are left out, except with all and "
+        "train. Default for a run: test if there is one, else all; for a variant: the first of "
+        "validation, test and all that exists.",
     ),
     judging: JudgingOptions,
     json: bool = JSON,
@@ -63,7 +63,7 @@ def evaluate(
 def judge_pictures(
     network: "JudgedNetwork", pictures: "ChosenPictures", judging: JudgingOptions
 ) -> "Judgement":
-    """Judge a network; show the progress, and print the pictures left out to stderr."""
+    """Judge a network; show the progress, and print notes and pictures left out to stderr."""
     from keras_effnetv2.data.catalog import some
     from keras_effnetv2.evaluation.judging import judge
 
@@ -80,8 +80,8 @@ def judge_pictures(
         say(note, error=True)
     if again := pictures.saved_again:
         say(
-            f"warning: {counted(len(again), 'new picture')} have the names of pictures that "
-            f"the run was trained on, but another content: {some(again)}. If they were only saved "
+            f"warning: {counted(len(again), 'new picture')} with the name of a training picture "
+            f"but different content: {some(again)}. If they are training pictures that were saved "
             "again, the accuracy is too high.",
             error=True,
         )

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: wrong usage, with the code 2; --help and --version, with 0.
     """
     words = sys.argv[1:] if argv is None else argv
-    if logging.lastResort is not None:  # prints warnings, where nobody has set up logging
+    if logging.lastResort is not None:  # prints warnings if logging is not set up
         logging.lastResort.setFormatter(_PrintableLog())
     context = parse(words)
     end = _end_process if argv is None else lambda code: code
@@ -141,7 +141,7 @@ def _program_options(version: bool = _VERSION) -> None:
 
 
 def _usage_error(error: Any) -> SystemExit:
-    # The first words are pydantic's, which Typer uses where it is installed.
+    # Typer uses pydantic where it is installed, which puts these words first.
     message = error.message.replace("Value error, ", "")
     error.message = printable_lines(without_passwords(message))
     error.show()
@@ -149,9 +149,9 @@ def _usage_error(error: Any) -> SystemExit:
 
 
 def _with_options(text: str, context: Any) -> str:
-    """Return an error that begins with the name of an argument with options in place of arguments.
+    """Return an error with options in place of arguments, if it begins with an argument.
 
-    An error that begins otherwise may quote a file, whose fields have names of options, too.
+    Other errors may be about a file, in which fields have the same names.
     """
     typed = ((one.name, one.opts[0]) for one in context.command.params)
     options = {f"`{name}`": word for name, word in typed if word.startswith("--")}
@@ -161,10 +161,10 @@ def _with_options(text: str, context: Any) -> str:
 
 
 def _end_process(code: int) -> NoReturn:
-    """End the process at once, in place of what Python does before.
+    """End the process at once.
 
-    It would wait for threads of TensorFlow, which may wait for it, if they are in Python; JAX would
-    wait for other workers that are gone, and then abort.
+    Python would first wait for threads of TensorFlow, which may wait for Python; JAX would wait for
+    other workers that are gone, and then abort.
     """
     sys.stdout.flush()
     sys.stderr.flush()

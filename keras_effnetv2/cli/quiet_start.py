@@ -28,4 +28,5 @@ def start_tensorflow() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each stage is traced, and is meant to
+    # It warns of tracing, but each stage is meant to be traced.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)

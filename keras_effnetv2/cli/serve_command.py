@@ -77,5 +77,5 @@ def serve(
         limits=limits,
         started=say,
     )
-    if not is_at_rest:
+    if not is_at_rest:  # Python would wait for the thread that computes
         os._exit(0)

@@ -102,11 +102,11 @@ def class_table(class_names: Sequence[str], confusion: npt.NDArray[np.int64]) ->
     truths, predictions, right = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()
     indices, caption = list(range(len(class_names))), "Every class"
     if len(class_names) > MAX_ROWS:
-        counted = np.flatnonzero(truths)
-        by_recall = np.argsort(right[counted] / truths[counted], kind="stable")
-        indices = counted[by_recall][:MAX_ROWS].tolist()
+        present = np.flatnonzero(truths)
+        by_recall = np.argsort(right[present] / truths[present], kind="stable")
+        indices = present[by_recall][:MAX_ROWS].tolist()
         caption = (
-            f"The {len(indices)} classes with the lowest recall, of {len(counted):,} with pictures"
+            f"The {len(indices)} classes with the lowest recall, of {len(present):,} with pictures"
         )
     columns = (truths, right, predictions)
     rows = []

@@ -48,15 +48,15 @@ def make_app(
     Args:
         service: answers the requests.
         allowed_hosts: host names to answer for, see `server.allowed_hosts`; "*" is all.
-        own_names: host names whose pages may ask, too, see `origin.is_foreign`.
+        own_names: further host names whose pages may send requests, see `origin.is_foreign`.
     """
 
     async def refuse_other_sites(request: Request) -> None:
         if is_foreign(request.method, request.headers, own_names):
             raise RequestError(
                 403,
-                "A page of another site sent this request. Only the pages of this server may; if "
-                "it has a further name, start it with --allow-host NAME",
+                "A page of another site sent this request, and only pages of this server may. If "
+                "the server has another name, start it with --allow-host NAME",
             )
 
     # The documentation pages of FastAPI would load scripts from the network.
@@ -106,7 +106,7 @@ def make_app(
     @app.get("/healthz")
     async def healthz() -> Response:
         if service.is_stuck:
-            text = f"The model computes for more than {service.limits.timeout:g} seconds"
+            text = f"The model has been busy for more than {service.limits.timeout:g} seconds"
             raise RequestError(503, text)
         return _json_response({"status": "ok"})
 
@@ -124,7 +124,7 @@ async def _answer(
 ) -> Response:
     async def respond(body: bytes) -> Response:
         answering = asyncio.ensure_future(handle(body))
-        leaving = asyncio.ensure_future(request.receive())  # after a body only this can come
+        leaving = asyncio.ensure_future(request.receive())  # all that can follow a body
         try:
             await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():

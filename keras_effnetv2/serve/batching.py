@@ -61,12 +61,12 @@ class Batcher:
 
     @property
     def seconds_in_call(self) -> float:
-        """For how long the thread has been in its present call; 0 between calls."""
+        """Seconds since the thread's present call began; 0 between calls."""
         began = self._call_began
         return 0.0 if began is None else time.monotonic() - began
 
     async def compute(self, function: str, columns: Columns) -> Columns:
-        """Return the result of a function, computed in parts; none begins after a cancel."""
+        """Return the result of a function, computed in parts; no part begins after a cancel."""
         rows = len(next(iter(columns.values())))
         parts = []
         for at in range(0, max(rows, 1), self._max_batch):

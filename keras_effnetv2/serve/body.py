@@ -6,15 +6,16 @@ from starlette.requests import ClientDisconnect, Request
 
 from keras_effnetv2.serve.errors import RequestError
 
+Take = Callable[[int], RequestError | None]
+"""Takes memory for some bytes of a body; returns the refusal if there is none."""
 
-async def read_body(
-    request: Request, limit: int, take: Callable[[int], RequestError | None]
-) -> bytes:
+
+async def read_body(request: Request, limit: int, take: Take) -> bytes:
     """Return the body of a request; raise RequestError if it has more bytes than `limit`.
 
     Its length is counted as it arrives, so a missing or wrong Content-Length does not matter.
-    `take` is asked for memory for some bytes; it returns an error if there is none. Then the body
-    is dropped, for a client that reads an answer only after sending all.
+    If `take` refuses memory, the rest of the body is received but dropped, because some clients
+    read an answer only after they have sent everything.
     """
     too_large = RequestError(413, f"The body is larger than the {limit} bytes allowed", "too_large")
     declared = request.headers.get("content-length", "")

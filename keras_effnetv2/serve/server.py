@@ -37,7 +37,7 @@ except ModuleNotFoundError as error:
 # A name, an address, or an IPv6 address, which has two colons at least.
 _HOST = re.compile(r"[\w.-]+|[\da-fA-F:.]*:[\da-fA-F:.]*:[\da-fA-F:.]*")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-_GRACE = 4  # seconds beyond the request timeout that the last answers may take; then all ends
+_GRACE = 4  # seconds after the request timeout, for the last answers
 _CONNECTIONS = 8  # open at most, for each request that may be answered at the same time
 _KEEP_ALIVE = 5  # seconds that a connection stays open without a request
 _HEADER_BYTES = 16 * 1024
@@ -85,7 +85,7 @@ def serve(
             f"have none of / : ? #. Choose one (--name, name=). Received: {name!r}"
         )
     limits = limits or ServerLimits()
-    with _listener(host, port) as listener:  # first: a port in use is told at once
+    with _listener(host, port) as listener:  # first, so that a port in use is an error at once
         address, port = listener.getsockname()[:2]
         hosts = allowed_hosts(address, host, allow_hosts)
         model = load_served_model(root)

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_effnetv2.export.signatures import BYTES_SIGNATURE
 from keras_effnetv2.serve.batching import Batcher
+from keras_effnetv2.serve.body import Take
 from keras_effnetv2.serve.errors import RequestError
 from keras_effnetv2.serve.limits import ServerLimits
 from keras_effnetv2.serve.loaded_model import Columns, ServedModel
@@ -22,9 +23,6 @@ from keras_effnetv2.serve.overlay import Explain, Overlay
 _log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
-
-Take = Callable[[int], RequestError | None]
-"""Takes memory for some bytes of a body; returns the refusal if there is none."""
 
 
 class Service:
@@ -48,7 +46,7 @@ class Service:
         self._grad_cam = grad_cam
         functions = {signature: partial(model.run, signature) for signature in model.signatures}
         self._body_bytes = 0
-        # One thread: of several, only one would run at a time, with the memory of all.
+        # Several threads would take turns, and all need memory.
         self._json = ThreadPoolExecutor(1, "json")
         self._batcher = Batcher(functions, max_batch=limits.max_batch, max_delay=limits.max_delay)
         self.metrics = Metrics(lambda: self.active, lambda: self._batcher.waiting)
@@ -101,7 +99,7 @@ class Service:
 
     @contextmanager
     def _memory(self) -> Iterator[Take]:
-        """Give what takes memory for one body; at the end it is free again."""
+        """Yield a function that takes memory for one body; free the memory at the end."""
         taken = 0
 
         def take(size: int) -> RequestError | None:
@@ -119,7 +117,7 @@ class Service:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        """Be one of the requests that are answered at the same time."""
+        """Count as one of the requests that are answered at the same time."""
         if self.active >= self.limits.max_requests:
             raise self._busy()
         self.active += 1
@@ -139,11 +137,11 @@ class Service:
 
     @property
     def is_computing(self) -> bool:
-        """Whether the model computes, be it for a client that has gone."""
+        """Whether the model computes, even if it is for a client that has gone."""
         return self._batcher.seconds_in_call > 0
 
     async def convert(self, function: Callable[..., _Answer], *arguments: object) -> _Answer:
-        """Return what a function gives that reads or makes JSON: other requests go on meanwhile."""
+        """Call a function that reads or makes JSON, in a thread, so that other requests go on."""
         return await asyncio.get_running_loop().run_in_executor(self._json, function, *arguments)
 
     async def predict(self, signature: str, columns: Columns) -> Columns:
