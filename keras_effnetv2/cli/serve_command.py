@@ -23,7 +23,7 @@ class LimitOptions(OptionGroup):
     max_body_mb: float = option(
         "MB", "Largest request; 1 MB is 2^20 bytes.", ServerLimits.max_body_bytes / _MB
     )
-    max_rows: int = option("N", "Pictures in one request.", ServerLimits.max_rows)
+    max_rows: int = option("N", "Most pictures in one request.", ServerLimits.max_rows)
     max_requests: int = option(
         "N",
         "Requests answered at the same time; more get the status 503.",
