@@ -117,7 +117,7 @@ def test_pictures_that_were_saved_again_are_told_by_name(files, copy, capsys):
 def test_few_pictures_that_are_numbered_alike_are_no_set_that_was_saved_again(files, tmp_path):
     write_photos(tmp_path / "others", count=3)
     network = open_network(str(files / "run"))
-    assert not pictures_to_judge(network, str(tmp_path / "others")).saved_again
+    assert not pictures_to_judge(network, str(tmp_path / "others")).source.notes
 
 
 def test_a_run_that_left_pictures_unused_is_judged_on_what_it_held_back(files, tmp_path):

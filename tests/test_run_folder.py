@@ -160,6 +160,18 @@ def test_where_pictures_lie_does_not_matter_if_they_are_recorded():
     other = PictureRecord(training=(a, b._replace(class_name="dog")), validation=(c,))
     with pytest.raises(ValueError, match=r"training pictures: 1 with another label$"):
         check_same_run(SETTINGS, moved, recorded, other)
+    fewer = PictureRecord(training=(a,), validation=(c,))
+    twice = PictureRecord(training=(a, a), validation=(c,))
+    with pytest.raises(ValueError, match=r"training pictures: 1 missing, 0 new$"):
+        check_same_run(SETTINGS, moved, twice, fewer)
+
+
+def test_a_record_holds_any_name(tmp_path):
+    names = ("a\rb", "a\nb", 'a"b', "a,b", " a", "")
+    pictures = tuple(RecordedPicture(n, "cat", name) for n, name in enumerate(names))
+    record = PictureRecord(pictures[:4], pictures[4:])
+    record.write(tmp_path / "pictures.csv")
+    assert PictureRecord.read(tmp_path / "pictures.csv", record.fingerprint) == record
 
 
 def test_replacing_a_run_leaves_other_files_and_follows_a_link(folder, tmp_path_factory):

@@ -4,7 +4,7 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.progress import progress_bar
-from keras_effnetv2._common.text import counted, printable, say
+from keras_effnetv2._common.text import printable, say
 from keras_effnetv2.cli.command import command, option
 from keras_effnetv2.cli.named_network import check_network, open_network
 from keras_effnetv2.cli.options import (
@@ -64,7 +64,6 @@ def judge_pictures(
     network: "JudgedNetwork", pictures: "ChosenPictures", judging: JudgingOptions
 ) -> "Judgement":
     """Judge a network; show the progress, and print notes and pictures left out to stderr."""
-    from keras_effnetv2.data.catalog import some
     from keras_effnetv2.evaluation.judging import judge
 
     with progress_bar("checking") as checking, progress_bar("evaluating") as evaluating:
@@ -78,13 +77,6 @@ def judge_pictures(
         )
     for note in pictures.source.notes:
         say(note, error=True)
-    if again := pictures.saved_again:
-        say(
-            f"warning: {counted(len(again), 'new picture')} with the name of a training picture "
-            f"but different content: {some(again)}. If they are training pictures that were saved "
-            "again, the accuracy is too high.",
-            error=True,
-        )
     for picture in judgement.left_out:
         say(f"left out: {picture.name!r}: {picture.reason}", error=True)
     return judgement

@@ -1,12 +1,13 @@
 """`PictureRecord`: which pictures a network was trained on, and which were held back from it.
 
-They are told by their content. So it does not matter where they lie later, how their place is
-written, and what has been added to them.
+Pictures are recognised by their content. So it does not matter where they lie later, how their
+place is written, and what has been added to them.
 """
 
 import csv
 import hashlib
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -73,7 +74,8 @@ class PictureRecord:
 
     def _text(self) -> str:
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        # With all quoted: Python before 3.13 leaves a name with a carriage return without quotes.
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(_COLUMNS)
         for split, entries in ((TRAIN, self.training), (VALIDATION, self.validation)):
             writer.writerows(
@@ -89,22 +91,25 @@ class PictureRecord:
         """Return which pictures of a source were held back and not trained on, (N,) bool."""
         return _are_among(source, self.validation) & ~self.trained_on(source)
 
-    def changes(self, later: "PictureRecord") -> str:
-        """Return how another record differs from this one, in words; nothing if it does not."""
+    def changes(self, later: "PictureRecord") -> list[str]:
+        """Return how another record differs from this one, a text for each split that does."""
         said = []
         for split, before, after in (
             ("training", self.training, later.training),
             ("validation", self.validation, later.validation),
         ):
-            # Pictures are told by content and class; their names may change.
+            # Content and class make a picture; its name may change.
             old, new = ([entry[:2] for entry in entries] for entries in (before, after))
-            if old != new:
-                gone, added = len(set(old) - set(new)), len(set(new) - set(old))
-                how = f"{gone:,} missing, {added:,} new" if gone or added else "in another order"
-                if {content for content, _ in old} == {content for content, _ in new} and gone:
-                    how = f"{added:,} with another label"
-                said.append(f"{split} pictures: {how}")
-        return "; ".join(said)
+            if old == new:
+                continue
+            gone, added = Counter(old) - Counter(new), Counter(new) - Counter(old)
+            how = f"{gone.total():,} missing, {added.total():,} new"
+            if not gone and not added:
+                how = "in another order"
+            elif sorted(content for content, _ in gone) == sorted(content for content, _ in added):
+                how = f"{gone.total():,} with another label"
+            said.append(f"{split} pictures: {how}")
+        return said
 
 
 def _entries(source: ImageSource) -> tuple[RecordedPicture, ...]:

@@ -2,15 +2,18 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import compress
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_effnetv2._common.progress import Progress
+from keras_effnetv2._common.text import counted
+from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, some
 from keras_effnetv2.data.class_match import load_source_for
 from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.data.sources import ImageSource, available_splits, load_source
@@ -61,13 +64,10 @@ class ChosenPictures(NamedTuple):
     Attributes:
         source: the pictures.
         counts: numbers of pictures by kind, and of those left out, for a network of a run.
-        saved_again: names of new pictures that a training picture has too, where so many do that
-            they must be the same pictures with other bytes.
     """
 
     source: ImageSource
     counts: Mapping[str, int]
-    saved_again: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def published_network(
 def unseen_split(spec: str) -> str:
     """Return the split that published weights are judged on: ImageNet's test labels are secret."""
     given = available_splits(spec)
-    return next((split for split in ("validation", "test") if split in given), "all")
+    return next((split for split in (VALIDATION, TEST) if split in given), ALL)
 
 
 def pictures_to_judge(
@@ -205,19 +205,20 @@ def pictures_to_judge(
         return ChosenPictures(load_source_for(spec, split, len(network.classes)), {})
     load = partial(load_source, spec, class_names=[one["class"] for one in network.classes])
     given = available_splits(spec)
-    split = split or ("test" if "test" in given else None)
-    part = split if split and split in (*given, "test") else "all"
+    split = split or (TEST if TEST in given else None)
+    # A test split cannot be drawn: where there is none, that is an error.
+    part = split if split in (*given, TEST) else ALL
     source = load(part)
-    asked_for = split == "all" or part == "train"
-    if asked_for and trained_on.record is None:
+    takes_all = split == ALL or part == TRAIN
+    if takes_all and trained_on.record is None:
         return ChosenPictures(source, {})
     record = trained_on.record or _derived_record(trained_on, load)
     trained, held = record.trained_on(source), record.held_back(source)
-    if asked_for:
+    if takes_all:
         chosen = np.full(source.num_examples, True)
-    elif split == "train":
+    elif split == TRAIN:
         chosen = trained
-    elif part == "all" and (split or (held.any() and not trained_on.all_used)):
+    elif part == ALL and (split or (held.any() and not trained_on.all_used)):
         chosen = held
     else:
         chosen = ~trained
@@ -228,23 +229,34 @@ def pictures_to_judge(
             "other pictures, or judge all of these: --split all."
         )
     new = chosen & ~trained & ~held
-    what = "validation" if not new.any() else "all" if chosen.all() else "not trained on"
-    tails = {_tail(name) for _, _, name in record.training}
-    names = [source.names[index] for index in np.flatnonzero(new)]
-    known = [name for name in names if _tail(name) in tails]
-    is_same_set = part == "all" and len(set(map(_tail, known))) > len(tails) / 2
-    guess = () if trained_on.record else (_GUESSED,)
-    part_of_it = source.subset(np.flatnonzero(chosen))
+    notes = [*source.notes]
+    if trained_on.record is None:
+        notes.append(_GUESSED)
+    if part == ALL:
+        notes += _saved_again(list(compress(source.names, new)), record)
+    what = VALIDATION if not new.any() else ALL if chosen.all() else "not trained on"
+    kinds = {
+        "held_back": held & chosen,
+        "new": new,
+        "trained_on": trained & chosen,
+        "not_judged": ~chosen,
+    }
     return ChosenPictures(
-        replace(part_of_it, split=split or what, notes=(*source.notes, *guess)),
-        {
-            "held_back": int((held & chosen).sum()),
-            "new": int(new.sum()),
-            "trained_on": int((trained & chosen).sum()),
-            "not_judged": int((~chosen).sum()),
-        },
-        known if is_same_set else (),
+        replace(source.subset(np.flatnonzero(chosen)), split=split or what, notes=tuple(notes)),
+        {kind: int(pictures.sum()) for kind, pictures in kinds.items()},
     )
+
+
+def _saved_again(new: Sequence[str], record: PictureRecord) -> Iterator[str]:
+    """Yield a warning if new pictures have the names of most training pictures."""
+    tails = {_tail(name) for _, _, name in record.training}
+    known = [name for name in new if _tail(name) in tails]
+    if 2 * len(set(map(_tail, known))) > len(tails):
+        yield (
+            f"warning: {counted(len(known), 'new picture')} with the name of a training picture "
+            f"but different content: {some(known)}. If they are training pictures that were saved "
+            "again, the accuracy is too high."
+        )
 
 
 def _derived_record(trained_on: TrainedOn, load: Callable[..., ImageSource]) -> PictureRecord:
@@ -253,7 +265,7 @@ def _derived_record(trained_on: TrainedOn, load: Callable[..., ImageSource]) -> 
     try:
         training, validation = (
             load(part, validation_fraction=trained_on.validation_fraction, seed=trained_on.seed)
-            for part in ("train", "validation")
+            for part in (TRAIN, VALIDATION)
         )
     except ValueError as error:
         raise ValueError(f"{_UNRECORDED} {error} {way_out}") from None

@@ -155,13 +155,12 @@ def check_same_run(
     matter.
     """
     old, new = ({key: one.to_dict()[key] for key in _FIXED} for one in (earlier, settings))
-    others = ""
+    others = []
     if recorded is not None and pictures is not None:
         for values in (old, new):
             del values["training"]["spec"], values["validation"]["spec"]
         others = recorded.changes(pictures)
-    changed = changes(old, new) + ([others] if others else [])
-    if changed:
+    if changed := changes(old, new) + others:
         raise ValueError(
             "A run can only be resumed with the settings it was started with. Repeat them, or "
             "choose another output folder. Changed: " + "; ".join(changed)
