@@ -6,8 +6,8 @@
 Paths are relative to the folder of the table; `~` is the home folder, a backslash divides folders,
 too, and `file://` addresses are paths. The column `split` is optional; rows where it is empty or
 `unlabelled` are not used. Other columns are ignored, as are empty lines, and spaces around fields.
-Fields are divided by the one of `_DELIMITERS` with which the first line has the columns, or by X
-where the line `sep=X` stands above it, as Excel writes it. UTF-8, or UTF-16 with a byte order mark.
+The delimiter is the one of `_DELIMITERS` that finds the columns in the first line, or X if the line
+`sep=X` stands above it, as in Excel's tables. UTF-8, or UTF-16 with a byte order mark.
 Only the table is read here, never a picture.
 """
 
@@ -133,12 +133,11 @@ def _rows(path: str) -> Iterator[_Row]:
                 if any(map(str.strip, fields)):
                     yield _parse_row(path, line, columns, width, fields)
                 line = above + reader.line_num + 1
-    except UnicodeError as error:
-        where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
-        why = getattr(error, "reason", error)
+    except UnicodeDecodeError as error:
         name = encoding.removesuffix("-sig").upper()
         raise ValueError(
-            f"{path!r} is not {name} text ({why}{where}). Save the table as 'CSV UTF-8'."
+            f"{path!r} is not {name} text ({error.reason} at byte {error.start}). Save the table "
+            "as 'CSV UTF-8'."
         ) from error
     except csv.Error as error:
         raise ValueError(

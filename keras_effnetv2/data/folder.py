@@ -82,8 +82,8 @@ def open_folder(path: str) -> Catalog:
 def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the part names with their folders, {"all": path} for a flat folder, and notes.
 
-    It is a split folder if it has `train` with class folders inside, or if every folder in it is
-    named like a split and has class folders inside, except those of pictures without labels.
+    A split folder has `train` with class folders inside; or every folder in it is named like a
+    split and has class folders inside, except those of pictures without labels.
     """
     entries = _visible_entries(path)
     folders = [entry for entry in entries if _is_folder(entry)]
@@ -99,26 +99,23 @@ def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
     splits = splits_of(entry.name for entry in folders)
     classes: set[str] = set()
     inside: dict[str, str] = {}
+    labelled: list[str] = []
+    unlabelled: list[str] = []
     for entry in sorted(folders, key=lambda entry: splits.get(entry.name) != TRAIN):
         if part := splits.get(entry.name):
             inside[entry.name] = place = _unwrapped(entry.path, part, classes)
+            own = [composed(folder.name) for folder in _folders(place)]
             if part == TRAIN:
-                classes.update(composed(e.name) for e in _visible_entries(place) if _is_folder(e))
-    with_classes = {
-        name for name, place in inside.items() if any(map(_is_folder, _visible_entries(place)))
-    }
-    unlabelled = {
-        name
-        for name, part in splits.items()
-        if part == UNLABELLED or (part == TEST and name not in with_classes)
-    }
-    labelled = with_classes - unlabelled
-    has_train = any(splits[name] == TRAIN for name in labelled)
-    if not has_train and (not labelled or len(labelled | unlabelled) < len(folders)):
+                classes.update(own)
+            if own and part != UNLABELLED:
+                labelled.append(part)
+            elif part in (TEST, UNLABELLED):
+                unlabelled.append(entry.name)
+    are_all_splits = labelled and len(labelled) + len(unlabelled) == len(folders)
+    if TRAIN not in labelled and not are_all_splits:
         _check_no_splits(path, folders, splits)
         return {ALL: path}, ()
     _check_no_stray_pictures(path, "the split folders")
-    parts: dict[str, str] = {}
     used: dict[str, str] = {}
     notes = []
     for entry in folders:
@@ -133,14 +130,14 @@ def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
                 )
         elif entry.name in unlabelled:
             notes.append(f"{entry.path!r} has no class folders, so its pictures are not used.")
-        elif part in parts:
+        elif part in used:
             raise ValueError(
                 f"{path!r} has two folders for the {part} split: "
                 f"{used[part]!r} and {entry.name!r}. Keep one of them."
             )
         else:
-            parts[part], used[part] = inside[entry.name], entry.name
-    return parts, tuple(notes)
+            used[part] = entry.name
+    return {part: inside[name] for part, name in used.items()}, tuple(notes)
 
 
 def _unwrapped(path: str, part: str, classes: Set[str]) -> str:
@@ -157,7 +154,7 @@ def _unwrapped(path: str, part: str, classes: Set[str]) -> str:
     if not again and (composed(name) in classes or not says_no_class(name)):
         return path
     # A single class may have such a name where nothing says which classes there are.
-    if again or classes or any(map(_is_folder, _visible_entries(below))):
+    if again or classes or _folders(below):
         return _unwrapped(below, part, classes)
     return path
 
@@ -165,7 +162,6 @@ def _unwrapped(path: str, part: str, classes: Set[str]) -> str:
 def _check_no_splits(path: str, folders: list[os.DirEntry[str]], splits: Mapping[str, str]) -> None:
     """Raise ValueError if the folders in a flat folder look like splits, not like classes."""
     example = os.path.join(path, TRAIN, "cat")
-    way_out = f"Name them train, validation and test, with class folders in them: {example!r}"
     names = [folder.name for folder in folders]
     if len(names) == len(splits) and len(set(splits.values())) > 1:
         raise ValueError(
@@ -191,8 +187,9 @@ def _check_no_splits(path: str, folders: list[os.DirEntry[str]], splits: Mapping
         return
     raise ValueError(
         f"The folders {some(same)} in {path!r} have the same folders in them: {some(inside)}. If "
-        f"they are splits, their names do not say which. {way_out}. If they are classes, put the "
-        "pictures right into them, or list them in a table (csv:FILE)."
+        "they are splits, their names do not say which. Name them train, validation and test, with "
+        f"class folders in them: {example!r}. If they are classes, put the pictures right into "
+        "them, or list them in a table (csv:FILE)."
     )
 
 
@@ -201,9 +198,9 @@ def _check_no_annotations(path: str, names: list[str]) -> None:
     others = [name for name in names if not _PICTURES_APART.fullmatch(name)]
     if 0 < len(others) < len(names) and all(map(_ANNOTATIONS.fullmatch, others)):
         raise ValueError(
-            f"{path!r} has the folders {some(names)}, as data for the detection or segmentation of "
-            "objects have. Give a folder for each class instead, for example 'photos/cat/1.jpg', "
-            "or a table of pictures and their classes (csv:FILE)."
+            f"{path!r} has the folders {some(names)}, as data for object detection or segmentation "
+            "does. Give a folder for each class instead, for example 'photos/cat/1.jpg', or a "
+            "table of pictures and their classes (csv:FILE)."
         )
 
 
@@ -223,11 +220,7 @@ def _folders_alone(folder: os.DirEntry[str]) -> set[str]:
 def _class_folders(path: str) -> dict[str, str]:
     """Return {class name: folder}, sorted by name."""
     _check_no_stray_pictures(path, "the class folders")
-    found = [
-        (readable(os.fsencode(entry.name)), entry.path)
-        for entry in _visible_entries(path)
-        if _is_folder(entry)
-    ]
+    found = [(readable(os.fsencode(entry.name)), entry.path) for entry in _folders(path)]
     found.sort(key=lambda named: composed(named[0]))
     if not found:
         raise ValueError(
@@ -283,6 +276,10 @@ def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:
 def _visible_entries(folder: str | os.DirEntry[str]) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return sorted(filter(_is_visible, entries), key=lambda entry: os.fsencode(entry.name))
+
+
+def _folders(folder: str) -> list[os.DirEntry[str]]:
+    return [entry for entry in _visible_entries(folder) if _is_folder(entry)]
 
 
 def _is_visible(entry: os.DirEntry[str]) -> bool:
