@@ -23,10 +23,7 @@ from typing import Any
 import tensorflow as tf
 
 MIXUP_STYLES = ("official", "paper")  # an example keeps at least one half of itself, or any share
-CUTMIX_STYLES = (
-    "official",
-    "paper",
-)  # labels take the mean area of all boxes, or that of their own
+CUTMIX_STYLES = ("official", "paper")  # labels take the mean area of all boxes, or of their own
 
 
 def mix_batch(

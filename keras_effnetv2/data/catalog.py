@@ -46,7 +46,7 @@ SPLIT_ALIASES = {
     **dict.fromkeys(("evaluation", "eval"), VALIDATION),
     **dict.fromkeys(("test", "testing", "holdout", "heldout"), TEST),
 }
-UNLABELLED = "unlabelled"  # what a folder's name may say, too; such pictures are not used
+UNLABELLED = "unlabelled"  # a folder may be named so, too; its pictures are not used
 _UNLABELLED_WORDS = ("unlabelled", "unlabeled", "prediction", "predict", "pred")
 _SPLIT_WORDS = SPLIT_ALIASES | dict.fromkeys(_UNLABELLED_WORDS, UNLABELLED)
 SPLIT_NAMES = f"{TRAIN}, {VALIDATION}, {TEST}, or such as 'Training', 'val_images', 'test_set'"
@@ -68,7 +68,7 @@ _IGNORABLE = re.compile(
 
 
 def splits_of(names: Iterable[str]) -> dict[str, str]:
-    """Return the split that names say, of those that say one: "Training", "val_images", "test1".
+    """Return the split of each name that says one: "Training", "val_images", "test1".
 
     A prefix or suffix that is no word for pictures counts only if several splits have it in
     common, as in "flowers_train" and "flowers_test": "bullet_train" is not a split.
@@ -90,7 +90,7 @@ def splits_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def says_no_class(name: str) -> bool:
-    """Return whether a name is only words for pictures or none at all: "images", "unknown"."""
+    """Return whether a name has only words for pictures or for no class: "images", "unknown"."""
     words = re.findall(r"[^\W\d_]+", name.casefold())
     return bool(words) and all(map(_NO_CLASS_WORD.fullmatch, words))
 
@@ -101,11 +101,11 @@ def composed(name: str) -> str:
 
 
 def alike(name: str) -> str | float:
-    """Return what is the same for "Cat" and "cat ", "0" and "0.0", "ice-cream" and "ice_cream"."""
+    """Return a key that names share if they look alike: "Cat" and "cat ", "0" and "0.0"."""
     visible = "".join(c for c in _IGNORABLE.sub("", name) if unicodedata.category(c) != "Cf")
     text = unicodedata.normalize("NFKC", visible).casefold()
     text = "".join("-" if unicodedata.category(c) == "Pd" or c == "\u2212" else c for c in text)
-    # One at the end may mean something, as in the mark "A-"; in "1_1", `float` would skip it.
+    # "ice-cream" is "ice_cream", but "A-" may be a grade. `float` would skip the one in "1_1".
     separated = re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", text).strip()
     try:
         number = float(separated)

@@ -46,7 +46,7 @@ ARRAYS = "index.npz"
 FORMAT = "keras-effnetv2 pack"
 VERSION = 1
 IMAGE_KEY = "image/encoded"
-# What is trained on lies shuffled, so that reading on mixes the classes; the rest is read in order.
+# Training pictures lie shuffled, so sequential reading mixes the classes; others lie in order.
 _SHUFFLED = (TRAIN, ALL)
 _EXTRA_BYTES = 512  # of a picture, at most: the other fields of its record, its place in the index
 _MAX_INDEX_BYTES = 256 * 1024**2  # 21,843 classes and a million shards take less

@@ -30,7 +30,7 @@ PICTURES = "pictures.csv"
 REPORT = "report.html"
 BACKUP = "backup"  # only while training, for `resume`
 PREVIEW = "preview.html"  # what `preview.py` writes beside a run, or where one is to be
-# As they are removed: as long as anything is left, RECIPE says that it is a run.
+# In the order of removal: as long as anything is left, RECIPE says that it is a run.
 _ALL = (BACKUP, HISTORY, PICTURES, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
 
 
@@ -143,7 +143,7 @@ def _check_is_run(path: Path) -> bool:
     """Return whether a run is there, or nothing that counts; FileExistsError for anything else."""
     if (path / RECIPE).is_file():
         return True
-    # A run that broke off at once may have left some, and a preview may be there before the run.
+    # A preview may be written before the run; a run that broke off at once may leave the others.
     if not path.exists() or (
         path.is_dir()
         and all(

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 LOCK = ".lock"
-"""Name of the file in the folder. That it is there says nothing: its process may be dead."""
+"""Name of the file in the folder. A dead process may have left it, so its presence says nothing."""
 
 _HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
-_BEHIND = 2**20  # the byte that Windows locks: who holds the lock can still be read
+_BEHIND = 2**20  # the byte that Windows locks; what is before it can still be read
 
 
 @contextlib.contextmanager
@@ -21,7 +21,7 @@ def run_lock(folder: Path, say: Callable[[str], Any]) -> Iterator[None]:
     """Hold the lock of a run folder.
 
     Args:
-        folder: is there and can be written.
+        folder: must exist.
         say: called with a line where the file system has no locks; then nothing is held.
 
     Raises:
@@ -48,16 +48,16 @@ def _open_locked(path: Path, say: Callable[[str], Any]) -> int:
                 holder = os.read(descriptor, 200).decode("utf-8", "replace") or "just started"
                 os.close(descriptor)
                 raise BlockingIOError(
-                    f"Another process ({holder}) is training in {path.parent}. Wait for its end, "
+                    f"Another process ({holder}) is training in {path.parent}. Wait until it ends, "
                     "or choose another output folder."
                 ) from None
             say(
-                f"The file system of {path.parent} has no locks ({error.strerror}): see to it that "
+                f"The file system of {path.parent} has no locks ({error.strerror}). Make sure that "
                 "no other process writes there."
             )
             return descriptor
         with contextlib.suppress(FileNotFoundError):
-            # Who held it before may have removed the file after it was opened here.
+            # Its last holder may have removed the file after it was opened here.
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 os.truncate(descriptor, 0)
                 os.write(descriptor, f"{os.getpid()} on {platform.node()}".encode())
