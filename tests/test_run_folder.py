@@ -9,7 +9,7 @@ import pytest
 from helpers.run_folders import GOLDEN, recorded_settings
 
 from keras_effnetv2._common.files import write_text
-from keras_effnetv2.data.picture_record import PictureRecord, RecordedPicture
+from keras_effnetv2.data.picture_record import PictureEntry, PictureRecord
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.run_folder import (
     check_output,
@@ -145,7 +145,7 @@ def test_only_changed_settings_are_named():
 
 def test_where_pictures_lie_does_not_matter_if_they_are_recorded():
     moved = replace(SETTINGS, training=replace(SETTINGS.training, spec="/elsewhere"))
-    a, b, c, d = (RecordedPicture(n, "cat", name) for n, name in enumerate("abcd", start=1))
+    a, b, c, d = (PictureEntry(n, "cat", name) for n, name in enumerate("abcd", start=1))
     recorded = PictureRecord(training=(a, b), validation=(c,))
     renamed = PictureRecord(training=(a._replace(name="x"), b), validation=(c,))
     check_same_run(SETTINGS, moved, recorded, renamed)
@@ -168,7 +168,7 @@ def test_where_pictures_lie_does_not_matter_if_they_are_recorded():
 
 def test_a_record_holds_any_name(tmp_path):
     names = ("a\rb", "a\nb", 'a"b', "a,b", " a", "")
-    pictures = tuple(RecordedPicture(n, "cat", name) for n, name in enumerate(names))
+    pictures = tuple(PictureEntry(n, "cat", name) for n, name in enumerate(names))
     record = PictureRecord(pictures[:4], pictures[4:])
     record.write(tmp_path / "pictures.csv")
     assert PictureRecord.read(tmp_path / "pictures.csv", record.fingerprint) == record

@@ -27,16 +27,13 @@ import numpy as np
 
 from keras_effnetv2.data.catalog import (
     ALL,
-    SPLIT_NAMES,
-    UNLABELLED,
     Catalog,
     FileStore,
     LabelledPictures,
     check_data_file,
-    composed,
     some,
-    splits_of,
 )
+from keras_effnetv2.data.names import SPLIT_NAMES, UNLABELLED, composed, splits_of
 
 _REQUIRED = ("path", "label")
 _SPLIT = "split"

@@ -19,19 +19,15 @@ import numpy as np
 
 from keras_effnetv2.data.catalog import (
     ALL,
-    SPLIT_NAMES,
     TEST,
     TRAIN,
-    UNLABELLED,
     Catalog,
     FileStore,
     LabelledPictures,
-    composed,
     readable,
-    says_no_class,
     some,
-    splits_of,
 )
+from keras_effnetv2.data.names import SPLIT_NAMES, UNLABELLED, composed, says_no_class, splits_of
 
 # Written by systems beside pictures; dot-files (.DS_Store among them) are hidden anyway.
 _IGNORED = frozenset(

@@ -21,7 +21,7 @@ from keras_effnetv2.data.sources import ImageSource
 _COLUMNS = ("split", "content", "class", "name")
 
 
-class RecordedPicture(NamedTuple):
+class PictureEntry(NamedTuple):
     """One picture: see `ImageSource.contents`, `class_names` and `names`."""
 
     content: int
@@ -36,8 +36,8 @@ class PictureRecord:
     Those for training are in the order of the first epoch, which depends on how they are read.
     """
 
-    training: tuple[RecordedPicture, ...]
-    validation: tuple[RecordedPicture, ...]
+    training: tuple[PictureEntry, ...]
+    validation: tuple[PictureEntry, ...]
 
     @classmethod
     def of(cls, training: ImageSource, validation: ImageSource, seed: int) -> "PictureRecord":
@@ -57,10 +57,10 @@ class PictureRecord:
         text = path.read_bytes()
         if hashlib.sha256(text).hexdigest() != fingerprint:
             raise ValueError(f"{path.name} has been changed since the run wrote it")
-        found: dict[str, list[RecordedPicture]] = {TRAIN: [], VALIDATION: []}
+        found: dict[str, list[PictureEntry]] = {TRAIN: [], VALIDATION: []}
         _, *rows = csv.reader(io.StringIO(text.decode("utf-8"), newline=""))
         for split, content, class_name, name in rows:
-            found[split].append(RecordedPicture(int(content, 16), class_name, name))
+            found[split].append(PictureEntry(int(content, 16), class_name, name))
         return cls(tuple(found[TRAIN]), tuple(found[VALIDATION]))
 
     def write(self, path: Path) -> None:
@@ -112,12 +112,12 @@ class PictureRecord:
         return said
 
 
-def _entries(source: ImageSource) -> tuple[RecordedPicture, ...]:
+def _entries(source: ImageSource) -> tuple[PictureEntry, ...]:
     labels = (source.class_names[label] for label in source.labels.tolist())
     columns = zip(source.contents.tolist(), labels, source.names, strict=True)
-    return tuple(RecordedPicture(*entry) for entry in columns)
+    return tuple(PictureEntry(*entry) for entry in columns)
 
 
-def _are_among(source: ImageSource, entries: tuple[RecordedPicture, ...]) -> np.ndarray:
+def _are_among(source: ImageSource, entries: tuple[PictureEntry, ...]) -> np.ndarray:
     known = np.fromiter({entry.content for entry in entries} - {0}, np.uint64)
     return np.isin(source.contents, known)

@@ -32,14 +32,13 @@ from keras_effnetv2.data.catalog import (
     MemoryStore,
     Shard,
     Store,
-    alike,
-    composed,
     some,
     why_unread,
 )
 from keras_effnetv2.data.csv_file import open_csv
 from keras_effnetv2.data.digits import open_digits
 from keras_effnetv2.data.folder import open_folder
+from keras_effnetv2.data.names import alike, composed
 from keras_effnetv2.data.packed import is_pack, open_pack, read_split, write_pack
 from keras_effnetv2.data.splits import carve_validation, stratified_draw
 from keras_effnetv2.data.tfds import open_tfds

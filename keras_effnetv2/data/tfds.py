@@ -7,13 +7,8 @@ import os
 from typing import Any
 
 from keras_effnetv2._common.text import first_line, install_hint
-from keras_effnetv2.data.catalog import (
-    SPLIT_ALIASES,
-    SPLITS,
-    Catalog,
-    LabelledPictures,
-    MemoryStore,
-)
+from keras_effnetv2.data.catalog import SPLITS, Catalog, LabelledPictures, MemoryStore
+from keras_effnetv2.data.names import SPLIT_ALIASES
 from keras_effnetv2.data.tfrecord import Keys, open_records
 
 MAX_ENCODED_BYTES = 8 * 1024**3  # of one split; held in memory as long as the source lives

@@ -34,17 +34,14 @@ import tensorflow as tf
 
 from keras_effnetv2.data.catalog import (
     ALL,
-    SPLIT_ALIASES,
-    SPLIT_NAMES,
     SPLITS,
     Catalog,
     LabelledPictures,
     check_data_file,
-    composed,
     file_state,
     some,
-    splits_of,
 )
+from keras_effnetv2.data.names import SPLIT_ALIASES, SPLIT_NAMES, composed, splits_of
 from keras_effnetv2.data.packed import is_pack, open_packed
 from keras_effnetv2.data.records import FRAME_BYTES, RecordStore, readable_records
 
