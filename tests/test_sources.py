@@ -246,6 +246,16 @@ def test_pictures_without_labels_are_not_used(tmp_path, folder):
         load_source(tmp_path, "test")
 
 
+def test_folders_of_pictures_without_labels_may_be_divided(tmp_path):
+    make_tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "unlabeled/a/3.jpg", "unlabeled/c/4.jpg")
+    source = load_source(tmp_path, "all")
+    assert contents(source) == [b"train/a/1.jpg", b"train/b/2.jpg"]
+    (note,) = source.notes
+    assert note.endswith(
+        "unlabeled' is named as pictures without labels, so its pictures are not used."
+    )
+
+
 def test_classes_one_folder_deeper(tmp_path):
     make_tree(tmp_path, "train/images/cat/1.jpg", "train/images/dog/2.jpg", "test/data/dog/3.jpg")
     make_tree(tmp_path, "train/readme.txt", "val/cat/4.jpg")

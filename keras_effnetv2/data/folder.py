@@ -96,7 +96,7 @@ def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
     classes: set[str] = set()
     inside: dict[str, str] = {}
     labelled: list[str] = []
-    unlabelled: list[str] = []
+    unlabelled: dict[str, str] = {}
     for entry in sorted(folders, key=lambda entry: splits.get(entry.name) != TRAIN):
         if part := splits.get(entry.name):
             inside[entry.name] = place = _unwrapped(entry.path, part, classes)
@@ -106,7 +106,8 @@ def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
             if own and part != UNLABELLED:
                 labelled.append(part)
             elif part in (TEST, UNLABELLED):
-                unlabelled.append(entry.name)
+                reason = "is named as pictures without labels" if own else "has no class folders"
+                unlabelled[entry.name] = reason
     are_all_splits = labelled and len(labelled) + len(unlabelled) == len(folders)
     if TRAIN not in labelled and not are_all_splits:
         _check_no_splits(path, folders, splits)
@@ -125,7 +126,8 @@ def _find_parts(path: str) -> tuple[dict[str, str], tuple[str, ...]]:
                     f"{SPLIT_NAMES}. Move {entry.name!r} elsewhere."
                 )
         elif entry.name in unlabelled:
-            notes.append(f"{entry.path!r} has no class folders, so its pictures are not used.")
+            reason = unlabelled[entry.name]
+            notes.append(f"{entry.path!r} {reason}, so its pictures are not used.")
         elif part in used:
             raise ValueError(
                 f"{path!r} has two folders for the {part} split: "

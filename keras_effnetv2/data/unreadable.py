@@ -68,13 +68,13 @@ def find_bad_pictures(
     tell = progress or (lambda done, total: None)
     total, paths = source.num_examples, source.file_paths() or ()
     reasons = {i: why for i, path in enumerate(paths) if (why := picture_file_trouble(path))}
-    files = np.setdiff1d(np.arange(total if decode else 0), list(reasons), assume_unique=True)
-    # In the order in which a disk gives them quickly; of files it is that of the source.
-    files = files[np.argsort(source.rows[files], kind="stable")]
-    for done, (index, reason) in enumerate(_decode_all(source, files), start=1):
+    indices = np.setdiff1d(np.arange(total if decode else 0), list(reasons), assume_unique=True)
+    # In the order of the disk, which is the quick one; for files it is that of the source.
+    indices = indices[np.argsort(source.rows[indices], kind="stable")]
+    for done, (index, reason) in enumerate(_decode_all(source, indices), start=1):
         reasons[index] = reason
         tell(done, total)
-    for index in set(files.tolist()).difference(reasons):
+    for index in set(indices.tolist()).difference(reasons):
         reasons[index] = _why_unreadable(source.subset([index]))
     tell(total, total)
     bad = sorted(index for index, reason in reasons.items() if reason)

@@ -151,14 +151,13 @@ def check_same_run(
 ) -> None:
     """Raise ValueError unless a run is resumed with the settings in its `recipe.json`.
 
-    If its pictures are `recorded`, they must be the same; then the spelling of their place does not
-    matter.
+    If its pictures are `recorded`, they must be the same; then their place does not matter.
     """
     old, new = ({key: one.to_dict()[key] for key in _FIXED} for one in (earlier, settings))
     others = []
     if recorded is not None and pictures is not None:
         for values in (old, new):
-            del values["training"]["spec"], values["validation"]["spec"]
+            del values["training"], values["validation"]
         others = recorded.changes(pictures)
     if changed := changes(old, new) + others:
         raise ValueError(
