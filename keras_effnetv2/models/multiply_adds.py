@@ -2,14 +2,14 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 
 from keras_effnetv2._common.checks import is_integer, plain
 from keras_effnetv2.models.blocks import channel_axis
-from keras_effnetv2.models.graph import has_outputs, is_open, traced_layers
+from keras_effnetv2.models.graph import all_layers, has_outputs, is_open, traced_layers
 
 _layers = keras.layers
 _CELLS = (_layers.SimpleRNNCell, _layers.LSTMCell, _layers.GRUCell)
@@ -30,8 +30,8 @@ def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
         The number of multiply-adds.
 
     Raises:
-        ValueError: the size does not suit the model, the model is not functional, or a layer with
-            a matrix of weights is none that is known; the message lists those.
+        ValueError: the size does not suit the model, the model is not functional, or it has
+            unknown layers with matrices of weights; the message lists them.
     """
     size = plain(image_size)
     sides = size if isinstance(size, tuple) else (size, size)
@@ -52,8 +52,8 @@ def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
             f"The model {model.name!r} has the fixed input shape {static}. "
             f"Received: image_size={image_size!r}"
         )
-    unknown: list[str] = []
-    total = _multiply_adds(model, [shape], shape, unknown)
+    costs = [(call[0], _cost(*call)) for call in _calls(model, [shape], shape)]
+    unknown = [f"{one.name!r} ({type(one).__name__})" for one, cost in costs if cost is None]
     if unknown:
         names = list(dict.fromkeys(unknown))
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
@@ -62,44 +62,42 @@ def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
             f"of {model.name!r} that way, or add their multiply-adds yourself. "
             f"Received: {', '.join(names[:10])}{more}"
         )
-    return total
+    return sum(cost for _, cost in costs if cost is not None)
 
 
-def _multiply_adds(layer: Any, sources: list[_Shape], result: _Shape, unknown: list[str]) -> int:
-    """Return those of one call, from the shapes of what goes in and comes out.
-
-    Notes the layers that are not known.
-    """
-
-    def inside(part: Any, sources: Any = sources, result: Any = result) -> int:
-        return _multiply_adds(part, sources, result, unknown)
-
-    weights = {weight.path: tuple(weight.shape) for weight in getattr(layer, "weights", ())}
+def _calls(
+    layer: Any, sources: list[_Shape], result: _Shape
+) -> Iterator[tuple[Any, list[_Shape], _Shape]]:
+    """Yield (layer, shapes of its inputs, shape of its output) of each call in a layer."""
     match layer:
         case keras.Model() if has_outputs(layer):
-            calls = traced_layers(layer, *sources)
-            return sum(
-                inside(part, [x.shape for x in given], results[0].shape)
-                for part, given, results in calls
-            )
-        case _layers.TimeDistributed():  # the steps are as good as pictures
+            for part, given, results in traced_layers(layer, *sources):
+                yield from _calls(part, [x.shape for x in given], results[0].shape)
+        case _layers.TimeDistributed():  # steps count like pictures
             steps = [(a * b, *rest) for a, b, *rest in (sources[0], result)]
-            return inside(layer.layer, steps[:1], steps[1])
-        case _layers.Wrapper():
-            return inside(layer.layer)
+            yield from _calls(layer.layer, steps[:1], steps[1])
         case _layers.Bidirectional():
-            return inside(layer.forward_layer) + inside(layer.backward_layer)
+            yield from _calls(layer.forward_layer, sources, result)
+            yield from _calls(layer.backward_layer, sources, result)
+        case _layers.Wrapper():
+            yield from _calls(layer.layer, sources, result)
+        case _:
+            yield layer, sources, result
+
+
+def _cost(layer: Any, sources: list[_Shape], result: _Shape) -> int | None:
+    """Return the multiply-adds of one call; None if the layer is not known."""
+    match layer:
         case _layers.RNN() if all(isinstance(cell, _CELLS) for cell in _cells(layer)):
             kernels = [x for cell in _cells(layer) for x in (cell.kernel, cell.recurrent_kernel)]
             return math.prod(sources[0][:2]) * sum(math.prod(kernel.shape) for kernel in kernels)
         case _layers.MultiHeadAttention():
-            return _attention_projections(weights, sources) + _attention(
-                sources, layer.num_heads * (layer.key_dim + layer.value_dim), layer.attention_axes
-            )
+            widths = layer.num_heads * (layer.key_dim + layer.value_dim)
+            return _projections(layer, sources) + _attention(sources, widths, layer.attention_axes)
         case _layers.Attention():  # AdditiveAttention, too
             return _attention(sources, sources[0][-1] + sources[1][-1], None)
         case _layers.EinsumDense():
-            # Every output value is a sum over the kernel's axes that the output has not.
+            # Every output value is a sum over the kernel's axes that the output lacks.
             _, kernel, output = re.split(",|->", layer.equation)
             axes = zip(kernel, layer.kernel.shape, strict=True)
             return math.prod(result) * math.prod(n for axis, n in axes if axis not in output)
@@ -119,8 +117,9 @@ def _multiply_adds(layer: Any, sources: list[_Shape], result: _Shape, unknown: l
             return math.prod(layer.kernel.shape[:-1]) * math.prod(result)
         case _layers.Embedding() | _layers.PReLU() | _layers.LayerNormalization():
             return 0
-    if isinstance(layer, keras.Model) or any(len(shape) > 1 for shape in weights.values()):
-        unknown.append(f"{layer.name!r} ({type(layer).__name__})")
+    is_opaque = isinstance(layer, keras.Model)
+    if is_opaque or any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ())):
+        return None
     return 0  # vectors scale or shift channels, as batch norms do
 
 
@@ -128,15 +127,14 @@ def _cells(layer: Any) -> list[Any]:
     return getattr(layer.cell, "cells", [layer.cell])
 
 
-def _attention_projections(weights: dict[str, _Shape], sources: list[_Shape]) -> int:
+def _projections(layer: Any, sources: list[_Shape]) -> int:
     """Return the multiply-adds of the dense layers in an attention layer."""
     queries, values = (math.prod(shape[:-1]) for shape in sources[:2])
-    total = 0
-    for path, shape in weights.items():
-        *_, part, name = path.split("/")
-        if name == "kernel":
-            total += math.prod(shape) * (values if part in ("key", "value") else queries)
-    return total
+    return sum(
+        math.prod(part.kernel.shape) * (values if part.name in ("key", "value") else queries)
+        for part in all_layers(layer)
+        if isinstance(part, _layers.EinsumDense)
+    )
 
 
 def _attention(sources: list[_Shape], widths: int, axes: Sequence[int] | None) -> int:
