@@ -8,15 +8,13 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-# Of the sum of 1,000 probabilities in half precision.
-_ROUNDING = 0.01
-# How far below zero, against its maximum, a function such as SiLU goes that leaves features.
-_RECTIFIED = 0.1
+_ROUNDING = 0.01  # of the sum of 1,000 probabilities in half precision
+_RECTIFIED = 0.1  # SiLU goes this far below zero at most, as a share of its highest value here
 
 
 def count_trainable(model: keras.Model) -> int:
@@ -57,7 +55,7 @@ def call_of(tensor: Any) -> Any:
 
 
 def connected_names(tensor: Any) -> set[str]:
-    """Return the names of all layers that a symbolic tensor hangs together with, in any model."""
+    """Return the names of all layers connected with a symbolic tensor, in any model."""
     seen = set()
     waiting = [tensor._keras_history.operation]
     while waiting:
@@ -114,39 +112,53 @@ def traced_layers(
             yield node.operation, given, results
 
 
-def last_activation(tensor: Any) -> str:
-    """Return what a symbolic tensor has gone through last, judged by what comes out.
+class Ending(NamedTuple):
+    """How a network ends, judged by sampled outputs.
 
-    The layers behind the last one with weights, and that one's activation, are given numbers from
-    about -20 to 20 in place of what the network makes: no name counts, no network runs.
+    Attributes:
+        activation: "softmax": all numbers in 0..1, and each row sums to one. "sigmoid": all in
+            0..1. "rectified": large numbers, but (almost) none below zero, as a ReLU leaves them.
+            "linear": any other.
+        lowest: lowest number.
+        highest: highest number.
+    """
 
-    Returns:
-        "softmax": all in 0..1, and each row sums to one. "sigmoid": all in 0..1. "rectified":
-        large numbers, but (almost) none below zero, as a ReLU leaves them. "linear": any other.
+    activation: str
+    lowest: float
+    highest: float
+
+
+def ending_of(tensor: Any) -> Ending:
+    """Return how the layers before a symbolic tensor end.
+
+    The layers after the last one with weights, and that one's activation, get numbers from about
+    -20 to 20 in place of the network's: names do not count, and the network does not run.
     """
     rows = keras.ops.convert_to_numpy(keras.ops.cast(_sample(tensor), "float32"))
-    low, high = rows.min(), rows.max()
+    low, high = float(rows.min()), float(rows.max())
     if low >= 0 and 0 < high <= 1 + _ROUNDING:
-        return "softmax" if abs(rows.sum(-1) - 1).max() < _ROUNDING else "sigmoid"
-    return "rectified" if -low < _RECTIFIED * high else "linear"
+        kind = "softmax" if abs(rows.sum(-1) - 1).max() < _ROUNDING else "sigmoid"
+    else:
+        kind = "rectified" if -low < _RECTIFIED * high else "linear"
+    return Ending(kind, low, high)
 
 
-def sampled_range(tensor: Any) -> tuple[float, float]:
-    """Return the least and the largest of the numbers by which `last_activation` judges."""
-    rows = keras.ops.convert_to_numpy(keras.ops.cast(_sample(tensor), "float32"))
-    return float(rows.min()), float(rows.max())
+def last_activation(tensor: Any) -> str:
+    """Return the last activation before a symbolic tensor, see `Ending`."""
+    return ending_of(tensor).activation
 
 
 def limit_of_two_activations(output: Any) -> float | None:
-    """Return what no probability can pass because a softmax or sigmoid got probabilities.
+    """Return the highest possible probability if a softmax or sigmoid follows another, else None.
 
-    None if the symbolic tensor `output` has no such pair at its end. For numbers in 0..1 a sigmoid
-    stays below e / (e + 1), a softmax of n classes below e / (e + n - 1).
+    For numbers in 0..1 a sigmoid stays below e / (e + 1), a softmax of n classes below
+    e / (e + n - 1).
     """
-    others = output.shape[-1] - 1 if last_activation(output) == "softmax" else 1
+    end = ending_of(output)
+    others = output.shape[-1] - 1 if end.activation == "softmax" else 1
     limit = math.e / (math.e + others)
     largest = limit * (1 + _ROUNDING)
-    if sampled_range(output)[1] > largest:
+    if end.highest > largest:
         return None
     tensor = output
     while len((call := call_of(tensor)).input_tensors) == 1:
@@ -156,13 +168,14 @@ def limit_of_two_activations(output: Any) -> float | None:
         if getattr(call.operation, "weights", None):
             return None
         tensor = call.input_tensors[0]
-        if last_activation(tensor) in ("softmax", "sigmoid") and sampled_range(tensor)[1] > largest:
+        inner = ending_of(tensor)
+        if inner.activation in ("softmax", "sigmoid") and inner.highest > largest:
             return limit
     return None
 
 
 def _sample(tensor: Any) -> Any:
-    """Return what a symbolic tensor may hold, for random values of what goes before it."""
+    """Return possible values of a symbolic tensor, from random values of those before it."""
     call, index = call_of(tensor), tensor._keras_history.tensor_index
     layer = call.operation
     if has_outputs(layer):
@@ -174,7 +187,7 @@ def _sample(tensor: Any) -> Any:
         is_stock = getattr(keras.layers, type(layer).__name__, None) is type(layer)
         if is_stock and hasattr(layer, "activation"):
             return layer.activation(_noise(tensor))
-        sample = partial(_noise, side=32)  # it may be a whole network, which wants a picture
+        sample = partial(_noise, side=32)  # a whole network needs a picture
     values = {id(source): sample(source) for source in call.input_tensors}
     args, keywords = call.arguments.fill_in(values)
     return keras.tree.flatten(layer(*args, **keywords))[index]

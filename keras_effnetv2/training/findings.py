@@ -17,10 +17,10 @@ from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.catalog import some
 from keras_effnetv2.models.graph import (
     all_layers,
+    ending_of,
     graph_nodes,
     is_open,
     limit_of_two_activations,
-    sampled_range,
 )
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.schedule import step_of_epoch
@@ -167,7 +167,7 @@ def activation_findings(model: keras.Model, recipe: TrainRecipe) -> Iterator[str
             f"them can be above {limit:.3f}. Take one of the two out, for example "
             "activation='softmax' of the last Dense or the Softmax behind it."
         )
-    elif recipe.loss == "sigmoid" and sampled_range(model.outputs[0])[0] == 0:
+    elif recipe.loss == "sigmoid" and ending_of(model.outputs[0]).lowest == 0:
         yield (
             f"warning: {model.name!r} ends in an activation that is exactly 0 below some number, "
             "as hard_sigmoid is, and learns nothing there. Use activation='sigmoid'."
