@@ -135,6 +135,27 @@ def test_another_range_of_the_model_is_told(bare, tmp_path, caplog):
     assert load_weights(same, tmp_path / "net.keras").warnings == ()
 
 
+@pytest.mark.parametrize("front", FRONTS)
+def test_another_range_of_any_layers_in_front_is_told(front, bare, tmp_path):
+    build_model(SMALL, classes=7).save(tmp_path / "net.keras")
+    (warning,) = load_weights(with_front(bare, FRONTS[front]()), tmp_path / "net.keras").warnings
+    assert "instead of 'imagenet'" in warning
+
+
+def test_own_layers_that_cannot_be_described_are_no_obstacle(bare, tmp_path):
+    class Half(layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, x):
+            return self.function(x)
+
+    bare.save(tmp_path / "net.keras")
+    model = with_front(bare, [Half(lambda x: x / 2)])
+    assert load_weights(model, tmp_path / "net.keras").warnings == ()
+
+
 # --- PyTorch Image Models -----------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.pretrained.input_range import stated_by_layers
+from keras_effnetv2.pretrained.input_range import layers_in_front, stated_by_layers
 from keras_effnetv2.pretrained.layouts import LAYOUTS
 from keras_effnetv2.pretrained.open_weights import Weights, open_weights
-from keras_effnetv2.pretrained.places import CLASSIFIER, FIRST_LAYER, own_layers, own_name
+from keras_effnetv2.pretrained.places import CLASSIFIER, FIRST_LAYER, own_layers
 
 _SHOWN = 10  # problems in an error, layers in a warning
 _LOG = logging.getLogger("keras_effnetv2")
@@ -109,12 +109,13 @@ def assign_weights(
             del tensors[theirs]
     layout = LAYOUTS[weights.source]
     names = layout.names(model, tensors.keys())
-    for ours, variable in _beside(model, own).items():
-        if ours in weights.others and ours not in variables:
+    for ours, variable, is_in_front in _beside(model, own.values()):
+        if ours in variables:
+            continue
+        if ours in weights.others:
             tensors[ours], names[ours] = weights.others[ours], ours
-        if ours in variables or (variable.is_in_front and ours not in names):
-            continue  # stays as it is
-        variables[ours] = variable.variable
+        if not is_in_front or ours in names:  # else it stays as it is
+            variables[ours] = variable
     values, problems = _match(variables, names, tensors, layout.axes)
     if problems:
         raise ValueError(_misfit(model, weights, problems))
@@ -128,32 +129,25 @@ def assign_weights(
         )
     for ours, value in values.items():
         variables[ours].assign(value)
-    warnings = _other_range(model, weights)
+    warnings = _other_range(model, own, weights)
     for warning in warnings:
         _LOG.warning(warning)
     return LoadReport(weights.source, len(values), ignored, warnings)
 
 
-class _Beside(NamedTuple):
-    """A variable of a layer that is not of the network."""
-
-    variable: Any
-    is_in_front: bool
-
-
-def _beside(model: keras.Model, own: dict[str, Any]) -> dict[str, _Beside]:
-    """Return the variables of a model that are not of the network, by layer and weight."""
-    found = {}
-    layers = list(own.values())
-    first = model.layers.index(layers[0])
-    for index, layer in enumerate(model.layers):
-        for weight in layer.weights if layer not in layers else ():
-            found[f"{layer.name}/{weight.name}"] = _Beside(weight, index < first)
-    return found
+def _beside(model: keras.Model, own: Collection[Any]) -> Iterator[tuple[str, Any, bool]]:
+    """Yield (layer and weight, variable, whether it is in front) of all but the own layers."""
+    is_in_front = True
+    for layer in model.layers:
+        if layer in own:
+            is_in_front = False
+            continue
+        for weight in layer.weights:
+            yield f"{layer.name}/{weight.name}", weight, is_in_front
 
 
 def _misfit(model: keras.Model, weights: Weights, problems: list[str]) -> str:
-    """Return the words for tensors that do not fit: some of every kind, and what may be behind."""
+    """Return the message for tensors that do not fit: some of each kind, and possible causes."""
     counts: Counter[str] = Counter()
     ranked = []
     for problem in problems:
@@ -165,14 +159,13 @@ def _misfit(model: keras.Model, weights: Weights, problems: list[str]) -> str:
         of_each = ", ".join(f"{kind} {count}" for kind, count in counts.items())
         shown.append(f"and {len(problems) - _SHOWN} more ({of_each} in all)")
     words = "".join(f"\n  {line}" for line in shown)
-    everything = "\n".join(problems)
     sizes = sorted(tensor.size for tensor in weights.tensors.values() if tensor.ndim == 4)
     for variant in ModelConfig.variants():
         if sizes == sorted(ModelConfig.from_name(variant).kernel_sizes()) and variant != model.name:
             words += f"\nThe file has the convolutions of {variant}; build that one."
     if counts["not floating-point"]:
         words += "\nQuantised weights must be turned back into floating-point numbers first."
-    if weights.classes is None and f"(our {CLASSIFIER}/" in everything:
+    if weights.classes is None and any(f"(our {CLASSIFIER}/" in line for line in problems):
         words += "\nThe file has no classifier of this network: build the model with "
         words += "include_top=False, or with classes=N for a fresh classifier."
     return (
@@ -181,36 +174,37 @@ def _misfit(model: keras.Model, weights: Weights, problems: list[str]) -> str:
     )
 
 
-def _other_range(model: keras.Model, weights: Weights) -> tuple[str, ...]:
+def _other_range(model: keras.Model, own: Mapping[str, Any], weights: Weights) -> tuple[str, ...]:
     """Return a warning if a model normalises pixels in another way than its weights want."""
-    front: list[tuple[str, Any]] = []
-    arrays: dict[str, Any] = {}
-    for layer in model.layers:
-        if own_name(layer.name) == FIRST_LAYER:
-            break
-        front.append((type(layer).__name__, layer.get_config()))
-        if isinstance(layer, keras.layers.Normalization):
-            for weight in layer.weights:
-                arrays[f"{layer.name}/{weight.name}"] = keras.ops.convert_to_numpy(weight)
+    first = own.get(FIRST_LAYER)
+    front = model.layers[: model.layers.index(first) + 1] if first else []
+    arrays = {
+        "/".join(one.path.split("/")[-2:]): keras.ops.convert_to_numpy(one)
+        for layer in front
+        for one in layer.weights
+        if one.name in ("mean", "variance")
+    }
     try:
-        ours = stated_by_layers(front, arrays)
-    except ValueError:
+        described = [keras.saving.serialize_keras_object(layer) for layer in front]
+        in_front = layers_in_front({"class_name": "Model", "config": described})
+        ours = stated_by_layers(in_front, arrays)
+    except (ValueError, NotImplementedError):  # a layer that does not say what it does
         return ()
     theirs = weights.normalization
     if None in (ours, theirs) or ours == theirs:
         return ()
     return (
-        f"The model {model.name!r} normalises pixels otherwise than the weights of {weights.path} "
-        f"want, so that its results are wrong: {_in_words(ours)} instead of {_in_words(theirs)}. "
-        "Build the model with weights=PATH, which goes by the file.",
+        f"The model {model.name!r} normalises pixels in another way than the weights of "
+        f"{weights.path} want: {_in_words(ours)} instead of {_in_words(theirs)}. Its results are "
+        "wrong. Build the model with weights=PATH, which normalises as the file says.",
     )
 
 
 def _in_words(normalization: Any) -> str:
-    scale, offset = normalization if isinstance(normalization, tuple) else (None, None)
-    if scale is None:
+    if isinstance(normalization, str):
         return repr(normalization)
-    return f"pixels times {np.round(scale, 6).tolist()} plus {np.round(offset, 6).tolist()}"
+    scale, offset = (np.round(numbers, 6).tolist() for numbers in normalization)
+    return f"pixels times {scale} plus {offset}"
 
 
 def _match(
