@@ -91,6 +91,8 @@ def test_each_of_two_networks_takes_and_gives_weights(files, values, tmp_path):
     both = keras.Model(inputs, [net.output for net in nets])
     with pytest.raises(ValueError, match="which begin with stem_conv and net2_stem_conv"):
         load_weights(both, files["official"])
+    with pytest.raises(ValueError, match="which begin with stem_conv and net2_stem_conv"):
+        feature_extractor(both)
     both.save(tmp_path / "both.keras")
     with pytest.raises(ValueError, match="two networks, which begin with"):
         load_weights(nets[0], tmp_path / "both.keras")

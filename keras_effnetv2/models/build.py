@@ -26,7 +26,7 @@ from keras_effnetv2.models.blocks import channel_axis, conv_bn, mbconv
 from keras_effnetv2.models.graph import connected_names
 from keras_effnetv2.pretrained.load import assign_weights
 from keras_effnetv2.pretrained.open_weights import Weights, open_weights
-from keras_effnetv2.pretrained.places import CLASSIFIER, PIXELS, numbered, own_name
+from keras_effnetv2.pretrained.places import CLASSIFIER, PIXELS, network_prefix, numbered, own_name
 from keras_effnetv2.pretrained.registry import IMAGENET_CLASSES
 
 MIN_SIZE = 32  # the network halves a picture five times
@@ -63,12 +63,12 @@ def build_model(
             (`available_weights` lists them), the path of a weight file (see `load_weights`), or
             what `open_weights` returned.
             If the file says how its pixels were normalised (a `.keras`, a whole `.h5`, the
-            config.json of PyTorch Image Models beside it), that is done. Else one that has a
-            published file's name is taken for that, an ImageNet-21k head means (x - 128) / 128,
-            and anything else the config's `normalization`.
+            config.json of PyTorch Image Models beside it), that is used. Otherwise a file with a
+            published name is taken for that one, an ImageNet-21k head means (x - 128) / 128, and
+            any other has the config's `normalization`.
         input_tensor: a Keras tensor (`keras.Input` or a layer's output) to build on. Layers in
-            front keep their weights. A second network on one input has "net2_" in front of its
-            layers' names, since a functional model has every name once.
+            front keep their weights. The layer names of a second network on one input begin with
+            "net2_", since names in a functional model are unique.
         input_shape: (height, width, 3), or (3, height, width) with channels-first; a side of None
             is any size from 32 up. Default (None, None, 3).
         pooling: used without the top: None gives the (B, H/32, W/32, C) feature map, "avg" and
@@ -139,10 +139,10 @@ def build_model(
 
 
 def _free_prefix(inputs: Any) -> str:
-    """Return what the layers' names begin with: nothing, unless one of them is taken already.
+    """Return the prefix of the layer names: nothing, unless another network has these names.
 
-    A functional model has every name once. Taken are the names of all layers that hang together
-    with the input, those of another network on the same input, too.
+    Layer names in a functional model are unique, and all layers connected with the input may
+    become part of one.
     """
     names = connected_names(inputs)
     taken = {name.removesuffix(own_name(name)) for name in names if _OURS.match(own_name(name))}
@@ -300,11 +300,12 @@ def feature_extractor(model: keras.Model) -> keras.Model:
         (B, ceil(H / stride), ceil(W / stride), C).
 
     Raises:
-        ValueError: the model has no blocks with this package's names.
+        ValueError: the model has no blocks with this package's names, or holds two networks.
     """
     blocks: dict[str, list[keras.layers.Layer]] = {}
+    prefix = network_prefix([layer.name for layer in model.layers])
     for layer in model.layers:
-        match = re.match(r"(net\d+_)?block\d+[a-z]+_", layer.name)
+        match = re.match(rf"{prefix}block\d+[a-z]+_", layer.name)
         if match:
             blocks.setdefault(match.group(), []).append(layer)
     if not blocks:

@@ -1,4 +1,4 @@
-"""A whole `.keras` file becomes a model, if it does not ask for more memory than it may."""
+"""Load a whole `.keras` file, unless it asks for far more memory than its own size."""
 
 import math
 import zipfile
@@ -20,19 +20,19 @@ _MAX_REASON = 500  # characters; Keras repeats the whole config
 def load_model(path: Path) -> keras.Model:
     """Load a `.keras` file, without its optimizer.
 
-    A layer of a billion units takes gigabytes as soon as it is built, though the file holds no
-    numbers for it: so the model is built without variables first.
+    A layer of a billion units takes gigabytes as soon as it is built, even if the file holds no
+    numbers for it, so the model is built without variables first.
 
     Raises:
-        ValueError: the file is damaged, or describes a model with more numbers than it holds, or
-            Python code. The text names it.
+        ValueError: the file is damaged, contains Python code, or describes a model with more
+            numbers than it holds. The message names the file.
         OSError: it cannot be read.
     """
     check_regular(path)
     try:
         description, weights = unpacked_model(path)
         config = parse_json(description)
-        # A thread of its own, because Keras makes the variables that are left open in one later.
+        # In its own thread, because Keras makes variables that were left open later in the same.
         with ThreadPoolExecutor(1) as pool:
             needed = pool.submit(_count_parameters, config).result()
         held = weights.getbuffer().nbytes
@@ -50,7 +50,7 @@ def load_model(path: Path) -> keras.Model:
 
 
 def _count_parameters(config: Any) -> int:
-    """Return the number of parameters of a model, whose variables are not made."""
+    """Return the number of parameters of a model, without making its variables."""
     try:
         with keras.StatelessScope(initialize_variables=False):
             model = keras.saving.deserialize_keras_object(config, safe_mode=True)

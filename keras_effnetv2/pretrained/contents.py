@@ -1,4 +1,4 @@
-"""What a reader takes out of a weight file."""
+"""The contents of a weight file."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,10 +15,10 @@ class Contents(NamedTuple):
         source: layout of the file, a key of `layouts.LAYOUTS`.
         tensors: name in the file -> array, of the network.
         ignored: name in the file -> why it is not among the tensors.
-        others: layer and weight, e.g. "my_head/kernel" -> array, of layers that are in front of
-            the network or behind it.
-        stated: how the pixels are normalised, if the file says it; an error if it says it in a way
-            that cannot be rebuilt.
+        others: layer and weight, e.g. "my_head/kernel" -> array, of layers in front of the network
+            or behind it.
+        stated: normalisation of pixels that the file states; None without one, an error if it
+            cannot be rebuilt.
     """
 
     source: str

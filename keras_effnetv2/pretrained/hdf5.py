@@ -24,13 +24,14 @@ _CODE = re.compile(r'"class_name":\s*"(Lambda|__lambda__)"')
 
 
 class Arrays(NamedTuple):
-    """What is read of an HDF5 file.
+    """The arrays of an HDF5 file, and their layers.
 
     Attributes:
         tensors: path in the file -> array.
         ignored: path in the file -> why it is left out.
-        layers: path of a group -> the name of the layer whose variables it holds, as Keras 3 says.
-        model: JSON of the model, as Keras 2 has it in a file of a whole one; else empty.
+        layers: path of a group -> the name of the layer whose variables it holds, in files of
+            Keras 3.
+        model: JSON of the model in a Keras 2 file of a whole one; else empty.
     """
 
     tensors: dict[str, np.ndarray]

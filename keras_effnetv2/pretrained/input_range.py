@@ -1,4 +1,4 @@
-"""How a file, or a model, says that the pixels of its network are normalised."""
+"""The normalisation of pixels that a file or a model states."""
 
 import re
 from collections import deque
@@ -13,7 +13,7 @@ from keras_effnetv2.pretrained.places import FIRST_LAYER, PIXELS, own_name
 Layers = Sequence[tuple[str, Mapping[str, Any]]]
 """Class and settings of each layer in front of a network, in the order of the model."""
 
-# What leaves pixels as they are when the network is used.
+# Layers that leave pixels as they are when the network is used.
 _KEEPS_PIXELS = re.compile(
     r"InputLayer|ZeroPadding2D|Resizing|CenterCrop|Cropping2D|Random\w*|RandAugment|AugMix|MixUp|"
     r"CutMix|AutoContrast|Gaussian(Noise|Dropout)|\w*Dropout\w*|Identity|Cast"
@@ -24,9 +24,9 @@ _WRONG = (LookupError, TypeError, AttributeError, ValueError, OverflowError)
 
 
 def layers_in_front(description: Mapping[str, Any]) -> Layers:
-    """Return the layers that the JSON of a Keras model lists in front of the network's first one.
+    """Return the layers in front of the network's first one, from the JSON of a Keras model.
 
-    Nested models are opened. None are there if the network is not.
+    Nested models are opened. Without the network the result is empty.
     """
     found: list[tuple[str, Mapping[str, Any]]] = []
     waiting = deque([description])
@@ -52,12 +52,12 @@ def stated_by_layers(
     """Return what the layers in front of a network do to pixels; None if they do nothing.
 
     Args:
-        layers: in front of the network. Those in front of another layer with weights are not the
-            network's own and left out.
+        layers: layers in front of the network. Those before another layer with weights belong to
+            that one and are left out.
         arrays: layer and weight, e.g. "normalization/mean", with or without ":0" -> array.
 
     Raises:
-        ValueError: they do something else than scaling and shifting each channel.
+        ValueError: they do more than scale and shift each channel.
     """
     scale, offset = np.ones(3), np.zeros(3)
     is_stated = False
@@ -79,14 +79,14 @@ def stated_by_layers(
         scale, offset = factor * scale, shift * scale + offset
         is_stated = True
         if own_name(str(config.get("name"))) == PIXELS:
-            break  # ours takes pixels 0..255; what is in front of it makes them
+            break  # ours takes pixels 0..255, from the layers in front of it
     return _named(scale, offset) if is_stated else None
 
 
 def _factor_and_shift(
     kind: str, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a layer multiplies each channel with and what it adds then."""
+    """Return the scale and the offset of a layer, one number a channel each."""
     if kind == "Rescaling":
         return _per_channel(config["scale"]), _per_channel(config.get("offset", 0))
     if kind != "Normalization":
@@ -105,17 +105,15 @@ def _factor_and_shift(
 
 
 def stated_by_timm(config: Mapping[str, Any]) -> Normalization | ScaleAndOffset | None:
-    """Return what a config.json of PyTorch Image Models says; None if it does not.
+    """Return the normalisation in a config.json of PyTorch Image Models; None without one.
 
     Raises:
         ValueError: its `mean` or `std` is not one number a channel.
     """
-    nested = config.get("pretrained_cfg")
-    values = {**config, **(nested if isinstance(nested, dict) else {})}
-    if values.get("mean") is None and values.get("std") is None:
+    if config.get("mean") is None and config.get("std") is None:
         return None
     try:
-        mean, deviation = _per_channel(values["mean"]), _per_channel(values["std"])
+        mean, deviation = _per_channel(config["mean"]), _per_channel(config["std"])
         if not (deviation > 0).all():
             raise ValueError
         with np.errstate(over="ignore"):
@@ -123,12 +121,12 @@ def stated_by_timm(config: Mapping[str, Any]) -> Normalization | ScaleAndOffset 
     except _WRONG:
         raise ValueError(
             "its mean and std must be three numbers each, of pixels 0..1, and std above 0. "
-            f"Received: mean={values.get('mean')!r}, std={values.get('std')!r}"[:400]
+            f"Received: mean={config.get('mean')!r}, std={config.get('std')!r}"[:400]
         ) from None
 
 
 def _per_channel(value: Any) -> np.ndarray:
-    """Return three numbers from what JSON has for one number, or one a channel, in any shape."""
+    """Return three numbers from JSON of one number, or of one a channel in any shape."""
     if isinstance(value, dict):  # a tuple or an array, as Keras writes them
         value = value["items"] if "items" in value else value["config"]["value"]
     numbers = np.asarray(value, np.float64).ravel()
@@ -138,7 +136,7 @@ def _per_channel(value: Any) -> np.ndarray:
 
 
 def _named(scale: np.ndarray, offset: np.ndarray) -> Normalization | ScaleAndOffset:
-    """Return the name of a change of pixels, if it has one."""
+    """Return a normalisation by its name, or as numbers if it has none."""
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
         raise ValueError("its normalisation of pixels has numbers that are not finite")
     for name, known in NORMALIZATIONS.items():

@@ -24,7 +24,13 @@ from keras_effnetv2.pretrained.bounded import BoundedReader, unpacked_limit
 from keras_effnetv2.pretrained.contents import Contents
 from keras_effnetv2.pretrained.hdf5 import Arrays, read_arrays, refuse_code
 from keras_effnetv2.pretrained.input_range import layers_in_front, stated_by_layers
-from keras_effnetv2.pretrained.places import CLASSIFIER, FIRST_LAYER, network_prefix, own_layers
+from keras_effnetv2.pretrained.places import (
+    CLASSIFIER,
+    FIRST_LAYER,
+    NUMBERED,
+    network_prefix,
+    own_layers,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -46,7 +52,7 @@ _LAYER_NAMES = {
 _LAYOUTS = (
     (r"layers/[^/]+/vars/\d", "keras"),
     (r"(.*/)?stack_\d+_block\d+_", "leondgarse"),
-    (r"(.*/)?(net\d+_)?block\d+[a-z]+_", "keras-applications"),
+    (rf"(.*/)?({NUMBERED})?block\d+[a-z]+_", "keras-applications"),
 )
 _NORMALIZATION = re.compile(
     r"layers/normalization/vars/\d|normalization(_\d+)?/(mean|variance|count)(:0)?"
@@ -131,7 +137,7 @@ def unpacked_model(path: Path) -> tuple[bytes, io.BytesIO]:
     """Return the JSON of the model and the HDF5 file of the weights in a `.keras` archive.
 
     Raises:
-        ValueError: there is Python code in it, or far more than in the packed file.
+        ValueError: it contains Python code, or unpacks to far more than its size.
     """
     with zipfile.ZipFile(path) as archive:
         members = {}
@@ -162,15 +168,15 @@ def _layout(names: Collection[str]) -> str:
 
 
 def _by_layer(arrays: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the arrays of the network by layer and weight, wherever the layers stand, and others.
+    """Return the network's arrays by layer and weight, and those of other layers.
 
-    This is for the layout of Keras 2, whose paths end with the two.
+    This is for the layout of Keras 2, whose paths end with layer and weight.
     """
-    return _sorted({name: "/".join(name.split("/")[-2:]) for name in arrays.tensors}, arrays)
+    return _split({name: "/".join(name.split("/")[-2:]) for name in arrays.tensors}, arrays)
 
 
 def _by_name(arrays: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Do `_by_layer` for the layout of Keras 3, by the names that it gives the groups of arrays.
+    """Do `_by_layer` for the layout of Keras 3, which names the layer of each group of arrays.
 
     Without names all arrays are the network's, by their paths.
     """
@@ -184,13 +190,13 @@ def _by_name(arrays: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarra
         names[path] = f"{arrays.layers.get(group, '')}/{variable}"
     if not any(name.endswith(f"{FIRST_LAYER}/kernel") for name in names.values()):
         return arrays.tensors, {}
-    return _sorted(names | _only_head(names), arrays)
+    return _split(names | _only_head(names), arrays)
 
 
 def _only_head(names: Mapping[str, str]) -> dict[str, str]:
-    """Return new names of the classifier, if it is the one layer behind a network, with any name.
+    """Return our names for a classifier with another name, if it is all that follows the network.
 
-    A network that is nested in the model may have another end than ours in front of it.
+    Not for a network that is nested in the model: other layers may be between the two.
     """
     heads = {
         path: name
@@ -204,10 +210,10 @@ def _only_head(names: Mapping[str, str]) -> dict[str, str]:
     return {path: f"{CLASSIFIER}/{name.rpartition('/')[2]}" for path, name in heads.items()}
 
 
-def _sorted(
+def _split(
     names: Mapping[str, str], arrays: Arrays
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the arrays of the network and the other ones, from path -> layer and weight."""
+    """Return the network's arrays and the others, given path -> layer and weight."""
     tensors: dict[str, np.ndarray] = {}
     others: dict[str, np.ndarray] = {}
     prefix = network_prefix({name.partition("/")[0] for name in names.values()})
@@ -224,7 +230,7 @@ def _sorted(
 
 
 def _move_other_classifier(tensors: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> None:
-    """Move a layer called as the classifier that does not take what the network puts out."""
+    """Move a layer with the classifier's name to the others if it does not fit the network."""
     widths = [
         array.shape[0]
         for name, array in tensors.items()

@@ -55,7 +55,7 @@ class TensorLayout(NamedTuple):
 
 
 def _keras_names(model: "keras.Model", stored: Collection[str]) -> dict[str, str]:
-    """Return our weight path -> the name in a file of Keras 3, of whatever network it is."""
+    """Return our weight path -> the name in a file of Keras 3, of any of the networks."""
     if any(name.startswith("layers/") for name in stored):
         return positional_names(model)
     is_leondgarse = any(name.startswith("stack_") for name in stored)
@@ -75,7 +75,7 @@ def weight_file(path: Path) -> Path:
     """Return the weight file of a path: itself, or the only one in a folder without checkpoint.
 
     Raises:
-        ValueError: nothing is there, or it is no file, or not one is in the folder.
+        ValueError: nothing is there, it is not a file, or the folder does not hold exactly one.
     """
     check_regular(path)
     if path.is_file() or Path(f"{path}.index").is_file():

@@ -68,8 +68,8 @@ class Weights:
         config: architecture of the network, with the normalisation of these weights; None if
             neither the variant nor the set is known.
         others: layer and weight -> array, of layers in the file in front of the network or behind.
-        stated: how the file says that its pixels are normalised; None if it does not, or in a way
-            that cannot be rebuilt.
+        stated: normalisation of pixels that the file states; None without one, or if it cannot be
+            rebuilt.
     """
 
     path: Path
@@ -87,7 +87,7 @@ class Weights:
 
     @property
     def normalization(self) -> Normalization | ScaleAndOffset | None:
-        """The change of pixels before the first layer; None if nothing is known of it."""
+        """The normalisation of pixels before the first layer; None if it is unknown."""
         return self.stated if self.config is None else self.config.normalization
 
     @property
@@ -272,9 +272,9 @@ def _normalization(
 ) -> Normalization | ScaleAndOffset:
     """Return how the pixels for weights are normalised.
 
-    This is for a file that does not say it. A published set does. An ImageNet-21k head saw
-    (x - 128) / 128, also on b0-b3. Anything else is taken for what a fresh network is trained with,
-    with a warning if the variant has sets that were trained with another.
+    This is for files that do not state it. A published set does. An ImageNet-21k head saw
+    (x - 128) / 128, also on b0-b3. Any other file is assumed to use that of a fresh network, with a
+    warning if the variant has sets that were trained with another.
     """
     if found is not None:
         return found.normalization

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 CLASSIFIER = "predictions"
 FIRST_LAYER = "stem_conv"
-# In front of the names of a network that shares its input with another one, from the second on.
-_NUMBER = re.compile(r"^net\d+_")
 PIXELS = "pixel_normalization"
+NUMBERED = r"net\d+_"
+"""A pattern for the prefix of layer names in the second network on one input, and further ones."""
+
 _BLOCK_LAYER = re.compile(
     r"(block(\d+)[a-z]+_)"
     r"(expand_conv|expand_bn|dwconv2|bn|se_reduce|se_expand|project_conv|project_bn)"
@@ -63,13 +64,13 @@ def layer_names(**names: str) -> dict[str, dict[str, str]]:
 
 
 def numbered(number: int) -> str:
-    """Return what the layers' names of the network of that number on one input begin with."""
+    """Return the prefix of layer names in the n-th network on one input."""
     return f"net{number}_" if number > 1 else ""
 
 
 def own_name(layer: str) -> str:
-    """Return the name of a layer without the number of its network."""
-    return _NUMBER.sub("", layer)
+    """Return the name of a layer without the prefix of its network."""
+    return re.sub(f"^{NUMBERED}", "", layer)
 
 
 def own_layers(model: "keras.Model") -> dict[str, "keras.layers.Layer"]:
@@ -89,7 +90,7 @@ def own_layers(model: "keras.Model") -> dict[str, "keras.layers.Layer"]:
 
 
 def network_prefix(layers: Iterable[str]) -> str:
-    """Return what the names of the network's layers begin with, from the names of a model's.
+    """Return the prefix of the network's layer names, from the layer names of a model.
 
     Raises:
         ValueError: there are two networks in the model.
@@ -97,8 +98,8 @@ def network_prefix(layers: Iterable[str]) -> str:
     first = [name for name in layers if own_name(name) == FIRST_LAYER]
     if len(first) > 1:
         raise ValueError(
-            f"The model holds two networks, which begin with {' and '.join(first[:2])}; give or "
-            "save the model of each, which is there before they are joined."
+            f"The model holds two networks, which begin with {' and '.join(first[:2])}. Use or "
+            "save each one alone, as it was before they were joined."
         )
     return first[0].removesuffix(FIRST_LAYER) if first else ""
 

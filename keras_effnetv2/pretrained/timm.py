@@ -53,8 +53,7 @@ _ARCHITECTURE = re.compile(
     r"(?:models--timm--)?(?:tf_efficientnet|"
     r"((?:gc_)?efficientnet(?:_b\d|v2_rw_[tsm]|v2_(?:s|m|l|xl)))(?![A-Za-z0-9]))"
 )
-# The name of a tensor that every network has once; what is in front of it is put there by a wrapper
-# such as DataParallel.
+# The name of a tensor that every network has once.
 _ONCE = "conv_stem.weight"
 _CONFIG = "config.json"
 _WRONG_PADDING = (
@@ -130,7 +129,7 @@ def read_timm(path: Path) -> Contents:
 
 
 def _prefix(names: list[str]) -> str:
-    """Return what all names begin with that a wrapper of the network has put in front of them."""
+    """Return the prefix of all names that a wrapper of the network, e.g. DataParallel, added."""
     prefixes = [name.removesuffix(_ONCE) for name in names if name.endswith(_ONCE)]
     if len(prefixes) > 1:
         raise ValueError(
@@ -147,7 +146,7 @@ def _check_padding(
     metadata: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> bool:
-    """Refuse a net with PyTorch's padding; return whether something says that it is none."""
+    """Refuse a net with PyTorch's padding; return whether anything names a tf_ net."""
     reason = None
     if any(name.startswith("features.0.0.") for name in shapes):
         reason = "it is a net of torchvision"
@@ -155,10 +154,8 @@ def _check_padding(
     if head in _RW_HEADS:
         reason = f"it is {_RW_HEADS[head]}"
     # efficientnet_b0 and tf_efficientnet_b0 have the same tensors: only names tell them apart.
-    nested = config.get("pretrained_cfg")
-    said = [config, nested if isinstance(nested, dict) else {}]
-    architectures = [str(one["architecture"]) for one in said if "architecture" in one]
-    texts = [*architectures, *metadata.values(), *reversed(path.absolute().parts)]
+    said = str(config.get("architecture"))
+    texts = [said, *metadata.values(), *reversed(path.absolute().parts)]
     match = next(filter(None, map(_ARCHITECTURE.match, texts)), None)
     if match and match.group(1):
         reason = reason or f"its name says that it is {match.group(1)}"
@@ -168,7 +165,10 @@ def _check_padding(
 
 
 def _config_beside(path: Path) -> dict[str, Any]:
-    """Return the config.json beside a file of the Hugging Face hub; empty if there is none."""
+    """Return the config.json beside a file of the Hugging Face hub; empty if there is none.
+
+    Newer ones have most of it in `pretrained_cfg`, which is opened.
+    """
     config = path.with_name(_CONFIG)
     if not os.path.lexists(config):
         return {}
@@ -176,4 +176,6 @@ def _config_beside(path: Path) -> dict[str, Any]:
         values = read_json(config)
     except (OSError, ValueError) as error:
         raise ValueError(f"{config} cannot be read: {error}. Correct it or remove it.") from None
-    return values if isinstance(values, dict) else {}
+    outer = values if isinstance(values, dict) else {}
+    nested = outer.get("pretrained_cfg")
+    return {**outer, **(nested if isinstance(nested, dict) else {})}
