@@ -23,6 +23,10 @@ if TYPE_CHECKING:  # for editors and type checkers, which look here; tests compa
     from keras_effnetv2.data.pipeline import make_dataset as make_dataset
     from keras_effnetv2.data.sources import load_source as load_source
     from keras_effnetv2.data.unreadable import UnreadablePictures as UnreadablePictures
+    from keras_effnetv2.evaluation.prediction import (
+        Prediction as Prediction,
+        predict as predict,
+    )
     from keras_effnetv2.export.formats import (
         ExportReport as ExportReport,
         export_model as export_model,
@@ -101,6 +105,7 @@ _NAMES_OF = {
     "recipes.recipe": "TrainRecipe",
     "training.fit": "train",
     "runs.run_folder": "open_run",
+    "evaluation.prediction": "predict Prediction",
     "export.saved_model": "export_saved_model",
     "export.formats": "export_model ExportReport",
     "export.runtimes": "load_exported",

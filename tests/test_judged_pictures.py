@@ -9,8 +9,8 @@ from helpers.command_line import command
 from helpers.photos import COLOURS, write_colour_run, write_photos, write_picture
 
 from keras_effnetv2 import load_source, open_run, pack
-from keras_effnetv2.cli.named_network import open_network
 from keras_effnetv2.evaluation.judging import pictures_to_judge
+from keras_effnetv2.evaluation.named_network import open_network
 from keras_effnetv2.runs.run_folder import LABELS, PICTURES, read_settings, write_settings
 
 HELD_BACK, TRAINED_ON = 7, 29  # of 36 pictures

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Any
 from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2._common.text import printable, say
 from keras_effnetv2.cli.command import command, option
-from keras_effnetv2.cli.named_network import check_network, open_network
 from keras_effnetv2.cli.options import (
     DATA_TO_JUDGE,
     JSON,
-    RUN_OR_VARIANT,
+    NETWORK,
     WEIGHTS_TO_JUDGE,
     JudgingOptions,
     Split,
     check_data,
+    check_network,
 )
 from keras_effnetv2.cli.quiet_start import start_tensorflow
+from keras_effnetv2.evaluation.named_network import open_network
 
 if TYPE_CHECKING:
     from keras_effnetv2.evaluation.judging import ChosenPictures, JudgedNetwork, Judgement
@@ -32,7 +33,7 @@ _TOP = 5  # with so few classes, top-5 accuracy is always 100%
 )
 def evaluate(
     *,
-    model: str = RUN_OR_VARIANT,
+    model: str = NETWORK,
     data: str = DATA_TO_JUDGE,
     weights: str | None = WEIGHTS_TO_JUDGE,
     split: Split | None = option(

@@ -13,6 +13,7 @@ from keras_effnetv2._common.files import read_json
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import read_config
 from keras_effnetv2.cli.command import OptionGroup, argument, flag, option
+from keras_effnetv2.evaluation.named_network import network_path
 from keras_effnetv2.pretrained.registry import find_weight_set, published
 from keras_effnetv2.recipes.presets import PRESETS
 
@@ -34,7 +35,9 @@ DATA_IF_ANY = option("SPEC", f"Labelled pictures: {_KINDS}.")
 DATA_TO_JUDGE = option("SPEC", _JUDGED, ...)
 DATA_TO_JUDGE_IF_ANY = option("SPEC", _JUDGED)
 JSON = flag("--json", "Print JSON.")
-RUN_OR_VARIANT = argument("RUN_OR_VARIANT", "A run folder, or a variant such as efficientnetv2-s.")
+NETWORK = argument(
+    "RUN_OR_FILE_OR_VARIANT", "A run folder, a .keras file, or a variant such as efficientnetv2-s."
+)
 SKIP_BAD = flag("--skip-bad", "Leave out pictures that cannot be read.")
 WEIGHTS_TO_JUDGE = option(
     "NAME_OR_PATH",
@@ -60,6 +63,19 @@ def check_weights(config: ModelConfig, weights: str | None) -> None:
         find_weight_set(config.name, weights)
     except ValueError as error:
         raise ValueError(f"--weights: {error}") from None
+
+
+def check_network(name: str, weights: str | None, protocol: str | None = None) -> None:
+    """Raise ValueError if there is no such network, or options do not go with it."""
+    if network_path(name) is None:
+        check_weights(ModelConfig.from_name(name), weights or "imagenet")
+        return
+    for given, value in (("--weights", weights), ("--protocol", protocol)):
+        if value is not None:
+            raise ValueError(
+                f"{given} is for a variant only; {name!r} has its own. Known variants: "
+                + ", ".join(ModelConfig.variants())
+            )
 
 
 def check_data(spec: str | None, option: str = "--data") -> None:

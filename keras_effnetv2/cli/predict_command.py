@@ -3,83 +3,85 @@
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from keras_effnetv2._common.text import printable, say
+from keras_effnetv2._common.progress import progress_bar
+from keras_effnetv2._common.text import counted, printable, say
 from keras_effnetv2.cli.command import argument, command, option
-from keras_effnetv2.cli.named_network import check_network, open_network
-from keras_effnetv2.cli.options import JSON, RUN_OR_VARIANT, WEIGHTS_TO_JUDGE
+from keras_effnetv2.cli.options import JSON, NETWORK, WEIGHTS_TO_JUDGE, check_network
 from keras_effnetv2.cli.quiet_start import start_tensorflow
-from keras_effnetv2.images.picture_file import picture_file_trouble
-
-if TYPE_CHECKING:
-    from keras_effnetv2.evaluation.judging import JudgedNetwork
+from keras_effnetv2.evaluation import prediction
+from keras_effnetv2.evaluation.named_network import open_network
 
 
 @command(
     "keras-effnetv2 predict runs/photos cat.jpg dog.png --top 3\n"
-    "keras-effnetv2 predict efficientnetv2-b0 cat.jpg"
+    "keras-effnetv2 predict efficientnetv2-b0 cat.jpg --embeddings cat.npz"
 )
 def predict(
-    model: str = RUN_OR_VARIANT,
+    model: str = NETWORK,
     pictures: list[Path] = argument("PICTURE", "Picture files."),
     weights: str | None = WEIGHTS_TO_JUDGE,
     top: int = option("K", "Number of classes to name.", 5),
+    embeddings: Path | None = option(
+        "FILE.npz",
+        "Write the pooled features of the pictures: embeddings (N, C), paths (N), and network, "
+        "which says what computed them. Pictures that cannot be read are left out.",
+    ),
     json: bool = JSON,
 ) -> int:
     """Say what pictures show."""
     if top < 1:
         raise ValueError(f"--top must be at least 1. Received: {top}")
     check_network(model, weights)
-    troubles = [_trouble(path) for path in pictures]
-    if not all(troubles):
+    if embeddings is not None:
+        _check_embeddings(embeddings)
+    network: Any = model
+    if not all(map(prediction.picture_trouble, pictures)):
         start_tensorflow()
         network = open_network(model, weights)
-    results = [
-        {"picture": str(path)} | ({"error": trouble} if trouble else _name(network, path, top))
-        for path, trouble in zip(pictures, troubles, strict=True)
-    ]
+    with progress_bar("predicting") as progress:
+        found = prediction.predict(
+            network, pictures, top=top, embeddings=embeddings is not None, progress=progress
+        )
     if json:
-        say(dumps(results, indent=2))
+        say(dumps([_described(one) for one in found], indent=2))
     else:
-        _print(results)
-    return 1 if any("error" in result for result in results) else 0
+        _print(found)
+    errors = [one.error for one in found if one.error]
+    if embeddings is not None and len(errors) < len(found):
+        count = prediction.write_embeddings(embeddings, network, found)
+        say(f"{embeddings}: embeddings of {counted(count, 'picture')}", error=True)
+    elif embeddings is not None:
+        say(f"{embeddings} was not written: no picture could be read", error=True)
+    return 1 if errors else 0
 
 
-def _trouble(path: Path) -> str:
-    """Return why a path is not a picture file to read, or ""."""
-    if path.is_dir():
-        return f"it is a folder. Give picture files, for example {path / '*.jpg'}"
-    return picture_file_trouble(path)
+def _check_embeddings(path: Path) -> None:
+    """Raise an error unless a file of this name can be written."""
+    if path.suffix != ".npz" or path.is_dir():
+        raise ValueError(f"--embeddings must be a file that ends in .npz. Received: {str(path)!r}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--embeddings: There is no folder {str(path.parent)!r}.")
 
 
-def _name(network: "JudgedNetwork", path: Path, top: int) -> dict[str, Any]:
-    """Return the classes of one picture, best first, or what is wrong with it."""
-    import numpy as np
-
-    from keras_effnetv2.images.evaluation_crop import prepare_batch
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:  # since `_trouble` looked
-        return {"error": f"cannot be read: {error.strerror}"}
-    images, (problem,) = prepare_batch([data], network.image_size, network.style)
-    if problem.numpy():
-        return {"error": problem.numpy().decode()}
-    (scores,) = network.model.predict_on_batch(images)
-    best = np.argsort(-scores, kind="stable")[:top]
-    classes = [{**network.classes[index], "score": float(scores[index])} for index in best]
-    return {"classes": classes}
+def _described(found: prediction.Prediction) -> dict[str, Any]:
+    """Return the classes of a picture, best first, or what is wrong with it."""
+    if found.error:
+        return {"picture": found.path, "error": found.error}
+    columns = {"class": found.class_names, "wordnet_id": found.wordnet_ids, "score": found.scores}
+    given = {name: values for name, values in columns.items() if values}
+    rows = zip(*given.values(), strict=True)
+    return {"picture": found.path, "classes": [dict(zip(given, row, strict=True)) for row in rows]}
 
 
-def _print(results: Sequence[dict[str, Any]]) -> None:
-    pictures = [printable(result["picture"]) for result in results]
-    width = max(map(len, pictures))
-    for picture, result in zip(pictures, results, strict=True):
-        shown = f"{picture:<{width}}"
-        if "error" in result:
-            say(f"{shown}  error: {result['error']}")
-        for found in result.get("classes", ()):
-            identity = f" ({found['wordnet_id']})" if "wordnet_id" in found else ""
-            say(f"{shown}  {found['score']:7.2%}  {printable(found['class'])}{identity}")
+def _print(predictions: Sequence[prediction.Prediction]) -> None:
+    width = max(len(printable(found.path)) for found in predictions)
+    for found in predictions:
+        shown = f"{printable(found.path):<{width}}"
+        if found.error:
+            say(f"{shown}  error: {found.error}")
+        for one in _described(found).get("classes", ()):
+            identity = f" ({one['wordnet_id']})" if "wordnet_id" in one else ""
+            say(f"{shown}  {one['score']:7.2%}  {printable(one['class'])}{identity}")
             shown = " " * width

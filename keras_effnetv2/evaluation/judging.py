@@ -163,18 +163,21 @@ def published_network(
     protocol = protocol or "official"
     classes = model.output_shape[-1]
     image_size, style = evaluation_protocol(set_to_follow(variant, found, classes), protocol)
-    if has_class_list(classes):
-        names = [{"class": one.name, "wordnet_id": one.wordnet_id} for one in class_list(classes)]
-    else:
-        names = [{"class": str(index)} for index in range(classes)]
     return JudgedNetwork(
         model=model,
-        classes=names,
+        classes=described_classes(classes),
         image_size=image_size,
         style=style,
         facts={**(facts or {}), "protocol": protocol, "image_size": image_size},
         published_top1=found.top1 if found is not None and found.classes == classes else None,
     )
+
+
+def described_classes(classes: int) -> list[dict[str, str]]:
+    """Return a description of each class, see `JudgedNetwork`; without a list their numbers."""
+    if has_class_list(classes):
+        return [{"class": one.name, "wordnet_id": one.wordnet_id} for one in class_list(classes)]
+    return [{"class": str(index)} for index in range(classes)]
 
 
 def unseen_split(spec: str) -> str:

@@ -148,6 +148,48 @@ def last_activation(tensor: Any) -> str:
     return ending_of(tensor).activation
 
 
+def with_features(model: keras.Model) -> keras.Model:
+    """Return a model with two outputs: what the classifier is computed from, and the scores.
+
+    Args:
+        model: functional or Sequential classifier with one input and one output (N, classes).
+
+    Returns:
+        A model with the same weights: the input of the last layer with weights, (N, C), which is
+        the pooled feature map in networks of this package; and (N, classes).
+
+    Raises:
+        ValueError: there is no such layer, or its input is no row of numbers for a picture.
+    """
+    if not is_open(model) or len(model.outputs) != 1:
+        raise ValueError(
+            "Features are read from a functional or Sequential model with one input and one "
+            f"output. Received: {model!r}"
+        )
+    graph = bare_graph(model)
+    features = _before_weights(graph.outputs[0])
+    if features is None or len(features.shape) != 2:
+        raise ValueError(
+            f"The model {model.name!r} has no features (N, C): its last layer with weights must "
+            f"take one row of numbers a picture. Received: {getattr(features, 'shape', None)}"
+        )
+    return keras.Model(graph.inputs[0], [features, graph.outputs[0]])
+
+
+def _before_weights(tensor: Any) -> Any:
+    """Return the input of the last layer with weights before a symbolic tensor, or None."""
+    while len((call := call_of(tensor)).input_tensors) == 1:
+        layer, (source,) = call.operation, call.input_tensors
+        if is_open(layer):
+            inside = _before_weights(layer.outputs[tensor._keras_history.tensor_index])
+            if inside is not None:
+                return keras.Model(layer.inputs[0], inside)(source)
+        elif getattr(layer, "weights", None):
+            return source
+        tensor = source
+    return None
+
+
 def limit_of_two_activations(output: Any) -> float | None:
     """Return the highest possible probability if a softmax or sigmoid follows another, else None.
 

@@ -1,0 +1,139 @@
+"""The network to judge or to predict with: a run, a `.keras` file, or a variant with weights.
+
+Importing this module starts neither Keras nor TensorFlow.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_effnetv2._common.checks import did_you_mean
+from keras_effnetv2.architectures.config import ModelConfig
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_effnetv2.evaluation.judging import JudgedNetwork
+
+_EXPORTS = (".onnx", ".xml", ".tflite", ".pb")
+
+
+def network_path(name: str | os.PathLike[str]) -> Path | None:
+    """Return the path of a run or of a `.keras` file; None for the name of a variant.
+
+    Raises:
+        ValueError: it is an export, or nothing of that name is there.
+    """
+    variants, path = ModelConfig.variants(), Path(name)
+    if name in variants:
+        return None
+    if path.suffix in _EXPORTS or any(path.glob("saved_model.pb")):
+        raise ValueError(
+            f"{str(name)!r} is an export, which gives scores and no features. Give what it was "
+            "made from: the folder of a run, a .keras file, or a variant."
+        )
+    if not path.is_dir() and not (path.suffix == ".keras" and path.is_file()):
+        kind = "file" if path.suffix == ".keras" else "folder"
+        raise ValueError(
+            f"There is no {kind} {str(name)!r}. A network is the folder of a run, a .keras file or "
+            f"one of {', '.join(variants)}.{did_you_mean(name, variants)}"
+        )
+    return path
+
+
+def open_network(
+    name: str | os.PathLike[str], weights: str | None = None, protocol: str | None = None
+) -> "JudgedNetwork":
+    """Return the network of a run or a file, or a variant with a published set or a file's weights.
+
+    Args:
+        name: folder of a run, a `.keras` file, or a variant.
+        weights: for a variant: name of a set or path; None is "imagenet".
+        protocol: for a variant: how to judge it; None is the official protocol.
+
+    Raises:
+        ValueError: as `network_path`; or the network, its weights or a file is not as it should be.
+    """
+    from keras_effnetv2.evaluation.judging import published_network
+    from keras_effnetv2.models.build import build_model
+    from keras_effnetv2.models.model_file import load_model
+    from keras_effnetv2.pretrained.open_weights import open_weights
+    from keras_effnetv2.runs.run_folder import MODEL, RECIPE
+
+    path = network_path(name)
+    if path is None:
+        config, weights = ModelConfig.from_name(str(name)), weights or "imagenet"
+        opened = open_weights(weights, config)
+        return published_network(
+            build_model(config, weights=opened),
+            config.name,
+            opened.set,
+            protocol,
+            facts={"variant": config.name, "weights": weights},
+        )
+    if weights is not None:
+        raise ValueError(
+            f"`weights` are for a variant only; {str(name)!r} has its own. Received: {weights!r}"
+        )
+    if path.name == MODEL and (path.parent / RECIPE).is_file():
+        path = path.parent
+    return _trained_network(path) if path.is_dir() else described_network(load_model(path))
+
+
+def described_network(model: "keras.Model") -> "JudgedNetwork":
+    """Return a Keras classifier of pixels 0..255, with the way to prepare its pictures.
+
+    A model with the name of a variant is judged as that. Its size is that of the model's input, if
+    that is fixed. The whole picture is used for any other model, and its classes have numbers
+    unless there are as many as in ImageNet.
+
+    Raises:
+        ValueError: it is no such classifier, or takes pictures of any size and no variant has its
+            name.
+    """
+    from keras_effnetv2.evaluation.judging import JudgedNetwork, described_classes
+    from keras_effnetv2.evaluation.scores import evaluation_protocol, set_to_follow
+    from keras_effnetv2.images.styles import Style
+
+    shapes: list[Any] = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
+    if [len(shape or ()) for shape in shapes] != [4, 2] or shapes[0][3] != 3:
+        raise ValueError(
+            "The model must take pictures (N, height, width, 3) and return scores (N, classes). "
+            f"Received: {model.name!r}, {shapes[0]} -> {shapes[1]}"
+        )
+    (_, height, width, _), (_, classes) = shapes
+    is_variant = model.name in ModelConfig.variants()
+    if height != width or (height is None and not is_variant):
+        raise ValueError(
+            f"The model {model.name!r} takes pictures of {height or 'any'} x {width or 'any'} "
+            "pixels, and needs one size for its squares. Build it with input_shape=(S, S, 3), or "
+            "give the folder of its run."
+        )
+    style: Style = "whole"
+    if is_variant:
+        size, style = evaluation_protocol(set_to_follow(model.name, None, classes), "official")
+        height = height or size
+    facts = {"model": model.name, "image_size": height}
+    return JudgedNetwork(model, described_classes(classes), height, style, facts)
+
+
+def _trained_network(path: Path) -> "JudgedNetwork":
+    from keras_effnetv2.evaluation.judging import JudgedNetwork, TrainedOn
+    from keras_effnetv2.runs.run_folder import open_run
+
+    run = open_run(path)
+    settings = run.settings
+    return JudgedNetwork(
+        model=run.model,
+        classes=[{"class": name} for name in run.class_names],
+        image_size=run.image_size,
+        style=run.style,
+        facts={"run": str(run.path)},
+        trained_on=TrainedOn(
+            run.pictures,
+            all_used=settings.max_train_examples is None,
+            pictures=(settings.training.pictures, settings.validation.pictures),
+            validation_fraction=settings.validation_fraction,
+            seed=settings.recipe.seed,
+        ),
+    )

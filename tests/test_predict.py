@@ -1,0 +1,171 @@
+"""`kev2.predict` and `predict --embeddings`: names, scores and features of pictures."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers.command_line import VARIANT, command, small_variant
+from helpers.photos import write_colour_run, write_photos
+
+import keras_effnetv2 as kev2
+
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose features are the mean red, green and blue, 0..1."""
+    folder = tmp_path_factory.mktemp("run")
+    return write_colour_run(folder / "run", write_photos(folder / "photos"))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A red one, a text, a missing one, and a blue one; of one colour each."""
+    for name, colour in (("red", (255, 0, 51)), ("blue", (0, 102, 255))):
+        pixels = np.full((8, 8, 3), colour, np.uint8)
+        (tmp_path / f"{name}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    (tmp_path / "text.png").write_text("no picture")
+    return [tmp_path / f"{name}.png" for name in ("red", "text", "missing", "blue")]
+
+
+MEANS = [[1, 0, 0.2], [0, 0.4, 1]]
+
+
+def test_a_file_of_embeddings_holds_the_pictures_that_could_be_read(
+    run, pictures, tmp_path, capsys
+):
+    path = tmp_path / "features.npz"
+    path.write_text("an earlier file")
+    code, out, err = command(capsys, "predict", run, *pictures, "--top", 1, "--embeddings", path)
+    assert code == 1
+    assert [line.split()[-1] for line in out.splitlines()] == [
+        "red",
+        "picture",
+        "directory",
+        "blue",
+    ]
+    assert err == f"{path}: embeddings of 2 pictures\n"
+    with np.load(path) as file:
+        assert sorted(file) == ["embeddings", "network", "paths"]
+        np.testing.assert_allclose(file["embeddings"], MEANS, atol=1e-5)
+        assert file["embeddings"].dtype == np.float32
+        assert file["paths"].tolist() == [str(pictures[0]), str(pictures[3])]
+        assert json.loads(str(file["network"])) == {"run": str(run)}
+
+
+def test_without_a_picture_no_file_is_written(run, pictures, tmp_path, capsys):
+    path = tmp_path / "features.npz"
+    for words in (pictures[1:2], pictures[2:3]):
+        code, _, err = command(capsys, "predict", run, *words, "--embeddings", path)
+        assert code == 1
+        assert err == f"{path} was not written: no picture could be read\n"
+    assert not path.exists()
+
+
+def test_rows_in_python(run, pictures):
+    red, text, missing, blue = kev2.predict(run, pictures, top=2, embeddings=True)
+    # Softmax of 4 times the colour: e^4 : e^0.8 : e^0.
+    shares = np.exp([4, 0.8, 0]) / np.exp([4, 0.8, 0]).sum()
+    assert (red.class_names, red.wordnet_ids, red.error) == (("red", "blue"), (), "")
+    assert red.scores == pytest.approx(shares[:2].tolist(), rel=1e-4)
+    np.testing.assert_allclose([red.embedding, blue.embedding], MEANS, atol=1e-5)
+    assert (text.class_names, text.embedding) == ((), None)
+    assert "not a JPEG" in text.error
+    assert "No such file" in missing.error
+    (plain,) = kev2.predict(run, [str(pictures[0])])
+    assert plain.class_names == ("red", "blue", "green")
+    assert plain.embedding is None
+
+
+def test_a_keras_file_and_a_model_are_what_their_run_is(run, pictures, tmp_path):
+    model = kev2.open_run(run).model
+    fixed = keras.Sequential([keras.Input((32, 32, 3)), *model.layers])
+    alone = tmp_path / "alone.keras"
+    fixed.save(alone)
+    for network, names in (
+        (run / "model.keras", CLASSES),  # the run beside it knows names and size
+        (alone, ("0", "1", "2")),
+        (fixed, ("0", "1", "2")),
+    ):
+        (row,) = kev2.predict(network, pictures[-1:], embeddings=True)
+        assert row.class_names == (names[0], names[1], names[2])
+        np.testing.assert_allclose(row.embedding, MEANS[1], atol=1e-5)
+    with pytest.raises(ValueError, match=r"any x any pixels.*input_shape=\(S, S, 3\)"):
+        kev2.predict(model, pictures)
+    with pytest.raises(ValueError, match="must take pictures"):
+        kev2.predict(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), pictures)
+
+
+def test_a_variant_is_named_by_imagenet_and_its_classifier_takes_its_features(pictures, tmp_path):
+    with small_variant():
+        config = kev2.ModelConfig.from_name(VARIANT)
+        model = kev2.build_model(config)
+        path = tmp_path / "mine.weights.h5"
+        model.save_weights(path)
+        (row,) = kev2.predict(VARIANT, pictures[:1], weights=str(path), embeddings=True)
+        (same,) = kev2.predict(model, pictures[:1], embeddings=True)
+    assert len(set(row.class_names)) == 5
+    assert all(name.startswith("n") for name in row.wordnet_ids)
+    np.testing.assert_array_equal(same.embedding, row.embedding)
+    kernel, bias = model.layers[-1].get_weights()
+    likely = np.exp(row.embedding @ kernel + bias)
+    expected = np.sort(likely / likely.sum())[::-1][:5]
+    np.testing.assert_allclose(row.scores, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["nested", "activation", "two heads", "flat"])
+def test_features_of_any_end(ending, pictures):
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    pooled = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(inputs))
+    dense = layers.Dense(2, "softmax")
+    if ending == "nested":
+        inner = keras.Model(inputs, layers.Dropout(0.1)(dense(pooled)))
+        outer = keras.Input((8, 8, 3))
+        model = keras.Model(outer, layers.Activation("linear")(inner(outer)))
+    elif ending == "activation":
+        model = keras.Model(inputs, layers.Softmax()(layers.Dense(2)(layers.Dropout(0.5)(pooled))))
+    elif ending == "two heads":
+        model = keras.Model(inputs, layers.Average()([dense(pooled), layers.Dense(2)(pooled)]))
+    else:
+        model = keras.Model(inputs, layers.Flatten()(layers.Conv2D(2, 8)(inputs)))
+    if ending in ("nested", "activation"):
+        (row,) = kev2.predict(model, pictures[:1], embeddings=True)
+        np.testing.assert_allclose(row.embedding, MEANS[0], atol=1e-5)
+        assert row.scores[0] == pytest.approx(kev2.predict(model, pictures[:1])[0].scores[0])
+    else:
+        with pytest.raises(ValueError, match=r"has no features \(N, C\)"):
+            kev2.predict(model, pictures[:1], embeddings=True)
+
+
+def test_exports_hold_no_features(run, pictures, tmp_path, capsys):
+    (tmp_path / "1").mkdir()
+    for name in ("1/saved_model.pb", "model.onnx", "model.xml", "model.tflite"):
+        (tmp_path / name).touch()
+        path = (tmp_path / name).parent if name.endswith(".pb") else tmp_path / name
+        code, _, err = command(capsys, "predict", path, *pictures)
+        assert code == 1
+        assert f"'{path}' is an export, which gives scores and no features. Give what it" in err
+
+
+def test_wrong_words(run, pictures, tmp_path, capsys):
+    for path, expected in (
+        ("features.npy", "--embeddings must be a file that ends in .npz. Received: 'features.npy'"),
+        (tmp_path / "no" / "a.npz", f"--embeddings: There is no folder '{tmp_path / 'no'}'"),
+    ):
+        code, out, err = command(capsys, "predict", run, *pictures, "--embeddings", path)
+        assert (code, out) == (1, "")
+        assert expected in err
+    with pytest.raises(ValueError, match="for a variant only"):
+        kev2.predict(run, pictures, weights="imagenet")
+    with pytest.raises(ValueError, match=r"There is no file 'nothing.keras'"):
+        kev2.predict("nothing.keras", pictures)
+    with pytest.raises(ValueError, match=r"no folder 'eficientnetv2-b0'.*Did you mean"):
+        kev2.predict("eficientnetv2-b0", pictures)
+    shutil.copy(pictures[1], tmp_path / "broken.keras")
+    with pytest.raises(ValueError, match=r"broken\.keras cannot be read"):
+        kev2.predict(tmp_path / "broken.keras", pictures)
