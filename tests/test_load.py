@@ -206,7 +206,7 @@ def test_state_of_random_generators_is_ignored(model, tmp_path):
     [
         (lambda p: (p / "x.weights.h5").write_bytes(b"no"), "cannot be read as a Keras weight"),
         (lambda p: (p / "x.keras").write_bytes(b"PK"), "cannot be read as a Keras weight"),
-        (lambda p: (p / "x.safetensors").write_bytes(b"{}"), "cannot be read as weights of timm"),
+        (lambda p: (p / "x.safetensors").write_bytes(b"{}"), "cannot be read as a state dict"),
         (lambda p: (p / "x.h5").write_bytes(b"no"), "A weight file is .* begins with b'no'"),
         (lambda p: h5py.File(p / "x.h5", "w").close(), "not an EfficientNet"),
         (lambda p: (p / "x.tgz").write_bytes(b"no"), "cannot be read as an archive"),

@@ -96,8 +96,8 @@ class WeightFileOptions(OptionGroup):
     )
     source: str = option(
         "LAYOUT",
-        "Layout of the file: official, timm, keras-applications, leondgarse or keras; auto "
-        "detects it.",
+        "Layout of the file: official, timm, efficientnet-pytorch, keras-applications, leondgarse "
+        "or keras; auto detects it.",
         "auto",
     )
 

@@ -1,10 +1,15 @@
 """The allowed unpacked size of a packed file, and a reader that stops there."""
 
 import os
+import zipfile
+import zlib
 from typing import IO
 
 GZIP = b"\x1f\x8b"
 """The first bytes of a gzip file."""
+
+ZIP_DAMAGE = (OSError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What `zipfile` raises for a damaged or encrypted archive."""
 
 # The numbers of trained weights hardly pack (measured: gzip, to 0.92 of their size); bombs pack by
 # up to a thousand. Below the second figure even a network of zeros is let pass: it fits everywhere,

@@ -10,7 +10,6 @@ import io
 import logging
 import re
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 
 from keras_effnetv2._common.files import parse_json
 from keras_effnetv2.architectures.normalization import NORMALIZATIONS
-from keras_effnetv2.pretrained.bounded import BoundedReader, unpacked_limit
+from keras_effnetv2.pretrained.bounded import ZIP_DAMAGE, BoundedReader, unpacked_limit
 from keras_effnetv2.pretrained.contents import Contents
 from keras_effnetv2.pretrained.hdf5 import Arrays, read_arrays, refuse_code
 from keras_effnetv2.pretrained.input_range import layers_in_front, stated_by_layers
@@ -40,8 +39,6 @@ WEIGHTS_MEMBER = "model.weights.h5"
 _LOG = logging.getLogger("keras_effnetv2")
 _MODEL_MEMBER = "config.json"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What Python's zipfile reports of a damaged or encrypted archive.
-_DAMAGE = (OSError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 _LAYER_NAMES = {
     "Conv2D": "conv2d",
     "DepthwiseConv2D": "depthwise_conv2d",
@@ -112,7 +109,7 @@ def read_keras_file(path: Path, source: str = "auto") -> Contents:
         tensors, others = _by_layer(arrays) if source != "keras" else _by_name(arrays)
         described = model or arrays.model
         front = layers_in_front(parse_json(described)) if described else ()
-    except (ValueError, *_DAMAGE) as error:
+    except (ValueError, *ZIP_DAMAGE) as error:
         raise ValueError(f"{path} cannot be read as a Keras weight file: {error}") from None
     stated: Any = None
     try:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_effnetv2._common.files import check_regular, file_sha256
-from keras_effnetv2.pretrained.bounded import GZIP
+from keras_effnetv2.pretrained.bounded import GZIP, ZIP_DAMAGE
 from keras_effnetv2.pretrained.contents import Contents
+from keras_effnetv2.pretrained.efficientnet_pytorch import efficientnet_pytorch_names
 from keras_effnetv2.pretrained.keras_files import WEIGHTS_MEMBER, positional_names, read_keras_file
 from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
 from keras_effnetv2.pretrained.official import CHECKPOINT_ENDING, official_names, read_official
 from keras_effnetv2.pretrained.places import CLASSIFIER
-from keras_effnetv2.pretrained.timm import read_timm, timm_axes, timm_names
+from keras_effnetv2.pretrained.state_dicts import read_state_dict
+from keras_effnetv2.pretrained.timm import timm_axes, timm_names
 
 if TYPE_CHECKING:
     import keras
@@ -23,20 +25,22 @@ _LOG = logging.getLogger("keras_effnetv2")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK"
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
-_PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
-_KERAS_FILE = "keras file"  # one of three layouts, which the names in it tell apart
+_TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
+# One of several layouts each, which the names in it tell apart.
+_KERAS_FILE, _SAFETENSORS, _TORCH_FILE = "keras file", "safetensors", "file of torch.save"
 WEIGHT_FILES = (
     "A weight file is an official checkpoint (a folder, a prefix, a .tgz or .tar.gz archive), a "
-    ".safetensors of PyTorch Image Models, an .h5 of keras.applications or of leondgarse, or a "
-    ".weights.h5 or .keras of this package."
+    ".safetensors or .pth of PyTorch Image Models or EfficientNet-PyTorch, an .h5 of "
+    "keras.applications or of leondgarse, or a .weights.h5 or .keras of this package."
 )
 # For a file that is damaged at its beginning; the reader then says what is wrong with it.
 _SUFFIXES = {
     ".tgz": "official",
     ".tar.gz": "official",
-    ".safetensors": "timm",
+    ".safetensors": _SAFETENSORS,
     ".weights.h5": _KERAS_FILE,
     ".keras": _KERAS_FILE,
+    **dict.fromkeys(_TORCH_SUFFIXES, _TORCH_FILE),
 }
 
 
@@ -65,6 +69,9 @@ def _keras_names(model: "keras.Model", stored: Collection[str]) -> dict[str, str
 LAYOUTS = {
     "official": TensorLayout(lambda model, stored: official_names(model), ("head/dense/",)),
     "timm": TensorLayout(lambda model, stored: timm_names(model), ("classifier.",), timm_axes),
+    "efficientnet-pytorch": TensorLayout(
+        lambda model, stored: efficientnet_pytorch_names(model), ("_fc.",), timm_axes
+    ),
     "keras-applications": TensorLayout(keras_applications_names, (f"{CLASSIFIER}/",)),
     "leondgarse": TensorLayout(leondgarse_names, (f"{CLASSIFIER}/",)),
     "keras": TensorLayout(_keras_names, (f"{CLASSIFIER}/", "layers/dense/vars/")),
@@ -89,6 +96,8 @@ def weight_file(path: Path) -> Path:
     if any(re.search(f"{CHECKPOINT_ENDING}$", name) for name in names):
         return path
     found = [name for name in names if name.endswith((*_SUFFIXES, ".h5"))]
+    # Beside a pytorch_model.bin there often is a model.safetensors with the same weights.
+    found = [name for name in found if not name.endswith(_TORCH_SUFFIXES)] or found
     if len(found) != 1:
         raise ValueError(
             f"The folder {str(path)!r} must hold one weight file, and has "
@@ -107,8 +116,7 @@ def read_tensors(path: Path, source: str = "auto") -> Contents:
     Raises:
         ValueError: the format is unknown, or it cannot be read.
     """
-    start = _refuse_pickle(path)
-    kind = _kind(path, start) if source == "auto" else source
+    kind = _kind(path, source)
     if kind == "official":
         if path.is_file():
             sha256 = file_sha256(path)
@@ -116,21 +124,35 @@ def read_tensors(path: Path, source: str = "auto") -> Contents:
                 "%s: there is no published hash to check; its hash is sha256:%s", path, sha256
             )
         return Contents(kind, *read_official(path))
-    if kind == "timm":
-        return read_timm(path)
+    if kind in (_SAFETENSORS, _TORCH_FILE):
+        return read_state_dict(path, source, is_safetensors=kind == _SAFETENSORS)
     return read_keras_file(path, source)
 
 
-def _kind(path: Path, start: bytes) -> str:
-    """Return "official", "timm" or the kind for files of Keras."""
+def _kind(path: Path, source: str) -> str:
+    """Return "official", or how the file is written."""
+    start = b""
+    if path.is_file():
+        with open(path, "rb") as file:
+            start = file.read(9)
+    members = _zip_members(path, start)
+    is_torch_file = bool(_PICKLE.match(start)) or any(name.endswith(".pkl") for name in members)
+    if source == "official":
+        return source
+    if source in ("timm", "efficientnet-pytorch"):
+        return _TORCH_FILE if is_torch_file else _SAFETENSORS
+    if source != "auto":
+        return _KERAS_FILE
     if Path(f"{path}.index").is_file() or (path.is_dir() and any(path.glob("*.index"))):
         return "official"
     if start.startswith(GZIP):
         return "official"
-    if start.startswith(_HDF5) or WEIGHTS_MEMBER in _zip_members(path, start):
+    if is_torch_file:
+        return _TORCH_FILE
+    if start.startswith(_HDF5) or WEIGHTS_MEMBER in members:
         return _KERAS_FILE
     if start[8:] == b"{":  # after the length of the header, which is JSON
-        return "timm"
+        return _SAFETENSORS
     for suffix, kind in _SUFFIXES.items():
         if path.is_file() and path.name.endswith(suffix):
             return kind
@@ -146,29 +168,5 @@ def _zip_members(path: Path, start: bytes) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+    except (ValueError, *ZIP_DAMAGE):
         return []
-
-
-def _refuse_pickle(path: Path) -> bytes:
-    """Return the first bytes of a file, unless it is a pickle, alone or in PyTorch's archive.
-
-    The content decides if possible, else the name.
-    """
-    if not path.is_file():
-        return b""
-    with open(path, "rb") as file:
-        start = file.read(9)
-    known = start.startswith((GZIP, _HDF5)) or start[8:] == b"{"
-    if (
-        _PICKLE.match(start)
-        or any(name.endswith(".pkl") for name in _zip_members(path, start))
-        or (not known and path.suffix in _PICKLE_SUFFIXES)
-    ):
-        raise ValueError(
-            f"{path} is a pickle, which can run any code when it is read, so it is refused. "
-            'Convert it to safetensors: python -c "import torch; from safetensors.torch import '
-            "save_file; "
-            f"save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\""
-        )
-    return start

@@ -42,8 +42,8 @@ def load_weights(
 ) -> LoadReport:
     """Load a weight file into a model, strictly.
 
-    Only arrays are read; code in a file never runs. A pickle (.pth, .pt, .bin) is refused. Arrays
-    of other floating-point types are cast to the model's.
+    Only arrays are read; code in a file never runs, and a .pth that has anything but a state dict
+    in it is refused. Arrays of other floating-point types are cast to the model's.
 
     Args:
         model: a model of `build_model`, with or without its top.
@@ -51,8 +51,11 @@ def load_weights(
         source: "auto" to decide by the content, or
             "official": a checkpoint of google/automl or tensorflow/tpu: a folder, a prefix, or a
             .tgz / .tar.gz archive; averaged weights are preferred.
-            "timm": a .safetensors of a tf_efficientnet* net of PyTorch Image Models. Its other
-            nets, and torchvision's, use a different padding and are refused.
+            "timm": a .safetensors, or a .pth that `torch.save` wrote (also .pt, .bin, a training
+            checkpoint), of a tf_efficientnet* net of PyTorch Image Models. Its other nets, and
+            torchvision's, use a different padding and are refused.
+            "efficientnet-pytorch": such a file of lukemelas/EfficientNet-PyTorch, or of the
+            released EfficientNet-Lite.
             "keras-applications", "leondgarse": their .h5, weights or a whole model.
             "keras": a `.weights.h5` or `.keras` that Keras 3 wrote of a model of this package, of
             keras.applications or of leondgarse, or of a model that has such a network in it.
