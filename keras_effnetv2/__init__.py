@@ -42,6 +42,11 @@ if TYPE_CHECKING:  # for editors and type checkers, which look here; tests compa
         EfficientNetB5 as EfficientNetB5,
         EfficientNetB6 as EfficientNetB6,
         EfficientNetB7 as EfficientNetB7,
+        EfficientNetLite0 as EfficientNetLite0,
+        EfficientNetLite1 as EfficientNetLite1,
+        EfficientNetLite2 as EfficientNetLite2,
+        EfficientNetLite3 as EfficientNetLite3,
+        EfficientNetLite4 as EfficientNetLite4,
         EfficientNetV2B0 as EfficientNetV2B0,
         EfficientNetV2B1 as EfficientNetV2B1,
         EfficientNetV2B2 as EfficientNetV2B2,
@@ -86,7 +91,8 @@ _NAMES_OF = {
         "EfficientNetV2B0 EfficientNetV2B1 EfficientNetV2B2 EfficientNetV2B3 "
         "EfficientNetV2S EfficientNetV2M EfficientNetV2L EfficientNetV2XL EfficientNetB0 "
         "EfficientNetB1 EfficientNetB2 EfficientNetB3 EfficientNetB4 EfficientNetB5 "
-        "EfficientNetB6 EfficientNetB7 preprocess_input"
+        "EfficientNetB6 EfficientNetB7 EfficientNetLite0 EfficientNetLite1 EfficientNetLite2 "
+        "EfficientNetLite3 EfficientNetLite4 preprocess_input"
     ),
     "models.multiply_adds": "count_flops",
     "pretrained.load": "load_weights",

@@ -379,6 +379,7 @@ def test_info(capsys):
     assert "7.14 million trainable" in out
     assert "0.72 billion at 224 x 224" in out
     assert "Fused-MBConv4, k3x3" in out
+    assert "swish" in out
     _, out, _ = command(capsys, "info", "efficientnetv2-b0", "--json")
     assert ModelConfig.from_json(out) == ModelConfig.from_name("efficientnetv2-b0")
 

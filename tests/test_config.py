@@ -1,6 +1,7 @@
 """Configs, block strings, scaling."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -13,9 +14,32 @@ S_BLOCKS += ["r6_k3_s2_e4_i64_o128_se0.25", "r9_k3_s1_e6_i128_o160_se0.25"]
 S_BLOCKS += ["r15_k3_s2_e6_i160_o256_se0.25"]
 
 
-def test_there_are_the_eight_v2_and_eight_v1_variants():
+def test_there_are_the_variants_of_v2_v1_and_lite():
     v2 = [f"efficientnetv2-{x}" for x in ("b0", "b1", "b2", "b3", "s", "m", "l", "xl")]
-    assert set(ALL) == {*v2, *(f"efficientnet-b{i}" for i in range(8))}
+    lite = [f"efficientnet-lite{i}" for i in range(5)]
+    assert set(ALL) == {*v2, *(f"efficientnet-b{i}" for i in range(8)), *lite}
+
+
+# tensorflow/tpu, efficientnet_lite_builder.py: no squeeze-excite, relu6, fix_head_stem.
+def test_lite_keeps_its_ends_and_has_no_squeeze_excite():
+    for number in range(5):
+        lite = ModelConfig.from_name(f"efficientnet-lite{number}")
+        assert (lite.stem_filters, lite.head_filters, lite.activation) == (32, 1280, "relu6")
+        assert {(stage.conv, stage.se_ratio) for stage in lite.stages} == {("mbconv", None)}
+        assert (lite.stages[0].repeats, lite.stages[-1].repeats) == (1, 1)
+        assert lite.train_size == lite.eval_size
+    assert [stage.repeats for stage in lite.stages] == [1, 4, 4, 6, 6, 8, 1]
+    assert [stage.output_filters for stage in lite.stages] == [24, 32, 56, 112, 160, 272, 448]
+    other = ModelConfig.from_name("efficientnet-lite0").scaled(width=1.4, depth=1.8)
+    assert (other.stages, other.head_filters) == (lite.stages, 1280)
+    one = dataclasses.replace(lite, stages=lite.stages[:1]).scaled(width=2, depth=3)
+    assert one.stages == (dataclasses.replace(lite.stages[0], output_filters=48),)
+
+
+def test_a_file_without_activation_is_of_swish():
+    values = json.loads(ModelConfig.from_name("efficientnetv2-s").to_json())
+    del values["activation"], values["fixed_ends"]
+    assert ModelConfig.from_json(json.dumps(values)) == ModelConfig.from_name("efficientnetv2-s")
 
 
 # Official scaling of V1 b3 has 16 filters in stage one, the published weights have 24 (90 % rule).
@@ -35,6 +59,7 @@ def test_v1_b3_has_the_filters_of_the_published_weights_and_v2_b3_those_of_the_c
         ("efficientnetv2-l", (384, 480, 0.4, 20, 0.5)),
         ("efficientnetv2-xl", (384, 512, 0.4, 20, 0.5)),
         ("efficientnet-b7", (480, 600, 0.5, None, 0.0)),
+        ("efficientnet-lite3", (280, 280, 0.3, None, 0.0)),
     ],
 )
 def test_training_figures(variant, expected):
@@ -128,6 +153,8 @@ def test_neighbouring_stages_must_fit():
         *({"width": 0}, {"width": "1"}, {"depth": float("inf")}, {"depth": True}),
         *({"min_width_fraction": 1.5}, {"min_width_fraction": []}, {"mixup_alpha": -0.1}),
         *({"randaugment_magnitude": "15"}, {"randaugment_magnitude": -1}, {"normalization": {}}),
+        *({"activation": "relu"}, {"activation": None}, {"activation": ["relu6"]}),
+        *({"fixed_ends": 1}, {"fixed_ends": None}),
     ],
     ids=str,
 )
@@ -156,6 +183,8 @@ def test_fused_stages_are_counted_from_one():
     assert [s.se_ratio for s in config.stages] == [None, 0.25, None, *[0.25] * 4]
     plain = ModelConfig.from_name("efficientnetv2-b0").with_fused_stages()
     assert {(s.conv, s.se_ratio) for s in plain.stages} == {("mbconv", 0.25)}
+    lite = ModelConfig.from_name("efficientnet-lite0")
+    assert lite.with_fused_stages(1, 2).with_fused_stages() == lite
 
 
 @pytest.mark.parametrize("number", [0, 8, -1, "1", True])

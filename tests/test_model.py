@@ -66,7 +66,7 @@ def test_defaults_of_a_named_builder():
 
 
 def test_the_normalisation_inside_is_preprocess_input():
-    for variant in ("efficientnetv2-b0", "efficientnetv2-s"):
+    for variant in ("efficientnetv2-b0", "efficientnetv2-s", "efficientnet-lite0"):
         config = replace(SMALL, normalization=ModelConfig.from_name(variant).normalization)
         inside = build_model(config, include_top=False, pooling="avg")
         outside = build_model(config, include_top=False, pooling="avg", include_preprocessing=False)
@@ -171,6 +171,16 @@ def test_stochastic_depth_drops_whole_examples_and_grows_with_depth():
     per_example = out.reshape(64, -1)
     assert (per_example == per_example[:, :1]).all()
     assert set(np.round(np.unique(per_example), 4)) == {0.0, np.float32(round(1 / (1 - 0.7), 4))}
+
+
+def test_the_activation_of_a_config_is_that_of_all_layers():
+    used = {}
+    for name in ("swish", "relu6"):
+        layers = build_model(replace(TINY, activation=name), classifier_activation=None).layers
+        functions = [layer.activation for layer in layers if hasattr(layer, "activation")]
+        used[name] = [keras.activations.serialize(function) for function in functions]
+    assert {"silu", "sigmoid", "linear"} == set(used["swish"])
+    assert used["relu6"] == ["relu6" if one == "silu" else one for one in used["swish"]]
 
 
 def test_features_of_a_custom_net():

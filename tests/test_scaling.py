@@ -28,6 +28,9 @@ def test_without_deepening_it_is_compound_scaling():
     b0 = ModelConfig.from_name("efficientnetv2-b0")
     b3 = ModelConfig.from_name("efficientnetv2-b3")
     assert scale(b0, width=1.2, depth=1.4).stages == b3.stages
+    lite0, lite4 = (ModelConfig.from_name(f"efficientnet-lite{n}") for n in (0, 4))
+    assert scale(lite0, width=1.4, depth=1.8).stages == lite4.stages
+    assert layers(scale(lite0, deepen_late_stages=2)) == [1, 2, 2, 3, 3, 8, 1]
 
 
 def test_only_the_last_two_stages_are_deepened():

@@ -164,6 +164,8 @@ def test_the_head_is_the_backbone_s():
     space = SearchSpace.from_backbone(TWO_STAGES)
     with pytest.raises(ValueError, match=r"and 32 filters in its head\. Received: .* and 64$"):
         space.parameters_of(replace(TWO_STAGES, head_filters=64))
+    with pytest.raises(ValueError, match=r"whose activation is 'swish'\. Received: 'relu6'"):
+        space.parameters_of(replace(TWO_STAGES, activation="relu6"))
     with pytest.raises(ValueError, match="must be a ModelConfig"):
         space.parameters_of("efficientnetv2-b0")
 

@@ -66,7 +66,7 @@ def test_the_package_says_that_it_has_types():
     assert files("keras_effnetv2").joinpath("py.typed").is_file()
 
 
-@pytest.mark.parametrize("name", ["EfficientNetV2B0", "EfficientNetB7"])
+@pytest.mark.parametrize("name", ["EfficientNetV2B0", "EfficientNetB7", "EfficientNetLite4"])
 def test_a_builder_shows_its_arguments(name):
     builder = getattr(kev2, name)
     own, of_all = inspect.signature(builder), inspect.signature(kev2.build_model)

@@ -9,8 +9,10 @@ import json
 import math
 import re
 from dataclasses import dataclass, fields, replace
+from typing import get_args
 
 from keras_effnetv2._common.checks import (
+    check_choice,
     check_integer,
     check_number,
     did_you_mean,
@@ -24,7 +26,7 @@ from keras_effnetv2.architectures.normalization import (
     scale_and_offset,
 )
 from keras_effnetv2.architectures.stage import MAX_INTEGER, Stage, decode_stages, encode_stages
-from keras_effnetv2.architectures.variants import VARIANTS
+from keras_effnetv2.architectures.variants import VARIANTS, Activation
 
 WIDTH_DIVISOR = 8  # filters are multiples of this (official `depth_divisor`)
 HEAD_FILTERS = 1280  # before width scaling (official `feature_size`)
@@ -56,8 +58,12 @@ class ModelConfig:
             official recipe uses AutoAugment instead.
         mixup_alpha: mixup (and cutmix) alpha of the last training stage, 0 is off.
         normalization: how training normalised pixels: "imagenet" (mean and standard
-            deviation), "symmetric" ((x - 128) / 128), "inception" (x / 127.5 - 1), or the scales
-            and offsets of the channels of pixels 0..255, ((R, G, B), (R, G, B)).
+            deviation), "symmetric" ((x - 128) / 128), "inception" (x / 127.5 - 1), "lite"
+            ((x - 127) / 128), or the scales and offsets of the channels of pixels 0..255,
+            ((R, G, B), (R, G, B)).
+        activation: of all layers but the classifier: "swish", or "relu6" (EfficientNet-Lite).
+        fixed_ends: `scaled` keeps the filters of stem and head, and the repeats of the first and
+            the last stage (EfficientNet-Lite).
 
     Raises:
         ValueError: a field is outside its range, or neighbouring stages do not fit together.
@@ -75,6 +81,8 @@ class ModelConfig:
     randaugment_magnitude: float | None = None
     mixup_alpha: float = 0.0
     normalization: Normalization | ScaleAndOffset = "symmetric"
+    activation: Activation = "swish"
+    fixed_ends: bool = False
 
     def __post_init__(self) -> None:
         make_plain(self)
@@ -110,11 +118,18 @@ class ModelConfig:
         check_number("randaugment_magnitude", magnitude, minimum=0, or_none=True)
         check_number("mixup_alpha", self.mixup_alpha, minimum=0)
         scale_and_offset(self.normalization)
+        check_choice("activation", self.activation, get_args(Activation))
+        check_choice("fixed_ends", self.fixed_ends, (True, False))
 
     @property
     def stem_filters(self) -> int:
         """Filters of the stem convolution."""
         return self.stages[0].input_filters
+
+    @property
+    def se_ratio(self) -> float | None:
+        """Squeeze-excite ratio of the first MBConv stage; 0.25, the official one, without any."""
+        return next((stage.se_ratio for stage in self.stages if stage.conv == "mbconv"), 0.25)
 
     @property
     def num_blocks(self) -> int:
@@ -170,25 +185,29 @@ class ModelConfig:
         """Return the scaled network: filters times `width`, repeats times `depth`.
 
         Filters are rounded to a multiple of 8 (see `min_width_fraction`), repeats are rounded up,
-        as officially (`round_filters`, `round_repeats`).
+        as officially (`round_filters`, `round_repeats`). `fixed_ends` excepts stem, head, and the
+        repeats of the first and the last stage.
 
         Raises:
             ValueError: a coefficient is not a positive finite number.
         """
         check_number("width", width, above=0)
         check_number("depth", depth, above=0)
+        width_of_ends = 1 if self.fixed_ends else width
+        fixed = (0, len(self.stages) - 1) if self.fixed_ends else ()
+        filters = self._scale_filters(self.stem_filters, width_of_ends)
+        stages = []
+        for index, stage in enumerate(self.stages):
+            repeats = math.ceil(stage.repeats * (1 if index in fixed else depth))
+            output = self._scale_filters(stage.output_filters, width)
+            stages.append(
+                replace(stage, repeats=repeats, input_filters=filters, output_filters=output)
+            )
+            filters = output
         return replace(
             self,
-            stages=tuple(
-                replace(
-                    stage,
-                    repeats=math.ceil(stage.repeats * depth),
-                    input_filters=self._scale_filters(stage.input_filters, width),
-                    output_filters=self._scale_filters(stage.output_filters, width),
-                )
-                for stage in self.stages
-            ),
-            head_filters=self._scale_filters(self.head_filters, width),
+            stages=tuple(stages),
+            head_filters=self._scale_filters(self.head_filters, width_of_ends),
             width=self.width * width,
             depth=self.depth * depth,
         )
@@ -207,7 +226,7 @@ class ModelConfig:
         """Return the network with exactly these stages fused, the others MBConv (paper, Table 3).
 
         A stage that becomes fused loses its squeeze-excite (like the paper's own fused stages), and
-        one that becomes MBConv gets the ratio 0.25. All others stay as they are.
+        one that becomes MBConv gets the ratio of the others, or 0.25. All others stay as they are.
 
         Args:
             *numbers: stage numbers counted from 1; without numbers no stage is fused.
@@ -226,7 +245,7 @@ class ModelConfig:
             if index + 1 in numbers and stage.conv == "mbconv":
                 stages[index] = replace(stage, conv="fused", se_ratio=None)
             elif index + 1 not in numbers and stage.conv == "fused":
-                stages[index] = replace(stage, conv="mbconv", se_ratio=0.25)
+                stages[index] = replace(stage, conv="mbconv", se_ratio=self.se_ratio)
         return replace(self, stages=tuple(stages))
 
     def to_json(self) -> str:

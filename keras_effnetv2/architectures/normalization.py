@@ -4,7 +4,7 @@ from typing import Literal
 
 from keras_effnetv2._common.checks import check_choice, is_number
 
-Normalization = Literal["imagenet", "symmetric", "inception"]
+Normalization = Literal["imagenet", "symmetric", "inception", "lite"]
 """The name of a normalisation, see `NORMALIZATIONS`."""
 
 ScaleAndOffset = tuple[tuple[float, ...], tuple[float, ...]]
@@ -19,6 +19,7 @@ NORMALIZATIONS: dict[Normalization, ScaleAndOffset] = {
     ),
     "symmetric": ((1 / 128,) * 3, (-1.0,) * 3),
     "inception": ((1 / 127.5,) * 3, (-1.0,) * 3),
+    "lite": ((1 / 128,) * 3, (-127 / 128,) * 3),
 }
 
 

@@ -1,13 +1,18 @@
 """The published variants as literal data.
 
 Source of every number: google/automl, efficientnetv2/effnetv2_configs.py (`v2_base_block`,
-`v2_s_block` ..., `efficientnetv2_params`, `efficientnetv1_params`).
+`v2_s_block` ..., `efficientnetv2_params`, `efficientnetv1_params`). Of Lite: tensorflow/tpu,
+models/official/efficientnet/lite/efficientnet_lite_builder.py (`efficientnet_lite_params`,
+`efficientnet_lite`); its main.py trains and evaluates at one size.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from keras_effnetv2.architectures.normalization import Normalization
+
+Activation = Literal["swish", "relu6"]
+"""The name of an activation, as `keras.activations` has it."""
 
 V1_BLOCKS: Sequence[str] = (
     "r1_k3_s1_e1_i32_o16_se0.25",
@@ -17,6 +22,15 @@ V1_BLOCKS: Sequence[str] = (
     "r3_k5_s1_e6_i80_o112_se0.25",
     "r4_k5_s2_e6_i112_o192_se0.25",
     "r1_k3_s1_e6_i192_o320_se0.25",
+)
+LITE_BLOCKS: Sequence[str] = (
+    "r1_k3_s1_e1_i32_o16",
+    "r2_k3_s2_e6_i16_o24",
+    "r2_k5_s2_e6_i24_o40",
+    "r3_k3_s2_e6_i40_o80",
+    "r3_k5_s1_e6_i80_o112",
+    "r4_k5_s2_e6_i112_o192",
+    "r1_k3_s1_e6_i192_o320",
 )
 V2_BASE_BLOCKS: Sequence[str] = (
     "r1_k3_s1_e1_i32_o16_c1",
@@ -76,6 +90,16 @@ class Variant(NamedTuple):
     mixup_alpha: float
     normalization: Normalization
     min_width_fraction: float | None = None
+    activation: Activation = "swish"
+    fixed_ends: bool = False
+
+
+def _lite(width: float, depth: float, size: int, dropout_rate: float) -> Variant:
+    return Variant(
+        *(LITE_BLOCKS, width, depth, size, size, dropout_rate, None, 0.0, "lite", 0.9),
+        activation="relu6",
+        fixed_ends=True,
+    )
 
 
 # V1 trains at int(eval size * 0.8) // 16 * 16 (official `train.isize` 0.8).
@@ -96,4 +120,9 @@ VARIANTS: dict[str, Variant] = {
     "efficientnet-b5": Variant(V1_BLOCKS, 1.6, 2.2, 352, 456, 0.4, None, 0.0, "imagenet", 0.9),
     "efficientnet-b6": Variant(V1_BLOCKS, 1.8, 2.6, 416, 528, 0.5, None, 0.0, "imagenet", 0.9),
     "efficientnet-b7": Variant(V1_BLOCKS, 2.0, 3.1, 480, 600, 0.5, None, 0.0, "imagenet", 0.9),
+    "efficientnet-lite0": _lite(1.0, 1.0, 224, 0.2),
+    "efficientnet-lite1": _lite(1.0, 1.1, 240, 0.2),
+    "efficientnet-lite2": _lite(1.1, 1.2, 260, 0.3),
+    "efficientnet-lite3": _lite(1.2, 1.4, 280, 0.3),
+    "efficientnet-lite4": _lite(1.4, 1.8, 300, 0.3),
 }

@@ -14,8 +14,8 @@ from keras_effnetv2.cli.quiet_start import start_tensorflow
 def info(
     model: str = argument(
         "VARIANT_OR_FILE",
-        "A variant (efficientnetv2-b0 to -b3, -s, -m, -l, -xl; efficientnet-b0 to -b7), or a JSON "
-        "file in the form that --json prints.",
+        "A variant (efficientnetv2-b0 to -b3, -s, -m, -l, -xl; efficientnet-b0 to -b7, -lite0 to "
+        "-lite4), or a JSON file in the form that --json prints.",
     ),
     image_size: int | None = option(
         "PIXELS",
@@ -43,6 +43,7 @@ def info(
         "parameters": f"{trainable / 1e6:.2f} million trainable, {network.count_params():,} in all",
         "multiply-adds": f"{count_flops(network, size) / 1e9:.2f} billion at {size} x {size}",
         "trained at": f"up to {config.train_size} px, evaluated at {config.eval_size} px",
+        "activation": config.activation,
         "dropout": f"{config.dropout_rate:g}",
         "published weights": ", ".join(weights) or "none",
     }

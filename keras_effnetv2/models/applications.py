@@ -39,7 +39,8 @@ def _named(
     32 x 32 up; its authors evaluate at {config.eval_size} x {config.eval_size}. Returns a
     functional `keras.Model` with (B, classes) float32 output. Arguments, defaults and errors
     are those of `keras_effnetv2.build_model`, except that `weights` defaults to "imagenet".
-    Source: google/automl efficientnetv2 (arXiv 2104.00298; V1: arXiv 1905.11946).
+    Source: google/automl efficientnetv2 (arXiv 2104.00298; V1: arXiv 1905.11946), of Lite
+    tensorflow/tpu efficientnet/lite.
     """
     return builder
 
@@ -60,6 +61,11 @@ EfficientNetB4 = _named(build_model, "EfficientNetB4", "efficientnet-b4")
 EfficientNetB5 = _named(build_model, "EfficientNetB5", "efficientnet-b5")
 EfficientNetB6 = _named(build_model, "EfficientNetB6", "efficientnet-b6")
 EfficientNetB7 = _named(build_model, "EfficientNetB7", "efficientnet-b7")
+EfficientNetLite0 = _named(build_model, "EfficientNetLite0", "efficientnet-lite0")
+EfficientNetLite1 = _named(build_model, "EfficientNetLite1", "efficientnet-lite1")
+EfficientNetLite2 = _named(build_model, "EfficientNetLite2", "efficientnet-lite2")
+EfficientNetLite3 = _named(build_model, "EfficientNetLite3", "efficientnet-lite3")
+EfficientNetLite4 = _named(build_model, "EfficientNetLite4", "efficientnet-lite4")
 
 
 def preprocess_input(images: Any, variant: str, weights: str | None = None) -> Any:
@@ -73,8 +79,8 @@ def preprocess_input(images: Any, variant: str, weights: str | None = None) -> A
             which uses the normalisation of the variant's authors.
 
     Returns:
-        The same shape, float32: (x / 255 - mean) / std with ImageNet's figures, (x - 128) / 128
-        or x / 127.5 - 1, as the weights want. A NumPy array for an array.
+        The same shape, float32: (x / 255 - mean) / std with ImageNet's figures, (x - 128) / 128,
+        x / 127.5 - 1 or (x - 127) / 128, as the weights want. A NumPy array for an array.
 
     Raises:
         ValueError: the variant is unknown, the set is not published for it, or there are not 3

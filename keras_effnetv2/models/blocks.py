@@ -68,21 +68,21 @@ def conv_bn(
     return batch_norm(x, activation=activation, name=name)
 
 
-def squeeze_excite(x: Any, *, reduced_filters: int, name: str) -> Any:
+def squeeze_excite(x: Any, *, reduced_filters: int, activation: str = "swish", name: str) -> Any:
     """Scale each channel of (B, H, W, C) by a gate computed from all channel means.
 
-    It has `reduced_filters` channels between two 1x1 convolutions. The layers are
-    `{name}squeeze`, `{name}reduce`, `{name}expand`, `{name}excite`.
+    It has `reduced_filters` channels between two 1x1 convolutions, and `activation`. The
+    layers are `{name}squeeze`, `{name}reduce`, `{name}expand`, `{name}excite`.
     """
     gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}squeeze")(x)
-    for filters, activation, role in (
-        (reduced_filters, "swish", "reduce"),
+    for filters, function, role in (
+        (reduced_filters, activation, "reduce"),
         (x.shape[channel_axis()], "sigmoid", "expand"),
     ):
         gate = keras.layers.Conv2D(
             filters,
             1,
-            activation=activation,
+            activation=function,
             kernel_initializer=conv_initializer(),
             name=f"{name}{role}",
         )(gate)
@@ -112,6 +112,7 @@ def mbconv(
     strides: int = 1,
     expand_ratio: int = 4,
     se_ratio: float | None = None,
+    activation: str = "swish",
     drop_path_rate: float = 0.0,
     name: str,
 ) -> Any:
@@ -126,6 +127,7 @@ def mbconv(
         strides: strides of the same convolution.
         expand_ratio: expanded channels over C; 1 has no expansion.
         se_ratio: squeeze-excite channels over C; None is no squeeze-excite.
+        activation: of all convolutions but the projection, and in squeeze-excite.
         drop_path_rate: see `residual`; it has no effect without a shortcut.
         name: prefix such as "block4a_".
 
@@ -136,7 +138,8 @@ def mbconv(
     spatial, pointwise = (kernel_size, strides), (1, 1)
     if expand_ratio > 1:
         size, step = spatial if fused else pointwise
-        x = conv_bn(x, input_filters * expand_ratio, size, strides=step, name=f"{name}expand_")
+        expanded = input_filters * expand_ratio
+        x = conv_bn(x, expanded, size, strides=step, activation=activation, name=f"{name}expand_")
     if not fused:
         x = keras.layers.DepthwiseConv2D(
             kernel_size,
@@ -146,14 +149,14 @@ def mbconv(
             depthwise_initializer=conv_initializer(),
             name=f"{name}dwconv2",
         )(x)
-        x = batch_norm(x, activation="swish", name=name)
+        x = batch_norm(x, activation=activation, name=name)
     if se_ratio is not None:
         reduced = max(1, int(input_filters * se_ratio))
-        x = squeeze_excite(x, reduced_filters=reduced, name=f"{name}se_")
+        x = squeeze_excite(x, reduced_filters=reduced, activation=activation, name=f"{name}se_")
     is_alone = fused and expand_ratio == 1
     size, step = spatial if is_alone else pointwise
-    activation = "swish" if is_alone else None
-    x = conv_bn(x, filters, size, strides=step, activation=activation, name=f"{name}project_")
+    last = activation if is_alone else None
+    x = conv_bn(x, filters, size, strides=step, activation=last, name=f"{name}project_")
     if strides == 1 and input_filters == filters:
         x = residual(x, shortcut, drop_path_rate=drop_path_rate, name=name)
     return x

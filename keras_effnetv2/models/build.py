@@ -151,7 +151,8 @@ def _free_prefix(inputs: Any) -> str:
 
 def _backbone(x: Any, config: ModelConfig, drop_path_rate: float, prefix: str) -> Any:
     """Turn normalised pixels (B, H, W, 3) into (B, ceil(H / 32), ceil(W / 32), head_filters)."""
-    x = conv_bn(x, config.stem_filters, 3, strides=2, name=f"{prefix}stem_")
+    activation = config.activation
+    x = conv_bn(x, config.stem_filters, 3, strides=2, activation=activation, name=f"{prefix}stem_")
     block_index = 0
     for stage_number, stage in enumerate(config.stages, start=1):
         for repeat in range(stage.repeats):
@@ -163,11 +164,12 @@ def _backbone(x: Any, config: ModelConfig, drop_path_rate: float, prefix: str) -
                 strides=stage.strides if repeat == 0 else 1,
                 expand_ratio=stage.expand_ratio,
                 se_ratio=stage.se_ratio,
+                activation=activation,
                 drop_path_rate=drop_path_rate * block_index / config.num_blocks,
                 name=prefix + block_name(stage_number, repeat),
             )
             block_index += 1
-    return conv_bn(x, config.head_filters, 1, name=f"{prefix}top_")
+    return conv_bn(x, config.head_filters, 1, activation=activation, name=f"{prefix}top_")
 
 
 def block_name(stage_number: int, repeat: int) -> str:

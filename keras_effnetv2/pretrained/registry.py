@@ -99,7 +99,7 @@ class WeightRow(NamedTuple):
         url: address.
         hash: algorithm and hexadecimal digits.
         preprocessing: "imagenet" is (x / 255 - mean) / std, "symmetric" is (x - 128) / 128,
-            "inception" is x / 127.5 - 1; x in 0..255.
+            "inception" is x / 127.5 - 1, "lite" is (x - 127) / 128; x in 0..255.
         image_size: official evaluation size, pixels.
         published_top1: ImageNet top-1 in percent, or None.
         has_top: whether the classifier is in the file.

@@ -29,7 +29,8 @@ def scale(
     """Scale a network by compound scaling with the paper's two restrictions.
 
     Filters are rounded to multiples of 8 and layers up, as `ModelConfig.scaled` does. The last two
-    stages get `depth * deepen_late_stages`, all others `depth`.
+    stages get `depth * deepen_late_stages`, all others `depth`. With
+    `fixed_ends` the first and the last stage keep theirs.
 
     From S, `deepen_late_stages=1.35` with a depth of 1.1, 1.55 and 1.95 gives the layers of M, L
     and XL except stage 4 of XL; `python -m benchmarks.paper scaling` compares them.
@@ -54,11 +55,7 @@ def scale(
     check_number("deepen_late_stages", deepen_late_stages, minimum=1)
     check_integer("max_image_size", max_image_size, minimum=1, or_none=True)
     scaled = config.scaled(width=width, depth=depth)
-    factor = depth * deepen_late_stages
-    late = [
-        replace(stage, repeats=math.ceil(before.repeats * factor))
-        for stage, before in zip(scaled.stages, config.stages, strict=True)
-    ]
+    deepened = config.scaled(width=width, depth=depth * deepen_late_stages)
     limit = math.inf if max_image_size is None else max_image_size
     train_size, eval_size = (
         int(min(round(pixels * resolution), limit))
@@ -66,7 +63,7 @@ def scale(
     )
     return replace(
         scaled,
-        stages=(*scaled.stages[:-LATE_STAGES], *late[-LATE_STAGES:]),
+        stages=(*scaled.stages[:-LATE_STAGES], *deepened.stages[-LATE_STAGES:]),
         train_size=train_size,
         eval_size=eval_size,
     )

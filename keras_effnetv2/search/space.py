@@ -11,8 +11,9 @@ MnasNet (arXiv 1807.11626). What it says, and what comes from elsewhere if it sa
                                                     has it, at least 1; any numbers can be given
     widths          the backbone's                  the same, strides, stem and head too
     skip, pooling   no such operations              the same
-    squeeze-excite  not said                        in MBConv with ratio 0.25, never in
-                                                    Fused-MBConv, as in every published V2 network
+    squeeze-excite  not said                        in MBConv with the backbone's ratio (Lite:
+                                                    none), never in Fused-MBConv, as in every
+                                                    published V2 network
     stages          not said                        the backbone's number, each with a layer or more
 
 The number of stages is fixed. So S is not in the space around the paper's backbone, EfficientNet-
@@ -28,7 +29,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from keras_effnetv2._common.checks import check_number, is_integer
 from keras_effnetv2._common.text import counted
@@ -88,8 +89,8 @@ class StageChoices:
 class SearchSpace:
     """The networks that a search may find: a backbone, and what may vary in each of its stages.
 
-    The backbone fixes the number of stages, strides, widths, stem, head, and the settings of its
-    training. Its own convolutions, kernels, expansions and layers are not used.
+    The backbone fixes the number of stages, strides, widths, stem, head, activation, and the
+    settings of its training. Its own convolutions, kernels, expansions and layers are not used.
 
     Two spaces with the same networks are equal, also after `to_dict` and `from_dict`.
 
@@ -97,7 +98,7 @@ class SearchSpace:
         backbone: a `ModelConfig`.
         stages: tuple of `StageChoices`, one for each stage of the backbone.
         se_ratio: squeeze-excite ratio of MBConv stages (see `stage.Stage`); None is no
-            squeeze-excite. Fused stages have none.
+            squeeze-excite, "backbone" is `ModelConfig.se_ratio`. Fused stages have none.
 
     Raises:
         ValueError: the stages do not fit the backbone, or a stage of stride 1 has the width of the
@@ -107,10 +108,12 @@ class SearchSpace:
 
     backbone: ModelConfig
     stages: tuple[StageChoices, ...]
-    se_ratio: float | None = 0.25
+    se_ratio: float | Literal["backbone"] | None = "backbone"
 
     def __post_init__(self) -> None:
         check_config("backbone", self.backbone)
+        if self.se_ratio == "backbone":
+            object.__setattr__(self, "se_ratio", self.backbone.se_ratio)
         needed = len(self.backbone.stages)
         is_sequence = isinstance(self.stages, list | tuple)
         if not is_sequence or [type(one) for one in self.stages] != [StageChoices] * needed:
@@ -137,7 +140,7 @@ class SearchSpace:
         kernel: tuple[int, ...] = (3, 5),
         expand: tuple[int, ...] = (1, 4, 6),
         layer_offsets: Sequence[int] = (-1, 0, 1),
-        se_ratio: float | None = 0.25,
+        se_ratio: float | Literal["backbone"] | None = "backbone",
     ) -> "SearchSpace":
         """Return the paper's space around a backbone, with the same choices in every stage.
 
@@ -231,12 +234,17 @@ class SearchSpace:
     def parameters_of(self, config: ModelConfig) -> dict[str, Value]:
         """Return the parameters for which `sample` returns a network: its inverse.
 
-        Only stages and head count, not the name or the training settings.
+        Only stages, head and activation count, not the name or the training settings.
 
         Raises:
             ValueError: the network is not in the space; the message shows the nearest one in it.
         """
         check_config("config", config)
+        if config.activation != self.backbone.activation:
+            raise ValueError(
+                f"{config.name} is not in the search space around {self.backbone.name}, whose "
+                f"activation is {self.backbone.activation!r}. Received: {config.activation!r}"
+            )
         found = {
             parameter_name(number, choice): getattr(stage, stage_field)
             for number, stage in enumerate(config.stages, start=1)
@@ -287,9 +295,9 @@ class SearchSpace:
         return cls(backbone, tuple(stages), values["se_ratio"])
 
 
-def network_of(config: ModelConfig) -> tuple[tuple[Stage, ...], int]:
-    """Return stem (in the first stage), stages and head, without name and training settings."""
-    return config.stages, config.head_filters
+def network_of(config: ModelConfig) -> tuple[tuple[Stage, ...], int, str]:
+    """Return stem (in the first stage), stages, head and activation, which make a network."""
+    return config.stages, config.head_filters, config.activation
 
 
 def parameter_name(number: int, choice: str) -> str:
