@@ -213,9 +213,9 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "evaluate efficientnetv2-xl --data digits": "'imagenet21k', 'imagenet21k-ft1k'",
         "predict efficientnetv2-b0 x.png --weights imagenet22k": '"imagenet21k"?',
         "predict efficientnetv2-b0 x.png --embeddings x.npy": "--embeddings",
-        "export nowhere": "RUN",
+        "export nowhere": "no folder 'nowhere'. RUN must be the folder of a finished run.",
         "export run --pictures nowhere": "--pictures",
-        "serve nowhere": "RUN",
+        "serve nowhere": "RUN must be the folder of a finished run, or the output folder of",
         "search --trials 3": "--data",
         "pack --data nowhere --output x": "--data",
     }
@@ -295,6 +295,11 @@ def test_evaluate_other_data_wholly_and_a_test_folder_by_itself(run, tmp_path, c
     result = json.loads(out)
     assert (result["split"], result["pictures"], result["left_out"]) == ("all", 6, 1)
     assert "broken.png" in err
+    table = tmp_path / "table.csv"
+    rows = ["path,label,split", "other/red/broken.png,red,test", "other/red/0.png,red,predict"]
+    table.write_text("\n".join(rows))
+    _, _, err = command(capsys, "evaluate", run, "--data", f"csv:{table}")
+    assert re.match(r"note: Not used: 1 row of .*\nerror: .*cannot be used", err)
     split = tmp_path / "split"
     write_photos(split / "train", count=3)
     write_photos(split / "test", count=1)

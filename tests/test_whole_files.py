@@ -62,6 +62,36 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_not_before(tmp_pa
     assert write("packed") == ["other", "packed"]
 
 
+REPLACE = """
+import os, pathlib, signal, sys
+from keras_effnetv2._common.files import written_whole
+rename, path, renames = os.replace, pathlib.Path(sys.argv[1]), int(sys.argv[2])
+def replace(old, new):
+    global renames
+    if not renames:
+        os.kill(os.getpid(), signal.SIGKILL)
+    renames -= 1
+    rename(old, new)
+os.replace = replace
+with written_whole(path) as scratch:
+    scratch.mkdir()
+    (scratch / "new").touch()
+"""
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_folder_is_whole_after_a_kill_at_any_rename(tmp_path, renames):
+    path = tmp_path / "packed"
+    path.mkdir()
+    (path / "old").touch()
+    subprocess.run([sys.executable, "-c", REPLACE, path, str(renames)])
+
+    with pytest.raises(RuntimeError, match="changed its mind"), written_whole(path):
+        raise RuntimeError("changed its mind")
+    assert os.listdir(tmp_path) == ["packed"]
+    assert os.listdir(path) == ["new" if renames == 2 else "old"]
+
+
 def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "packed"
     path.mkdir()

@@ -8,7 +8,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Settings = TypeVar("_Settings", bound="DataclassInstance")
 
 
 def is_integer(value: Any) -> bool:
@@ -113,7 +118,7 @@ def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
         )
 
 
-def from_mapping(kind: type[Any], what: str, values: Any) -> Any:
+def from_mapping(kind: type[_Settings], what: str, values: Any) -> _Settings:
     """Return a dataclass made of what a file has of its fields, by their names.
 
     Args:

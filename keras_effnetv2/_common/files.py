@@ -21,13 +21,16 @@ SCRATCH = ".writing-"  # the beginning of the names of unfinished files and fold
 def scratch_beside(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to, with the same ending; remove it at the end.
 
-    Paths that killed processes of this machine left there are removed, too.
+    Paths that killed processes of this machine left there are removed, too. If one was killed while
+    it replaced the folder `path`, the old folder is put back.
     """
     mark = f"{SCRATCH}{platform.node()}-"  # a process number belongs to one machine
     left = re.compile(rf"{re.escape(mark)}(\d+)-{re.escape(path.name)}(\.old)?")
     with contextlib.suppress(OSError):  # writing gives the better error
         for other in path.parent.iterdir():
             if (match := left.fullmatch(other.name)) and not _is_running(int(match[1])):
+                if match[2] and not os.path.lexists(path):
+                    os.replace(other, path)
                 remove(other)
     scratch = path.with_name(f"{mark}{os.getpid()}-{path.name}")
     try:
@@ -56,7 +59,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to, with the same ending; move it there at the end.
 
     It may be a file or a folder. Whatever happens, `path` has either the old content or the
-    complete new one; for a file that includes a full disk and a power cut.
+    complete new one; for a file that includes a full disk and a power cut. A folder is missing for
+    the moment between two renames; if the process ends just then, the next call for this path puts
+    the old folder back.
     """
     with scratch_beside(path) as scratch:
         try:

@@ -72,6 +72,23 @@ def counted(count: float, one: str, many: str | None = None) -> str:
     return f"{count:,.12g} {one if count == 1 else many or f'{one}s'}"
 
 
+def listed(items: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
+    """Return the first items, joined, and how many more there are: "a, b and 3 more".
+
+    Args:
+        items: any number of texts.
+        limit: how many to show.
+        separator: between two of them; one of lines also stands before "and 3 more".
+    """
+    more = f"{separator.lstrip(',;')}and {len(items) - limit} more"
+    return separator.join(items[:limit]) + more * (len(items) > limit)
+
+
+def some(items: Sequence[str], limit: int = 5) -> str:
+    """Return the first items in quotes, and how many more there are, as `listed` does."""
+    return listed([repr(item) for item in items], limit)
+
+
 def install_hint(extra: str) -> str:
     """Return how to install the packages of an optional extra, such as "serve"."""
     return f'Install it with: pip install "keras-effnetv2[{extra}]" (in a clone: ".[{extra}]")'

@@ -266,5 +266,4 @@ class ModelConfig:
             raise ValueError(f"Not a JSON text: {error}") from None
         if isinstance(values, dict) and isinstance(values.get("stages"), list):
             values["stages"] = decode_stages(values["stages"])
-        config: ModelConfig = from_mapping(cls, "A model config", values)
-        return config
+        return from_mapping(cls, "A model config", values)

@@ -64,9 +64,11 @@ def evaluate(
 def judge_pictures(
     network: "JudgedNetwork", pictures: "ChosenPictures", judging: JudgingOptions
 ) -> "Judgement":
-    """Judge a network; show the progress, and print notes and pictures left out to stderr."""
+    """Judge a network; print notes, the progress and pictures left out to stderr."""
     from keras_effnetv2.evaluation.judging import judge
 
+    for note in pictures.source.notes:
+        say(note, error=True)
     with progress_bar("checking") as checking, progress_bar("evaluating") as evaluating:
         judgement = judge(
             network,
@@ -76,8 +78,6 @@ def judge_pictures(
             checking=checking,
             evaluating=evaluating,
         )
-    for note in pictures.source.notes:
-        say(note, error=True)
     for picture in judgement.left_out:
         say(f"left out: {picture.name!r}: {picture.reason}", error=True)
     return judgement

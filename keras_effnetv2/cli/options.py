@@ -92,10 +92,10 @@ def check_data(spec: str | None, option: str = "--data") -> None:
     )
 
 
-def check_run(path: Path) -> None:
-    """Raise ValueError unless a folder exists that could be a run."""
+def check_run(path: Path, allowed: str = "the folder of a finished run") -> None:
+    """Raise ValueError, which says what is allowed, unless RUN is a folder."""
     if not path.is_dir():
-        raise ValueError(f"RUN must be the folder of a run. There is no folder {str(path)!r}.")
+        raise ValueError(f"There is no folder {str(path)!r}. RUN must be {allowed}.")
 
 
 @dataclass(frozen=True)

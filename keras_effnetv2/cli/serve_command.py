@@ -64,7 +64,8 @@ def serve(
 ) -> None:
     """Serve a model on this machine, with a web page to try it."""
     limits = limit_options.limits()
-    check_run(path)
+    exports = "the output folder of keras-effnetv2 export"
+    check_run(path, f"the folder of a finished run, or {exports}")
     start_tensorflow()
     from keras_effnetv2.serve.server import serve as serve_model
 

@@ -257,9 +257,3 @@ class Catalog:
 def readable(path: bytes) -> str:
     """Return a file name as text; bytes that are not UTF-8 show as `\\xNN`."""
     return path.decode("utf-8", "backslashreplace")
-
-
-def some(items: Sequence[str], limit: int = 5) -> str:
-    """Return the items quoted and joined for a message, at most `limit` of them."""
-    shown = ", ".join(repr(item) for item in items[:limit])
-    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from keras_effnetv2.data.catalog import some
+from keras_effnetv2._common.text import some
 from keras_effnetv2.data.sources import ImageSource, available_classes, load_source
 from keras_effnetv2.pretrained.labels import Label, class_list, has_class_list
 

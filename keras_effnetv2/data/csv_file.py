@@ -25,13 +25,13 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from keras_effnetv2._common.text import counted, some
 from keras_effnetv2.data.catalog import (
     ALL,
     Catalog,
     FileStore,
     LabelledPictures,
     check_data_file,
-    some,
 )
 from keras_effnetv2.data.names import SPLIT_NAMES, UNLABELLED, composed, splits_of
 
@@ -90,8 +90,8 @@ def open_csv(path: str) -> Catalog:
     notes = []
     if unused:
         notes.append(
-            f"{path!r} has {len(unused)} rows that are not used (the first is line {unused[0]}), "
-            "because their split is empty or such as 'unlabelled'."
+            f"Not used: {counted(len(unused), 'row')} of {path!r} (the first is line {unused[0]}), "
+            "whose split is empty or such as 'unlabelled'."
         )
     names = {part: tuple(sorted({row.label for row in rows})) for part, rows in parts.items()}
 

@@ -17,6 +17,7 @@ from itertools import chain
 
 import numpy as np
 
+from keras_effnetv2._common.text import some
 from keras_effnetv2.data.catalog import (
     ALL,
     TEST,
@@ -25,7 +26,6 @@ from keras_effnetv2.data.catalog import (
     FileStore,
     LabelledPictures,
     readable,
-    some,
 )
 from keras_effnetv2.data.names import SPLIT_NAMES, UNLABELLED, composed, says_no_class, splits_of
 

@@ -50,7 +50,9 @@ def pack(
         shard_bytes: approximate size of a file, at least 1,000,000.
         seed: seed of the order of training pictures in the files, at least 0.
         skip_bad: leave out pictures that cannot be decoded; otherwise they are an error.
-        overwrite: replace a packed folder in `output`; anything else there is never replaced.
+        overwrite: replace a packed folder in `output`; anything else there is never replaced. If
+            the process is killed between the two renames at the end, `output` is missing; the next
+            `pack` to it puts the old folder back first.
         left_out: called with each picture that is left out.
         progress: called with ("checking" or "packing", pictures done, pictures in all).
 

@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.files import file_sha256, read_json, written_whole
+from keras_effnetv2._common.text import listed
 from keras_effnetv2.data.catalog import (
     ALL,
     TEST,
@@ -139,10 +140,9 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
         elif name in sizes and (found := file.stat().st_size) != sizes[name]:
             wrong.append(f"{name} has {found:,} bytes instead of {sizes[name]:,}")
     if wrong:
-        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise ValueError(
             f"The packed folder {str(pack.folder)!r} is not complete: "
-            f"{'; '.join(wrong[:5])}{more}. Copy it again, or pack again (--overwrite, "
+            f"{listed(wrong, separator='; ')}. Copy it again, or pack again (--overwrite, "
             "overwrite=True)."
         )
     return pack
@@ -221,7 +221,7 @@ def verify_pack(
     if changed:
         raise ValueError(
             f"{len(changed)} of {len(shards)} shards in {str(pack.folder)!r} have changed since "
-            f"they were written: {', '.join(changed)}. Copy them again, or pack again."
+            f"they were written: {listed(changed)}. Copy them again, or pack again."
         )
     return pack
 
@@ -282,7 +282,6 @@ def write_pack(
         progress: called with (pictures written, pictures in all).
     """
     folder = Path(os.path.abspath(folder))
-    check_free(folder, overwrite)
     sizes = {split: int(part.store.sizes(part.rows).sum()) for split, part in parts.items()}
     total = sum(part.num_examples for part in parts.values())
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -295,6 +294,7 @@ def write_pack(
         )
     written = count(1)
     with written_whole(folder) as scratch:
+        check_free(folder, overwrite)
         scratch.mkdir()
         splits: dict[str, tuple[PackedShard, ...]] = {}
         arrays: dict[str, np.ndarray] = {}

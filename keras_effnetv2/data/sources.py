@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer, is_integer
+from keras_effnetv2._common.text import listed, some
 from keras_effnetv2.data.catalog import (
     ALL,
     SPLITS,
@@ -32,7 +33,6 @@ from keras_effnetv2.data.catalog import (
     MemoryStore,
     Shard,
     Store,
-    some,
     why_unread,
 )
 from keras_effnetv2.data.csv_file import open_csv
@@ -364,9 +364,8 @@ def _alike_names(names: Sequence[str]) -> Iterator[str]:
     for name in names:
         groups.setdefault(alike(name), []).append(name)
     if same := [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]:
-        more = f", and {len(same) - 5} more" if len(same) > 5 else ""
         yield (
-            f"warning: These are several classes, but look like one: {', '.join(same[:5])}{more}. "
+            f"warning: These are several classes, but look like one: {listed(same)}. "
             "If they are one, give them one name."
         )
 
@@ -416,10 +415,9 @@ def _map_labels(
         names = pictures.origins or pictures.store.names(pictures.rows)
         for label in np.unique(pictures.labels[labels < 0]):
             found = [names[index] for index in np.flatnonzero(pictures.labels == label).tolist()]
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
             near = [target for target in targets if alike(target) == alike(own[label])]
             meant = f" (is it {near[0]!r}?)" if near else ""
-            lines.append(f"  {own[label]!r}{meant}: {', '.join(found[:3])}{more}")
+            lines.append(f"  {own[label]!r}{meant}: {listed(found, 3)}")
         raise ValueError(
             f"{name!r} has classes that are not among the {len(targets)} class "
             f"names ({some(targets)}):\n" + "\n".join(lines)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_effnetv2._common.checks import check_integer, is_number
-from keras_effnetv2.data.catalog import some
+from keras_effnetv2._common.text import some
 
 
 def carve_validation(

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2._common.text import some
 from keras_effnetv2.data.catalog import (
     ALL,
     SPLITS,
@@ -39,7 +40,6 @@ from keras_effnetv2.data.catalog import (
     LabelledPictures,
     check_data_file,
     file_state,
-    some,
 )
 from keras_effnetv2.data.names import SPLIT_ALIASES, SPLIT_NAMES, composed, splits_of
 from keras_effnetv2.data.packed import is_pack, open_packed

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2._common.text import counted
-from keras_effnetv2.data.catalog import some, why_unread
+from keras_effnetv2._common.text import counted, listed, some
+from keras_effnetv2.data.catalog import why_unread
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.headers import FORMATS, MAX_PIXELS, check_image, format_name
@@ -44,12 +44,11 @@ class BadPicturesError(ValueError):
 
     def __init__(self, bad: Sequence[BadPicture]):
         self.bad = tuple(bad)
-        lines = [f"  {picture.name!r}: {picture.reason}" for picture in self.bad[:_LISTED]]
-        if len(self.bad) > _LISTED:
-            lines.append(f"  and {len(self.bad) - _LISTED} more")
+        lines = [f"{picture.name!r}: {picture.reason}" for picture in self.bad]
         super().__init__(
-            f"{counted(len(self.bad), 'picture')} cannot be used:\n" + "\n".join(lines) + "\n"
-            "Repair or remove them, or leave them out (--skip-bad, skip_bad=True)."
+            f"{counted(len(self.bad), 'picture')} cannot be used:\n  "
+            + listed(lines, _LISTED, "\n  ")
+            + "\nRepair or remove them, or leave them out (--skip-bad, skip_bad=True)."
         )
 
 

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from keras_effnetv2._common.progress import Progress
-from keras_effnetv2._common.text import counted
-from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION, some
+from keras_effnetv2._common.text import counted, some
+from keras_effnetv2.data.catalog import ALL, TEST, TRAIN, VALIDATION
 from keras_effnetv2.data.class_match import load_source_for
 from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.data.sources import ImageSource, available_splits, load_source

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_effnetv2._common.checks import is_integer, plain
+from keras_effnetv2._common.text import listed
 from keras_effnetv2.models.blocks import channel_axis
 from keras_effnetv2.models.graph import all_layers, has_outputs, is_open, traced_layers
 
@@ -56,11 +57,10 @@ def count_flops(model: keras.Model, image_size: int | tuple[int, int]) -> int:
     unknown = [f"{one.name!r} ({type(one).__name__})" for one, cost in costs if cost is None]
     if unknown:
         names = list(dict.fromkeys(unknown))
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         raise ValueError(
             "count_flops knows layers of Keras and functional models of them. Build these parts "
             f"of {model.name!r} that way, or add their multiply-adds yourself. "
-            f"Received: {', '.join(names[:10])}{more}"
+            f"Received: {listed(names, 10)}"
         )
     return sum(cost for _, cost in costs if cost is not None)
 

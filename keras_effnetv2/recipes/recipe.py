@@ -374,8 +374,7 @@ class TrainRecipe:
             ValueError: a field is unknown or outside its range, or a field without default is
                 missing.
         """
-        recipe: TrainRecipe = from_mapping(cls, "A recipe", values)
-        return recipe
+        return from_mapping(cls, "A recipe", values)
 
 
 class ResolvedRecipe(NamedTuple):

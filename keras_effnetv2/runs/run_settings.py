@@ -131,8 +131,7 @@ class RunSettings:
         for name in ("class_names", "left_out_while_training"):
             if name in given:
                 given[name] = tuple(given[name])
-        settings: RunSettings = from_mapping(cls, "It", given)
-        return settings
+        return from_mapping(cls, "It", given)
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names)

@@ -13,8 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_effnetv2._common.text import counted
-from keras_effnetv2.data.catalog import some
+from keras_effnetv2._common.text import counted, some
 from keras_effnetv2.models.graph import (
     all_layers,
     ending_of,

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2._common.text import counted
-from keras_effnetv2.data.catalog import some
+from keras_effnetv2._common.text import counted, listed, some
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.headers import MAX_PIXELS, check_image, format_index
@@ -110,18 +109,16 @@ def same_picture_findings(training: ImageSource, validation: ImageSource) -> Ite
     groups = np.split(repeated, np.flatnonzero(np.diff(which[repeated])) + 1)
     same = sorted((group for group in groups if group.size), key=lambda group: int(group[0]))
 
-    def listed(found: Sequence[np.ndarray], describe: Callable[[int], str]) -> str:
-        lines = [f"  {some(list(map(describe, group.tolist())))}" for group in found[:_LISTED]]
-        if len(found) > _LISTED:
-            lines.append(f"  and {len(found) - _LISTED} more")
-        return "\n".join(lines)
+    def lines(found: Sequence[np.ndarray], describe: Callable[[int], str]) -> str:
+        groups = [some(list(map(describe, group.tolist()))) for group in found]
+        return listed(groups, _LISTED, "\n  ")
 
     conflicts = [group for group in same if len(set(labels[group])) > 1]
     if conflicts:
-        described = listed(conflicts, lambda n: f"{names[n]} ({training.class_names[labels[n]]})")
+        described = lines(conflicts, lambda n: f"{names[n]} ({training.class_names[labels[n]]})")
         yield (
             f"warning: {counted(len(conflicts), 'picture')} with the same content and different "
-            f"labels. Keep each in its right class:\n{described}"
+            f"labels. Keep each in its right class:\n  {described}"
         )
     trained = training.num_examples
     shared = [group for group in same if group[0] < trained <= group[-1]]
@@ -131,7 +128,7 @@ def same_picture_findings(training: ImageSource, validation: ImageSource) -> Ite
         yield (
             f"{level}: Validation has {judged:,} of its {validation.num_examples:,} pictures in "
             "common with training, so its accuracy will be too high. Remove them from one of the "
-            f"two:\n{listed(shared, names.__getitem__)}"
+            f"two:\n  {lines(shared, names.__getitem__)}"
         )
 
 
