@@ -143,6 +143,23 @@ def test_only_changed_settings_are_named():
     )
 
 
+def test_an_unfinished_run_of_an_earlier_version_is_resumed_with_its_own_recipe():
+    earlier = recorded_settings(finished=False, result=None)
+    options = {"epochs": 2, "stages": 2, "image_size": (32, 40), "batch_size": 32}
+
+    def resume(recipe):
+        recipe = replace(recipe.resolve(earlier.model).recipe, batch_norm="train")
+        check_same_run(earlier, replace(earlier, recipe=recipe))
+
+    resume(TrainRecipe.from_dict(json.loads(GOLDEN.read_text("utf-8"))["recipe"]))
+    with pytest.raises(ValueError, match=r"--recipe DIR/recipe\.json") as error:
+        resume(replace(TrainRecipe.preset("quickstart"), **options))
+    assert str(error.value).partition("Changed: ")[2] == (
+        "recipe.cutmix_style: was 'official', is 'paper'; "
+        "recipe.scale_randaugment: was True, is 'auto'"
+    )
+
+
 def test_where_pictures_lie_does_not_matter_if_they_are_recorded():
     moved = replace(SETTINGS, training=replace(SETTINGS.training, spec="/elsewhere"))
     a, b, c, d = (PictureEntry(n, "cat", name) for n, name in enumerate("abcd", start=1))

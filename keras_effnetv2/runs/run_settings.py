@@ -160,8 +160,9 @@ def check_same_run(
         others = recorded.changes(pictures)
     if changed := changes(old, new) + others:
         raise ValueError(
-            "A run can only be resumed with the settings it was started with. Repeat them, or "
-            "choose another output folder. Changed: " + "; ".join(changed)
+            "A run can only be resumed with the settings it was started with. Repeat them (the "
+            "recipe with --recipe DIR/recipe.json, TrainRecipe.from_dict), or choose another "
+            "output folder. Changed: " + "; ".join(changed)
         )
 
 
