@@ -17,6 +17,7 @@ from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.report.figures import curve_chart
+from keras_effnetv2.report.nearest import Neighbour
 from keras_effnetv2.report.run_page import (
     class_table,
     confused_pairs,
@@ -53,6 +54,7 @@ def picture(height=8, width=8, seed=0):
 @pytest.fixture(scope="module")
 def report():
     """Six epochs in two stages, with gaps, on three classes; all the text is hostile."""
+    near = [Neighbour(picture(seed=3), HOSTILE, HOSTILE, 0.0), Neighbour(picture(), "", "cow", 1.5)]
     return RunReport(
         title=f"run {HOSTILE}",
         summary=(("variant", "efficientnetv2-b0"), (HOSTILE, HOSTILE)),
@@ -65,9 +67,10 @@ def report():
             "stage 2: 64 px": [Sample(0, picture(200, 100), HOSTILE)],
         },
         mistakes=(
-            Mistake(picture(seed=2), f"{HOSTILE}.png", HOSTILE, "dog", 0.9),
-            Mistake(picture(seed=1), "small.png", "cat", "dog", 0.5),
+            Mistake(picture(seed=2), f"{HOSTILE}.png", HOSTILE, "dog", 0.9, near),
+            Mistake(picture(seed=1), "small.png", "cat", "dog", 0.5, near[:1]),
         ),
+        compared=(2000, 2500),
     )
 
 
@@ -174,7 +177,12 @@ def test_the_page_needs_no_other_file_and_hostile_names_are_text(report):
     html = render_run(report)
     assert_needs_no_other_file(html)
     assert Page(html).text.count(printable(HOSTILE)[:20]) >= 8
-    assert len(Page(html).all("img")) == 4
+    assert len(Page(html).all("img")) == 7
+    text = " ".join(Page(html).text.split())
+    assert "the nearest of 2,000 training pictures, drawn at random from 2,500, with their" in text
+    assert "cow1.500" in text  # on two lines
+    of_all = " ".join(Page(render_run(replace(report, compared=(3, 3)))).text.split())
+    assert "the nearest of the 3 training pictures, with their" in of_all
     assert html == render_run(report)
     ids = [a["id"] for a in Page(html).attributes if "id" in a and not a["id"][1:].isalnum()]
     assert len(ids) == len(set(ids))
@@ -212,6 +220,7 @@ def test_of_many_stages_some_are_shown_from_the_first_to_the_last():
 
 def test_the_page_is_bounded_and_says_what_it_leaves_out(report):
     noise = picture(130, 130)  # the worst case of PNG
+    near = [Neighbour(noise, "y.png", "cat", 0.5)] * 5
     groups = {f"stage {i}": [Sample(0, noise, "c")] * 12 for i in range(8)}
     plan = progressive_stages(epochs=15, stages=15, image_size=(32, 64))
     large = replace(
@@ -220,12 +229,12 @@ def test_the_page_is_bounded_and_says_what_it_leaves_out(report):
         class_names=tuple(map(str, range(1000))),
         confusion=np.eye(1000, dtype=np.int64),
         samples=groups,
-        mistakes=(Mistake(noise, "x.png", "cat", "dog", 0.5),) * 24,
+        mistakes=(Mistake(noise, "x.png", "cat", "dog", 0.5, near),) * 24,
     )
     html = render_run(large)
-    assert len(Page(html).all("img")) == 120
+    assert len(Page(html).all("img")) == 240
     assert "8 of 15 stages" in Page(html).text
-    assert len(html) < 8_000_000
+    assert len(html) < 11_000_000
 
 
 # ---- in a browser

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,6 +19,7 @@ from keras_effnetv2.report.run_report import (
     describe_result,
     gather_report,
 )
+from keras_effnetv2.report.samples import evaluation_pictures
 from keras_effnetv2.runs.run_settings import RecordedPictures
 
 PLAN = progressive_stages(
@@ -42,7 +44,25 @@ SETTINGS = recorded_settings(
 EVALUATION = Evaluation(np.array([0, 1, 1, 1]), np.eye(2, dtype=np.float32)[[0, 1, 0, 0]])
 
 
-def report_of(evaluation, validation, asked):
+DIGITS = load_source("digits", "all")
+
+
+def classifier(ending=None):
+    """A network whose features are the mean colours of the four quarters of a picture."""
+    inputs = keras.Input((40, 40, 3))
+    means = keras.layers.Flatten()(keras.layers.AveragePooling2D(20)(inputs))
+    scores = keras.layers.Dense(10)(means)
+    return keras.Model(inputs, scores if ending is None else ending([scores, scores]))
+
+
+def quarters(indices):
+    """The features of digits, computed with NumPy, as rows of length 1."""
+    pictures = evaluation_pictures(DIGITS, indices, 40, "whole").astype(float)
+    rows = pictures.reshape(-1, 2, 20, 2, 20, 3).mean((2, 4)).reshape(len(pictures), -1)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def report_of(evaluation, validation, asked, training=DIGITS, model=None):
     def stage_dataset(stage, epoch):
         asked.append((stage.index, epoch))
         size = stage.image_size
@@ -55,13 +75,13 @@ def report_of(evaluation, validation, asked):
         return tf.data.Dataset.from_tensors((pictures, labels))
 
     settings = replace(SETTINGS, class_names=validation.class_names)
-    return gather_report(settings, HISTORY, validation, evaluation, stage_dataset, 5000)
+    model = model or classifier()
+    return gather_report(settings, HISTORY, model, training, validation, evaluation, stage_dataset)
 
 
 def test_a_report_has_the_pictures_of_the_stages_and_the_surest_mistakes():
     """Six digits, of which the third, fifth and sixth are taken for the digit 0."""
-    digits = load_source("digits", "all")
-    validation = digits.subset(range(6))  # 0, 1, 2, 3, 4, 5
+    validation = DIGITS.subset(range(6))  # 0, 1, 2, 3, 4, 5
     scores = np.full((6, 10), 0.01, np.float32)
     scores[np.arange(6), [0, 1, 0, 3, 0, 0]] = [0.9, 0.9, 0.5, 0.9, 0.8, 0.8]
     asked = []
@@ -84,7 +104,7 @@ def test_a_report_has_the_pictures_of_the_stages_and_the_surest_mistakes():
         ("digits/0005", "5", "0", pytest.approx(0.8)),
         ("digits/0002", "2", "0", pytest.approx(0.5)),
     ]
-    ((data, _, _),) = digits.subset([4]).dataset().as_numpy_iterator()
+    ((data, _, _),) = DIGITS.subset([4]).dataset().as_numpy_iterator()
     picture = tf.io.decode_png(data, 3).numpy()
     # Enlarged five times: the picture beside its caption is that digit and no other.
     shown = report.mistakes[0].image.reshape(8, 5, 8, 5, 3).mean((1, 3))
@@ -93,14 +113,56 @@ def test_a_report_has_the_pictures_of_the_stages_and_the_surest_mistakes():
     assert report.confusion[:, 0].tolist() == [1, 0, 1, 0, 1, 1, 0, 0, 0, 0]
 
 
+def mistaken(indices):
+    """An evaluation that takes these digits for a wrong class."""
+    labels = DIGITS.labels[indices]
+    scores = np.eye(10, dtype=np.float32)[(labels + 1) % 10]
+    return Evaluation(labels, scores), DIGITS.subset(indices)
+
+
+def test_the_nearest_training_pictures_stand_beside_a_mistake():
+    training = np.arange(3, 60)
+    report = report_of(*mistaken([2, 30]), [], DIGITS.subset(training))
+    assert report.compared == (57, 57)
+    distances = 1 - quarters([2, 30]) @ quarters(training).T
+    for mistake, row in zip(report.mistakes, distances, strict=True):
+        nearest = np.argsort(row)[:5]
+        assert [one.name for one in mistake.nearest] == [
+            DIGITS.names[index] for index in training[nearest]
+        ]
+        assert [one.label for one in mistake.nearest] == [
+            str(DIGITS.labels[index]) for index in training[nearest]
+        ]
+        found = [one.distance for one in mistake.nearest]
+        np.testing.assert_allclose(found, row[nearest], atol=1e-4)  # of rounded pixels
+    same = report.mistakes[1].nearest[0]  # it is among the training pictures
+    assert same.distance < 1e-4
+    np.testing.assert_array_equal(same.image, report.mistakes[1].image)
+
+
+def test_of_many_training_pictures_a_part_is_compared():
+    many = DIGITS.subset(np.resize(np.arange(DIGITS.num_examples), 2500))
+    first, again = (report_of(*mistaken([2]), [], many) for _ in range(2))
+    assert first.compared == (2000, 2500)
+    assert [one[1:] for one in first.mistakes[0].nearest] == [
+        one[1:] for one in again.mistakes[0].nearest
+    ]
+
+
+def test_a_network_without_features_has_a_report():
+    report = report_of(*mistaken([2]), [], model=classifier(keras.layers.Average()))
+    assert (len(report.mistakes), report.mistakes[0].nearest) == (1, ())
+    assert report.compared == (0, 0)
+
+
 def test_a_run_without_mistakes():
-    validation = load_source("digits", "all").subset([0])
+    validation = DIGITS.subset([0])
     evaluation = Evaluation(validation.labels, np.eye(10, dtype=np.float32)[:1])
     report = report_of(evaluation, validation, [])
     assert report.mistakes == []
     rows = dict(report.summary)
     assert rows["pictures"] == "1,440 + 357"
-    assert rows["model"] == "small, 5,000 parameters, 40 px"
+    assert rows["model"] == "small, 130 parameters, 40 px"
     assert rows["recipe"] == "quickstart, seed 3"
     assert rows["versions"] == "keras_effnetv2 9, Keras 3 on jax, TensorFlow 2"
 

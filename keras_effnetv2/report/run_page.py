@@ -1,9 +1,10 @@
 """The report of a training run: one HTML file with its curves, classes and pictures.
 
 The size is limited, with ten classes as with twenty thousand: at most `MAX_STAGES` x
-`MAX_SAMPLES` + `MAX_MISTAKES` = 120 pictures of at most 128 x 128 pixels (8 MB in all, where every
-pixel is noise; 5 MB for photographs), tables of at most `MAX_ROWS` classes (0.1 MB), and 100 bytes
-an epoch. The page says what is left out.
+`MAX_SAMPLES` + `MAX_MISTAKES` = 120 pictures of at most 128 x 128 pixels and, beside each mistake,
+`NEAREST` of at most 80 x 80 (11 MB in all, where every pixel is noise; 7 MB for photographs),
+tables of at most `MAX_ROWS` classes (0.1 MB), and 100 bytes an epoch. The page says what is left
+out.
 """
 
 import math
@@ -19,6 +20,7 @@ from keras_effnetv2.report.run_report import RunReport
 from keras_effnetv2.report.style import MAX_EDGE, Table, render
 
 MAX_ROWS = 30  # of the table of the worst classes, and of the most confused pairs
+_NEAR_EDGE = 80  # pixels of a picture beside a mistake
 _OUTLIER = 3.0  # times the largest training value
 
 
@@ -43,6 +45,7 @@ def render_run(run: RunReport) -> str:
         is_upright=max(map(len, run.class_names)) <= 3,
         pairs=confused_pairs(run.class_names, run.confusion) if many else None,
         max_edge=MAX_EDGE,
+        near_edge=_NEAR_EDGE,
     )
 
 

@@ -3,18 +3,23 @@
 `run_page.py` turns the content into a page.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnetv2._common.progress import Progress
 from keras_effnetv2._common.text import aligned, counted
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.scores import Evaluation
+from keras_effnetv2.models.graph import with_features
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
+from keras_effnetv2.report.nearest import MAX_COMPARED, Neighbour, nearest_pictures
 from keras_effnetv2.report.samples import (
     MAX_STAGES,
     Sample,
@@ -31,13 +36,23 @@ MAX_MISTAKES = 24
 
 
 class Mistake(NamedTuple):
-    """A picture, uint8 (H, W, 3), and the wrong class that it got, with a score of 0..1."""
+    """A picture that got a wrong class.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        name: of the picture.
+        truth: its class.
+        prediction: the class that it got.
+        score: of that one, 0..1.
+        nearest: the training pictures with the most similar features, the nearest first.
+    """
 
     image: npt.NDArray[np.uint8]
     name: str
     truth: str
     prediction: str
     score: float
+    nearest: Sequence[Neighbour] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,7 @@ class RunReport:
         confusion: int64 (C, C), how often each class (row) was predicted as each other (column).
         samples: title of a stage -> its training pictures, for at most `MAX_STAGES` stages.
         mistakes: at most `MAX_MISTAKES`, the highest score first.
+        compared: the number of training pictures that they were compared with, and of all.
     """
 
     title: str
@@ -64,31 +80,43 @@ class RunReport:
     confusion: npt.NDArray[np.int64]
     samples: Mapping[str, Sequence[Sample]]
     mistakes: Sequence[Mistake]
+    compared: tuple[int, int] = (0, 0)
 
 
 def gather_report(
     settings: RunSettings,
     history: Mapping[str, Sequence[float]],
+    model: keras.Model,
+    training: ImageSource,
     validation: ImageSource,
     evaluation: Evaluation,
     stage_dataset: Callable[[TrainStage, int], Any],
-    parameters: int,
+    progress: Progress | None = None,
 ) -> RunReport:
     """Collect the report of a run.
 
     Args:
         settings: settings of the run.
         history: as in `history.csv`.
+        model: the trained network.
+        training: the training pictures that can be read.
         validation: the pictures of `evaluation`.
         evaluation: the final scores.
         stage_dataset: returns the training batches of a stage and epoch, as in `fit`.
-        parameters: number of parameters of the network.
+        progress: called with (training pictures compared with mistakes, all to compare).
     """
     plan, names = StagePlan(settings.stages), settings.class_names
     shown = [plan[index] for index in spread(len(plan), MAX_STAGES)]
+    mistakes = _mistakes(settings, validation, evaluation)
+    compared = (0, 0)
+    with contextlib.suppress(ValueError):  # a network without features: a mean of several
+        features = with_features(model)
+        compared = min(training.num_examples, MAX_COMPARED), training.num_examples
+    if mistakes and any(compared):
+        mistakes = _with_nearest(mistakes, settings, features, training, progress)
     return RunReport(
         title=f"{settings.model} on {settings.training.spec}",
-        summary=_summary(settings, history, evaluation, parameters),
+        summary=_summary(settings, history, evaluation, model.count_params()),
         plan=plan,
         history=history,
         class_names=names,
@@ -97,7 +125,8 @@ def gather_report(
             stage_title(stage): training_pictures(stage, stage_dataset, names, MAX_SAMPLES)
             for stage in shown
         },
-        mistakes=_mistakes(settings, validation, evaluation),
+        mistakes=mistakes,
+        compared=compared,
     )
 
 
@@ -125,6 +154,25 @@ def _mistakes(
             pictures, shown, evaluation.labels[shown], predictions[shown], strict=True
         )
     ]
+
+
+def _with_nearest(
+    mistakes: Sequence[Mistake],
+    settings: RunSettings,
+    features: keras.Model,
+    training: ImageSource,
+    progress: Progress | None,
+) -> list[Mistake]:
+    """Return mistakes with the training pictures that are nearest to them."""
+    nearest = nearest_pictures(
+        features,
+        np.stack([mistake.image for mistake in mistakes]),
+        training,
+        settings.recipe.evaluation_style,
+        seed=settings.recipe.seed,
+        progress=progress,
+    )
+    return [one._replace(nearest=found) for one, found in zip(mistakes, nearest, strict=True)]
 
 
 def _summary(

@@ -13,6 +13,7 @@ from keras_effnetv2.recipes.stages import TrainStage
 from keras_effnetv2.report.style import spread
 
 MAX_STAGES = 8  # shown on a page; of more stages, some from all over the training
+_BATCH = 32
 _SHARE_NAMED = 0.005  # a smaller part of a mixed label would be rounded to nothing
 
 
@@ -87,15 +88,11 @@ def evaluation_pictures(
     Returns:
         uint8 (N, image_size, image_size, 3), in the order of `indices`.
     """
+    chosen = source.subset(indices)
     batches = make_dataset(
-        source.subset(indices),
-        image_size=image_size,
-        batch_size=len(indices),
-        training=False,
-        style=style,
+        chosen, image_size=image_size, batch_size=_BATCH, training=False, style=style
     )
-    pictures, _ = next(batches.as_numpy_iterator())
-    return _whole_numbers(pictures)
+    return np.concatenate([_whole_numbers(one) for one, _ in batches.as_numpy_iterator()])
 
 
 def _whole_numbers(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

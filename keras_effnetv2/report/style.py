@@ -106,22 +106,25 @@ def spread(total: int, count: int) -> list[int]:
     return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
-def embedded(image: npt.NDArray[np.uint8], alt: str, *, reduce: bool = True) -> Markup:
+def embedded(
+    image: npt.NDArray[np.uint8], alt: str, *, reduce: bool = True, max_edge: int = MAX_EDGE
+) -> Markup:
     """Return a picture as an `<img>` element that holds it.
 
     Args:
         image: uint8 (H, W, 3).
         alt: a description, any text.
-        reduce: True to shrink a picture to `MAX_EDGE` and store it exactly (PNG). False keeps its
+        reduce: True to shrink a picture to `max_edge` and store it exactly (PNG). False keeps its
             size and stores it exactly if it is small (a larger one is a JPEG).
+        max_edge: the longer edge of a reduced picture, pixels.
     """
     # Imported here: a page without pictures, and the import of this module, need no TensorFlow.
     import tensorflow as tf
 
     height, width = image.shape[:2]
     longer = max(height, width)
-    if longer > MAX_EDGE and reduce:
-        height, width = (max(1, round(edge * MAX_EDGE / longer)) for edge in (height, width))
+    if longer > max_edge and reduce:
+        height, width = (max(1, round(edge * max_edge / longer)) for edge in (height, width))
         reduced = tf.image.resize(image, (height, width), method="area")
         image = tf.cast(tf.round(reduced), tf.uint8)
     if longer >= SMALL_EDGE and not reduce:

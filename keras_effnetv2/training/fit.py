@@ -280,7 +280,10 @@ def _run(
             model = local_copy(model) if workers.devices > 1 else model
             evaluation = evaluate_model(model, inputs)
             if workers.is_first:
-                write_results(model, inputs, unreadable, folder, settings, history, evaluation)
+                write_results(
+                    *(model, inputs, unreadable, folder, settings, history, evaluation),
+                    show_progress=verbose > 0,
+                )
         wait_for_all(workers)
     if unreadable.found:
         say(

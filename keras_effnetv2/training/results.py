@@ -1,5 +1,6 @@
 """The results of a trained run: scores, model, export, labels, report."""
 
+import contextlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_effnetv2._common.files import remove, write_text, written_whole
+from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
 from keras_effnetv2.export.saved_model import export_saved_model
@@ -42,6 +44,8 @@ def write_results(
     settings: RunSettings,
     history: dict[str, list[float]],
     evaluation: Evaluation,
+    *,
+    show_progress: bool,
 ) -> None:
     """Write model, export, labels and report, then mark the run as finished.
 
@@ -65,9 +69,19 @@ def write_results(
             weights=settings.weights_origin,
         )
     batches = partial(inputs.stage_dataset, unreadable=unreadable)
-    report = gather_report(
-        settings, history, inputs.validation, evaluation, batches, model.count_params()
-    )
+    kept = np.setdiff1d(np.arange(inputs.training.num_examples), [*unreadable.found])
+    bar = progress_bar("comparing mistakes") if show_progress else contextlib.nullcontext()
+    with bar as progress:
+        report = gather_report(
+            settings,
+            history,
+            bare,
+            inputs.training.subset(kept),
+            inputs.validation,
+            evaluation,
+            batches,
+            progress,
+        )
     write_text(folder / run_folder.REPORT, render_run(report))
     finished = replace(
         settings,
