@@ -18,7 +18,7 @@ from keras_effnetv2.architectures.stage import decode_stages
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.load import load_weights
 
-# 1,300 files are read; with fewer a source the parts of a file that matter would hardly be met.
+# 1,800 files are read; with fewer a source the parts of a file that matter would hardly be met.
 pytestmark = pytest.mark.slow
 
 MICRO = ModelConfig(
@@ -133,7 +133,15 @@ def damage(subject, source, changes):
     subject.check(path)
 
 
-KINDS = ["timm", "keras-applications", "leondgarse", "keras", "weights.h5"]
+KINDS = [
+    "timm",
+    "efficientnet-pytorch",
+    "old form",
+    "keras-applications",
+    "leondgarse",
+    "keras",
+    "weights.h5",
+]
 
 
 @pytest.mark.parametrize("source", KINDS)

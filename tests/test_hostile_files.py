@@ -2,13 +2,13 @@
 
 import base64
 import gzip
-import io
 import json
 import os
 import pickle
 import resource
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,7 +16,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers import source_files
+from helpers import source_files, torch_files
+from helpers.torch_files import call, mapping, number, several, storage, tensor, text
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import read_config
@@ -24,6 +25,7 @@ from keras_effnetv2.architectures.stage import decode_stages
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.models.model_file import load_model
 from keras_effnetv2.pretrained.load import load_weights
+from keras_effnetv2.pretrained.open_weights import open_weights
 
 MIB = 2**20
 MICRO = ModelConfig("micro", decode_stages(["r1_k3_s1_e1_i4_o4_c1"]), head_filters=4)
@@ -420,14 +422,6 @@ class Harm:
         return os.mkdir, ("harm",)  # into the working directory, which `refused` looks at
 
 
-def torch_archive(data):
-    """What torch.save writes: a zip with a pickle in it."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("archive/data.pkl", data)
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     "name",
     ["n.pth", "n.pt", "n.bin", "n.pkl", "n.ckpt", "n.safetensors", "n.h5", "n.keras", "n.tgz"],
@@ -439,5 +433,144 @@ def test_pickles(name, refused, tmp_path):
         asks = rf"it asks for '{os.name}\.mkdir', which no state dict needs\. Nothing in it was run"
         refused(tmp_path / name, asks if known else r"n\.")
         refused(tmp_path / name, asks if protocol >= 2 else r"n\.", source="timm")
-        (tmp_path / name).write_bytes(torch_archive(pickle.dumps(Harm(), protocol)))
+        (tmp_path / name).write_bytes(torch_files.archive(pickle.dumps(Harm(), protocol)[:-1]))
         refused(tmp_path / name, asks)
+
+
+def nested(code, times, start=b")"):
+    return start + code * times
+
+
+FOUR = storage("0", 4)
+DAMAGED = "its pickle is damaged"
+OUTSIDE = "one of its tensors (lies outside|has more numbers than) its storage"
+ASKED = [
+    (call(b"posix system", text("mkdir harm")), r"'posix\.system'"),
+    (call(b"builtins eval", text("1")), r"'builtins\.eval'"),
+    (call(b"builtins getattr", b"N", text("x")), r"'builtins\.getattr'"),
+    (call(b"torch._utils os.system", text("mkdir harm")), r"'torch\._utils\.os\.system'"),
+    (text("torch.storage") + text("os.system") + b"\x93", r"'torch\.storage\.os\.system'"),
+    (call(b"torch.storage _load_from_bytes", b"C\0"), r"'torch\.storage\._load_from_bytes'"),
+    (call(b"torch._utils _rebuild_tensor_v2 x"), r"'torch\._utils\._rebuild_tensor_v2 x'"),
+    (storage("0", 4, "QInt8"), r"'torch\.QInt8Storage'"),
+    (b"\x82\1", "the instruction EXT1 1"),
+    (b"\x84\1\0\0\0", "the instruction EXT4 1"),
+    (b"(iposix\nsystem\n", "the instruction INST 'posix system'"),
+    (b"ccollections\nOrderedDict\n)\x81", "the instruction NEWOBJ"),
+    (b"(ccollections\nOrderedDict\no", "the instruction OBJ"),
+    (b"Pstorage\n", "the instruction PERSID 'storage'"),
+    (b"\x96" + bytes(8), "the instruction BYTEARRAY8"),
+    (b"\x8f", "the instruction EMPTY_SET"),
+]
+WRONG = [
+    # what is called, and with what
+    (text("posix.system") + several(text("mkdir harm")) + b"R", DAMAGED),
+    (call(b"torch Size", several(text("x"))), DAMAGED),
+    (call(b"torch Size", several(b"K\0" * 65)), DAMAGED),
+    (call(b"collections OrderedDict", b"]" + several(b"K\0K\0") + b"a"), DAMAGED),
+    (call(b"torch._utils _rebuild_tensor_v2"), DAMAGED),
+    (call(b"torch._utils _rebuild_tensor_v2", *[b"N"] * 9), DAMAGED),
+    (torch_files.ORDERED_DICT + b")R", DAMAGED),
+    (FOUR + b"}b", DAMAGED),  # attributes of a storage
+    # storages
+    (b"NQ", DAMAGED),
+    (several(text("module"), b"N", text("x"), text("source")) + b"Q", DAMAGED),
+    (several(text("storage"), b"ctorch\nSize\n", text("0"), b"N", b"K\4") + b"Q", DAMAGED),
+    (several(text("storage"), b"ctorch\nByteStorage\n", b")", b"N", b"K\4") + b"Q", DAMAGED),
+    (storage("0", -4), DAMAGED),
+    (storage("0", 4, view=several(text("v"), number(-1), number(4))), DAMAGED),
+    (tensor(storage("0", 4, view=several(b"N", b"K\2", b"K\4")), 0, (4,), (1,)), OUTSIDE),
+    # tensors
+    (tensor(FOUR, -1, (4,), (1,)), DAMAGED),
+    (tensor(FOUR, 0, (-4,), (1,)), DAMAGED),
+    (tensor(FOUR, 3, (4,), (-1,)), DAMAGED),
+    (tensor(FOUR, 0, (2, 2), (1,)), DAMAGED),
+    (tensor(FOUR, 0, [1] * 65, [1] * 65), DAMAGED),
+    (tensor(FOUR, 1, (4,), (1,)), OUTSIDE),
+    (tensor(FOUR, 0, (2, 2), (4, 1)), OUTSIDE),
+    (tensor(FOUR, 2**62, (1,), (1,)), OUTSIDE),
+    (tensor(FOUR, 2**100, (1,), (1,)), OUTSIDE),
+    (tensor(FOUR, 0, (2,), (2**62,)), OUTSIDE),
+    (tensor(FOUR, 0, (2,), (2**100,)), OUTSIDE),
+    (tensor(FOUR, 0, (2**40,), (0,)), OUTSIDE),
+    (tensor(FOUR, 0, (2**32, 2**32), (0, 0)), OUTSIDE),
+    (tensor(FOUR, 0, (3, 3), (1, 1)), OUTSIDE),
+    (tensor(FOUR, 0, (0, 2**100), (1, 1)), OUTSIDE),
+    # lengths that are not there, and what takes a billion steps or levels elsewhere
+    (b"X\xff\xff\xff\xff", DAMAGED),
+    (b"\x8d" + b"\xff" * 7 + b"\x7f", DAMAGED),
+    (b"\x8b\xff\xff\xff\x7f", DAMAGED),
+    (b"I" + b"9" * 10**5 + b"\n", DAMAGED),
+    (b"\x95" + b"\xff" * 8 + b"N", "holds no tensors"),
+    (b"Nr\xff\xff\xff\x7f", "holds no tensors"),
+    (nested(b"\x85", 10**4), "holds no tensors"),
+    (b"}" + nested(b"\x85", 10**4) + b"Ns", DAMAGED),
+    (b"}" + nested(b"q\0h\0\x86", 60) + b"Ns", DAMAGED),
+    (b"}q\0" + text("state_dict") + b"h\0s", "holds no tensors"),
+    (b"a", DAMAGED),
+    (b"t", DAMAGED),
+    (b"h\0", DAMAGED),
+]
+
+
+@pytest.mark.parametrize("form", [torch_files.archive, torch_files.old_form])
+@pytest.mark.parametrize(("code", "words"), [*ASKED, *WRONG])
+def test_pickles_of_state_dicts(code, words, form, refused, tmp_path):
+    """Nothing is run, and little memory is used."""
+    path = tmp_path / "net.pth"
+    tracemalloc.start()
+    for whole in (code, mapping({"conv_stem.weight": code})):
+        path.write_bytes(form(whole, {"0": (4, bytes(16))} if words == OUTSIDE else {}))
+        refused(path, words if whole != code or (code, words) in ASKED else "state dict")
+    assert tracemalloc.get_traced_memory()[1] < 16 * MIB
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", [torch_files.archive, torch_files.old_form])
+def test_state_dicts_that_are_cut_off(form, refused, tmp_path):
+    kernel = np.arange(6, dtype="float32").reshape(2, 3)
+    data = form(*torch_files.described({"conv_stem.weight": kernel}))
+    path = tmp_path / "net.pth"
+    path.write_bytes(data)
+    np.testing.assert_array_equal(open_weights(path).tensors["conv_stem.weight"], kernel)
+    for end in range(0, len(data), 7):
+        path.write_bytes(data[:end])
+        refused(path, "cannot be read as a state dict of PyTorch")
+
+
+def test_archives_of_state_dicts(model, whole, refused, tmp_path):
+    path = tmp_path / "net.pth"
+    code, numbers = torch_files.described({"conv_stem.weight": np.zeros((2, 3), "float32")})
+
+    def check(words, code=code, numbers=numbers, **changes):
+        path.write_bytes(torch_files.archive(code, numbers, **changes))
+        refused(path, words)
+
+    check("is compressed or has a member twice", packed=True)
+    check("its numbers are big-endian", more=[("byteorder", b"big")])
+    check("its archive is damaged: .*no item named 'archive/data/0'", numbers={})
+    check("lies outside its storage|more numbers", numbers={"0": (4, bytes(20))})
+    check("must have one data.pkl", more=[("other/data.pkl", b"\x80\2N.")])
+    check("is a program", more=[("constants.pkl", b"\x80\2N.")])
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        check("is compressed or has a member twice", more=[("data/0", bytes(24))])
+    old = torch_files.old_form(code, numbers, little_endian=False)
+    path.write_bytes(old)
+    refused(path, "its numbers are big-endian")
+    path.write_bytes(torch_files.old_form(code, {"0": (4, bytes(20))}))
+    refused(path, "other sizes than its pickle says")
+    path.write_bytes(torch_files.old_form(code, {}))
+    refused(path, "its storage '0' is missing")
+    path.write_bytes(torch_files.old_form(code, numbers | {"1": (4, bytes(4))}))
+    refused(path, "has one that no tensor uses")
+
+
+@pytest.mark.parametrize("folder", ["", "../../", "/tmp/kev2_evil/"])
+def test_archives_of_state_dicts_are_read_in_memory(folder, tmp_path):
+    path = tmp_path / "net.pth"
+    code, numbers = torch_files.described({"conv_stem.weight": np.ones((2, 3), "float32")})
+    path.write_bytes(torch_files.archive(code, numbers, folder))
+    files = everything(tmp_path)
+    assert open_weights(path).tensors["conv_stem.weight"].sum() == 6
+    assert everything(tmp_path) == files
+    assert not os.path.exists("/tmp/kev2_evil")

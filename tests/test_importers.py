@@ -300,7 +300,7 @@ def test_two_networks_in_one_file_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("source", "dtype"),
     [(source, dtype) for source in source_files.SOURCES for dtype in ("float64", "float16")]
-    + [("official", "bfloat16"), ("timm", "bfloat16")],  # the older Keras layout has none
+    + [(one, "bfloat16") for one in ("official", *source_files.OF_PYTORCH)],  # Keras 2 has none
 )
 def test_other_floats_are_cast(source, dtype, tmp_path):
     model, layers, tensors = tiny(source)

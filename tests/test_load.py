@@ -104,7 +104,7 @@ def kind(request, source):
     def theirs(name):
         if request.param == "official":
             return name
-        if request.param == "timm":
+        if request.param in source_files.OF_PYTORCH:
             layer, _, weight = name.rpartition("/")
             return f"{layers[layer]}.{source_files.TIMM_WEIGHTS[weight]}"
         return source_files.in_h5(layers, name)
@@ -134,8 +134,9 @@ def test_every_kind_of_offender_is_listed_with_both_names(kind, source, model, t
     tensors["extra/conv2d/kernel"] = np.zeros((1, 1, 2, 2), "float32")
     extra = {"official": "extra/conv2d", "leondgarse": "stack_9_block9_x"}.get(name, "block9z_x")
     path = source_files.write(name, tmp_path / "net", tensors, layers | {"extra/conv2d": extra})
-    there = "(31, 8, 3, 3)" if name == "timm" else "(3, 3, 8, 31)"
-    ending = {"official": "/kernel", "timm": ".weight"}.get(name, "/kernel:0")
+    is_of_pytorch = name in source_files.OF_PYTORCH
+    there = "(31, 8, 3, 3)" if is_of_pytorch else "(3, 3, 8, 31)"
+    ending = "/kernel" if name == "official" else ".weight" if is_of_pytorch else "/kernel:0"
     assert_refused(
         model,
         path,

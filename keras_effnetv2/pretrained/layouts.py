@@ -15,7 +15,7 @@ from keras_effnetv2.pretrained.keras_files import WEIGHTS_MEMBER, positional_nam
 from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
 from keras_effnetv2.pretrained.official import CHECKPOINT_ENDING, official_names, read_official
 from keras_effnetv2.pretrained.places import CLASSIFIER
-from keras_effnetv2.pretrained.state_dicts import read_state_dict
+from keras_effnetv2.pretrained.state_dicts import begins_as_safetensors, read_state_dict
 from keras_effnetv2.pretrained.timm import timm_axes, timm_names
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ _LOG = logging.getLogger("keras_effnetv2")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK"
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
-_TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
+_TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
 # One of several layouts each, which the names in it tell apart.
-_KERAS_FILE, _SAFETENSORS, _TORCH_FILE = "keras file", "safetensors", "file of torch.save"
+_KERAS_FILE, _STATE_DICT = "keras file", "state dict"
 WEIGHT_FILES = (
     "A weight file is an official checkpoint (a folder, a prefix, a .tgz or .tar.gz archive), a "
     ".safetensors or .pth of PyTorch Image Models or EfficientNet-PyTorch, an .h5 of "
@@ -37,10 +37,10 @@ WEIGHT_FILES = (
 _SUFFIXES = {
     ".tgz": "official",
     ".tar.gz": "official",
-    ".safetensors": _SAFETENSORS,
+    ".safetensors": _STATE_DICT,
     ".weights.h5": _KERAS_FILE,
     ".keras": _KERAS_FILE,
-    **dict.fromkeys(_TORCH_SUFFIXES, _TORCH_FILE),
+    **dict.fromkeys(_TORCH_SUFFIXES, _STATE_DICT),
 }
 
 
@@ -116,7 +116,7 @@ def read_tensors(path: Path, source: str = "auto") -> Contents:
     Raises:
         ValueError: the format is unknown, or it cannot be read.
     """
-    kind = _kind(path, source)
+    kind = _kind(path) if source == "auto" else source
     if kind == "official":
         if path.is_file():
             sha256 = file_sha256(path)
@@ -124,35 +124,28 @@ def read_tensors(path: Path, source: str = "auto") -> Contents:
                 "%s: there is no published hash to check; its hash is sha256:%s", path, sha256
             )
         return Contents(kind, *read_official(path))
-    if kind in (_SAFETENSORS, _TORCH_FILE):
-        return read_state_dict(path, source, is_safetensors=kind == _SAFETENSORS)
+    if kind in (_STATE_DICT, "timm", "efficientnet-pytorch"):
+        return read_state_dict(path, source)
     return read_keras_file(path, source)
 
 
-def _kind(path: Path, source: str) -> str:
-    """Return "official", or how the file is written."""
+def _kind(path: Path) -> str:
+    """Return "official", or what the file is read as."""
     start = b""
     if path.is_file():
         with open(path, "rb") as file:
             start = file.read(9)
     members = _zip_members(path, start)
-    is_torch_file = bool(_PICKLE.match(start)) or any(name.endswith(".pkl") for name in members)
-    if source == "official":
-        return source
-    if source in ("timm", "efficientnet-pytorch"):
-        return _TORCH_FILE if is_torch_file else _SAFETENSORS
-    if source != "auto":
-        return _KERAS_FILE
     if Path(f"{path}.index").is_file() or (path.is_dir() and any(path.glob("*.index"))):
         return "official"
     if start.startswith(GZIP):
         return "official"
-    if is_torch_file:
-        return _TORCH_FILE
     if start.startswith(_HDF5) or WEIGHTS_MEMBER in members:
         return _KERAS_FILE
-    if start[8:] == b"{":  # after the length of the header, which is JSON
-        return _SAFETENSORS
+    if begins_as_safetensors(start) or _PICKLE.match(start):
+        return _STATE_DICT
+    if any(name.endswith(".pkl") for name in members):
+        return _STATE_DICT
     for suffix, kind in _SUFFIXES.items():
         if path.is_file() and path.name.endswith(suffix):
             return kind

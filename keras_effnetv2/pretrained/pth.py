@@ -17,18 +17,22 @@ from keras_effnetv2.pretrained.bounded import ZIP_DAMAGE
 from keras_effnetv2.pretrained.torch_pickle import WAY_OUT, Storage, Tensor, read_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the old form
-_MAX_PICKLE = 2**23  # bytes; a tensor takes 150, and 1,500 tensors are a large network
+_MAX_PICKLE = 2**22  # bytes; a tensor takes 150, and 1,500 tensors are a large network
 _BIG_ENDIAN = "its numbers are big-endian; save it again on a little-endian machine"
 # The state dict in a training checkpoint, in the order of PyTorch Image Models
 # (timm/models/_helpers.py, `load_state_dict`).
 _STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 
 
-def read_pth(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+_StateDict = tuple[dict[str, np.ndarray], dict[str, str], str]
+
+
+def read_pth(path: Path) -> _StateDict:
     """Read a state dict, alone or in a training checkpoint, whose averages are preferred.
 
     Returns:
-        Name -> array, and the names that were left out with the reason.
+        Name -> array, the names that were left out with the reason, and the name of the network
+        in a training checkpoint of PyTorch Image Models, else "".
 
     Raises:
         ValueError: the file is damaged, or is no state dict.
@@ -107,12 +111,11 @@ def _open_old_form(file: IO[bytes], size: int) -> _Opened:
     return loaded, read
 
 
-def _state_dict(
-    loaded: object, read: Callable[[Storage], bytes]
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the arrays of the state dict in an object, and what is left out with the reason."""
+def _state_dict(loaded: object, read: Callable[[Storage], bytes]) -> _StateDict:
+    """Return what `read_pth` does, of the object of a pickle."""
     ignored: dict[str, str] = {}
     found = loaded if isinstance(loaded, dict) else {}
+    network = found.get("arch")
     for key in _STATE_DICTS:
         if isinstance(found.get(key), dict):
             reason = f"beside {key!r} in a training checkpoint"
@@ -133,4 +136,5 @@ def _state_dict(
         key = tensor.storage.key
         if key not in data:
             data[key] = read(tensor.storage)
-    return {name: one.array(data[one.storage.key]) for name, one in described.items()}, ignored
+    tensors = {name: one.array(data[one.storage.key]) for name, one in described.items()}
+    return tensors, ignored, network if isinstance(network, str) else ""

@@ -27,6 +27,15 @@ IMAGENET_CLASSES = 1000
 # No set is named with a separator or the ending of a file.
 _LIKE_A_PATH = re.compile(r"[/\\]|\.[A-Za-z]\w*$")
 IMAGENET21K_CLASSES = 21843
+# Parts of the names that PyTorch's .pth have at their publishers.
+_MARKS = {
+    "": "imagenet",
+    "aa": "imagenet",
+    "ap": "imagenet-advprop",
+    "ns": "noisy-student",
+    "21k": "imagenet21k",
+    "21ft1k": "imagenet21k-ft1k",
+}
 
 
 class PublishedFile(NamedTuple):
@@ -218,7 +227,17 @@ def find_weight_set(variant: str, weights: str | os.PathLike[str]) -> WeightSet 
         if _published_names(WEIGHT_SETS[variant, name]).intersection(parts)
     ]
     # V1's archives of two sets have one name, so that it tells nothing.
-    return matches[0] if len(matches) == 1 else None
+    return matches[0] if len(matches) == 1 else _set_of_torch_file(variant, path.name)
+
+
+def _set_of_torch_file(variant: str, name: str) -> WeightSet | None:
+    """Return the set of a .pth with the name of EfficientNet-PyTorch or PyTorch Image Models."""
+    theirs = variant.replace("-", "[-_]")
+    match = re.fullmatch(rf"(adv-|tf_)?{theirs}_?(\w*)-[0-9a-f]{{8}}\.pth", name)
+    if match is None:
+        return None
+    mark = "ap" if match[1] == "adv-" else match[2]
+    return WEIGHT_SETS.get((variant, _MARKS.get(mark, "")))
 
 
 def _published_names(found: WeightSet) -> set[str]:

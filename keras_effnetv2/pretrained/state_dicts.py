@@ -17,18 +17,23 @@ from keras_effnetv2.pretrained.timm import check_padding
 
 _LOG = logging.getLogger("keras_effnetv2")
 _CONFIG = "config.json"
-# The tensor that every network has once. Groups: the prefix that a wrapper of the network, e.g.
-# DataParallel, gave to all names, and the mark of EfficientNet-PyTorch.
-_FIRST = re.compile(r"(|.*\.)(_?)conv_stem\.weight")
+# The tensor that every network has once. Group: the prefix that a wrapper of the network, e.g.
+# DataParallel, gave to all names.
+_FIRST = re.compile(r"(|.*\.)_?conv_stem\.weight")
+_OF_EFFICIENTNET_PYTORCH = re.compile(r"(.*\.)?_(conv_stem|bn0|blocks|conv_head|bn1|fc)\..*")
 
 
-def read_state_dict(path: Path, source: str, *, is_safetensors: bool) -> Contents:
+def begins_as_safetensors(start: bytes) -> bool:
+    """Return whether the first 9 bytes are those of a .safetensors."""
+    return start[8:9] == b"{"  # after the length of the header, which is JSON
+
+
+def read_state_dict(path: Path, source: str = "auto") -> Contents:
     """Read a state dict, and the config.json beside it.
 
     Args:
         path: the file.
         source: "timm" or "efficientnet-pytorch"; "auto" decides by the names of the tensors.
-        is_safetensors: whether it is a .safetensors; otherwise `torch.save` wrote it.
 
     Returns:
         The contents; the tensors have PyTorch's order of axes.
@@ -38,12 +43,12 @@ def read_state_dict(path: Path, source: str, *, is_safetensors: bool) -> Content
     """
     config = _config_beside(path)
     try:
-        read = _read_safetensors if is_safetensors else read_pth
-        stored, left_out, *metadata = read(path)
-        prefix, mark = _prefix_and_mark(stored)
+        stored, left_out, *metadata = _read(path)
+        prefix = _prefix(stored)
         if source == "auto":
-            source = "efficientnet-pytorch" if mark else "timm"
-        counters = [name for name in stored if name.endswith(".num_batches_tracked")]
+            named = any(map(_OF_EFFICIENTNET_PYTORCH.fullmatch, stored))
+            source = "efficientnet-pytorch" if named else "timm"
+        counters = {name for name in stored if name.endswith(".num_batches_tracked")}
         ignored = left_out | dict.fromkeys(counters, "step counter of a batch norm")
         tensors = {
             name.removeprefix(prefix): tensor
@@ -68,24 +73,28 @@ def read_state_dict(path: Path, source: str, *, is_safetensors: bool) -> Content
         raise ValueError(f"{path.with_name(_CONFIG)}: {error}. Correct it or remove it.") from None
 
 
-def _read_safetensors(path: Path) -> tuple[Any, ...]:
-    """Return name -> array, an empty dictionary, and the texts in the metadata."""
+def _read(path: Path) -> tuple[Any, ...]:
+    """Return name -> array, name left out -> reason, and texts that may say which net it is."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    of_torch_save = start.startswith((b"PK", b"\x80")) or path.suffix != ".safetensors"
+    if of_torch_save and not begins_as_safetensors(start):
+        return read_pth(path)
     with safe_open(path, "numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, {}, *(file.metadata() or {}).values()
 
 
-def _prefix_and_mark(names: Collection[str]) -> tuple[str, str]:
-    """Return the groups of `_FIRST`; the prefix is empty unless all names have it."""
-    found = [match for match in map(_FIRST.fullmatch, names) if match]
-    if len(found) > 1:
-        prefixes = sorted(match[1] for match in found)[:5]
+def _prefix(names: Collection[str]) -> str:
+    """Return the prefix of all names that a wrapper of the network added."""
+    prefixes = [match[1] for match in map(_FIRST.fullmatch, names) if match]
+    if len(prefixes) > 1:
         raise ValueError(
-            f"it holds several networks, under {', '.join(map(repr, prefixes))}; keep the tensors "
-            "of one"
+            f"it holds several networks, under {', '.join(map(repr, sorted(prefixes)[:5]))}; keep "
+            "the tensors of one"
         )
-    prefix, mark = found[0].groups() if found else ("", "")
-    return prefix if all(name.startswith(prefix) for name in names) else "", mark
+    prefix = prefixes[0] if prefixes else ""
+    return prefix if all(name.startswith(prefix) for name in names) else ""
 
 
 def _config_beside(path: Path) -> dict[str, Any]:

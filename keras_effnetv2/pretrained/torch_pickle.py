@@ -6,6 +6,7 @@ time. Here a pickle is only looked at, one instruction after another: it can mak
 """
 
 import io
+import math
 import pickletools
 import re
 from collections.abc import Callable
@@ -54,27 +55,25 @@ class Tensor(NamedTuple):
 
     def array(self, data: bytes) -> np.ndarray:
         """Return the tensor as a view of the bytes of its storage; ValueError if it is outside."""
-        one = self.storage.dtype.itemsize
-        begin, end = self.storage.first * one, (self.storage.first + self.storage.used) * one
-        size = self.dtype.itemsize
+        one, size = self.storage.dtype.itemsize, self.dtype.itemsize
+        part = memoryview(data)[self.storage.first * one :][: self.storage.used * one]
+        # A tensor may repeat numbers, e.g. with a stride of 0: then it could be of any size.
+        if math.prod(self.shape) * size > len(part):
+            raise ValueError("one of its tensors has more numbers than its storage")
+        strides = tuple(stride * size for stride in self.strides)
         try:  # NumPy checks that every number lies in the part
-            return np.ndarray(
-                *(self.shape, self.dtype, memoryview(data)[begin:end], self.offset * size),
-                tuple(stride * size for stride in self.strides),
-            )
+            return np.ndarray(self.shape, self.dtype, part, self.offset * size, strides)
         except (TypeError, ValueError, OverflowError):
             raise ValueError("one of its tensors lies outside its storage") from None
 
 
 # --- what pickles may ask for -------------------------------------------------------------------
 
-
-def _dict(pairs: Any = ()) -> dict[Any, Any]:
-    return _fill({}, [item for key, value in pairs for item in (key, value)])
+_MAX_AXES = 64  # of NumPy; without a limit, calls with one long tuple would use any memory
 
 
 def _counts(*numbers: Any) -> tuple[int, ...]:
-    if not all(type(number) is int and number >= 0 for number in numbers):
+    if len(numbers) > _MAX_AXES or not all(type(one) is int and one >= 0 for one in numbers):
         raise TypeError
     return numbers
 
@@ -103,7 +102,7 @@ def _check_unmarked(metadata: tuple[Any, ...]) -> None:
 
 
 _CALLED: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _dict,
+    "collections.OrderedDict": lambda: {},
     "torch.Size": lambda sizes: _counts(*sizes),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
@@ -142,14 +141,13 @@ _NEW: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
 }
 _VALUES = re.compile(  # instructions whose argument is the value
-    "(BIN)?INT|BININT[12]|LONG[14]?|(BIN)?FLOAT|(BIN|SHORT_BIN)?(STRING|UNICODE)|"
+    "(BIN)?INT|BININT[12]|LONG1|(BIN)?FLOAT|(BIN|SHORT_BIN)?(STRING|UNICODE)|"
     "(BIN|SHORT_BIN)BYTES|BIN(UNICODE|BYTES)8"
 )
 # Instructions that use the items behind the last mark, or so many.
 _TO_MARK = frozenset(("TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS"))
 _COUNTS = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "SETITEM": 2}
 _COUNTS |= {"STACK_GLOBAL": 2, "REDUCE": 2, "BUILD": 1, "BINPERSID": 1}
-_KEYS = (str, int, float, bytes, type(None))  # the hash of a tuple can take any time
 
 
 def read_pickle(file: io.BytesIO, storages: dict[str, Storage]) -> Any:
@@ -216,7 +214,8 @@ def _run(file: io.BytesIO, storages: dict[str, Storage]) -> Any:
             storages.setdefault(storage.key, storage)
             stack.append(storage)
         elif name not in ("PROTO", "FRAME", "STOP"):
-            raise Refused(_REFUSED.format(f"the instruction {name}"))
+            what = name if argument is None else f"{name} {argument!r:.200}"
+            raise Refused(_REFUSED.format(f"the instruction {what}"))
     return stack.pop()
 
 
@@ -232,7 +231,7 @@ def _storage(
 def _fill(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
     """Put [key, value, key, value, ...] into a dictionary."""
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, _KEYS):
+        if not isinstance(key, str | int):  # the hash of nested tuples can take any time
             raise TypeError
         target[key] = value
     return target

@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 from safetensors.numpy import save_file
 
-from helpers import oracle
+from helpers import oracle, torch_files
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.stage import decode_stages
+from keras_effnetv2.pretrained.efficientnet_pytorch import efficientnet_pytorch_names
 from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
 from keras_effnetv2.pretrained.official import official_names
 from keras_effnetv2.pretrained.timm import timm_names
@@ -33,7 +34,8 @@ SMALL = ModelConfig(  # a block of each kind that the sources name in a way of i
     head_filters=24,
     normalization="imagenet",
 )
-SOURCES = ("official", "timm", "keras-applications", "leondgarse")
+SOURCES = ("official", "timm", "efficientnet-pytorch", "keras-applications", "leondgarse")
+OF_PYTORCH = ("timm", "efficientnet-pytorch")
 TIMM_WEIGHTS = dict.fromkeys(("kernel", "depthwise_kernel", "gamma"), "weight") | {
     **dict.fromkeys(("bias", "beta"), "bias"),
     "moving_mean": "running_mean",
@@ -54,6 +56,10 @@ def write(source, path, tensors, layers):
         path = path.with_suffix(".safetensors")
         save_file(as_timm(tensors, layers), path)
         return path
+    if source == "efficientnet-pytorch":
+        path = path.with_suffix(".pth")
+        path.write_bytes(torch_files.archive(*torch_files.described(as_timm(tensors, layers))))
+        return path
     path = path.with_suffix(".h5")
     with h5py.File(path, "w") as file:
         group = file
@@ -71,6 +77,9 @@ def write_all(folder, model, tensors=None):
         source: write(source, folder / f"tf_{source}", tensors, layers_for(source, model))
         for source in SOURCES
     }
+    state = as_timm(tensors, layers_for("timm", model))
+    files["old form"] = folder / "tf_old_form.pth"
+    files["old form"].write_bytes(torch_files.old_form(*torch_files.described(state)))
     set_weights(model, tensors)
     for source in ("keras", "weights.h5", "h5"):
         files[source] = folder / f"own.{source}"
@@ -160,11 +169,12 @@ def layers_for(source, model):
     """
     names = {
         "timm": lambda: timm_names(model),
+        "efficientnet-pytorch": lambda: efficientnet_pytorch_names(model),
         "leondgarse": lambda: leondgarse_names(model, ()),
         "keras-applications": lambda: keras_applications_names(model, ()),
         "official": lambda: official_names(model),
     }[source]()
-    separator = "." if source == "timm" else "/"
+    separator = "." if source in OF_PYTORCH else "/"
     return {
         official.rpartition("/")[0]: names[ours].rpartition(separator)[0]
         for ours, official in official_names(model).items()
