@@ -246,7 +246,7 @@ def test_a_full_disk_is_one_clear_error(capsys, published, tmp_path, monkeypatch
         ((NAME, "missing/mine.keras"), "There is no folder"),
         (("nothing.h5", "mine.keras"), "There is no file, folder or checkpoint 'nothing.h5'"),
         (("efficientnetv2-b0/imagenet1k", "mine.keras"), "VARIANT/SET"),
-        (("other.weights.h5", "mine.keras"), "--variant"),
+        (("own.weights.h5", "mine.keras"), "--variant"),
         (("b0.weights.h5", "mine.keras", "--variant", VARIANT), "or is damaged"),
         (
             (NAME, "mine.keras", "--variant", "efficientnetv2-s"),

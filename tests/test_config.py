@@ -199,7 +199,10 @@ def test_a_stage_that_is_not_there_cannot_be_fused(number):
         ("{", "Not a JSON text"),
         ("[" * 10**5, "Not a JSON text"),
         ("9" * 5000, "Not a JSON text"),
-        ('{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8"], "width": NaN}', "NaN is not a JSON number"),
+        (
+            '{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8"], "width": NaN}',
+            "NaN is not a JSON number",
+        ),
         ("[]", "A model config must be an object of names and values"),
         ('{"name": "x", "stages": ["r1_k3_s1_e1_i8_o8"], "width": 1%s}' % ("0" * 400), "`width`"),
         (

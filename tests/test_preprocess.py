@@ -136,21 +136,22 @@ def crop_with_pillow(image, crop):
         first = (width, new_height)
     picture = Image.fromarray(image)
     for size in (first, (new_width, new_height)):
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
+        picture = picture.resize(size, Image.Resampling[crop.interpolation.upper()])
     top = round((new_height - crop.size) / 2.0)
     left = round((new_width - crop.size) / 2.0)
     return np.asarray(picture.crop((left, top, left + crop.size, top + crop.size)), np.float32)
 
 
-def assert_nearly_equal(result, pillow):
+def assert_nearly_equal(result, pillow, differing=0.005):
     """Pillow rounds weights of 22 bits, TensorFlow floats: a value near the middle may differ.
 
     Measured on 25 photos at the nine crops of the registry: 1.4e-4 to 2.7e-4 of the values by one
     grey level, under 1e-6 by two; noise, which has no smooth parts, up to 4e-3 by one, 1e-4 by two.
+    Bilinear values often lie exactly in the middle: up to 1.9e-2 of noise differ by one.
     """
     difference = np.abs(result - pillow)
     assert difference.max() <= 2
-    assert (difference > 0).mean() < 0.005
+    assert (difference > 0).mean() < differing
     assert (difference > 1).mean() < 2e-4
 
 
@@ -163,6 +164,8 @@ CROPS = [
     CentralCrop(384, 1.0, "center"),
     CentralCrop(300, 0.9, "squash"),
     CentralCrop(240, 1.0, "squash"),
+    CentralCrop(96, 0.9, "center", "bilinear"),
+    CentralCrop(240, 1.0, "squash", "bilinear"),
 ]
 
 
@@ -175,7 +178,8 @@ CROPS = [
 def test_central_crops_are_those_of_pillow(image, crop):
     result = resize_for_evaluation(image, crop.size, crop).numpy()
     assert result.dtype == np.float32
-    assert_nearly_equal(result, crop_with_pillow(image, crop))
+    differing = 0.02 if crop.interpolation == "bilinear" else 0.005
+    assert_nearly_equal(result, crop_with_pillow(image, crop), differing)
 
 
 def test_a_central_crop_takes_floats():
@@ -210,11 +214,13 @@ def test_a_central_crop_works_on_files():
         CentralCrop(8, 1.1, "center"),
         CentralCrop(8, 0, "center"),
         CentralCrop(8, 1.0, "border"),
+        CentralCrop(8, 1.0, "center", "lanczos"),
     ],
 )
 def test_a_wrong_central_crop_is_named(crop):
     message = (
-        r"the size that is asked for \(8\), a fraction in \(0, 1\] .*center, squash\. Received"
+        r"the size that is asked for \(8\), a fraction in \(0, 1\], .*center, squash .*bilinear, "
+        r"bicubic\. Received"
     )
     with pytest.raises(ValueError, match=message):
         resize_for_evaluation(np.zeros((4, 4, 3)), 8, crop)

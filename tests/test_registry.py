@@ -95,7 +95,8 @@ def test_evaluation_of_pytorch_image_models(tag):
     }
     found = WEIGHT_SETS[variant, names[pretraining]]
     assert found.classes == theirs["num_classes"]
-    assert found.timm == (theirs["size"], theirs["crop_pct"], theirs["crop_mode"])
+    expected = theirs["size"], theirs["crop_pct"], theirs["crop_mode"], "bicubic"
+    assert found.timm == expected
     scale, offset = NORMALIZATIONS[found.normalization]
     # (x / 255 - mean) / std; theirs says 127.5 where the official code has 128.
     tolerance = 0.005 if found.normalization == "symmetric" else 1e-6

@@ -68,7 +68,7 @@ def manifest() -> str:
             found.normalization,
             found.image_size,
             found.style,
-            "" if found.timm is None else " ".join(map(str, found.timm)),
+            "" if found.timm is None else " ".join(map(str, found.timm[:3])),
             "" if found.top1 is None else found.top1,
             link(found.archive),
         )

@@ -6,6 +6,7 @@ from keras_effnetv2.architectures.stage_table import stage_table
 from keras_effnetv2.cli.command import argument, command, flag, option
 from keras_effnetv2.cli.options import read_network
 from keras_effnetv2.cli.quiet_start import start_tensorflow
+from keras_effnetv2.pretrained.hub_name import is_hub_name
 
 
 @command(
@@ -15,17 +16,26 @@ def info(
     model: str = argument(
         "VARIANT_OR_FILE",
         "A variant (efficientnetv2-b0 to -b3, -s, -m, -l, -xl; efficientnet-b0 to -b7, -lite0 to "
-        "-lite4), or a JSON file in the form that --json prints.",
+        "-lite4), hf://OWNER/NAME of the Hugging Face hub, or a JSON file in the form that --json "
+        "prints.",
     ),
     image_size: int | None = option(
         "PIXELS",
         "Size of the pictures for counting multiply-adds. [default: the evaluation size]",
     ),
-    classes: int = option("N", "Width of the classifier.", 1000),
+    classes: int | None = option(
+        "N", "Width of the classifier. [default: 1000, or that of the repository]"
+    ),
     json: bool = flag("--json", "Print the architecture as JSON, for example to change it."),
 ) -> None:
     """Show the architecture of a network, its parameters and multiply-adds."""
-    config = read_network(model, "VARIANT_OR_FILE")
+    if is_hub_name(model):
+        from keras_effnetv2.pretrained.hub import describe_on_hub
+
+        config, classes_there = describe_on_hub(model)
+    else:
+        config, classes_there = read_network(model, "VARIANT_OR_FILE"), None
+    classes = classes or classes_there or 1000
     if json:
         say(config.to_json())
         return

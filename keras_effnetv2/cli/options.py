@@ -14,6 +14,7 @@ from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import read_config
 from keras_effnetv2.cli.command import OptionGroup, argument, flag, option
 from keras_effnetv2.evaluation.named_network import network_path
+from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
 from keras_effnetv2.pretrained.registry import find_weight_set, published
 from keras_effnetv2.recipes.presets import PRESETS
 
@@ -36,13 +37,15 @@ DATA_TO_JUDGE = option("SPEC", _JUDGED, ...)
 DATA_TO_JUDGE_IF_ANY = option("SPEC", _JUDGED)
 JSON = flag("--json", "Print JSON.")
 NETWORK = argument(
-    "RUN_OR_FILE_OR_VARIANT", "A run folder, a .keras file, or a variant such as efficientnetv2-s."
+    "RUN_OR_FILE_OR_VARIANT",
+    "A run folder, a .keras file, a variant such as efficientnetv2-s, or hf://OWNER/NAME of the "
+    "Hugging Face hub.",
 )
 SKIP_BAD = flag("--skip-bad", "Leave out pictures that cannot be read.")
 WEIGHTS_TO_JUDGE = option(
     "NAME_OR_PATH",
-    "Weights of a variant: a published set, which is downloaded, or a weight file. [default: "
-    "imagenet]",
+    "Weights of a variant: a published set or hf://OWNER/NAME, which are downloaded, or a weight "
+    "file. [default: imagenet]",
 )
 Split = Literal["train", "validation", "test", "all"]
 
@@ -56,8 +59,11 @@ def read_network(name: str, option: str = "--model") -> ModelConfig:
 
 
 def check_weights(config: ModelConfig, weights: str | None) -> None:
-    """Raise ValueError for weights that are neither published for a variant nor a file."""
+    """Raise an error for weights that are not published for a variant, a repository or a file."""
     if weights is None or weights in published(config.name):
+        return
+    if is_hub_name(weights):
+        check_hub_name(weights)
         return
     try:
         find_weight_set(config.name, weights)
@@ -67,11 +73,12 @@ def check_weights(config: ModelConfig, weights: str | None) -> None:
 
 def check_network(name: str, weights: str | None, protocol: str | None = None) -> None:
     """Raise ValueError if there is no such network, or options do not go with it."""
-    if network_path(name) is None:
+    path, is_repository = network_path(name), is_hub_name(name)
+    if path is None and not is_repository:
         check_weights(ModelConfig.from_name(name), weights or "imagenet")
         return
     for given, value in (("--weights", weights), ("--protocol", protocol)):
-        if value is not None:
+        if value is not None and not (is_repository and given == "--protocol"):
             raise ValueError(
                 f"{given} is for a variant only; {name!r} has its own. Known variants: "
                 + ", ".join(ModelConfig.variants())

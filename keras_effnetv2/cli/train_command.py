@@ -59,8 +59,8 @@ def train(
     ),
     weights: str | None = option(
         "NAME_OR_PATH",
-        "Weights to start from: a published set, which is downloaded, or a weight file. [default: "
-        "random weights]",
+        "Weights to start from: a published set or hf://OWNER/NAME, which are downloaded, or a "
+        "weight file. [default: random weights]",
     ),
     preview: bool = flag(
         "--preview", "Do not train; write DIR/preview.html with pictures and labels of every stage."

@@ -17,6 +17,7 @@ from keras_effnetv2.cli.evaluate_command import judge_pictures, print_judgement
 from keras_effnetv2.cli.options import DATA_TO_JUDGE_IF_ANY, JSON, JudgingOptions, check_data
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.pretrained.fetch import fetch_set
+from keras_effnetv2.pretrained.hub_name import is_hub_name
 from keras_effnetv2.pretrained.registry import available_weights, parse_name
 from keras_effnetv2.pretrained.weight_cache import cached_path
 
@@ -62,30 +63,37 @@ def weights(
 
 @command("keras-effnetv2 weights fetch efficientnetv2-s/imagenet21k")
 def fetch(
-    name: str = argument("NAME", "VARIANT/SET, as in the list."),
+    name: str = argument("NAME", "VARIANT/SET, as in the list, or hf://OWNER/NAME."),
     no_top: bool = NO_TOP,
     json: bool = JSON,
 ) -> None:
-    """Download a published set into the cache."""
-    found = parse_name(name)
+    """Download a published set, or the files of a repository, into their cache."""
+    if is_hub_name(name):
+        from keras_effnetv2.pretrained.hub import fetch_from_hub
+
+        result: dict[str, Any] = {"repository": name}
+        path, _ = fetch_from_hub(name)
+    else:
+        found = parse_name(name)
+        path, published = fetch_set(found, include_top=not no_top)
+        result = {
+            "set": f"{found.variant}/{found.weights}",
+            "source": published.source,
+            "address": published.url,
+        }
     start_tensorflow()
     from keras_effnetv2.pretrained.open_weights import hash_file
 
-    path, published = fetch_set(found, include_top=not no_top)
-    result = {
-        "set": f"{found.variant}/{found.weights}",
-        "source": published.source,
-        "address": published.url,
-        "files": [_file(hash_file(path))],
-    }
-    _show(result, json)
+    _show(result | {"files": [_file(hash_file(path))]}, json)
 
 
 @dataclass(frozen=True)
 class WeightFileOptions(OptionGroup):
     """Which weight file, and facts that are not in it."""
 
-    name: str = argument("NAME_OR_PATH", "VARIANT/SET, which is downloaded, or a file or folder.")
+    name: str = argument(
+        "NAME_OR_PATH", "VARIANT/SET or hf://OWNER/NAME, which are downloaded, or a file or folder."
+    )
     variant: str | None = option(
         "VARIANT",
         "The network of a file; not needed if its hash is published.",
@@ -173,7 +181,7 @@ def verify(
         return
     if _classes(model) is None:
         raise ValueError(f"{weights.path} has no classifier to judge. Leave out --data.")
-    network = published_network(model, model.name, weights.set, judging.protocol)
+    network = published_network(model, weights, judging.protocol)
     judgement = judge_pictures(network, pictures_to_judge(network, data), judging)
     if json:
         _show(result | {"evaluation": judgement.figures()}, as_json=True)

@@ -26,7 +26,7 @@ from keras_effnetv2.evaluation.scores import (
 )
 from keras_effnetv2.images.styles import Style
 from keras_effnetv2.pretrained.labels import class_list, has_class_list
-from keras_effnetv2.pretrained.registry import WeightSet
+from keras_effnetv2.pretrained.open_weights import Weights
 
 _UNRECORDED = (
     "This run did not record its training pictures (it was made by an earlier version), so they "
@@ -81,6 +81,7 @@ class JudgedNetwork:
         style: how they become squares, see `evaluation_crop.resize_for_evaluation`.
         facts: what the network is; they come first in its figures.
         published_top1: published ImageNet top-1 of exactly these weights in percent, or None.
+        names_classes: whether the weights name the classes, which the pictures must then have.
         trained_on: for a network of a run; None for published weights and weight files.
     """
 
@@ -90,6 +91,7 @@ class JudgedNetwork:
     style: Style
     facts: Mapping[str, Any] = field(default_factory=dict)
     published_top1: float | None = None
+    names_classes: bool = False
     trained_on: TrainedOn | None = None
 
 
@@ -143,33 +145,39 @@ class Judgement:
 
 def published_network(
     model: keras.Model,
-    variant: str,
-    found: WeightSet | None,
+    weights: Weights,
     protocol: str | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> JudgedNetwork:
-    """Return a model of a variant, with the way to judge its weights.
+    """Return a network with loaded weights, and the way to judge it.
 
     Args:
         model: pixels 0..255 -> (N, classes).
-        variant: its name.
-        found: the published set of its weights; None if they are not published.
-        protocol: see `evaluation_protocol`; None is the official one.
+        weights: its weights, whose `config` is known.
+        protocol: see `evaluation_protocol`; None is what the config.json beside the weights says,
+            or else the official one.
         facts: further facts about it.
 
     Raises:
         ValueError: the protocol is unknown, or the set does not have it.
     """
-    protocol = protocol or "official"
-    classes = model.output_shape[-1]
-    image_size, style = evaluation_protocol(set_to_follow(variant, found, classes), protocol)
+    assert weights.config is not None
+    found, described, classes = weights.set, weights.described, model.output_shape[-1]
+    names = described.class_names
+    if protocol is None and described.image_size is not None and described.style is not None:
+        protocol, image_size, style = "of the weights", described.image_size, described.style
+    else:
+        protocol = protocol or "official"
+        followed = set_to_follow(weights.config.name, found, classes)
+        image_size, style = evaluation_protocol(followed, protocol)
     return JudgedNetwork(
         model=model,
-        classes=described_classes(classes),
+        classes=[{"class": name} for name in names] if names else described_classes(classes),
         image_size=image_size,
         style=style,
         facts={**(facts or {}), "protocol": protocol, "image_size": image_size},
         published_top1=found.top1 if found is not None and found.classes == classes else None,
+        names_classes=names is not None,
     )
 
 
@@ -205,6 +213,9 @@ def pictures_to_judge(
     trained_on = network.trained_on
     if trained_on is None:
         split = split or unseen_split(spec)
+        if network.names_classes:
+            names = [one["class"] for one in network.classes]
+            return ChosenPictures(load_source(spec, split, class_names=names), {})
         return ChosenPictures(load_source_for(spec, split, len(network.classes)), {})
     load = partial(load_source, spec, class_names=[one["class"] for one in network.classes])
     given = available_splits(spec)

@@ -1,4 +1,4 @@
-"""The network to judge or to predict with: a run, a `.keras` file, or a variant with weights.
+"""The network to judge or to predict with: a run, a file, a variant with weights, a repository.
 
 Importing this module starts neither Keras nor TensorFlow.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.checks import did_you_mean
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
 
 if TYPE_CHECKING:
     import keras
@@ -19,12 +20,18 @@ _EXPORTS = (".onnx", ".xml", ".tflite", ".pb")
 
 
 def network_path(name: str | os.PathLike[str]) -> Path | None:
-    """Return the path of a run or of a `.keras` file; None for the name of a variant.
+    """Return the path of a run or of a `.keras` file; None for a name.
+
+    A name is that of a variant, or hf://OWNER/NAME of the Hugging Face hub.
 
     Raises:
-        ValueError: it is an export, or nothing of that name is there.
+        ValueError: it is an export or misspelt, or nothing of that name is there.
+        ImportError: the package for the hub is not installed.
     """
     variants, path = ModelConfig.variants(), Path(name)
+    if is_hub_name(name):
+        check_hub_name(name)
+        return None
     if name in variants:
         return None
     if path.suffix in _EXPORTS or any(path.glob("saved_model.pb")):
@@ -35,8 +42,8 @@ def network_path(name: str | os.PathLike[str]) -> Path | None:
     if not path.is_dir() and not (path.suffix == ".keras" and path.is_file()):
         kind = "file" if path.suffix == ".keras" else "folder"
         raise ValueError(
-            f"There is no {kind} {str(name)!r}. A network is the folder of a run, a .keras file or "
-            f"one of {', '.join(variants)}.{did_you_mean(name, variants)}"
+            f"There is no {kind} {str(name)!r}. A network is the folder of a run, a .keras file, "
+            f"hf://OWNER/NAME or one of {', '.join(variants)}.{did_you_mean(name, variants)}"
         )
     return path
 
@@ -44,12 +51,12 @@ def network_path(name: str | os.PathLike[str]) -> Path | None:
 def open_network(
     name: str | os.PathLike[str], weights: str | None = None, protocol: str | None = None
 ) -> "JudgedNetwork":
-    """Return the network of a run or a file, or a variant with a published set or a file's weights.
+    """Return the network of a run, a file or a repository, or a variant with weights.
 
     Args:
-        name: folder of a run, a `.keras` file, or a variant.
-        weights: for a variant: name of a set or path; None is "imagenet".
-        protocol: for a variant: how to judge it; None is the official protocol.
+        name: folder of a run, a `.keras` file, a variant, or hf://OWNER/NAME[@REVISION].
+        weights: for a variant: what `open_weights` takes; None is "imagenet".
+        protocol: for a variant or a repository: how to judge it, see `published_network`.
 
     Raises:
         ValueError: as `network_path`; or the network, its weights or a file is not as it should be.
@@ -60,20 +67,20 @@ def open_network(
     from keras_effnetv2.pretrained.open_weights import open_weights
     from keras_effnetv2.runs.run_folder import MODEL, RECIPE
 
-    path = network_path(name)
-    if path is None:
-        config, weights = ModelConfig.from_name(str(name)), weights or "imagenet"
-        opened = open_weights(weights, config)
-        return published_network(
-            build_model(config, weights=opened),
-            config.name,
-            opened.set,
-            protocol,
-            facts={"variant": config.name, "weights": weights},
-        )
-    if weights is not None:
+    path, is_repository = network_path(name), is_hub_name(name)
+    if weights is not None and (path is not None or is_repository):
         raise ValueError(
             f"`weights` are for a variant only; {str(name)!r} has its own. Received: {weights!r}"
+        )
+    if path is None:
+        weights = weights or (str(name) if is_repository else "imagenet")
+        opened = open_weights(weights, None if is_repository else str(name))
+        assert opened.config is not None
+        return published_network(
+            build_model(opened.config, weights=opened),
+            opened,
+            protocol,
+            facts={"variant": opened.config.name, "weights": weights},
         )
     if path.name == MODEL and (path.parent / RECIPE).is_file():
         path = path.parent

@@ -122,13 +122,21 @@ def set_to_follow(variant: str, found: WeightSet | None, classes: int) -> Weight
     Returns:
         `found`, if there is one. For unpublished weights "imagenet21k" if they have its 21,843
         classes, otherwise "imagenet", or "imagenet21k-ft1k" if that is not published (XL).
+
+    Raises:
+        ValueError: none of these is published for the variant.
     """
     if found is not None:
         return found
     likely = ["imagenet", "imagenet21k-ft1k"]
     if classes == IMAGENET21K_CLASSES:
         likely.insert(0, "imagenet21k")
-    name = next(name for name in likely if name in published(variant))
+    name = next((name for name in likely if name in published(variant)), None)
+    if name is None:
+        raise ValueError(
+            f"Nobody published how {variant} is evaluated with {classes} classes, so its weights "
+            "cannot be judged by a protocol."
+        )
     return WEIGHT_SETS[variant, name]
 
 

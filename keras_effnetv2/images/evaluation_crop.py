@@ -16,9 +16,9 @@ from keras_effnetv2.images.decode import WHITE, Colour, decode_image
 from keras_effnetv2.images.headers import JPEG, MAX_PIXELS, check_image, format_name, is_jpeg
 from keras_effnetv2.images.orientation import AS_STORED, orientation, stored_window, turned
 from keras_effnetv2.images.styles import EVALUATION_STYLES, Style
-from keras_effnetv2.pretrained.registry import CentralCrop
+from keras_effnetv2.pretrained.registry import CROP_MODES, CentralCrop
 
-_CROP_MODES = ("center", "squash")
+_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # Pillow's name -> TensorFlow's
 # Official `preprocessing.py`: the central crop is size / (size + 32) of the shorter side, and
 # from 320 pixels on nothing is cropped.
 _CROP_PADDING = 32
@@ -40,10 +40,10 @@ def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -
       resize, whose result may leave 0..255. For ImageNet weights of V2 B0-B3 and all of V1.
     - "finetune": the whole picture, bilinear without antialias, at every size. It is also the
       default of `keras.utils.image_dataset_from_directory`.
-    - a `CentralCrop`: as PyTorch Image Models evaluates (timm 1.0.31, `transforms_imagenet_eval`,
-      interpolation bicubic). Pillow's bicubic resize with antialias to floor(size / fraction):
-      of the shorter side, in mode "squash" of both; then the central square. The result has whole
-      grey levels, equal to Pillow's except for some in ten thousand that differ by one.
+    - a `CentralCrop`: as PyTorch Image Models evaluates (timm 1.0.31, `transforms_imagenet_eval`).
+      Pillow's bicubic or bilinear resize with antialias to floor(size / fraction): of the shorter
+      side, in mode "squash" of both; then the central square. The result has whole grey levels,
+      equal to Pillow's except for some in ten thousand (bilinear: in a hundred) that differ by one.
 
     Args:
         image: (height, width, 3), 0..255, uint8 or float32; the size need not be known beforehand.
@@ -184,10 +184,16 @@ def _check_style(style: Style, image_size: int) -> None:
     check_integer("image_size", image_size, minimum=1)
     if not isinstance(style, CentralCrop):
         check_choice("style", style, EVALUATION_STYLES)
-    elif style.size != image_size or not 0 < style.fraction <= 1 or style.mode not in _CROP_MODES:
+    elif (
+        style.size != image_size
+        or not 0 < style.fraction <= 1
+        or style.mode not in CROP_MODES
+        or style.interpolation not in _KERNELS
+    ):
         raise ValueError(
             f"A CentralCrop must have the size that is asked for ({image_size}), a fraction in "
-            f"(0, 1] and one of the modes {', '.join(_CROP_MODES)}. Received: {style}"
+            f"(0, 1], one of the modes {', '.join(CROP_MODES)} and one of the interpolations "
+            f"{', '.join(_KERNELS)}. Received: {style}"
         )
 
 
@@ -236,7 +242,7 @@ def _resize_as_pillow(image: Any, crop: CentralCrop) -> Any:
 
     def resize(image: Any, *axes: int) -> Any:
         for axis in axes:
-            image = _resize_one_way(image, axis, (new_height, new_width)[axis], crop.size)
+            image = _resize_one_way(image, axis, (new_height, new_width)[axis], crop)
         return image
 
     # The order shows, as grey levels are cut to 0..255 in between. Pillow since 13.0 (its pull
@@ -246,22 +252,22 @@ def _resize_as_pillow(image: Any, crop: CentralCrop) -> Any:
     return tf.ensure_shape(resized, [crop.size, crop.size, 3])
 
 
-def _resize_one_way(image: Any, axis: int, length: Any, kept: int) -> Any:
-    """Resize one side to `length` as Pillow does; only the middle `kept` pixels are computed."""
-    margin = length - kept
+def _resize_one_way(image: Any, axis: int, length: Any, crop: CentralCrop) -> Any:
+    """Resize one side to `length` as Pillow does; only the middle pixels are computed."""
+    margin = length - crop.size
     # Half the margin; torchvision rounds as Python does, from the middle to the even number.
     begin = margin // 2 + margin % 2 * (margin // 2 % 2)
     size = tf.unstack(tf.shape(image)[:2])
     scale, translation = [1.0, 1.0], [0.0, 0.0]
     scale[axis] = tf.cast(length / tf.cast(size[axis], tf.int64), tf.float32)
     translation[axis] = -tf.cast(begin, tf.float32)
-    size[axis] = kept
+    size[axis] = crop.size
     resized = tf.raw_ops.ScaleAndTranslate(
         images=image[tf.newaxis],
         size=size,
         scale=scale,
         translation=translation,
-        kernel_type="keyscubic",
+        kernel_type=_KERNELS[crop.interpolation],
         antialias=True,
     )[0]
     return tf.clip_by_value(tf.floor(resized + 0.5), 0.0, 255.0)

@@ -60,8 +60,9 @@ def build_model(
         config: the architecture, e.g. `ModelConfig.from_name("efficientnetv2-s")`.
         include_top: whether to add pooling, dropout and classifier.
         weights: None (fresh), the name of a published set, which is fetched into the Keras cache
-            (`available_weights` lists them), the path of a weight file (see `load_weights`), or
-            what `open_weights` returned.
+            (`available_weights` lists them), hf://OWNER/NAME[@REVISION] (a repository of
+            `tf_efficientnet*` on the Hugging Face hub; needs the extra [hub]), the path of a weight
+            file (see `load_weights`), or what `open_weights` returned.
             If the file says how its pixels were normalised (a `.keras`, a whole `.h5`, the
             config.json of PyTorch Image Models beside it), that is used. Otherwise a file with a
             published name is taken for that one, an ImageNet-21k head means (x - 128) / 128, and
@@ -89,7 +90,8 @@ def build_model(
     Raises:
         ValueError: an argument is not as described above, a size is below 32, or the weights do
             not fit.
-        ConnectionError: a published set is not in the cache and cannot be downloaded.
+        ConnectionError: weights are not in the cache and cannot be downloaded.
+        ImportError: the package for the Hugging Face hub is not installed.
     """
     if not isinstance(config, ModelConfig):
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_effnetv2.architectures.normalization import Normalization, ScaleAndOffset
+from keras_effnetv2.pretrained.timm_config import NOTHING_SAID, Description
 
 
 class Contents(NamedTuple):
@@ -19,6 +20,7 @@ class Contents(NamedTuple):
             or behind it.
         stated: normalisation of pixels that the file states; None without one, an error if it
             cannot be rebuilt.
+        described: what the config.json beside the file says.
     """
 
     source: str
@@ -26,3 +28,4 @@ class Contents(NamedTuple):
     ignored: Mapping[str, str]
     others: Mapping[str, np.ndarray] = {}
     stated: Normalization | ScaleAndOffset | ValueError | None = None
+    described: Description = NOTHING_SAID

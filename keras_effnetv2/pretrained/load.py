@@ -47,7 +47,8 @@ def load_weights(
 
     Args:
         model: a model of `build_model`, with or without its top.
-        path: one of the files below, or a published set as VARIANT/SET, which is downloaded.
+        path: one of the files below, or, which are downloaded, a published set as VARIANT/SET or
+            a repository of the Hugging Face hub as hf://OWNER/NAME[@REVISION].
         source: "auto" to decide by the content, or
             "official": a checkpoint of google/automl or tensorflow/tpu: a folder, a prefix, or a
             .tgz / .tar.gz archive; averaged weights are preferred.

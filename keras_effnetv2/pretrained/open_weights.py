@@ -19,6 +19,8 @@ from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.normalization import Normalization, ScaleAndOffset
 from keras_effnetv2.pretrained.fetch import fetch_set
+from keras_effnetv2.pretrained.hub import fetch_from_hub
+from keras_effnetv2.pretrained.hub_name import is_hub_name
 from keras_effnetv2.pretrained.layouts import LAYOUTS, read_tensors, weight_file
 from keras_effnetv2.pretrained.official import CHECKPOINT_ENDING
 from keras_effnetv2.pretrained.registry import (
@@ -30,6 +32,7 @@ from keras_effnetv2.pretrained.registry import (
     published,
     weight_set,
 )
+from keras_effnetv2.pretrained.timm_config import NOTHING_SAID, Description
 from keras_effnetv2.pretrained.weight_cache import file_name_of
 
 _LOG = logging.getLogger("keras_effnetv2")
@@ -70,6 +73,7 @@ class Weights:
         others: layer and weight -> array, of layers in the file in front of the network or behind.
         stated: normalisation of pixels that the file states; None without one, or if it cannot be
             rebuilt.
+        described: what the config.json beside the file says, e.g. the names of the classes.
     """
 
     path: Path
@@ -84,6 +88,7 @@ class Weights:
     config: ModelConfig | None
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
     stated: Normalization | ScaleAndOffset | None = None
+    described: Description = NOTHING_SAID
 
     @property
     def normalization(self) -> Normalization | ScaleAndOffset | None:
@@ -93,6 +98,8 @@ class Weights:
     @property
     def activation(self) -> str:
         """The activation that the classifier was trained with."""
+        if self.described.activation is not None:
+            return self.described.activation
         # An ImageNet-21k head is trained with a sigmoid loss, the others with softmax.
         return "sigmoid" if self.classes == IMAGENET21K_CLASSES else "softmax"
 
@@ -111,10 +118,11 @@ def open_weights(
     classes: int | None = None,
     check_hash: bool = False,
 ) -> Weights:
-    """Open the weights of a published set, downloaded if needed, or of a file.
+    """Open the weights of a published set or of a repository, downloaded if needed, or of a file.
 
     Args:
-        name_or_path: SET with a variant, VARIANT/SET, or the path of a weight file or checkpoint.
+        name_or_path: SET with a variant, VARIANT/SET, hf://OWNER/NAME[@REVISION] (the Hugging Face
+            hub), or the path of a weight file or checkpoint.
         variant: the network of the weights: a name, or your own config.
         set_name: the published set of a file, if its hash and its name do not tell.
         source: layout of the file, see `load_weights`.
@@ -127,7 +135,8 @@ def open_weights(
 
     Raises:
         ValueError: nothing is there, it cannot be read, or the arguments contradict the file.
-        ConnectionError: a published set is not in the cache and cannot be downloaded.
+        ConnectionError: it is not in the cache and cannot be downloaded.
+        ImportError: the hub's library is not installed.
     """
     check_choice("source", source, ("auto", *LAYOUTS))
     config = ModelConfig.from_name(variant) if isinstance(variant, str) else variant
@@ -135,7 +144,13 @@ def open_weights(
     told_by: str | None = "hash"
     file: PublishedFile | None
     hashes: tuple[FileHash, ...] = ()
-    if found is not None:
+    described = NOTHING_SAID
+    if is_hub_name(name_or_path):
+        path, described = fetch_from_hub(name_or_path)
+        told_by = file = None
+        if check_hash:
+            hashes = (hash_file(path),)
+    elif found is not None:
         _check_agrees(name_or_path, found, config, set_name)
         with_top = include_top and classes in (None, found.classes)
         path, file = fetch_set(found, include_top=with_top)
@@ -151,10 +166,23 @@ def open_weights(
     if file is not None and source == "auto":
         source = file.source
     contents = read_tensors(path, source)
-    source, tensors, stated = contents.source, contents.tensors, contents.stated
+    source, tensors = contents.source, contents.tensors
+    described = contents.described if described is NOTHING_SAID else described
+    stated = described.normalization or contents.stated
     trained = _classes(tensors, LAYOUTS[source].classifier)
-    if config is None and found is not None:
-        config = ModelConfig.from_name(found.variant)
+    names = described.class_names
+    if names is not None and len(names) != trained:
+        raise ValueError(
+            f"{os.fspath(name_or_path)}: config.json names {len(names)} classes, but the "
+            f"classifier has {trained or 'none'}."
+        )
+    if config is None:
+        config = ModelConfig.from_name(found.variant) if found else described.config
+    if config is None and check_hash:
+        raise ValueError(
+            f"{os.fspath(name_or_path)} does not have a published hash, so its network is unknown. "
+            f"Give it (--variant, variant=). Allowed: {', '.join(ModelConfig.variants())}."
+        )
     if config is not None:
         if isinstance(stated, ValueError):
             raise stated
@@ -163,6 +191,7 @@ def open_weights(
         *(path, found, told_by, file, hashes, source, tensors, contents.ignored, trained, config),
         others=contents.others,
         stated=None if isinstance(stated, ValueError) else stated,
+        described=described,
     )
 
 
@@ -202,11 +231,6 @@ def _identify(
             if file.hash in (f"md5:{hashes[0].md5}", f"sha256:{hashes[0].sha256}"):
                 _check_agrees(name, found, config, set_name)
                 return found, "hash", file
-    if config is None and hashes:
-        raise ValueError(
-            f"{name} does not have a published hash, so its network is unknown. Give it "
-            f"(--variant, variant=). Allowed: {', '.join(ModelConfig.variants())}."
-        )
     if config is None:
         return None, None, None
     if hashes:

@@ -36,6 +36,8 @@ _MARKS = {
     "21k": "imagenet21k",
     "21ft1k": "imagenet21k-ft1k",
 }
+CROP_MODES = ("center", "squash")
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 class PublishedFile(NamedTuple):
@@ -60,13 +62,15 @@ class CentralCrop(NamedTuple):
     Attributes:
         size: side of the network's input, pixels.
         fraction: of the resized picture, e.g. 0.875.
-        mode: "center" keeps the aspect ratio and crops the middle, "squash" makes the whole
-            picture a square first.
+        mode: one of `CROP_MODES`: "center" keeps the aspect ratio and crops the middle, "squash"
+            makes the whole picture a square first.
+        interpolation: one of `INTERPOLATIONS`.
     """
 
     size: int
     fraction: float
     mode: str
+    interpolation: str = "bicubic"
 
 
 class WeightSet(NamedTuple):

@@ -9,14 +9,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from keras_effnetv2._common.files import read_json
 from keras_effnetv2.pretrained.contents import Contents
-from keras_effnetv2.pretrained.input_range import stated_by_timm
 from keras_effnetv2.pretrained.pth import read_pth
 from keras_effnetv2.pretrained.timm import check_padding
+from keras_effnetv2.pretrained.timm_config import describe_beside
 
 _LOG = logging.getLogger("keras_effnetv2")
-_CONFIG = "config.json"
 # The tensor that every network has once. Group: the prefix that a wrapper of the network, e.g.
 # DataParallel, gave to all names.
 _FIRST = re.compile(r"(|.*\.)_?conv_stem\.weight")
@@ -41,7 +39,7 @@ def read_state_dict(path: Path, source: str = "auto") -> Contents:
     Raises:
         ValueError: a file is damaged, or of a net that pads as PyTorch does.
     """
-    config = _config_beside(path)
+    described = describe_beside(path)
     try:
         stored, left_out, *metadata = _read(path)
         prefix = _prefix(stored)
@@ -56,7 +54,7 @@ def read_state_dict(path: Path, source: str = "auto") -> Contents:
             if name not in counters
         }
         # EfficientNet-PyTorch pads as TensorFlow does.
-        if source == "timm" and not check_padding(path, config, metadata, tensors):
+        if source == "timm" and not check_padding(path, described, metadata, tensors):
             _LOG.warning(
                 f"{path}: neither a config.json beside it nor a name says which net it is. It is "
                 "taken for a tf_efficientnet* net. The nets without tf_ have the same tensors and "
@@ -67,10 +65,7 @@ def read_state_dict(path: Path, source: str = "auto") -> Contents:
         raise ValueError(
             f"{os.fspath(path)} cannot be read as a state dict of PyTorch: {error}"
         ) from None
-    try:
-        return Contents(source, tensors, ignored, stated=stated_by_timm(config))
-    except ValueError as error:
-        raise ValueError(f"{path.with_name(_CONFIG)}: {error}. Correct it or remove it.") from None
+    return Contents(source, tensors, ignored, described=described)
 
 
 def _read(path: Path) -> tuple[Any, ...]:
@@ -95,20 +90,3 @@ def _prefix(names: Collection[str]) -> str:
         )
     prefix = prefixes[0] if prefixes else ""
     return prefix if all(name.startswith(prefix) for name in names) else ""
-
-
-def _config_beside(path: Path) -> dict[str, Any]:
-    """Return the config.json beside a file of the Hugging Face hub; empty if there is none.
-
-    Newer ones have most of it in `pretrained_cfg`, which is opened.
-    """
-    config = path.with_name(_CONFIG)
-    if not os.path.lexists(config):
-        return {}
-    try:
-        values = read_json(config)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{config} cannot be read: {error}. Correct it or remove it.") from None
-    outer = values if isinstance(values, dict) else {}
-    nested = outer.get("pretrained_cfg")
-    return {**outer, **(nested if isinstance(nested, dict) else {})}

@@ -4,14 +4,14 @@ The nets without `tf_` have the same names of tensors, but pad symmetrically as 
 have another epsilon in their batch norms: they are recognised as far as that can be and refused.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_effnetv2.pretrained.places import CLASSIFIER, Place, layer_names, weight_names
+from keras_effnetv2.pretrained.timm_config import ARCHITECTURE, WRONG_PADDING, Description
 
 if TYPE_CHECKING:
     import keras
@@ -41,19 +41,6 @@ _RW_HEADS = {
     (272, 1792): "efficientnetv2_rw_s",
     (328, 2152): "efficientnetv2_rw_m",
 }
-# A part of a path that begins with the name of an architecture, as files and folders of timm do;
-# in the cache of the Hugging Face hub it follows after "models--timm--". Group: the name of a net
-# that pads as PyTorch does.
-_ARCHITECTURE = re.compile(
-    r"(?:models--timm--)?(?:tf_efficientnet|"
-    r"((?:gc_)?efficientnet(?:_(?:b|lite)\d|v2_rw_[tsm]|v2_(?:s|m|l|xl)))(?![A-Za-z0-9]))"
-)
-_WRONG_PADDING = (
-    "It pads symmetrically, as PyTorch does, and its batch norms have another epsilon (timm: "
-    "1e-5): in a network of this package, which pads as TensorFlow does and has 1e-3, its weights "
-    "would give wrong results without a word. Use the tf_efficientnet* nets of timm; if it is one, "
-    "give its file or folder that name"
-)
 
 
 def timm_names(model: "keras.Model") -> dict[str, str]:
@@ -82,7 +69,7 @@ def timm_axes(ours: str) -> tuple[int, ...] | None:
 
 def check_padding(
     path: Path,
-    config: Mapping[str, Any],
+    described: Description,
     metadata: Iterable[str],
     tensors: Mapping[str, np.ndarray],
 ) -> bool:
@@ -94,11 +81,10 @@ def check_padding(
     if head in _RW_HEADS:
         reason = f"it is {_RW_HEADS[head]}"
     # efficientnet_b0 and tf_efficientnet_b0 have the same tensors: only names tell them apart.
-    said = str(config.get("architecture"))
-    texts = [said, *metadata, *reversed(path.absolute().parts)]
-    match = next(filter(None, map(_ARCHITECTURE.match, texts)), None)
+    texts = [str(described.architecture), *metadata, *reversed(path.absolute().parts)]
+    match = next(filter(None, map(ARCHITECTURE.match, texts)), None)
     if match and match.group(1):
         reason = reason or f"its name says that it is {match.group(1)}"
     if reason is not None:
-        raise ValueError(f"{reason}. {_WRONG_PADDING}")
-    return match is not None
+        raise ValueError(f"{reason}. {WRONG_PADDING}")
+    return match is not None or described.config is not None

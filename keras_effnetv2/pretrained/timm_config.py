@@ -1,0 +1,174 @@
+"""What the config.json beside weights says of them, in the form of PyTorch Image Models (`timm`).
+
+This package writes the same form, and under the key `OWN` what timm has no words for.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from keras_effnetv2._common.checks import (
+    check_choice,
+    check_class_names,
+    check_integer,
+    check_number,
+)
+from keras_effnetv2._common.files import read_json
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.normalization import Normalization, ScaleAndOffset
+from keras_effnetv2.pretrained.input_range import stated_by_timm
+from keras_effnetv2.pretrained.labels import class_list, has_class_list
+from keras_effnetv2.pretrained.registry import CROP_MODES, INTERPOLATIONS, CentralCrop
+
+CONFIG = "config.json"
+OWN = "keras_effnetv2"
+"""The key of what only this package reads: `network`, `image_size`, `style`, `activation`."""
+
+# A part of a path that begins with the name of an architecture, as files and folders of timm do;
+# in the cache of the Hugging Face hub it follows after "models--timm--". Group: the name of a net
+# that pads as PyTorch does.
+ARCHITECTURE = re.compile(
+    r"(?:models--timm--)?(?:tf_efficientnet|"
+    r"((?:gc_)?efficientnet(?:_b\d|v2_rw_[tsm]|v2_(?:s|m|l|xl)))(?![A-Za-z0-9]))"
+)
+WRONG_PADDING = (
+    "It pads symmetrically, as PyTorch does, and its batch norms have another epsilon (timm: "
+    "1e-5): in a network of this package, which pads as TensorFlow does and has 1e-3, its weights "
+    "would give wrong results without a word. Use the tf_efficientnet* nets of timm; if it is one, "
+    "give its file or folder that name"
+)
+_SIZES = (32, 4096)  # pixels; the largest in timm is 800
+_MOST_CLASSES = 2**17
+_LONGEST_NAME = 1000
+_DEFAULT_CROP = 0.875  # of timm (timm/data/constants.py)
+
+
+class Description(NamedTuple):
+    """What a config.json says of the weights beside it. All is None where it says nothing.
+
+    Attributes:
+        architecture: timm's name of the network.
+        config: the network, with the normalisation and the evaluation size of the weights; None
+            if it is not one of ours.
+        classes: width of the classifier.
+        normalization: of pixels.
+        class_names: one for each output.
+        image_size: side of the pictures in evaluation, pixels.
+        style: how evaluation makes pictures square, a `CentralCrop` or a style of this package.
+        activation: that the classifier was trained with.
+    """
+
+    architecture: str | None = None
+    config: ModelConfig | None = None
+    classes: int | None = None
+    normalization: Normalization | ScaleAndOffset | None = None
+    class_names: tuple[str, ...] | None = None
+    image_size: int | None = None
+    style: str | CentralCrop | None = None
+    activation: str | None = None
+
+
+NOTHING_SAID = Description()
+
+
+def timm_architecture(variant: str) -> str:
+    """Return timm's name of a published variant, e.g. "tf_efficientnetv2_s"."""
+    return f"tf_{variant.replace('-', '_')}"
+
+
+def describe_beside(path: Path) -> Description:
+    """Return what the config.json beside a file says; nothing if there is none.
+
+    Raises:
+        ValueError: it cannot be read or is not as timm writes it.
+    """
+    config = path.with_name(CONFIG)
+    try:
+        return read_description(config) if os.path.lexists(config) else NOTHING_SAID
+    except ValueError as error:
+        raise ValueError(f"{config}: {error}. Correct it or remove it.") from None
+
+
+def read_description(path: Path) -> Description:
+    """Read a config.json; errors do not name it."""
+    try:
+        values = read_json(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"it cannot be read: {error}") from None
+    outer = values if isinstance(values, dict) else {}
+    nested = outer.get("pretrained_cfg")  # newer ones have most of it there
+    said = {**outer, **(nested if isinstance(nested, dict) else {})}
+    own = said.get(OWN)
+    own = own if isinstance(own, dict) else {}
+    architecture = said.get("architecture")
+    normalization = stated_by_timm(said)
+    config = _network(architecture, own.get("network"))
+    classes = outer.get("num_classes", said.get("num_classes"))
+    check_integer("num_classes", classes, minimum=1, maximum=_MOST_CLASSES, or_none=True)
+    crop = _crop(said)
+    size, style = own.get("image_size"), own.get("style")
+    if size is None or not isinstance(style, str):
+        size, style = (None, None) if crop is None else (crop.size, crop)
+    check_integer("image_size", size, minimum=_SIZES[0], maximum=_SIZES[1], or_none=True)
+    if config is not None:
+        changed = normalization or config.normalization, size or config.eval_size
+        config = replace(config, normalization=changed[0], eval_size=changed[1])
+    activation = own.get("activation")
+    check_choice("activation", activation, (None, "softmax", "sigmoid"))
+    return Description(
+        architecture if isinstance(architecture, str) else None,
+        *(
+            config,
+            classes,
+            normalization,
+            _class_names(outer.get("label_names") or said.get("label_names")),
+            size,
+            style,
+            activation,
+        ),
+    )
+
+
+def _network(architecture: Any, own: Any) -> ModelConfig | None:
+    if isinstance(own, dict):
+        return ModelConfig.from_json(json.dumps(own))
+    variants = {timm_architecture(name): name for name in ModelConfig.variants()}
+    found = variants.get(architecture) if isinstance(architecture, str) else None
+    return None if found is None else ModelConfig.from_name(found)
+
+
+def _crop(said: Mapping[str, Any]) -> CentralCrop | None:
+    """Return how timm evaluates; None if the size of the pictures is not given."""
+    shape = said.get("test_input_size") or said.get("input_size")
+    if shape is None:
+        return None
+    if not isinstance(shape, list) or len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
+        raise ValueError(f"its input_size must be [3, SIZE, SIZE]. Received: {str(shape)[:80]}")
+    check_integer("input_size", shape[1], minimum=_SIZES[0], maximum=_SIZES[1])
+    fraction = said.get("test_crop_pct") or said.get("crop_pct") or _DEFAULT_CROP
+    check_number("crop_pct", fraction, above=0, maximum=1)
+    mode = said.get("crop_mode") or "center"
+    check_choice("crop_mode", mode, CROP_MODES)
+    interpolation = said.get("interpolation") or "bicubic"
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
+    return CentralCrop(shape[1], float(fraction), mode, interpolation)
+
+
+def _class_names(names: Any) -> tuple[str, ...] | None:
+    """Return the names of the classes; None without names, or with those of a published list."""
+    if isinstance(names, dict):  # number of the class -> name
+        names = [names.get(str(index)) for index in range(len(names))]
+    if not names:
+        return None
+    if not isinstance(names, list):
+        raise ValueError(f"its label_names must be a list of names. Received: {str(names)[:80]}")
+    check_class_names(names)
+    if max(map(len, names)) > _LONGEST_NAME:
+        raise ValueError(f"a name in its label_names has more than {_LONGEST_NAME} characters")
+    known = class_list(len(names)) if has_class_list(len(names)) else ()
+    is_published = any(names == [label[part] for label in known] for part in (0, 1))
+    return None if is_published else tuple(names)
