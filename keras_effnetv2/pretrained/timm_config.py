@@ -33,7 +33,7 @@ OWN = "keras_effnetv2"
 # that pads as PyTorch does.
 ARCHITECTURE = re.compile(
     r"(?:models--timm--)?(?:tf_efficientnet|"
-    r"((?:gc_)?efficientnet(?:_b\d|v2_rw_[tsm]|v2_(?:s|m|l|xl)))(?![A-Za-z0-9]))"
+    r"((?:gc_)?efficientnet(?:_(?:b|lite)\d|v2_rw_[tsm]|v2_(?:s|m|l|xl)))(?![A-Za-z0-9]))"
 )
 WRONG_PADDING = (
     "It pads symmetrically, as PyTorch does, and its batch norms have another epsilon (timm: "
