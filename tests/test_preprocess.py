@@ -18,6 +18,7 @@ from keras_effnetv2.images.evaluation_crop import (
     decode_for_evaluation,
     prepare_batch,
     resize_for_evaluation,
+    seen_window,
 )
 from keras_effnetv2.images.styles import EVALUATION_STYLES
 from keras_effnetv2.pretrained.registry import CentralCrop
@@ -100,6 +101,27 @@ def test_extreme_shapes_keep_a_flat_colour(style):
             result = resize_for_evaluation(np.full(shape, 77, dtype), 20, style)
             assert result.dtype == tf.float32
             np.testing.assert_allclose(result, np.full((20, 20, 3), 77), atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(180, 250), (251, 120)])
+@pytest.mark.parametrize(
+    "style",
+    [*EVALUATION_STYLES, CentralCrop(64, 0.875, "center"), CentralCrop(64, 0.75, "squash")],
+    ids=str,
+)
+def test_the_seen_window_is_what_the_square_shows(style, shape):
+    # The red of a pixel is its row, the green its column.
+    rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    picture = np.dstack([rows, columns, columns])
+    square = resize_for_evaluation(picture, 64, style).numpy()
+    top, left, height, width = seen_window(*shape, 64, style)
+    inside = np.arange(16, 48)  # away from the edges
+    for found, begin, length in (
+        (square[inside, 32, 0], top, height),
+        (square[32, inside, 1], left, width),
+    ):
+        expected = begin + (inside + 0.5) * length / 64 - 0.5
+        np.testing.assert_allclose(found, expected, atol=length / 64)  # a pixel of the square
 
 
 def test_unchanged_size_is_an_exact_copy_in_float():

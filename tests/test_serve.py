@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import math
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,9 @@ from helpers.run_folders import write_served_run
 from helpers.served_models import COLOUR, GRAY, NAMES, SIZE, pixels
 from helpers.served_processes import wait_until
 
+from keras_effnetv2.images.decode import decode_image
+from keras_effnetv2.images.evaluation_crop import resize_for_evaluation, seen_window
+from keras_effnetv2.models.grad_cam import grad_cam as grad_cam_of
 from keras_effnetv2.runs.run_folder import open_run
 from keras_effnetv2.serve.app import make_app
 from keras_effnetv2.serve.loaded_model import load_served_model, newest_version
@@ -243,19 +247,50 @@ def decoded(address):
     return tf.io.decode_png(base64.b64decode(data)).numpy()
 
 
-def test_grad_cam_gives_what_the_network_saw_and_where_it_looked(client):
+def test_grad_cam_is_an_overlay_of_the_whole_picture(client, run_folder):
     answer = client.post("/grad_cam", content=COLOUR, params={"class_name": NAMES[3]}).json()
+    assert set(answer) == {"class_name", "overlay"}
     assert answer["class_name"] == NAMES[3]
-    assert decoded(answer["picture"]).shape == (SIZE, SIZE, 3)
     overlay = decoded(answer["overlay"])
-    assert overlay.shape == (SIZE, SIZE, 4)
-    assert overlay[..., 3].max() == round(0.85 * 255)  # the hottest place
+    picture = decode_image(COLOUR)
+    assert overlay.shape == (*picture.shape[:2], 4)
+    run = open_run(run_folder)
+    heat = grad_cam_of(run.model, resize_for_evaluation(picture, SIZE, run.style), 3)
+    expected = tf.image.resize(heat[..., np.newaxis], picture.shape[:2])[..., 0] * 255
+    np.testing.assert_allclose(overlay[..., 3], np.minimum(3 * expected, 255), atol=3)
+    hottest, coldest = (
+        overlay[np.unravel_index(at, expected.shape)].astype(int)
+        for at in (expected.numpy().argmax(), expected.numpy().argmin())
+    )
+    assert hottest[:3].sum() > coldest[:3].sum() + 100  # brighter
     best = client.post("/grad_cam", content=COLOUR).json()
     request = {"signature_name": "classify_bytes", "instances": [b64(COLOUR)]}
     rows = client.post(f"{URL}:predict", json=request).json()["predictions"]
     assert best["class_name"] == rows[0]["classes"][0]
     unknown = client.post("/grad_cam", content=COLOUR, params={"class_name": "fern"})
     assert unknown.json() == {"error": "The model has no class with this name"}
+
+
+@pytest.mark.parametrize("shape", [(300, 1200), (1, 3000), (40, 30)])
+def test_an_overlay_is_small_and_empty_where_the_network_does_not_look(run_folder, shape):
+    run = open_run(run_folder)
+    cropping = replace(run.settings, recipe=replace(run.recipe, evaluation_style="v1"))
+
+    def classify(columns):
+        return {"error": [b""], "classes": [[NAMES[0].encode()]]}
+
+    explain = overlay_function(replace(run, settings=cropping), classify)
+    pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
+    file = tf.io.encode_png(pixels).numpy()
+    hot = max((explain(file, name) for name in NAMES), key=lambda one: len(one.overlay))
+    heat = tf.io.decode_png(hot.overlay).numpy()[..., 3]
+    scale = min(1, 512 / max(shape))
+    assert heat.shape == tuple(math.ceil(side * scale) for side in shape)
+    top, left, height, width = (scale * part for part in seen_window(*shape, SIZE, "v1"))
+    rows, columns = np.nonzero(heat)
+    assert (rows.min() >= int(top)) & (rows.max() <= top + height)
+    assert (columns.min() >= int(left)) & (columns.max() <= left + width)
+    assert heat.max() == 255
 
 
 def test_metrics_count_requests_and_pictures(model):

@@ -61,7 +61,7 @@ def resize_for_evaluation(image: Any, image_size: int, style: Style = "whole") -
     image = tf.ensure_shape(tf.convert_to_tensor(image), [None, None, 3])
     if isinstance(style, CentralCrop):
         return _resize_as_pillow(image, style)
-    if style == "v1" or (style == "v2" and image_size < _V2_WHOLE_FROM):
+    if _is_cropped(image_size, style):
         image = cut(image, central_window(tf.shape(image), image_size, round_up=style == "v1"))
     if style == "v1":
         return resize_bicubic(image, image_size)
@@ -214,6 +214,41 @@ def central_window(extent: Any, image_size: int, round_up: bool) -> Any:
     side = tf.maximum(side, 1)  # a picture one pixel high
     top, left = ((length - side + int(round_up)) // 2 for length in (height, width))
     return tf.stack([top, left, side, side])
+
+
+def seen_window(
+    height: int, width: int, image_size: int, style: Style
+) -> tuple[int, int, int, int]:
+    """Return which part of a picture becomes the square, to whole pixels.
+
+    Args:
+        height: of the picture, pixels.
+        width: of the picture, pixels.
+        image_size: as for `resize_for_evaluation`.
+        style: as for `resize_for_evaluation`.
+
+    Returns:
+        Top, left, height and width of the part, pixels of the picture.
+    """
+    if _is_cropped(image_size, style):
+        extent = tf.constant([height, width])
+        window = central_window(extent, image_size, round_up=style == "v1")
+        top, left, seen_height, seen_width = window.numpy().tolist()
+        return top, left, seen_height, seen_width
+    seen_height, seen_width = height, width
+    if isinstance(style, CentralCrop):
+        if style.mode == "center":
+            seen_height = seen_width = min(height, width)
+        share = style.size / math.floor(style.size / style.fraction)
+        seen_height, seen_width = (
+            max(1, round(share * side)) for side in (seen_height, seen_width)
+        )
+    return (height - seen_height) // 2, (width - seen_width) // 2, seen_height, seen_width
+
+
+def _is_cropped(image_size: int, style: Style) -> bool:
+    """Return whether a style crops to `central_window`."""
+    return style == "v1" or (style == "v2" and image_size < _V2_WHOLE_FROM)
 
 
 def cut(image: Any, window: Any) -> Any:

@@ -181,7 +181,6 @@ async def _grad_cam(service: Service, class_name: str, body: bytes) -> Any:
     answer = await service.explain(body, class_name)
     return {
         "class_name": answer.class_name,
-        "picture": _data_address(answer.picture),
         "overlay": _data_address(answer.overlay),
     }
 

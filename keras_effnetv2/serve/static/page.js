@@ -36,15 +36,11 @@ const explain = async (file, number, name) => {
     const answer = await asked(`/grad_cam?class_name=${encodeURIComponent(name)}`, file);
     const pressed = part("classes").querySelector("[aria-pressed=true]");
     if (number !== shown || pressed.textContent !== name) return;
-    part("picture").src = answer.picture;
-    part("picture").alt = `${file.name} as the network sees it`;
     part("overlay").src = answer.overlay;
     part("overlay").alt = `Grad-CAM heat map for ${name}`;
-    part("stack").classList.add("square");
     part("overlay").hidden = part("opacity-row").hidden = false;
     part("caption").textContent =
-      `The picture as the network sees it, with the Grad-CAM heat map for ${name}: the brighter a `
-      + "place, the more it raised the score.";
+      `With the Grad-CAM heat map for ${name}: the brighter a place, the more it raised the score.`;
   } catch (error) {
     if (number === shown) part("caption").textContent = `No heat map: ${error.message}.`;
   }
@@ -75,7 +71,6 @@ const show = (file, number, answer) => {
   URL.revokeObjectURL(part("picture").src);
   part("picture").src = URL.createObjectURL(file);
   part("picture").alt = `The picture ${file.name}`;
-  part("stack").classList.remove("square");
   part("overlay").hidden = part("opacity-row").hidden = true;
   const choose = settings.grad_cam && (name => () => explain(file, number, name));
   part("classes").replaceChildren(...answer.classes.map(
