@@ -213,7 +213,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "evaluate efficientnetv2-xl --data digits": "'imagenet21k', 'imagenet21k-ft1k'",
         "predict efficientnetv2-b0 x.png --weights imagenet22k": '"imagenet21k"?',
         "predict efficientnetv2-b0 x.png --embeddings x.npy": "--embeddings",
-        "export nowhere": "no folder 'nowhere'. RUN must be the folder of a finished run.",
+        "export nowhere": "There is no folder 'nowhere'. A network is",
         "export run --pictures nowhere": "--pictures",
         "serve nowhere": "RUN must be the folder of a finished run, or the output folder of",
         "search --trials 3": "--data",

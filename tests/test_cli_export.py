@@ -4,11 +4,18 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from helpers.command_line import VARIANT, command, small_variant
 from helpers.run_folders import write_run
-from helpers.served_models import SIZE, make_model, pixels
+from helpers.served_models import GOLDEN, SIZE, make_model, pixels
 
+import keras_effnetv2 as kev2
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import main, parse
 from keras_effnetv2.export.runtimes import FORMATS, load_exported
+from keras_effnetv2.models.build import build_model
+
+PHOTO = GOLDEN / "synthetic_colour.jpg"
 
 
 @pytest.fixture
@@ -41,6 +48,29 @@ def test_a_saved_model(run, capsys):
     moved = card["accuracy"]["weights_max_difference"]
     assert 0 < moved < 0.01
     assert difference.startswith(f"weights in bfloat16: probabilities within {moved:.2g} of those")
+
+
+def test_a_variant_is_exported_as_it_is_evaluated(tmp_path, capsys):
+    with small_variant():
+        model = build_model(ModelConfig.from_name(VARIANT))
+        path = tmp_path / "mine.weights.h5"
+        model.save_weights(path)
+        words = ("export", VARIANT, "--weights", path)
+        code, _, err = command(capsys, *words)
+        assert (code, err) == (
+            1,
+            f"error: --output must be given, since {VARIANT!r} is no run folder.\n",
+        )
+        code, out, err = command(capsys, *words, "--output", tmp_path / "served")
+        assert (code, out) == (0, f"{tmp_path / 'served' / '1'}\n"), err
+        (row,) = kev2.predict(VARIANT, [PHOTO], weights=str(path))
+    card = json.loads((tmp_path / "served" / "1" / "model_card.json").read_text())
+    assert (card["model"]["variant"], card["model"]["weights"]) == (VARIANT, str(path))
+    assert (card["preprocessing"]["image_size"], card["preprocessing"]["style"]) == (224, "v1")
+    served = tf.saved_model.load(tmp_path / "served" / "1").signatures["classify_bytes"]
+    answer = served(image_bytes=tf.constant([PHOTO.read_bytes()]))
+    assert [name.decode() for name in answer["classes"].numpy()[0]] == list(row.class_names)
+    np.testing.assert_allclose(answer["scores"].numpy()[0], row.scores, rtol=1e-4)
 
 
 def test_a_file_for_another_runtime(run, capsys):

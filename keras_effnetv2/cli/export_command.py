@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from keras_effnetv2._common.files import read_json
 from keras_effnetv2._common.text import say
-from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, option
-from keras_effnetv2.cli.options import check_data, check_run
+from keras_effnetv2.cli.command import OptionGroup, command, flag, option
+from keras_effnetv2.cli.options import NETWORK, WEIGHTS_TO_JUDGE, check_data, check_network
 from keras_effnetv2.cli.quiet_start import start_tensorflow
+from keras_effnetv2.evaluation.named_network import network_path, open_network
 
 if TYPE_CHECKING:
-    from keras_effnetv2.runs.run_folder import Run
+    from keras_effnetv2.evaluation.judging import JudgedNetwork
 
 _SAVED_MODEL = "saved_model"
 
@@ -76,23 +77,27 @@ class FileOptions(_FormatOptions):
     force: bool = flag("--force", "Write the file even if it differs too much from Keras.")
 
 
-@command("keras-effnetv2 export runs/photos --output served/photos --version 2")
+@command(
+    "keras-effnetv2 export runs/photos --output served/photos --version 2\n"
+    "keras-effnetv2 export efficientnetv2-b0 --output served/imagenet"
+)
 def export(
     *,
-    run: Path = argument("RUN", "A run folder."),
+    model: str = NETWORK,
+    weights: str | None = WEIGHTS_TO_JUDGE,
     # Names of `runtimes.FORMATS`, which needs TensorFlow.
     format: Literal["saved_model", "onnx", "openvino", "litert"] = option(
         None, "What to write.", _SAVED_MODEL
     ),
     output: Path | None = option(
         "PATH",
-        "Folder for the versions of a SavedModel, or the file of another format. [default: "
-        "RUN/saved_model, or RUN/model.onnx, .xml or .tflite]",
+        "Folder for the versions of a SavedModel, or the file of another format. [default for a "
+        "run: RUN/saved_model, or RUN/model.onnx, .xml or .tflite]",
     ),
     saved_model: SavedModelOptions,
     files: FileOptions,
 ) -> None:
-    """Write a trained run for TensorFlow Serving, ONNX, OpenVINO or LiteRT."""
+    """Write a trained network for TensorFlow Serving, ONNX, OpenVINO or LiteRT."""
     is_saved_model = format == _SAVED_MODEL
     if others := (files if is_saved_model else saved_model).given():
         options = ", ".join(f"--{name.replace('_', '-')}" for name in others)
@@ -102,31 +107,36 @@ def export(
         )
     check_data(files.calibration, "--calibration")
     check_data(files.pictures, "--pictures")
-    check_run(run)
+    check_network(model, weights)
+    path = network_path(model)
+    if output is None and (path is None or not path.is_dir()):
+        raise ValueError(f"--output must be given, since {model!r} is no run folder.")
     start_tensorflow()
-    from keras_effnetv2.runs.run_folder import open_run
-
-    opened = open_run(run)
-    if is_saved_model:
-        _write_saved_model(opened, output, saved_model.given())
-    else:
-        _write_file(opened, output, format, files.given())
-
-
-def _write_saved_model(run: "Run", output: Path | None, given: dict[str, Any]) -> None:
-    from keras_effnetv2.export.model_card import MODEL_CARD
-    from keras_effnetv2.export.saved_model import export_saved_model
+    from keras_effnetv2.export.runtimes import FORMATS
     from keras_effnetv2.runs.run_folder import SAVED_MODEL
 
+    name = SAVED_MODEL if is_saved_model else f"model{FORMATS[format].suffix}"
+    output = output or Path(model, name)
+    network = open_network(model, weights)
+    if is_saved_model:
+        _write_saved_model(network, output, saved_model.given())
+    else:
+        _write_file(network, output, format, files.given())
+
+
+def _write_saved_model(network: "JudgedNetwork", output: Path, given: dict[str, Any]) -> None:
+    from keras_effnetv2.export.model_card import MODEL_CARD
+    from keras_effnetv2.export.saved_model import export_saved_model
+
     written = export_saved_model(
-        run.model,
-        output or run.path / SAVED_MODEL,
-        run.class_names,
-        image_size=run.image_size,
-        style=run.style,
+        network.model,
+        output,
+        [one["class"] for one in network.classes],
+        image_size=network.image_size,
+        style=network.style,
         fold_batch_norm=not given.pop("no_fold", False),
-        variant=run.settings.model,
-        weights=run.settings.weights_origin,
+        variant=network.variant,
+        weights=network.weights,
         **given,
     )
     say(written)
@@ -136,20 +146,19 @@ def _write_saved_model(run: "Run", output: Path | None, given: dict[str, Any]) -
         say(f"weights in {dtype}: probabilities within {moved:.2g} of those in float32")
 
 
-def _write_file(run: "Run", output: Path | None, format: str, given: dict[str, Any]) -> None:
+def _write_file(network: "JudgedNetwork", output: Path, format: str, given: dict[str, Any]) -> None:
     from keras_effnetv2.data.sources import load_source
     from keras_effnetv2.export.formats import export_model
-    from keras_effnetv2.export.runtimes import FORMATS
 
     for name, split in (("calibration", "train"), ("pictures", "validation")):
         if name in given:
             given[name] = load_source(given[name], split)
     report = export_model(
-        run.model,
-        output or run.path / f"model{FORMATS[format].suffix}",
+        network.model,
+        output,
         format,
-        style=run.style,
-        **{"image_size": run.image_size, **given},
+        style=network.style,
+        **{"image_size": network.image_size, **given},
     )
     say(report.path)
     say(

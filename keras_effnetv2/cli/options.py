@@ -99,7 +99,7 @@ def check_data(spec: str | None, option: str = "--data") -> None:
     )
 
 
-def check_run(path: Path, allowed: str = "the folder of a finished run") -> None:
+def check_run(path: Path, allowed: str) -> None:
     """Raise ValueError, which says what is allowed, unless RUN is a folder."""
     if not path.is_dir():
         raise ValueError(f"There is no folder {str(path)!r}. RUN must be {allowed}.")

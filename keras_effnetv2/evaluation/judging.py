@@ -83,6 +83,8 @@ class JudgedNetwork:
         published_top1: published ImageNet top-1 of exactly these weights in percent, or None.
         names_classes: whether the weights name the classes, which the pictures must then have.
         trained_on: for a network of a run; None for published weights and weight files.
+        variant: name of the architecture, if it is known.
+        weights: where the weights come from, for people, if that is known.
     """
 
     model: keras.Model
@@ -93,6 +95,8 @@ class JudgedNetwork:
     published_top1: float | None = None
     names_classes: bool = False
     trained_on: TrainedOn | None = None
+    variant: str | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,8 @@ def published_network(
         facts={**(facts or {}), "protocol": protocol, "image_size": image_size},
         published_top1=found.top1 if found is not None and found.classes == classes else None,
         names_classes=names is not None,
+        variant=weights.config.name,
+        weights=(facts or {}).get("weights"),
     )
 
 

@@ -121,7 +121,10 @@ def described_network(model: "keras.Model") -> "JudgedNetwork":
         size, style = evaluation_protocol(set_to_follow(model.name, None, classes), "official")
         height = height or size
     facts = {"model": model.name, "image_size": height}
-    return JudgedNetwork(model, described_classes(classes), height, style, facts)
+    return JudgedNetwork(
+        *(model, described_classes(classes), height, style, facts),
+        variant=model.name if is_variant else None,
+    )
 
 
 def _trained_network(path: Path) -> "JudgedNetwork":
@@ -143,4 +146,6 @@ def _trained_network(path: Path) -> "JudgedNetwork":
             validation_fraction=settings.validation_fraction,
             seed=settings.recipe.seed,
         ),
+        variant=settings.model,
+        weights=settings.weights_origin,
     )
