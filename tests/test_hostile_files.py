@@ -478,6 +478,8 @@ WRONG = [
     (several(text("storage"), b"ctorch\nSize\n", text("0"), b"N", b"K\4") + b"Q", DAMAGED),
     (several(text("storage"), b"ctorch\nByteStorage\n", b")", b"N", b"K\4") + b"Q", DAMAGED),
     (storage("0", -4), DAMAGED),
+    (several(FOUR, storage("0", 2, "Double")), DAMAGED),
+    (several(FOUR, storage("0", 5)), DAMAGED),
     (storage("0", 4, view=several(text("v"), number(-1), number(4))), DAMAGED),
     (tensor(storage("0", 4, view=several(b"N", b"K\2", b"K\4")), 0, (4,), (1,)), OUTSIDE),
     # tensors

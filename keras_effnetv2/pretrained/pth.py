@@ -47,7 +47,7 @@ def read_pth(path: Path) -> _StateDict:
         try:
             with zipfile.ZipFile(file) as archive:
                 return _state_dict(*_open_archive(archive, size))
-        except ZIP_DAMAGE as error:
+        except (UnicodeDecodeError, *ZIP_DAMAGE) as error:
             raise ValueError(f"its archive is damaged: {error}") from None
 
 

@@ -211,7 +211,8 @@ def _run(file: io.BytesIO, storages: dict[str, Storage]) -> Any:
             _of_type(dict, stack[-1])
         elif name == "BINPERSID":
             storage = _storage(*_of_type(tuple, items[0]))
-            storages.setdefault(storage.key, storage)
+            if storages.setdefault(storage.key, storage)[:3] != storage[:3]:
+                raise TypeError  # one storage with two types or sizes
             stack.append(storage)
         elif name not in ("PROTO", "FRAME", "STOP"):
             what = name if argument is None else f"{name} {argument!r:.200}"
