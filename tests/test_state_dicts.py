@@ -95,7 +95,9 @@ def test_what_is_no_state_dict(name, words):
 
 @pytest.mark.parametrize("form", [torch_files.archive, torch_files.old_form])
 @pytest.mark.parametrize("source", source_files.OF_PYTORCH)
-@pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict", "model", "model_ema"])
+@pytest.mark.parametrize(
+    "key", [None, "state_dict", "model_state_dict", "model", "model_ema", "net"]
+)
 def test_prefixes_and_checkpoints(form, source, key, model, tmp_path):
     state = {f"module.net.{name}": value for name, value in state_of(model, source).items()}
     code, storages = torch_files.described(state)
@@ -108,6 +110,14 @@ def test_prefixes_and_checkpoints(form, source, key, model, tmp_path):
     assert (report.source, report.loaded) == (source, len(model.weights))
     assert ("epoch" in report.ignored) == (key is not None)
     source_files.assert_holds(model, source_files.values_for(model))
+
+
+def test_several_state_dicts_are_refused(tmp_path):
+    code, storages = torch_files.described({"conv_stem.weight": np.zeros((2, 3), "float32")})
+    both = torch_files.mapping({"generator": code, "teacher": code})
+    (tmp_path / "net.pth").write_bytes(torch_files.archive(both, storages))
+    with pytest.raises(ValueError, match=r"several state dicts, \['generator', 'teacher'\]"):
+        open_weights(tmp_path / "net.pth")
 
 
 def test_names_of_efficientnet_pytorch():
@@ -158,12 +168,15 @@ def test_folders_and_endings(model, tmp_path):
 
 def test_padding_of_pytorch_is_refused(model, tmp_path):
     code, storages = torch_files.described(state_of(model, "timm"))
-    (tmp_path / "efficientnet_b0_ra-3dd342df.pth").write_bytes(torch_files.archive(code, storages))
+    for name in ("efficientnet_b0_ra-3dd342df", "efficientnet_lite0_ra-37913777"):
+        (tmp_path / f"{name}.pth").write_bytes(torch_files.archive(code, storages))
     entries = {"arch": torch_files.text("efficientnet_b1"), "state_dict": code}
     checkpoint = torch_files.archive(torch_files.mapping(entries), storages)
     (tmp_path / "best.pth").write_bytes(checkpoint)
     for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(ValueError, match=r"name says that it is efficientnet_b[01]\. It pad"):
+        with pytest.raises(
+            ValueError, match=r"name says that it is efficientnet_(b[01]|lite0)\. It pad"
+        ):
             load_weights(model, path)
 
 

@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,8 +22,6 @@ _BIG_ENDIAN = "its numbers are big-endian; save it again on a little-endian mach
 # The state dict in a training checkpoint, in the order of PyTorch Image Models
 # (timm/models/_helpers.py, `load_state_dict`).
 _STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
-
-
 _StateDict = tuple[dict[str, np.ndarray], dict[str, str], str]
 
 
@@ -51,7 +49,7 @@ def read_pth(path: Path) -> _StateDict:
             raise ValueError(f"its archive is damaged: {error}") from None
 
 
-_Opened = tuple[object, Callable[[Storage], bytes]]
+_Opened = tuple[object, Callable[[Storage], bytearray]]
 """The object of a file's pickle, and what reads the numbers of a storage."""
 
 
@@ -80,7 +78,7 @@ def _open_archive(archive: zipfile.ZipFile, size: int) -> _Opened:
     if members[pickles[0]].file_size > _MAX_PICKLE:
         raise ValueError(f"its data.pkl has more than {_MAX_PICKLE:,} bytes")
     loaded = read_pickle(io.BytesIO(read("data.pkl")), {})
-    return loaded, lambda storage: read(f"data/{storage.key}")
+    return loaded, lambda storage: bytearray(read(f"data/{storage.key}"))
 
 
 def _open_old_form(file: IO[bytes], size: int) -> _Opened:
@@ -102,39 +100,50 @@ def _open_old_form(file: IO[bytes], size: int) -> _Opened:
         if int.from_bytes(file.read(8), "little") != storages[key].size or position > size:
             raise ValueError("it is cut off, or its storages have other sizes than its pickle says")
 
-    def read(storage: Storage) -> bytes:
+    def read(storage: Storage) -> bytearray:
         if storage.key not in places:
             raise ValueError(f"its storage {storage.key[:50]!r} is missing")
         file.seek(places[storage.key])
-        return file.read(storages[storage.key].size * storages[storage.key].dtype.itemsize)
+        size = storages[storage.key].size * storages[storage.key].dtype.itemsize
+        return bytearray(file.read(size))
 
     return loaded, read
 
 
-def _state_dict(loaded: object, read: Callable[[Storage], bytes]) -> _StateDict:
+def _state_dict(loaded: object, read: Callable[[Storage], bytearray]) -> _StateDict:
     """Return what `read_pth` does, of the object of a pickle."""
-    ignored: dict[str, str] = {}
     found = loaded if isinstance(loaded, dict) else {}
-    network = found.get("arch")
-    for key in _STATE_DICTS:
-        if isinstance(found.get(key), dict):
-            reason = f"beside {key!r} in a training checkpoint"
-            ignored = {str(other): reason for other in found if other != key}
-            found = found[key]
-            break
-    described = {
-        name: value
-        for name, value in found.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
-    }
+    network, ignored = found.get("arch"), {}
+    inner = {key: entry for key, entry in found.items() if isinstance(entry, dict)}
+    inner = {key: entry for key, entry in inner.items() if _tensors(entry)}
+    known = [key for key in _STATE_DICTS if key in inner]
+    if known or (inner and not _tensors(found)):
+        if not known and len(inner) > 1:
+            raise ValueError(f"it holds several state dicts, {_names(inner)}; keep one. {WAY_OUT}")
+        (key,) = known[:1] or inner
+        ignored = {str(name): f"beside {key!r} in a training checkpoint" for name in found}
+        found = inner[key]
+        del ignored[str(key)]
+    described = _tensors(found)
     if not described:
-        names = [str(name)[:50] for name in found][:5]
-        raise ValueError(f"it holds no tensors of a network by name, but {names}. {WAY_OUT}")
+        raise ValueError(f"it holds no tensors of a network, but {_names(found)}. {WAY_OUT}")
     ignored |= {str(name): "not a tensor" for name in found if name not in described}
-    data: dict[str, bytes] = {}
+    data: dict[str, bytearray] = {}
     for tensor in described.values():
         key = tensor.storage.key
         if key not in data:
             data[key] = read(tensor.storage)
     tensors = {name: one.array(data[one.storage.key]) for name, one in described.items()}
     return tensors, ignored, network if isinstance(network, str) else ""
+
+
+def _tensors(found: dict[Any, Any]) -> dict[str, Tensor]:
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+
+
+def _names(found: dict[Any, Any]) -> list[str]:
+    return [str(name)[:50] for name in found][:5]

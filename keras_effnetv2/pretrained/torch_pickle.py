@@ -53,7 +53,7 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def array(self, data: bytes) -> np.ndarray:
+    def array(self, data: bytearray) -> np.ndarray:
         """Return the tensor as a view of the bytes of its storage; ValueError if it is outside."""
         one, size = self.storage.dtype.itemsize, self.dtype.itemsize
         part = memoryview(data)[self.storage.first * one :][: self.storage.used * one]
