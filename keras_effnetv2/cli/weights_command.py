@@ -16,10 +16,9 @@ from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, opt
 from keras_effnetv2.cli.evaluate_command import judge_pictures, print_judgement
 from keras_effnetv2.cli.options import DATA_TO_JUDGE_IF_ANY, JSON, JudgingOptions, check_data
 from keras_effnetv2.cli.quiet_start import start_tensorflow
-from keras_effnetv2.pretrained.fetch import fetch_set
+from keras_effnetv2.pretrained.fetch import fetch_set, local_path
 from keras_effnetv2.pretrained.hub_name import is_hub_name
-from keras_effnetv2.pretrained.registry import available_weights, parse_name
-from keras_effnetv2.pretrained.weight_cache import cached_path
+from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights, parse_name
 
 if TYPE_CHECKING:
     from keras_effnetv2.pretrained.load import LoadReport
@@ -43,17 +42,20 @@ def weights(
     json: bool = JSON,
 ) -> None:
     """List the published weights, or fetch, convert or verify a weight file."""
-    files = [file for file in available_weights() if variant in (None, file.variant)]
-    cached = [cached_path(file.url) for file in files]
+    published = [file for found in WEIGHT_SETS.values() for file in found.files]
+    places = [
+        (row, local_path(file))
+        for row, file in zip(available_weights(), published, strict=True)
+        if variant in (None, row.variant)
+    ]
     if json:
-        places = [None if path is None else str(path) for path in cached]
-        rows = zip(files, places, strict=True)
-        say(dumps([file._asdict() | {"cached": place} for file, place in rows], indent=2))
+        rows = [row._asdict() | {"cached": path and str(path)} for row, path in places]
+        say(dumps(rows, indent=2))
         return
     table = [
         ("name", "classes", "preprocessing", "size", "top-1", "source", "classifier", "cached")
     ]
-    for file, path in zip(files, cached, strict=True):
+    for file, path in places:
         name, top1 = f"{file.variant}/{file.weights}", file.published_top1
         numbers = str(file.image_size), "-" if top1 is None else str(top1)
         has = "yes" if file.has_top else "no", "no" if path is None else "yes"

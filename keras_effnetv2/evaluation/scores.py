@@ -14,12 +14,7 @@ from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.images.styles import Style
 from keras_effnetv2.models.graph import last_activation
-from keras_effnetv2.pretrained.registry import (
-    IMAGENET21K_CLASSES,
-    WEIGHT_SETS,
-    WeightSet,
-    published,
-)
+from keras_effnetv2.pretrained.registry import IMAGENET21K_CLASSES, WEIGHT_SETS, WeightSet
 
 PROTOCOLS = ("official", "timm", "keras")
 """How pictures are cropped and resized to judge published weights; see `evaluation_protocol`."""
@@ -122,22 +117,13 @@ def set_to_follow(variant: str, found: WeightSet | None, classes: int) -> Weight
     Returns:
         `found`, if there is one. For unpublished weights "imagenet21k" if they have its 21,843
         classes, otherwise "imagenet", or "imagenet21k-ft1k" if that is not published (XL).
-
-    Raises:
-        ValueError: none of these is published for the variant.
     """
     if found is not None:
         return found
     likely = ["imagenet", "imagenet21k-ft1k"]
     if classes == IMAGENET21K_CLASSES:
         likely.insert(0, "imagenet21k")
-    name = next((name for name in likely if name in published(variant)), None)
-    if name is None:
-        raise ValueError(
-            f"Nobody published how {variant} is evaluated with {classes} classes, so its weights "
-            "cannot be judged by a protocol."
-        )
-    return WEIGHT_SETS[variant, name]
+    return next(WEIGHT_SETS[variant, name] for name in likely if (variant, name) in WEIGHT_SETS)
 
 
 def evaluation_protocol(weight_set: WeightSet, protocol: str) -> tuple[int, Style]:

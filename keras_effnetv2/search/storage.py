@@ -169,15 +169,16 @@ def read_study(storage: str, name: str) -> StudyRecord:
     return as_record(study, storage)
 
 
-def settings_of(study: "Study") -> dict[str, Any]:
-    """Return the settings of a study; ValueError if it is not from this package."""
+def settings_of(study: "Study") -> tuple[SearchSpace, dict[str, Any]]:
+    """Return space and other settings of a study; ValueError if it is not from this package."""
     if SETTINGS not in study.user_attrs:
         raise ValueError(
             f"The study {study.study_name!r} was not made by keras-effnetv2. Choose another name "
             "(--study, study=)."
         )
     try:
-        return dict(json.loads(study.user_attrs[SETTINGS]))
+        settings = dict(json.loads(study.user_attrs[SETTINGS]))
+        return SearchSpace.from_dict(settings.pop("space", None)), settings
     except (TypeError, ValueError, RecursionError) as error:
         raise _damaged(study, error) from None
 
@@ -191,9 +192,8 @@ def _damaged(study: "Study", error: Exception) -> ValueError:
 
 def as_record(study: "Study", storage: str) -> StudyRecord:
     """Return a study as plain data; ValueError if it is not from this package."""
-    settings = settings_of(study)
+    space, settings = settings_of(study)
     try:
-        space = SearchSpace.from_dict(settings.pop("space", None))
         trials = [
             _as_record(trial, space)
             for trial in study.get_trials(deepcopy=False)
