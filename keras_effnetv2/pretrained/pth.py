@@ -126,7 +126,8 @@ def _state_dict(loaded: object, read: Callable[[Storage], bytearray]) -> _StateD
         del ignored[str(key)]
     described = _tensors(found)
     if not described:
-        raise ValueError(f"it holds no tensors of a network, but {_names(found)}. {WAY_OUT}")
+        there = f", but {_names(found)}" if found else ""
+        raise ValueError(f"it holds no tensors by name{there}. {WAY_OUT}")
     ignored |= {str(name): "not a tensor" for name in found if name not in described}
     data: dict[str, bytearray] = {}
     for tensor in described.values():
