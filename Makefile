@@ -1,6 +1,6 @@
 # What people and CI run; needs Python 3.11 or newer (with its venv module) and make.
 #
-#   make demo           train, evaluate, export and serve a small network, from nothing
+#   make demo           train, evaluate and export a small network from nothing; name two photographs
 #   make test           style, imports, types, the tests with coverage, the backend tests on jax
 #   make test-all       make test, then the slow tests and the backend tests on torch
 #   make lint | format  check style and imports | put style right
@@ -24,12 +24,12 @@ TORCH_READY := $(TEST_VENV)/ready-torch
 
 .PHONY: demo test test-rest test-all lint types format clean
 
-# A new environment each time, without extras and with a built package (not an editable one): it
-# shows that what is packaged is complete. An old build/ would be packaged along.
+# A new environment each time, with pretrained weights and with a built package (not an editable
+# one): it shows that what is packaged is complete. An old build/ would be packaged along.
 demo:
 	rm -rf build
 	$(PYTHON) -m venv --clear $(DEMO_VENV)
-	$(DEMO_VENV)/bin/python -m pip install --quiet .
+	$(DEMO_VENV)/bin/python -m pip install --quiet ".[lite]"
 	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" bash examples/demo.sh $(DEMO_RUN)
 
 # In two parts, because a process that has traced hundreds of networks holds 5 GB and slows down.

@@ -8,9 +8,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.command_line import VARIANT, small_variant
 from helpers.quick_runs import leave_out_results, step_eagerly, two_blocks
+from helpers.served_models import GOLDEN
 
 import keras_effnetv2 as kev2
+from keras_effnetv2.cli.main import main
 from keras_effnetv2.recipes.presets import PRESETS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -71,6 +74,31 @@ def test_transfer_learning(small_network, tmp_path, capsys):
     assert set(answer["classes"].numpy()[0]) == {b"cat", b"dog"}
     assert answer["error"].numpy()[0] == b""
     assert answer["error"].numpy()[1] != b""
+
+
+def test_name_photos(tmp_path, capsys):
+    """A network and its export name pictures alike; another network does not."""
+    keras.utils.set_random_seed(0)
+    pictures = [str(GOLDEN / f"synthetic_{name}.jpg") for name in ("colour", "gray")]
+    name_photos = load_example("name_photos").main
+    with small_variant():
+        weights = [str(tmp_path / f"{name}.weights.h5") for name in ("first", "second")]
+        for path in weights:
+            kev2.build_model(kev2.ModelConfig.from_name(VARIANT)).save_weights(path)
+        words = ["export", VARIANT, "--weights", weights[0], "--output", str(tmp_path)]
+        assert main(words) == 0
+        capsys.readouterr()
+        words = [str(tmp_path / "1"), *pictures, "--model", VARIANT, "--weights"]
+        assert name_photos([*words, weights[0]]) == 0
+        _, *lines, verdict = capsys.readouterr().out.splitlines()
+        assert name_photos([*words, weights[1]]) == 1
+        assert capsys.readouterr().out.endswith("different\n")
+    assert verdict == "equal"
+    assert [line.split()[0] for line in lines[::3]] == [
+        "synthetic_colour.jpg",
+        "synthetic_gray.jpg",
+    ]
+    assert len(lines) == 6
 
 
 @pytest.fixture

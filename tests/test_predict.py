@@ -9,8 +9,14 @@ import pytest
 import tensorflow as tf
 from helpers.command_line import VARIANT, command, small_variant
 from helpers.photos import write_colour_run, write_photos
+from helpers.quick_runs import step_eagerly
+from sklearn.datasets import load_sample_images
 
 import keras_effnetv2 as kev2
+from keras_effnetv2.evaluation.named_network import open_network
+from keras_effnetv2.evaluation.prediction import predict
+from keras_effnetv2.images.evaluation_crop import resize_for_evaluation, seen_window
+from keras_effnetv2.models.grad_cam import grad_cam
 
 CLASSES = ("blue", "green", "red")
 
@@ -115,6 +121,24 @@ def test_a_variant_is_named_by_imagenet_and_its_classifier_takes_its_features(pi
     likely = np.exp(row.embedding @ kernel + bias)
     expected = np.sort(likely / likely.sum())[::-1][:5]
     np.testing.assert_allclose(row.scores, expected, rtol=1e-5)
+
+
+def test_photographs_are_named_and_explained(monkeypatch):
+    """The two of scikit-learn, with the weights of an installed package."""
+    step_eagerly(monkeypatch)
+    samples = load_sample_images()
+    network = open_network("efficientnet-lite0")
+    temple, flower = predict(network, samples.filenames, top=1)
+    assert (temple.class_names, flower.class_names) == (("palace",), ("daisy",))
+    assert 0.2 < temple.scores[0] < flower.scores[0] < 0.4
+    # The flower fills a disc around row 223 and column 308 (of 427 and 640) with a radius of 140.
+    top, left, side, _ = seen_window(427, 640, network.image_size, network.style)
+    pixels = resize_for_evaluation(samples.images[1], network.image_size, network.style)
+    heat = grad_cam(network.model, pixels)
+    rows, columns = np.mgrid[:224, :224] * side / 224
+    distance = np.hypot(rows + top - 223, columns + left - 308)
+    assert (distance[heat > 0.5] < 140).all()
+    assert heat[distance > 200].mean() < 0.2
 
 
 @pytest.mark.parametrize("ending", ["nested", "activation", "two heads", "flat"])
