@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_effnetv2._common.checks import is_integer
 from keras_effnetv2.images.headers import (
     FORMATS,
+    INDEX,
     Frame,
     branches,
     byte_slice,
@@ -61,8 +62,9 @@ def decode_image(
         tf.errors.InvalidArgumentError: the bytes are not such a picture, or it is truncated or
             corrupt; raised when the op runs. A damaged JPEG with an intact structure is decoded.
     """
-    image = _decoder("INTEGER_ACCURATE" if accurate else "", rgb(background))(data)
-    return turned(image, orientation(data, format_index(data))) if exif else image
+    index = format_index(data)
+    image = _decoder("INTEGER_ACCURATE" if accurate else "", rgb(background))(data, index)
+    return turned(image, orientation(data, index)) if exif else image
 
 
 def rgb(background: Colour) -> tuple[int, int, int]:
@@ -90,31 +92,31 @@ def _decoder(dct_method: str, background: tuple[int, int, int]) -> Any:
     decode_jpeg = functools.partial(tf.io.decode_jpeg, channels=3, dct_method=dct_method)
     decode_png = functools.partial(tf.io.decode_png, channels=3)
 
-    def decode(data: Any) -> Any:
-        index = format_index(data)
+    @graph_function(INDEX)
+    def decode(data: Any, index: Any) -> Any:
         bits, kind = numbers_at(data, (24, 1), (25, 1))
         # Opacity is a channel, or one colour of the others.
         is_plain = (bits <= 8) & (kind & 4 == 0) & ~mentions(data, "tRNS")
         image = tf.switch_case(
             tf.where(is_plain | tf.not_equal(index, _PNG), index, len(FORMATS)),
             branches([decode_jpeg, decode_png], data),
-            default=lambda: _special_decoder(background)(data),
+            default=lambda: _special_decoder(background)(data, index),
         )
         return tf.ensure_shape(image, [None, None, 3])
 
-    return tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    return decode
 
 
 @functools.cache
 def _special_decoder(background: tuple[int, int, int]) -> Any:
-    @graph_function(experimental_attributes={"_noinline": True})
-    def decode(data: Any) -> Any:
+    @graph_function(INDEX, experimental_attributes={"_noinline": True})
+    def decode(data: Any, index: Any) -> Any:
         reason = check_image(data, max_pixels=tf.int64.max)
         with tf.control_dependencies([tf.debugging.Assert(tf.equal(reason, ""), [reason])]):
             data = tf.identity(data)
         decode_gif = functools.partial(_decode_gif, background=background)
         decoders = branches([_decode_png, _decode_bmp, decode_gif, _decode_webp], data)
-        return _flattened(tf.switch_case(format_index(data) - _PNG, decoders), background)
+        return _flattened(tf.switch_case(index - _PNG, decoders), background)
 
     return decode
 
@@ -145,38 +147,36 @@ def _decode_gif(data: Any, background: tuple[int, int, int]) -> Any:
     ends = [byte_slice(frame.alone, *part) for part in ((0, frame.clear), (frame.clear + 3, 2**31))]
     alone = tf.strings.join([ends[0], bytes(background), ends[1]])
     alone = tf.cond(frame.clear > 0, lambda: alone, lambda: frame.alone)
-    return _on_canvas(_opaque(tf.io.decode_gif(alone)[0]), frame)
+    return _on_canvas(_opaque(tf.squeeze(tf.io.decode_gif(alone), 0)), frame)
 
 
 def _decode_webp(data: Any) -> Any:
     frame = webp_frame(data)
-    return _on_canvas(_opaque(tf.io.decode_webp(frame.alone)[0]), frame)
+    return _on_canvas(_opaque(tf.squeeze(tf.io.decode_webp(frame.alone), 0)), frame)
 
 
 def _opaque(pixels: Any) -> Any:
     """Add a channel of full opacity to pixels that have none."""
-    lacking = 4 - tf.shape(pixels)[2]
-    return tf.pad(pixels, [[0, 0], [0, 0], [0, lacking]], constant_values=255)
+    *_, channels = tf.unstack(tf.shape(pixels), num=3)
+    return tf.pad(pixels, (4 - channels) * [[0, 0], [0, 0], [0, 1]], constant_values=255)
 
 
 def _on_canvas(pixels: Any, frame: Frame) -> Any:
     """Put a frame into the whole picture, which stays transparent around it."""
-    before, size = tf.cast(frame.offset, tf.int32), tf.shape(pixels)[:2]
-    after = tf.cast(frame.extent, tf.int32) - before - size
-    margins = tf.stack([before, after], axis=1)
+    margins = tf.stack([frame.offset, frame.extent - frame.offset - frame.size], axis=1)
     return tf.pad(pixels, tf.concat([margins, [[0, 0]]], axis=0))
 
 
 def _flattened(pixels: Any, background: tuple[int, int, int]) -> Any:
     """Blend pixels (height, width, 4) with a colour behind them: (height, width, 3), uint8."""
-    height, width = tf.unstack(tf.shape(pixels)[:2])
+    height, width, _ = tf.unstack(tf.shape(pixels), num=3)
     rows = tf.maximum(_FLATTENED_AT_ONCE // width, 1)
     behind, shift = tf.constant(background, tf.uint16), tf.bitwise.right_shift
 
     def lay(index: Any, parts: Any) -> tuple[Any, Any]:
         part = tf.cast(pixels[index * rows : (index + 1) * rows], tf.uint16)
-        opacity = part[:, :, 3:]
-        mixed = part[:, :, :3] * opacity + behind * (255 - opacity) + 128
+        colours, opacity = tf.split(part, [3, 1], axis=2)
+        mixed = colours * opacity + behind * (255 - opacity) + 128
         mixed = shift(mixed + shift(mixed, 8), 8)  # / 255, rounded, sooner than by a division
         return index + 1, parts.write(index, tf.cast(mixed, tf.uint8))
 

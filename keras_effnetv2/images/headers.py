@@ -28,6 +28,9 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WebP")
 """The supported picture formats, in the order of their numbers in this module."""
 
+INDEX = tf.TensorSpec([], tf.int32)
+"""A result of `format_index`."""
+
 JPEG = FORMATS.index("JPEG")
 _JPEG_START = b"\xff\xd8\xff"
 _ANY = -1  # any byte
@@ -78,6 +81,8 @@ _RGB_MASKS = (0xFF0000, 0xFF00, 0xFF)  # where decode_bmp looks for the colours 
 _GIF_END, _GIF_FRAME, _GIF_EXTENSION, _GIF_DATA = range(4)
 _GIF_BLOCKS = np.full(256, _GIF_END, np.int32)
 _GIF_BLOCKS[[*b",!"]] = _GIF_FRAME, _GIF_EXTENSION
+# The bytes of the colour table that a byte of flags announces.
+_GIF_COLOUR_BYTES = np.array([3 * 2 ** (n % 8 + 1) * (n >= 128) for n in range(256)])
 _MAX_CHUNKS = 1_000  # of a WebP file before its first picture
 # Writers fill a block of a GIF with 255 bytes. One byte a block is an attack: a step takes 35 us.
 _MIN_STEPS, _MEAN_BLOCK = 10_000, 100
@@ -124,12 +129,13 @@ def _check_image(data: Any, max_pixels: Any) -> Any:
     gif, webp = lambda data: gif_frame(data, 1).extent, lambda data: webp_frame(data).extent
     readers = [_jpeg_extent, _png_extent, _bmp_extent, gif, webp]
     extent = tf.switch_case(kind, branches(readers, data), default=lambda: tf.zeros([2], tf.int64))
-    sides, limit = tf.strings.as_string(extent), tf.strings.as_string(max_pixels)
+    height, width = tf.unstack(extent)
+    sides, limit = tf.unstack(tf.strings.as_string(extent)), tf.strings.as_string(max_pixels)
     words = " x ", " pixels (height x width) is more than the ", " that are accepted"
     too_large = tf.strings.join([sides[0], words[0], sides[1], words[1], limit, words[2]])
     # Of several reasons the last one counts, so they go from fine to coarse.
     # Not height * width: four-byte numbers from a hostile header would overflow.
-    is_too_large = extent[0] > max_pixels // tf.maximum(extent[1], 1)
+    is_too_large = height > max_pixels // tf.maximum(width, 1)
     reason = tf.where(is_too_large, too_large, "")
     reason = tf.where(tf.reduce_any(extent < 1), tf.gather(_UNREADABLE, kind), reason)
     return tf.where(tf.equal(data, b""), "the file is empty", reason)
@@ -164,7 +170,7 @@ def format_index(data: Any) -> Any:
 
 def _first_fit(data: Any, starts: np.ndarray) -> Any:
     """Return the index of the first row that the beginning of a file fits: int32, same shape."""
-    head = tf.io.decode_raw(data, tf.uint8, fixed_length=_START_LENGTH)[..., tf.newaxis, :]
+    head = tf.expand_dims(tf.io.decode_raw(data, tf.uint8, fixed_length=_START_LENGTH), axis=-2)
     fits = tf.reduce_all(tf.equal(tf.cast(head, tf.int16), starts) | (starts == _ANY), axis=-1)
     return tf.argmax(tf.cast(fits, tf.int32), axis=-1, output_type=tf.int32)
 
@@ -186,6 +192,24 @@ def mentions(data: Any, text: Any) -> Any:
     return tf.not_equal(tf.strings.length(without), tf.strings.length(data))
 
 
+def byte_values(data: Any, count: int) -> Any:
+    """Return the first bytes as numbers, int64 (count,), with zeros after the end."""
+    return tf.cast(tf.io.decode_raw(data, tf.uint8, fixed_length=count), tf.int64)
+
+
+def byte_weights(size: int, *numbers: Sequence[int]) -> np.ndarray:
+    """Return the weights that make numbers of bytes by multiplication, int64 (numbers, size).
+
+    Args:
+        size: how many bytes there are.
+        numbers: places of the bytes of each, the highest first.
+    """
+    weights = np.zeros([len(numbers), size], np.int64)
+    for row, places in zip(weights, numbers, strict=True):
+        row[[*places]] = 256 ** np.arange(len(places))[::-1]
+    return weights
+
+
 def numbers_at(
     data: Any, *places: tuple[int, int], start: Any = 0, big_endian: bool = False
 ) -> list[Any]:
@@ -197,18 +221,12 @@ def numbers_at(
         start: position in the file.
         big_endian: whether the highest byte comes first.
     """
-    width = max(count for _, count in places)
-    columns = np.zeros([len(places), width], np.int32)
-    weights = np.zeros([len(places), width], np.int64)  # 0 where a number has fewer bytes
-    for row, (position, count) in enumerate(places):
-        columns[row, :count] = np.arange(position, position + count)
-        powers = 256 ** np.arange(count)
-        weights[row, :count] = powers[::-1] if big_endian else powers
     end = max(sum(place) for place in places)
+    order = 1 if big_endian else -1
+    weights = byte_weights(end, *(range(place, place + n)[::order] for place, n in places))
     if not isinstance(start, int) or start > 0:
         data = byte_slice(data, start, end)
-    values = tf.cast(tf.io.decode_raw(data, tf.uint8, fixed_length=end), tf.int64)
-    return tf.unstack(tf.reduce_sum(tf.gather(values, columns) * weights, axis=1))
+    return tf.unstack(tf.reduce_sum(byte_values(data, end) * weights, axis=1))
 
 
 # The extent of each format: int64 (2,), height and width; zeros if the header does not say.
@@ -219,7 +237,7 @@ def _extent_if(condition: Any, height: Any, width: Any) -> Any:
 
 
 def _jpeg_extent(data: Any) -> Any:
-    return tf.io.extract_jpeg_shape(data, tf.int64)[:2]
+    return tf.stack(tf.unstack(tf.io.extract_jpeg_shape(data, tf.int64), num=3)[:2])
 
 
 def _png_extent(data: Any) -> Any:
@@ -246,27 +264,21 @@ class Frame(NamedTuple):
         alone: bytes of a file that begins with this frame, without animation and metadata.
         offset: position of its corner in the whole picture.
         size: height and width; zeros if there is no frame or the file is truncated.
-        canvas: height and width of the whole picture according to the file.
+        extent: of the whole picture, at least as large as the frame; zeros without a frame.
         clear: where `alone` has the colour, three bytes, that stands for none; -1 without one.
     """
 
     alone: Any
     offset: Any
     size: Any
-    canvas: Any
+    extent: Any
     clear: Any
 
-    @property
-    def extent(self) -> Any:
-        """The whole picture, enlarged if the frame is larger; zeros without a frame."""
-        extent = tf.maximum(self.canvas, self.offset + self.size)
-        return tf.where(tf.reduce_all(self.size > 0), extent, tf.zeros([2], tf.int64))
 
-
-def _gif_colours_end(flags: Any, position: Any) -> Any:
-    """Return the position after a GIF's colour table, if the flags say that there is one."""
-    length = 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8)
-    return tf.where(flags >= 128, position + length, position)
+def _extent_around(canvas: Any, offset: Any, size: Any) -> Any:
+    """Return the extent of a picture that its file gives as `canvas`, with a frame in it."""
+    has_frame = tf.reduce_all(size > 0)
+    return tf.where(has_frame, tf.maximum(canvas, offset + size), tf.zeros([2], tf.int64))
 
 
 @graph_function(tf.TensorSpec([], tf.int32))
@@ -278,7 +290,7 @@ def gif_frame(data: Any, frames_read: Any) -> Frame:
         kind, label, flags = numbers_at(data, (0, 1), (1, 1), (9, 1), start=position)
         block = tf.where(place == _GIF_INSIDE, _GIF_DATA, tf.gather(_GIF_BLOCKS, kind))
         # The first sub-block of a frame follows its descriptor, its colours and a byte.
-        frame_data = _gif_colours_end(flags, position + 10) + 1
+        frame_data = position + 11 + tf.gather(_GIF_COLOUR_BYTES, flags)
         ends = tf.stack([position, frame_data, position + 2, position + 1 + kind])
         is_control = tf.equal(block, _GIF_EXTENSION) & (label == _GIF_CONTROL) & (frames < 1)
         control = tf.where(is_control, position, control)
@@ -290,7 +302,7 @@ def gif_frame(data: Any, frames_read: Any) -> Frame:
         return position, place, frames, begin, end, control
 
     width, height, flags = numbers_at(data, (6, 2), (8, 2), (10, 1))
-    first = _gif_colours_end(flags, tf.constant(13, tf.int64))
+    first = 13 + tf.gather(_GIF_COLOUR_BYTES, flags)
     length = byte_length(data)
     start = (first, tf.constant(_GIF_OUTSIDE), tf.constant(0), first, first, length)
     last, _, frames, begin, end, control = tf.while_loop(
@@ -302,18 +314,20 @@ def gif_frame(data: Any, frames_read: Any) -> Frame:
     places = (3, 2), (1, 2), (7, 2), (5, 2), (9, 1)
     top, left, rows, columns, own = numbers_at(data, *places, start=begin)
     # The colours are the frame's own or the screen's; an extension names the one that is none.
-    colours = tf.where(own >= 128, first + 10, 13)
+    has_own = own >= 128
+    colours = tf.where(has_own, first + 10, 13)
     has_none, none = numbers_at(data, (3, 1), (6, 1), start=control)
-    known = (_gif_colours_end(tf.where(own >= 128, own, flags), colours) - colours) // 3
+    known = tf.gather(_GIF_COLOUR_BYTES, tf.where(has_own, own, flags)) // 3
     is_clear = (has_none % 2 == 1) & (none < known)
     ends_well = (frames == frames_read) | ((frames > 0) & (byte_slice(data, last, 1) == b";"))
     screen, frame = byte_slice(data, 0, first), byte_slice(data, begin + 5, end - begin - 5)
+    offset, size = tf.stack([top, left]), _extent_if(ends_well, rows, columns)
     return Frame(
         # With the offset 0, 0: the op's canvas is as large as the frame, not as the picture.
         alone=tf.where(ends_well, tf.strings.join([screen, b",", bytes(4), frame, b";"]), b""),
-        offset=tf.stack([top, left]),
-        size=_extent_if(ends_well, rows, columns),
-        canvas=tf.stack([height, width]),
+        offset=offset,
+        size=size,
+        extent=_extent_around(tf.stack([height, width]), offset, size),
         clear=tf.where(is_clear, colours + 3 * none, -1),
     )
 
@@ -362,10 +376,13 @@ def webp_frame(data: Any) -> Frame:
     parts = [(0, 12), (place, length), (skipped, place - skipped)]
     riff, *rest = [byte_slice(data, *part) for part in parts]
     top, left = numbers_at(data, (11, 3), (8, 3), start=frame)  # zeros without a frame around
+    offset = 2 * tf.stack([top, left])
+    size = _extent_if((is_lossy | is_lossless) & is_whole, height, width)
+    canvas = _extent_if(first == extended, rows + 1, columns + 1)
     return Frame(
         alone=tf.strings.join([riff, tf.where(is_clear, header, b""), *rest]),
-        offset=2 * tf.stack([top, left]),
-        size=_extent_if((is_lossy | is_lossless) & is_whole, height, width),
-        canvas=_extent_if(first == extended, rows + 1, columns + 1),
+        offset=offset,
+        size=size,
+        extent=_extent_around(canvas, offset, size),
         clear=tf.constant(-1, tf.int64),
     )

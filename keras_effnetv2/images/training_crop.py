@@ -150,9 +150,8 @@ def crop_area(style: str, area: tuple[float, float] | None = None) -> tuple[floa
 
 def _draw_window(shape: Any, size: int, seed: Any, rule: _Style, area: tuple[float, float]) -> Any:
     """Draw a rectangle: int32 (4,), top, left, height, width."""
-    whole = tf.concat([[0, 0], shape[:2]], axis=0)
     if area[0] == 1:
-        return whole
+        return tf.concat([[0, 0], shape[:2]], axis=0)
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
         bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
@@ -162,7 +161,7 @@ def _draw_window(shape: Any, size: int, seed: Any, rule: _Style, area: tuple[flo
         area_range=area,
         max_attempts=rule.attempts,
     )
-    window = tf.concat([begin[:2], extent[:2]], axis=0)
+    window = tf.stack([*tf.unstack(begin)[:2], *tf.unstack(extent)[:2]])
     if not rule.is_v1:
         return window
     no_draw_fits = tf.reduce_all(tf.equal(extent[:2], shape[:2]))
@@ -195,13 +194,12 @@ def _decode_jpeg_window(
 def _average(image: Any, size: int) -> Any:
     """Average blocks of pixels, the largest that fit `size` times into each side; uint8."""
 
-    def average(block: int) -> Any:
-        if block == 1:
-            return image
-        values = tf.cast(image, tf.float32)[tf.newaxis]
-        means = tf.nn.avg_pool2d(values, block, block, "VALID")
-        return tf.cast(tf.round(means[0]), tf.uint8)
-
     index = _largest(_BLOCKS, tf.shape(image)[:2], size)
-    averaged = tf.switch_case(index, [partial(average, block) for block in _BLOCKS])
+
+    def average() -> Any:
+        values = tf.expand_dims(tf.cast(image, tf.float32), 0)
+        pools = [partial(tf.nn.avg_pool2d, values, n, n, "VALID") for n in _BLOCKS[1:]]
+        return tf.cast(tf.round(tf.squeeze(tf.switch_case(index - 1, pools), 0)), tf.uint8)
+
+    averaged = tf.cond(index > 0, average, lambda: image)
     return tf.ensure_shape(averaged, [None, None, 3])
