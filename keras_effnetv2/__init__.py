@@ -80,6 +80,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which look here; tests compa
         SearchSpace as SearchSpace,
         StageChoices as StageChoices,
     )
+    from keras_effnetv2.sharing.push import push_to_hub as push_to_hub
     from keras_effnetv2.training.fit import train as train
     from keras_effnetv2.training.progressive import ProgressiveLearning as ProgressiveLearning
 
@@ -119,6 +120,7 @@ _NAMES_OF = {
     "search.space": "SearchSpace StageChoices",
     "search.scaling": "scale",
     "search.engine": "run_search",
+    "sharing.push": "push_to_hub",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
 

@@ -22,6 +22,7 @@ from keras_effnetv2.cli.export_command import export
 from keras_effnetv2.cli.info_command import info
 from keras_effnetv2.cli.pack_command import pack
 from keras_effnetv2.cli.predict_command import predict
+from keras_effnetv2.cli.push_command import push
 from keras_effnetv2.cli.search_command import search, show
 from keras_effnetv2.cli.serve_command import serve
 from keras_effnetv2.cli.train_command import train
@@ -32,7 +33,7 @@ PROGRAM = "keras-effnetv2"
 
 # As the help page has them; those of a tuple stand below its first one.
 _COMMANDS = (
-    *(train, evaluate, predict, export, serve, benchmark, info, pack),
+    *(train, evaluate, predict, export, push, serve, benchmark, info, pack),
     *((search, show), (weights, fetch, convert, verify)),
 )
 

@@ -251,6 +251,15 @@ def _is_cropped(image_size: int, style: Style) -> bool:
     return style == "v1" or (style == "v2" and image_size < _V2_WHOLE_FROM)
 
 
+def nearest_crop(image_size: int, style: str) -> CentralCrop:
+    """Return what comes nearest to a style of this package in PyTorch Image Models."""
+    interpolation = "bicubic" if style == "v1" else "bilinear"
+    if _is_cropped(image_size, style):
+        fraction = image_size / (image_size + _CROP_PADDING)
+        return CentralCrop(image_size, fraction, "center", interpolation)
+    return CentralCrop(image_size, 1.0, "squash", interpolation)
+
+
 def cut(image: Any, window: Any) -> Any:
     """Return the part of a picture in a window: top, left, height, width."""
     top, left, height, width = tf.unstack(window, num=4)

@@ -26,7 +26,7 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.keras")
 """Files with the weights of a repository, the preferred one first."""
 
 _LOG = getLogger("keras_effnetv2")
-_LOG_IN = "log in (hf auth login) or set the environment variable HF_TOKEN"
+LOG_IN = "log in (hf auth login) or set the environment variable HF_TOKEN"
 _MAX_CONFIG = 2**24  # bytes
 
 
@@ -135,12 +135,12 @@ def hub_errors(name: str, repository: Repository) -> Iterator[None]:
         yield
     except errors.GatedRepoError:
         raise ValueError(
-            f"{name} asks for consent to its conditions. Give it on {place}, then {_LOG_IN}."
+            f"{name} asks for consent to its conditions. Give it on {place}, then {LOG_IN}."
         ) from None
     except errors.RepositoryNotFoundError:
         raise ValueError(
             f"There is no repository {place}, or it is private. Check the name; for a private one "
-            f"{_LOG_IN}."
+            f"{LOG_IN}."
         ) from None
     except errors.RevisionNotFoundError:
         raise ValueError(f"{place} has no branch, tag or commit {repository.revision!r}.") from None
@@ -154,7 +154,7 @@ def hub_errors(name: str, repository: Repository) -> Iterator[None]:
         if status not in (401, 403):
             raise ConnectionError(f"{name}: {place} answers: {first_line(error)}.") from None
         raise ValueError(
-            f"The token in use is not allowed to do this with {place}. To use another, {_LOG_IN}."
+            f"The token in use is not allowed to do this with {place}. To use another, {LOG_IN}."
         ) from None
     except (errors.LocalEntryNotFoundError, errors.HTTPError) as error:
         # The second is of the library for HTTP that huggingface_hub uses.
@@ -162,9 +162,10 @@ def hub_errors(name: str, repository: Repository) -> Iterator[None]:
             f"{name} is not in the cache ({constants.HF_HUB_CACHE}), and {constants.ENDPOINT} "
             f"cannot be reached: {first_line(error)}."
         ) from None
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError) as error:
         raise ConnectionError(
-            f"{constants.ENDPOINT} (HF_ENDPOINT) does not answer as the Hugging Face hub does."
+            f"{constants.ENDPOINT} (HF_ENDPOINT) does not answer as the Hugging Face hub does: "
+            f"{first_line(error)}."
         ) from None
     except OSError as error:
         raise OSError(

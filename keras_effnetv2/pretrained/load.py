@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.normalization import Normalization, ScaleAndOffset
 from keras_effnetv2.pretrained.input_range import layers_in_front, stated_by_layers
 from keras_effnetv2.pretrained.layouts import LAYOUTS
 from keras_effnetv2.pretrained.open_weights import Weights, open_weights
@@ -133,7 +134,7 @@ def assign_weights(
         )
     for ours, value in values.items():
         variables[ours].assign(value)
-    warnings = _other_range(model, own, weights)
+    warnings = _other_range(model, weights)
     for warning in warnings:
         _LOG.warning(warning)
     return LoadReport(weights.source, len(values), ignored, warnings)
@@ -178,9 +179,9 @@ def _misfit(model: keras.Model, weights: Weights, problems: list[str]) -> str:
     )
 
 
-def _other_range(model: keras.Model, own: Mapping[str, Any], weights: Weights) -> tuple[str, ...]:
-    """Return a warning if a model normalises pixels in another way than its weights want."""
-    first = own.get(FIRST_LAYER)
+def normalization_of(model: keras.Model) -> Normalization | ScaleAndOffset | None:
+    """Return how a model normalises pixels in front of its network; None if it does not tell."""
+    first = own_layers(model).get(FIRST_LAYER)
     front = model.layers[: model.layers.index(first) + 1] if first else []
     arrays = {
         "/".join(one.path.split("/")[-2:]): keras.ops.convert_to_numpy(one)
@@ -191,10 +192,14 @@ def _other_range(model: keras.Model, own: Mapping[str, Any], weights: Weights) -
     try:
         described = [keras.saving.serialize_keras_object(layer) for layer in front]
         in_front = layers_in_front({"class_name": "Model", "config": described})
-        ours = stated_by_layers(in_front, arrays)
+        return stated_by_layers(in_front, arrays)
     except (ValueError, NotImplementedError):  # a layer that does not say what it does
-        return ()
-    theirs = weights.normalization
+        return None
+
+
+def _other_range(model: keras.Model, weights: Weights) -> tuple[str, ...]:
+    """Return a warning if a model normalises pixels in another way than its weights want."""
+    ours, theirs = normalization_of(model), weights.normalization
     if None in (ours, theirs) or ours == theirs:
         return ()
     return (

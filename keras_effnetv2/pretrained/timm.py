@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_effnetv2.pretrained.places import CLASSIFIER, Place, layer_names, weight_names
+from keras_effnetv2.pretrained.places import CLASSIFIER, Place, layer_names, own_name, weight_names
 from keras_effnetv2.pretrained.timm_config import ARCHITECTURE, WRONG_PADDING, Description
 
 if TYPE_CHECKING:
@@ -65,6 +65,35 @@ def timm_axes(ours: str) -> tuple[int, ...] | None:
     if layer == CLASSIFIER:
         return (1, 0)
     return (2, 3, 0, 1) if layer.endswith("dwconv2") else (2, 3, 1, 0)
+
+
+def timm_state_dict(model: "keras.Model") -> dict[str, np.ndarray]:
+    """Return the state dict that timm has of a model of `build_model`, in its order.
+
+    Raises:
+        ValueError: the model has weights that are not of such a network.
+    """
+    import keras
+
+    tensors: dict[str, np.ndarray] = {}
+    names = timm_names(model)
+    for layer in model.layers:
+        for weight in layer.weights:
+            ours = f"{own_name(layer.name)}/{weight.name}"
+            if ours not in names:
+                raise ValueError(
+                    f"The weights of {layer.name!r} have no place in a network of this package, so "
+                    f"{model.name!r} cannot be written in the layout of PyTorch Image Models."
+                )
+            value = keras.ops.convert_to_numpy(weight)
+            axes = timm_axes(ours)
+            if axes is not None:
+                value = value.transpose(np.argsort(axes))
+            tensors[names[ours]] = np.ascontiguousarray(value)
+            if weight.name == "moving_variance":  # PyTorch counts the steps of a batch norm
+                counter = names[ours].replace("running_var", "num_batches_tracked")
+                tensors[counter] = np.zeros((), np.int64)
+    return tensors
 
 
 def check_padding(

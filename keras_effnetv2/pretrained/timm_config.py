@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from keras_effnetv2._common.checks import (
     check_choice,
     check_class_names,
@@ -19,7 +21,11 @@ from keras_effnetv2._common.checks import (
 )
 from keras_effnetv2._common.files import read_json
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.architectures.normalization import Normalization, ScaleAndOffset
+from keras_effnetv2.architectures.normalization import (
+    Normalization,
+    ScaleAndOffset,
+    scale_and_offset,
+)
 from keras_effnetv2.pretrained.input_range import stated_by_timm
 from keras_effnetv2.pretrained.labels import class_list, has_class_list
 from keras_effnetv2.pretrained.registry import CROP_MODES, INTERPOLATIONS, CentralCrop
@@ -78,6 +84,46 @@ NOTHING_SAID = Description()
 def timm_architecture(variant: str) -> str:
     """Return timm's name of a published variant, e.g. "tf_efficientnetv2_s"."""
     return f"tf_{variant.replace('-', '_')}"
+
+
+def to_timm(described: Description, crop: CentralCrop) -> dict[str, Any]:
+    """Return the content of a config.json, the inverse of `read_description`.
+
+    Args:
+        described: with nothing missing, but `architecture` if timm does not have the network.
+        crop: evaluation as timm does it, for timm alone.
+    """
+    config, classes = described.config, described.classes
+    assert config is not None
+    scale, offset = map(np.asarray, scale_and_offset(config.normalization))
+    size = [3, crop.size, crop.size]
+    return {
+        "architecture": described.architecture,
+        "num_classes": classes,
+        "num_features": config.head_filters,
+        "global_pool": "avg",
+        "label_names": described.class_names,
+        "pretrained_cfg": {
+            "custom_load": False,
+            "input_size": size,
+            "fixed_input_size": False,
+            "interpolation": crop.interpolation,
+            "crop_pct": crop.fraction,
+            "crop_mode": crop.mode,
+            "mean": (-offset / (255 * scale)).tolist(),
+            "std": (1 / (255 * scale)).tolist(),
+            "num_classes": classes,
+            "pool_size": [-(-side // 32) for side in size[1:]],
+            "first_conv": "conv_stem",
+            "classifier": "classifier",
+        },
+        OWN: {
+            "network": None if described.architecture else json.loads(config.to_json()),
+            "image_size": described.image_size,
+            "style": described.style,
+            "activation": described.activation,
+        },
+    }
 
 
 def describe_beside(path: Path) -> Description:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 
 from keras_effnetv2._common.checks import check_class_names
 from keras_effnetv2._common.files import SCRATCH, read_json, remove, write_text
@@ -17,6 +19,7 @@ from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.models.model_file import load_model
 from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.runs.confusion import read_confusion
 from keras_effnetv2.runs.history import read_history
 from keras_effnetv2.runs.run_lock import LOCK, run_lock
 from keras_effnetv2.runs.run_settings import RunSettings
@@ -27,11 +30,12 @@ LABELS = "labels.txt"
 RECIPE = "recipe.json"
 HISTORY = "history.csv"
 PICTURES = "pictures.csv"
+CONFUSION = "confusion.csv"
 REPORT = "report.html"
 BACKUP = "backup"  # only while training, for `resume`
 PREVIEW = "preview.html"  # what `preview.py` writes beside a run, or where one is to be
 # In the order of removal: as long as anything is left, RECIPE says that it is a run.
-_ALL = (BACKUP, HISTORY, PICTURES, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
+_ALL = (BACKUP, HISTORY, PICTURES, CONFUSION, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,15 @@ class Run:
     def history(self) -> dict[str, list[float]]:
         """Column of `history.csv` -> one value an epoch."""
         return read_history(self.path / HISTORY)
+
+    @property
+    def confusion(self) -> npt.NDArray[np.int64] | None:
+        """(classes, classes), how many validation pictures of a class (row) became each other.
+
+        None: an earlier version did not record it.
+        """
+        path = self.path / CONFUSION
+        return read_confusion(path, self.class_names) if path.exists() else None
 
     @property
     def held_back(self) -> tuple[str, ...]:

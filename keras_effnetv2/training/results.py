@@ -14,8 +14,9 @@ from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
 from keras_effnetv2.export.saved_model import export_saved_model
 from keras_effnetv2.report.run_page import render_run
-from keras_effnetv2.report.run_report import gather_report
+from keras_effnetv2.report.run_report import confusion_matrix, gather_report
 from keras_effnetv2.runs import run_folder
+from keras_effnetv2.runs.confusion import write_confusion
 from keras_effnetv2.runs.run_settings import RunSettings
 from keras_effnetv2.training.inputs import Inputs
 
@@ -82,6 +83,8 @@ def write_results(
             batches,
             progress,
         )
+    counts = confusion_matrix(evaluation, len(names))
+    write_confusion(folder / run_folder.CONFUSION, names, counts)
     write_text(folder / run_folder.REPORT, render_run(report))
     finished = replace(
         settings,

@@ -1,0 +1,1 @@
+"""A trained run becomes a repository of the Hugging Face hub."""

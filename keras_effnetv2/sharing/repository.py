@@ -1,0 +1,106 @@
+"""The files of a run for a repository: model, weights, config.json, class names and model card.
+
+Nothing else of the run goes there: no pictures, names of pictures or paths.
+"""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+from safetensors.numpy import save_file
+
+from keras_effnetv2._common.files import write_text
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.images.evaluation_crop import nearest_crop
+from keras_effnetv2.pretrained.hub import WEIGHT_FILES
+from keras_effnetv2.pretrained.load import normalization_of
+from keras_effnetv2.pretrained.timm import timm_state_dict
+from keras_effnetv2.pretrained.timm_config import (
+    CONFIG,
+    Description,
+    timm_architecture,
+    to_timm,
+)
+from keras_effnetv2.runs.run_folder import LABELS, MODEL, Run
+from keras_effnetv2.sharing.card import CARD, model_card
+
+SAFETENSORS = WEIGHT_FILES[0]
+
+
+def write_repository(run: Run, folder: Path, repository: str) -> list[Path]:
+    """Write the files of a repository.
+
+    Args:
+        run: a finished run of a network of this package.
+        folder: an empty folder.
+        repository: OWNER/NAME, for the model card.
+
+    Returns:
+        The written files.
+
+    Raises:
+        ValueError: the network is not one of this package.
+    """
+    described = describe(run)
+    tensors = timm_state_dict(run.model)
+    save_file(tensors, folder / SAFETENSORS, metadata={"format": "pt"})
+    config = to_timm(described, nearest_crop(run.image_size, run.style))
+    write_text(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    for name in (MODEL, LABELS):
+        shutil.copyfile(run.path / name, folder / name)
+    write_text(folder / CARD, model_card(run, described, repository))
+    return sorted(folder.iterdir())
+
+
+def describe(run: Run) -> Description:
+    """Return what the config.json of a run says.
+
+    Raises:
+        ValueError: the network is not one of this package.
+    """
+    variant, config = _network(run)
+    normalization = normalization_of(run.model)
+    if normalization is None:
+        raise ValueError(
+            f"The model of {run.path} does not say how it normalises pixels, so others could not "
+            "use its weights. Train a network of this package: a variant, or a JSON file of one."
+        )
+    return Description(
+        architecture=None if variant is None else timm_architecture(variant),
+        config=replace(config, normalization=normalization),
+        classes=len(run.class_names),
+        class_names=run.class_names,
+        image_size=run.image_size,
+        style=run.style,
+        activation=run.recipe.loss,
+    )
+
+
+def _network(run: Run) -> tuple[str | None, ModelConfig]:
+    """Return the published variant that a run's network is, if any, and its config."""
+    recorded = run.settings.architecture
+    own = None if recorded is None else ModelConfig.from_json(json.dumps(recorded))
+    sizes = _kernel_sizes(run.model)
+    for variant in ModelConfig.variants():
+        config = ModelConfig.from_name(variant)
+        if own is None:
+            is_same = sorted(config.kernel_sizes()) == sizes
+        else:
+            parts = ("stages", "head_filters", "activation")
+            is_same = all(getattr(own, part) == getattr(config, part) for part in parts)
+        if is_same:
+            return variant, own or config
+    if own is None:
+        raise ValueError(
+            f"{run.settings.model!r}, the network of {run.path}, is not one of this package, and "
+            "only those can be shared: a variant, or one that was trained from its JSON file."
+        )
+    return None, own
+
+
+def _kernel_sizes(model: keras.Model) -> list[int]:
+    shapes = [weight.shape for layer in model.layers for weight in layer.weights]
+    return sorted(math.prod(shape) for shape in shapes if len(shape) == 4)
