@@ -59,7 +59,7 @@ def test_train_on_a_folder_in_a_fresh_process(photos, tmp_path):
         assert expected in result.stdout
     assert {path.name for path in output.iterdir()} == {
         *("model.keras", "saved_model", "labels.txt"),
-        *("recipe.json", "history.csv", "pictures.csv", "report.html"),
+        *("recipe.json", "history.csv", "pictures.csv", "confusion.csv", "report.html"),
     }
     assert "Traceback" not in result.stderr
     assert "WARNING" not in result.stderr

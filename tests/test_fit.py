@@ -98,6 +98,7 @@ def test_a_run_leaves_exactly_these_files_and_prints_nothing_when_silent(run):
             "recipe.json",
             "history.csv",
             "pictures.csv",
+            "confusion.csv",
             "report.html",
         ),
     }
@@ -121,6 +122,16 @@ def test_recipe_json_repeats_the_run(run, digits):
     assert settings["result"]["validation_accuracy"] == result.evaluation.accuracy
     assert settings["result"]["validation_loss"] == result.evaluation.loss
     assert settings["result"]["seconds"] == pytest.approx(sum(result.history["seconds"]), abs=0.1)
+
+
+def test_the_mistakes_are_counted(run):
+    result, _ = run
+    evaluation = result.evaluation
+    confusion = run_folder.open_run(result.output).confusion
+    assert confusion.shape == (len(CLASSES), len(CLASSES))
+    for truth, predicted in np.ndindex(confusion.shape):
+        pairs = (evaluation.labels == truth) & (evaluation.predictions == predicted)
+        assert confusion[truth, predicted] == pairs.sum()
 
 
 def test_history_has_one_row_an_epoch(run):

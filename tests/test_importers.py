@@ -19,7 +19,7 @@ from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondg
 from keras_effnetv2.pretrained.load import load_weights
 from keras_effnetv2.pretrained.official import official_names
 from keras_effnetv2.pretrained.open_weights import open_weights
-from keras_effnetv2.pretrained.timm import timm_names
+from keras_effnetv2.pretrained.timm import timm_names, timm_state_dict
 
 pytestmark = pytest.mark.usefixtures("checkpoints_in_this_process")
 
@@ -387,3 +387,18 @@ def test_torch_padding_by_the_config_beside_it(tmp_path):
 def test_names_that_are_no_torch_padding(where, tmp_path):
     model, path = torch_file(tmp_path / where)
     assert load_weights(model, path).source == "timm"
+
+
+@pytest.mark.parametrize("variant", ["efficientnetv2-b0", "efficientnet-b0"])
+def test_a_written_state_dict_has_the_names_the_order_and_the_values_of_timm(variant, models):
+    layers = source_files.golden_layers("timm", variant)
+    tensors = source_files.golden_tensors(variant)
+    model = models(variant, 1000)
+    source_files.set_weights(model, tensors)
+    expected, written = source_files.as_timm(tensors, layers), timm_state_dict(model)
+    parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    names = [f"{layer}.{part}" for layer in layers.values() for part in parts]
+    assert list(written) == [name for name in names if name in expected]
+    for name, value in written.items():
+        if not name.endswith("num_batches_tracked"):
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)

@@ -5,12 +5,14 @@ import math
 from dataclasses import replace
 
 import keras
+import numpy as np
 import pytest
 from helpers.run_folders import GOLDEN, recorded_settings
 
 from keras_effnetv2._common.files import write_text
 from keras_effnetv2.data.picture_record import PictureEntry, PictureRecord
 from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.runs.confusion import read_confusion, write_confusion
 from keras_effnetv2.runs.run_folder import (
     check_output,
     hold_output,
@@ -256,3 +258,23 @@ def test_a_damaged_run_is_one_clear_error(folder, damage, message):
     damage(folder)
     with pytest.raises(ValueError, match=message):
         open_run(folder)
+
+
+# --- confusion.csv ------------------------------------------------------------------------------
+
+
+def test_counts_of_mistakes_are_read_back(tmp_path):
+    names, counts = ("a,b", 'c"d', "Ä e"), np.array([[2, 0, 1], [0, 0, 0], [0, 30, 4]])
+    write_confusion(tmp_path / "confusion.csv", names, counts)
+    np.testing.assert_array_equal(read_confusion(tmp_path / "confusion.csv", names), counts)
+    assert (tmp_path / "confusion.csv").read_text("utf-8").count("\n") == 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "truth,predicted,pictures\na,z,1\n", "truth,predicted,pictures\na,b\n", "a,b,c\na,b,1\n"],
+)
+def test_damaged_counts_of_mistakes_are_named(tmp_path, text):
+    (tmp_path / "confusion.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"confusion\.csv"):
+        read_confusion(tmp_path / "confusion.csv", ("a", "b"))

@@ -26,6 +26,7 @@ RUN_FILES = {
     "recipe.json",
     "history.csv",
     "pictures.csv",
+    "confusion.csv",
     "report.html",
 }
 

@@ -116,7 +116,7 @@ def test_two_jax_processes_train_what_one_trains_with_tensorflow(tmp_path, monke
         assert found == pytest.approx(alone.history[column], rel=1e-4)
     # On JAX the run is whole but for the export.
     names = {path.name for path in (tmp_path / "two").iterdir()}
-    tables = {"history.csv", "pictures.csv"}
+    tables = {"history.csv", "pictures.csv", "confusion.csv"}
     assert names == tables | {"model.keras", "labels.txt", "recipe.json", "report.html"}
     assert run.settings.versions["backend"] == "jax"
     export = f"KERAS_BACKEND=tensorflow keras-effnetv2 export {tmp_path / 'two'}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from keras_effnetv2._common.text import printable
+from keras_effnetv2._common.text import counted, printable
 from keras_effnetv2._version import __version__
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.evaluation.scores import wilson_interval
@@ -57,6 +57,7 @@ def model_card(run: Run, described: Description, repository: str) -> str:
         interval=wilson_interval(round(accuracy * judged), judged),
         loss=result["validation_loss"],
         minutes=result["seconds"] / 60,
+        epochs=counted(len(run.history["epoch"]), "epoch"),
         data=spec if _PUBLIC_DATA.fullmatch(spec) else None,
         squares=_SQUARES[run.style],
         base_model=_repository(settings.weights),

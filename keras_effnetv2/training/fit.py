@@ -95,8 +95,8 @@ def train(
 ) -> TrainResult:
     """Train a classifier and write a run folder that can be evaluated, served and repeated.
 
-    The folder holds `model.keras`, `saved_model/1/`, `labels.txt`, `recipe.json`, `history.csv`
-    and `report.html`. Every file appears only when it is complete.
+    The folder holds `model.keras`, `saved_model/1/`, `labels.txt`, `recipe.json`, `history.csv`,
+    `pictures.csv`, `confusion.csv` and `report.html`. Every file appears only when it is complete.
 
     If a run is interrupted in any way, `resume` goes on from its latest snapshot (in `backup/`,
     after every epoch, and every `snapshot_minutes` within one). The final weights are those of an

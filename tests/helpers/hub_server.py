@@ -94,8 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _json(self, value):
-        self._answer(json.dumps(value).encode(), headers={"Content-Type": "application/json"})
+    def _json(self, value, status=200):
+        headers = {"Content-Type": "application/json"}
+        self._answer(json.dumps(value).encode(), status, headers)
 
     # --- what may be done -----------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = json.loads(body)
         name = f"{wanted['organization']}/{wanted['name']}"
         if name in self.server.repositories:
-            raise _Failure(409, None)
+            return self._json({"url": f"{self.server.url}/{name}"}, 409)
         private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
         self.server.publish(name, {".gitattributes": b""}, private=private)
         self._json({"url": f"{self.server.url}/{name}"})
