@@ -23,7 +23,7 @@ def push(
 ) -> None:
     """Upload a trained run to the Hugging Face hub, with a model card."""
     check_hub_name(repository)
-    check_run(run)
+    check_run(run, "the folder of a finished run")
     start_tensorflow()
     from keras_effnetv2.sharing.push import push_to_hub
 
