@@ -82,7 +82,7 @@ def test_rows_in_python(run, pictures):
     assert (text.class_names, text.embedding) == ((), None)
     assert "not a JPEG" in text.error
     assert "No such file" in missing.error
-    (plain,) = kev2.predict(run, [str(pictures[0])])
+    (plain,) = kev2.predict(run, str(pictures[0]))
     assert plain.class_names == ("red", "blue", "green")
     assert plain.embedding is None
 
@@ -186,6 +186,9 @@ def test_wrong_words(run, pictures, tmp_path, capsys):
         assert expected in err
     with pytest.raises(ValueError, match="for a variant only"):
         kev2.predict(run, pictures, weights="imagenet")
+    for network, weights in ((kev2.open_run(run), None), (kev2.open_run(run).model, "imagenet")):
+        with pytest.raises(ValueError, match=r"a Keras model, or a variant, which alone takes"):
+            kev2.predict(network, pictures, weights=weights)
     with pytest.raises(ValueError, match=r"There is no file 'nothing.keras'"):
         kev2.predict("nothing.keras", pictures)
     with pytest.raises(ValueError, match=r"no folder 'eficientnetv2-b0'.*Did you mean"):

@@ -16,7 +16,7 @@ from keras_effnetv2.evaluation.named_network import open_network
 
 @command(
     "keras-effnetv2 predict runs/photos cat.jpg dog.png --top 3\n"
-    "keras-effnetv2 predict efficientnetv2-b0 cat.jpg --embeddings cat.npz"
+    "keras-effnetv2 predict efficientnet-lite0 cat.jpg --embeddings cat.npz"
 )
 def predict(
     model: str = NETWORK,

@@ -48,7 +48,7 @@ class Prediction:
 
 def predict(
     model_or_path: "keras.Model | JudgedNetwork | str | os.PathLike[str]",
-    pictures: Iterable[str | os.PathLike[str]],
+    pictures: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     weights: str | None = None,
     top: int = 5,
@@ -62,7 +62,7 @@ def predict(
     Args:
         model_or_path: the folder of a run, a `.keras` file, the name of a variant, or a Keras
             classifier (N, S, S, 3), 0..255 -> (N, classes).
-        pictures: JPEG, PNG, BMP, GIF or WebP files.
+        pictures: a JPEG, PNG, BMP, GIF or WebP file, or several.
         weights: for a variant: name of a published set or path; None is "imagenet".
         top: number of classes to name, at least 1.
         embeddings: True: also return the features of each picture. They are what the last layer
@@ -81,6 +81,8 @@ def predict(
     check_integer("top", top, minimum=1)
     if isinstance(model_or_path, str | os.PathLike):
         network_path(model_or_path)  # raises before the pictures are read
+    if isinstance(pictures, str | os.PathLike):
+        pictures = [pictures]
     paths = [Path(picture) for picture in pictures]
 
     @functools.cache
@@ -130,9 +132,16 @@ def write_embeddings(
 def _opened(network: Any, weights: str | None) -> "JudgedNetwork":
     import keras
 
-    if isinstance(network, keras.Model):
-        return described_network(network)
-    return open_network(network, weights) if isinstance(network, str | os.PathLike) else network
+    from keras_effnetv2.evaluation.judging import JudgedNetwork
+
+    if isinstance(network, str | os.PathLike):
+        return open_network(network, weights)
+    if weights is not None or not isinstance(network, keras.Model | JudgedNetwork):
+        raise ValueError(
+            "The network must be the folder of a run, a .keras file, a Keras model, or a variant, "
+            f"which alone takes `weights`. Received: {network!r} and weights={weights!r}"
+        )
+    return described_network(network) if isinstance(network, keras.Model) else network
 
 
 def _classifier(

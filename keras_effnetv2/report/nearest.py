@@ -11,7 +11,7 @@ from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.report.samples import evaluation_pictures
 
-MAX_COMPARED = 2_000  # training pictures; one forward pass each, a few percent of an epoch or two
+MAX_COMPARED = 2_000  # training pictures; each costs about a third of a step of training it
 NEAREST = 5
 _BATCH = 64
 
