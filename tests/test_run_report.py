@@ -11,6 +11,7 @@ from helpers.run_folders import recorded_settings
 
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.evaluation.scores import Evaluation
+from keras_effnetv2.models.graph import with_features
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.report.run_report import (
@@ -75,7 +76,7 @@ def report_of(evaluation, validation, asked, training=DIGITS, model=None):
         return tf.data.Dataset.from_tensors((pictures, labels))
 
     settings = replace(SETTINGS, class_names=validation.class_names)
-    model = model or classifier()
+    model = model or with_features(classifier())
     return gather_report(settings, HISTORY, model, training, validation, evaluation, stage_dataset)
 
 

@@ -168,7 +168,7 @@ def evaluate_source(
     """Run a model over every picture of a source, in order.
 
     Args:
-        model: pixels 0..255 -> (N, classes).
+        model: pixels 0..255 -> (N, classes); also the result of `with_features`.
         source: its class names are the model's, in order.
         image_size: side of the pictures, pixels.
         style: how they are cropped and resized, see `evaluation_crop.resize_for_evaluation`.
@@ -178,9 +178,10 @@ def evaluate_source(
     Raises:
         ValueError: the model has a different number of classes.
     """
-    if model.output_shape[-1] != len(source.class_names):
+    output = model.outputs[-1]
+    if output.shape[-1] != len(source.class_names):
         raise ValueError(
-            f"The model has {model.output_shape[-1]} classes, but the pictures have "
+            f"The model has {output.shape[-1]} classes, but the pictures have "
             f"{len(source.class_names)}. Load the source with the model's class_names."
         )
     batches = make_dataset(
@@ -189,8 +190,9 @@ def evaluate_source(
     scores: list[np.ndarray] = []
     done = 0
     for images, _ in batches.as_numpy_iterator():  # JAX takes no TensorFlow tensors
-        scores.append(model.predict_on_batch(images))
+        outputs = model.predict_on_batch(images)
+        scores.append(outputs[-1] if len(model.outputs) > 1 else outputs)
         done += len(scores[-1])
         if progress is not None:
             progress(done, source.num_examples)
-    return Evaluation(source.labels, np.concatenate(scores), last_activation(model.outputs[0]))
+    return Evaluation(source.labels, np.concatenate(scores), last_activation(output))

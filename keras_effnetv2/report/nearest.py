@@ -13,7 +13,7 @@ from keras_effnetv2.report.samples import evaluation_pictures
 
 MAX_COMPARED = 2_000  # training pictures; each costs about a third of a step of training it
 NEAREST = 5
-_BATCH = 64
+_BATCH = 64  # at least as many as images, and as in `evaluate_source`
 
 
 class Neighbour(NamedTuple):
@@ -78,7 +78,8 @@ def nearest_pictures(
 
 def _directions(model: keras.Model, pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the features of pictures as rows of length 1; zeros stay zeros."""
-    # Called directly: for so few pictures, tracing would take longer than it saves.
-    rows, _ = model(pictures, training=False)
-    rows = keras.ops.convert_to_numpy(rows).astype(np.float32)
+    # Always the same shape, for which the model is compiled already.
+    filled = np.resize(pictures, (_BATCH, *pictures.shape[1:]))
+    features, _ = model.predict_on_batch(filled)
+    rows = features[: len(pictures)].astype(np.float32)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))

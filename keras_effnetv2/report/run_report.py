@@ -3,7 +3,6 @@
 `run_page.py` turns the content into a page.
 """
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from keras_effnetv2._common.progress import Progress
 from keras_effnetv2._common.text import aligned, counted
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.scores import Evaluation
-from keras_effnetv2.models.graph import with_features
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.report.nearest import MAX_COMPARED, Neighbour, nearest_pictures
 from keras_effnetv2.report.samples import (
@@ -98,7 +96,7 @@ def gather_report(
     Args:
         settings: settings of the run.
         history: as in `history.csv`.
-        model: the trained network.
+        model: the trained network; with features, see `with_features`, mistakes are compared.
         training: the training pictures that can be read.
         validation: the pictures of `evaluation`.
         evaluation: the final scores.
@@ -109,11 +107,9 @@ def gather_report(
     shown = [plan[index] for index in spread(len(plan), MAX_STAGES)]
     mistakes = _mistakes(settings, validation, evaluation)
     compared = (0, 0)
-    with contextlib.suppress(ValueError):  # a network without features: a mean of several
-        features = with_features(model)
+    if len(model.outputs) > 1:
         compared = min(training.num_examples, MAX_COMPARED), training.num_examples
-    if mistakes and any(compared):
-        mistakes = _with_nearest(mistakes, settings, features, training, progress)
+        mistakes = _with_nearest(mistakes, settings, model, training, progress)
     return RunReport(
         title=f"{settings.model} on {settings.training.spec}",
         summary=_summary(settings, history, evaluation, model.count_params()),
@@ -164,6 +160,8 @@ def _with_nearest(
     progress: Progress | None,
 ) -> list[Mistake]:
     """Return mistakes with the training pictures that are nearest to them."""
+    if not mistakes:
+        return []
     nearest = nearest_pictures(
         features,
         np.stack([mistake.image for mistake in mistakes]),

@@ -278,10 +278,10 @@ def _run(
             history = _fit(model, inputs, unreadable, saving, resumed, signals, verbose, say)
         with undistributed():
             model = local_copy(model) if workers.devices > 1 else model
-            evaluation = evaluate_model(model, inputs)
+            evaluation, judged = evaluate_model(model, inputs)
             if workers.is_first:
                 write_results(
-                    *(model, inputs, unreadable, folder, settings, history, evaluation),
+                    *(model, inputs, unreadable, folder, settings, history, evaluation, judged),
                     show_progress=verbose > 0,
                 )
         wait_for_all(workers)

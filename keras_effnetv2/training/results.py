@@ -13,6 +13,7 @@ from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
 from keras_effnetv2.export.saved_model import export_saved_model
+from keras_effnetv2.models.graph import with_features
 from keras_effnetv2.report.run_page import render_run
 from keras_effnetv2.report.run_report import confusion_matrix, gather_report
 from keras_effnetv2.runs import run_folder
@@ -21,8 +22,16 @@ from keras_effnetv2.runs.run_settings import RunSettings
 from keras_effnetv2.training.inputs import Inputs
 
 
-def evaluate_model(model: keras.Model, inputs: Inputs) -> Evaluation:
-    """Return the final scores on the validation pictures; RuntimeError if one is not finite."""
+def evaluate_model(model: keras.Model, inputs: Inputs) -> tuple[Evaluation, keras.Model]:
+    """Return the final scores on the validation pictures, and the model that computed them.
+
+    That is the result of `with_features`, or the model itself if it has none (a mean of several).
+
+    Raises:
+        RuntimeError: a score is not finite.
+    """
+    with contextlib.suppress(ValueError):
+        model = with_features(model)
     evaluation = evaluate_source(
         model,
         inputs.validation,
@@ -34,7 +43,7 @@ def evaluate_model(model: keras.Model, inputs: Inputs) -> Evaluation:
             "Training failed: a score of the trained model is not finite. Lower the learning rate "
             "(--learning-rate, learning_rate=) and start again (--overwrite, overwrite=True)."
         )
-    return evaluation
+    return evaluation, model
 
 
 def write_results(
@@ -45,12 +54,14 @@ def write_results(
     settings: RunSettings,
     history: dict[str, list[float]],
     evaluation: Evaluation,
+    judged: keras.Model,
     *,
     show_progress: bool,
 ) -> None:
     """Write model, export, labels and report, then mark the run as finished.
 
-    The model is on one device; `unreadable` has the pictures that were left out.
+    The model is on one device; `unreadable` has the pictures that were left out; `evaluation` and
+    `judged` are the result of `evaluate_model`.
     """
     names = inputs.training.class_names
     # Of the layers only: compiled, the file would need this package to be loaded.
@@ -76,7 +87,7 @@ def write_results(
         report = gather_report(
             settings,
             history,
-            bare,
+            judged,
             inputs.training.subset(kept),
             inputs.validation,
             evaluation,
