@@ -125,6 +125,12 @@ def test_table_errors(tmp_path, text, message):
         "a;b,path,label\n-,1.jpg,cat\n-,2.jpg,dog\n",
         *("path\tlabel\n1.jpg\tcat\n2.jpg\tdog\n".encode(code) for code in ("utf-8-sig", "utf-16")),
         b"\xfe\xff" + "path,label\n1.jpg,cat\n2.jpg,dog\n".encode("utf-16-be"),
+        # A search of the names for each column would take minutes.
+        pytest.param(
+            ",".join(["path", "label", *map(str, range(10**5))])
+            + "".join(f"\n{n}.jpg,{name}{',1' * 10**5}" for n, name in ((1, "cat"), (2, "dog"))),
+            id="100,000 columns",
+        ),
     ],
 )
 def test_tables_of_spreadsheets(tmp_path, text):

@@ -11,6 +11,7 @@ from helpers import oracle, source_files
 from helpers.source_files import SMALL
 from safetensors.numpy import save_file
 
+from keras_effnetv2 import preprocess_input
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.normalization import scale_and_offset
 from keras_effnetv2.architectures.stage import decode_stages
@@ -132,6 +133,19 @@ def test_names_are_those_of_keras_applications_in_both_spellings(name, variant, 
     }
     for stored in (keras3, keras2):
         assert set(keras_applications_names(model, stored).values()) == stored
+
+
+def test_a_network_of_keras_applications_is_the_same_function(theirs, models):
+    net, model = theirs("EfficientNetV2B0"), models("efficientnetv2-b0", 10)
+    oracle.fill_model(model, "efficientnetv2-b0")
+    for layer in model.layers:
+        if layer.weights:
+            net.get_layer(layer.name).set_weights(layer.get_weights())
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 224, 224, 3)).astype("float32")
+    logits = model(preprocess_input(pixels, "efficientnetv2-b0"))
+    np.testing.assert_allclose(
+        oracle.numpy(net(pixels)), oracle.numpy(keras.ops.softmax(logits)), rtol=0, atol=1e-5
+    )
 
 
 def is_normalisation(layer):

@@ -223,6 +223,18 @@ def test_a_saved_model_loads_where_this_package_is_not(tmp_path):
     np.testing.assert_array_equal(np.load(files[2]), oracle.numpy(model(PIXELS)))
 
 
+def test_a_block_with_a_shortcut_adds_little_to_keras_graph_walk():
+    """40 blocks of five layers, with room for two calls a block. XL has 96 blocks."""
+    blocks = decode_stages(["r40_k1_s1_e1_i4_o4_c1"])
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 120)
+    try:
+        model = build_model(ModelConfig("deep", blocks, head_filters=4), classes=2)
+        assert len(keras.Model.from_config(model.get_config()).layers) > 200
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 @pytest.mark.slow  # 208 million weights, drawn twice
 def test_xl_is_not_too_deep_for_keras_graph_walk():
     limit = sys.getrecursionlimit()

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.quick_runs import leave_out_results, some_digits
+import tensorflow as tf
+from helpers.quick_runs import (
+    dark_and_light,
+    leave_out_results,
+    some_digits,
+    step_eagerly,
+    two_blocks,
+)
 from helpers.worker_process import train_small
 
 from keras_effnetv2.cli.main import main
@@ -84,6 +91,29 @@ def test_processes_need_jax():
 def test_options_that_do_not_go_together(options, message, tmp_path, capsys):
     assert main(["train", "--data", "digits", "--output", str(tmp_path / "run"), *options]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow  # a training, which may wait half a minute for the end of its data
+def test_mirrored_trains_through_its_strategy(tmp_path, monkeypatch):
+    """On one device; tests/test_fit_devices.py has two."""
+
+    class Counted(tf.distribute.MirroredStrategy):
+        steps = 0
+
+        def run(self, *args, **options):
+            Counted.steps += 1
+            return super().run(*args, **options)
+
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", Counted)
+    leave_out_results(monkeypatch)
+    step_eagerly(monkeypatch)
+    (tmp_path / "net.json").write_text(two_blocks().to_json(), encoding="utf-8")
+    data = dark_and_light(tmp_path / "pictures", 15)
+    words = f"train --mirrored --data {data} --output {tmp_path}/run --model {tmp_path}/net.json"
+    words += " --preset finetune --epochs 1 --image-size 32 --batch-size 8"
+    assert main(words.split()) == 0
+    assert Counted.steps > 3  # of training, and then of validation
+    assert open_run(tmp_path / "run").settings.finished
 
 
 def test_a_failed_exchange_says_what_it_means():
