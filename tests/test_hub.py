@@ -1,6 +1,7 @@
 """Weights from the Hugging Face hub, by a local server that speaks its API."""
 
 import json
+import sys
 from pathlib import Path
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import oracle, source_files
 from helpers.command_line import VARIANT, command, small_variant
+from helpers.http_server import serving, status, whole
 from helpers.hub_server import TOKEN, serving_hub
 from helpers.served_models import COLOUR
 from safetensors.numpy import save
@@ -209,7 +211,7 @@ def with_cfg(**changes):
         ({"architecture": "../../x\x1b[1m"}, r"architecture='../../x\\x1b\[1m'"),
         (b"{", "config.json: it cannot be read"),
         (b"[]", "must hold a network"),
-        (with_cfg(test_input_size=[3, 10**9, 10**9]), "`input_size` must be .*from 32 to 4096"),
+        (with_cfg(test_input_size=[3, 10**9, 10**9]), "`input_size` must be .*from 32 to 1024"),
         (with_cfg(test_input_size=[3, 40, 50]), r"input_size must be \[3, SIZE, SIZE\]"),
         (with_cfg(test_input_size="40"), r"input_size must be \[3, SIZE, SIZE\]"),
         (with_cfg(crop_pct=7), "`crop_pct` must be a number"),
@@ -249,6 +251,34 @@ def test_repositories_without_the_files(hub, network):
     with pytest.raises(ValueError, match=r"me/net has no branch, tag or commit 'old'\."):
         open_weights("hf://me/net@old")
     assert hub.sent == ["me/net/config.json"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (status(500), "me/net answers: Server error '500"),
+        (whole(b"<html>"), r"\(HF_ENDPOINT\) does not answer as the Hugging Face hub does"),
+        (whole(b"[]"), r"\(HF_ENDPOINT\) does not answer as the Hugging Face hub does"),
+    ],
+)
+def test_hubs_that_do_not_answer_as_they_should(answer, words, hub):
+    with serving({"/api/models/me/net": [answer]}) as other, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.ENDPOINT", other.url)
+        with pytest.raises(ConnectionError, match=f"hf://me/net is not in the cache.*{words}"):
+            open_weights("hf://me/net")
+
+
+def test_the_package_for_the_hub_may_be_missing(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"hf://a/b needs the package huggingface_hub\. Install"):
+        kev2.build_model(kev2.ModelConfig.from_name(VARIANT), weights="hf://a/b")
+    for words in (
+        ("predict", "hf://a/b", "x.jpg"),
+        ("info", "hf://a/b"),
+        ("push", "x", "hf://a/b"),
+    ):
+        code, _, err = command(capsys, *words)
+        assert (code, 'pip install "keras-effnetv2[hub]"' in err) == (1, True)
 
 
 # --- the command line ---------------------------------------------------------------------------

@@ -97,11 +97,15 @@ def _fetch(name: str, repository: Repository, files: Sequence[str]) -> Path:
         with hub_errors(name, repository):
             return Path(hub.hf_hub_download(repository.id, file, revision=repository.revision))
     except (ConnectionError, ValueError) as error:
-        if cached is None:
+        if cached is not None:
+            if not hub.is_offline_mode():
+                _LOG.warning("%s The copy in the cache is used.", first_line(error))
+            return cached
+        if isinstance(error, ValueError):
             raise
-        if not hub.is_offline_mode():
-            _LOG.warning("%s The copy in the cache is used.", first_line(error))
-        return cached
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        raise ConnectionError(f"{name} is not in the cache ({HF_HUB_CACHE}). {error}") from None
 
 
 def _cached(hub: Any, repository: Repository, files: Sequence[str]) -> Path | None:
@@ -145,30 +149,30 @@ def hub_errors(name: str, repository: Repository) -> Iterator[None]:
     except errors.RevisionNotFoundError:
         raise ValueError(f"{place} has no branch, tag or commit {repository.revision!r}.") from None
     except errors.OfflineModeIsEnabled:
-        raise ConnectionError(
-            f"{name} is not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids "
-            "to download it."
-        ) from None
+        raise ConnectionError("HF_HUB_OFFLINE forbids to use the network.") from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status not in (401, 403):
-            raise ConnectionError(f"{name}: {place} answers: {first_line(error)}.") from None
+            raise ConnectionError(f"{place} answers: {_reason(error)}.") from None
         raise ValueError(
             f"The token in use is not allowed to do this with {place}. To use another, {LOG_IN}."
         ) from None
     except (errors.LocalEntryNotFoundError, errors.HTTPError) as error:
         # The second is of the library for HTTP that huggingface_hub uses.
         raise ConnectionError(
-            f"{name} is not in the cache ({constants.HF_HUB_CACHE}), and {constants.ENDPOINT} "
-            f"cannot be reached: {first_line(error)}."
+            f"{constants.ENDPOINT} cannot be reached: {_reason(error)}."
         ) from None
     except (ValueError, LookupError, TypeError) as error:
         raise ConnectionError(
             f"{constants.ENDPOINT} (HF_ENDPOINT) does not answer as the Hugging Face hub does: "
-            f"{first_line(error)}."
+            f"{_reason(error)}."
         ) from None
     except OSError as error:
         raise OSError(
-            f"{name} cannot be kept in the cache {constants.HF_HUB_CACHE}: {first_line(error)}. "
+            f"{name} cannot be kept in the cache {constants.HF_HUB_CACHE}: {_reason(error)}. "
             "Set the environment variable HF_HUB_CACHE to another folder."
         ) from None
+
+
+def _reason(error: BaseException) -> str:
+    return first_line(error).rstrip(".")
