@@ -80,6 +80,8 @@ def _description(name: str) -> tuple[Path, Description]:
 def _fetch(name: str, repository: Repository, files: Sequence[str]) -> Path:
     """Return the first of the files that a repository has, downloaded unless it is in the cache."""
     hub = hub_library(name)
+    from huggingface_hub import constants
+
     cached = _cached(hub, repository, files)
     if cached is not None and cached.parent.name == repository.revision:
         return cached  # a commit does not change
@@ -98,14 +100,13 @@ def _fetch(name: str, repository: Repository, files: Sequence[str]) -> Path:
             return Path(hub.hf_hub_download(repository.id, file, revision=repository.revision))
     except (ConnectionError, ValueError) as error:
         if cached is not None:
-            if not hub.is_offline_mode():
+            if not constants.HF_HUB_OFFLINE:
                 _LOG.warning("%s The copy in the cache is used.", first_line(error))
             return cached
         if isinstance(error, ValueError):
             raise
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        raise ConnectionError(f"{name} is not in the cache ({HF_HUB_CACHE}). {error}") from None
+        folder = constants.HF_HUB_CACHE
+        raise ConnectionError(f"{name} is not in the cache ({folder}). {error}") from None
 
 
 def _cached(hub: Any, repository: Repository, files: Sequence[str]) -> Path | None:
