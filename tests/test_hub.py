@@ -314,6 +314,7 @@ def test_evaluate(published, network, tmp_path, capsys):
     words = ("evaluate", NAME, "--data", tmp_path / "photos", "--json")
     code, out, err = command(capsys, *words)
     assert code == 0, err
+    assert "note: The weights do not say which pictures they were trained on." in err
     figures = json.loads(out)
     assert (figures["accuracy"], figures["pictures"], figures["classes"]) == (0.5, 2, 5)
     assert (figures["protocol"], figures["image_size"]) == ("of the weights", 40)

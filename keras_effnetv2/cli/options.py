@@ -139,7 +139,7 @@ class JudgingOptions(OptionGroup):
         None,
         "How to crop and resize the pictures for a variant: official, as its authors do; timm, as "
         "PyTorch Image Models does; keras, the whole picture, as image_dataset_from_directory "
-        "does. [default: official]",
+        "does. [default: what the config.json beside the weights says, or else official]",
     )
     batch_size: int = option("N", "Pictures per step.", 64)
     skip_bad: bool = SKIP_BAD

@@ -33,6 +33,11 @@ _UNRECORDED = (
     "can be left out only if the same pictures are given."
 )
 
+_UNKNOWN = (
+    "note: The weights do not say which pictures they were trained on. If these are among them, "
+    "the accuracy is too high."
+)
+
 _GUESSED = (
     "note: The run did not record its pictures (it was made by an earlier version). They were "
     "divided by their order, which is right only if nothing about them has changed."
@@ -221,7 +226,8 @@ def pictures_to_judge(
         split = split or unseen_split(spec)
         if network.names_classes:
             names = [one["class"] for one in network.classes]
-            return ChosenPictures(load_source(spec, split, class_names=names), {})
+            source = load_source(spec, split, class_names=names)
+            return ChosenPictures(replace(source, notes=(*source.notes, _UNKNOWN)), {})
         return ChosenPictures(load_source_for(spec, split, len(network.classes)), {})
     load = partial(load_source, spec, class_names=[one["class"] for one in network.classes])
     given = available_splits(spec)

@@ -60,8 +60,9 @@ def predict(
     Each picture is cropped and resized as the network is evaluated.
 
     Args:
-        model_or_path: the folder of a run, a `.keras` file, the name of a variant, or a Keras
-            classifier (N, S, S, 3), 0..255 -> (N, classes).
+        model_or_path: the folder of a run, a `.keras` file, the name of a variant,
+            hf://OWNER/NAME[@REVISION] of the Hugging Face hub, or a Keras classifier
+            (N, S, S, 3), 0..255 -> (N, classes).
         pictures: a JPEG, PNG, BMP, GIF or WebP file, or several.
         weights: for a variant: name of a published set or path; None is "imagenet".
         top: number of classes to name, at least 1.

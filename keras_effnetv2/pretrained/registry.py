@@ -228,8 +228,8 @@ def find_weight_set(variant: str, weights: str | os.PathLike[str]) -> WeightSet 
         if isinstance(weights, os.PathLike) or _LIKE_A_PATH.search(str(weights)):
             missing = f"There is no file or folder {os.fspath(weights)!r}. "
         raise ValueError(
-            f"{missing}`weights` must be None, the path of a weight file, or a set that is "
-            f"published for {variant} ({_names(variant)})."
+            f"{missing}`weights` must be None, the path of a weight file, hf://OWNER/NAME, or a "
+            f"set that is published for {variant} ({_names(variant)})."
             f"{did_you_mean(weights, published(variant))} Received: weights={weights!r}"
         )
     path = PurePath(os.path.abspath(weights))
