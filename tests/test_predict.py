@@ -87,7 +87,7 @@ def test_rows_in_python(run, pictures):
     assert plain.embedding is None
 
 
-def test_a_keras_file_and_a_model_are_what_their_run_is(run, pictures, tmp_path):
+def test_a_keras_file_and_a_model_are_what_their_run_is(run, pictures, tmp_path, capsys):
     model = kev2.open_run(run).model
     fixed = keras.Sequential([keras.Input((32, 32, 3)), *model.layers])
     alone = tmp_path / "alone.keras"
@@ -100,6 +100,9 @@ def test_a_keras_file_and_a_model_are_what_their_run_is(run, pictures, tmp_path)
         (row,) = kev2.predict(network, pictures[-1:], embeddings=True)
         assert row.class_names == (names[0], names[1], names[2])
         np.testing.assert_allclose(row.embedding, MEANS[1], atol=1e-5)
+    code, out, err = command(capsys, "evaluate", alone, "--data", run.parent / "photos", "--json")
+    assert code == 0, err
+    assert json.loads(out)["accuracy"] == 1
     with pytest.raises(ValueError, match=r"any x any pixels.*input_shape=\(S, S, 3\)"):
         kev2.predict(model, pictures)
     with pytest.raises(ValueError, match="must take pictures"):

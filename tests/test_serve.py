@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import io
 import json
 import math
 import re
@@ -17,6 +18,7 @@ from fastapi.testclient import TestClient
 from helpers.run_folders import write_served_run
 from helpers.served_models import COLOUR, GRAY, NAMES, SIZE, pixels
 from helpers.served_processes import wait_until
+from PIL import ExifTags, Image
 
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.evaluation_crop import resize_for_evaluation, seen_window
@@ -291,6 +293,15 @@ def test_an_overlay_is_small_and_empty_where_the_network_does_not_look(run_folde
     assert (rows.min() >= int(top)) & (rows.max() <= top + height)
     assert (columns.min() >= int(left)) & (columns.max() <= left + width)
     assert heat.max() == 255
+
+
+def test_an_overlay_is_turned_as_browsers_turn_the_picture(grad_cam):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # a quarter turn
+    file = io.BytesIO()
+    Image.new("RGB", (60, 30), "red").save(file, "jpeg", exif=exif)
+    overlay = tf.io.decode_png(grad_cam(file.getvalue(), NAMES[0]).overlay)
+    assert overlay.shape == (60, 30, 4)
 
 
 def test_metrics_count_requests_and_pictures(model):
