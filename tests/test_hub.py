@@ -159,6 +159,17 @@ def test_a_keras_file_is_used_where_there_is_no_other(hub, network, tmp_path):
     np.testing.assert_array_equal(oracle.numpy(loaded(PIXELS)), oracle.numpy(model(PIXELS)))
 
 
+def test_a_copy_of_a_repository_is_a_folder_of_weights(network, tmp_path, capsys):
+    kev2.build_model(kev2.ModelConfig.from_name(VARIANT), classes=5).save(tmp_path / "model.keras")
+    for name, data in repository_files(network[1], **{"pytorch_model.bin": b""}).items():
+        (tmp_path / name).write_bytes(data)
+    opened = open_weights(tmp_path)
+    assert opened.path.name == "model.safetensors"
+    assert (opened.config.name, opened.described.image_size) == (VARIANT, 40)
+    code, out, err = command(capsys, "weights", "verify", tmp_path, "--json")
+    assert (code, json.loads(out)["variant"]) == (0, VARIANT), err
+
+
 def test_private_and_gated_repositories(hub, network, monkeypatch):
     hub.publish("me/private", repository_files(network[1]), private=True)
     hub.publish("me/gated", repository_files(network[1]), gated=True)

@@ -16,14 +16,12 @@ from keras_effnetv2.pretrained.hub_name import Repository, hub_library, parse_hu
 from keras_effnetv2.pretrained.timm_config import (
     ARCHITECTURE,
     CONFIG,
+    REPOSITORY_FILES,
     WRONG_PADDING,
     Description,
     read_description,
     timm_architecture,
 )
-
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.keras")
-"""Files with the weights of a repository, the preferred one first."""
 
 _LOG = getLogger("keras_effnetv2")
 LOG_IN = "log in (hf auth login) or set the environment variable HF_TOKEN"
@@ -45,7 +43,7 @@ def fetch_from_hub(name: str) -> tuple[Path, Description]:
     config, described = _description(name)
     # All files of one commit, also if the branch is changed meanwhile.
     repository = parse_hub_name(name)._replace(revision=config.parent.name)
-    return _fetch(name, repository, WEIGHT_FILES), described
+    return _fetch(name, repository, REPOSITORY_FILES), described
 
 
 def describe_on_hub(name: str) -> tuple[ModelConfig, int | None]:

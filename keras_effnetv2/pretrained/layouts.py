@@ -17,6 +17,7 @@ from keras_effnetv2.pretrained.official import CHECKPOINT_ENDING, official_names
 from keras_effnetv2.pretrained.places import CLASSIFIER
 from keras_effnetv2.pretrained.state_dicts import begins_as_safetensors, read_state_dict
 from keras_effnetv2.pretrained.timm import timm_axes, timm_names
+from keras_effnetv2.pretrained.timm_config import CONFIG, REPOSITORY_FILES
 
 if TYPE_CHECKING:
     import keras
@@ -98,6 +99,8 @@ def weight_file(path: Path) -> Path:
     found = [name for name in names if name.endswith((*_SUFFIXES, ".h5"))]
     # Beside a pytorch_model.bin there often is a model.safetensors with the same weights.
     found = [name for name in found if not name.endswith(_TORCH_SUFFIXES)] or found
+    if CONFIG in names:  # a copy of a repository
+        found = [name for name in REPOSITORY_FILES if name in names][:1] or found
     if len(found) != 1:
         raise ValueError(
             f"The folder {str(path)!r} must hold one weight file, and has "

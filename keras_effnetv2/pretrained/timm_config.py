@@ -31,6 +31,9 @@ from keras_effnetv2.pretrained.labels import class_list, has_class_list
 from keras_effnetv2.pretrained.registry import CROP_MODES, INTERPOLATIONS, CentralCrop
 
 CONFIG = "config.json"
+REPOSITORY_FILES = ("model.safetensors", "pytorch_model.bin", "model.keras")
+"""Files with the weights of a repository, the preferred one first."""
+
 OWN = "keras_effnetv2"
 """The key of what only this package reads: `network`, `image_size`, `style`, `activation`."""
 

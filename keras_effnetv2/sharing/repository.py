@@ -15,11 +15,11 @@ from safetensors.numpy import save_file
 from keras_effnetv2._common.files import write_text
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.images.evaluation_crop import nearest_crop
-from keras_effnetv2.pretrained.hub import WEIGHT_FILES
 from keras_effnetv2.pretrained.load import normalization_of
 from keras_effnetv2.pretrained.timm import timm_state_dict
 from keras_effnetv2.pretrained.timm_config import (
     CONFIG,
+    REPOSITORY_FILES,
     Description,
     timm_architecture,
     to_timm,
@@ -27,7 +27,7 @@ from keras_effnetv2.pretrained.timm_config import (
 from keras_effnetv2.runs.run_folder import LABELS, MODEL, Run
 from keras_effnetv2.sharing.card import CARD, model_card
 
-SAFETENSORS = WEIGHT_FILES[0]
+SAFETENSORS = REPOSITORY_FILES[0]
 
 
 def write_repository(run: Run, folder: Path, repository: str) -> list[Path]:
