@@ -101,6 +101,10 @@ class ImageSource:
         """Return the number of pictures of each class, (C,) int64."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
+    def sample(self) -> np.ndarray:
+        """Return the positions of 32 pictures from all over the source, int64; fewer if it has."""
+        return np.unique(np.linspace(0, self.num_examples - 1, 32).round().astype(np.int64))
+
     def file_paths(self) -> tuple[bytes, ...] | None:
         """Return the absolute path of every picture, or None if they have no files."""
         return self.store.paths(self.rows) if isinstance(self.store, FileStore) else None

@@ -126,9 +126,7 @@ def check_image(data: Any, max_pixels: int = MAX_PIXELS) -> Any:
 @graph_function(tf.TensorSpec([], tf.int64))
 def _check_image(data: Any, max_pixels: Any) -> Any:
     kind = _first_fit(data, _STARTS)
-    gif, webp = lambda data: gif_frame(data, 1).extent, lambda data: webp_frame(data).extent
-    readers = [_jpeg_extent, _png_extent, _bmp_extent, gif, webp]
-    extent = tf.switch_case(kind, branches(readers, data), default=lambda: tf.zeros([2], tf.int64))
+    extent = _extent(kind, data)
     height, width = tf.unstack(extent)
     sides, limit = tf.unstack(tf.strings.as_string(extent)), tf.strings.as_string(max_pixels)
     words = " x ", " pixels (height x width) is more than the ", " that are accepted"
@@ -139,6 +137,21 @@ def _check_image(data: Any, max_pixels: Any) -> Any:
     reason = tf.where(is_too_large, too_large, "")
     reason = tf.where(tf.reduce_any(extent < 1), tf.gather(_UNREADABLE, kind), reason)
     return tf.where(tf.equal(data, b""), "the file is empty", reason)
+
+
+def picture_extent(data: Any) -> Any:
+    """Return height and width as stored in the header of a picture file, int64 (2,).
+
+    Zeros are for anything that is not a supported picture. A corrupt JPEG raises
+    `tf.errors.InvalidArgumentError` when the op runs.
+    """
+    return _extent(_first_fit(data, _STARTS), data)
+
+
+def _extent(kind: Any, data: Any) -> Any:
+    gif, webp = lambda data: gif_frame(data, 1).extent, lambda data: webp_frame(data).extent
+    readers = [_jpeg_extent, _png_extent, _bmp_extent, gif, webp]
+    return tf.switch_case(kind, branches(readers, data), default=lambda: tf.zeros([2], tf.int64))
 
 
 def format_name(data: Any) -> Any:

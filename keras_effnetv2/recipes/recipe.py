@@ -38,10 +38,18 @@ from keras_effnetv2.recipes.schedule import (
     step_of_epoch,
     steps_per_epoch,
 )
-from keras_effnetv2.recipes.stages import FromPreset, Range, StagePlan, progressive_stages
+from keras_effnetv2.recipes.stages import (
+    FromPreset,
+    Range,
+    StagePlan,
+    progressive_stages,
+    suitable_sizes,
+)
 
 BatchNormPolicy = Literal["auto", "train", "freeze"]
 """Whether batch norms are trained; "auto" is the rule of `transfer.resolve_batch_norm`."""
+
+_USUAL_SIZE = 224  # pixels, of a network that is not a published variant
 
 # What a field may hold. What varies by stage is checked by `progressive_stages`.
 _SMALLEST = {"epochs": 1, "min_steps": 0, "stages": 1, "randaugment_layers": 1, "seed": 0}
@@ -90,7 +98,8 @@ class TrainRecipe:
             `recipes.stages`); None if no range is "preset".
         stages: number of stages of progressive learning, or as many as there are epochs, if those
             are fewer; 1 is off.
-        image_size: side of the pictures, pixels: a number, or (first stage, last stage).
+        image_size: side of the pictures, pixels: a number, or (first stage, last stage); "auto":
+            what suits weights and pictures, see `stages.suitable_sizes`.
         randaugment_magnitude: number, range, or None for off.
         randaugment_layers: operations applied to each picture.
         autoaugment: apply AutoAugment's policy v0 instead of RandAugment; "preset": for the
@@ -147,7 +156,7 @@ class TrainRecipe:
     min_steps: int = 0
     progressive: Literal["paper", "official"] | None = None
     stages: int = 4
-    image_size: Range | FromPreset = "preset"
+    image_size: Range | FromPreset | Literal["auto"] = "preset"
     randaugment_magnitude: Range | FromPreset | None = "preset"
     randaugment_layers: int = 2
     autoaugment: bool | FromPreset = False
@@ -225,17 +234,24 @@ class TrainRecipe:
         return TrainRecipe.from_dict({"name": name, **PRESETS[name]})
 
     def resolve(
-        self, variant: str | None = None, num_examples: int | None = None
+        self,
+        variant: str | None = None,
+        num_examples: int | None = None,
+        *,
+        picture_side: int | None = None,
+        is_pretrained: bool = False,
     ) -> "ResolvedRecipe":
         """Return the recipe and the stages of a training, with values in place of "preset".
 
-        Ranges stay "preset" in the recipe; the stages hold their values.
+        Ranges stay "preset" or "auto" in the recipe; the stages hold their values.
 
         Args:
             variant: a name of `ModelConfig.variants()`. Anything else counts as V2 S to XL, and
                 needs an explicit `image_size`.
             num_examples: number of training pictures, to turn `min_steps` into `epochs` if that is
                 longer. None leaves both as they are.
+            picture_side: typical side of the pictures, pixels, for the size "auto"; None is large.
+            is_pretrained: whether the network starts from trained weights, for the size "auto".
 
         Raises:
             ValueError: see `progressive_stages`.
@@ -260,6 +276,9 @@ class TrainRecipe:
         changes["stages"] = min(self.stages, changes.get("epochs", self.epochs))
         recipe = replace(self, **changes)
         size = self.image_size
+        if size == "auto":
+            eval_size = _USUAL_SIZE if config is None else config.eval_size
+            size = suitable_sizes(eval_size, picture_side, is_pretrained=is_pretrained)
         if size == "preset" and config is None:
             raise ValueError(
                 "`image_size` must be given for a model that is not a published variant, for "

@@ -150,6 +150,9 @@ _PAPER: dict[str, dict[str, Range]] = {
     )
 }
 
+_SCRATCH_SIZE = 160  # pixels, see `suitable_sizes`
+_SIZE_STEP = 32  # of a network's strides together
+
 _OFFICIAL_BASE_SIZE = 128  # official `ibase`; the first stage lies one step above it
 _OFFICIAL_FIRST_MAGNITUDE = 5.0
 
@@ -191,6 +194,27 @@ def _preset_ranges(
             "variant: progressive_stages(epochs=..., image_size=(128, 300), ...)."
         )
     return _PAPER[config.name]
+
+
+def suitable_sizes(
+    eval_size: int, picture_side: int | None = None, *, is_pretrained: bool
+) -> tuple[int, int]:
+    """Return picture sizes of the first and the last stage, for any weights and pictures.
+
+    The last one is what pretrained weights are evaluated at, or 160 pixels for fresh ones, which
+    see enough there and train fast. But pictures are at most doubled: more pixels would show no
+    more, down to 128 pixels for pretrained weights (their maps are then 4 x 4; on fewer pixels they
+    are not themselves) and 64 for fresh ones. The first one is about three fifths of it.
+
+    Args:
+        eval_size: evaluation size of the variant, pixels.
+        picture_side: typical side of the pictures, pixels; None is large.
+        is_pretrained: whether the network starts from trained weights.
+    """
+    largest, smallest = (eval_size, 128) if is_pretrained else (_SCRATCH_SIZE, 64)
+    shown = largest if picture_side is None else max(smallest, 2 * picture_side)
+    last = min(largest, shown) // _SIZE_STEP * _SIZE_STEP
+    return max(_SIZE_STEP, int(0.6 * last) // _SIZE_STEP * _SIZE_STEP), last
 
 
 # --- the plan -----------------------------------------------------------------------------------

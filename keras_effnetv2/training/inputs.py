@@ -1,5 +1,6 @@
 """`Inputs`: what a training reads, in which stages, and the batches made of it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from keras_effnetv2.data.pipeline import InputSpec
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import UnreadablePictures
+from keras_effnetv2.images.headers import picture_extent
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.training.progressive import without_auto_sharding
@@ -110,11 +112,14 @@ def load_inputs(
     recipe: TrainRecipe,
     workers: Workers = ALONE,
     say: Callable[[str], Any] = lambda line: None,
+    *,
+    is_pretrained: bool = False,
 ) -> Inputs:
-    """Find the pictures and plan the stages of a training; no picture is read.
+    """Find the pictures and plan the stages of a training; only a few pictures are read.
 
-    The name of the network decides what "preset" means in the recipe. `say` is called with a line
-    if there are fewer stages than in the recipe.
+    The name of the network decides what "preset" means in the recipe, a sample of the pictures and
+    `is_pretrained` what "auto" means. `say` is called with a line if there are fewer stages than in
+    the recipe.
 
     Raises:
         ValueError: the recipe does not fit the data, the model or the devices.
@@ -123,9 +128,21 @@ def load_inputs(
     training, validation = data.load(recipe.seed)
     name = model_or_variant if isinstance(model_or_variant, str) else model_or_variant.name
     stages = recipe.stages
-    recipe, plan = recipe.resolve(name, training.num_examples)
+    recipe, plan = recipe.resolve(
+        name,
+        training.num_examples,
+        picture_side=_typical_side(training) if recipe.image_size == "auto" else None,
+        is_pretrained=is_pretrained,
+    )
     if len(plan) < stages:
         say(f"{counted(len(plan), 'stage')} instead of {stages}: every stage needs an epoch.")
     for stage in plan:
         workers.local_batch_size(stage.batch_size)  # raises where the devices cannot share it
     return Inputs(data, training, validation, recipe, plan, workers)
+
+
+def _typical_side(source: ImageSource) -> int | None:
+    """Return the median side of a sample, pixels: of a square of as many; None if none is read."""
+    extents = source.in_order(source.sample(), lambda data, label, index: picture_extent(data))
+    areas = [math.prod(extent) for extent in extents.ignore_errors().as_numpy_iterator()]
+    return math.isqrt(int(np.median(areas))) if any(areas) else None

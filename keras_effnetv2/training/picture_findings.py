@@ -18,7 +18,6 @@ from keras_effnetv2.runs import run_folder
 # Buda et al. (A systematic study of the class imbalance problem, arXiv 1710.05381) see a loss.
 MAX_IMBALANCE = 10
 _LISTED = 10  # pictures that are named
-_SAMPLE = 32
 _FLAT = 2  # grey levels that a JPEG may add to one colour
 _BLACK = 16  # the brightest value of 12 bits in samples of 16
 
@@ -67,8 +66,7 @@ def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[s
 
 
 def picture_findings(source: ImageSource) -> Iterator[str]:
-    """Find pictures that show nothing, or look changed, among 32 from all over a source."""
-    chosen = np.unique(np.linspace(0, source.num_examples - 1, _SAMPLE).round().astype(np.int64))
+    """Find pictures that show nothing, or look changed, in a sample of a source."""
 
     def look(data: Any, label: Any, index: Any) -> Any:
         nothing = tf.zeros([len(_IN_SAMPLE)], tf.bool)
@@ -76,7 +74,7 @@ def picture_findings(source: ImageSource) -> Iterator[str]:
             tf.equal(check_image(data, MAX_PIXELS), ""), lambda: _seen(data), lambda: nothing
         )
 
-    looks = list(source.in_order(chosen, look).ignore_errors().as_numpy_iterator())
+    looks = list(source.in_order(source.sample(), look).ignore_errors().as_numpy_iterator())
     counts = np.reshape(looks, [-1, len(_IN_SAMPLE)]).sum(axis=0, dtype=int).tolist()
     for text, count in zip(_IN_SAMPLE, counts, strict=True):
         if count:
