@@ -177,10 +177,11 @@ class RecipeOptions(OptionGroup):
 
     section = "Recipe"
 
-    preset: str = option(
+    preset: str | None = option(
         "NAME",
         "Recipe to start from: quickstart, finetune, finetune-official, finetune-paper, "
-        "imagenet-official, imagenet-paper, imagenet21k or search.",
+        "imagenet-official, imagenet-paper, imagenet21k or search. [default: finetune with trained "
+        "weights, else quickstart]",
     )
     recipe: Path | None = option("FILE", "Start from the recipe.json of a run instead of a preset.")
     epochs: int | None = option("N", "Passes over the training pictures.")
@@ -217,18 +218,19 @@ class RecipeOptions(OptionGroup):
 
     def note(self, name: str) -> str:
         """Return the preset's value for an option, as it is typed."""
-        settings = PRESETS[self.preset]
-        return f"  [{self.preset}: {_typed(settings[name])}]" if name in settings else ""
+        preset = self.preset or "finetune"
+        settings = PRESETS[preset]
+        return f"  [{preset}: {_typed(settings[name])}]" if name in settings else ""
 
     def check(self) -> None:
         """Raise ValueError for an unknown preset, FileNotFoundError for a missing file."""
         if self.recipe is None:
-            check_choice("--preset", self.preset, PRESETS)
+            check_choice("--preset", self.preset, (None, *PRESETS))
         elif not self.recipe.is_file():
             raise FileNotFoundError(f"--recipe: There is no file {str(self.recipe)!r}.")
 
-    def load(self) -> "TrainRecipe":
-        """Return the preset or the recipe of the file, changed by the given options."""
+    def load(self, default: "TrainRecipe | None" = None) -> "TrainRecipe":
+        """Return the preset, the recipe of the file, or the default, changed by given options."""
         from keras_effnetv2.recipes.recipe import TrainRecipe
 
         changes: dict[str, Any] = {
@@ -236,8 +238,10 @@ class RecipeOptions(OptionGroup):
             for name, value in vars(self).items()
             if name not in ("preset", "recipe") and value is not None and value is not False
         }
+        if self.recipe is None and default is not None and self.preset is None:
+            return replace(default, **changes)
         if self.recipe is None:
-            return replace(TrainRecipe.preset(self.preset), **changes)
+            return replace(TrainRecipe.preset(self.preset or ""), **changes)
         try:
             values = read_json(self.recipe)
             if not isinstance(values, dict) or "recipe" not in values:

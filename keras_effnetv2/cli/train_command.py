@@ -44,7 +44,9 @@ class DeviceOptions(OptionGroup):
             raise ValueError("Choose one of --mirrored (TensorFlow) and --coordinator (JAX).")
 
 
-_RECIPE = RecipeOptions("quickstart")
+_RECIPE = RecipeOptions(None)
+_NONE = "none"
+_CHOOSE_WEIGHTS = ("auto", _NONE)
 
 
 @command("keras-effnetv2 train --data photos/ --output runs/photos")
@@ -57,10 +59,11 @@ def train(
         "A variant, or the JSON file of another network (see the command info).",
         "efficientnetv2-b0",
     ),
-    weights: str | None = option(
+    weights: str = option(
         "NAME_OR_PATH",
-        "Weights to start from: a published set or hf://OWNER/NAME, which are downloaded, or a "
-        "weight file. [default: random weights]",
+        "Weights to start from: a published set or hf://OWNER/NAME, which are downloaded, a weight "
+        "file, auto (the best published set of the variant that can be had), or none (random).",
+        "auto",
     ),
     preview: bool = flag(
         "--preview", "Do not train; write DIR/preview.html with pictures and labels of every stage."
@@ -78,15 +81,25 @@ def train(
     recipe_options.check()
     devices.check()
     check_data(data)
-    check_weights(config, weights)
+    if weights not in _CHOOSE_WEIGHTS:
+        check_weights(config, weights)
     start_tensorflow()
-    recipe = recipe_options.load()
+    from keras_effnetv2.runs.run_folder import check_output
+    from keras_effnetv2.training.start import settle_start
+
+    earlier = None if preview else check_output(output, resume=resume, overwrite=overwrite)
+    start = settle_start(config, None if weights == _NONE else weights, None, earlier, say)
+    recipe = recipe_options.load(start.recipe)
     settings = vars(data_options)
     if preview:
         from keras_effnetv2.data.training_data import TrainingData
         from keras_effnetv2.training.preview import write_preview
 
-        say(write_preview(config, TrainingData(data, **settings), recipe, output))
+        say(
+            write_preview(
+                config, TrainingData(data, **settings), recipe, output, weights=start.weights
+            )
+        )
         return
     import tensorflow as tf
 
@@ -102,7 +115,7 @@ def train(
         recipe,
         output,
         **settings,
-        weights=weights,
+        weights=start.weights,
         resume=resume,
         overwrite=overwrite,
         strategy=tf.distribute.MirroredStrategy() if devices.mirrored else None,

@@ -5,6 +5,7 @@ weights' normalisation is a `Rescaling` layer inside.
 """
 
 import itertools
+import logging
 import math
 import os
 import re
@@ -25,9 +26,16 @@ from keras_effnetv2.architectures.normalization import ScaleAndOffset, scale_and
 from keras_effnetv2.models.blocks import channel_axis, conv_bn, mbconv
 from keras_effnetv2.models.graph import connected_names
 from keras_effnetv2.pretrained.load import assign_weights
-from keras_effnetv2.pretrained.open_weights import Weights, open_weights
+from keras_effnetv2.pretrained.open_weights import (
+    NoWeightsError,
+    Weights,
+    best_set,
+    open_weights,
+)
 from keras_effnetv2.pretrained.places import CLASSIFIER, PIXELS, network_prefix, numbered, own_name
 from keras_effnetv2.pretrained.registry import IMAGENET_CLASSES
+
+_LOG = logging.getLogger("keras_effnetv2")
 
 MIN_SIZE = 32  # the network halves a picture five times
 _CHANNELS = 3
@@ -60,9 +68,11 @@ def build_model(
         config: the architecture, e.g. `ModelConfig.from_name("efficientnetv2-s")`.
         include_top: whether to add pooling, dropout and classifier.
         weights: None (fresh), the name of a published set, which is fetched into the Keras cache
-            (`available_weights` lists them), hf://OWNER/NAME[@REVISION] (a repository of
-            `tf_efficientnet*` on the Hugging Face hub; needs the extra [hub]), the path of a weight
-            file (see `load_weights`), or what `open_weights` returned.
+            (`available_weights` lists them), "auto" (the published set with the best ImageNet top-1
+            that can be had; without one a warning says so, and the network starts fresh),
+            hf://OWNER/NAME[@REVISION] (a repository of `tf_efficientnet*` on the Hugging Face hub;
+            needs the extra [hub]), the path of a weight file (see `load_weights`), or what
+            `open_weights` returned.
             If the file says how its pixels were normalised (a `.keras`, a whole `.h5`, the
             config.json of PyTorch Image Models beside it), that is used. Otherwise a file with a
             published name is taken for that one, an ImageNet-21k head means (x - 128) / 128, and
@@ -112,6 +122,12 @@ def build_model(
     inputs = _make_input(
         input_tensor, input_shape, need_rgb=include_preprocessing or weights is not None
     )
+    if weights == "auto":
+        try:
+            weights = best_set(config).weights
+        except NoWeightsError as error:
+            _LOG.warning("The network starts from random weights, since %s", error)
+            weights = None
     if weights is not None and not isinstance(weights, Weights):
         weights = open_weights(weights, config, include_top=include_top, classes=classes)
     x, prefix = inputs, _free_prefix(inputs)

@@ -48,7 +48,9 @@ def _in_package(file: PublishedFile) -> Path | None:
     return Path(folders[0], name) if folders else None
 
 
-def fetch_set(found: WeightSet, *, include_top: bool = True) -> tuple[Path, PublishedFile]:
+def fetch_set(
+    found: WeightSet, *, include_top: bool = True, online: bool = True
+) -> tuple[Path, PublishedFile]:
     """Fetch a file of a set.
 
     With `include_top=False` a file without classifier, which is smaller, is preferred.
@@ -56,10 +58,12 @@ def fetch_set(found: WeightSet, *, include_top: bool = True) -> tuple[Path, Publ
     files = sorted(found.files, key=lambda file: file.has_top)
     if include_top:
         files = [file for file in files if file.has_top]
-    return fetch(files, f"{found.variant}/{found.weights}")
+    return fetch(files, f"{found.variant}/{found.weights}", online=online)
 
 
-def fetch(files: Sequence[PublishedFile], subject: str) -> tuple[Path, PublishedFile]:
+def fetch(
+    files: Sequence[PublishedFile], subject: str, *, online: bool = True
+) -> tuple[Path, PublishedFile]:
     """Return the first available file, from its Python package, the cache or the network.
 
     The cache is the folder `models` in Keras' cache (`KERAS_HOME`, or ~/.keras). A file has the
@@ -72,6 +76,7 @@ def fetch(files: Sequence[PublishedFile], subject: str) -> tuple[Path, Published
     Args:
         files: alternatives with the same weights, the preferred one first.
         subject: the name of the weights, for messages, e.g. "efficientnetv2-b0/imagenet".
+        online: whether to search at http(s) addresses, too.
 
     Returns:
         The path of a file with the right hash, and which of `files` it is.
@@ -103,6 +108,8 @@ def fetch(files: Sequence[PublishedFile], subject: str) -> tuple[Path, Published
                 _LOG.warning("%s is not used and will be downloaded again: %s.", path, flaw)
     failures = []
     for place, file in _places(files):
+        if not (online or isinstance(place, Path)):
+            continue
         try:
             if isinstance(place, Path):
                 _check(place, file.hash)

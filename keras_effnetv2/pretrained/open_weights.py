@@ -16,7 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_effnetv2._common.checks import check_choice
+from keras_effnetv2._common.text import first_line
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.config_file import is_published
 from keras_effnetv2.architectures.normalization import Normalization, ScaleAndOffset
 from keras_effnetv2.pretrained.fetch import fetch_set
 from keras_effnetv2.pretrained.hub import fetch_from_hub
@@ -105,6 +107,35 @@ class Weights:
     def is_classifier(self, name: str) -> bool:
         """Return whether a tensor of the file belongs to its classifier."""
         return name.startswith(LAYOUTS[self.source].classifier)
+
+
+class NoWeightsError(LookupError):
+    """No trained weights of a network can be had; the message says why, and the ways out."""
+
+
+def best_set(config: ModelConfig) -> WeightSet:
+    """Return the published set of a network with the best ImageNet top-1 that can be had.
+
+    It is downloaded if need be. Sets without a published top-1 come last. After one that could not
+    be downloaded, the others are only looked for on this machine.
+
+    Raises:
+        NoWeightsError: none are published for exactly this network, or none can be had.
+    """
+    sets = [WEIGHT_SETS[config.name, name] for name in published(config.name)]
+    if not sets or not is_published(config):
+        raise NoWeightsError(f"no trained weights of {config.name} are published")
+    failures: list[Exception] = []
+    for found in sorted(sets, key=lambda one: -(one.top1 or 0)):
+        try:
+            fetch_set(found, online=not failures)
+        except (ConnectionError, ImportError) as error:
+            failures.append(error)
+        else:
+            return found
+    raise NoWeightsError(
+        f"no trained weights of {config.name} can be had: {first_line(failures[0])}"
+    )
 
 
 def open_weights(

@@ -37,6 +37,7 @@ from keras_effnetv2.training.preflight import (
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.results import evaluate_model, write_results
 from keras_effnetv2.training.snapshots import Saving, Snapshot, Snapshots, latest_snapshot
+from keras_effnetv2.training.start import settle_start
 from keras_effnetv2.training.transfer import (
     freeze_batch_norm,
     has_learned_statistics,
@@ -81,7 +82,7 @@ def train(
     validation: ImageSource | None = None,
     validation_fraction: float | None = None,
     max_train_examples: int | None = None,
-    weights: str | None = None,
+    weights: str | None = "auto",
     skip_bad: bool = False,
     scan: bool | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -108,13 +109,16 @@ def train(
             that takes pixels 0..255 and ends with a softmax (sigmoid loss: a sigmoid).
         source: what `load_source` takes (its "train" and "validation" splits are used), or the
             training pictures as an `ImageSource`.
-        recipe: default `TrainRecipe.preset("quickstart")`.
+        recipe: default `TrainRecipe.preset("finetune")` for a network with trained weights, else
+            "quickstart".
         output: the run folder; must not hold a run unless `resume` or `overwrite`.
         validation: the validation pictures, if `source` is an `ImageSource`; None holds back a
             share of it.
         validation_fraction: share to hold back; see `load_source`. None: 0.2 of an `ImageSource`.
         max_train_examples: train on a stratified part of that many pictures.
-        weights: initial weights of a model that is built here, see `build_model`.
+        weights: initial weights of a model that is built here, see `build_model`. "auto": the best
+            published ones of the variant that can be had; without any a line says so, and the
+            network starts from random weights, as with None.
         skip_bad: leave out pictures that cannot be read, even if they become unreadable during
             training (see `data.unreadable`); otherwise they are an error.
         scan: decode every picture before the training; None: unless there are more than 50,000.
@@ -147,7 +151,6 @@ def train(
             `KeyboardInterrupt`. The state is saved.
         ValueError: an argument, the data or the model does not fit, or all snapshots are damaged.
     """
-    recipe = TrainRecipe.preset("quickstart") if recipe is None else recipe
     data = TrainingData(
         source,
         validation=validation,
@@ -168,19 +171,27 @@ def train(
     ) as earlier:
         if resume and earlier is None:
             say(f"There is no run in {folder} to resume, so a new one starts.")
-        inputs = load_inputs(model_or_variant, data, recipe, workers, say)
+        start = settle_start(model_or_variant, weights, recipe, earlier, say)
+        inputs = load_inputs(
+            model_or_variant,
+            data,
+            start.recipe,
+            workers,
+            say,
+            is_pretrained=start.is_pretrained,
+        )
         scope = contextlib.nullcontext if strategy is None else strategy.scope
         with scope():
-            model = _network(model_or_variant, weights, inputs)
+            model = _network(model_or_variant, start.weights, inputs)
         inputs = _settle_batch_norms(model, inputs, earlier, say)
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
         pictures = PictureRecord.of(inputs.training, inputs.validation, inputs.recipe.seed)
         architecture = architecture_to_record(model_or_variant)
-        settings = _settings(model, inputs, architecture, weights, pictures)
+        settings = _settings(model, inputs, architecture, start.weights, pictures)
         if earlier is not None:
             recorded = run_folder.read_pictures(folder, earlier)
             check_same_run(earlier, settings, recorded, pictures)
-        for finding in look_for_findings(model, inputs, this_machine(), weights):
+        for finding in look_for_findings(model, inputs, this_machine(), start.weights):
             say(finding)
         resumed = None if earlier is None else latest_snapshot(saving.folder, say)
         parameters = model.count_params()

