@@ -179,7 +179,7 @@ class RecipeOptions(OptionGroup):
 
     preset: str | None = option(
         "NAME",
-        "Recipe to start from: quickstart, finetune, finetune-official, finetune-paper, "
+        "Recipe to start from: quickstart, finetune, probe, finetune-official, finetune-paper, "
         "imagenet-official, imagenet-paper, imagenet21k or search. [default: finetune with trained "
         "weights, else quickstart]",
     )
@@ -257,4 +257,6 @@ class RecipeOptions(OptionGroup):
 def _typed(value: Any) -> str:
     """Return a value of a recipe as it is typed, e.g. "32:64"."""
     values = value if isinstance(value, tuple) else (value,)
+    if isinstance(value, str):
+        return value
     return _OFF if value is None else ":".join(f"{one:g}" for one in values)

@@ -1,7 +1,7 @@
 """The command `train`: train a classifier, or show the pictures it would be trained with."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from typer import BadParameter
@@ -65,6 +65,11 @@ def train(
         "file, auto (the best published set of the variant that can be had), or none (random).",
         "auto",
     ),
+    probe: bool = flag(
+        "--probe",
+        "Fit only the classifier, to features that are computed once; this takes seconds (the "
+        "recipe probe).",
+    ),
     preview: bool = flag(
         "--preview", "Do not train; write DIR/preview.html with pictures and labels of every stage."
     ),
@@ -77,6 +82,10 @@ def train(
     """Train a classifier on pictures, progressively, and write a run folder."""
     if preview and resume:
         raise BadParameter("does not go with --resume", param_hint="--preview")
+    if probe:
+        if recipe_options.preset or recipe_options.recipe:
+            raise BadParameter("does not go with --preset or --recipe", param_hint="--probe")
+        recipe_options = replace(recipe_options, preset="probe")
     config = read_network(model)
     recipe_options.check()
     devices.check()

@@ -76,6 +76,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "scale_randaugment": (True, False, "auto"),
     "optimizer": ("adam", "rmsprop", "sgd"),
     "schedule": get_args(Curve),
+    "probe": ("first", "only", None),
     "batch_norm": get_args(BatchNormPolicy),
     "loss": ("softmax", "sigmoid"),
     "evaluation_style": (*EVALUATION_STYLES, "preset"),
@@ -124,6 +125,8 @@ class TrainRecipe:
             stage.
         schedule: "cosine", "exponential" (times 0.97 every 2.4 epochs), "linear" or "constant".
         warmup_epochs: linear warm-up of the rate, at most half of the epochs.
+        probe: fit the classifier to features that are computed once: "first", before the training,
+            or "only", instead of it (a linear probe, which takes seconds); None is off.
         head_warmup_epochs: epochs in which only the classifier learns, so its first gradients do
             not disturb pretrained weights.
         unfreeze_epochs: epochs after these in which the blocks start to learn one after another,
@@ -174,6 +177,7 @@ class TrainRecipe:
     optimizer: Literal["adam", "rmsprop", "sgd"] = "rmsprop"
     schedule: Curve = "exponential"
     warmup_epochs: float = 5.0
+    probe: Literal["first", "only"] | None = None
     head_warmup_epochs: float = 0.0
     unfreeze_epochs: float = 0.0
     layer_decay: float = 1.0
@@ -215,9 +219,10 @@ class TrainRecipe:
     def preset(name: str) -> "TrainRecipe":
         """Return a named recipe.
 
-        - "quickstart": small data from scratch on a laptop: Adam, 32 -> 64 pixels.
-        - "finetune": a pretrained network on your own pictures, on a laptop: batch 32, mild random
-          crops, one epoch for the classifier alone, cosine decay.
+        - "quickstart": small data from scratch on a laptop: Adam, at most 160 pixels.
+        - "finetune": a pretrained network on your own pictures, on a laptop: the classifier first,
+          frozen batch norms, Adam, three stages of growing pictures and augmentation.
+        - "probe": a linear probe: only the classifier learns, on features of pretrained weights.
         - "finetune-official": as in the released code for CIFAR-10/100, Cars, Flowers and ImageNet:
           batch 512, constant rate, at least 10,000 steps.
         - "finetune-paper": the same with the numbers of the paper's section 5.3:

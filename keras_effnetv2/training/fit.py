@@ -34,6 +34,7 @@ from keras_effnetv2.training.preflight import (
     check_model,
     config_of,
 )
+from keras_effnetv2.training.probe import fit_classifier
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.results import evaluate_model, write_results
 from keras_effnetv2.training.snapshots import Saving, Snapshot, Snapshots, latest_snapshot
@@ -285,8 +286,13 @@ def _run(
     workers, folder = inputs.workers, saving.folder.parent
     unreadable = UnreadablePictures(inputs.data.skip_bad)
     with _explained(folder, inputs, unreadable), StopSignals(folder) as signals:
-        with signals.deferred():
-            history = _fit(model, inputs, unreadable, saving, resumed, signals, verbose, say)
+        if inputs.recipe.probe == "only":
+            history = _fit_probe(model, inputs, unreadable, folder, verbose)
+        else:
+            if inputs.recipe.probe == "first" and resumed is None:
+                fit_classifier(model, inputs, unreadable)
+            with signals.deferred():
+                history = _fit(model, inputs, unreadable, saving, resumed, signals, verbose, say)
         with undistributed():
             model = local_copy(model) if workers.devices > 1 else model
             evaluation, judged = evaluate_model(model, inputs)
@@ -319,6 +325,16 @@ def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> 
             f"The run in {folder} stopped: {error}. Remove the cause (is the disk full, or the "
             "size of a file limited?) and go on from the last snapshot (--resume, resume=True)."
         ) from error
+
+
+def _fit_probe(
+    model: keras.Model, inputs: Inputs, unreadable: UnreadablePictures, folder: Path, verbose: int
+) -> dict[str, list[float]]:
+    """Fit the classifier alone and return the history of its epochs."""
+    path = folder / run_folder.HISTORY if inputs.workers.is_first else None
+    history = HistoryFile(path, inputs.plan)
+    fit_classifier(model, inputs, unreadable, [history], verbose=verbose)
+    return history.columns
 
 
 def _fit(

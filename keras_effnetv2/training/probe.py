@@ -1,0 +1,117 @@
+"""A linear probe: the classifier learns alone, on features that are computed once."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_effnetv2._common.progress import Progress, progress_bar
+from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.data.unreadable import UnreadablePictures
+from keras_effnetv2.models.graph import all_layers, with_features
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.training.inputs import Inputs
+from keras_effnetv2.training.workers import local_copy, undistributed
+
+_BATCH = 64  # pictures of a forward pass
+
+
+def fit_classifier(
+    model: keras.Model,
+    inputs: Inputs,
+    unreadable: UnreadablePictures,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    *,
+    verbose: int = 0,
+) -> None:
+    """Fit the classifier of a network to the features of the training pictures.
+
+    The features are what the network makes of the pictures as evaluation crops them, without
+    augmentation: 5 KB a picture for 1,280 channels. If the recipe says `probe="only"`, it is
+    followed; otherwise this prepares its first stage with the recipe "probe".
+
+    Args:
+        model: a functional or Sequential classifier that ends with a Dense layer.
+        inputs: of the training.
+        unreadable: notes pictures that cannot be read.
+        callbacks: of the `fit` of the classifier.
+        verbose: of the `fit` of the classifier; 0 shows no progress of the features either.
+
+    Raises:
+        ValueError: the model does not end with a Dense layer.
+    """
+    recipe, plan = inputs.recipe, inputs.plan
+    if recipe.probe != "only":
+        probe = TrainRecipe.preset("probe")
+        probe = replace(probe, image_size=plan[0].image_size, loss=recipe.loss, seed=recipe.seed)
+        recipe, plan = probe.resolve()
+    with undistributed():
+        local = local_copy(model) if inputs.workers.devices > 1 else model
+        classifier = _classifier(local)
+        features = with_features(local)
+        seen = replace(inputs, plan=plan)
+        pictures, labels = _features(features, inputs.training, seen, unreadable, verbose)
+        judged = None
+        if recipe is inputs.recipe:
+            judged = _features(features, inputs.validation, seen, unreadable, verbose)
+        head = keras.Sequential(
+            [
+                keras.Input((classifier.kernel.shape[0],)),
+                keras.layers.Dense(classifier.units, activation=recipe.loss),
+            ]
+        )
+        head.compile(
+            recipe.make_optimizer(plan, len(pictures), head),
+            recipe.make_loss(),
+            metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
+        )
+        head.fit(
+            pictures,
+            recipe.smooth_labels(labels),
+            batch_size=plan[0].batch_size,
+            epochs=plan.epochs,
+            validation_data=judged,
+            callbacks=list(callbacks),
+            verbose=verbose,
+        )
+        weights = head.get_weights()
+    _classifier(model).set_weights(weights)
+
+
+def _classifier(model: keras.Model) -> Any:
+    """Return the last layer with weights."""
+    last = [layer for layer in all_layers(model) if layer.weights][-1]
+    if not isinstance(last, keras.layers.Dense):
+        raise ValueError(
+            "A linear probe needs a model whose last layer with weights is Dense; train it with "
+            f"probe=None in the recipe. Received: {model.name!r} with {last.name!r}"
+        )
+    return last
+
+
+def _no_progress() -> contextlib.AbstractContextManager[Progress]:
+    return contextlib.nullcontext(lambda done, total: None)
+
+
+def _features(
+    model: keras.Model,
+    source: ImageSource,
+    inputs: Inputs,
+    unreadable: UnreadablePictures,
+    verbose: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features (N, C) and the labels (N, classes) of the readable pictures."""
+    batches = inputs.input_spec(inputs.plan[-1]).dataset(
+        source, batch_size=_BATCH, training=False, unreadable=unreadable
+    )
+    features, labels = [], []
+    bar = progress_bar(f"features of the {source.split} pictures") if verbose else _no_progress()
+    with bar as show:
+        for images, some_labels in batches.as_numpy_iterator():  # JAX takes no TensorFlow tensors
+            features.append(model.predict_on_batch(images)[0])
+            labels.append(some_labels)
+            show(sum(map(len, labels)), source.num_examples)
+    return np.concatenate(features), np.concatenate(labels)
