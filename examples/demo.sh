@@ -18,7 +18,7 @@ step() { printf '\n--- %s\n' "$*"; }
 
 step "1/6 train progressively, from 32 to 40 pixels"
 keras-effnetv2 train --data digits --model efficientnetv2-b0 --output "$run" --overwrite \
-    --epochs 14 --stages 2 --image-size 32:40 --crop-area 0.7:1 "$@"
+    --weights none --epochs 14 --stages 2 --image-size 32:40 --crop-area 0.7:1 "$@"
 
 step "2/6 evaluate on pictures it was not trained on"
 keras-effnetv2 evaluate "$run" --data digits --json | tee "$run/evaluation.json"

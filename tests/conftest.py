@@ -8,6 +8,9 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+# Nothing is downloaded from the publishers' addresses, and nothing waits for them.
+os.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"
+
 # The processes of a test run compile much of the same for JAX, which takes longer than running it.
 CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))

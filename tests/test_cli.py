@@ -160,9 +160,8 @@ def test_version_and_help_name_the_program(capsys):
 def test_help_of_train_has_every_preset_and_the_values_of_the_default_one(capsys):
     text = re.sub(r"\s+", " ", re.sub(r"-\n +", "-", command(capsys, "train", "--help")[1]))
     assert all(name in text for name in PRESETS)
-    first, last = PRESETS["quickstart"]["image_size"]
-    assert f"pixels, or one number. [quickstart: {first}:{last}]" in text
-    assert f"training pictures. [quickstart: {PRESETS['quickstart']['epochs']}]" in text
+    assert "pixels, or one number. [finetune: auto]" in text
+    assert f"training pictures. [finetune: {PRESETS['finetune']['epochs']}]" in text
 
 
 def test_options_take_several_words_and_stand_on_either_side_of_an_action():

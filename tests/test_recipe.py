@@ -41,6 +41,7 @@ WRONG = {
     "unfreeze_epochs": (-0.1, float("nan"), None),
     "layer_decay": (0, 0.0, 1.01, None, True),
     "batch_norm": ("freezes", None, True),
+    "probe": ("last", True),
     "weight_decay": (-1e-9, None),
     "label_smoothing": (1.0, -0.1, None),
     "loss": ("mse", None),
@@ -100,7 +101,9 @@ def test_from_dict_names_missing_and_unknown_fields():
     del values["epochs"]
     with pytest.raises(ValueError, match=r"A recipe needs epochs\."):
         TrainRecipe.from_dict(values)
-    with pytest.raises(ValueError, match=r"'quickstart', 'finetune', 'finetune-official'.*'fine'"):
+    with pytest.raises(
+        ValueError, match=r"'quickstart', 'finetune', 'probe', 'finetune-official'.*'fine'"
+    ):
         TrainRecipe.preset("fine")
 
 
@@ -162,13 +165,36 @@ def test_finetuning_lasts_as_many_steps_as_officially():
         assert epochs_for("finetune-official", pictures) == epochs
 
 
-def test_the_default_finetuning_is_gentle_and_keeps_the_official_rates():
-    recipe, official = (TrainRecipe.preset(name) for name in ("finetune", "finetune-official"))
-    for name in ("learning_rate", "ema_decay", "label_smoothing", "optimizer", "weight_decay"):
-        assert getattr(recipe, name) == getattr(official, name), name
-    assert (recipe.batch_size, recipe.head_warmup_epochs) == (32, 1.0)
-    assert (recipe.batch_norm, recipe.schedule) == ("auto", "cosine")
-    assert epochs_for("finetune", 100) == recipe.epochs
+def test_the_default_finetuning_gives_few_pictures_more_epochs():
+    recipe = TrainRecipe.preset("finetune")
+    assert (recipe.probe, recipe.batch_norm, recipe.schedule) == ("first", "freeze", "cosine")
+    steps = recipe.min_steps
+    assert 1 < recipe.epochs < epochs_for("finetune", 320) == steps / 10
+    assert epochs_for("finetune", 1_000_000) == recipe.epochs
+
+
+@pytest.mark.parametrize(
+    ("variant", "picture_side", "is_pretrained", "sizes"),
+    [
+        # Of weights: their evaluation size, down to a multiple of 32; of small pictures twice
+        # their side, but at least 128 pixels.
+        ("efficientnet-lite0", None, True, [128, 176, 224]),
+        ("efficientnet-lite0", 400, True, [128, 176, 224]),
+        ("efficientnet-lite2", 400, True, [128, 192, 256]),
+        ("efficientnetv2-s", 400, True, [224, 304, 384]),
+        ("efficientnetv2-s", 96, True, [96, 144, 192]),
+        ("efficientnetv2-b0", 32, True, [64, 96, 128]),
+        ("my-resnet", 400, True, [128, 176, 224]),
+        # Fresh: 160 pixels of photos, twice the side of CIFAR-10, 64 of digits.
+        ("efficientnetv2-s", 400, False, [96, 128, 160]),
+        ("efficientnetv2-b0", 32, False, [32, 48, 64]),
+        ("efficientnetv2-b0", 8, False, [32, 48, 64]),
+    ],
+)
+def test_automatic_sizes_suit_weights_and_pictures(variant, picture_side, is_pretrained, sizes):
+    recipe = replace(RECIPE, image_size="auto", stages=3, epochs=3, batch_size=8)
+    plan = recipe.resolve(variant, picture_side=picture_side, is_pretrained=is_pretrained).plan
+    assert [stage.image_size for stage in plan] == sizes
 
 
 def test_a_number_of_steps_needs_one_batch_size():
@@ -234,13 +260,12 @@ def test_finetuning_takes_the_evaluation_size_floored_to_a_multiple_of_16():
 
 
 def test_another_model_needs_a_size_but_no_more():
-    for preset in ("finetune", "imagenet-paper"):
+    for preset in ("finetune-official", "imagenet-paper"):
         with pytest.raises(ValueError, match="`image_size` must be given"):
             TrainRecipe.preset(preset).resolve("my-resnet")
-    (stage,) = replace(TrainRecipe.preset("finetune"), image_size=96).resolve("my-resnet").plan
+    recipe = replace(TrainRecipe.preset("finetune-official"), image_size=96)
+    (stage,) = recipe.resolve("my-resnet").plan
     assert stage.image_size == 96
-    plan = TrainRecipe.preset("quickstart").resolve().plan
-    assert [stage.image_size for stage in plan] == [32, 42, 53, 64]
 
 
 def test_the_rate_peaks_at_the_batch_over_256():

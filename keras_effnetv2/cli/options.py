@@ -229,19 +229,12 @@ class RecipeOptions(OptionGroup):
         elif not self.recipe.is_file():
             raise FileNotFoundError(f"--recipe: There is no file {str(self.recipe)!r}.")
 
-    def load(self, default: "TrainRecipe | None" = None) -> "TrainRecipe":
-        """Return the preset, the recipe of the file, or the default, changed by given options."""
+    def load(self) -> "TrainRecipe | None":
+        """Return the recipe that is asked for, changed by the options; None without one."""
         from keras_effnetv2.recipes.recipe import TrainRecipe
 
-        changes: dict[str, Any] = {
-            name: None if value == _OFF else value
-            for name, value in vars(self).items()
-            if name not in ("preset", "recipe") and value is not None and value is not False
-        }
-        if self.recipe is None and default is not None and self.preset is None:
-            return replace(default, **changes)
         if self.recipe is None:
-            return replace(TrainRecipe.preset(self.preset or ""), **changes)
+            return self.changed(TrainRecipe.preset(self.preset)) if self.preset else None
         try:
             values = read_json(self.recipe)
             if not isinstance(values, dict) or "recipe" not in values:
@@ -251,6 +244,15 @@ class RecipeOptions(OptionGroup):
             raise ValueError(
                 f"--recipe: {self.recipe} is not the recipe.json of a run: {error}"
             ) from None
+        return self.changed(recipe)
+
+    def changed(self, recipe: "TrainRecipe") -> "TrainRecipe":
+        """Return a recipe with the values of the given options."""
+        changes: dict[str, Any] = {
+            name: None if value == _OFF else value
+            for name, value in vars(self).items()
+            if name not in ("preset", "recipe") and value is not None and value is not False
+        }
         return replace(recipe, **changes)
 
 

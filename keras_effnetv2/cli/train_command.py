@@ -97,8 +97,9 @@ def train(
     from keras_effnetv2.training.start import settle_start
 
     earlier = None if preview else check_output(output, resume=resume, overwrite=overwrite)
-    start = settle_start(config, None if weights == _NONE else weights, None, earlier, say)
-    recipe = recipe_options.load(start.recipe)
+    recipe = recipe_options.load()
+    start = settle_start(config, None if weights == _NONE else weights, recipe, earlier, say)
+    recipe = recipe or recipe_options.changed(start.recipe)
     settings = vars(data_options)
     if preview:
         from keras_effnetv2.data.training_data import TrainingData

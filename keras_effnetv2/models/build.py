@@ -126,7 +126,7 @@ def build_model(
         try:
             weights = best_set(config).weights
         except NoWeightsError as error:
-            _LOG.warning("The network starts from random weights, since %s", error)
+            _LOG.warning("%s The network starts from random weights.", error)
             weights = None
     if weights is not None and not isinstance(weights, Weights):
         weights = open_weights(weights, config, include_top=include_top, classes=classes)

@@ -129,7 +129,7 @@ def fetch(
         f"  {file.url} ({file.hash}) as {folders[-1] / file.name}" for file in files
     )
     raise ConnectionError(
-        f"The weights of {subject} are not in the cache and could not be downloaded. "
+        f"The weights of {subject} are not in the cache and could not be downloaded.\n"
         f"Tried:\n{tried}\nDownload a file on another machine and put it there by "
         f"hand:\n{by_hand}\nor set the environment variable {MIRROR} to an http(s) address or a "
         "folder that has it."

@@ -110,7 +110,7 @@ class Weights:
 
 
 class NoWeightsError(LookupError):
-    """No trained weights of a network can be had; the message says why, and the ways out."""
+    """No trained weights of a network can be had; the message says why."""
 
 
 def best_set(config: ModelConfig) -> WeightSet:
@@ -124,7 +124,7 @@ def best_set(config: ModelConfig) -> WeightSet:
     """
     sets = [WEIGHT_SETS[config.name, name] for name in published(config.name)]
     if not sets or not is_published(config):
-        raise NoWeightsError(f"no trained weights of {config.name} are published")
+        raise NoWeightsError(f"No trained weights are published for this network, {config.name}.")
     failures: list[Exception] = []
     for found in sorted(sets, key=lambda one: -(one.top1 or 0)):
         try:
@@ -133,9 +133,7 @@ def best_set(config: ModelConfig) -> WeightSet:
             failures.append(error)
         else:
             return found
-    raise NoWeightsError(
-        f"no trained weights of {config.name} can be had: {first_line(failures[0])}"
-    )
+    raise NoWeightsError(first_line(failures[0]))
 
 
 def open_weights(

@@ -78,7 +78,7 @@ _FINETUNE: _Settings = {
     "epochs": 8,
     "min_steps": 1_000,
     "batch_size": 32,
-    "learning_rate": 0.0024,
+    "learning_rate": 0.0048,
     "image_size": "auto",
     "stages": 3,
     "randaugment_magnitude": (5.0, 10.0),
@@ -98,11 +98,12 @@ _FINETUNE: _Settings = {
     "evaluation_style": "whole",
 }
 
-# Adam on features of two to three thousand pictures comes to rest within these epochs.
+# Adam on features comes to rest within these steps.
 _PROBE: _Settings = {
-    "epochs": 50,
+    "epochs": 20,
+    "min_steps": 300,
     "batch_size": 256,
-    "learning_rate": 0.003,
+    "learning_rate": 0.01,
     "image_size": "auto",
     "stages": 1,
     **_NO_MIXING,
@@ -164,3 +165,6 @@ PRESETS: dict[str, _Settings] = {
     "search": _SEARCH,
 }
 """Name -> fields of a `TrainRecipe`."""
+
+FROM_SCRATCH = ("quickstart", "imagenet-official", "imagenet-paper", "imagenet21k", "search")
+"""The presets that start from random weights, unless others are asked for."""

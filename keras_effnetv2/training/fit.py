@@ -118,8 +118,9 @@ def train(
         validation_fraction: share to hold back; see `load_source`. None: 0.2 of an `ImageSource`.
         max_train_examples: train on a stratified part of that many pictures.
         weights: initial weights of a model that is built here, see `build_model`. "auto": the best
-            published ones of the variant that can be had; without any a line says so, and the
-            network starts from random weights, as with None.
+            published ones of the variant that can be had, unless the recipe is one that trains from
+            scratch; without any a line says so, and the network starts from random weights, as
+            with None.
         skip_bad: leave out pictures that cannot be read, even if they become unreadable during
             training (see `data.unreadable`); otherwise they are an error.
         scan: decode every picture before the training; None: unless there are more than 50,000.

@@ -47,7 +47,7 @@ def fit_classifier(
     if recipe.probe != "only":
         probe = TrainRecipe.preset("probe")
         probe = replace(probe, image_size=plan[0].image_size, loss=recipe.loss, seed=recipe.seed)
-        recipe, plan = probe.resolve()
+        recipe, plan = probe.resolve(None, inputs.training.num_examples)
     with undistributed():
         local = local_copy(model) if inputs.workers.devices > 1 else model
         classifier = _classifier(local)

