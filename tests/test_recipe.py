@@ -176,15 +176,15 @@ def test_the_default_finetuning_gives_few_pictures_more_epochs():
 @pytest.mark.parametrize(
     ("variant", "picture_side", "is_pretrained", "sizes"),
     [
-        # Of weights: their evaluation size, down to a multiple of 32; of small pictures twice
-        # their side, but at least 128 pixels.
-        ("efficientnet-lite0", None, True, [128, 176, 224]),
-        ("efficientnet-lite0", 400, True, [128, 176, 224]),
-        ("efficientnet-lite2", 400, True, [128, 192, 256]),
-        ("efficientnetv2-s", 400, True, [224, 304, 384]),
-        ("efficientnetv2-s", 96, True, [96, 144, 192]),
+        # Of weights: seven eighths of their evaluation size, down to a multiple of 32; of small
+        # pictures twice their side, but at least 128 pixels.
+        ("efficientnet-lite0", None, True, [128, 160, 192]),
+        ("efficientnet-lite0", 400, True, [128, 160, 192]),
+        ("efficientnet-lite2", 400, True, [128, 176, 224]),
+        ("efficientnetv2-s", 400, True, [192, 256, 320]),
+        ("efficientnetv2-s", 96, True, [128, 160, 192]),
         ("efficientnetv2-b0", 32, True, [64, 96, 128]),
-        ("my-resnet", 400, True, [128, 176, 224]),
+        ("my-resnet", 400, True, [128, 160, 192]),
         # Fresh: 160 pixels of photos, twice the side of CIFAR-10, 64 of digits.
         ("efficientnetv2-s", 400, False, [96, 128, 160]),
         ("efficientnetv2-b0", 32, False, [32, 48, 64]),

@@ -201,8 +201,8 @@ def suitable_sizes(
 ) -> tuple[int, int]:
     """Return picture sizes of the first and the last stage, for any weights and pictures.
 
-    The last one is what pretrained weights are evaluated at, or 160 pixels for fresh ones, which
-    see enough there and train fast. But pictures are at most doubled: more pixels would show no
+    The last one is seven eighths of what pretrained weights are evaluated at, since random crops
+    show things larger, or 160 pixels for fresh ones, which train fast there. But pictures are at most doubled: more pixels would show no
     more, down to 128 pixels for pretrained weights (their maps are then 4 x 4; on fewer pixels they
     are not themselves) and 64 for fresh ones. The first one is about three fifths of it.
 
@@ -211,10 +211,10 @@ def suitable_sizes(
         picture_side: typical side of the pictures, pixels; None is large.
         is_pretrained: whether the network starts from trained weights.
     """
-    largest, smallest = (eval_size, 128) if is_pretrained else (_SCRATCH_SIZE, 64)
+    largest, smallest = (eval_size * 7 // 8, 128) if is_pretrained else (_SCRATCH_SIZE, 64)
     shown = largest if picture_side is None else max(smallest, 2 * picture_side)
     last = min(largest, shown) // _SIZE_STEP * _SIZE_STEP
-    return max(_SIZE_STEP, int(0.6 * last) // _SIZE_STEP * _SIZE_STEP), last
+    return max(1, round(0.6 * last / _SIZE_STEP)) * _SIZE_STEP, last
 
 
 # --- the plan -----------------------------------------------------------------------------------
