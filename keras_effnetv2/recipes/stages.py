@@ -202,9 +202,10 @@ def suitable_sizes(
     """Return picture sizes of the first and the last stage, for any weights and pictures.
 
     The last one is seven eighths of what pretrained weights are evaluated at, since random crops
-    show things larger, or 160 pixels for fresh ones, which train fast there. But pictures are at most doubled: more pixels would show no
-    more, down to 128 pixels for pretrained weights (their maps are then 4 x 4; on fewer pixels they
-    are not themselves) and 64 for fresh ones. The first one is about three fifths of it.
+    show things larger, or 160 pixels for fresh ones, which train fast there. But pictures are at
+    most doubled: more pixels would show no more, down to 128 pixels for pretrained weights (their
+    maps are then 4 x 4; on fewer pixels they are not themselves) and 64 for fresh ones. The first
+    one is about three fifths of it.
 
     Args:
         eval_size: evaluation size of the variant, pixels.
