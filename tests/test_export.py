@@ -331,7 +331,7 @@ def test_what_cannot_be_folded_is_served_as_it_is(tmp_path):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 1e-2), ("float16", 2e-3)])
 def test_weights_in_half_precision_are_half_the_size(tmp_path, dtype, tolerance):
-    model = make_model(classes=300, width=64)
+    model = make_model(classes=1500, width=64)
     folder = export_saved_model(model, tmp_path, weights_dtype=dtype)
     variables = sum(path.stat().st_size for path in (folder / "variables").glob("*"))
     kernels = sum(math.prod(w.shape) for w in model.weights if len(w.shape) > 1)
