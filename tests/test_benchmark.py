@@ -157,6 +157,7 @@ ONE_OF_EACH = (
 )
 
 
+@pytest.mark.slow  # makes every format
 def timed_as(name, format="keras", seconds=1.0):
     """Four pictures at once, in so many seconds."""
     of_network = (224, 7_200_312, 721_000_000, None, 0.0, 1.0)

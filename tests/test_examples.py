@@ -45,6 +45,7 @@ def small_network(monkeypatch):
     return small
 
 
+@pytest.mark.slow  # exports a network; make demo does, too
 def test_transfer_learning(small_network, tmp_path, capsys):
     """From a weight file and a folder of pictures to a SavedModel, the batch norms as they were."""
     write_pictures(tmp_path / "pictures", ("cat", "dog"), 5)

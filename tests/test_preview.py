@@ -100,6 +100,7 @@ def test_every_picture_stands_under_its_own_name_class_and_original(photos):
     assert [picture.name for picture in first] != [picture.name for picture in second]
 
 
+@pytest.mark.slow  # trains
 def test_pictures_and_labels_are_those_of_the_first_batch_from_all_over_it():
     recipe = replace(ONE_STAGE, batch_size=64, mixup_alpha=1.0, cutmix_alpha=1.0)
     (pictures,) = shown("digits", recipe)

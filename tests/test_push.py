@@ -157,6 +157,7 @@ def test_the_weights_are_those_that_timm_loads(run, hub):
     }
 
 
+@pytest.mark.slow  # trains a network
 @pytest.mark.parametrize(
     ("style", "crop"),
     [

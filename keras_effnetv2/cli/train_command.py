@@ -3,10 +3,12 @@
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from typer import BadParameter
 
 from keras_effnetv2._common.text import say
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.command import OptionGroup, command, flag, option
 from keras_effnetv2.cli.options import (
     DATA,
@@ -17,6 +19,10 @@ from keras_effnetv2.cli.options import (
     read_network,
 )
 from keras_effnetv2.cli.quiet_start import start_tensorflow
+
+if TYPE_CHECKING:
+    from keras_effnetv2.runs.run_settings import RunSettings
+    from keras_effnetv2.training.start import Start
 
 
 @dataclass(frozen=True)
@@ -82,10 +88,7 @@ def train(
     """Train a classifier on pictures, progressively, and write a run folder."""
     if preview and resume:
         raise BadParameter("does not go with --resume", param_hint="--preview")
-    if probe:
-        if recipe_options.preset or recipe_options.recipe:
-            raise BadParameter("does not go with --preset or --recipe", param_hint="--probe")
-        recipe_options = replace(recipe_options, preset="probe")
+    recipe_options = _with_probe(recipe_options) if probe else recipe_options
     config = read_network(model)
     recipe_options.check()
     devices.check()
@@ -94,22 +97,12 @@ def train(
         check_weights(config, weights)
     start_tensorflow()
     from keras_effnetv2.runs.run_folder import check_output
-    from keras_effnetv2.training.start import settle_start
 
     earlier = None if preview else check_output(output, resume=resume, overwrite=overwrite)
-    recipe = recipe_options.load()
-    start = settle_start(config, None if weights == _NONE else weights, recipe, earlier, say)
-    recipe = recipe or recipe_options.changed(start.recipe)
+    start = _start(config, weights, recipe_options, earlier)
     settings = vars(data_options)
     if preview:
-        from keras_effnetv2.data.training_data import TrainingData
-        from keras_effnetv2.training.preview import write_preview
-
-        say(
-            write_preview(
-                config, TrainingData(data, **settings), recipe, output, weights=start.weights
-            )
-        )
+        _preview(config, data, settings, start, output)
         return
     import tensorflow as tf
 
@@ -122,7 +115,7 @@ def train(
     train_network(
         config,
         data,
-        recipe,
+        start.recipe,
         output,
         **settings,
         weights=start.weights,
@@ -132,3 +125,30 @@ def train(
         # A bar redraws its line; into a file or a pipe one line an epoch is better.
         verbose=1 if sys.stdout.isatty() else 2,
     )
+
+
+def _with_probe(options: RecipeOptions) -> RecipeOptions:
+    if options.preset or options.recipe:
+        raise BadParameter("does not go with --preset or --recipe", param_hint="--probe")
+    return replace(options, preset="probe")
+
+
+def _start(
+    config: ModelConfig, weights: str, options: RecipeOptions, earlier: "RunSettings | None"
+) -> "Start":
+    """Return what to start from, with the recipe that is asked for."""
+    from keras_effnetv2.training.start import settle_start
+
+    recipe = options.load()
+    start = settle_start(config, None if weights == _NONE else weights, recipe, earlier, say)
+    return start._replace(recipe=recipe or options.changed(start.recipe))
+
+
+def _preview(
+    config: ModelConfig, data: str, settings: dict[str, Any], start: "Start", output: Path
+) -> None:
+    from keras_effnetv2.data.training_data import TrainingData
+    from keras_effnetv2.training.preview import write_preview
+
+    pictures = TrainingData(data, **settings)
+    say(write_preview(config, pictures, start.recipe, output, weights=start.weights))

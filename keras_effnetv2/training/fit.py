@@ -175,12 +175,7 @@ def train(
             say(f"There is no run in {folder} to resume, so a new one starts.")
         start = settle_start(model_or_variant, weights, recipe, earlier, say)
         inputs = load_inputs(
-            model_or_variant,
-            data,
-            start.recipe,
-            workers,
-            say,
-            is_pretrained=start.is_pretrained,
+            model_or_variant, data, start.recipe, workers, say, is_pretrained=start.is_pretrained
         )
         scope = contextlib.nullcontext if strategy is None else strategy.scope
         with scope():
@@ -196,14 +191,10 @@ def train(
         for finding in look_for_findings(model, inputs, this_machine(), start.weights):
             say(finding)
         resumed = None if earlier is None else latest_snapshot(saving.folder, say)
-        parameters = model.count_params()
         wait_for_all(workers)  # before anything is written
         if workers.is_first:
-            needed = saving.needed_bytes(model) + _RESULT_BYTES * parameters + _OTHER_FILES_BYTES
-            run_folder.prepare_output(folder, keep=resume, needed_bytes=needed)
-            pictures.write(folder / run_folder.PICTURES)
-            run_folder.write_settings(folder, settings)
-        say(describe_plan(settings, parameters, folder))
+            _begin_folder(saving, model, settings, pictures, keep=resume)
+        say(describe_plan(settings, model.count_params(), folder))
         with scope():
             compile_to_train(model, inputs)
         result = _run(model, inputs, saving, settings, resumed, verbose, say)
@@ -269,6 +260,17 @@ def _settings(
         image_size=inputs.plan[-1].image_size,
         pictures_sha256=pictures.fingerprint,
     )
+
+
+def _begin_folder(
+    saving: Saving, model: keras.Model, settings: RunSettings, pictures: PictureRecord, keep: bool
+) -> None:
+    """Write what is known before the training."""
+    folder = saving.folder.parent
+    results = _RESULT_BYTES * model.count_params() + _OTHER_FILES_BYTES
+    run_folder.prepare_output(folder, keep=keep, needed_bytes=saving.needed_bytes(model) + results)
+    pictures.write(folder / run_folder.PICTURES)
+    run_folder.write_settings(folder, settings)
 
 
 # --- the training -------------------------------------------------------------------------------
