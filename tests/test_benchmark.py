@@ -157,13 +157,13 @@ ONE_OF_EACH = (
 )
 
 
-@pytest.mark.slow  # makes every format
 def timed_as(name, format="keras", seconds=1.0):
     """Four pictures at once, in so many seconds."""
     of_network = (224, 7_200_312, 721_000_000, None, 0.0, 1.0)
     return Timed(name, format, *of_network, {4: np.full((1, 1), seconds)}, {4: 1.0})
 
 
+@pytest.mark.slow  # makes every format
 def test_a_format_computes_what_keras_does(tmp_path):
     formats = [format for format in ONE_OF_EACH if format in formats_here()]
     group = compare(SMALL, formats, batch_sizes=[3], rounds=1, calls=1, threads=1)

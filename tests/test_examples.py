@@ -45,7 +45,6 @@ def small_network(monkeypatch):
     return small
 
 
-@pytest.mark.slow  # exports a network; make demo does, too
 def test_transfer_learning(small_network, tmp_path, capsys):
     """From a weight file and a folder of pictures to a SavedModel, the batch norms as they were."""
     write_pictures(tmp_path / "pictures", ("cat", "dog"), 5)
@@ -77,6 +76,7 @@ def test_transfer_learning(small_network, tmp_path, capsys):
     assert answer["error"].numpy()[1] != b""
 
 
+@pytest.mark.slow  # exports a network; make demo does, too
 def test_name_photos(tmp_path, capsys):
     """A network and its export name pictures alike; another network does not."""
     keras.utils.set_random_seed(0)

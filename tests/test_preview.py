@@ -100,7 +100,6 @@ def test_every_picture_stands_under_its_own_name_class_and_original(photos):
     assert [picture.name for picture in first] != [picture.name for picture in second]
 
 
-@pytest.mark.slow  # trains
 def test_pictures_and_labels_are_those_of_the_first_batch_from_all_over_it():
     recipe = replace(ONE_STAGE, batch_size=64, mixup_alpha=1.0, cutmix_alpha=1.0)
     (pictures,) = shown("digits", recipe)
@@ -130,6 +129,7 @@ def test_pictures_and_labels_are_those_of_the_first_batch_from_all_over_it():
     assert two_classes > 12
 
 
+@pytest.mark.slow  # trains
 def test_training_asks_for_the_same_batches(photos, monkeypatch, tmp_path):
     """`train` and the preview make each stage's first epoch from the same pictures and settings."""
     recipe = replace(RECIPE, epochs=2, randaugment_magnitude=(5, 9), mixup_alpha=(0.0, 0.5))

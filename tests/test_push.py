@@ -157,7 +157,6 @@ def test_the_weights_are_those_that_timm_loads(run, hub):
     }
 
 
-@pytest.mark.slow  # trains a network
 @pytest.mark.parametrize(
     ("style", "crop"),
     [
@@ -175,6 +174,7 @@ def test_the_crop_in_words_of_timm(style, crop, hub, tmp_path, photo):
         assert scores_of(NAME, photo) == pytest.approx(scores_of(run, photo), abs=1e-6)
 
 
+@pytest.mark.slow  # trains a network
 def test_a_network_of_its_own(hub, tmp_path, photo):
     config = replace(
         kev2.ModelConfig.from_name(VARIANT).with_fused_stages(1),

@@ -518,8 +518,10 @@ def running(database):
     return [trial for trial in trials if trial.state == "running"]
 
 
-@pytest.mark.slow  # trains and reports two trials
 # --- the command --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow  # trains and reports two trials
 def test_the_command_from_pictures_to_a_study(space, tmp_path, database, capsys, monkeypatch):
     """The one search here that builds, times and trains a network: the baseline."""
     monkeypatch.setattr(trial_training, "ENOUGH_SECONDS", 0.0)  # five rounds suffice here
