@@ -71,9 +71,9 @@ _FINETUNE_PAPER: _Settings = {
     "weight_decay": 0.0,
 }
 
-# For hundreds to some thousands of pictures on a laptop; docs/benchmarks.md says what each part
-# brings. Fewer pictures get more epochs. Frozen batch norms keep the statistics of the weights, and
-# make a step on a CPU twice as fast.
+# For hundreds to some thousands of pictures on a laptop (docs/benchmarks.md). Fewer pictures get
+# more epochs. Frozen batch norms keep the statistics of the weights, and make a step on a CPU twice
+# as fast.
 _FINETUNE: _Settings = {
     "epochs": 8,
     "min_steps": 1_000,
