@@ -47,3 +47,12 @@ def checkpoints_in_this_process(monkeypatch):
     from keras_effnetv2.pretrained import checkpoint
 
     monkeypatch.setattr(checkpoint, "read_in_child", checkpoint.read_with_tensorflow)
+
+
+@pytest.fixture(scope="module")
+def variant_is_small():
+    """A published variant is quick to build in all tests of a file."""
+    from helpers.command_line import small_variant
+
+    with small_variant():
+        yield

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers.command_line import VARIANT, command, small_variant
+from helpers.command_line import VARIANT, command
 from helpers.photos import write_picture
 
 from keras_effnetv2.architectures.config import ModelConfig
@@ -13,13 +13,9 @@ from keras_effnetv2.evaluation.scores import wilson_interval
 from keras_effnetv2.images.evaluation_crop import decode_image, resize_for_evaluation
 from keras_effnetv2.models.build import build_model
 
+pytestmark = pytest.mark.usefixtures("variant_is_small")
+
 TENCH, GOLDFISH = 0, 1  # places in the list of ImageNet
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with small_variant():
-        yield
 
 
 def save_b0(path, classes, favourites):

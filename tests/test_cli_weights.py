@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import oracle
-from helpers.command_line import VARIANT, command as any_command, small_variant
+from helpers.command_line import VARIANT, command as any_command
 from helpers.photos import write_picture
 from helpers.source_files import write_checkpoint
 
@@ -23,6 +23,8 @@ from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.pretrained.official import official_names
 from keras_effnetv2.pretrained.registry import WEIGHT_SETS, PublishedFile, available_weights
+
+pytestmark = pytest.mark.usefixtures("variant_is_small")
 
 SET = "imagenet21k-ft1k"  # its pixels are not those of b0's imagenet
 NAME = f"{VARIANT}/{SET}"
@@ -39,12 +41,6 @@ def result_of(capsys, *words):
     code, out, err = command(capsys, *words, "--json")
     assert code == 0, err
     return json.loads(out)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with small_variant():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import oracle, source_files
-from helpers.command_line import VARIANT, command, small_variant
+from helpers.command_line import VARIANT, command
 from helpers.http_server import serving, status, whole
 from helpers.hub_server import TOKEN, serving_hub
 from helpers.served_models import COLOUR
@@ -18,6 +18,8 @@ import keras_effnetv2 as kev2
 from keras_effnetv2.images.evaluation_crop import prepare_batch
 from keras_effnetv2.pretrained.open_weights import open_weights
 from keras_effnetv2.pretrained.registry import CentralCrop
+
+pytestmark = pytest.mark.usefixtures("variant_is_small")
 
 NAMES = ["ash", "birch", "elm\u001b[31m", "oak", "yew"]
 REPOSITORY = "timm/tf_efficientnetv2_b0.trees"
@@ -38,12 +40,6 @@ CONFIG = {
     },
 }
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3)).astype("float32")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with small_variant():
-        yield
 
 
 @pytest.fixture(scope="module")

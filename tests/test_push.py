@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers import oracle
-from helpers.command_line import VARIANT, command, small_variant
+from helpers.command_line import VARIANT, command
 from helpers.hub_server import READ_ONLY, TOKEN, serving_hub
 from helpers.run_folders import recorded_settings, write_run
 from helpers.served_models import COLOUR
@@ -29,17 +29,13 @@ from keras_effnetv2.runs.run_folder import (
 )
 from keras_effnetv2.runs.run_settings import RecordedPictures
 
+pytestmark = pytest.mark.usefixtures("variant_is_small")
+
 NAMES = ("ash", "birch | <b>", "elm\u001b[31m")
 NAME = "hf://anna/trees"
 FILES = {"model.keras", "model.safetensors", "config.json", "labels.txt", "README.md"}
 SECRET = "/home/anna/secret"
 CONFUSION_COUNTS = np.array([[7, 1, 0], [0, 5, 2], [0, 0, 5]])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with small_variant():
-        yield
 
 
 @pytest.fixture
@@ -81,7 +77,7 @@ def write_tiny_run(folder, config=None, style="whole", **changes):
 
 
 @pytest.fixture(scope="module")
-def run(small, tmp_path_factory):
+def run(variant_is_small, tmp_path_factory):
     return write_tiny_run(tmp_path_factory.mktemp("runs") / "trees")
 
 

@@ -197,6 +197,11 @@ def test_automatic_sizes_suit_weights_and_pictures(variant, picture_side, is_pre
     assert [stage.image_size for stage in plan] == sizes
 
 
+def test_a_probe_sees_pictures_as_evaluation_does():
+    probe = TrainRecipe.preset("probe").resolve("efficientnet-lite0", is_pretrained=True)
+    assert [stage.image_size for stage in probe.plan] == [224]
+
+
 def test_a_number_of_steps_needs_one_batch_size():
     with pytest.raises(ValueError, match=r"`min_steps` needs the same batch size.*\(64, 16\)"):
         replace(RECIPE, min_steps=10, batch_size=(64, 16))

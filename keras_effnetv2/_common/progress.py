@@ -11,7 +11,9 @@ Progress = Callable[[int, int | None], None]  # (done, total or None), as often 
 
 
 @contextlib.contextmanager
-def progress_bar(label: str, unit: str = " pictures", scale: bool = False) -> Iterator[Progress]:
+def progress_bar(
+    label: str, unit: str = " pictures", scale: bool = False, *, quiet: bool = False
+) -> Iterator[Progress]:
     """Yield a function of (done, total) that draws a bar with the time left.
 
     If stderr is not a terminal, nothing is drawn.
@@ -20,8 +22,10 @@ def progress_bar(label: str, unit: str = " pictures", scale: bool = False) -> It
         label: the work, for example "evaluating".
         unit: the things that are counted, with a space before them.
         scale: write 1,500,000 as 1.50M, for bytes.
+        quiet: draw nothing.
     """
-    with tqdm(desc=printable(label), unit=unit, unit_scale=scale, leave=False, disable=None) as bar:
+    options = {"unit": unit, "unit_scale": scale, "leave": False, "disable": quiet or None}
+    with tqdm(desc=printable(label), **options) as bar:
 
         def show(done: int, total: int | None) -> None:
             bar.total = total

@@ -100,7 +100,8 @@ class TrainRecipe:
         stages: number of stages of progressive learning, or as many as there are epochs, if those
             are fewer; 1 is off.
         image_size: side of the pictures, pixels: a number, or (first stage, last stage); "auto":
-            what suits weights and pictures, see `stages.suitable_sizes`.
+            what suits weights and pictures (`stages.suitable_sizes`), at most seven eighths of the
+            variant's evaluation size, or all of it for `probe="only"`.
         randaugment_magnitude: number, range, or None for off.
         randaugment_layers: operations applied to each picture.
         autoaugment: apply AutoAugment's policy v0 instead of RandAugment; "preset": for the
@@ -282,8 +283,10 @@ class TrainRecipe:
         recipe = replace(self, **changes)
         size = self.image_size
         if size == "auto":
-            eval_size = _USUAL_SIZE if config is None else config.eval_size
-            size = suitable_sizes(eval_size, picture_side, is_pretrained=is_pretrained)
+            largest = _USUAL_SIZE if config is None else config.eval_size
+            if self.probe != "only":
+                largest = largest * 7 // 8  # random crops show things larger than evaluation does
+            size = suitable_sizes(largest, picture_side, is_pretrained=is_pretrained)
         if size == "preset" and config is None:
             raise ValueError(
                 "`image_size` must be given for a model that is not a published variant, for "

@@ -197,24 +197,23 @@ def _preset_ranges(
 
 
 def suitable_sizes(
-    eval_size: int, picture_side: int | None = None, *, is_pretrained: bool
+    largest: int, picture_side: int | None = None, *, is_pretrained: bool
 ) -> tuple[int, int]:
     """Return picture sizes of the first and the last stage, for any weights and pictures.
 
-    The last one is seven eighths of what pretrained weights are evaluated at, since random crops
-    show things larger, or 160 pixels for fresh ones, which train fast there. But pictures are at
-    most doubled: more pixels would show no more, down to 128 pixels for pretrained weights (their
-    maps are then 4 x 4; on fewer pixels they are not themselves) and 64 for fresh ones. The first
-    one is about three fifths of it.
+    The last one is `largest` for pretrained weights, and 160 pixels for fresh ones, which train
+    fast there. But pictures are at most doubled, since more pixels would show no more, down to 128
+    pixels for pretrained weights (their maps are then 4 x 4; on fewer pixels they are not
+    themselves) and 64 for fresh ones. The first size is about three fifths of the last one.
 
     Args:
-        eval_size: evaluation size of the variant, pixels.
+        largest: pixels.
         picture_side: typical side of the pictures, pixels; None is large.
         is_pretrained: whether the network starts from trained weights.
     """
-    largest, smallest = (eval_size * 7 // 8, 128) if is_pretrained else (_SCRATCH_SIZE, 64)
-    shown = largest if picture_side is None else max(smallest, 2 * picture_side)
-    last = min(largest, shown) // _SIZE_STEP * _SIZE_STEP
+    most, least = (largest, 128) if is_pretrained else (_SCRATCH_SIZE, 64)
+    shown = most if picture_side is None else max(least, 2 * picture_side)
+    last = min(most, shown) // _SIZE_STEP * _SIZE_STEP
     return max(1, round(0.6 * last / _SIZE_STEP)) * _SIZE_STEP, last
 
 

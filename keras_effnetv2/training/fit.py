@@ -293,7 +293,8 @@ def _run(
             history = _fit_probe(model, inputs, unreadable, folder, verbose)
         else:
             if inputs.recipe.probe == "first" and resumed is None:
-                fit_classifier(model, inputs, unreadable)
+                say("Fitting the classifier first ...")
+                fit_classifier(model, inputs, unreadable, verbose=verbose)
             with signals.deferred():
                 history = _fit(model, inputs, unreadable, saving, resumed, signals, verbose, say)
         with undistributed():

@@ -1,6 +1,5 @@
 """A linear probe: the classifier learns alone, on features that are computed once."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,11 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_effnetv2._common.progress import Progress, progress_bar
+from keras_effnetv2._common.progress import progress_bar
+from keras_effnetv2.data.pipeline import InputSpec
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.models.graph import all_layers, with_features
 from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.training.assemble import jit_compile
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.workers import local_copy, undistributed
 
@@ -37,14 +38,16 @@ def fit_classifier(
         model: a functional or Sequential classifier that ends with a Dense layer.
         inputs: of the training.
         unreadable: notes pictures that cannot be read.
-        callbacks: of the `fit` of the classifier.
-        verbose: of the `fit` of the classifier; 0 shows no progress of the features either.
+        callbacks: of the classifier's `fit`.
+        verbose: 0 is silent; otherwise the progress of the features is shown, and with
+            `probe="only"` that of `fit`.
 
     Raises:
         ValueError: the model does not end with a Dense layer.
     """
     recipe, plan = inputs.recipe, inputs.plan
-    if recipe.probe != "only":
+    is_all = recipe.probe == "only"
+    if not is_all:
         probe = TrainRecipe.preset("probe")
         probe = replace(probe, image_size=plan[0].image_size, loss=recipe.loss, seed=recipe.seed)
         recipe, plan = probe.resolve(None, inputs.training.num_examples)
@@ -52,11 +55,11 @@ def fit_classifier(
         local = local_copy(model) if inputs.workers.devices > 1 else model
         classifier = _classifier(local)
         features = with_features(local)
-        seen = replace(inputs, plan=plan)
-        pictures, labels = _features(features, inputs.training, seen, unreadable, verbose)
+        spec, quiet = inputs.input_spec(plan[-1]), verbose == 0
+        pictures, labels = _features(features, inputs.training, spec, unreadable, quiet)
         judged = None
-        if recipe is inputs.recipe:
-            judged = _features(features, inputs.validation, seen, unreadable, verbose)
+        if is_all:
+            judged = _features(features, inputs.validation, spec, unreadable, quiet)
         head = keras.Sequential(
             [
                 keras.Input((classifier.kernel.shape[0],)),
@@ -67,6 +70,7 @@ def fit_classifier(
             recipe.make_optimizer(plan, len(pictures), head),
             recipe.make_loss(),
             metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
+            jit_compile=jit_compile(),
         )
         head.fit(
             pictures,
@@ -75,7 +79,7 @@ def fit_classifier(
             epochs=plan.epochs,
             validation_data=judged,
             callbacks=list(callbacks),
-            verbose=verbose,
+            verbose=verbose if is_all else 0,
         )
         weights = head.get_weights()
     _classifier(model).set_weights(weights)
@@ -92,24 +96,17 @@ def _classifier(model: keras.Model) -> Any:
     return last
 
 
-def _no_progress() -> contextlib.AbstractContextManager[Progress]:
-    return contextlib.nullcontext(lambda done, total: None)
-
-
 def _features(
     model: keras.Model,
     source: ImageSource,
-    inputs: Inputs,
+    spec: InputSpec,
     unreadable: UnreadablePictures,
-    verbose: int,
+    quiet: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the features (N, C) and the labels (N, classes) of the readable pictures."""
-    batches = inputs.input_spec(inputs.plan[-1]).dataset(
-        source, batch_size=_BATCH, training=False, unreadable=unreadable
-    )
+    batches = spec.dataset(source, batch_size=_BATCH, training=False, unreadable=unreadable)
     features, labels = [], []
-    bar = progress_bar(f"features of the {source.split} pictures") if verbose else _no_progress()
-    with bar as show:
+    with progress_bar(f"features of {source.split} pictures", quiet=quiet) as show:
         for images, some_labels in batches.as_numpy_iterator():  # JAX takes no TensorFlow tensors
             features.append(model.predict_on_batch(images)[0])
             labels.append(some_labels)

@@ -82,8 +82,7 @@ def write_results(
         )
     batches = partial(inputs.stage_dataset, unreadable=unreadable)
     kept = np.setdiff1d(np.arange(inputs.training.num_examples), [*unreadable.found])
-    bar = progress_bar("comparing mistakes") if show_progress else contextlib.nullcontext()
-    with bar as progress:
+    with progress_bar("comparing mistakes", quiet=not show_progress) as progress:
         report = gather_report(
             settings,
             history,
