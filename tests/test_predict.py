@@ -176,7 +176,7 @@ def test_exports_hold_no_features(run, pictures, tmp_path, capsys):
         path = (tmp_path / name).parent if name.endswith(".pb") else tmp_path / name
         code, _, err = command(capsys, "predict", path, *pictures)
         assert code == 1
-        assert f"'{path}' is an export, which gives scores and no features. Give what it" in err
+        assert f"'{path}' is an export, which cannot be opened here. Give what it" in err
 
 
 def test_wrong_words(run, pictures, tmp_path, capsys):

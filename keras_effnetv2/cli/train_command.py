@@ -73,8 +73,8 @@ def train(
     ),
     probe: bool = flag(
         "--probe",
-        "Fit only the classifier, to features that are computed once; this takes seconds (the "
-        "recipe probe).",
+        "Fit only the classifier, to features that are computed once for every picture (the recipe "
+        "probe).",
     ),
     preview: bool = flag(
         "--preview", "Do not train; write DIR/preview.html with pictures and labels of every stage."

@@ -36,8 +36,8 @@ def network_path(name: str | os.PathLike[str]) -> Path | None:
         return None
     if path.suffix in _EXPORTS or any(path.glob("saved_model.pb")):
         raise ValueError(
-            f"{str(name)!r} is an export, which gives scores and no features. Give what it was "
-            "made from: the folder of a run, a .keras file, or a variant."
+            f"{str(name)!r} is an export, which cannot be opened here. Give what it was made from: "
+            "the folder of a run, a .keras file, or a variant."
         )
     if not path.is_dir() and not (path.suffix == ".keras" and path.is_file()):
         kind = "file" if path.suffix == ".keras" else "folder"

