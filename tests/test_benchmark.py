@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from helpers.photos import COLOURS, write_colour_run, write_photos, write_picture
 from helpers.quick_runs import two_blocks
 from helpers.run_folders import write_run
 
@@ -212,6 +213,23 @@ def test_the_command(tmp_path, capsys):
     assert f"{written['results'][1]['time_ratio']['1']:.2f}" == rows[1][7]
 
 
+def test_accuracy_of_each_format_on_pictures_that_the_run_has_not_seen(tmp_path, capsys):
+    run = write_colour_run(tmp_path / "run", write_photos(tmp_path / "photos"))
+    photos, times = tmp_path / "new", tmp_path / "times.json"
+    for number, shown in enumerate(["blue", "blue", "red", "blue"]):
+        write_picture(photos / "blue" / f"{number}.png", COLOURS[shown])
+    write_picture(photos / "green" / "4.png", COLOURS["green"])
+    words = [str(run), *QUICK, "--formats", "keras", "onnx", "--data", str(photos)]
+    assert main(["benchmark", *words, "--json", str(times)]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " | " in line]
+    assert rows[0][3:7] == ["largest difference", "same class", "top-1", "top-5"]
+    for row in rows[2:]:
+        assert row[4:7] == ["100.0%", "80.0%", "100.0%"]
+    for result in json.loads(times.read_text())["results"]:
+        assert (result["accuracy"], result["top_5_accuracy"]) == (0.8, 1)
+        assert result["max_difference"] < 1e-6
+
+
 QUICK = ["--formats", "keras", "--batch-sizes", "1", "--rounds", "1", "--calls", "1"]
 
 
@@ -258,6 +276,8 @@ def test_the_table_beside_the_paper():
         ("efficientnetv2-b0 --batch-sizes 1 0", "--batch-sizes must be at least 1. Received: 0"),
         ("efficientnetv2-b0 --threads 0", "--threads must be at least 1. Received: 0"),
         ("efficientnetv2-b0 --json no/folder/x.json", "--json: there is no folder no/folder"),
+        ("efficientnetv2-b0 --data no/folder", "There is no folder 'no/folder'"),
+        (f"{SMALL} --data digits", "There is no folder .*small_network.*A network is the folder of a run"),
         ("all efficientnetv2-b0", "all means every variant"),
         ("efficientnetv2-b9", "A model must be a variant"),
         (

@@ -11,13 +11,14 @@ import numpy as np
 
 from keras_effnetv2._common.timing import measure, time_ratio
 from keras_effnetv2.benchmark.contestants import (
-    COMPARED,
     KERAS_APPLICATIONS,
     KERAS_EXPORT,
+    compared_answers,
     open_contestant,
     open_network,
     same_in_keras_applications,
 )
+from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.export.check import largest_difference, top1_agreement
 from keras_effnetv2.models.multiply_adds import count_flops
 
@@ -37,6 +38,7 @@ class Timed:
         top1_agreement: share of the pictures with the best class of the Keras model.
         seconds: batch size -> (rounds, calls) seconds for a batch, see `timing.measure`.
         time_ratio: batch size -> the time relative to the first of its group.
+        accuracy, top_5_accuracy: shares of labelled pictures, None without any.
     """
 
     network: str
@@ -49,6 +51,8 @@ class Timed:
     top1_agreement: float
     seconds: dict[int, np.ndarray]
     time_ratio: dict[int, float]
+    accuracy: float | None = None
+    top_5_accuracy: float | None = None
 
     def median(self, batch_size: int) -> float:
         """Return the median time for a batch, seconds."""
@@ -66,6 +70,7 @@ def compare(
     against: str | None = None,
     image_size: int | None = None,
     weights: str | None = None,
+    data: str | None = None,
     batch_sizes: Sequence[int],
     rounds: int,
     calls: int,
@@ -74,13 +79,13 @@ def compare(
 ) -> list[Timed]:
     """Measure one network in all formats, and the network to compare with.
 
-    `name`, `image_size` and `weights` are those of `contestants.open_network`. `against` names a
-    network, exported by `model.export`, which comes first in the result; "keras.applications" is
-    the same variant there. Each format has `rounds` turns of `calls` timed calls. `threads` is for
-    the runtimes of files; None takes all cores.
+    `name`, `image_size`, `weights` and `data` are those of `contestants.open_network`. `against`
+    names a network, exported by `model.export`, which comes first in the result;
+    "keras.applications" is the same variant there. Each format has `rounds` turns of `calls` timed
+    calls. `threads` is for the runtimes of files; None takes all cores.
     """
     gc.collect()  # the network before, whose memory this one may need
-    network = open_network(name, image_size, weights)
+    network = open_network(name, image_size, weights, data)
     pairs = [(network, format) for format in dict.fromkeys(formats)]
     if against is not None:
         other = same_in_keras_applications(name) if against == KERAS_APPLICATIONS else against
@@ -101,10 +106,13 @@ def compare(
             return measure(turns, rounds, calls, lambda n: progress(f"{doing} {n} of {rounds}"))
 
         seconds = {size: times(size) for size in dict.fromkeys(batch_sizes)}
+        networks = {id(one): one for one, _ in pairs}
+        expected = {key: compared_answers(one, one.run) for key, one in networks.items()}
         group = []
         for index, (one, format) in enumerate(pairs):
-            pictures = one.pictures[COMPARED]
-            answers, expected = runs[index](pictures), one.run(pictures)
+            progress(f"{one.name}: accuracy of {format}")
+            answers = compared_answers(one, runs[index])
+            judged = one.judged_on and Evaluation(one.judged_on.labels, answers)
             files = [path for path in folders[index].rglob("*") if path.is_file()]
             timed = Timed(
                 one.name,
@@ -113,10 +121,12 @@ def compare(
                 one.model.count_params(),
                 flops[index],
                 sum(path.stat().st_size for path in files) or None,
-                largest_difference(answers, expected),
-                top1_agreement(answers, expected),
+                largest_difference(answers, expected[id(one)]),
+                top1_agreement(answers, expected[id(one)]),
                 {size: times[index] for size, times in seconds.items()},
                 {size: time_ratio(times[index], times[0]) for size, times in seconds.items()},
+                judged and judged.accuracy,
+                judged and judged.top_accuracy(5),
             )
             group.append(timed)
     return group

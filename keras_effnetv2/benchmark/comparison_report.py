@@ -10,14 +10,19 @@ from keras_effnetv2.benchmark.paper_figures import TABLE_7, TABLE_11
 
 def speed_table(group: Sequence[Timed]) -> str:
     """Return the Markdown table of one group; times are compared with the first row."""
+    is_judged = any(timed.accuracy is not None for timed in group)
     header = ["network", "format", "MB", "largest difference", "same class"]
+    header += ["top-1", "top-5"] if is_judged else []
     for batch_size in group[0].seconds:
         header += [f"ms for {batch_size} (p95)", "pictures/s", "time"]
     rows = []
     for timed in group:
         cells = [timed.network, timed.format]
         cells.append("" if timed.bytes is None else f"{timed.bytes / 1e6:.1f}")
-        cells += [f"{timed.max_difference:.1e}", f"{timed.top1_agreement:.0%}"]
+        cells += [f"{timed.max_difference:.1e}", f"{timed.top1_agreement:.1%}"]
+        if is_judged:
+            shares = (timed.accuracy, timed.top_5_accuracy)
+            cells += ["" if share is None else f"{share:.1%}" for share in shares]
         for batch_size, seconds in timed.seconds.items():
             median, p95 = timed.median(batch_size), np.percentile(seconds, 95)
             cells += [f"{1e3 * median:.1f} ({1e3 * p95:.1f})", f"{batch_size / median:.1f}"]

@@ -13,6 +13,10 @@ import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.data.pipeline import make_dataset
+from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.evaluation import named_network
+from keras_effnetv2.evaluation.judging import pictures_to_judge
 from keras_effnetv2.export.formats import export_model
 from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.export.runtimes import FORMATS, Runner, computes_bfloat16, load_exported
@@ -23,6 +27,7 @@ from keras_effnetv2.export.saved_model import (
     resolve_image_size,
 )
 from keras_effnetv2.export.signatures import PIXELS_SIGNATURE
+from keras_effnetv2.images.styles import Style
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.runs.run_folder import open_run
@@ -33,6 +38,7 @@ KERAS_APPLICATIONS = "keras.applications"  # without a model's name: the same va
 COMPARED = slice(1, None, 2)  # of the windows of photographs
 _CALIBRATED = slice(0, None, 2)  # the others, with which int8 is calibrated
 _SETTLED_ON = slice(0, None, 6)
+_AT_ONCE = 16  # pictures that are judged
 _SPREAD = 3  # standard deviation of drawn logits: some classes are likely, as after training
 
 
@@ -67,6 +73,9 @@ class MeasuredNetwork:
         image_size: S, pixels.
         run: function that computes probabilities in Keras.
         pictures: float32 (24, S, S, 3), see `real_pictures.photographs`.
+        judged_on: labelled pictures to judge its exports on, if any; int8 is calibrated with a
+            random part of them.
+        style: how they become squares, see `evaluation_crop.resize_for_evaluation`.
     """
 
     name: str
@@ -74,10 +83,12 @@ class MeasuredNetwork:
     image_size: int
     run: Runner
     pictures: np.ndarray
+    judged_on: ImageSource | None = None
+    style: Style = "whole"
 
 
 def open_network(
-    name: str, image_size: int | None = None, weights: str | None = None
+    name: str, image_size: int | None = None, weights: str | None = None, data: str | None = None
 ) -> MeasuredNetwork:
     """Return a network by name.
 
@@ -88,11 +99,17 @@ def open_network(
         name: a variant, a run folder, or MODULE:NAME of a Keras model or of a function that returns
             one; it is called with `weights=None` and `input_shape`, if it takes these.
         image_size: S, pixels; None takes a variant's evaluation size, or the model's own size.
-        weights: weights of a variant, see `build_model`.
+        weights: weights of a variant, see `build_model`; None means random ones, or with `data`
+            "imagenet".
+        data: labelled pictures to judge its exports on, see `judging.pictures_to_judge`; not for
+            MODULE:NAME.
 
     Raises:
-        ValueError: there is no classifier with this name, or the size or weights do not fit it.
+        ValueError: there is no classifier with this name, or the size, weights or pictures do not
+            fit it.
     """
+    if data is not None:
+        return _judged_network(name, image_size, weights, data)
     is_drawn = weights is None
     if name in ModelConfig.variants():
         config = ModelConfig.from_name(name)
@@ -110,8 +127,37 @@ def open_network(
     pictures = photographs(size)
     if is_drawn:
         _settle(model, pictures[_SETTLED_ON])
-    graph = tf.function(lambda images: network(images, training=False), autograph=False)
-    return MeasuredNetwork(name, network, size, _as_runner(graph), pictures)
+    return MeasuredNetwork(name, network, size, _keras_runner(network), pictures)
+
+
+def _judged_network(
+    name: str, image_size: int | None, weights: str | None, data: str
+) -> MeasuredNetwork:
+    judged = named_network.open_network(name, weights)
+    network = probability_model(judged.model)
+    size = resolve_image_size(network, image_size or judged.image_size)
+    return MeasuredNetwork(
+        *(name, network, size, _keras_runner(network), photographs(size)),
+        judged_on=pictures_to_judge(judged, data).source,
+        style=judged.style,
+    )
+
+
+def compared_answers(network: MeasuredNetwork, run: Runner) -> np.ndarray:
+    """Return what an export answers for the pictures that it is compared on: (pictures, classes).
+
+    They are `judged_on`, or without those half of `pictures`.
+    """
+    if network.judged_on is None:
+        return run(network.pictures[COMPARED])
+    batches = make_dataset(
+        network.judged_on,
+        image_size=network.image_size,
+        batch_size=_AT_ONCE,
+        training=False,
+        style=network.style,
+    )
+    return np.concatenate([run(images) for images, _ in batches.as_numpy_iterator()])
 
 
 def same_in_keras_applications(variant: str) -> str:
@@ -148,17 +194,26 @@ def open_contestant(
         folder = export_saved_model(model, scratch, image_size=size, weights_dtype=dtype)
         signatures = tf.saved_model.load(folder).signatures
         return _as_runner(lambda images: signatures[PIXELS_SIGNATURE](images)["probabilities"])
+    calibration: Any = None
+    if quantize == "int8":
+        calibration = network.judged_on or network.pictures[_CALIBRATED]
     report = export_model(
         model,
         scratch / f"model{FORMATS[kind].suffix}",
         kind,
         quantize or None,
         image_size=size,
-        calibration=network.pictures[_CALIBRATED] if quantize == "int8" else None,
+        calibration=calibration,
         pictures=network.pictures[COMPARED],
+        style=network.style,
         force=True,
     )
     return load_exported(report.path, threads)
+
+
+def _keras_runner(model: keras.Model) -> Runner:
+    graph = tf.function(lambda images: model(images, training=False), autograph=False)
+    return _as_runner(graph)
 
 
 def _as_runner(function: Callable[[Any], Any]) -> Runner:

@@ -11,6 +11,7 @@ from keras_effnetv2._common.progress import progress_line
 from keras_effnetv2._common.text import say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.command import OptionGroup, argument, command, option
+from keras_effnetv2.cli.options import check_data
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 _ALL = "all"
@@ -37,7 +38,14 @@ class ComparisonOptions(OptionGroup):
     image_size: int | None = option("PIXELS", "Size of the pictures. [default: the network's own]")
     weights: str | None = option(
         "SET",
-        "Weights of variants: imagenet, imagenet21k or imagenet21k-ft1k. [default: random weights]",
+        "Weights of variants: imagenet, imagenet21k or imagenet21k-ft1k. [default: random weights; "
+        "with --data imagenet]",
+    )
+    data: str | None = option(
+        "SPEC",
+        "Labelled pictures: also measure the accuracy of each format on those that the network was "
+        "not trained on. int8 is calibrated with 256 of them. [default: the formats are only "
+        "compared with Keras, on parts of two photographs]",
     )
     batch_sizes: list[int] = option("N...", "Batch sizes to time.", [1, 16])
     rounds: int = option("N", "Rounds; each format has a turn in every round.", 10)
@@ -47,7 +55,8 @@ class ComparisonOptions(OptionGroup):
 
 @command(
     "keras-effnetv2 benchmark efficientnetv2-b0 --formats all\n"
-    "keras-effnetv2 benchmark all --against keras.applications"
+    "keras-effnetv2 benchmark all --against keras.applications\n"
+    "keras-effnetv2 benchmark runs/photos --formats all --data photos/"
 )
 def benchmark(
     *,
@@ -101,6 +110,7 @@ def benchmark(
 
 def _check(options: ComparisonOptions, networks: Sequence[str], json: Path | None) -> None:
     """Raise ValueError for mistakes that would otherwise show up after minutes."""
+    check_data(options.data)
     threads = 1 if options.threads is None else options.threads
     counts = {"--rounds": [options.rounds], "--calls": [options.calls], "--threads": [threads]}
     for name, values in {**counts, "--batch-sizes": options.batch_sizes}.items():
