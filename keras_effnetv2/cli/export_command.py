@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from keras_effnetv2._common.files import read_json
-from keras_effnetv2._common.text import say
+from keras_effnetv2._common.text import counted, listed, say
 from keras_effnetv2.cli.command import OptionGroup, command, flag, option
 from keras_effnetv2.cli.options import NETWORK, WEIGHTS_TO_JUDGE, check_data, check_network
 from keras_effnetv2.cli.quiet_start import start_tensorflow
@@ -73,6 +73,11 @@ class FileOptions(_FormatOptions):
     min_agreement: float | None = option(
         "SHARE",
         "Share of the pictures on which int8 must find the same class as Keras. [default: 0.98]",
+    )
+    keep_float: Literal["auto"] | None = option(
+        None,
+        "If int8 finds another class too often: keep in float the parts that it changes most, as "
+        "few as it takes.",
     )
     force: bool = flag("--force", "Write the file even if it differs too much from Keras.")
 
@@ -165,3 +170,6 @@ def _write_file(network: "JudgedNetwork", output: Path, format: str, given: dict
         f"{report.bytes:,} bytes; on {report.pictures} pictures the same best class as Keras for "
         f"{report.top1_agreement:.1%}, probabilities within {report.max_difference:.2g}"
     )
+    if report.float_layers:
+        count = counted(len(report.float_layers), "layer")
+        say(f"{count} stayed in float: {listed(report.float_layers)}")

@@ -4,7 +4,8 @@ import importlib
 import logging
 import os
 import sys
-import tempfile
+
+from keras_effnetv2._common.quiet import quiet_stderr
 
 
 def start_tensorflow() -> None:
@@ -15,18 +16,7 @@ def start_tensorflow() -> None:
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3" or "tensorflow" in sys.modules:
         return
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as captured:
-        terminal = os.dup(2)
-        os.dup2(captured.fileno(), 2)
-        try:
-            importlib.import_module("tensorflow")
-        except BaseException:
-            captured.seek(0)
-            os.write(terminal, captured.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
+    with quiet_stderr():
+        importlib.import_module("tensorflow")
     # It warns of tracing, but each stage is meant to be traced.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnetv2._common.quiet import quiet_stderr
 from keras_effnetv2._common.text import install_hint
 
 INPUT, OUTPUT = "images", "probabilities"
@@ -71,14 +72,31 @@ def write_litert(
     """Write a `.tflite` file."""
     import tensorflow as tf
 
+    if quantize == "int8":
+        converter = int8_converter(saved_model, calibration)
+    else:
+        converter = _litert_converter(saved_model)
+        converter.optimizations = [] if quantize is None else [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    with quiet_stderr():  # TensorFlow 2.21 prints the settings of int8
+        path.write_bytes(converter.convert())
+
+
+def int8_converter(saved_model: Path, calibration: Calibration) -> Any:
+    """Return a converter to LiteRT whose kernels and activations become int8."""
+    import tensorflow as tf
+
+    converter = _litert_converter(saved_model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([images] for images in calibration)
+    return converter
+
+
+def _litert_converter(saved_model: Path) -> Any:
+    import tensorflow as tf
+
     # From the SavedModel: of the function of a Keras 3 model the converter of TensorFlow 2.21 loses
     # the weights, and the file answers NaN. LiteRT itself (2.3) has no converter of TensorFlow
     # models, and TensorFlow's interpreter is deprecated in favour of LiteRT's.
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
-    if quantize is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantize == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if quantize == "int8":
-        converter.representative_dataset = lambda: ([images] for images in calibration)
-    path.write_bytes(converter.convert())
+    return tf.lite.TFLiteConverter.from_saved_model(str(saved_model))

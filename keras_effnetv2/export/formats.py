@@ -14,7 +14,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -32,6 +32,7 @@ from keras_effnetv2.export.check import (
     top1_agreement,
 )
 from keras_effnetv2.export.converters import INPUT, OUTPUT, optional_module
+from keras_effnetv2.export.float_parts import Judge, keep_float_parts, layers_of
 from keras_effnetv2.export.real_pictures import PicturesLike, photographs, picture_array
 from keras_effnetv2.export.runtimes import FORMATS, FileFormat, computes_bfloat16, load_exported
 from keras_effnetv2.export.saved_model import (
@@ -67,6 +68,7 @@ class ExportReport:
         top1_agreement: share of the pictures with the same best class (with a single output: on
             the same side of 0.5).
         pictures: how many were compared.
+        float_layers: the layers that `keep_float` left in float.
     """
 
     path: Path
@@ -76,6 +78,7 @@ class ExportReport:
     max_difference: float
     top1_agreement: float
     pictures: int
+    float_layers: tuple[str, ...] = ()
 
 
 def export_model(
@@ -90,6 +93,7 @@ def export_model(
     pictures: PicturesLike | None = None,
     style: Style = "whole",
     min_agreement: float = MIN_AGREEMENT,
+    keep_float: Literal["auto"] | None = None,
     force: bool = False,
 ) -> ExportReport:
     """Write a classifier for another runtime, and compare its results with those of Keras.
@@ -130,6 +134,8 @@ def export_model(
             one of `calibration` (then not used to calibrate), or parts of two photographs.
         style: how pictures become squares, see `evaluation_crop.resize_for_evaluation`.
         min_agreement: share of pictures, 0..1, on which "int8" must find the best class of Keras.
+        keep_float: "auto": if an int8 file is below `min_agreement`, keep in float those parts of
+            the network that int8 changes most, as few as it takes; see `float_parts`.
         force: also write a file that differs by more than is allowed. The report says how much.
 
     Returns:
@@ -145,20 +151,14 @@ def export_model(
     """
     check_choice("format", format, FORMATS)
     check_number("min_agreement", min_agreement, minimum=0, maximum=1)
-    _check_quantize(format, quantize, calibration is not None)
+    _check_quantize(format, quantize, calibration is not None, keep_float)
     target = _new_file(Path(path), FORMATS[format])
     require_tensorflow_backend()
     plain = probability_model(model)
     size = (_size_to_check if dynamic_size else resolve_image_size)(plain, image_size)
     for module in FORMATS[format].modules:
         optional_module(module)
-    if quantize == "bfloat16" and not computes_bfloat16():
-        raise RuntimeError(
-            "A bfloat16 file can only be checked on a CPU that computes in bfloat16, with "
-            "AVX512_BF16 or AMX, and this one does not. Export on such a CPU, or export float16 "
-            "(--quantize float16, quantize='float16'): a program can run that file in bfloat16 "
-            "with OpenVINO's INFERENCE_PRECISION_HINT."
-        )
+    _check_bfloat16(quantize)
     for_ranges, compared = _gather(calibration, pictures, size, style)
     batches = batches_of(compared)
     if dynamic_size:  # some once more, not square
@@ -174,6 +174,10 @@ def export_model(
         written = folder / target.name
         function = _saved_function(exact, None if dynamic_size else size, saved_model)
         FORMATS[format].write(function, saved_model, written, quantize, for_ranges)
+        in_float: list[str] = []
+        if keep_float is not None:
+            judge = Judge(batches, expected, min_agreement)
+            in_float = keep_float_parts(saved_model, written, for_ranges, judge)
         answers = answers_of(load_exported(written), batches)
         report = ExportReport(
             target,
@@ -183,6 +187,7 @@ def export_model(
             max_difference=largest_difference(answers, expected),
             top1_agreement=top1_agreement(answers, expected),
             pictures=len(expected),
+            float_layers=layers_of(in_float, plain),
         )
         too_far = ""
         if quantize is None:
@@ -196,7 +201,9 @@ def export_model(
     return report
 
 
-def _check_quantize(format: str, quantize: str | None, is_calibrated: bool) -> None:
+def _check_quantize(
+    format: str, quantize: str | None, is_calibrated: bool, keep_float: str | None
+) -> None:
     allowed = (None, *FORMATS[format].quantize)
     if quantize not in allowed:
         some = {name: ", ".join(one.quantize) for name, one in FORMATS.items() if one.quantize}
@@ -215,6 +222,20 @@ def _check_quantize(format: str, quantize: str | None, is_calibrated: bool) -> N
         raise ValueError(
             "`calibration` is for int8 only. Give pictures to compare with in another way "
             f"(--pictures, pictures=). Received: calibration with quantize={quantize!r}"
+        )
+    if keep_float is not None:
+        check_choice("keep_float", keep_float, ("auto",))
+        if quantize != "int8":
+            raise ValueError(f"`keep_float` is for int8 only. Received: quantize={quantize!r}")
+
+
+def _check_bfloat16(quantize: str | None) -> None:
+    if quantize == "bfloat16" and not computes_bfloat16():
+        raise RuntimeError(
+            "A bfloat16 file can only be checked on a CPU that computes in bfloat16, with "
+            "AVX512_BF16 or AMX, and this one does not. Export on such a CPU, or export float16 "
+            "(--quantize float16, quantize='float16'): a program can run that file in bfloat16 "
+            "with OpenVINO's INFERENCE_PRECISION_HINT."
         )
 
 
@@ -308,7 +329,8 @@ def _check_report(report: ExportReport, too_far: str, min_agreement: float, forc
         raise RuntimeError(
             f"The int8 file finds the same best class as Keras on {report.top1_agreement:.1%} of "
             f"{report.pictures} pictures, and {min_agreement:.1%} is required. Calibrate with "
-            "more pictures that are like those the model will see, or use float16 or dynamic "
-            "(--quantize, quantize=). Nothing was written; a lower limit (--min-agreement, "
-            "min_agreement=) or --force, force=True writes it anyway."
+            "more pictures that are like those the model will see, keep in float what int8 cannot "
+            "hold (--keep-float auto, keep_float='auto'), or use float16 or dynamic (--quantize, "
+            "quantize=). Nothing was written; a lower limit (--min-agreement, min_agreement=) or "
+            "--force, force=True writes it anyway."
         )
