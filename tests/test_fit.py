@@ -42,11 +42,14 @@ RECIPE = replace(
     stages=2,
     batch_size=16,
     image_size=(32, 40),
+    evaluation_size=48,
     randaugment_magnitude=None,
     learning_rate=0.2,
     seed=3,
 )
-ONE_EPOCH = replace(RECIPE, epochs=1, stages=1, image_size=32, mixup_alpha=0.0)
+ONE_EPOCH = replace(
+    RECIPE, epochs=1, stages=1, image_size=32, evaluation_size=None, mixup_alpha=0.0
+)
 CLASSES = tuple("0123456789")
 
 
@@ -113,7 +116,7 @@ def test_recipe_json_repeats_the_run(run, digits):
     assert TrainRecipe.from_dict(settings["recipe"]) == settled
     assert settings["stages"] == [asdict(stage) for stage in RECIPE.resolve("small").plan]
     assert [stage["image_size"] for stage in settings["stages"]] == [32, 40]
-    assert settings["image_size"] == 40
+    assert settings["image_size"] == 48
     assert settings["class_names"] == list(CLASSES)
     assert settings["training"] == {"spec": "digits", "split": "train", "pictures": 48}
     assert settings["validation"]["pictures"] == 12
@@ -163,7 +166,7 @@ def test_model_and_exports_give_the_probabilities_of_the_returned_model(run, dig
     expected = result.model.predict(image, verbose=0)
     loaded = run_folder.open_run(result.output)
     assert loaded.class_names == CLASSES
-    assert (loaded.image_size, loaded.style) == (40, "whole")
+    assert (loaded.image_size, loaded.style) == (48, "whole")
     np.testing.assert_allclose(loaded.model.predict(image, verbose=0), expected, atol=1e-6)
     served = tf.saved_model.load(str(result.output / "saved_model/1"))
     probabilities = served.signatures["serving_default"](images=tf.constant(image))
@@ -173,7 +176,7 @@ def test_model_and_exports_give_the_probabilities_of_the_returned_model(run, dig
     assert "keras_effnetv2" not in config  # neither this package nor a compile is needed
     answer = served.signatures["classify_bytes"](image_bytes=tf.constant(data))
     scores = evaluate_source(
-        result.model, digits.subset(range(8)), image_size=40, style="whole"
+        result.model, digits.subset(range(8)), image_size=48, style="whole"
     ).scores
     np.testing.assert_allclose(answer["scores"], -np.sort(-scores, axis=1)[:, :5], atol=1e-6)
     assert [name.decode() for name in answer["classes"].numpy()[:, 0]] == [
@@ -342,7 +345,7 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_read_or_written
         (small_network(activation="sigmoid"), "classifier_activation='softmax'.*with sigmoid"),
         (small_network(dropout=0.0), "the model has no Dropout layer to set"),
         (subclassed(), "functional or Sequential classifier.*'net'"),
-        (small_network(size=224), r"takes \(None, 224, 224, 3\).*\[32, 40\] pixels"),
+        (small_network(size=224), r"takes \(None, 224, 224, 3\).*\[32, 40, 48\] pixels"),
         (keras.Sequential([keras.layers.Dense(10)], name="new"), "built.*'new'"),
         (too_wide(), "'wide' cannot work with pictures of 32 pixels: .*larger pictures"),
         ("efficientnetv2-b9", "Unknown variant.*efficientnetv2-b0"),

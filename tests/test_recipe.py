@@ -47,6 +47,7 @@ WRONG = {
     "loss": ("mse", None),
     "ema_decay": (0, 1, 1.0, -0.5, "0.9", True),
     "gradient_clip": (0, 0.0, -1, "1", float("inf")),
+    "evaluation_size": (0, -1, 224.0, "auto", True),
     "evaluation_style": ("square", None),
     "precision": ("float16", None),
     "deterministic": (None, 1),
@@ -174,27 +175,34 @@ def test_the_default_finetuning_gives_few_pictures_more_epochs():
 
 
 @pytest.mark.parametrize(
-    ("variant", "picture_side", "is_pretrained", "sizes"),
+    ("variant", "picture_side", "is_pretrained", "sizes", "evaluation"),
     [
-        # Of weights: seven eighths of their evaluation size, down to a multiple of 32; of small
-        # pictures twice their side, but at least 128 pixels.
-        ("efficientnet-lite0", None, True, [128, 160, 192]),
-        ("efficientnet-lite0", 400, True, [128, 160, 192]),
-        ("efficientnet-lite2", 400, True, [128, 176, 224]),
-        ("efficientnetv2-s", 400, True, [192, 256, 320]),
-        ("efficientnetv2-s", 96, True, [128, 160, 192]),
-        ("efficientnetv2-b0", 32, True, [64, 96, 128]),
-        ("my-resnet", 400, True, [128, 160, 192]),
+        # Of weights: seven eighths of their evaluation size, down to a multiple of 32, and that for
+        # evaluation; of small pictures twice their side for both, but at least 128 pixels.
+        ("efficientnet-lite0", None, True, [128, 160, 192], 224),
+        ("efficientnet-lite0", 400, True, [128, 160, 192], 224),
+        ("efficientnet-lite2", 400, True, [128, 176, 224], 256),
+        ("efficientnetv2-s", 400, True, [192, 256, 320], 384),
+        ("efficientnetv2-s", 96, True, [128, 160, 192], None),
+        ("efficientnetv2-b0", 32, True, [64, 96, 128], None),
+        ("my-resnet", 400, True, [128, 160, 192], 224),
         # Fresh: 160 pixels of photos, twice the side of CIFAR-10, 64 of digits.
-        ("efficientnetv2-s", 400, False, [96, 128, 160]),
-        ("efficientnetv2-b0", 32, False, [32, 48, 64]),
-        ("efficientnetv2-b0", 8, False, [32, 48, 64]),
+        ("efficientnetv2-s", 400, False, [96, 128, 160], None),
+        ("efficientnetv2-b0", 32, False, [32, 48, 64], None),
+        ("efficientnetv2-b0", 8, False, [32, 48, 64], None),
     ],
 )
-def test_automatic_sizes_suit_weights_and_pictures(variant, picture_side, is_pretrained, sizes):
+def test_automatic_sizes_suit_weights_and_pictures(
+    variant, picture_side, is_pretrained, sizes, evaluation
+):
     recipe = replace(RECIPE, image_size="auto", stages=3, epochs=3, batch_size=8)
-    plan = recipe.resolve(variant, picture_side=picture_side, is_pretrained=is_pretrained).plan
+    known = {"picture_side": picture_side, "is_pretrained": is_pretrained}
+    resolved, plan = recipe.resolve(variant, **known)
     assert [stage.image_size for stage in plan] == sizes
+    assert resolved.evaluation_size == evaluation
+    assert (
+        replace(recipe, evaluation_size=64).resolve(variant, **known).recipe.evaluation_size == 64
+    )
 
 
 def test_a_probe_sees_pictures_as_evaluation_does():

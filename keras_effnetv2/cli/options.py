@@ -193,6 +193,11 @@ class RecipeOptions(OptionGroup):
         "Size of the pictures in the first and the last stage, in pixels, or one number.",
         parser=_WHOLE,
     )
+    evaluation_size: int | None = option(
+        "PIXELS",
+        "Size of the pictures in evaluation and serving. [default: that of the last stage; for "
+        "pretrained weights without --image-size up to what they are published for]",
+    )
     stages: int | None = option("N", "Stages of progressive learning; 1 turns it off.")
     crop_area: Any = option(
         "SMALLEST:LARGEST", "Share of a picture that a random crop covers.", parser=_REAL

@@ -7,6 +7,7 @@ and "sgd", which are not official, have decay and clipping from Keras: the decay
 
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import keras
@@ -101,7 +102,7 @@ class TrainRecipe:
             are fewer; 1 is off.
         image_size: side of the pictures, pixels: a number, or (first stage, last stage); "auto":
             what suits weights and pictures (`stages.suitable_sizes`), at most seven eighths of the
-            variant's evaluation size, or all of it for `probe="only"`.
+            evaluation size, or all of it for `probe="only"`.
         randaugment_magnitude: number, range, or None for off.
         randaugment_layers: operations applied to each picture.
         autoaugment: apply AutoAugment's policy v0 instead of RandAugment; "preset": for the
@@ -142,6 +143,9 @@ class TrainRecipe:
         ema_decay: decay of the averaged weights, which are evaluated and kept; None is off.
         gradient_clip: largest global norm of the gradients ("rmsprop": first also of each single
             one, as officially); None is off.
+        evaluation_size: side of the pictures in evaluation and serving, pixels; None: that of the
+            last stage, or with `image_size="auto"` and pretrained weights what suits them, at most
+            the variant's evaluation size.
         evaluation_style: how evaluation and serving crop and resize, a name of
             `images.styles.EVALUATION_STYLES`; "preset": the style that fits the variant's training.
         precision: Keras dtype policy of a model that is built here.
@@ -188,6 +192,7 @@ class TrainRecipe:
     loss: Literal["softmax", "sigmoid"] = "softmax"
     ema_decay: float | None = 0.9999
     gradient_clip: float | None = None
+    evaluation_size: int | None = None
     evaluation_style: str = "v2"
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     deterministic: bool = False
@@ -201,6 +206,8 @@ class TrainRecipe:
             check_number(name, getattr(self, name), **limits)
         for name, choices in _CHOICES.items():
             check_choice(name, getattr(self, name), choices)
+        if self.evaluation_size is not None:
+            check_integer("evaluation_size", self.evaluation_size, minimum=1)
         size = self.batch_size
         for one in size if isinstance(size, tuple) and len(size) == 2 else (size,):
             check_integer("batch_size", one, minimum=1)
@@ -280,13 +287,16 @@ class TrainRecipe:
             changes |= {"epochs": max(self.epochs, needed), "min_steps": 0}
         # Fewer epochs than stages: with fewer stages the first and the last keep their values.
         changes["stages"] = min(self.stages, changes.get("epochs", self.epochs))
-        recipe = replace(self, **changes)
         size = self.image_size
         if size == "auto":
             largest = _USUAL_SIZE if config is None else config.eval_size
+            suited = partial(suitable_sizes, picture_side=picture_side, is_pretrained=is_pretrained)
+            size, evaluated = suited(largest), suited(largest)[1]
             if self.probe != "only":
-                largest = largest * 7 // 8  # random crops show things larger than evaluation does
-            size = suitable_sizes(largest, picture_side, is_pretrained=is_pretrained)
+                size = suited(largest * 7 // 8)  # random crops show things larger than evaluation
+            if self.evaluation_size is None and size[1] != evaluated:
+                changes["evaluation_size"] = evaluated
+        recipe = replace(self, **changes)
         if size == "preset" and config is None:
             raise ValueError(
                 "`image_size` must be given for a model that is not a published variant, for "

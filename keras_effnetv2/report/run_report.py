@@ -219,6 +219,7 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
             + (f", weights averaged with {recipe.ema_decay:g}" if recipe.ema_decay else ""),
         ),
         ("loss", f"{recipe.loss} cross entropy, label smoothing {recipe.label_smoothing:g}"),
+        ("evaluation", f"{settings.image_size} px, style {recipe.evaluation_style}"),
         ("seed", f"{recipe.seed}"),
         ("output", f"{folder}"),
     )

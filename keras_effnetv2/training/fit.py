@@ -257,7 +257,7 @@ def _settings(
         class_names=tuple(inputs.training.class_names),
         recipe=inputs.recipe,
         stages=tuple(inputs.plan),
-        image_size=inputs.plan[-1].image_size,
+        image_size=inputs.evaluation_size,
         pictures_sha256=pictures.fingerprint,
     )
 

@@ -83,6 +83,11 @@ class Inputs:
             evaluation_style=recipe.evaluation_style,
         )
 
+    @property
+    def evaluation_size(self) -> int:
+        """Side of the pictures that the network is evaluated and served with, pixels."""
+        return self.recipe.evaluation_size or self.plan[-1].image_size
+
     def epoch_order(self, epoch: int) -> np.ndarray:
         """Return positions in `training`, (N,) int64, in the order of an epoch."""
         return self.training.order(shuffle=True, seed=self.recipe.seed, epoch=epoch)
@@ -92,13 +97,14 @@ class Inputs:
         return min(self.workers.batch_norm_batch(stage.batch_size) for stage in self.plan)
 
     def validation_dataset(self) -> tf.data.Dataset:
-        """Return the validation batches of the last stage, or this worker's part of each.
+        """Return the validation batches, or this worker's part of each.
 
         Devices have equal parts: with several, the first pictures may fill up the last batch.
         """
         workers, count = self.workers, self.validation.num_examples
         filled = np.resize(np.arange(count), -(-count // workers.devices) * workers.devices)
-        dataset = self.input_spec(self.plan[-1]).dataset(
+        spec = replace(self.input_spec(self.plan[-1]), image_size=self.evaluation_size)
+        dataset = spec.dataset(
             self.validation.subset(filled[workers.index :: workers.count]),
             batch_size=workers.local_batch_size(self.plan[-1].batch_size),
             training=False,

@@ -60,7 +60,8 @@ def check_model(model: keras.Model, inputs: Inputs) -> None:
             f"output. Build the model with classes={classes}. "
             f"Received: {model.name!r} with {counted(model.output_shape[-1], 'output')}"
         )
-    sizes = [stage.image_size for stage in plan]
+    every = (*(stage.image_size for stage in plan), inputs.evaluation_size)
+    sizes = list(dict.fromkeys(every))
     shape = tuple(model.input_shape)
     if len(shape) == 4 and shape[-1] != 3:
         raise ValueError(
@@ -70,9 +71,9 @@ def check_model(model: keras.Model, inputs: Inputs) -> None:
         )
     if len(shape) != 4 or any(side not in (None, size) for size in sizes for side in shape[1:3]):
         raise ValueError(
-            f"The model {model.name!r} takes {shape}, but the stages have pictures of {sizes} "
-            "pixels. Build it with input_shape=(None, None, 3), or train at the model's size: set "
-            "stages=1 and image_size to its side (pictures are square)."
+            f"The model {model.name!r} takes {shape}, but the stages and the evaluation "
+            f"have pictures of {sizes} pixels. Build it with input_shape=(None, None, 3), or train "
+            "at the model's size: set stages=1 and image_size to its side (pictures are square)."
         )
     scheduled_dropout_layers(model, None, plan)  # raises where the plan has rates, the model none
     try:

@@ -170,5 +170,5 @@ def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
         ("mirrored", "half of the pictures" if flips else "none"),
         *augmentation,
         ("label smoothing", f"{recipe.label_smoothing:g}, not in the labels below"),
-        ("evaluation", f"style {recipe.evaluation_style}"),
+        ("evaluation", f"{inputs.evaluation_size} px, style {recipe.evaluation_style}"),
     )

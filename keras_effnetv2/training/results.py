@@ -35,7 +35,7 @@ def evaluate_model(model: keras.Model, inputs: Inputs) -> tuple[Evaluation, kera
     evaluation = evaluate_source(
         model,
         inputs.validation,
-        image_size=inputs.plan[-1].image_size,
+        image_size=inputs.evaluation_size,
         style=inputs.recipe.evaluation_style,
     )
     if not np.isfinite(evaluation.scores).all():
@@ -75,7 +75,7 @@ def write_results(
             bare,
             folder / run_folder.SAVED_MODEL,
             names,
-            image_size=inputs.plan[-1].image_size,
+            image_size=inputs.evaluation_size,
             style=inputs.recipe.evaluation_style,
             variant=settings.model,
             weights=settings.weights_origin,
