@@ -412,6 +412,18 @@ def test_an_existing_run_is_kept_until_everything_has_been_checked(digits, tmp_p
     assert settings_in(folder)["finished"] is False
 
 
+@pytest.mark.parametrize(("mean", "share"), [(0.01, 0.3), (0.0, 0.0)])
+def test_first_blocks_are_frozen_if_the_network_has_learned(mean, share, digits, quick, tmp_path):
+    model = small_network()
+    norm = next(la for la in model.layers if isinstance(la, keras.layers.BatchNormalization))
+    norm.moving_mean.assign(keras.ops.full_like(norm.moving_mean, mean))
+    kernel = keras.ops.convert_to_numpy(model.layers[2].kernel)
+    recipe = replace(ONE_EPOCH, frozen_share=0.3)
+    fit.train(model, digits, recipe, tmp_path / "run", scan=False, verbose=0)
+    assert (np.abs(model.layers[2].kernel - kernel).max() > 0) == (share == 0)
+    assert settings_in(tmp_path / "run")["recipe"]["frozen_share"] == share
+
+
 def test_batch_norms_of_a_pretrained_network_are_frozen_on_small_batches(
     digits, quick, tmp_path, capsys
 ):

@@ -42,6 +42,7 @@ WRONG = {
     "layer_decay": (0, 0.0, 1.01, None, True),
     "batch_norm": ("freezes", None, True),
     "probe": ("last", True),
+    "frozen_share": (-0.1, 1.1, None, True),
     "weight_decay": (-1e-9, None),
     "label_smoothing": (1.0, -0.1, None),
     "loss": ("mse", None),

@@ -9,6 +9,7 @@ from keras_effnetv2.models.build import build_model
 from keras_effnetv2.training.transfer import (
     batch_norms,
     freeze_batch_norm,
+    freeze_first_blocks,
     has_learned_statistics,
     resolve_batch_norm,
 )
@@ -66,6 +67,26 @@ def test_a_frozen_network_computes_the_same_in_training_as_in_inference():
     assert difference() > 1e-3
     freeze_batch_norm(model)
     assert difference() < 1e-6
+
+
+@pytest.mark.parametrize(("share", "frozen"), [(0.0, 0), (0.4, 2), (1.0, 4)])
+def test_the_first_blocks_stay_as_they_are_while_the_rest_learns(share, frozen):
+    keras.utils.set_random_seed(0)
+    network = small_network()
+    model = nested(network)
+    assert freeze_first_blocks(model, share) == frozen
+    groups = ("stem", "block1a", "block2a", "top", "predictions")
+    kept = [v for v in network.variables if v.path.partition("_")[0] in groups[:frozen]]
+    others = [layer.kernel for layer in network.layers if hasattr(layer, "kernel")]
+    others = [one for one in others if not any(one is variable for variable in kept)]
+    assert len(kept) >= 3 * frozen
+    assert others
+    before, learning = values(kept), values(others)
+    step(model)
+    for variable, old, new in zip(kept, before, values(kept), strict=True):
+        np.testing.assert_array_equal(new, old, err_msg=variable.path)
+    for variable, old, new in zip(others, learning, values(others), strict=True):
+        assert np.abs(new - old).max() > 0, variable.path
 
 
 def test_batch_norms_have_learned_once_they_have_seen_pictures():

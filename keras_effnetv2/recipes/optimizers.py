@@ -219,33 +219,43 @@ def _replicas() -> int:
 # --- which variable learns how --------------------------------------------------------------------
 
 
+def layer_groups(model: keras.Model) -> list[list[keras.layers.Layer]]:
+    """Return the layers with trainable weights in groups, from the input to the classifier.
+
+    They are in the order of `model.layers` (nested models in their place). Layers whose names begin
+    with the same block, such as "block2a_" or "conv3_block2_", are one group. A layer without a
+    matrix, such as batch norm, belongs to the group before it. Every other layer is its own group.
+    In our models the groups are stem, every block, head convolution, classifier.
+    """
+    groups: list[list[keras.layers.Layer]] = []
+    blocks: dict[str, list[keras.layers.Layer]] = {}
+    for layer in _weighted_layers(model):
+        block = _BLOCK.match(layer.name)
+        is_matrix = any(len(variable.shape) > 1 for variable in layer.trainable_variables)
+        if block and block.group() in blocks:
+            blocks[block.group()].append(layer)
+            continue
+        if block or is_matrix or not groups:
+            groups.append([])
+        if block:
+            blocks[block.group()] = groups[-1]
+        groups[-1].append(layer)
+    return groups
+
+
 def variable_depths(model: keras.Model) -> tuple[int, ...]:
     """Return the position of every trainable variable in its network, counted from the input.
 
-    The layers with trainable weights form groups, in the order of `model.layers` (nested models in
-    their place). Layers whose names begin with the same block, such as "block2a_" or
-    "conv3_block2_", are one group. A layer without a matrix, such as batch norm, belongs to the
-    group before it. Every other layer is its own group. In our models the groups are stem, every
-    block, head convolution, classifier.
-
     Returns:
-        One number for each of `model.trainable_variables`: 0 for the group next to the input, and
-        one more for each group up to the classifier.
+        One number for each of `model.trainable_variables`: the index of its group, see
+            `layer_groups`.
 
     Raises:
         ValueError: a variable does not belong to a layer, so its place is unknown.
     """
     depths: dict[int, int] = {}
-    blocks: dict[str, int] = {}
-    groups = 0
-    for layer in _weighted_layers(model):
-        if block := _BLOCK.match(layer.name):
-            depth = blocks.setdefault(block.group(), groups)
-        else:
-            is_matrix = any(len(variable.shape) > 1 for variable in layer.trainable_variables)
-            depth = groups if is_matrix else max(0, groups - 1)
-        groups = max(groups, depth + 1)
-        for variable in layer.trainable_variables:
+    for depth, group in enumerate(layer_groups(model)):
+        for variable in (variable for layer in group for variable in layer.trainable_variables):
             depths.setdefault(id(variable), depth)  # the first place of a shared layer
     if homeless := [v.path for v in model.trainable_variables if id(v) not in depths]:
         raise ValueError(

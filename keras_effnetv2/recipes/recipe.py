@@ -61,6 +61,7 @@ _LIMITS: dict[str, dict[str, Any]] = {
     "head_warmup_epochs": {"minimum": 0},
     "unfreeze_epochs": {"minimum": 0},
     "layer_decay": {"above": 0, "maximum": 1},
+    "frozen_share": {"minimum": 0, "maximum": 1},
     "weight_decay": {"minimum": 0},
     "label_smoothing": {"minimum": 0, "below": 1},
     "ema_decay": {"above": 0, "below": 1, "or_none": True},
@@ -137,6 +138,8 @@ class TrainRecipe:
             from the classifier (see `optimizers.variable_depths`); 1 is off.
         batch_norm: "train", "freeze" (mean, variance, scale and offset stay), or "auto": frozen
             when weights are loaded and the batch is below 32.
+        frozen_share: share of the network, 0..1, that stays as its pretrained weights are, counted
+            in blocks from the input (`transfer.freeze_first_blocks`); 0 is off.
         weight_decay: decay of the kernels; biases and batch norms have none.
         label_smoothing: in [0, 1).
         loss: "softmax" or "sigmoid" cross entropy.
@@ -187,6 +190,7 @@ class TrainRecipe:
     unfreeze_epochs: float = 0.0
     layer_decay: float = 1.0
     batch_norm: BatchNormPolicy = "auto"
+    frozen_share: float = 0.0
     weight_decay: float = 1e-5
     label_smoothing: float = 0.1
     loss: Literal["softmax", "sigmoid"] = "softmax"

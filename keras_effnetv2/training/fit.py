@@ -41,6 +41,7 @@ from keras_effnetv2.training.snapshots import Saving, Snapshot, Snapshots, lates
 from keras_effnetv2.training.start import settle_start
 from keras_effnetv2.training.transfer import (
     freeze_batch_norm,
+    freeze_first_blocks,
     has_learned_statistics,
     resolve_batch_norm,
 )
@@ -180,7 +181,7 @@ def train(
         scope = contextlib.nullcontext if strategy is None else strategy.scope
         with scope():
             model = _network(model_or_variant, start.weights, inputs)
-        inputs = _settle_batch_norms(model, inputs, earlier, say)
+        inputs = _freeze(model, inputs, earlier, say)
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
         pictures = PictureRecord.of(inputs.training, inputs.validation, inputs.recipe.seed)
         architecture = architecture_to_record(model_or_variant)
@@ -218,14 +219,14 @@ def _network(
     return model_or_variant
 
 
-def _settle_batch_norms(
+def _freeze(
     model: keras.Model, inputs: Inputs, earlier: RunSettings | None, say: Callable[[str], Any]
 ) -> Inputs:
-    """Freeze the batch norms if wanted; return the inputs with a recipe that records it.
+    """Freeze batch norms and first blocks if wanted; return inputs with a recipe that records it.
 
-    A resumed run keeps its first decision: its model may have learned statistics since.
+    A resumed run keeps its first decisions: its model may have learned statistics since.
     """
-    policy = inputs.recipe.batch_norm
+    policy, share = inputs.recipe.batch_norm, inputs.recipe.frozen_share
     if policy == "auto" and earlier is not None:
         policy = earlier.recipe.batch_norm
     is_pretrained = has_learned_statistics(model)
@@ -235,7 +236,12 @@ def _settle_batch_norms(
         freeze_batch_norm(model)
     if is_pretrained:
         say(f"batch norms {'frozen' if settled == 'freeze' else 'trained'}: {reason}")
-    return replace(inputs, recipe=replace(inputs.recipe, batch_norm=settled))
+    if not (is_pretrained if earlier is None else earlier.recipe.frozen_share):
+        share = 0.0
+    if share:
+        say(f"first blocks frozen: {freeze_first_blocks(model, share)}, with the stem")
+    recipe = replace(inputs.recipe, batch_norm=settled, frozen_share=share)
+    return replace(inputs, recipe=recipe)
 
 
 def _settings(

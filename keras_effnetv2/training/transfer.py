@@ -1,16 +1,18 @@
-"""What batch norms do while a pretrained network learns something new: train, or stay frozen.
+"""What stays as it is while a pretrained network learns something new: batch norms, first blocks.
 
 A batch norm that trains normalises by the mean and variance of its batch. With few pictures these
 are noisy, and their averages replace the statistics that the weights were trained with. A frozen
 one is a fixed scale and offset. `benchmarks/transfer.py` compares the two.
 """
 
+from itertools import chain
 from typing import Any, Literal
 
 import keras
 
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.models.graph import all_layers
+from keras_effnetv2.recipes.optimizers import layer_groups
 from keras_effnetv2.recipes.recipe import BatchNormPolicy
 
 SMALL_BATCH = 32
@@ -73,3 +75,25 @@ def freeze_batch_norm(model: keras.Model) -> int:
     for layer in layers:
         layer.trainable = False
     return len(layers)
+
+
+def freeze_first_blocks(model: keras.Model, share: float) -> int:
+    """Keep the first blocks of a model as they are while the rest trains.
+
+    They see edges and textures, which all photographs have in common, and their maps are large: a
+    step without their gradients is much faster. Each layer gets `trainable = False`; call this
+    before `compile`.
+
+    Args:
+        model: any built model.
+        share: 0..1, of the groups of `optimizers.layer_groups` (stem, blocks, head, classifier);
+            rounded, and the classifier always learns.
+
+    Returns:
+        The number of frozen groups.
+    """
+    groups = layer_groups(model)
+    frozen = groups[: min(round(share * len(groups)), len(groups) - 1)]
+    for layer in chain.from_iterable(frozen):
+        layer.trainable = False
+    return len(frozen)
