@@ -242,7 +242,7 @@ def test_int8_that_disagrees_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def outlier_network():
+def outlier_network(factor):
     """A network with a map of huge numbers that nothing depends on, beside those that matter."""
     keras.utils.set_random_seed(3)
     images = keras.Input((SIZE, SIZE, 3))
@@ -255,7 +255,7 @@ def outlier_network():
     head = keras.layers.Dense(5, "softmax", name="head")
     net = keras.Model(images, head(x))
     kernel = wide.kernel.numpy()
-    kernel[..., 8] *= 1e3
+    kernel[..., 8] *= factor
     wide.kernel.assign(kernel)
     kernel = narrow.kernel.numpy()
     kernel[:, :, 8] = 0
@@ -265,7 +265,7 @@ def outlier_network():
 
 
 def test_what_int8_cannot_hold_stays_in_float(tmp_path):
-    net, images = outlier_network(), photographs(SIZE)
+    net, images = outlier_network(1e3), photographs(SIZE)
     expected = keras_answer(net, images)
     assert distinct(expected)
     options = {"calibration": images, "pictures": images}
@@ -277,6 +277,15 @@ def test_what_int8_cannot_hold_stays_in_float(tmp_path):
     assert not {"stem", "head"} & set(report.float_layers)
     assert (load_exported(path)(images).argmax(1) == expected.argmax(1)).mean() >= 0.98
     assert json.loads(path.with_name("some.tflite.json").read_text())["float_layers"]
+
+
+def test_an_int8_file_that_cannot_run_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match=r"LiteRT cannot run the int8 file .*Use float16 or"):
+        export_model(
+            *(outlier_network(1e5), tmp_path / "net.tflite", "litert", "int8"),
+            calibration=photographs(SIZE),
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_network_that_int8_can_hold_is_int8_throughout(tmp_path):

@@ -37,7 +37,10 @@ class Judge:
 
     def __call__(self, path: Path) -> tuple[bool, float]:
         """Return whether a file agrees, and the mean difference of its probabilities."""
-        answers = answers_of(load_exported(path), self.batches)
+        try:
+            answers = answers_of(load_exported(path), self.batches)
+        except RuntimeError:  # LiteRT refuses scales that are too far apart
+            return False, np.inf
         agreement = top1_agreement(answers, self.expected)
         return agreement >= self.min_agreement, float(np.abs(answers - self.expected).mean())
 
@@ -45,7 +48,7 @@ class Judge:
 def keep_float_parts(
     saved_model: Path, path: Path, calibration: Calibration, judge: Judge
 ) -> list[str]:
-    """Replace an int8 file that does not agree by one that keeps in float what int8 cannot hold.
+    """Write an int8 file that keeps in float what int8 cannot hold.
 
     The operations are divided into parts, in their order. Every pair of neighbouring parts is kept
     in float once, to find which ones help most; then those are, one more pair each time, until the
@@ -53,16 +56,14 @@ def keep_float_parts(
     float.
 
     Args:
-        saved_model: folder of the SavedModel that the file was made from.
-        path: the file.
+        saved_model: folder of the SavedModel to convert.
+        path: the file to write.
         calibration: pictures to find the ranges of activations, (1, H, W, 3) each.
         judge: compares it with Keras.
 
     Returns:
         The operations in float, by the names of their results, in their order.
     """
-    if judge(path)[0]:
-        return []
     options = tf.lite.experimental.QuantizationDebugOptions
     with warnings.catch_warnings():  # it uses TensorFlow's interpreter, which is deprecated
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter")

@@ -22,7 +22,9 @@ import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
 from keras_effnetv2._common.files import scratch_beside, write_text
+from keras_effnetv2._common.text import first_line
 from keras_effnetv2.export.check import (
+    Batches,
     answers_of,
     batches_of,
     beyond_rounding,
@@ -174,11 +176,11 @@ def export_model(
         written = folder / target.name
         function = _saved_function(exact, None if dynamic_size else size, saved_model)
         FORMATS[format].write(function, saved_model, written, quantize, for_ranges)
-        in_float: list[str] = []
-        if keep_float is not None:
+        answers, in_float = _answers(written, batches, quantize), []
+        if keep_float is not None and top1_agreement(answers, expected) < min_agreement:
             judge = Judge(batches, expected, min_agreement)
             in_float = keep_float_parts(saved_model, written, for_ranges, judge)
-        answers = answers_of(load_exported(written), batches)
+            answers = answers_of(load_exported(written), batches)
         report = ExportReport(
             target,
             format,
@@ -308,6 +310,18 @@ def _saved_function(model: keras.Model, size: int | None, folder: Path) -> Any:
     module.weights = function.get_concrete_function().variables
     tf.saved_model.save(module, str(folder), signatures=function)
     return function
+
+
+def _answers(path: Path, batches: Batches, quantize: str | None) -> np.ndarray:
+    try:
+        return answers_of(load_exported(path), batches)
+    except RuntimeError as error:
+        if quantize != "int8":
+            raise
+        raise RuntimeError(
+            f"LiteRT cannot run the int8 file ({first_line(error)}). Use float16 or dynamic "
+            "(--quantize, quantize=). Nothing was written."
+        ) from error
 
 
 def _check_report(report: ExportReport, too_far: str, min_agreement: float, force: bool) -> None:
