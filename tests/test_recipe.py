@@ -171,7 +171,7 @@ def test_the_default_finetuning_gives_few_pictures_more_epochs():
     recipe = TrainRecipe.preset("finetune")
     assert (recipe.probe, recipe.batch_norm, recipe.schedule) == ("first", "freeze", "cosine")
     steps = recipe.min_steps
-    assert 1 < recipe.epochs < epochs_for("finetune", 320) == steps / 10
+    assert 1 < recipe.epochs < epochs_for("finetune", 320) == steps / (320 / recipe.batch_size)
     assert epochs_for("finetune", 1_000_000) == recipe.epochs
 
 
