@@ -72,7 +72,7 @@ def keep_float_parts(
                 converter=int8_converter(saved_model, calibration),
                 debug_dataset=lambda: [[calibration[0]]],
             )
-            operations = _operations(debugger)
+            operations = _int8_operations(debugger)
         parts = [part.tolist() for part in np.array_split(operations, _PARTS)]
 
         def write(in_float: Collection[int]) -> tuple[bool, float]:
@@ -93,7 +93,7 @@ def keep_float_parts(
     return [name for index in sorted(chosen) for name in parts[index]]
 
 
-def _operations(debugger: "tf.lite.experimental.QuantizationDebugger") -> list[str]:
+def _int8_operations(debugger: "tf.lite.experimental.QuantizationDebugger") -> list[str]:
     """Return the names of what the operations in int8 return, in their order."""
     debugger.run()
     table = io.StringIO()
