@@ -83,10 +83,10 @@ def keep_float_parts(
             return judge(path)
 
         pairs = [{index, index + 1} for index in range(_PARTS - 1)]
-        differences = [write(pair)[1] for pair in pairs]
+        tried = [(*write(pair), pair) for pair in pairs]
         chosen: set[int] = set()
-        for index in np.argsort(differences, kind="stable"):
-            chosen |= pairs[index]
+        for _, _, pair in sorted(tried, key=lambda one: (not one[0], one[1])):
+            chosen |= pair
             agrees, _ = write(chosen)
             if agrees:
                 break
