@@ -80,8 +80,12 @@ def test_an_unfinished_run_is_resumed_a_finished_one_is_not(folder):
 def test_settings_of_an_earlier_version_are_read_and_written_back():
     written = json.loads(GOLDEN.read_text("utf-8"))
     settings = RunSettings.from_dict(written)
-    later = {"cutmix_style": "official", "probe": None, "evaluation_size": None}
-    later["frozen_share"] = 0.0
+    later = {
+        "cutmix_style": "official",
+        "probe": None,
+        "evaluation_size": None,
+        "frozen_share": 0.0,
+    }
     written["pictures_sha256"] = None
     assert json.loads(json.dumps(settings.to_dict())) == written | {
         "recipe": written["recipe"] | later

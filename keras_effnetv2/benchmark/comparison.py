@@ -110,7 +110,7 @@ def compare(
         expected = {key: compared_answers(one, one.run) for key, one in networks.items()}
         group = []
         for index, (one, format) in enumerate(pairs):
-            progress(f"{one.name}: accuracy of {format}")
+            progress(f"{one.name}: comparing {format}")
             answers = compared_answers(one, runs[index])
             judged = None
             if one.judged_on is not None:

@@ -76,8 +76,8 @@ class FileOptions(_FormatOptions):
     )
     keep_float: Literal["auto"] | None = option(
         None,
-        "If int8 finds another class too often: keep in float the parts that it changes most, as "
-        "few as it takes.",
+        "If int8 finds another class too often, keep parts of the network in float, those that "
+        "help most first, until it agrees. They are chosen by the pictures of the comparison.",
     )
     force: bool = flag("--force", "Write the file even if it differs too much from Keras.")
 

@@ -136,8 +136,9 @@ def export_model(
             one of `calibration` (then not used to calibrate), or parts of two photographs.
         style: how pictures become squares, see `evaluation_crop.resize_for_evaluation`.
         min_agreement: share of pictures, 0..1, on which "int8" must find the best class of Keras.
-        keep_float: "auto": if an int8 file is below `min_agreement`, keep in float those parts of
-            the network that int8 changes most, as few as it takes; see `float_parts`.
+        keep_float: "auto": if an int8 file is below `min_agreement`, keep parts of the network in
+            float, those that help most first, until it agrees; see `float_parts`. They are chosen
+            by the pictures of the comparison, so on others the agreement can be lower.
         force: also write a file that differs by more than is allowed. The report says how much.
 
     Returns:

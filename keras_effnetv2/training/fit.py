@@ -238,8 +238,8 @@ def _freeze(
         say(f"batch norms {'frozen' if settled == 'freeze' else 'trained'}: {reason}")
     if not (is_pretrained if earlier is None else earlier.recipe.frozen_share):
         share = 0.0
-    if share:
-        say(f"first blocks frozen: {freeze_first_blocks(model, share)}, with the stem")
+    if frozen := freeze_first_blocks(model, share):
+        say(f"first blocks frozen: {frozen}, counting the stem as one")
     recipe = replace(inputs.recipe, batch_norm=settled, frozen_share=share)
     return replace(inputs, recipe=recipe)
 

@@ -88,6 +88,10 @@ class Inputs:
         """Side of the pictures that the network is evaluated and served with, pixels."""
         return self.recipe.evaluation_size or self.plan[-1].image_size
 
+    def evaluation_spec(self) -> InputSpec:
+        """Return the steps of a picture that the network is evaluated with."""
+        return replace(self.input_spec(self.plan[-1]), image_size=self.evaluation_size)
+
     def epoch_order(self, epoch: int) -> np.ndarray:
         """Return positions in `training`, (N,) int64, in the order of an epoch."""
         return self.training.order(shuffle=True, seed=self.recipe.seed, epoch=epoch)
@@ -103,8 +107,7 @@ class Inputs:
         """
         workers, count = self.workers, self.validation.num_examples
         filled = np.resize(np.arange(count), -(-count // workers.devices) * workers.devices)
-        spec = replace(self.input_spec(self.plan[-1]), image_size=self.evaluation_size)
-        dataset = spec.dataset(
+        dataset = self.evaluation_spec().dataset(
             self.validation.subset(filled[workers.index :: workers.count]),
             batch_size=workers.local_batch_size(self.plan[-1].batch_size),
             training=False,

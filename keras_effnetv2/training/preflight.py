@@ -60,8 +60,9 @@ def check_model(model: keras.Model, inputs: Inputs) -> None:
             f"output. Build the model with classes={classes}. "
             f"Received: {model.name!r} with {counted(model.output_shape[-1], 'output')}"
         )
-    every = (*(stage.image_size for stage in plan), inputs.evaluation_size)
-    sizes = list(dict.fromkeys(every))
+    sizes = [*dict.fromkeys(stage.image_size for stage in plan)]
+    if inputs.evaluation_size not in sizes:
+        sizes.append(inputs.evaluation_size)
     shape = tuple(model.input_shape)
     if len(shape) == 4 and shape[-1] != 3:
         raise ValueError(

@@ -55,7 +55,8 @@ def fit_classifier(
         local = local_copy(model) if inputs.workers.devices > 1 else model
         classifier = _classifier(local)
         features = with_features(local)
-        spec, quiet = inputs.input_spec(plan[-1]), verbose == 0
+        spec = inputs.evaluation_spec() if is_all else inputs.input_spec(plan[-1])
+        quiet = verbose == 0
         pictures, labels = _features(features, inputs.training, spec, unreadable, quiet)
         judged = None
         if is_all:
