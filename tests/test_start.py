@@ -153,6 +153,12 @@ def test_a_training_begins_with_a_classifier_that_fits(digits, monkeypatch, tmp_
     assert begun.value.args[0] < fresh - 0.05
 
 
+def test_a_probe_is_judged_at_the_evaluation_size(digits, quick, tmp_path):
+    recipe = replace(PROBE, evaluation_size=64)
+    result = train(small_network(), digits, recipe, tmp_path / "run", verbose=0)
+    assert result.history["val_loss"][-1] == pytest.approx(result.evaluation.loss, rel=1e-4)
+
+
 def test_a_probe_needs_a_dense_layer_at_the_end(digits, quick, tmp_path):
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(10, 3)(inputs))
