@@ -280,12 +280,29 @@ def test_what_int8_cannot_hold_stays_in_float(tmp_path):
 
 
 def test_an_int8_file_that_cannot_run_is_refused(tmp_path):
-    with pytest.raises(RuntimeError, match=r"LiteRT cannot run the int8 file .*Use float16 or"):
-        export_model(
-            *(outlier_network(1e5), tmp_path / "net.tflite", "litert", "int8"),
-            calibration=photographs(SIZE),
-        )
+    net, options = outlier_network(1e5), {"calibration": photographs(SIZE)}
+    with pytest.raises(RuntimeError, match=r"LiteRT cannot run the int8 file .*--keep-float auto"):
+        export_model(net, tmp_path / "net.tflite", "litert", "int8", **options)
     assert not list(tmp_path.iterdir())
+    path = tmp_path / "some.tflite"
+    report = export_model(net, path, "litert", "int8", keep_float="auto", **options)
+    assert set(report.float_layers) == {"outlier", "narrow"}
+    assert report.top1_agreement == 1
+
+
+def test_all_of_a_network_may_stay_in_float(tmp_path):
+    keras.utils.set_random_seed(1)
+    images = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(keras.layers.Rescaling(1 / 128, -1)(images))
+    x = keras.layers.Dense(20, "softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    report = export_model(
+        *(keras.Model(images, x), tmp_path / "net.tflite", "litert", "int8"),
+        calibration=photographs(SIZE) / 50,
+        pictures=photographs(SIZE),
+        keep_float="auto",
+        min_agreement=1,
+    )
+    assert report.max_difference < 1e-5
 
 
 def test_a_network_that_int8_can_hold_is_int8_throughout(tmp_path):

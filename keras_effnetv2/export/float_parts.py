@@ -1,7 +1,5 @@
 """Which parts of a network an int8 file of LiteRT keeps in float, so that it answers as before."""
 
-import csv
-import io
 import re
 import warnings
 from collections.abc import Collection, Sequence
@@ -64,21 +62,22 @@ def keep_float_parts(
     Returns:
         The operations in float, by the names of their results, in their order.
     """
-    options = tf.lite.experimental.QuantizationDebugOptions
+    options = tf.lite.experimental.QuantizationDebugOptions()
     with warnings.catch_warnings():  # it uses TensorFlow's interpreter, which is deprecated
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter")
         with quiet_stderr():
             debugger = tf.lite.experimental.QuantizationDebugger(
                 converter=int8_converter(saved_model, calibration),
                 debug_dataset=lambda: [[calibration[0]]],
+                debug_options=options,
             )
             operations = _int8_operations(debugger)
         parts = [part.tolist() for part in np.array_split(operations, _PARTS)]
 
         def write(in_float: Collection[int]) -> tuple[bool, float]:
-            names = [name for index in in_float for name in parts[index]]
+            # Setting new options would also make a file for debugging, and fail if all is in float.
+            options.denylisted_nodes = [name for index in in_float for name in parts[index]]
             with quiet_stderr():
-                debugger.options = options(denylisted_nodes=names)
                 path.write_bytes(debugger.get_nondebug_quantized_model())
             return judge(path)
 
@@ -95,10 +94,13 @@ def keep_float_parts(
 
 def _int8_operations(debugger: "tf.lite.experimental.QuantizationDebugger") -> list[str]:
     """Return the names of what the operations in int8 return, in their order."""
-    debugger.run()
-    table = io.StringIO()
-    debugger.layer_statistics_dump(table)
-    return [row["tensor_name"] for row in csv.DictReader(io.StringIO(table.getvalue()))]
+    # Not by running the file, which LiteRT may refuse. It holds "NumericVerify/NAME1:9" for NAME.
+    compared = tf.lite.Interpreter(model_content=debugger.get_debug_quantized_model())
+    names = (
+        re.match(r"NumericVerify/(.*?)\d?:\d+$", one["name"])
+        for one in compared.get_tensor_details()
+    )
+    return [name[1] for name in names if name]
 
 
 def layers_of(operations: Sequence[str], model: keras.Model) -> tuple[str, ...]:

@@ -177,11 +177,10 @@ def export_model(
         written = folder / target.name
         function = _saved_function(exact, None if dynamic_size else size, saved_model)
         FORMATS[format].write(function, saved_model, written, quantize, for_ranges)
-        answers, in_float = _answers(written, batches, quantize), []
-        if keep_float is not None and top1_agreement(answers, expected) < min_agreement:
-            judge = Judge(batches, expected, min_agreement)
+        judge, in_float = Judge(batches, expected, min_agreement), []
+        if keep_float is not None and not judge(written)[0]:
             in_float = keep_float_parts(saved_model, written, for_ranges, judge)
-            answers = answers_of(load_exported(written), batches)
+        answers = _answers(written, batches, quantize)
         report = ExportReport(
             target,
             format,
@@ -229,7 +228,10 @@ def _check_quantize(
     if keep_float is not None:
         check_choice("keep_float", keep_float, ("auto",))
         if quantize != "int8":
-            raise ValueError(f"`keep_float` is for int8 only. Received: quantize={quantize!r}")
+            raise ValueError(
+                "`keep_float` is for int8 only (--quantize int8, quantize='int8'). "
+                f"Received: quantize={quantize!r}"
+            )
 
 
 def _check_bfloat16(quantize: str | None) -> None:
@@ -320,7 +322,8 @@ def _answers(path: Path, batches: Batches, quantize: str | None) -> np.ndarray:
         if quantize != "int8":
             raise
         raise RuntimeError(
-            f"LiteRT cannot run the int8 file ({first_line(error)}). Use float16 or dynamic "
+            f"LiteRT cannot run the int8 file ({first_line(error)}). Keep in float what int8 "
+            "cannot hold (--keep-float auto, keep_float='auto'), or use float16 or dynamic "
             "(--quantize, quantize=). Nothing was written."
         ) from error
 
