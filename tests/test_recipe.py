@@ -48,7 +48,7 @@ WRONG = {
     "loss": ("mse", None),
     "ema_decay": (0, 1, 1.0, -0.5, "0.9", True),
     "gradient_clip": (0, 0.0, -1, "1", float("inf")),
-    "evaluation_size": (0, -1, 224.0, "auto", True),
+    "evaluation_size": (0, -1, 31, 224.0, "auto", True),
     "evaluation_style": ("square", None),
     "precision": ("float16", None),
     "deterministic": (None, 1),
@@ -201,8 +201,13 @@ def test_automatic_sizes_suit_weights_and_pictures(
     resolved, plan = recipe.resolve(variant, **known)
     assert [stage.image_size for stage in plan] == sizes
     assert resolved.evaluation_size == evaluation
-    chosen, _ = replace(recipe, evaluation_size=64).resolve(variant, **known)
+    chosen, small = replace(recipe, evaluation_size=64).resolve(variant, **known)
     assert chosen.evaluation_size == 64
+    assert [stage.image_size for stage in small] == [32, 32, 32]
+    assert replace(recipe, evaluation_size=32).resolve(variant, **known).plan == small
+    # The recipe of a run keeps its sizes, whatever it is used for next.
+    again = TrainRecipe.from_dict(json.loads(json.dumps(resolved.to_dict())))
+    assert again.resolve("efficientnetv2-l", is_pretrained=True) == (resolved, plan)
 
 
 def test_a_probe_sees_pictures_as_evaluation_does():
@@ -257,7 +262,8 @@ def test_what_a_variant_was_trained_with_is_looked_up(variant, style, autoaugmen
     assert chosen.resolve(variant).recipe == chosen
     quickstart = TrainRecipe.preset("quickstart")
     # The whole picture is judged averaged; the official styles skip pixels there and in training.
-    assert quickstart.resolve(variant).recipe == replace(quickstart, reduced_decode=True)
+    settled = replace(quickstart, reduced_decode=True, image_size=(96, 160))
+    assert quickstart.resolve(variant).recipe == settled
     assert recipe.reduced_decode is False
 
 

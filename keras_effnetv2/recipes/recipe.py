@@ -40,6 +40,7 @@ from keras_effnetv2.recipes.schedule import (
     steps_per_epoch,
 )
 from keras_effnetv2.recipes.stages import (
+    MIN_IMAGE_SIZE,
     FromPreset,
     Range,
     StagePlan,
@@ -146,9 +147,9 @@ class TrainRecipe:
         ema_decay: decay of the averaged weights, which are evaluated and kept; None is off.
         gradient_clip: largest global norm of the gradients ("rmsprop": first also of each single
             one, as officially); None is off.
-        evaluation_size: side of the pictures in evaluation and serving, pixels; None: that of the
-            last stage, or with `image_size="auto"` and pretrained weights what suits them, at most
-            the variant's evaluation size.
+        evaluation_size: side of the pictures in evaluation and serving, at least 32 pixels; None:
+            that of the last stage, or with `image_size="auto"` and pretrained weights what suits
+            them, at most the variant's evaluation size.
         evaluation_style: how evaluation and serving crop and resize, a name of
             `images.styles.EVALUATION_STYLES`; "preset": the style that fits the variant's training.
         precision: Keras dtype policy of a model that is built here.
@@ -211,7 +212,7 @@ class TrainRecipe:
         for name, choices in _CHOICES.items():
             check_choice(name, getattr(self, name), choices)
         if self.evaluation_size is not None:
-            check_integer("evaluation_size", self.evaluation_size, minimum=1)
+            check_integer("evaluation_size", self.evaluation_size, minimum=MIN_IMAGE_SIZE)
         size = self.batch_size
         for one in size if isinstance(size, tuple) and len(size) == 2 else (size,):
             check_integer("batch_size", one, minimum=1)
@@ -260,7 +261,7 @@ class TrainRecipe:
     ) -> "ResolvedRecipe":
         """Return the recipe and the stages of a training, with values in place of "preset".
 
-        Ranges stay "preset" or "auto" in the recipe; the stages hold their values.
+        Ranges stay "preset" in the recipe; the stages hold their values.
 
         Args:
             variant: a name of `ModelConfig.variants()`. Anything else counts as V2 S to XL, and
@@ -294,12 +295,14 @@ class TrainRecipe:
         size = self.image_size
         if size == "auto":
             largest = _USUAL_SIZE if config is None else config.eval_size
+            largest = min(largest, self.evaluation_size or largest)
             suited = partial(suitable_sizes, picture_side=picture_side, is_pretrained=is_pretrained)
             size, evaluated = suited(largest), suited(largest)[1]
             if self.probe != "only":
                 size = suited(largest * 7 // 8)  # random crops show things larger than evaluation
             if self.evaluation_size is None and size[1] != evaluated:
                 changes["evaluation_size"] = evaluated
+            changes["image_size"] = size
         recipe = replace(self, **changes)
         if size == "preset" and config is None:
             raise ValueError(

@@ -201,9 +201,9 @@ def suitable_sizes(
 ) -> tuple[int, int]:
     """Return picture sizes of the first and the last stage, for any weights and pictures.
 
-    The last one is `largest` for pretrained weights, and 160 pixels for fresh ones, which train
-    fast there. But pictures are at most doubled, since more pixels would show no more, down to 128
-    pixels for pretrained weights (their maps are then 4 x 4; on fewer pixels they are not
+    The last one is `largest` for pretrained weights, and at most 160 pixels for fresh ones, which
+    train fast there. But pictures are at most doubled, since more pixels would show no more, down
+    to 128 pixels for pretrained weights (their maps are then 4 x 4; on fewer pixels they are not
     themselves) and 64 for fresh ones. The first size is about three fifths of the last one.
 
     Args:
@@ -211,9 +211,9 @@ def suitable_sizes(
         picture_side: typical side of the pictures, pixels; None is large.
         is_pretrained: whether the network starts from trained weights.
     """
-    most, least = (largest, 128) if is_pretrained else (_SCRATCH_SIZE, 64)
+    most, least = (largest, 128) if is_pretrained else (min(largest, _SCRATCH_SIZE), 64)
     shown = most if picture_side is None else max(least, 2 * picture_side)
-    last = min(most, shown) // _SIZE_STEP * _SIZE_STEP
+    last = max(1, min(most, shown) // _SIZE_STEP) * _SIZE_STEP
     return max(1, round(0.6 * last / _SIZE_STEP)) * _SIZE_STEP, last
 
 
