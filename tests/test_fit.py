@@ -419,9 +419,17 @@ def test_first_blocks_are_frozen_if_the_network_has_learned(mean, share, digits,
     norm.moving_mean.assign(keras.ops.full_like(norm.moving_mean, mean))
     kernel = keras.ops.convert_to_numpy(model.layers[2].kernel)
     recipe = replace(ONE_EPOCH, frozen_share=0.3)
-    fit.train(model, digits, recipe, tmp_path / "run", scan=False, verbose=0)
+    said = []
+    fit.train(model, digits, recipe, tmp_path / "run", scan=False, verbose=2, echo=said.append)
+    weights = "those of the given model" if share else "random, not pretrained"
+    assert f"weights     {weights}" in "\n".join(said)
     assert (np.abs(model.layers[2].kernel - kernel).max() > 0) == (share == 0)
-    assert settings_in(tmp_path / "run")["recipe"]["frozen_share"] == share
+    settings = settings_in(tmp_path / "run")
+    assert settings["recipe"]["frozen_share"] == share
+    assert settings["is_pretrained"] == bool(share)
+    # A next training freezes as much, and one without `frozen_share` nothing.
+    for network in (model, keras.models.load_model(tmp_path / "run" / "model.keras")):
+        assert all(layer.trainable for layer in network.layers)
 
 
 def test_batch_norms_of_a_pretrained_network_are_frozen_on_small_batches(

@@ -86,7 +86,7 @@ def test_settings_of_an_earlier_version_are_read_and_written_back():
         "evaluation_size": None,
         "frozen_share": 0.0,
     }
-    written["pictures_sha256"] = None
+    written |= {"pictures_sha256": None, "is_pretrained": None}
     assert json.loads(json.dumps(settings.to_dict())) == written | {
         "recipe": written["recipe"] | later
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -95,6 +96,9 @@ def test_a_model_that_has_learned_is_fine_tuned():
     assert start(model) == (None, False, "quickstart", [])
     model.layers[3].moving_mean.assign(np.ones(8))
     assert start(model) == (None, True, "finetune", [])
+    # A run that is resumed with the same model, which has learned since, started from a fresh one.
+    resumed = SimpleNamespace(is_pretrained=False)
+    assert start(model, resumed=resumed) == (None, False, "quickstart", [])
 
 
 def test_a_builder_takes_what_can_be_had(caplog):
@@ -165,3 +169,13 @@ def test_a_probe_needs_a_dense_layer_at_the_end(digits, quick, tmp_path):
     model = keras.Model(inputs, keras.layers.Softmax()(x))
     with pytest.raises(ValueError, match="whose last layer with weights is Dense"):
         train(model, digits, PROBE, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_probe_finds_the_classifier_of_a_network_in_a_network(digits, quick, tmp_path):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalMaxPooling2D()(keras.layers.Conv2D(8, 3)(inputs))
+    inner = keras.Model(inputs, keras.layers.Dense(10, "softmax", use_bias=False)(x))
+    model = keras.Model(inputs, inner(inputs))
+    result = train(model, digits, PROBE, tmp_path / "run", verbose=0)
+    assert result.history["loss"][-1] < result.history["loss"][0]

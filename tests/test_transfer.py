@@ -10,7 +10,7 @@ from keras_effnetv2.training.transfer import (
     batch_norms,
     freeze_batch_norm,
     freeze_first_blocks,
-    has_learned_statistics,
+    has_learned,
     resolve_batch_norm,
 )
 
@@ -89,14 +89,18 @@ def test_the_first_blocks_stay_as_they_are_while_the_rest_learns(share, frozen):
         assert np.abs(new - old).max() > 0, variable.path
 
 
-def test_batch_norms_have_learned_once_they_have_seen_pictures():
+def test_a_network_has_learned_once_it_has_seen_pictures():
     keras.utils.set_random_seed(0)
     model = small_network()
-    assert not has_learned_statistics(model)
+    assert not has_learned(model)
     step(model)
-    assert has_learned_statistics(model)
-    assert has_learned_statistics(nested(model))
-    assert not has_learned_statistics(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]))
+    assert has_learned(model)
+    assert has_learned(nested(model))
+    plain = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()])
+    plain.add(keras.layers.Dense(3, "softmax"))
+    assert not has_learned(plain)
+    step(plain)
+    assert has_learned(plain)
 
 
 @pytest.mark.parametrize(

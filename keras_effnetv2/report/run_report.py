@@ -200,6 +200,9 @@ def describe_classes(names: Sequence[str]) -> str:
     return f"{len(names):,}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
 
 
+_GIVEN_WEIGHTS = {True: "those of the given model", False: "random, not pretrained"}
+
+
 def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
     """Return the plan of a training, as a table."""
     recipe = settings.recipe
@@ -207,7 +210,7 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
     schedule = recipe.learning_rate_schedule(1.0)
     rows = (
         ("model", f"{settings.model}, {parameters:,} parameters"),
-        ("weights", settings.weights or "random, not pretrained"),
+        ("weights", settings.weights or _GIVEN_WEIGHTS[settings.is_pretrained is True]),
         ("data", settings.training.spec),
         ("classes", describe_classes(settings.class_names)),
         ("pictures", f"{training:,} for training, {validation:,} for validation"),

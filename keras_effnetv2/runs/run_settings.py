@@ -63,6 +63,7 @@ _KINDS: Mapping[str, Any] = {  # of what stands in the file as it is
     "model": str,
     "architecture": dict | None,
     "weights": str | None,
+    "is_pretrained": bool | None,
     "class_names": list,
     "stages": list,
     "versions": dict,
@@ -78,7 +79,8 @@ class RunSettings:
     finished: bool
     model: str  # its name
     architecture: Mapping[str, Any] | None = None  # of a `ModelConfig` that is no published variant
-    weights: str | None = None  # that the network started from; None for fresh ones
+    weights: str | None = None  # that the network started from; None for fresh ones or a model's
+    is_pretrained: bool | None = None  # at the start; None: an earlier version did not say
     training: RecordedPictures
     validation: RecordedPictures
     validation_fraction: float | None = None  # share that was to be carved, as given

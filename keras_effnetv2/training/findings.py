@@ -32,7 +32,7 @@ from keras_effnetv2.training.picture_findings import (
     picture_findings,
     same_picture_findings,
 )
-from keras_effnetv2.training.transfer import batch_norms, has_learned_statistics
+from keras_effnetv2.training.transfer import batch_norms, has_learned
 
 # Pictures below which training a batch norm costs accuracy: see `transfer.SMALL_BATCH`.
 MIN_BATCH_NORM_BATCH = 16
@@ -57,7 +57,7 @@ def look_for_findings(
     `preflight.check_model` has accepted the model, and its batch norms are already frozen if
     wanted. It was built with the `weights`, see `build_model`.
     """
-    learned, plan = has_learned_statistics(model), inputs.plan
+    learned, plan = has_learned(model), inputs.plan
     training, validation = inputs.training, inputs.validation
     yield from label_findings(training, validation)
     yield from picture_findings(training)

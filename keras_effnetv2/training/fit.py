@@ -18,6 +18,7 @@ from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import BadPicture, UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation
+from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.report.run_report import describe_plan, describe_result
 from keras_effnetv2.runs import run_folder
@@ -38,11 +39,11 @@ from keras_effnetv2.training.probe import fit_classifier
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.results import evaluate_model, write_results
 from keras_effnetv2.training.snapshots import Saving, Snapshot, Snapshots, latest_snapshot
-from keras_effnetv2.training.start import settle_start
+from keras_effnetv2.training.start import Start, settle_start
 from keras_effnetv2.training.transfer import (
+    batch_norms,
     freeze_batch_norm,
     freeze_first_blocks,
-    has_learned_statistics,
     resolve_batch_norm,
 )
 from keras_effnetv2.training.workers import (
@@ -169,9 +170,10 @@ def train(
     workers = current_workers(strategy)
     verbose = verbose if workers.is_first else 0
     say = echo if verbose else (lambda line: None)
-    with run_folder.hold_output(
+    holding = run_folder.hold_output(
         folder, resume=resume, overwrite=overwrite, is_writer=workers.is_first, say=say
-    ) as earlier:
+    )
+    with holding as earlier, contextlib.ExitStack() as frozen:
         if resume and earlier is None:
             say(f"There is no run in {folder} to resume, so a new one starts.")
         start = settle_start(model_or_variant, weights, recipe, earlier, say)
@@ -181,11 +183,11 @@ def train(
         scope = contextlib.nullcontext if strategy is None else strategy.scope
         with scope():
             model = _network(model_or_variant, start.weights, inputs)
-        inputs = _freeze(model, inputs, earlier, say)
+        inputs = _freeze(model, inputs, start.is_pretrained, earlier, frozen, say)
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
         pictures = PictureRecord.of(inputs.training, inputs.validation, inputs.recipe.seed)
         architecture = architecture_to_record(model_or_variant)
-        settings = _settings(model, inputs, architecture, start.weights, pictures)
+        settings = _settings(model, inputs, architecture, start, pictures)
         if earlier is not None:
             recorded = run_folder.read_pictures(folder, earlier)
             check_same_run(earlier, settings, recorded, pictures)
@@ -198,7 +200,7 @@ def train(
         say(describe_plan(settings, model.count_params(), folder))
         with scope():
             compile_to_train(model, inputs)
-        result = _run(model, inputs, saving, settings, resumed, verbose, say)
+        result = _run(model, inputs, saving, settings, resumed, frozen, verbose, say)
         say(describe_result(settings, result.history, result.evaluation, folder))
         return result
 
@@ -220,26 +222,32 @@ def _network(
 
 
 def _freeze(
-    model: keras.Model, inputs: Inputs, earlier: RunSettings | None, say: Callable[[str], Any]
+    model: keras.Model,
+    inputs: Inputs,
+    is_pretrained: bool,
+    earlier: RunSettings | None,
+    frozen: contextlib.ExitStack,
+    say: Callable[[str], Any],
 ) -> Inputs:
     """Freeze batch norms and first blocks if wanted; return inputs with a recipe that records it.
 
-    A resumed run keeps its first decisions: its model may have learned statistics since.
+    Closing `frozen` gives back to every layer the `trainable` that it had. A resumed run keeps its
+    first decisions.
     """
-    policy, share = inputs.recipe.batch_norm, inputs.recipe.frozen_share
+    for layer in all_layers(model):  # closed the other way: a model before the layers in it
+        frozen.callback(setattr, layer, "trainable", layer.trainable)
+    policy = inputs.recipe.batch_norm
     if policy == "auto" and earlier is not None:
         policy = earlier.recipe.batch_norm
-    is_pretrained = has_learned_statistics(model)
     smallest_batch = inputs.smallest_batch_norm_batch()
     settled, reason = resolve_batch_norm(policy, smallest_batch, is_pretrained)
     if settled == "freeze":
         freeze_batch_norm(model)
-    if is_pretrained:
+    if is_pretrained and batch_norms(model):
         say(f"batch norms {'frozen' if settled == 'freeze' else 'trained'}: {reason}")
-    if not (is_pretrained if earlier is None else earlier.recipe.frozen_share):
-        share = 0.0
-    if frozen := freeze_first_blocks(model, share):
-        say(f"first blocks frozen: {frozen}, counting the stem as one")
+    share = inputs.recipe.frozen_share if is_pretrained else 0.0
+    if blocks := freeze_first_blocks(model, share):
+        say(f"first blocks frozen: {blocks}, counting the stem as one")
     recipe = replace(inputs.recipe, batch_norm=settled, frozen_share=share)
     return replace(inputs, recipe=recipe)
 
@@ -248,14 +256,15 @@ def _settings(
     model: keras.Model,
     inputs: Inputs,
     architecture: Mapping[str, Any] | None,
-    weights: str | None,
+    start: Start,
     pictures: PictureRecord,
 ) -> RunSettings:
     return RunSettings(
         finished=False,
         model=model.name,
         architecture=architecture,
-        weights=weights,
+        weights=start.weights,
+        is_pretrained=start.is_pretrained,
         training=RecordedPictures.of(inputs.training),
         validation=RecordedPictures.of(inputs.validation),
         validation_fraction=inputs.data.validation_fraction,
@@ -288,10 +297,11 @@ def _run(
     saving: Saving,
     settings: RunSettings,
     resumed: Snapshot | None,
+    frozen: contextlib.ExitStack,
     verbose: int,
     say: Callable[[str], Any],
 ) -> TrainResult:
-    """Train, judge and write the results."""
+    """Train, judge and write the results; close `frozen` after the training."""
     workers, folder = inputs.workers, saving.folder.parent
     unreadable = UnreadablePictures(inputs.data.skip_bad)
     with _explained(folder, inputs, unreadable), StopSignals(folder) as signals:
@@ -303,6 +313,7 @@ def _run(
                 fit_classifier(model, inputs, unreadable, verbose=verbose)
             with signals.deferred():
                 history = _fit(model, inputs, unreadable, saving, resumed, signals, verbose, say)
+        frozen.close()
         with undistributed():
             model = local_copy(model) if workers.devices > 1 else model
             evaluation, judged = evaluate_model(model, inputs)

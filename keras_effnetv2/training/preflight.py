@@ -11,6 +11,7 @@ from keras_effnetv2.architectures.config_file import is_published
 from keras_effnetv2.models.graph import last_activation
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.training.inputs import Inputs
+from keras_effnetv2.training.probe import last_dense
 from keras_effnetv2.training.progressive import scheduled_dropout_layers
 
 
@@ -77,6 +78,8 @@ def check_model(model: keras.Model, inputs: Inputs) -> None:
             "at the model's size: set stages=1 and image_size to its side (pictures are square)."
         )
     scheduled_dropout_layers(model, None, plan)  # raises where the plan has rates, the model none
+    if recipe.probe is not None:
+        last_dense(model)
     try:
         model.compute_output_spec(keras.KerasTensor((1, min(sizes), min(sizes), 3)))
     except ValueError as error:

@@ -11,7 +11,7 @@ from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2.data.pipeline import InputSpec
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import UnreadablePictures
-from keras_effnetv2.models.graph import all_layers, with_features
+from keras_effnetv2.models.graph import traced_layers, with_features
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.training.assemble import jit_compile
 from keras_effnetv2.training.inputs import Inputs
@@ -43,7 +43,7 @@ def fit_classifier(
             `probe="only"` that of `fit`.
 
     Raises:
-        ValueError: the model does not end with a Dense layer.
+        ValueError: see `last_dense`.
     """
     recipe, plan = inputs.recipe, inputs.plan
     is_all = recipe.probe == "only"
@@ -53,7 +53,7 @@ def fit_classifier(
         recipe, plan = probe.resolve(None, inputs.training.num_examples)
     with undistributed():
         local = local_copy(model) if inputs.workers.devices > 1 else model
-        classifier = _classifier(local)
+        classifier = last_dense(local)
         features = with_features(local)
         spec = inputs.evaluation_spec() if is_all else inputs.input_spec(plan[-1])
         quiet = verbose == 0
@@ -64,7 +64,9 @@ def fit_classifier(
         head = keras.Sequential(
             [
                 keras.Input((classifier.kernel.shape[0],)),
-                keras.layers.Dense(classifier.units, activation=recipe.loss),
+                keras.layers.Dense(
+                    classifier.units, activation=recipe.loss, use_bias=classifier.use_bias
+                ),
             ]
         )
         head.compile(
@@ -83,12 +85,13 @@ def fit_classifier(
             verbose=verbose if is_all else 0,
         )
         weights = head.get_weights()
-    _classifier(model).set_weights(weights)
+    last_dense(model).set_weights(weights)
 
 
-def _classifier(model: keras.Model) -> Any:
-    """Return the last layer with weights."""
-    last = [layer for layer in all_layers(model) if layer.weights][-1]
+def last_dense(model: keras.Model) -> Any:
+    """Return the last layer with weights; ValueError if a linear probe cannot fit it."""
+    layers = [layer for layer, *_ in traced_layers(model, model.input_shape)]
+    last = [layer for layer in layers if getattr(layer, "weights", None)][-1]
     if not isinstance(last, keras.layers.Dense):
         raise ValueError(
             "A linear probe needs a model whose last layer with weights is Dense; train it with "

@@ -12,7 +12,7 @@ from keras_effnetv2.recipes.presets import FROM_SCRATCH
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.run_settings import RunSettings
 from keras_effnetv2.training.preflight import config_of
-from keras_effnetv2.training.transfer import has_learned_statistics
+from keras_effnetv2.training.transfer import has_learned
 
 
 class Start(NamedTuple):
@@ -47,7 +47,9 @@ def settle_start(
         say: called with a line about what "auto" chose.
     """
     if isinstance(model_or_variant, keras.Model):
-        weights, is_pretrained = None, has_learned_statistics(model_or_variant)
+        weights, is_pretrained = None, has_learned(model_or_variant)
+        if resumed is not None and resumed.is_pretrained is not None:
+            is_pretrained = resumed.is_pretrained  # it may have learned since
     else:
         if weights == "auto" and recipe is not None and recipe.name in FROM_SCRATCH:
             weights = None

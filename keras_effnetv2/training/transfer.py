@@ -49,12 +49,14 @@ def batch_norms(model: keras.Model) -> list[Any]:
     ]
 
 
-def has_learned_statistics(model: keras.Model) -> bool:
-    """Return whether a model's batch norms have seen pictures, in this process or earlier.
+def has_learned(model: keras.Model) -> bool:
+    """Return whether a model has seen pictures, in this process or earlier.
 
-    A fresh batch norm has the moving mean 0. A model without batch norms has none to keep.
+    A fresh batch norm has the moving mean 0. In a model without batch norms fresh biases are 0.
     """
-    return any(bool(keras.ops.any(layer.moving_mean != 0)) for layer in batch_norms(model))
+    fresh = [layer.moving_mean for layer in batch_norms(model)]
+    fresh = fresh or [one for one in model.weights if one.name in ("bias", "beta")]
+    return any(bool(keras.ops.any(one != 0)) for one in fresh)
 
 
 def freeze_batch_norm(model: keras.Model) -> int:
