@@ -46,7 +46,8 @@ def test_every_stage_is_what_the_plan_says(recwarn):
         size = SIZES[epoch]
         # Torch traces nothing and calls the layer at every step.
         traced = first or keras.backend.backend() == "torch"
-        assert {shape[1:] for shape in row["shapes"]} == ({(size, size, 3)} if traced else set())
+        if keras.backend.backend() != "tensorflow":  # which traces once: test_shared_trace.py
+            assert {seen[1:] for seen in row["shapes"]} == ({(size, size, 3)} if traced else set())
     layers = {layer.name: layer for layer in all_layers(model)}
     assert layers["classifier_dropout"].rate == pytest.approx(0.7)  # the last stage's
     assert layers["stochastic_depth"].rate == 0.25
@@ -55,9 +56,9 @@ def test_every_stage_is_what_the_plan_says(recwarn):
 
 
 @only_tensorflow
-def test_one_trace_a_stage_and_a_second_fit():
+def test_one_trace_a_stage_with_xla_and_a_second_fit():
     # A new model is traced twice by Keras itself: the first trace makes the metrics' variables.
-    model = build_model()
+    model = build_model(jit_compile=True)
     unchanged = [replace(stage, dropout_rate=None) for stage in STAGES]
     for first, stages in ((2, STAGES), (1, unchanged)):
         log = train(model, ProgressiveLearning(make_dataset, stages))
@@ -68,12 +69,13 @@ def test_one_trace_a_stage_and_a_second_fit():
 
 
 @only_tensorflow
-def test_one_trace_a_stage_with_every_dimension_static():
+def test_one_trace_a_stage_with_xla_and_every_dimension_static():
     def dataset(stage, epoch):
         return make_dataset(stage, epoch).unbatch().batch(stage.batch_size, drop_remainder=True)
 
     fit_args = {"steps_per_epoch": 2, "validation_data": make_dataset(STAGES[0], 0)}
-    log = train(build_model(), ProgressiveLearning(dataset, STAGES), **fit_args)
+    model = build_model(jit_compile=True)
+    log = train(model, ProgressiveLearning(dataset, STAGES), **fit_args)
     for epoch, row in log.items():
         stage = STAGES.at(epoch)
         shape = (stage.batch_size, stage.image_size, stage.image_size, 3)

@@ -52,7 +52,7 @@ def compile_to_train(model: keras.Model, inputs: Inputs) -> None:
 
 def jit_compile() -> bool | str:
     """Return the `jit_compile` of a model that is trained, for the current backend."""
-    # XLA would compile the train step once more at every stage; JAX knows no other way.
+    # XLA would trace and compile the train step at every stage; JAX knows no other way.
     return False if keras.backend.backend() == "tensorflow" else "auto"
 
 

@@ -18,7 +18,7 @@ from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.images.headers import picture_extent
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
-from keras_effnetv2.training.progressive import without_auto_sharding
+from keras_effnetv2.training.epoch_dataset import without_auto_sharding
 from keras_effnetv2.training.workers import ALONE, Workers
 
 
