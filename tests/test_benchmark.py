@@ -228,6 +228,18 @@ def test_accuracy_of_each_format_on_pictures_that_the_run_has_not_seen(tmp_path,
     for result in json.loads(times.read_text())["results"]:
         assert (result["accuracy"], result["top_5_accuracy"]) == (0.8, 1)
         assert result["max_difference"] < 1e-6
+    # Pictures with the names of training pictures, and one that cannot be read.
+    again = tmp_path / "again"
+    for path in (tmp_path / "photos").glob("*/*.png"):
+        write_picture(again / path.parent.name / path.name, (9, 9, 9))
+    (again / "blue" / "8.png").write_bytes(b"nothing")
+    words[words.index("--data") + 1] = str(again)
+    assert main(["benchmark", *words]) == 1
+    message = capsys.readouterr().err
+    assert re.search(r"1 picture cannot be used:\n.*8\.png.*\n  Repair or remove them\.$", message)
+    (again / "blue" / "8.png").unlink()
+    assert main(["benchmark", *words]) == 0
+    assert "saved again, the accuracy is too high" in capsys.readouterr().err
 
 
 QUICK = ["--formats", "keras", "--batch-sizes", "1", "--rounds", "1", "--calls", "1"]
@@ -275,6 +287,7 @@ def test_the_table_beside_the_paper():
         ("efficientnetv2-b0 --calls 0", "--calls must be at least 1. Received: 0"),
         ("efficientnetv2-b0 --batch-sizes 1 0", "--batch-sizes must be at least 1. Received: 0"),
         ("efficientnetv2-b0 --threads 0", "--threads must be at least 1. Received: 0"),
+        ("efficientnetv2-b0 --image-size 0", "--image-size must be .* at least 1. Received: 0"),
         ("efficientnetv2-b0 --json no/folder/x.json", "--json: there is no folder no/folder"),
         ("efficientnetv2-b0 --data no/folder", "There is no folder 'no/folder'"),
         (

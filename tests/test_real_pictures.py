@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.picture_files import png, write_files
 
 from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.data.unreadable import BadPicturesError
 from keras_effnetv2.export.real_pictures import photographs, picture_array
 from keras_effnetv2.images.evaluation_crop import decode_for_evaluation, resize_for_evaluation
 
@@ -38,6 +40,12 @@ def test_a_large_source_gives_pictures_of_all_its_parts(digits):
     np.testing.assert_array_equal(images, picture_array(digits, 8, "whole", max_pictures=50))
     first = picture_array(digits.subset(range(50)), 8, "whole", max_pictures=50)
     assert not np.array_equal(images, first)
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    folder = write_files(tmp_path, {"a/1.png": png(1), "b/2.png": b"nothing", "b/3.png": png(3)})
+    with pytest.raises(BadPicturesError, match=r"2\.png.*\nRepair or remove them\.$"):
+        picture_array(load_source(folder, "all"), 8, "whole", max_pictures=9)
 
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (5, 12, 9, 3), dtype=np.uint8)

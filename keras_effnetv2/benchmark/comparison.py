@@ -76,16 +76,20 @@ def compare(
     calls: int,
     threads: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> list[Timed]:
     """Measure one network in all formats, and the network to compare with.
 
     `name`, `image_size`, `weights` and `data` are those of `contestants.open_network`. `against`
     names a network, exported by `model.export`, which comes first in the result;
     "keras.applications" is the same variant there. Each format has `rounds` turns of `calls` timed
-    calls. `threads` is for the runtimes of files; None takes all cores.
+    calls. `threads` is for the runtimes of files; None takes all cores. `note` is called with each
+    note about the pictures of `data`.
     """
     gc.collect()  # the network before, whose memory this one may need
     network = open_network(name, image_size, weights, data)
+    for text in () if network.judged_on is None else network.judged_on.notes:
+        note(text)
     pairs = [(network, format) for format in dict.fromkeys(formats)]
     if against is not None:
         other = same_in_keras_applications(name) if against == KERAS_APPLICATIONS else against

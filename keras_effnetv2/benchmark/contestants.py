@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2._common.checks import check_choice
+from keras_effnetv2._common.checks import check_choice, check_integer
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.data.unreadable import check_readable
 from keras_effnetv2.evaluation import named_network
 from keras_effnetv2.evaluation.judging import pictures_to_judge
 from keras_effnetv2.export.formats import export_model
@@ -105,9 +106,12 @@ def open_network(
             MODULE:NAME.
 
     Raises:
+        BadPicturesError: pictures cannot be read.
         ValueError: there is no classifier with this name, or the size, weights or pictures do not
             fit it.
     """
+    if image_size is not None:
+        check_integer("image_size", image_size, minimum=1)
     if data is not None:
         return _judged_network(name, image_size, weights, data)
     is_drawn = weights is None
@@ -136,9 +140,11 @@ def _judged_network(
     judged = named_network.open_network(name, weights)
     network = probability_model(judged.model)
     size = resolve_image_size(network, image_size or judged.image_size)
+    pictures = pictures_to_judge(judged, data).source
+    check_readable(pictures)
     return MeasuredNetwork(
         *(name, network, size, _keras_runner(network), photographs(size)),
-        judged_on=pictures_to_judge(judged, data).source,
+        judged_on=pictures,
         style=judged.style,
     )
 

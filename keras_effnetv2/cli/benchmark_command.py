@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from json import dumps
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def benchmark(
     for name in names:
         with progress_line() as progress:
             settings = vars(options) | {"formats": formats}
-            groups.append(compare(name, progress=progress, **settings))
+            note = partial(say, error=True)
+            groups.append(compare(name, progress=progress, note=note, **settings))
         first = groups[-1][0]
         say(
             f"\n{name}: {first.parameters / 1e6:.2f} million parameters, {first.flops / 1e9:.2f} "

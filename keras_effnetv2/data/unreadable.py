@@ -42,13 +42,14 @@ class BadPicture:
 class BadPicturesError(ValueError):
     """Some pictures cannot be used; the message lists them and the way out."""
 
-    def __init__(self, bad: Sequence[BadPicture]):
+    def __init__(self, bad: Sequence[BadPicture], *, may_skip: bool = True):
         self.bad = tuple(bad)
         lines = [f"{picture.name!r}: {picture.reason}" for picture in self.bad]
         super().__init__(
             f"{counted(len(self.bad), 'picture')} cannot be used:\n  "
             + listed(lines, _LISTED, "\n  ")
-            + "\nRepair or remove them, or leave them out (--skip-bad, skip_bad=True)."
+            + "\nRepair or remove them"
+            + (", or leave them out (--skip-bad, skip_bad=True)." if may_skip else ".")
         )
 
 
@@ -78,6 +79,12 @@ def find_bad_pictures(
     tell(total, total)
     bad = sorted(index for index, reason in reasons.items() if reason)
     return tuple(BadPicture(index, source.names[index], reasons[index]) for index in bad)
+
+
+def check_readable(source: ImageSource) -> None:
+    """Raise BadPicturesError if a picture of a source, which may not be left out, is bad."""
+    if bad := find_bad_pictures(source):
+        raise BadPicturesError(bad, may_skip=False)
 
 
 def drop_bad(source: ImageSource, bad: Sequence[BadPicture]) -> ImageSource:

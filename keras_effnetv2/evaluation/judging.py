@@ -252,7 +252,7 @@ def pictures_to_judge(
         raise ValueError(
             f"There is nothing to judge the run on: of the {source.num_examples:,} pictures of "
             f"{spec!r} it was trained on {trained.sum():,} and held back {held.sum():,}. Give "
-            "other pictures, or judge all of these: --split all."
+            "other pictures, or judge all of these: keras-effnetv2 evaluate RUN --split all."
         )
     new = chosen & ~trained & ~held
     notes = [*source.notes]

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.data.unreadable import check_readable
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.evaluation_crop import resize_for_evaluation
 from keras_effnetv2.images.styles import Style
@@ -57,6 +58,7 @@ def picture_array(
         max_pictures: the most pictures to return.
 
     Raises:
+        BadPicturesError: pictures of a source cannot be read.
         ValueError: there is no picture, one is not (H, W, 3) with values 0..255, or all values are
             below 1.
     """
@@ -66,6 +68,7 @@ def picture_array(
             random = np.random.default_rng(0)
             chosen = random.choice(pictures.num_examples, max_pictures, replace=False)
             pictures = pictures.subset(np.sort(chosen))
+        check_readable(pictures)
         batches = make_dataset(
             pictures, image_size=image_size, batch_size=_BATCH, training=False, style=style
         )
