@@ -140,6 +140,21 @@ def test_unknown_variant_lists_the_known(name):
         ModelConfig.from_name(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("EfficientNetV2B0", "efficientnetv2-b0"),
+        ("efficientnet_b0", "efficientnet-b0"),
+        ("v2-m", "efficientnetv2-m"),
+        ("lite0", "efficientnet-lite0"),
+        ("eficientnetv2-xl", "efficientnetv2-xl"),
+    ],
+)
+def test_an_unknown_variant_is_told_the_one_that_is_meant(name, meant):
+    with pytest.raises(ValueError, match=f'Did you mean "{meant}"'):
+        ModelConfig.from_name(name)
+
+
 def test_neighbouring_stages_must_fit():
     with pytest.raises(ValueError, match="Stage 2 has 48 input filters, but stage 1 has 24 output"):
         ModelConfig("mine", decode_stages([S_BLOCKS[0], S_BLOCKS[2]]))

@@ -5,6 +5,7 @@ A value is checked once, where it enters the package.
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from numbers import Integral, Real
@@ -149,9 +150,16 @@ def check_class_names(names: Iterable[Any]) -> None:
 
 
 def did_you_mean(word: Any, known: Iterable[Any]) -> str:
-    """Return ' Did you mean "WORD"?' with the closest known word, or nothing."""
-    close = difflib.get_close_matches(str(word), [str(one) for one in known], n=1)
-    return f' Did you mean "{close[0]}"?' if close else ""
+    """Return ' Did you mean "WORD"?' with the closest known word, or nothing.
+
+    Capitals, hyphens and underscores do not count. The end of a known word is enough, if it has
+    two letters or more.
+    """
+    plain = {re.sub("[-_]", "", str(one).lower()): str(one) for one in known}
+    given = re.sub("[-_]", "", str(word).lower())
+    ends = [one for one in plain if len(given) > 1 and one.endswith(given)]
+    close = ends or difflib.get_close_matches(given, plain, n=1)
+    return f' Did you mean "{plain[close[0]]}"?' if close else ""
 
 
 def _check(

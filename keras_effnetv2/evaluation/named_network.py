@@ -42,8 +42,9 @@ def network_path(name: str | os.PathLike[str]) -> Path | None:
     if not path.is_dir() and not (path.suffix == ".keras" and path.is_file()):
         kind = "file" if path.suffix == ".keras" else "folder"
         raise ValueError(
-            f"There is no {kind} {str(name)!r}. A network is the folder of a run, a .keras file, "
-            f"hf://OWNER/NAME or one of {', '.join(variants)}.{did_you_mean(name, variants)}"
+            f"There is no {kind} {str(name)!r}.{did_you_mean(name, variants)} A network is the "
+            "folder of a run, a .keras file, hf://OWNER/NAME or one of "
+            f"{', '.join(variants)}."
         )
     return path
 
