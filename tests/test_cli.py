@@ -195,6 +195,8 @@ def test_completion_knows_commands_and_options():
 def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     """And in the words of the command line."""
     (tmp_path / "run").mkdir()
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "recipe.json").write_text('{"finished": false}')
     commands = {
         "train --output x --data nowhere": "--data",
         "train --output x --data csv:nowhere.csv": "nowhere.csv",
@@ -214,6 +216,13 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "predict efficientnetv2-b0 x.png --embeddings x.npy": "--embeddings",
         "export nowhere": "There is no folder 'nowhere'. A network is",
         "export run --pictures nowhere": "--pictures",
+        **{
+            f"{words} half{rest}": "The run in half is not finished. Resume it: keras-effnetv2"
+            for words, rest in (
+                ("evaluate --data digits", ""),
+                *(("predict", " x.png"), ("export", ""), ("serve", ""), ("push", " hf://a/b")),
+            )
+        },
         "serve nowhere": "RUN must be the folder of a finished run, or the output folder of",
         "search --trials 3": "--data",
         "pack --data nowhere --output x": "--data",
@@ -232,7 +241,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     for line, expected in zip(lines, commands.values(), strict=True):
         assert line.startswith("error: ")
         assert expected in line
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "half"}
 
 
 def test_predict_says_what_is_no_picture_file_before_tensorflow_is_imported(tmp_path):
@@ -241,7 +250,7 @@ def test_predict_says_what_is_no_picture_file_before_tensorflow_is_imported(tmp_
     os.truncate(tmp_path / "hole.jpg", 6 * 10**9)
     program = (
         "import sys\nfrom keras_effnetv2.cli.main import main\n"
-        "words = 'predict . . missing.jpg pipe.jpg /dev/zero hole.jpg'\n"
+        "words = 'predict . . missing.jpg pipe.jpg /dev/zero hole.jpg https://a.b/c.jpg'\n"
         "print(main(words.split()), {'tensorflow', 'keras', 'numpy'} & set(sys.modules))"
     )
     result = subprocess.run(
@@ -257,6 +266,7 @@ def test_predict_says_what_is_no_picture_file_before_tensorflow_is_imported(tmp_
             "hole.jpg",
             "error: 6,000,000,000 bytes are too many for a picture: at most 268,435,456 are read",
         ],
+        ["https:/a.b/c.jpg", "error: it is an address. Download the picture, and give the file"],
         ["1", "set()"],
     ]
 

@@ -83,6 +83,7 @@ def test_a_file_for_another_runtime(run, capsys):
         ("--format onnx --gif --top-k 3", "--format onnx does not go with --top-k, --gif"),
         ("--quantize int8", "--format saved_model does not go with --quantize"),
         ("--top-k 0", "--top-k must be"),
+        ("--format onnx --output x.pb", "The path must end in .onnx, for example x.onnx."),
         ("--format litert --quantize int8", "Give a few hundred (--calibration, calibration=)"),
         (
             "--format onnx --quantize int8",

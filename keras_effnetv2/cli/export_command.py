@@ -117,11 +117,18 @@ def export(
     if output is None and (path is None or not path.is_dir()):
         raise ValueError(f"--output must be given, since {model!r} is no run folder.")
     start_tensorflow()
+    from keras_effnetv2.export.formats import new_file
     from keras_effnetv2.export.runtimes import FORMATS
+    from keras_effnetv2.export.saved_model import check_new_version
     from keras_effnetv2.runs.run_folder import SAVED_MODEL
 
     name = SAVED_MODEL if is_saved_model else f"model{FORMATS[format].suffix}"
     output = output or Path(model, name)
+    # What is there already: say so before the network is loaded.
+    if is_saved_model:
+        check_new_version(output, 1 if saved_model.version is None else saved_model.version)
+    else:
+        new_file(output, FORMATS[format])
     network = open_network(model, weights)
     if is_saved_model:
         _write_saved_model(network, output, saved_model.given())

@@ -17,6 +17,7 @@ from keras_effnetv2.evaluation.named_network import network_path
 from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
 from keras_effnetv2.pretrained.registry import find_weight_set, published
 from keras_effnetv2.recipes.presets import PRESETS
+from keras_effnetv2.runs.finished import check_finished
 
 if TYPE_CHECKING:
     from keras_effnetv2.recipes.recipe import TrainRecipe
@@ -74,6 +75,8 @@ def check_weights(config: ModelConfig, weights: str | None) -> None:
 def check_network(name: str, weights: str | None, protocol: str | None = None) -> None:
     """Raise ValueError if there is no such network, or options do not go with it."""
     path, is_repository = network_path(name), is_hub_name(name)
+    if path is not None:
+        check_finished(path)
     if path is None and not is_repository:
         check_weights(ModelConfig.from_name(name), weights or "imagenet")
         return
@@ -100,9 +103,10 @@ def check_data(spec: str | None, option: str = "--data") -> None:
 
 
 def check_run(path: Path, allowed: str) -> None:
-    """Raise ValueError, which says what is allowed, unless RUN is a folder."""
+    """Raise ValueError, which says what is allowed, unless RUN is a folder, not of half a run."""
     if not path.is_dir():
         raise ValueError(f"There is no folder {str(path)!r}. RUN must be {allowed}.")
+    check_finished(path)
 
 
 @dataclass(frozen=True)

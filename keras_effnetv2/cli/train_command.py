@@ -96,8 +96,10 @@ def train(
     if weights not in _CHOOSE_WEIGHTS:
         check_weights(config, weights)
     start_tensorflow()
+    from keras_effnetv2.data.sources import available_splits
     from keras_effnetv2.runs.run_folder import check_output
 
+    available_splits(data)  # bad data: say so before weights are downloaded
     earlier = None if preview else check_output(output, resume=resume, overwrite=overwrite)
     start = _start(config, weights, recipe_options, earlier)
     settings = vars(data_options)

@@ -103,6 +103,8 @@ def picture_trouble(path: Path) -> str:
     """Return why a path is not a picture file to read, or ""."""
     if path.is_dir():
         return f"it is a folder. Give picture files, for example {path / '*.jpg'}"
+    if str(path).startswith(("http:", "https:")) and not path.exists():
+        return "it is an address. Download the picture, and give the file"
     return picture_file_trouble(path)
 
 

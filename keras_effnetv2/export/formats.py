@@ -155,7 +155,7 @@ def export_model(
     check_choice("format", format, FORMATS)
     check_number("min_agreement", min_agreement, minimum=0, maximum=1)
     _check_quantize(format, quantize, calibration is not None, keep_float)
-    target = _new_file(Path(path), FORMATS[format])
+    target = new_file(Path(path), FORMATS[format])
     require_tensorflow_backend()
     plain = probability_model(model)
     size = (_size_to_check if dynamic_size else resolve_image_size)(plain, image_size)
@@ -197,7 +197,7 @@ def export_model(
         _check_report(report, too_far, min_agreement, force)
         fields = dataclasses.asdict(report) | {"path": target.name}
         write_text(_report_file(written), json.dumps(fields, indent=2) + "\n")
-        _new_file(target, FORMATS[format])  # another process may have been faster
+        new_file(target, FORMATS[format])  # another process may have been faster
         for file in sorted(folder.iterdir(), key=lambda file: file == written):
             file.rename(target.parent / file.name)  # what others lie beside comes last
     return report
@@ -244,7 +244,7 @@ def _check_bfloat16(quantize: str | None) -> None:
         )
 
 
-def _new_file(path: Path, file_format: FileFormat) -> Path:
+def new_file(path: Path, file_format: FileFormat) -> Path:
     """Return the path, if it has the format's ending and nothing would be overwritten."""
     if path.suffix != file_format.suffix:
         raise ValueError(

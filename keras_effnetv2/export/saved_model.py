@@ -264,6 +264,11 @@ def _new_version_folder(directory: Path, version: int) -> Path:
         raise OSError(
             f"Cannot write to {directory}: {error.strerror}. Choose a folder that can be written."
         ) from error
+    return check_new_version(directory, version)
+
+
+def check_new_version(directory: Path, version: int) -> Path:
+    """Return the folder of the version; FileExistsError if it exists."""
     target = directory / str(version)
     if target.exists():
         used = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]

@@ -20,6 +20,7 @@ from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.models.model_file import load_model
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.confusion import read_confusion
+from keras_effnetv2.runs.finished import RECIPE as RECIPE, check_finished
 from keras_effnetv2.runs.history import read_history
 from keras_effnetv2.runs.run_lock import LOCK, run_lock
 from keras_effnetv2.runs.run_settings import RunSettings
@@ -27,7 +28,6 @@ from keras_effnetv2.runs.run_settings import RunSettings
 MODEL = "model.keras"
 SAVED_MODEL = "saved_model"
 LABELS = "labels.txt"
-RECIPE = "recipe.json"
 HISTORY = "history.csv"
 PICTURES = "pictures.csv"
 CONFUSION = "confusion.csv"
@@ -238,10 +238,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     """
     path = Path(path)
     settings = read_settings(path)
-    if not settings.finished:
-        raise ValueError(
-            f"The run in {path} is not finished. Resume it: keras-effnetv2 train ... --resume"
-        )
+    check_finished(path)
     try:
         model = load_model(path / MODEL)
         class_names = tuple((path / LABELS).read_text(encoding="utf-8").splitlines())

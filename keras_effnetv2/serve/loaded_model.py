@@ -13,7 +13,8 @@ import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 from tensorflow.core.protobuf import saved_model_pb2
 
-from keras_effnetv2.runs.run_folder import RECIPE, SAVED_MODEL
+from keras_effnetv2.runs.finished import RECIPE, check_finished
+from keras_effnetv2.runs.run_folder import SAVED_MODEL
 
 Columns = Mapping[str, npt.NDArray[Any]]
 """Named arrays with the same number of rows."""
@@ -71,6 +72,7 @@ def newest_version(path: str | os.PathLike[str]) -> Path:
     if (root / _GRAPH_FILE).is_file():
         raise ValueError(f"{root} is one version of a model. Give the folder that it is in.")
     if is_run:
+        check_finished(root)
         raise ValueError(
             f"The run in {root} has no exported model in {versions}. Export it with: "
             f"keras-effnetv2 export {root}"
