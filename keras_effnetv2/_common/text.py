@@ -91,7 +91,7 @@ def some(items: Sequence[str], limit: int = 5) -> str:
 
 def install_hint(extra: str) -> str:
     """Return how to install the packages of an optional extra, such as "serve"."""
-    return f'Install it with: pip install "keras-effnetv2[{extra}]" (in a clone: ".[{extra}]")'
+    return f'Install with: pip install "keras-effnetv2[{extra}]" (in a clone: ".[{extra}]")'
 
 
 def first_line(error: BaseException) -> str:

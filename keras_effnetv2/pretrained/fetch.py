@@ -5,6 +5,7 @@ A file is used only if its hash is the published one, and gets its final name on
 
 import importlib.util
 import os
+import re
 import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -196,7 +197,7 @@ def _to_cache(address: str, file: PublishedFile, folder: Path, subject: str) -> 
             except requests.exceptions.ChunkedEncodingError:
                 _download(address, target, file.hash, subject)
     except requests.RequestException as error:
-        raise _Failure(str(error)) from None
+        raise _Failure(_reason(error)) from None
     except OSError as error:
         raise OSError(
             f"{target.name} cannot be written to the folder {folder}: {error.strerror or error}. "
@@ -204,6 +205,12 @@ def _to_cache(address: str, file: PublishedFile, folder: Path, subject: str) -> 
             "to another folder."
         ) from error
     return target
+
+
+def _reason(error: Exception) -> str:
+    """Return what happened, without the names that requests and urllib3 have for a connection."""
+    cause = error.args[0] if error.args else error
+    return re.sub(r"^(\w+\(host=[^)]*\)|<[^>]*>): ", "", str(getattr(cause, "reason", cause)))
 
 
 def _download(address: str, target: Path, expected: str, subject: str) -> None:
