@@ -106,6 +106,11 @@ def test_a_run_leaves_exactly_these_files_and_prints_nothing_when_silent(run):
         ),
     }
     assert (result.output / "labels.txt").read_text("utf-8") == "".join(f"{n}\n" for n in CLASSES)
+    # what a notebook shows of it, and of the run, is no list of pictures and epochs
+    scores = f"pictures, accuracy {result.evaluation.accuracy:.2%}>"
+    assert scores in repr(result)
+    assert "val_loss" not in repr(result)
+    assert "PictureRecord()" in repr(run_folder.open_run(result.output))
 
 
 def test_recipe_json_repeats_the_run(run, digits):

@@ -8,7 +8,7 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +36,8 @@ class PictureRecord:
     Those for training are in the order of the first epoch, which depends on how they are read.
     """
 
-    training: tuple[PictureEntry, ...]
-    validation: tuple[PictureEntry, ...]
+    training: tuple[PictureEntry, ...] = field(repr=False)
+    validation: tuple[PictureEntry, ...] = field(repr=False)
 
     @classmethod
     def of(cls, training: ImageSource, validation: ImageSource, seed: int) -> "PictureRecord":

@@ -36,6 +36,10 @@ class Evaluation:
     scores: np.ndarray
     activation: str = "softmax"
 
+    def __repr__(self) -> str:
+        """Return the number of pictures and the accuracy, not the arrays."""
+        return f"<Evaluation of {len(self.labels):,} pictures, accuracy {self.accuracy:.2%}>"
+
     @property
     def predictions(self) -> np.ndarray:
         """(N,) the class with the highest score."""
