@@ -24,14 +24,15 @@ def digits():
     return load_source("digits", "train").stratified_subset(200)
 
 
-def inputs_of(recipe, source, **options):
-    return load_inputs("efficientnetv2-b0", TrainingData(source, **options), recipe)
+def inputs_of(recipe, source, say=print, **options):
+    return load_inputs("efficientnetv2-b0", TrainingData(source, **options), recipe, say=say)
 
 
 def test_a_number_of_steps_becomes_epochs_of_the_pictures_that_are_trained_on(digits):
     """160 pictures of the 200 are 10 batches of 16; 80 of them 5."""
-    recipe = replace(RECIPE, min_steps=75)
-    inputs = inputs_of(recipe, digits)
+    recipe, said = replace(RECIPE, min_steps=75), []
+    inputs = inputs_of(recipe, digits, said.append)
+    assert said[0].startswith("8 epochs instead of 4, to make the recipe's 75 steps; --epochs ")
     assert inputs.plan.epochs == inputs.recipe.epochs == 8
     assert inputs_of(recipe, digits, max_train_examples=80).plan.epochs == 15
     assert inputs_of(RECIPE, digits).plan.epochs == 4

@@ -109,8 +109,8 @@ def test_a_network_has_learned_once_it_has_seen_pictures():
         ("auto", 31, True, "freeze", "31 pictures (fewer than 32)"),
         ("auto", 32, True, "train", "32 pictures (at least 32)"),
         ("auto", 1, False, "train", "no statistics yet"),
-        ("train", 1, True, "train", 'batch_norm="train" was asked for'),
-        ("freeze", 4096, False, "freeze", 'batch_norm="freeze" was asked for'),
+        ("train", 1, True, "train", "the recipe says so"),
+        ("freeze", 4096, False, "freeze", "the recipe says so"),
     ],
 )
 def test_when_batch_norms_are_frozen(policy, batch, is_pretrained, settled, reason):

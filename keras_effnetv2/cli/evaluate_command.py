@@ -39,8 +39,8 @@ def evaluate(
     split: Split | None = option(
         None,
         "The pictures to judge. The training pictures of a run are left out, except with all and "
-        "train. Default for a run: test if there is one, else all; for a variant: the first of "
-        "validation, test and all that exists.",
+        "train. [default for a run: test if there is one, else all that it was not trained on; for "
+        "a variant: the first of validation, test and all that exists]",
     ),
     judging: JudgingOptions,
     json: bool = JSON,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnetv2._common.checks import check_integer
+from keras_effnetv2._common.quiet import quiet_stderr
 from keras_effnetv2.export.converters import (
     PRECISION_KEY,
     Calibration,
@@ -115,7 +116,8 @@ def _open_litert(path: Path, threads: int) -> tuple[Sizes, Runner]:
         nonlocal allocated
         if pictures.shape != allocated:
             interpreter.resize_tensor_input(images["index"], pictures.shape)
-            interpreter.allocate_tensors()
+            with quiet_stderr():  # the first time it says that it uses the CPU
+                interpreter.allocate_tensors()
             allocated = pictures.shape
         interpreter.set_tensor(images["index"], pictures)
         interpreter.invoke()

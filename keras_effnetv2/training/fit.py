@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class TrainResult:
 
     model: keras.Model
     evaluation: Evaluation
-    history: dict[str, list[float]]
+    history: dict[str, list[float]] = field(repr=False)
     output: Path
 
 
@@ -247,7 +247,7 @@ def _freeze(
         say(f"batch norms {'frozen' if settled == 'freeze' else 'trained'}: {reason}")
     share = inputs.recipe.frozen_share if is_pretrained else 0.0
     if blocks := freeze_first_blocks(model, share):
-        say(f"first blocks frozen: {blocks}, counting the stem as one")
+        say(f"first blocks frozen: {blocks} with the stem; the recipe says so")
     recipe = replace(inputs.recipe, batch_norm=settled, frozen_share=share)
     return replace(inputs, recipe=recipe)
 
@@ -306,6 +306,7 @@ def _run(
     unreadable = UnreadablePictures(inputs.data.skip_bad)
     with _explained(folder, inputs, unreadable), StopSignals(folder) as signals:
         if inputs.recipe.probe == "only":
+            say("Fitting the classifier ...")
             history = _fit_probe(model, inputs, unreadable, folder, verbose)
         else:
             if inputs.recipe.probe == "first" and resumed is None:

@@ -127,8 +127,8 @@ def load_inputs(
     """Find the pictures and plan the stages of a training; only a few pictures are read.
 
     The name of the network decides what "preset" means in the recipe, a sample of the pictures and
-    `is_pretrained` what "auto" means. `say` is called with a line if there are fewer stages than in
-    the recipe.
+    `is_pretrained` what "auto" means. `say` is called with a line if there are more epochs or fewer
+    stages than in the recipe.
 
     Raises:
         ValueError: the recipe does not fit the data, the model or the devices.
@@ -136,15 +136,20 @@ def load_inputs(
     """
     training, validation = data.load(recipe.seed)
     name = model_or_variant if isinstance(model_or_variant, str) else model_or_variant.name
-    stages = recipe.stages
+    asked = recipe
     recipe, plan = recipe.resolve(
         name,
         training.num_examples,
         picture_side=_typical_side(training) if recipe.image_size == "auto" else None,
         is_pretrained=is_pretrained,
     )
-    if len(plan) < stages:
-        say(f"{counted(len(plan), 'stage')} instead of {stages}: every stage needs an epoch.")
+    if recipe.epochs > asked.epochs:
+        say(
+            f"{recipe.epochs:,} epochs instead of {asked.epochs}, to make the recipe's "
+            f"{asked.min_steps:,} steps; --epochs (epochs=, min_steps=0) chooses another number"
+        )
+    if len(plan) < asked.stages:
+        say(f"{counted(len(plan), 'stage')} instead of {asked.stages}: every stage needs an epoch.")
     for stage in plan:
         workers.local_batch_size(stage.batch_size)  # raises where the devices cannot share it
     return Inputs(data, training, validation, recipe, plan, workers)

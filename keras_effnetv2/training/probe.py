@@ -39,8 +39,7 @@ def fit_classifier(
         inputs: of the training.
         unreadable: notes pictures that cannot be read.
         callbacks: of the classifier's `fit`.
-        verbose: 0 is silent; otherwise the progress of the features is shown, and with
-            `probe="only"` that of `fit`.
+        verbose: 0 is silent; otherwise the progress of the features is shown.
 
     Raises:
         ValueError: see `last_dense`.
@@ -82,7 +81,7 @@ def fit_classifier(
             epochs=plan.epochs,
             validation_data=judged,
             callbacks=list(callbacks),
-            verbose=verbose if is_all else 0,
+            verbose=0,  # hundreds of epochs, each much shorter than its line takes to read
         )
         weights = head.get_weights()
     last_dense(model).set_weights(weights)

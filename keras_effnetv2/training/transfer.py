@@ -32,7 +32,7 @@ def resolve_batch_norm(
     "auto" freezes them if the network is pretrained and a batch is smaller than `SMALL_BATCH`.
     """
     if policy != "auto":
-        return policy, f'batch_norm="{policy}" was asked for'
+        return policy, "the recipe says so"
     if not is_pretrained:
         return "train", "the network has no statistics yet"
     batches = f"batches of {counted(smallest_batch, 'picture')}"
