@@ -33,8 +33,11 @@ def send(number):
     os.kill(os.getpid(), number)
 
 
-def outside_of_the_training(number):
-    with StopSignals(Path("runs/x")):
+def outside_of_the_training(number, *, has_trained):
+    with StopSignals(Path("runs/x")) as signals:
+        if has_trained:
+            with signals.deferred():
+                pass
         send(number)
         pytest.fail("went on")
 
@@ -55,7 +58,9 @@ def within_the_training(*numbers, stop=True):
 @pytest.mark.parametrize("number", BOTH)
 def test_a_signal_ends_the_run_at_once_or_where_the_training_says(number):
     with pytest.raises(TrainingInterrupted, match=r"^interrupted by SIG.*saved in runs/x"):
-        outside_of_the_training(number)
+        outside_of_the_training(number, has_trained=True)
+    with pytest.raises(TrainingInterrupted, match=r"before anything was saved; .*resume=True\.$"):
+        outside_of_the_training(number, has_trained=False)
     with pytest.raises(TrainingInterrupted) as caught:
         within_the_training(number)
     assert caught.value.signal == number

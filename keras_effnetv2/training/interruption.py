@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_AFTER_TRAINING = "after the training."
+_NOTHING_SAVED = "before anything was saved; the run will start from the beginning."
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -31,10 +31,11 @@ class TrainingInterrupted(KeyboardInterrupt):
 class StopSignals:
     """Context of a run in which SIGTERM and SIGINT raise `TrainingInterrupted`.
 
-    It is raised at once, or within `deferred()` where the code there says so. The first signal
-    restores the earlier handlers, so a second one ends the process in the usual way. A signal that
-    the process ignores (as background jobs of a shell ignore SIGINT) stays ignored. Outside the
-    main thread, which alone may set handlers, nothing happens.
+    It is raised at once, or within `deferred()` (the training, which saves its state) where the
+    code there says so. The first signal restores the earlier handlers, so a second one ends the
+    process in the usual way. A signal that the process ignores (as background jobs of a shell
+    ignore SIGINT) stays ignored. Outside the main thread, which alone may set handlers, nothing
+    happens.
 
     Args:
         folder: of the run, for the messages.
@@ -48,6 +49,7 @@ class StopSignals:
         self._folder = folder
         self._earlier: dict[int, Any] = {}
         self._is_deferred = False
+        self._saved: str | None = None  # how far all is saved, outside of `deferred()`
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
@@ -68,20 +70,23 @@ class StopSignals:
             yield
         finally:
             self._is_deferred = False
-        self.raise_received(_AFTER_TRAINING)
+        self._saved = "after the training."
+        self.raise_received(self._saved)
 
-    def raise_received(self, where: str) -> None:
-        """Raise `TrainingInterrupted` if a signal was noted; `where` says how far all is saved."""
+    def raise_received(self, where: str | None) -> None:
+        """Raise `TrainingInterrupted` if a signal was noted.
+
+        `where` says how far all is saved; None: nothing is.
+        """
         if self.received is not None:
-            raise TrainingInterrupted(
-                self.received, f"{where} All of it is saved in {self._folder}."
-            )
+            saved = where and f"{where} All of it is saved in {self._folder}."
+            raise TrainingInterrupted(self.received, saved or _NOTHING_SAVED)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._put_back()
         self.received = number
         if not self._is_deferred:
-            self.raise_received(_AFTER_TRAINING)
+            self.raise_received(self._saved)
 
     def _put_back(self) -> None:
         while self._earlier:
