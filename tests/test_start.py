@@ -52,6 +52,11 @@ def test_the_best_set_that_can_be_had_is_chosen(sets):
     config = ModelConfig.from_name("efficientnet-b0")
     with pytest.raises(NoWeightsError, match=r"not in the cache and could not be downloaded\.$"):
         best_set(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_HOME", __file__)
+        patch.delenv(MIRROR)
+        with pytest.raises(NoWeightsError, match=r"cannot be written to the folder .*KERAS_HOME"):
+            best_set(config)
     sets("imagenet")
     assert best_set(config).weights == "imagenet"
     sets("noisy-student")

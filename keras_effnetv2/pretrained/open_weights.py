@@ -129,7 +129,7 @@ def best_set(config: ModelConfig) -> WeightSet:
     for found in sorted(sets, key=lambda one: -(one.top1 or 0)):
         try:
             fetch_set(found, online=not failures)
-        except (ConnectionError, ImportError) as error:
+        except (OSError, ImportError) as error:  # no connection, or a cache that cannot be written
             failures.append(error)
         else:
             return found
