@@ -168,9 +168,15 @@ def test_a_probe_is_judged_at_the_evaluation_size(digits, quick, tmp_path):
     assert result.history["val_loss"][-1] == pytest.approx(result.evaluation.loss, rel=1e-4)
 
 
-def test_a_probe_needs_a_dense_layer_at_the_end(digits, quick, tmp_path):
+@pytest.mark.parametrize("kind", ["convolution", "two heads", "of a map"])
+def test_a_probe_needs_a_dense_layer_at_the_end(kind, digits, quick, tmp_path):
     inputs = keras.Input((32, 32, 3))
-    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(10, 3)(inputs))
+    if kind == "two heads":
+        x = keras.layers.Flatten()(inputs)
+        x = keras.layers.Average()([keras.layers.Dense(10)(x), keras.layers.Dense(10)(x)])
+    else:
+        last = keras.layers.Dense(10) if kind == "of a map" else keras.layers.Conv2D(10, 3)
+        x = keras.layers.GlobalAveragePooling2D()(last(inputs))
     model = keras.Model(inputs, keras.layers.Softmax()(x))
     with pytest.raises(ValueError, match="whose last layer with weights is Dense"):
         train(model, digits, PROBE, tmp_path / "run", verbose=0)

@@ -64,7 +64,8 @@ class TrainResult:
     """The result of `train`.
 
     Attributes:
-        model: the trained model (with averaged weights, if the recipe averages).
+        model: the trained model (with averaged weights, if the recipe averages). Its `fit` needs
+            another `compile` first.
         evaluation: its scores on the validation pictures.
         history: column -> one value an epoch, as in `history.csv`.
         output: the run folder.

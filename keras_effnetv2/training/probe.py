@@ -91,10 +91,16 @@ def last_dense(model: keras.Model) -> Any:
     """Return the last layer with weights; ValueError if a linear probe cannot fit it."""
     layers = [layer for layer, *_ in traced_layers(model, model.input_shape)]
     last = [layer for layer in layers if getattr(layer, "weights", None)][-1]
-    if not isinstance(last, keras.layers.Dense):
+    try:
+        with_features(model)
+        is_dense = isinstance(last, keras.layers.Dense)
+    except ValueError:  # several classifiers, or one of a map
+        is_dense = False
+    if not is_dense:
         raise ValueError(
-            "A linear probe needs a model whose last layer with weights is Dense; train it with "
-            f"probe=None in the recipe. Received: {model.name!r} with {last.name!r}"
+            "A linear probe needs a model whose last layer with weights is Dense, and takes one "
+            "row of numbers a picture; train it with probe=None in the recipe. "
+            f"Received: {model.name!r} with {last.name!r}"
         )
     return last
 
