@@ -54,6 +54,7 @@ def test_train_on_a_folder_in_a_fresh_process(photos, tmp_path):
         "1 stage instead of 4: every stage needs an epoch.",
         "29 for training, 7 for validation",
         "3: blue, green, red",
+        "Judging the network and writing the run folder ...",
         "report.html",
     ):
         assert expected in result.stdout
@@ -140,6 +141,7 @@ def test_errors_have_no_passwords(words, code, capsys):
 def test_help_has_an_example_and_fits_into_80_columns(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = command(capsys, *name.split(), "--help")
+    assert (code, out) == command(capsys, *name.split(), "-h")[:2]
     assert code == 0
     _, _, examples = out.partition("\nExample:\n")
     for line in re.sub(r"\s*\\\n\s*", " ", examples).splitlines():

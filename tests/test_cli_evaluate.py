@@ -124,6 +124,7 @@ def test_a_folder_that_is_no_class_of_the_network(weights, tmp_path, capsys):
     code, _, err = command(capsys, "evaluate", VARIANT, "--weights", weights, "--data", tmp_path)
     assert code == 1
     assert "1 of 2 classes are not among the 1000 of the network: 'unicorn'" in err
+    assert "For other classes, train a network on them (keras-effnetv2 train)" in err
 
 
 def test_predict_names_the_classes(weights, pictures, capsys):

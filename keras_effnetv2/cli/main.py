@@ -109,7 +109,8 @@ def parse(words: Sequence[str]) -> Any:
 
 @functools.cache
 def _program() -> Any:
-    return get_command(_group(_program_options, _COMMANDS))
+    names = {"help_option_names": ["--help", "-h"]}
+    return get_command(_group(_program_options, _COMMANDS, context_settings=names))
 
 
 def _group(callback: Any, commands: Sequence[Any], **details: Any) -> typer.Typer:

@@ -70,7 +70,8 @@ def match_classes(names: Sequence[str], labels: Sequence[Label]) -> tuple[int, .
             f"network: {some(unknown)}. Name a class by its WordNet id, with or without a name "
             f"after it, or by its name, as in {labels[0].wordnet_id!r}, "
             f"{'_'.join(labels[0])!r} or {labels[0].name!r}; "
-            f"keras_effnetv2.pretrained.labels.class_list({len(labels)}) lists them."
+            f"keras_effnetv2.pretrained.labels.class_list({len(labels)}) lists them. "
+            "For other classes, train a network on them (keras-effnetv2 train), and give its run."
         )
     name_of: dict[int, str] = {}
     for name, where in found.items():

@@ -316,6 +316,7 @@ def _run(
             with signals.deferred():
                 history = _fit(model, inputs, unreadable, saving, resumed, signals, verbose, say)
         frozen.close()
+        say("Judging the network and writing the run folder ...")
         with undistributed():
             model = local_copy(model) if workers.devices > 1 else model
             evaluation, judged = evaluate_model(model, inputs)
