@@ -456,12 +456,14 @@ def test_wrong_settings_are_one_clear_error(photos, tmp_path, capsys):
         (("--validation-fraction", "0.01"), "--validation-fraction"),
         (("--max-train-examples", "2"), "3 (one picture per class)"),
         (("--image-size", "16:64"), "--image-size must"),
+        (("--evaluation-size", "16"), "--evaluation-size must"),
         (("--recipe", photos / "red" / "0.png"), "recipe.json"),
     ):
         output = tmp_path / "out"
-        code, _, err = command(capsys, "train", "--data", photos, "--output", output, *words)
+        code, out, err = command(capsys, "train", "--data", photos, "--output", output, *words)
         assert code == 1, words
         assert expected in err, (words, err)
+        assert "weights" not in out or words[0] in ("--validation-fraction", "--max-train-examples")
         assert not output.exists()
 
 

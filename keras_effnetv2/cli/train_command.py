@@ -19,6 +19,7 @@ from keras_effnetv2.cli.options import (
     read_network,
 )
 from keras_effnetv2.cli.quiet_start import start_tensorflow
+from keras_effnetv2.recipes.presets import FROM_SCRATCH
 
 if TYPE_CHECKING:
     from keras_effnetv2.runs.run_settings import RunSettings
@@ -139,9 +140,12 @@ def _start(
     config: ModelConfig, weights: str, options: RecipeOptions, earlier: "RunSettings | None"
 ) -> "Start":
     """Return what to start from, with the recipe that is asked for."""
+    from keras_effnetv2.recipes.recipe import TrainRecipe
     from keras_effnetv2.training.start import settle_start
 
     recipe = options.load()
+    if recipe is None:  # wrong values raise before weights are downloaded
+        options.changed(TrainRecipe.preset(FROM_SCRATCH[0])).resolve(config.name)
     start = settle_start(config, None if weights == _NONE else weights, recipe, earlier, say)
     return start._replace(recipe=recipe or options.changed(start.recipe))
 
