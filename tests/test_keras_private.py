@@ -22,6 +22,7 @@ OURS = {"_inputs", "_path"}  # which classes of this package have, too
 NEEDED = {
     "models/graph.py": {
         "_flatten_layers": model,
+        "_get_call_context": model,
         "_nodes_by_depth": model,
         "_keras_history": inputs,
         "_inbound_nodes": model.layers[1],

@@ -154,6 +154,10 @@ def build_model(
     model = keras.Model(sources, x, name=name or config.name)
     if weights is not None:
         assign_weights(model, weights, fresh_classifier=classes is not None)
+    if keras.backend.backend() == "tensorflow":
+        from keras_effnetv2.models.training_kernels import use_training_kernels
+
+        use_training_kernels(model)
     return model
 
 

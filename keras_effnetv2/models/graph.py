@@ -27,6 +27,11 @@ def all_layers(model: keras.layers.Layer) -> list[Any]:
     return list(model._flatten_layers(include_self=False))  # `model.layers` stops at the top level
 
 
+def is_training(layer: keras.layers.Layer) -> bool:
+    """Return whether the call of a model that a layer is part of has `training=True`."""
+    return bool(getattr(layer._get_call_context(), "training", None))
+
+
 def copy_weights(sources: Iterable[Any], targets: Iterable[Any]) -> None:
     """Give variables the values of others, one by one.
 
