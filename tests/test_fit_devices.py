@@ -80,9 +80,8 @@ def check_progressive(strategy):
         assert [row["steps"] for row in log.values()] == steps
         for epoch, row in log.items():
             probe.check_epoch(epoch, row)
-            stage = probe.STAGES.at(epoch)
-            if epoch == stage.start_epoch:
-                assert row["shapes"][-2:] == [(None, *[stage.image_size] * 2, 3)] * 2
+        # Traced for every size at once: see test_shared_trace.py.
+        assert {seen[1:] for row in log.values() for seen in row["shapes"]} <= {(None, None, 3)}
 
 
 def check_two_devices(folder):

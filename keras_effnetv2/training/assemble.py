@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.build import build_model
+from keras_effnetv2.models.training_kernels import use_training_kernels
 from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.progressive import ProgressiveLearning
@@ -37,6 +38,8 @@ def build_to_train(config: ModelConfig, inputs: Inputs, weights: str | None = No
 def compile_to_train(model: keras.Model, inputs: Inputs) -> None:
     """Compile a network with the recipe's optimizer and loss, and make all variables."""
     recipe = inputs.recipe
+    if keras.backend.backend() == "tensorflow":
+        use_training_kernels(model)  # a model that was given may have Keras' own
     model.compile(
         recipe.make_optimizer(inputs.plan, inputs.training.num_examples, model),
         recipe.make_loss(),
