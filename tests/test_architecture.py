@@ -8,6 +8,8 @@ import keras
 import pytest
 
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.cost import network_cost
+from keras_effnetv2.architectures.stage import decode_stages
 from keras_effnetv2.architectures.stage_table import stage_table
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.models.graph import count_trainable, last_activation
@@ -78,6 +80,8 @@ def test_published_size_and_cost(variant, parameters, flops):
     counted, cost = parameters_and_cost(config, config.eval_size)
     assert counted == parameters
     assert flops[0] <= cost / 1e9 <= flops[1]
+    told = network_cost(config, config.eval_size, 1000)
+    assert (told.trainable, told.multiply_adds) == (counted, cost)
 
 
 def test_a_whole_network_has_what_its_blocks_have():
@@ -85,6 +89,19 @@ def test_a_whole_network_has_what_its_blocks_have():
     model = build_model(config)
     whole = count_trainable(model), count_flops(model, config.eval_size)
     assert whole == parameters_and_cost(config, config.eval_size)
+    assert network_cost(config, config.eval_size, 1000).parameters == model.count_params()
+
+
+@pytest.mark.parametrize("size", [1, 31, 100])
+def test_the_cost_is_told_by_the_config_alone(size):
+    stages = ["r2_k5_s2_e1_i12_o16_c1", "r2_k3_s1_e3_i16_o24_se0.5_c1", "r1_k5_s2_e1_i24_o8_se0.05"]
+    config = ModelConfig("net", decode_stages(stages), head_filters=40)
+    model = build_model(config, classes=7)
+    counted = count_trainable(model), model.count_params(), count_flops(model, size)
+    assert network_cost(config, size, 7) == counted
+    for name in ("image_size", "classes"):
+        with pytest.raises(ValueError, match=f"`{name}` must be an integer of at least 1"):
+            network_cost(config, **{"image_size": 8, "classes": 8, name: 0})
 
 
 # Paper, Table 3 (millions of parameters, billions of multiply-adds at 380). Our counts follow from

@@ -246,6 +246,36 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"run", "half"}
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("info efficientnetv2-s", "21.46 million trainable, 21,612,360 in all"),
+        ("info efficientnet-lite0 --image-size 224 --classes 10", "0.38 billion at 224 x 224"),
+        ("weights --variant efficientnetv2-s", "efficientnetv2-s/imagenet21k"),
+        ("predict --help", "--embeddings FILE.npz"),
+        ("train --help", "--max-train-examples"),
+    ],
+)
+def test_what_is_known_is_said_without_keras(words, expected):
+    program = (
+        "import sys, atexit\nfrom keras_effnetv2.cli.main import main\n"
+        "slow = {'tensorflow', 'keras', 'jax', 'numpy', 'h5py', 'matplotlib', 'requests'}\n"
+        "atexit.register(lambda: print(slow & set(sys.modules)))\n"
+        f"main({words.split()})"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert expected in result.stdout
+    assert result.stdout.endswith("\nset()\n")
+
+
+@pytest.mark.parametrize("option", ["--image-size", "--classes"])
+def test_info_refuses_a_size_of_0(option, capsys):
+    code, out, err = command(capsys, "info", "efficientnetv2-b0", option, 0)
+    assert (code, out) == (1, "")
+    assert err == f"error: {option} must be an integer of at least 1. Received: 0\n"
+
+
 def test_predict_says_what_is_no_picture_file_before_tensorflow_is_imported(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "hole.jpg").touch()

@@ -8,8 +8,9 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from keras_effnetv2._common.checks import (
     check_choice,
@@ -31,6 +32,23 @@ from keras_effnetv2.architectures.variants import VARIANTS, Activation
 WIDTH_DIVISOR = 8  # filters are multiples of this (official `depth_divisor`)
 HEAD_FILTERS = 1280  # before width scaling (official `feature_size`)
 _MAX_WEIGHTS = 2**31  # checked before a network is built; XL has 208 million
+
+
+class Convolution(NamedTuple):
+    """What a convolution costs.
+
+    Attributes:
+        weights: of its kernel.
+        filters: output channels.
+        strides: in height and width.
+        is_gate: it belongs to squeeze-excite, so it sees one pixel and has a bias; any other has a
+            batch norm.
+    """
+
+    weights: int
+    filters: int
+    strides: int = 1
+    is_gate: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,27 +154,36 @@ class ModelConfig:
         """Number of blocks over all stages."""
         return sum(stage.repeats for stage in self.stages)
 
+    def convolutions(self) -> Iterator[Convolution]:
+        """Yield every convolution, in the order of the layers."""
+        yield Convolution(3 * 3 * 3 * self.stem_filters, self.stem_filters, strides=2)
+        for stage in self.stages:
+            window = stage.kernel_size**2
+            filters, output, strides = stage.input_filters, stage.output_filters, stage.strides
+            for _ in range(stage.repeats):
+                expanded = filters * stage.expand_ratio
+                is_alone = stage.conv == "fused" and stage.expand_ratio == 1
+                if stage.conv == "mbconv":
+                    if stage.expand_ratio > 1:
+                        yield Convolution(filters * expanded, expanded)
+                    yield Convolution(window * expanded, expanded, strides)
+                elif not is_alone:
+                    yield Convolution(window * filters * expanded, expanded, strides)
+                if stage.se_ratio is not None:
+                    reduced = max(1, int(filters * stage.se_ratio))
+                    yield Convolution(expanded * reduced, reduced, is_gate=True)
+                    yield Convolution(expanded * reduced, expanded, is_gate=True)
+                last = (window, strides) if is_alone else (1, 1)
+                yield Convolution(last[0] * expanded * output, output, last[1])
+                filters, strides = output, 1
+        yield Convolution(filters * self.head_filters, self.head_filters)
+
     def kernel_sizes(self) -> list[int]:
         """Return the number of weights of every convolution's kernel, in the order of the layers.
 
         They identify a network: no two variants have the same.
         """
-        sizes = [3 * 3 * 3 * self.stem_filters]
-        for stage in self.stages:
-            window = stage.kernel_size**2
-            filters = stage.input_filters
-            for _ in range(stage.repeats):
-                expanded = filters * stage.expand_ratio
-                is_alone = stage.conv == "fused" and stage.expand_ratio == 1
-                if stage.conv == "mbconv":
-                    sizes += [filters * expanded] * (stage.expand_ratio > 1) + [window * expanded]
-                elif not is_alone:
-                    sizes.append(window * filters * expanded)
-                if stage.se_ratio is not None:
-                    sizes += [expanded * max(1, int(filters * stage.se_ratio))] * 2
-                sizes.append((window if is_alone else 1) * expanded * stage.output_filters)
-                filters = stage.output_filters
-        return [*sizes, filters * self.head_filters]
+        return [convolution.weights for convolution in self.convolutions()]
 
     @staticmethod
     def variants() -> tuple[str, ...]:

@@ -2,11 +2,12 @@
 
 from keras_effnetv2._common.text import aligned, say
 from keras_effnetv2.architectures.config_file import is_published
+from keras_effnetv2.architectures.cost import network_cost
 from keras_effnetv2.architectures.stage_table import stage_table
 from keras_effnetv2.cli.command import argument, command, flag, option
 from keras_effnetv2.cli.options import read_network
-from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.pretrained.hub_name import is_hub_name
+from keras_effnetv2.pretrained.registry import IMAGENET_CLASSES, published
 
 
 @command(
@@ -35,23 +36,17 @@ def info(
         config, classes_there = describe_on_hub(model)
     else:
         config, classes_there = read_network(model, "VARIANT_OR_FILE"), None
-    classes = classes or classes_there or 1000
+    if classes is None:
+        classes = classes_there or IMAGENET_CLASSES
     if json:
         say(config.to_json())
         return
-    start_tensorflow()
-    from keras_effnetv2.models.build import build_model
-    from keras_effnetv2.models.graph import count_trainable
-    from keras_effnetv2.models.multiply_adds import count_flops
-    from keras_effnetv2.pretrained.registry import published
-
-    size = image_size or config.eval_size
-    network = build_model(config, classes=classes)
-    trainable = count_trainable(network)
+    size = config.eval_size if image_size is None else image_size
+    cost = network_cost(config, size, classes)
     weights = published(config.name) if is_published(config) else ()
     facts = {
-        "parameters": f"{trainable / 1e6:.2f} million trainable, {network.count_params():,} in all",
-        "multiply-adds": f"{count_flops(network, size) / 1e9:.2f} billion at {size} x {size}",
+        "parameters": f"{cost.trainable / 1e6:.2f} million trainable, {cost.parameters:,} in all",
+        "multiply-adds": f"{cost.multiply_adds / 1e9:.2f} billion at {size} x {size}",
         "trained at": f"up to {config.train_size} px, evaluated at {config.eval_size} px",
         "activation": config.activation,
         "dropout": f"{config.dropout_rate:g}",

@@ -1,0 +1,46 @@
+"""What a network costs, from its config alone: parameters and multiply-adds."""
+
+import math
+from typing import NamedTuple
+
+from keras_effnetv2._common.checks import check_integer
+from keras_effnetv2.architectures.config import ModelConfig
+
+
+class Cost(NamedTuple):
+    """Counts of the network that `build_model` makes of a config.
+
+    Attributes:
+        trainable: parameters that training changes.
+        parameters: all parameters; the others are moving means and variances.
+        multiply_adds: of one picture, as `count_flops` counts them.
+    """
+
+    trainable: int
+    parameters: int
+    multiply_adds: int
+
+
+def network_cost(config: ModelConfig, image_size: int, classes: int) -> Cost:
+    """Return the cost of a network with a classifier.
+
+    Args:
+        config: the network.
+        image_size: side of the picture in pixels, at least 1.
+        classes: width of the classifier, at least 1.
+
+    Raises:
+        ValueError: the size or the width is not such an integer.
+    """
+    check_integer("image_size", image_size, minimum=1)
+    check_integer("classes", classes, minimum=1)
+    moving, side = 0, image_size
+    classifier = config.head_filters * classes
+    trainable, multiply_adds = classifier + classes, classifier
+    for one in config.convolutions():
+        side = math.ceil(side / one.strides)
+        trainable += one.weights + one.filters * (1 if one.is_gate else 2)  # bias; gamma and beta
+        moving += 0 if one.is_gate else 2 * one.filters
+        # Each weight is used once for each pixel of the output.
+        multiply_adds += one.weights * (1 if one.is_gate else side**2)
+    return Cost(trainable, trainable + moving, multiply_adds)
