@@ -12,6 +12,7 @@ from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.training_data import MAX_SCANNED, TrainingData
 from keras_effnetv2.data.unreadable import BadPicturesError
 from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.training import inputs as inputs_module
 from keras_effnetv2.training.inputs import load_inputs
 
 RECIPE = replace(
@@ -61,6 +62,49 @@ def test_cached_pictures_give_the_same_batches(tmp_path):
     # Packed pictures come in another order than others.
     for one, other in zip([*plain, *packed], [*in_memory, *again], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_the_epochs_of_a_stage_in_one_are_those_that_are_read_alone(tmp_path):
+    pictures = load_source(dark_and_light(tmp_path / "photos", 12), "all")
+    recipe = replace(RECIPE, batch_size=4, mixup_alpha=0.4, epochs=6, label_smoothing=0.1)
+    inputs = inputs_of(recipe, pictures, scan=False, skip_bad=True)
+    paths = inputs.training.file_paths()
+    # The last of an epoch's order: what takes its place comes from the start of that epoch.
+    os.remove(paths[inputs.epoch_order(1)[-1]])
+    stage = inputs.plan[0]
+    alone = [
+        (images, recipe.smooth_labels(labels))
+        for epoch in range(stage.start_epoch, stage.end_epoch)
+        for images, labels in inputs.stage_dataset(stage, epoch)
+    ]
+    together = inputs.smoothed_dataset(stage, 0)
+    assert (together.epochs, together.length) == (3, len(paths) // 4)
+    assert together.dataset.cardinality() == len(alone)
+    for ours, expected in zip(together.dataset, alone, strict=True):
+        for one, other in zip(ours, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    left = inputs.smoothed_dataset(stage, 2)
+    for (ours, _), (expected, _) in zip(left.dataset, alone[-left.length :], strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("kept", [256 * 1024**2, 0])
+def test_few_validation_pictures_are_decoded_once(tmp_path, monkeypatch, kept):
+    monkeypatch.setattr(inputs_module, "_KEPT_VALIDATION_BYTES", kept)
+    pictures = load_source(dark_and_light(tmp_path / "photos", 12), "all")
+    inputs = inputs_of(replace(RECIPE, batch_size=2), pictures, scan=False)
+    batches = inputs.validation_dataset()
+    first = list(batches)
+    assert [len(images) for images, _ in first] == [2, 2, 1][: len(first)]
+    for path in inputs.validation.file_paths():
+        os.remove(path)
+    if not kept:
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            list(batches)
+        return
+    for ours, expected in zip(batches, first, strict=True):
+        for one, other in zip(ours, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_pictures_are_read_beforehand_unless_there_are_very_many(tmp_path):

@@ -5,6 +5,7 @@ the package's own input pipeline delivers), test_fit_devices.py (several devices
 no subject, steps are eager.
 """
 
+import functools
 from dataclasses import replace
 
 import keras
@@ -26,6 +27,7 @@ from helpers.progressive_probe import (
 
 from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.recipes.stages import TrainStage, progressive_stages
+from keras_effnetv2.training.epoch_dataset import EpochsInOne
 from keras_effnetv2.training.progressive import ProgressiveLearning
 
 
@@ -282,6 +284,43 @@ def test_errors():
         model.fit(make_dataset(STAGES[0], 0), callbacks=[progressive], verbose=0)
     with pytest.raises(NotImplementedError, match="can only be given to `fit`"):
         ProgressiveLearning(make_dataset, STAGES).dataset.map(lambda x, y: x)
+
+
+def epochs_in_one(stage, epoch):
+    batches = [make_dataset(stage, number) for number in range(epoch, stage.end_epoch)]
+    return EpochsInOne(functools.reduce(tf.data.Dataset.concatenate, batches), len(batches))
+
+
+@only_tensorflow
+@pytest.mark.parametrize("skip", [0, 3])
+def test_one_pipeline_for_the_epochs_of_a_stage(skip):
+    made = []
+
+    def dataset(stage, epoch):
+        made.append(epoch)
+        return epochs_in_one(stage, epoch)
+
+    progressive = ProgressiveLearning(dataset, STAGES, skip_batches=skip)
+    log = train(eager_model(), progressive, initial_epoch=3 if skip else 0)
+    assert made == ([3] if skip else [0, 1, 2, 3])
+    steps = [*STEPS[:3], STEPS[3] - skip, STEPS[4]]
+    for epoch, row in log.items():
+        check_epoch(epoch, row)
+        assert row["steps"] == steps[epoch]
+    assert list(log) == list(range(3 if skip else 0, EPOCHS))
+    log = train(eager_model(), ProgressiveLearning(dataset, STAGES), steps_per_epoch=2)
+    for epoch, row in log.items():
+        check_epoch(epoch, row)
+
+
+def test_a_look_ahead_does_not_take_from_the_next_epoch():
+    epochs = ProgressiveLearning(epochs_in_one, STAGES).dataset
+    epochs.start(None, None, 0)
+    for epoch in (3, 4):
+        epochs.open(epoch)
+        labels = [int(labels[0, 0]) for _, labels in epochs]
+        assert labels == [epoch] * STEPS[epoch]
+        epochs.is_at_end = True  # as the callback finds
 
 
 @only_tensorflow

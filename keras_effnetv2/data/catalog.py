@@ -25,7 +25,7 @@ import tensorflow as tf
 from keras_effnetv2._common.files import file_trouble
 from keras_effnetv2.images.picture_file import picture_file_trouble
 
-Columns = Sequence[np.ndarray]
+Columns = Sequence[Any]  # arrays or tensors
 Function = Callable[..., Any]
 Random = np.random.Generator | None
 Shard = tuple[int, int] | None  # (index, count), see `ImageSource.dataset`
@@ -77,9 +77,9 @@ class Store(ABC):
 
     @abstractmethod
     def read(
-        self, rows: np.ndarray, columns: Columns = (), function: Function = encoded_alone
+        self, rows: Any, columns: Columns = (), function: Function = encoded_alone
     ) -> tf.data.Dataset:
-        """Return the results of a function of each picture, in the order of `rows`.
+        """Return the results of a function of each picture, in the order of `rows`, (N,) int64.
 
         The function is called, in parallel, with the bytes, () string, and the picture's entry of
         each column, an array (N, ...). Reading and the function are one step, because each parallel
@@ -140,7 +140,7 @@ class _RandomAccess(Store):
         return type(self)(values, named)
 
     def read(
-        self, rows: np.ndarray, columns: Columns = (), function: Function = encoded_alone
+        self, rows: Any, columns: Columns = (), function: Function = encoded_alone
     ) -> tf.data.Dataset:
         values, load = self.values, self._load
         # Looked up in one shared tensor: permuting encoded pictures would copy them all.

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
@@ -114,43 +115,72 @@ class InputSpec:
         epoch: int = 0,
         shard: Shard = None,
         unreadable: UnreadablePictures | None = None,
+        epochs: int = 1,
     ) -> tf.data.Dataset:
-        """Return the same as `make_dataset`, with its arguments and errors."""
+        """Return the same as `make_dataset`, with its arguments and errors.
+
+        With several `epochs` the batches of those that follow `epoch` come after its own, each the
+        same as alone. One pipeline reads them all, which takes a tenth of the time of a new one.
+        """
         check_integer("batch_size", batch_size, minimum=1)
-        order = source.order(shuffle=training, seed=seed, epoch=epoch, shard=shard)
-        classes = len(source.class_names)
-        run = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
-        if training:
-            batch_size = min(batch_size, len(order))
-            flip = source.horizontal_flip if self.horizontal_flip is None else self.horizontal_flip
-            # Without what is done to whole batches: stages that differ in it share the trace.
-            picture = replace(self, horizontal_flip=flip, mixup_alpha=0.0, cutmix_alpha=0.0)
-            train_one = _training_function(picture, classes)
-            pictures = source.in_order(order, lambda *example: train_one(*example, *run))
-        else:
-            function = _evaluation_function(
-                self.image_size, self.evaluation_style, self.exif, self.background, classes
-            )
-            pictures = source.in_order(order, function)
         policy = UnreadablePictures() if unreadable is None else unreadable
-        batches = batch_readable(pictures, source, order, batch_size, policy, training=training)
+        order = source.order(shuffle=training, seed=seed, epoch=epoch, shard=shard)
         if not training:
-            return batches.prefetch(_PREFETCH)
+            return self._evaluation_batches(source, order, batch_size, policy)
+        count, batch_size = len(order), min(batch_size, len(order))
+        flip = source.horizontal_flip if self.horizontal_flip is None else self.horizontal_flip
+        # Without what is done to whole batches: stages that differ in it share the trace.
+        picture = replace(self, horizontal_flip=flip, mixup_alpha=0.0, cutmix_alpha=0.0)
+        train_one = _training_function(picture, len(source.class_names))
 
-        def mix(number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
-            images, labels = batch
-            return mix_batch(
-                tf.cast(images, tf.float32),
-                labels,
-                mixup_alpha=self.mixup_alpha,
-                cutmix_alpha=self.cutmix_alpha,
-                seed=_seed(*run, number, _MIX),
-                mixup_style=self.mixup_style,
-                cutmix_style=self.cutmix_style,
+        def order_of(number: np.int64) -> np.ndarray:
+            if number > epoch and policy.error is not None:
+                return np.zeros(0, np.int64)  # nobody reads on after an error
+            return source.order(shuffle=True, seed=seed, epoch=int(number), shard=shard)
+
+        def read(number: Any) -> tf.data.Dataset:
+            run = tf.constant(seed, tf.int64), number
+            order = tf.ensure_shape(tf.numpy_function(order_of, [number], tf.int64), [None])
+            pictures = source.in_order(order, lambda *example: train_one(*example, *run))
+            batches = batch_readable(
+                pictures, source, order, count, batch_size, policy, training=True
             )
 
-        mixed = batches.enumerate().map(mix, num_parallel_calls=_MIXED_AT_ONCE, deterministic=True)
-        return mixed.prefetch(_PREFETCH)
+            def mix(number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+                images, labels = batch
+                return mix_batch(
+                    tf.cast(images, tf.float32),
+                    labels,
+                    mixup_alpha=self.mixup_alpha,
+                    cutmix_alpha=self.cutmix_alpha,
+                    seed=_seed(*run, number, _MIX),
+                    mixup_style=self.mixup_style,
+                    cutmix_style=self.cutmix_style,
+                )
+
+            return batches.enumerate().map(
+                mix, num_parallel_calls=_MIXED_AT_ONCE, deterministic=True
+            )
+
+        batches = tf.data.Dataset.range(epoch, epoch + epochs).flat_map(read)
+        total = tf.data.experimental.assert_cardinality(count // batch_size * epochs)
+        return batches.apply(total).prefetch(_PREFETCH)
+
+    def _evaluation_batches(
+        self, source: ImageSource, order: np.ndarray, batch_size: int, policy: UnreadablePictures
+    ) -> tf.data.Dataset:
+        function = _evaluation_function(
+            self.image_size,
+            self.evaluation_style,
+            self.exif,
+            self.background,
+            len(source.class_names),
+        )
+        pictures = source.in_order(order, function)
+        batches = batch_readable(
+            pictures, source, order, len(order), batch_size, policy, training=False
+        )
+        return batches.prefetch(_PREFETCH)
 
 
 def make_dataset(

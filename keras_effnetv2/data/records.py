@@ -111,7 +111,7 @@ class RecordStore(Store):
         return order
 
     def read(
-        self, rows: np.ndarray, columns: Columns = (), function: Function = encoded_alone
+        self, rows: Any, columns: Columns = (), function: Function = encoded_alone
     ) -> tf.data.Dataset:
         """Read windows of about 64 MiB in the order of the disk, see `Store.read`.
 
@@ -119,7 +119,7 @@ class RecordStore(Store):
         five times 64 MiB.
         """
         paths, key = tf.constant(self.paths), self.image_key
-        places = self._places(rows)
+        places, plan = self._plan(rows)
 
         def parse(record: Any, place: tuple[Any, ...]) -> Any:
             file, _, offset = place
@@ -131,48 +131,43 @@ class RecordStore(Store):
             return tf.cond(tf.equal(picture, ""), lambda: _fail(paths, *place), lambda: picture)
 
         described = tf.data.Dataset.from_tensor_slices((places, tuple(columns)))
-        return tf.data.Dataset.zip((self._records(rows, places, paths), described)).map(
+        return tf.data.Dataset.zip((_records(paths, *plan), described)).map(
             lambda record, described: function(parse(record, described[0]), *described[1]),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
 
-    def _records(
-        self, rows: np.ndarray, places: tuple[np.ndarray, ...], paths: tf.Tensor
-    ) -> tf.data.Dataset:
-        """Return the records of the rows, read in windows; those that cannot be read are empty."""
-        count, window = len(rows), self._window()
-        windows = np.arange(count) // window
-        by_place = np.lexsort((rows, windows))  # window after window, each in the disk's order
-        placed, files = rows[by_place], places[0][by_place]
-        # A run: neighbours in a file, read in one go.
-        run_of = np.stack([placed - np.arange(count), files, windows])
-        first = np.flatnonzero(np.diff(run_of, axis=1, prepend=-1).any(axis=0))
-        starts = np.arange(0, count, window)
-        ends = np.minimum(starts + window, count)
-        with tf.device("CPU:0"):
-            back = tf.constant(np.argsort(by_place) - windows * window)
+    def _plan(self, rows: Any) -> tuple[tuple[Any, ...], tuple[tuple[Any, ...], ...]]:
+        """Return the places of the rows, and the arguments of `_records`; all are tensors."""
+        window = self._window()
+
+        def plan(rows: np.ndarray) -> tuple[np.ndarray, ...]:
+            places, count = self._places(rows), len(rows)
+            windows = np.arange(count) // window
+            by_place = np.lexsort((rows, windows))  # window after window, in the disk's order
+            placed, files = rows[by_place], places[0][by_place]
+            # A run: neighbours in a file, read in one go.
+            run_of = np.stack([placed - np.arange(count), files, windows])
+            first = np.flatnonzero(np.diff(run_of, axis=1, prepend=-1).any(axis=0))
+            starts = np.arange(0, count, window)
             runs = (
-                tf.constant(files[first]),
-                tf.constant(places[2][by_place][first]),
-                tf.constant(np.add.reduceat(self.lengths[placed], first)),
-                tf.constant(np.diff(first, append=count)),
+                files[first],
+                places[2][by_place][first],
+                np.add.reduceat(self.lengths[placed], first) if count else first,
+                np.diff(first, append=count),
             )
-
-        def read_window(first_run: Any, end_run: Any, start: Any, end: Any) -> Any:
-            own = tuple(column[first_run:end_run] for column in runs)
-            records = tf.data.Dataset.from_tensor_slices(own).flat_map(
-                lambda file, offset, size, number: _read_run(paths[file], offset, size, number)
+            edges = (
+                np.searchsorted(first, starts),
+                np.searchsorted(first, starts + window),
+                starts,
+                np.minimum(starts + window, count),
             )
-            return tf.gather(records.batch(end - start).get_single_element(), back[start:end])
+            return *places, np.argsort(by_place) - windows * window, *runs, *edges
 
-        edges = (np.searchsorted(first, starts), np.searchsorted(first, ends), starts, ends)
-        return (
-            tf.data.Dataset.from_tensor_slices(edges)
-            .map(read_window, num_parallel_calls=_WINDOWS_AT_ONCE, deterministic=True)
-            .unbatch()
-            .apply(tf.data.experimental.assert_cardinality(count))
-        )
+        with tf.device("CPU:0"):
+            columns = tf.numpy_function(plan, [rows], [tf.int64] * 12)
+            columns = [tf.ensure_shape(column, [None]) for column in columns]
+        return tuple(columns[:3]), (columns[3], tuple(columns[4:8]), tuple(columns[8:]))
 
     def joined(self, others: Sequence[Self]) -> Self:
         """Return one store; all must have the same key for pictures, and all or none have names."""
@@ -197,6 +192,33 @@ class RecordStore(Store):
         files = np.searchsorted(first_rows, rows, side="right") - 1
         starts = np.cumsum(self.lengths) - self.lengths
         return files, rows - first_rows[files], starts[rows] - starts[first_rows[files]]
+
+
+def _records(
+    paths: tf.Tensor, back: tf.Tensor, runs: tuple[Any, ...], edges: tuple[Any, ...]
+) -> tf.data.Dataset:
+    """Return the records of a plan, read in windows; those that cannot be read are empty.
+
+    Args:
+        paths: of the files.
+        back: where each record of a window is among those that are read, in the disk's order.
+        runs: file, first byte, bytes and number of the records of each run.
+        edges: first run, end of the runs, first record and end of the records of each window.
+    """
+
+    def read_window(first_run: Any, end_run: Any, start: Any, end: Any) -> Any:
+        own = tuple(column[first_run:end_run] for column in runs)
+        records = tf.data.Dataset.from_tensor_slices(own).flat_map(
+            lambda file, offset, size, number: _read_run(paths[file], offset, size, number)
+        )
+        return tf.gather(records.batch(end - start).get_single_element(), back[start:end])
+
+    return (
+        tf.data.Dataset.from_tensor_slices(edges)
+        .map(read_window, num_parallel_calls=_WINDOWS_AT_ONCE, deterministic=True)
+        .unbatch()
+        .apply(tf.data.experimental.assert_cardinality(tf.size(back, out_type=tf.int64)))
+    )
 
 
 def _read_run(path: Any, offset: Any, size: Any, count: Any) -> tf.data.Dataset:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -221,13 +222,20 @@ class ImageSource:
         return self.store.order(self.rows, random, shard)
 
     def in_order(
-        self, order: np.ndarray, function: Function = lambda *example: example
+        self, order: Any, function: Function = lambda *example: example
     ) -> tf.data.Dataset:
         """Return the results of a function of the (image_bytes, label, index) of `dataset`.
 
-        It is called in parallel. `order` has positions in this source, in any order.
+        It is called in parallel. `order` has positions in this source, in any order, (N,) int64;
+        it may be a tensor of a graph.
         """
-        return self.store.read(self.rows[order], (self.labels[order], order), function)
+
+        def pick(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return self.rows[order], self.labels[order]
+
+        picked = tf.numpy_function(pick, [order], [tf.int64, tf.int64])
+        rows, labels = (tf.ensure_shape(column, [None]) for column in picked)
+        return self.store.read(rows, (labels, order), function)
 
 
 def load_source(

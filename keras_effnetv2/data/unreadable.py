@@ -186,7 +186,8 @@ class UnreadablePictures:
 def batch_readable(
     pictures: tf.data.Dataset,
     source: ImageSource,
-    order: np.ndarray,
+    order: Any,
+    count: int,
     batch_size: int,
     policy: UnreadablePictures,
     *,
@@ -196,12 +197,12 @@ def batch_readable(
 
     Args:
         pictures: (image, label) of the source at the positions `order`; unreadable ones fail.
+        order: (count,) int64.
         policy: decides about those that fail; iterating the result raises its errors as
             tf.errors.InvalidArgumentError, and then ends.
         training: True for full batches only, of static size; False for all pictures, none of
             which may be skipped.
     """
-    count = len(order)
     passes = 1
     if training and policy.skip:
         passes = 2  # the second for the places of those that failed
@@ -220,7 +221,7 @@ def batch_readable(
     if training:
         batches = batches.take(number)  # the mark comes up if there are fewer
 
-    def report(first: np.ndarray, numbers: np.ndarray) -> tuple[np.int64, bytes]:
+    def report(first: np.ndarray, numbers: np.ndarray, order: np.ndarray) -> tuple[np.int64, bytes]:
         end = np.int64(numbers[-1] + 1)
         missing = np.setdiff1d(np.arange(int(first), int(end)), numbers)
         # Good pictures may be missing before the mark, too: those that did not fill a batch.
@@ -239,7 +240,7 @@ def batch_readable(
         end, error = tf.cond(
             tf.logical_or(is_whole, tf.not_equal(earlier, "")),
             lambda: [end, tf.constant("")],
-            lambda: tf.numpy_function(report, [first, numbers], [tf.int64, tf.string]),
+            lambda: tf.numpy_function(report, [first, numbers, order], [tf.int64, tf.string]),
         )
         end, error = tf.ensure_shape(end, []), tf.ensure_shape(error, [])
         return (end, error), (earlier, error, numbers[0] < count * passes, examples)

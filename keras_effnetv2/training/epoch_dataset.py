@@ -1,6 +1,7 @@
 """`EpochDataset`: the `x` of one `fit` whose epochs and stages have data of their own."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
 
@@ -20,6 +21,23 @@ _PREVIEW_BATCHES = 2
 MakeDataset = Callable[[TrainStage, int], Any]
 
 
+@dataclass(frozen=True)
+class EpochsInOne:
+    """The batches of an epoch and of those after it in its stage, as many of each.
+
+    One iterator reads them all: what a new one costs is paid once a stage. Only for one step an
+    execution, as several could read on into the next epoch.
+    """
+
+    dataset: tf.data.Dataset
+    epochs: int
+
+    @property
+    def length(self) -> int:
+        """Batches of an epoch; negative if unknown or infinite."""
+        return _cardinality(self.dataset) // self.epochs
+
+
 class EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
     """The dataset that `fit` sees: iterating it gives the batches of the epoch that is open.
 
@@ -35,11 +53,14 @@ class EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
 
     def _forget(self) -> None:
         self._epoch: int | None = None
+        self._last_epoch = -1  # that the iterator has batches of
+        self.is_at_end = False  # all batches of the open epoch have been read
         self._fresh = False  # opened and not yet asked for an iterator
         self._served = 0
         self._source: Any = None
         self.iterator: Any = None
         self.length: int | None = None  # batches of the open epoch, None if unknown or without end
+        self._whole_length = 0  # of an epoch of which nothing is skipped
 
     def start(
         self, distribute: Callable[[Any], Any] | None, steps_per_epoch: int | None, skip: int
@@ -62,19 +83,25 @@ class EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         """Make the data of `epoch` the current one, unless a look-ahead has done so."""
         if epoch == self._epoch:
             return
+        if self.is_at_end and epoch <= self._last_epoch:  # the iterator goes on with its batches
+            self._epoch, self._fresh, self._served = epoch, True, 0
+            self.length, self.is_at_end = self._whole_length, False
+            return
         self._forget()  # first, so that two pipelines never stand side by side
-        dataset = self._make(self._plan.at(epoch), epoch)
-        if self._skip_batches:
-            dataset = self._without_skipped(dataset, epoch)
-        cardinality = _cardinality(dataset)
-        if self._steps_per_epoch is None and cardinality == tf.data.INFINITE_CARDINALITY:
+        made = self._make(self._plan.at(epoch), epoch)
+        dataset, length = made.dataset, made.length
+        if self._steps_per_epoch is None and length == tf.data.INFINITE_CARDINALITY:
             raise ValueError(
                 "The data has no end. Pass `steps_per_epoch` to `fit`, or let make_dataset(stage, "
                 f"epoch) `take` the batches of one epoch. Received: {dataset!r}, epoch={epoch}"
             )
-        self._epoch = epoch
+        if self._skip_batches:
+            length -= self._skip_batches
+            dataset = self._without_skipped(made, epoch)
+        self._epoch, self._last_epoch = epoch, epoch + made.epochs - 1
         self._fresh = True
-        self.length = cardinality if cardinality >= 0 else None
+        self.length = length if length >= 0 else None
+        self._whole_length = made.length
         self._source = dataset
         self._start_iterator()
 
@@ -120,25 +147,29 @@ class EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         self._shared_spec = None
         self._start_iterator()
 
-    def _without_skipped(self, dataset: Any, epoch: int) -> Any:
+    def _without_skipped(self, made: EpochsInOne, epoch: int) -> Any:
         count, self._skip_batches = self._skip_batches, 0
+        dataset = made.dataset
         if not isinstance(dataset, tf.data.Dataset):
             raise TypeError(
                 "With `skip_batches` make_dataset(stage, epoch) must return a tf.data.Dataset; "
                 "ProgressiveLearning distributes it as the model is. "
                 f"Received: {dataset!r}, skip_batches={count}"
             )
-        rest, batches = dataset.skip(count), _cardinality(dataset)
-        if count < 0 or _cardinality(rest) == 0:
+        rest = dataset.skip(count)
+        if count < 0 or _cardinality(rest) == 0 or 0 <= made.length <= count:
             raise ValueError(
                 "`skip_batches` must be less than the number of batches in the epoch. "
                 f"Received: skip_batches={count}, epoch={epoch} with "
-                f"{counted(batches, 'batch', 'batches')}"
+                f"{counted(made.length, 'batch', 'batches')}"
             )
         return rest
 
-    def _make(self, stage: TrainStage, epoch: int) -> Any:
-        dataset = self._make_dataset(stage, epoch)
+    def _make(self, stage: TrainStage, epoch: int) -> EpochsInOne:
+        made = self._make_dataset(stage, epoch)
+        if not isinstance(made, EpochsInOne):
+            made = EpochsInOne(made, 1)
+        dataset = made.dataset
         if not isinstance(dataset, tf.data.Dataset | tf.distribute.DistributedDataset):
             raise TypeError(
                 "make_dataset(stage, epoch) must return a tf.data.Dataset of batches. "
@@ -150,7 +181,7 @@ class EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
                 "drop_remainder=True the batch may be larger than the data. Received: no batches "
                 f"for {stage}, epoch={epoch}"
             )
-        return dataset
+        return made
 
     def longest_epoch(self) -> int | None:
         """Return the most batches of the stages' first epochs; None if one is not known."""
@@ -161,9 +192,9 @@ class EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         """Return the length and the spec, None if distributed, of each stage's first epoch."""
 
         def look(stage: TrainStage) -> tuple[int, Any]:
-            dataset = self._make(stage, stage.start_epoch)
-            is_plain = isinstance(dataset, tf.data.Dataset)
-            return _cardinality(dataset), dataset.element_spec if is_plain else None
+            made = self._make(stage, stage.start_epoch)
+            is_plain = isinstance(made.dataset, tf.data.Dataset)
+            return made.length, made.dataset.element_spec if is_plain else None
 
         if self._looks is None:
             self._looks = [look(stage) for stage in self._plan]
@@ -174,6 +205,8 @@ class EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
 
         A backend that reads one batch ahead of `steps_per_epoch` gets the next epoch's first one.
         """
+        if self._steps_per_epoch is None and self._served == self.length:
+            raise StopIteration  # what follows belongs to the next epoch
         if self._served == self._steps_per_epoch:
             if self._epoch is None or self._epoch + 1 == self._plan.epochs:
                 raise StopIteration
@@ -203,7 +236,7 @@ class EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
             yield batch
 
     def _preview(self) -> Iterator[Any]:
-        for count, batch in enumerate(self._make(self._plan[0], 0)):
+        for count, batch in enumerate(self._make(self._plan[0], 0).dataset):
             if count == _PREVIEW_BATCHES:
                 raise RuntimeError(
                     "The dataset of ProgressiveLearning was read without its callback, which "
@@ -219,8 +252,9 @@ class EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
     @property
     def element_spec(self) -> Any:
         """Of the open epoch; of the first one outside of training."""
-        source = self._make(self._plan[0], 0) if self.iterator is None else self.iterator
-        return source.element_spec
+        if self.iterator is None:
+            return self._make(self._plan[0], 0).dataset.element_spec
+        return self.iterator.element_spec
 
     def _inputs(self) -> list[Any]:
         return []

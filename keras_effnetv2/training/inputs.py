@@ -18,8 +18,10 @@ from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.images.headers import picture_extent
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
-from keras_effnetv2.training.epoch_dataset import without_auto_sharding
+from keras_effnetv2.training.epoch_dataset import EpochsInOne, without_auto_sharding
 from keras_effnetv2.training.workers import ALONE, Workers
+
+_KEPT_VALIDATION_BYTES = 256 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,13 @@ class Inputs:
         return replace(self, training=training, validation=validation)
 
     def stage_dataset(
-        self, stage: TrainStage, epoch: int, unreadable: UnreadablePictures | None = None
+        self,
+        stage: TrainStage,
+        epoch: int,
+        unreadable: UnreadablePictures | None = None,
+        epochs: int = 1,
     ) -> tf.data.Dataset:
-        """Return the training batches of an epoch (from 0), or this worker's part of each.
+        """Return the training batches of epochs from `epoch` on, or this worker's part of each.
 
         `unreadable` notes the pictures that cannot be read.
         """
@@ -53,15 +59,20 @@ class Inputs:
             epoch=epoch,
             shard=self.workers.shard,
             unreadable=unreadable or UnreadablePictures(self.data.skip_bad),
+            epochs=epochs,
         )
 
     def smoothed_dataset(
         self, stage: TrainStage, epoch: int, unreadable: UnreadablePictures | None = None
-    ) -> tf.data.Dataset:
-        """Return the batches of `stage_dataset` with smoothed labels, which the loss takes."""
-        return self.stage_dataset(stage, epoch, unreadable).map(
-            lambda images, labels: (images, self.recipe.smooth_labels(labels))
-        )
+    ) -> EpochsInOne:
+        """Return the batches of an epoch and of those after it in its stage.
+
+        Their labels are smoothed, as the loss takes them.
+        """
+        epochs = stage.end_epoch - epoch
+        batches = self.stage_dataset(stage, epoch, unreadable, epochs)
+        smoothed = batches.map(lambda images, labels: (images, self.recipe.smooth_labels(labels)))
+        return EpochsInOne(smoothed, epochs)
 
     def input_spec(self, stage: TrainStage) -> InputSpec:
         """Return the steps of a training picture in a stage."""
@@ -103,15 +114,24 @@ class Inputs:
     def validation_dataset(self) -> tf.data.Dataset:
         """Return the validation batches, or this worker's part of each.
 
+        Pictures that take at most 256 MiB (float32) are decoded here, once, and kept; more are
+        decoded at every validation.
         Devices have equal parts: with several, the first pictures may fill up the last batch.
         """
         workers, count = self.workers, self.validation.num_examples
         filled = np.resize(np.arange(count), -(-count // workers.devices) * workers.devices)
-        dataset = self.evaluation_spec().dataset(
-            self.validation.subset(filled[workers.index :: workers.count]),
-            batch_size=workers.local_batch_size(self.plan[-1].batch_size),
-            training=False,
-        )
+        own = filled[workers.index :: workers.count]
+        batch_size = workers.local_batch_size(self.plan[-1].batch_size)
+        is_small = len(own) * 12 * self.evaluation_size**2 <= _KEPT_VALIDATION_BYTES
+        with tf.device("CPU:0"):
+            dataset = self.evaluation_spec().dataset(
+                self.validation.subset(own),
+                batch_size=len(own) if is_small else batch_size,
+                training=False,
+            )
+            if is_small:
+                kept = dataset.get_single_element()
+                dataset = tf.data.Dataset.from_tensor_slices(kept).batch(batch_size)
         return without_auto_sharding(dataset)
 
 

@@ -176,6 +176,7 @@ class ProgressiveLearning(keras.callbacks.Callback):
         # `batch` is the index of the last step; with `steps_per_execution` it may lie past the end.
         length = self.dataset.length
         if self._steps_per_epoch is None and length is not None and batch + 1 >= length:
+            self.dataset.is_at_end = True
             self.model.stop_training = self.model.stop_training or _END_OF_EPOCH
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
