@@ -204,7 +204,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "train --output x --data csv:nowhere.csv": "nowhere.csv",
         "train --output x --data digits --model eficientnetv2-xl": '"efficientnetv2-xl"?',
         "info resnet50": "VARIANT_OR_FILE",
-        "search --data digits --trials 30 --backbone b0": "--backbone",
+        "search --data digits --trials 30 --backbone b9": "--backbone",
         "train --output x --data digits --preset quikstart": "--preset",
         "train --output x --data digits --weights nowhere.h5": "--weights",
         "train --output x --data digits --recipe nowhere.json": "--recipe",

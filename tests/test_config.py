@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.config_file import read_config
 from keras_effnetv2.architectures.stage import Stage, decode_stages, encode_stages
+from keras_effnetv2.evaluation.named_network import network_path
+from keras_effnetv2.pretrained.registry import WEIGHT_SETS, parse_name, published
+from keras_effnetv2.recipes.recipe import TrainRecipe
 
 ALL = ModelConfig.variants()
 S_BLOCKS = ["r2_k3_s1_e1_i24_o24_c1", "r4_k3_s2_e4_i24_o48_c1", "r4_k3_s2_e4_i48_o64_c1"]
@@ -143,16 +148,48 @@ def test_unknown_variant_lists_the_known(name):
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("EfficientNetV2B0", "efficientnetv2-b0"),
-        ("efficientnet_b0", "efficientnet-b0"),
         ("v2-m", "efficientnetv2-m"),
-        ("lite0", "efficientnet-lite0"),
         ("eficientnetv2-xl", "efficientnetv2-xl"),
     ],
 )
 def test_an_unknown_variant_is_told_the_one_that_is_meant(name, meant):
     with pytest.raises(ValueError, match=f'Did you mean "{meant}"'):
         ModelConfig.from_name(name)
+
+
+@pytest.mark.parametrize("alias", ["b0", "EfficientNetV2B0", "efficientnetv2_b0"])
+def test_a_path_comes_before_an_alias(alias, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / alias).mkdir()
+    assert network_path(alias) == Path(alias)
+    with pytest.raises(ValueError, match="Is a directory"):
+        read_config(alias)
+
+
+@pytest.mark.parametrize(
+    ("alias", "variant"),
+    [
+        ("b0", "efficientnetv2-b0"),
+        ("EfficientNetV2B0", "efficientnetv2-b0"),
+        ("efficientnetv2_b0", "efficientnetv2-b0"),
+        ("tf_efficientnetv2_b0", "efficientnetv2-b0"),
+        ("XL", "efficientnetv2-xl"),
+        ("efficientnet_b0", "efficientnet-b0"),
+        ("EfficientNetB7", "efficientnet-b7"),
+        ("b7", "efficientnet-b7"),
+        ("lite0", "efficientnet-lite0"),
+        ("tf_efficientnet_lite4", "efficientnet-lite4"),
+    ],
+)
+def test_a_variant_has_other_spellings(alias, variant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # nothing there has that name
+    config = ModelConfig.from_name(variant)
+    assert ModelConfig.from_name(alias) == read_config(alias) == config
+    assert network_path(alias) is None
+    recipe = TrainRecipe.preset("finetune")
+    assert recipe.resolve(alias) == recipe.resolve(variant)
+    for name in published(variant):
+        assert parse_name(f"{alias}/{name}") is WEIGHT_SETS[variant, name]
 
 
 def test_neighbouring_stages_must_fit():

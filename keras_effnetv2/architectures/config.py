@@ -27,7 +27,7 @@ from keras_effnetv2.architectures.normalization import (
     scale_and_offset,
 )
 from keras_effnetv2.architectures.stage import MAX_INTEGER, Stage, decode_stages, encode_stages
-from keras_effnetv2.architectures.variants import VARIANTS, Activation
+from keras_effnetv2.architectures.variants import VARIANTS, Activation, variant_named
 
 WIDTH_DIVISOR = 8  # filters are multiples of this (official `depth_divisor`)
 HEAD_FILTERS = 1280  # before width scaling (official `feature_size`)
@@ -194,19 +194,21 @@ class ModelConfig:
     def from_name(cls, name: str) -> "ModelConfig":
         """Return the published variant with this name, e.g. "efficientnetv2-s".
 
+        Other spellings are understood: "EfficientNetV2S", "tf_efficientnetv2_s", "s".
+
         Raises:
             ValueError: there is no such variant; the message lists all.
         """
-        row = VARIANTS.get(name) if isinstance(name, str) else None
-        if row is None:
+        variant = variant_named(name)
+        if variant is None:
             raise ValueError(
                 f"Unknown variant.{did_you_mean(name, VARIANTS)} Known: {', '.join(VARIANTS)}. "
                 f"Received: name={name!r}"
             )
-        values = row._asdict()
+        values = VARIANTS[variant]._asdict()
         stages = decode_stages(values.pop("blocks"))
         scales = {key: values.pop(key) for key in ("width", "depth")}
-        return cls(name, stages, **values).scaled(**scales)
+        return cls(variant, stages, **values).scaled(**scales)
 
     def scaled(self, *, width: float = 1.0, depth: float = 1.0) -> "ModelConfig":
         """Return the scaled network: filters times `width`, repeats times `depth`.

@@ -6,19 +6,21 @@ from pathlib import Path
 from keras_effnetv2._common.checks import did_you_mean
 from keras_effnetv2._common.files import check_regular
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.variants import variant_unless_path
 
 
 def read_config(name_or_path: str) -> ModelConfig:
     """Return the published variant with a name, or the network in a JSON file.
 
-    A variant's name is never read as a file. A file holds the result of `ModelConfig.to_json`.
+    A variant's full name is never read as a file; other spellings of it are, if there is such a
+    file. A file holds the result of `ModelConfig.to_json`.
 
     Raises:
         ValueError: it is neither a variant nor a file, or the file cannot be read or is not a model
             config; the message names the file.
     """
-    if name_or_path in ModelConfig.variants():
-        return ModelConfig.from_name(name_or_path)
+    if variant := variant_unless_path(name_or_path):
+        return ModelConfig.from_name(variant)
     if not os.path.exists(name_or_path):
         raise ValueError(
             f"Unknown variant, and no such file: {name_or_path!r}."

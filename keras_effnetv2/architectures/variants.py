@@ -6,6 +6,8 @@ models/official/efficientnet/lite/efficientnet_lite_builder.py (`efficientnet_li
 `efficientnet_lite`); its main.py trains and evaluates at one size.
 """
 
+import os
+import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -126,3 +128,32 @@ VARIANTS: dict[str, Variant] = {
     "efficientnet-lite3": _lite(1.2, 1.4, 280, 0.3),
     "efficientnet-lite4": _lite(1.4, 1.8, 300, 0.3),
 }
+
+
+def _letters(name: str) -> str:
+    return re.sub("[-_]", "", name.lower()).removeprefix("tf")
+
+
+_SPELLINGS = {_letters(name): name for name in VARIANTS}
+for _name in VARIANTS:  # V2 comes first, so that "b0" is its
+    _SPELLINGS.setdefault(_name.rpartition("-")[2], _name)
+
+
+def variant_named(name: object) -> str | None:
+    """Return the variant that a name means, e.g. "efficientnetv2-b0" for "EfficientNetV2B0".
+
+    Capitals, hyphens, underscores and "tf_" in front do not count. The last part is enough: "b0" to
+    "b3", "s", "m", "l" and "xl" are V2, "b4" to "b7" V1, and "lite0" to "lite4" Lite. None for any
+    other name.
+    """
+    return _SPELLINGS.get(_letters(name)) if isinstance(name, str) else None
+
+
+def variant_unless_path(name: object) -> str | None:
+    """Return the variant that a name means; of a file or folder with that name None.
+
+    The full name of a variant is never a path.
+    """
+    if isinstance(name, str) and name not in VARIANTS and os.path.lexists(name):
+        return None
+    return variant_named(name)

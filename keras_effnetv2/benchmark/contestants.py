@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.variants import variant_named, variant_unless_path
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import check_readable
@@ -69,7 +70,7 @@ class MeasuredNetwork:
     """A classifier to measure, and the reference for its exports.
 
     Attributes:
-        name: its name in the request.
+        name: of the variant, or as in the request.
         model: (N, S, S, 3) float32 pixels, 0..255 -> (N, classes).
         image_size: S, pixels.
         run: function that computes probabilities in Keras.
@@ -115,8 +116,8 @@ def open_network(
     if data is not None:
         return _judged_network(name, image_size, weights, data)
     is_drawn = weights is None
-    if name in ModelConfig.variants():
-        config = ModelConfig.from_name(name)
+    if variant := variant_unless_path(name):
+        name, config = variant, ModelConfig.from_name(variant)
         image_size = image_size or config.eval_size
         model = build_model(config, weights=weights, input_shape=(image_size, image_size, 3))
     elif weights is not None:
@@ -169,7 +170,7 @@ def compared_answers(network: MeasuredNetwork, run: Runner) -> np.ndarray:
 def same_in_keras_applications(variant: str) -> str:
     """Return MODULE:NAME of a variant in keras.applications; raise ValueError if it has none."""
     classes = {name.lower(): name for name in dir(keras.applications) if name[0].isupper()}
-    name = classes.get(variant.replace("-", ""))
+    name = classes.get((variant_named(variant) or variant).replace("-", ""))
     if name is None:
         raise ValueError(
             f"{KERAS_APPLICATIONS} without a name means the same variant there, but it does "

@@ -12,6 +12,7 @@ from typer import BadParameter
 from keras_effnetv2._common.checks import did_you_mean
 from keras_effnetv2._common.text import aligned, printable, say
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.variants import variant_named
 from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, option
 from keras_effnetv2.cli.evaluate_command import judge_pictures, print_judgement
 from keras_effnetv2.cli.options import DATA_TO_JUDGE_IF_ANY, JSON, JudgingOptions, check_data
@@ -28,12 +29,12 @@ NO_TOP = flag("--no-top", "Leave out the classifier.")
 
 
 def _known(variant: str) -> str:
-    variants = ModelConfig.variants()
-    if variant not in variants:
+    variants, known = ModelConfig.variants(), variant_named(variant)
+    if known is None:
         raise BadParameter(
             f"{variant!r} is not one of {', '.join(variants)}.{did_you_mean(variant, variants)}"
         )
-    return variant
+    return known
 
 
 @command("keras-effnetv2 weights --variant efficientnetv2-s")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.checks import did_you_mean
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.variants import variant_unless_path
 from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def network_path(name: str | os.PathLike[str]) -> Path | None:
     if is_hub_name(name):
         check_hub_name(name)
         return None
-    if name in variants:
+    if variant_unless_path(name):
         return None
     if path.suffix in _EXPORTS or any(path.glob("saved_model.pb")):
         raise ValueError(

@@ -89,7 +89,7 @@ def preprocess_input(images: Any, variant: str, weights: str | None = None) -> A
     config = ModelConfig.from_name(variant)
     normalization = config.normalization
     if weights is not None:
-        normalization = weight_set(variant, weights).normalization
+        normalization = weight_set(config.name, weights).normalization
     if not hasattr(images, "shape"):
         images = np.asarray(images)
     if not images.shape or images.shape[-1] != 3:

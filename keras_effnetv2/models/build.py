@@ -45,7 +45,7 @@ _OURS = re.compile(  # names of layers
 
 
 def build_model(
-    config: ModelConfig,
+    config: ModelConfig | str,
     include_top: bool = True,
     weights: str | os.PathLike[str] | Weights | None = None,
     input_tensor: Any = None,
@@ -65,7 +65,7 @@ def build_model(
     `dropout_rate` and `drop_path_rate` are additions.
 
     Args:
-        config: the architecture, e.g. `ModelConfig.from_name("efficientnetv2-s")`.
+        config: the architecture: the name of a variant, e.g. "efficientnetv2-s", or a config.
         include_top: whether to add pooling, dropout and classifier.
         weights: None (fresh), the name of a published set, which is fetched into the Keras cache
             (`available_weights` lists them), "auto" (the published set with the best ImageNet top-1
@@ -105,10 +105,7 @@ def build_model(
             installed.
     """
     if not isinstance(config, ModelConfig):
-        raise ValueError(
-            "`config` must be a ModelConfig; ModelConfig.from_name gives the published ones. "
-            f"Received: config={config!r}"
-        )
+        config = ModelConfig.from_name(config)
     if dropout_rate is None:
         dropout_rate = config.dropout_rate
     check_number("dropout_rate", dropout_rate, minimum=0, below=1)

@@ -20,6 +20,7 @@ from keras_effnetv2._common.text import first_line
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import is_published
 from keras_effnetv2.architectures.normalization import Normalization, ScaleAndOffset
+from keras_effnetv2.architectures.variants import variant_named
 from keras_effnetv2.pretrained.fetch import fetch_set
 from keras_effnetv2.pretrained.hub import fetch_from_hub
 from keras_effnetv2.pretrained.hub_name import is_hub_name
@@ -243,7 +244,8 @@ def _named_set(
         return None
     if config is not None and name_or_path in published(config.name):
         return WEIGHT_SETS[config.name, name_or_path]
-    variant, _, name = name_or_path.partition("/")
+    given, _, name = name_or_path.partition("/")
+    variant = given if os.path.lexists(name_or_path) else variant_named(given) or given
     return WEIGHT_SETS[variant, name] if name in published(variant) else None
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from keras_effnetv2._common.checks import did_you_mean
 from keras_effnetv2.architectures.normalization import Normalization
+from keras_effnetv2.architectures.variants import variant_named
 from keras_effnetv2.pretrained.weight_cache import file_name_of
 
 IMAGENET_CLASSES = 1000
@@ -199,7 +200,8 @@ def parse_name(name: str) -> WeightSet:
     Raises:
         ValueError: there is no such set; the message lists what there is.
     """
-    variant, _, weights = name.partition("/")
+    given, _, weights = name.partition("/")
+    variant = variant_named(given) or given
     if weights not in published(variant):
         allowed = [f"{variant}/{one}" for one in published(variant)]
         raise ValueError(

@@ -21,6 +21,7 @@ from keras_effnetv2._common.checks import (
     make_plain,
 )
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.variants import variant_named
 from keras_effnetv2.augment.mixing import CUTMIX_STYLES, MIXUP_STYLES
 from keras_effnetv2.images.styles import CROP_STYLES, EVALUATION_STYLES
 from keras_effnetv2.recipes.optimizers import (
@@ -264,7 +265,7 @@ class TrainRecipe:
         Ranges stay "preset" in the recipe; the stages hold their values.
 
         Args:
-            variant: a name of `ModelConfig.variants()`. Anything else counts as V2 S to XL, and
+            variant: a name for `ModelConfig.from_name`. Anything else counts as V2 S to XL, and
                 needs an explicit `image_size`.
             num_examples: number of training pictures, to turn `min_steps` into `epochs` if that is
                 longer. None leaves both as they are.
@@ -274,7 +275,8 @@ class TrainRecipe:
         Raises:
             ValueError: see `progressive_stages`.
         """
-        config = ModelConfig.from_name(variant) if variant in ModelConfig.variants() else None
+        name = variant_named(variant)
+        config = None if name is None else ModelConfig.from_name(name)
         # The variants without a magnitude of their own are those with AutoAugment and V1's crops.
         is_v1_style = config is not None and config.randaugment_magnitude is None
         known = {

@@ -241,7 +241,7 @@ def progressive_stages(
     at epoch `int(epochs * i / stages)`, both counted from 0.
 
     Args:
-        variant: a name of `ModelConfig.variants()`, for the preset ranges; None needs an explicit
+        variant: a name for `ModelConfig.from_name`, for the preset ranges; None needs an explicit
             `image_size`.
         epochs: of the whole training, at least `stages`.
         preset: "paper" (only s, m, l) or "official" (as the published weights were trained). None

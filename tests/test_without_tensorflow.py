@@ -1,0 +1,56 @@
+"""Networks, weights and labels on JAX, where TensorFlow cannot be imported."""
+
+import os
+import subprocess
+import sys
+
+_PROGRAM = """
+import sys
+
+
+class NoTensorFlow:  # not None in sys.modules, where Keras looks whether it is imported
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(name)
+
+
+sys.meta_path.insert(0, NoTensorFlow())
+import keras, numpy as np
+import keras_effnetv2 as kev2
+
+model = kev2.build_model("efficientnetv2-b0", classes=1000)
+model.save_weights("w.weights.h5")
+again = kev2.EfficientNetV2B0(weights=None)
+report = kev2.load_weights(again, "w.weights.h5")
+assert report.loaded == len(model.weights)
+kernels = [np.asarray(net.layers[-1].kernel) for net in (model, again)]
+assert np.array_equal(*kernels)
+kev2.EfficientNetV2B0(weights="w.weights.h5")
+
+pixels = kev2.preprocess_input(np.full((1, 32, 32, 3), 128.0), "b0", "imagenet21k")
+assert not pixels.any()
+scores = model(pixels)
+assert abs(float(np.asarray(scores).sum()) - 1) < 1e-3
+((best, _),) = kev2.decode_predictions(np.asarray(scores), top=2)
+assert best[0].startswith("n")
+
+features = kev2.feature_extractor(model)
+assert [x.shape[-1] for x in features.outputs] == [16, 32, 48, 112, 192]
+assert round(kev2.count_flops(model, 224) / 1e9, 2) == 0.72
+assert kev2.fold_batch_norm(model).count_params() < model.count_params()
+assert kev2.available_weights()
+assert kev2.progressive_stages("b0", epochs=4, stages=2)
+print(keras.backend.backend(), "tensorflow" in sys.modules)
+"""
+
+
+def test_networks_weights_and_labels_need_no_tensorflow(tmp_path):
+    finished = subprocess.run(
+        [sys.executable, "-c", _PROGRAM],
+        cwd=tmp_path,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert finished.stdout == "jax False\n"
