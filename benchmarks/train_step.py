@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 
 CLASSES = 10
 WARM_UP = 3  # steps
+MARK = "measured:"  # in front of a number; libraries print other lines
 SHAPES = ("64x32", "128x16", "224x8")  # side x batch
 KERAS = ("keras.applications", "ours", "ours, any size")
 
@@ -89,12 +90,12 @@ def serve(contestant: str, size: int, batch: int) -> None:
     for _ in range(WARM_UP):
         step()
         if start:
-            print(time.perf_counter() - start, flush=True)  # until the first step is done
+            print(MARK, time.perf_counter() - start, flush=True)  # until the first step is done
             start = 0.0
     for _ in sys.stdin:
         before = time.perf_counter()
         step()
-        print(1e3 * (time.perf_counter() - before), flush=True)
+        print(MARK, 1e3 * (time.perf_counter() - before), flush=True)
 
 
 @contextlib.contextmanager
@@ -112,10 +113,10 @@ def waiting(
     ) as process:
 
         def answer() -> float:
-            line = process.stdout.readline()
-            if not line:
-                raise SystemExit(f"{contestant}: the process ended. Its command: {command}")
-            return float(line)
+            for line in process.stdout:
+                if line.startswith(MARK):
+                    return float(line.removeprefix(MARK))
+            raise SystemExit(f"{contestant}: the process ended. Its command: {command}")
 
         def step() -> float:
             process.stdin.write("\n")
