@@ -30,6 +30,9 @@ Function = Callable[..., Any]
 Random = np.random.Generator | None
 Shard = tuple[int, int] | None  # (index, count), see `ImageSource.dataset`
 
+# That this process may use: so many pictures are read and made at once.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
 TRAIN = "train"
 VALIDATION = "validation"
 TEST = "test"
@@ -146,7 +149,7 @@ class _RandomAccess(Store):
         # Looked up in one shared tensor: permuting encoded pictures would copy them all.
         return tf.data.Dataset.from_tensor_slices((rows, *columns)).map(
             lambda row, *entries: function(load(tf.gather(values, row)), *entries),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=CORES,
             deterministic=True,
         )
 

@@ -164,7 +164,7 @@ class InputSpec:
 
         batches = tf.data.Dataset.range(epoch, epoch + epochs).flat_map(read)
         total = tf.data.experimental.assert_cardinality(count // batch_size * epochs)
-        return batches.apply(total).prefetch(_PREFETCH)
+        return _untuned(batches.apply(total).prefetch(_PREFETCH))
 
     def _evaluation_batches(
         self, source: ImageSource, order: np.ndarray, batch_size: int, policy: UnreadablePictures
@@ -180,7 +180,18 @@ class InputSpec:
         batches = batch_readable(
             pictures, source, order, len(order), batch_size, policy, training=False
         )
-        return batches.prefetch(_PREFETCH)
+        return _untuned(batches.prefetch(_PREFETCH))
+
+
+def _untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Return the dataset without the thread that tunes it, for which every number is given.
+
+    The end of an iterator waits for that thread, which may sleep for many seconds: TensorFlow
+    (2.21) wakes it before it says that it is to end.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def make_dataset(

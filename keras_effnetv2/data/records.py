@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2.data.catalog import (
+    CORES,
     Columns,
     Function,
     Random,
@@ -133,7 +134,7 @@ class RecordStore(Store):
         described = tf.data.Dataset.from_tensor_slices((places, tuple(columns)))
         return tf.data.Dataset.zip((_records(paths, *plan), described)).map(
             lambda record, described: function(parse(record, described[0]), *described[1]),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=CORES,
             deterministic=True,
         )
 
