@@ -199,7 +199,19 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "recipe.json").write_text('{"finished": false}')
+    for name in ("cat/cat", "empty"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "cat/cat/1.jpg").touch()
+    (tmp_path / "table.csv").write_text("picture,kind\n1.jpg,cat\n")
     commands = {
+        "train --output x --data empty": "empty",
+        "train --output x --data cat": "only one class",
+        "search --trials 3 --data cat": "only one class",
+        "evaluate efficientnetv2-b0 --data cat/cat": "no class folders",
+        "train --output x --data csv:table.csv": "path",
+        "train --output cat --data digits": "cat exists and is not the folder of a run",
+        "train --output half --data digits": "half already holds a run",
+        "train --output half --data digits --resume --overwrite": "not both",
         "train --output x --data nowhere": "--data",
         "train --output x --data csv:nowhere.csv": "nowhere.csv",
         "train --output x --data digits --model eficientnetv2-xl": '"efficientnetv2-xl"?',
@@ -232,7 +244,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     program = (
         "import sys, json\nfrom keras_effnetv2.cli.main import main\n"
         f"codes = [main(words.split()) for words in {list(commands)}]\n"
-        "print(set(codes), {'tensorflow', 'keras', 'numpy'} & set(sys.modules))"
+        "print(set(codes), {'tensorflow', 'keras', 'jax'} & set(sys.modules))"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
@@ -243,7 +255,8 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     for line, expected in zip(lines, commands.values(), strict=True):
         assert line.startswith("error: ")
         assert expected in line
-    assert {path.name for path in tmp_path.iterdir()} == {"run", "half"}
+    there = {path.name for path in tmp_path.iterdir()}
+    assert there == {"run", "half", "cat", "empty", "table.csv"}
 
 
 @pytest.mark.parametrize(

@@ -88,18 +88,33 @@ def check_network(name: str, weights: str | None, protocol: str | None = None) -
             )
 
 
-def check_data(spec: str | None, option: str = "--data") -> None:
-    """Raise FileNotFoundError for a folder or a table that does not exist.
+def check_data(spec: str | None, option: str = "--data", *, to_train: bool = False) -> None:
+    """Raise an error for a folder or a table that is not there or has no classes.
 
-    The code that reads it checks its content.
+    Other data and the pictures are checked by the code that reads them.
+
+    Args:
+        spec: the data, see `load_source`; None is none.
+        option: its name.
+        to_train: also refuse a single class.
     """
-    kind, _, path = (spec or "digits").rpartition(":")
-    if kind not in ("", "csv") or path == "digits" or os.path.lexists(os.path.expanduser(path)):
+    spec = spec or "digits"
+    kind, _, path = spec.rpartition(":")
+    if kind not in ("", "csv") or spec == "digits":
         return
-    raise FileNotFoundError(
-        f"{option}: There is no {'file' if kind else 'folder'} {path!r} (looked for "
-        f"{os.path.abspath(path)!r}). Expected {_KINDS}."
-    )
+    place = os.path.expanduser(path)
+    if not os.path.lexists(place):
+        raise FileNotFoundError(
+            f"{option}: There is no {'file' if kind else 'folder'} {path!r} (looked for "
+            f"{os.path.abspath(path)!r}). Expected {_KINDS}."
+        )
+    from keras_effnetv2.data.csv_file import open_csv
+    from keras_effnetv2.data.folder import open_folder
+    from keras_effnetv2.data.names import own_class_names
+
+    catalog = (open_csv if kind else open_folder)(place)
+    if to_train:
+        own_class_names(spec, catalog)
 
 
 def check_run(path: Path, allowed: str) -> None:

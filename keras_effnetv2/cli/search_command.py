@@ -117,7 +117,7 @@ def search(
     networks = space_options.load()
     objective = Objective(choice.step_time_exponent, choice.parameters_exponent)
     recipe_options.check()
-    check_data(data)
+    check_data(data, to_train=True)
     start_tensorflow()
     from keras_effnetv2.data.training_data import TrainingData
     from keras_effnetv2.search.engine import Sampling, run_search

@@ -20,6 +20,7 @@ from keras_effnetv2.cli.options import (
 )
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.recipes.presets import FROM_SCRATCH
+from keras_effnetv2.runs.finished import holds_run
 
 if TYPE_CHECKING:
     from keras_effnetv2.runs.run_settings import RunSettings
@@ -93,9 +94,10 @@ def train(
     config = read_network(model)
     recipe_options.check()
     devices.check()
-    check_data(data)
-    if weights not in _CHOOSE_WEIGHTS:
-        check_weights(config, weights)
+    check_data(data, to_train=True)
+    check_weights(config, None if weights in _CHOOSE_WEIGHTS else weights)
+    if not preview:
+        holds_run(output, resume=resume, overwrite=overwrite)
     start_tensorflow()
     from keras_effnetv2.data.sources import available_splits
     from keras_effnetv2.runs.run_folder import check_output
@@ -103,9 +105,8 @@ def train(
     available_splits(data)  # bad data: say so before weights are downloaded
     earlier = None if preview else check_output(output, resume=resume, overwrite=overwrite)
     start = _start(config, weights, recipe_options, earlier)
-    settings = vars(data_options)
     if preview:
-        _preview(config, data, settings, start, output)
+        _preview(config, data, vars(data_options), start, output)
         return
     import tensorflow as tf
 
@@ -120,7 +121,7 @@ def train(
         data,
         start.recipe,
         output,
-        **settings,
+        **vars(data_options),
         weights=start.weights,
         resume=resume,
         overwrite=overwrite,

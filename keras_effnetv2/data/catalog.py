@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import tensorflow as tf
 
 from keras_effnetv2._common.files import file_trouble
 from keras_effnetv2.images.picture_file import picture_file_trouble
+
+if TYPE_CHECKING:  # where a folder is wrong is found out without it
+    import tensorflow as tf
 
 Columns = Sequence[Any]  # arrays or tensors
 Function = Callable[..., Any]
@@ -81,7 +83,7 @@ class Store(ABC):
     @abstractmethod
     def read(
         self, rows: Any, columns: Columns = (), function: Function = encoded_alone
-    ) -> tf.data.Dataset:
+    ) -> "tf.data.Dataset":
         """Return the results of a function of each picture, in the order of `rows`, (N,) int64.
 
         The function is called, in parallel, with the bytes, () string, and the picture's entry of
@@ -99,7 +101,7 @@ def _content_hash(digest: Any) -> int:
     return int.from_bytes(digest.digest()[:8], "big")
 
 
-def why_unread(error: tf.errors.OpError) -> str:
+def why_unread(error: "tf.errors.OpError") -> str:
     """Return the message of a reading error, without its place in a graph."""
     text = re.sub(r"\{\{.*?\}\}\s*", "", str(error.message)).partition("\n")[0]
     asserted = re.search(r"assertion failed: \[(.*)\]", text)
@@ -110,12 +112,14 @@ def why_unread(error: tf.errors.OpError) -> str:
 class _RandomAccess(Store):
     """Pictures that can be read equally fast in any order."""
 
-    values: tf.Tensor  # (M,) string, in main memory
+    values: "tf.Tensor"  # (M,) string, in main memory
     named: Sequence[str]  # M readable names
 
     @classmethod
     def of(cls, values: Iterable[bytes], named: Sequence[str]) -> Self:
         """Return a store of Python's byte strings."""
+        import tensorflow as tf
+
         with tf.device("CPU:0"):  # strings never live on an accelerator
             return cls(tf.constant(list(values), dtype=tf.string), named)
 
@@ -137,6 +141,8 @@ class _RandomAccess(Store):
     def joined(self, others: Sequence[Self]) -> Self:
         if not others:
             return self  # tf.concat would copy every picture
+        import tensorflow as tf
+
         named = tuple(chain(self.named, *(store.named for store in others)))
         with tf.device("CPU:0"):
             values = tf.concat([self.values, *(store.values for store in others)], axis=0)
@@ -144,7 +150,9 @@ class _RandomAccess(Store):
 
     def read(
         self, rows: Any, columns: Columns = (), function: Function = encoded_alone
-    ) -> tf.data.Dataset:
+    ) -> "tf.data.Dataset":
+        import tensorflow as tf
+
         values, load = self.values, self._load
         # Looked up in one shared tensor: permuting encoded pictures would copy them all.
         return tf.data.Dataset.from_tensor_slices((rows, *columns)).map(
@@ -184,9 +192,13 @@ class FileStore(_RandomAccess):
 
     def paths(self, rows: np.ndarray) -> tuple[bytes, ...]:
         """Return the absolute paths of pictures."""
+        import tensorflow as tf
+
         return tuple(tf.gather(self.values, rows).numpy().tolist())
 
     def _load(self, value: Any) -> Any:
+        import tensorflow as tf
+
         return tf.io.read_file(value)
 
 
@@ -194,6 +206,8 @@ class MemoryStore(_RandomAccess):
     """Pictures in main memory; `values` are their bytes."""
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
+        import tensorflow as tf
+
         return tf.gather(tf.strings.length(self.values), rows).numpy().astype(np.int64)
 
     def states(self, rows: np.ndarray) -> Iterator[bytes]:

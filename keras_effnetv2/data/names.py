@@ -1,12 +1,14 @@
 """What names of folders, files and classes mean: a split, no class, or one class spelt twice."""
 
 import math
+import os
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-from keras_effnetv2.data.catalog import TEST, TRAIN, VALIDATION
+from keras_effnetv2._common.text import some
+from keras_effnetv2.data.catalog import TEST, TRAIN, VALIDATION, Catalog
 
 # How data sets in the wild call their splits -> how they are called here.
 SPLIT_ALIASES = {
@@ -81,3 +83,28 @@ def alike(name: str) -> str | float:
     except ValueError:
         return separated
     return number if math.isfinite(number) else separated
+
+
+def own_class_names(name: str, catalog: Catalog) -> tuple[str, ...]:
+    """Return the classes of a source to train on, of its first part, in its order.
+
+    Raises:
+        ValueError: it has only one, or another part has further classes.
+    """
+    reference, *others = catalog.parts
+    own = tuple(dict.fromkeys(map(composed, catalog.class_names[reference])))
+    for part in others:
+        if extra := sorted(set(map(composed, catalog.class_names[part])) - set(own)):
+            raise ValueError(
+                f"{name!r} has classes in {part!r} that {reference!r} does not have: "
+                f"{some(extra)}. Add training pictures of these classes, or remove them from "
+                f"{part!r}."
+            )
+    if len(own) < 2:
+        is_folder = os.path.isdir(os.path.expanduser(name))
+        inside = " If the folders in it are the classes, give it or move them up." * is_folder
+        raise ValueError(
+            f"{name!r} has only one class: {some(own)}. Training needs at least two.{inside} To "
+            "evaluate pictures of one class in Python, pass the class_names of the trained model."
+        )
+    return own

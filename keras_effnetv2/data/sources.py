@@ -39,7 +39,7 @@ from keras_effnetv2.data.catalog import (
 from keras_effnetv2.data.csv_file import open_csv
 from keras_effnetv2.data.digits import open_digits
 from keras_effnetv2.data.folder import open_folder
-from keras_effnetv2.data.names import alike, composed
+from keras_effnetv2.data.names import alike, composed, own_class_names
 from keras_effnetv2.data.packed import is_pack, open_pack, read_split, write_pack
 from keras_effnetv2.data.splits import carve_validation, stratified_draw
 from keras_effnetv2.data.tfds import open_tfds
@@ -397,23 +397,7 @@ def _target_names(
                 f"Received {len(class_names)}; repeated: {some(repeated) or 'none'}."
             )
         return class_names
-    reference, *others = catalog.parts
-    own = tuple(dict.fromkeys(map(composed, catalog.class_names[reference])))
-    for part in others:
-        if extra := sorted(set(map(composed, catalog.class_names[part])) - set(own)):
-            raise ValueError(
-                f"{name!r} has classes in {part!r} that {reference!r} does not have: "
-                f"{some(extra)}. Add training pictures of these classes, or remove them from "
-                f"{part!r}."
-            )
-    if len(own) < 2:
-        is_folder = os.path.isdir(os.path.expanduser(name))
-        inside = " If the folders in it are the classes, give it or move them up." * is_folder
-        raise ValueError(
-            f"{name!r} has only one class: {some(own)}. Training needs at least two.{inside} To "
-            "evaluate pictures of one class in Python, pass the class_names of the trained model."
-        )
-    return own
+    return own_class_names(name, catalog)
 
 
 def _map_labels(

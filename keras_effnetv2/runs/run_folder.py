@@ -20,9 +20,15 @@ from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.models.model_file import load_model
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.confusion import read_confusion
-from keras_effnetv2.runs.finished import RECIPE as RECIPE, check_finished
+from keras_effnetv2.runs.finished import (
+    PREVIEW as PREVIEW,
+    RECIPE as RECIPE,
+    check_finished,
+    check_is_run,
+    holds_run,
+)
 from keras_effnetv2.runs.history import read_history
-from keras_effnetv2.runs.run_lock import LOCK, run_lock
+from keras_effnetv2.runs.run_lock import run_lock
 from keras_effnetv2.runs.run_settings import RunSettings
 
 MODEL = "model.keras"
@@ -33,7 +39,6 @@ PICTURES = "pictures.csv"
 CONFUSION = "confusion.csv"
 REPORT = "report.html"
 BACKUP = "backup"  # only while training, for `resume`
-PREVIEW = "preview.html"  # what `preview.py` writes beside a run, or where one is to be
 # In the order of removal: as long as anything is left, RECIPE says that it is a run.
 _ALL = (BACKUP, HISTORY, PICTURES, CONFUSION, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
 
@@ -105,7 +110,7 @@ def hold_output(
     if not is_writer:
         yield check_output(path, resume=resume, overwrite=overwrite) if resume else None
         return
-    _check_is_run(path)
+    check_is_run(path)
     is_new = not path.exists()
     with contextlib.ExitStack() as stack:
         try:
@@ -129,45 +134,16 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | 
         FileExistsError: something is there and neither was asked for, or it is not a run.
         ValueError: both were asked for, the run to resume is finished, or its settings are damaged.
     """
-    if resume and overwrite:
-        raise ValueError(
-            "Resume the run (--resume, resume=True) or replace it (--overwrite, overwrite=True), "
-            "not both."
-        )
-    if not _check_is_run(path):
+    # Read before anything else: only what is surely a run is resumed or replaced.
+    settings = read_settings(path) if (path / RECIPE).is_file() else None
+    if not holds_run(path, resume=resume, overwrite=overwrite) or overwrite or settings is None:
         return None
-    settings = read_settings(path)  # before `overwrite`: only what is surely a run is replaced
-    if overwrite:
-        return None
-    if not resume:
-        raise FileExistsError(
-            f"{path} already holds a run. Choose another output folder, go on with it "
-            "(--resume, resume=True) or replace it (--overwrite, overwrite=True)."
-        )
     if settings.finished:
         raise ValueError(
             f"{path} holds a finished run, so there is nothing to resume. Replace it "
             "(--overwrite, overwrite=True) or choose another output folder."
         )
     return settings
-
-
-def _check_is_run(path: Path) -> bool:
-    """Return whether a run is there, or nothing that counts; FileExistsError for anything else."""
-    if (path / RECIPE).is_file():
-        return True
-    # A preview may be written before the run; a run that broke off at once may leave the others.
-    if not path.exists() or (
-        path.is_dir()
-        and all(
-            file.name in (PREVIEW, LOCK) or file.name.startswith(SCRATCH) for file in path.iterdir()
-        )
-    ):
-        return False
-    raise FileExistsError(
-        f"{path} exists and is not the folder of a run (it has no {RECIPE}). "
-        "Choose another output folder."
-    )
 
 
 def _remove_if_empty(path: Path) -> None:
