@@ -114,7 +114,8 @@ def test_the_command_says_how_to_go_on_and_gives_the_code_of_the_signal(
 
     monkeypatch.setattr(fit, "train", interrupted)
     monkeypatch.chdir(tmp_path)
-    Path("my photos").mkdir()
+    for name in ("cat", "dog"):
+        Path("my photos", name).mkdir(parents=True)
     words = ["train", "--data", "my photos", "--output", "x", "--overwrite"]
     assert main(words) == code
     assert capsys.readouterr().err == (

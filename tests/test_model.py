@@ -141,9 +141,9 @@ def test_a_set_that_is_not_published_lists_those_that_are():
         kev2.EfficientNetB0(weights="imagenet21k")
 
 
-def test_a_config_is_needed_but_not_three_channels():
-    with pytest.raises(ValueError, match="ModelConfig"):
-        build_model("efficientnetv2-b0")
+def test_a_config_or_its_name_is_needed_but_not_three_channels():
+    with pytest.raises(ValueError, match="Unknown variant"):
+        build_model(["efficientnetv2-b0"])
     model = tiny(input_shape=(64, 64, 5), include_preprocessing=False)
     assert tuple(model.output.shape) == (None, 5)
 
