@@ -115,14 +115,18 @@ class Inputs:
         """Return the validation batches, or this worker's part of each.
 
         Pictures that take at most 256 MiB (float32) are decoded here, once, and kept; more are
-        decoded at every validation.
-        Devices have equal parts: with several, the first pictures may fill up the last batch.
+        decoded at every validation, and so are those for several devices. Devices have equal
+        parts: the first pictures may fill up the last batch.
         """
         workers, count = self.workers, self.validation.num_examples
         filled = np.resize(np.arange(count), -(-count // workers.devices) * workers.devices)
         own = filled[workers.index :: workers.count]
         batch_size = workers.local_batch_size(self.plan[-1].batch_size)
-        is_small = len(own) * 12 * self.evaluation_size**2 <= _KEPT_VALIDATION_BYTES
+        # Not with several: TensorFlow would give the last batch of a plain `batch` to the first.
+        is_small = (
+            workers.devices == 1
+            and len(own) * 12 * self.evaluation_size**2 <= _KEPT_VALIDATION_BYTES
+        )
         with tf.device("CPU:0"):
             dataset = self.evaluation_spec().dataset(
                 self.validation.subset(own),
