@@ -17,7 +17,7 @@ from keras_effnetv2.evaluation.named_network import network_path
 from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
 from keras_effnetv2.pretrained.registry import find_weight_set, published
 from keras_effnetv2.recipes.presets import PRESETS
-from keras_effnetv2.runs.finished import check_finished
+from keras_effnetv2.runs.run_state import check_finished
 
 if TYPE_CHECKING:
     from keras_effnetv2.recipes.recipe import TrainRecipe

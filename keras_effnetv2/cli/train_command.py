@@ -20,7 +20,7 @@ from keras_effnetv2.cli.options import (
 )
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.recipes.presets import FROM_SCRATCH
-from keras_effnetv2.runs.finished import holds_run
+from keras_effnetv2.runs.run_state import holds_run
 
 if TYPE_CHECKING:
     from keras_effnetv2.runs.run_settings import RunSettings

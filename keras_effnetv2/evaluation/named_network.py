@@ -67,7 +67,8 @@ def open_network(
     from keras_effnetv2.models.build import build_model
     from keras_effnetv2.models.model_file import load_model
     from keras_effnetv2.pretrained.open_weights import open_weights
-    from keras_effnetv2.runs.run_folder import MODEL, RECIPE
+    from keras_effnetv2.runs.run_folder import MODEL
+    from keras_effnetv2.runs.run_state import RECIPE
 
     path, is_repository = network_path(name), is_hub_name(name)
     if weights is not None and (path is not None or is_repository):

@@ -20,16 +20,15 @@ from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.models.model_file import load_model
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.confusion import read_confusion
-from keras_effnetv2.runs.finished import (
-    PREVIEW as PREVIEW,
-    RECIPE as RECIPE,
+from keras_effnetv2.runs.history import read_history
+from keras_effnetv2.runs.run_lock import run_lock
+from keras_effnetv2.runs.run_settings import RunSettings
+from keras_effnetv2.runs.run_state import (
+    RECIPE,
     check_finished,
     check_is_run,
     holds_run,
 )
-from keras_effnetv2.runs.history import read_history
-from keras_effnetv2.runs.run_lock import run_lock
-from keras_effnetv2.runs.run_settings import RunSettings
 
 MODEL = "model.keras"
 SAVED_MODEL = "saved_model"

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from keras_effnetv2._common.text import install_hint
 from keras_effnetv2.export.signatures import BYTES_SIGNATURE
-from keras_effnetv2.runs.run_folder import RECIPE, open_run
+from keras_effnetv2.runs.run_folder import open_run
+from keras_effnetv2.runs.run_state import RECIPE
 from keras_effnetv2.serve.limits import ServerLimits
 from keras_effnetv2.serve.loaded_model import ServedModel, load_served_model
 from keras_effnetv2.serve.overlay import Explain, overlay_function

@@ -13,6 +13,7 @@ from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.headers import MAX_PIXELS, check_image, format_index
 from keras_effnetv2.images.orientation import orientation
 from keras_effnetv2.runs import run_folder
+from keras_effnetv2.runs.run_state import RECIPE
 
 # The most pictures of a class for one of the rarest from which on a network neglects it: from 10 on
 # Buda et al. (A systematic study of the class imbalance problem, arXiv 1710.05381) see a loss.
@@ -136,7 +137,7 @@ def earlier_run_findings(
     """Find validation pictures that an earlier run, whose weights are loaded, was trained on."""
     path = Path(weights or "")
     folder = path.parent.parent if path.parent.name == run_folder.BACKUP else path.parent
-    if not path.is_file() or not (folder / run_folder.RECIPE).is_file():
+    if not path.is_file() or not (folder / RECIPE).is_file():
         return
     try:
         record = run_folder.read_pictures(folder, run_folder.read_settings(folder))

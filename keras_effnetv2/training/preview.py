@@ -33,6 +33,7 @@ from keras_effnetv2.report.samples import (
 )
 from keras_effnetv2.report.style import SMALL_EDGE, render, spread
 from keras_effnetv2.runs import run_folder
+from keras_effnetv2.runs.run_state import PREVIEW
 from keras_effnetv2.training.inputs import Inputs, load_inputs
 from keras_effnetv2.training.preflight import check_arguments, check_model
 from keras_effnetv2.training.start import settle_start
@@ -94,7 +95,7 @@ def write_preview(
         echo(f"\n{inputs.plan}\n")
         page = render_preview(inputs)
         run_folder.prepare_output(folder, keep=True, needed_bytes=len(page))
-        path = folder / run_folder.PREVIEW
+        path = folder / PREVIEW
         write_text(path, page)
     return path
 

@@ -1,4 +1,4 @@
-"""Whether a run is in a folder, and finished: quick to find out, without Keras."""
+"""What a folder holds: nothing, a run, a finished run. Quick to find out, without Keras."""
 
 from pathlib import Path
 
