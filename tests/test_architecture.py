@@ -92,10 +92,10 @@ def test_a_whole_network_has_what_its_blocks_have():
     assert network_cost(config, config.eval_size, 1000).parameters == model.count_params()
 
 
-@pytest.mark.parametrize("size", [1, 31, 100])
-def test_the_cost_is_told_by_the_config_alone(size):
+@pytest.mark.parametrize(("size", "small"), [(1, 64), (31, 8), (100, 64)])
+def test_the_cost_is_told_by_the_config_alone(size, small):
     stages = ["r2_k5_s2_e1_i12_o16_c1", "r2_k3_s1_e3_i16_o24_se0.5_c1", "r1_k5_s2_e1_i24_o8_se0.05"]
-    config = ModelConfig("net", decode_stages(stages), head_filters=40)
+    config = ModelConfig("net", decode_stages(stages), head_filters=40).for_small_pictures(small)
     model = build_model(config, classes=7)
     counted = count_trainable(model), model.count_params(), count_flops(model, size)
     assert network_cost(config, size, 7) == counted

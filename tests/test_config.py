@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.architectures.config_file import read_config
+from keras_effnetv2.architectures.config_file import is_published, published_forms, read_config
 from keras_effnetv2.architectures.stage import Stage, decode_stages, encode_stages
+from keras_effnetv2.architectures.stage_table import stage_table
 from keras_effnetv2.evaluation.named_network import network_path
 from keras_effnetv2.pretrained.registry import WEIGHT_SETS, parse_name, published
 from keras_effnetv2.recipes.recipe import TrainRecipe
@@ -227,6 +228,45 @@ def test_scaling_b0_gives_b3():
 def test_scaling_by_nothing_is_refused(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
         ModelConfig.from_name("efficientnetv2-b0").scaled(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("side", "strides", "table"),
+    [
+        (128, 32, (2, 1, 2, 2, 2, 1, 2)),
+        (97, 32, (2, 1, 2, 2, 2, 1, 2)),
+        (96, 16, (1, 1, 2, 2, 2, 1, 2)),
+        (64, 16, (1, 1, 2, 2, 2, 1, 2)),
+        (32, 8, (1, 1, 1, 2, 2, 1, 2)),
+        (28, 8, (1, 1, 1, 2, 2, 1, 2)),
+        (8, 2, (1, 1, 1, 1, 1, 1, 2)),
+        (3, 1, (1,) * 7),
+    ],
+)
+def test_small_pictures_keep_a_map_of_four(side, strides, table):
+    b0 = ModelConfig.from_name("efficientnetv2-b0")
+    small = b0.for_small_pictures(side)
+    rows = stage_table(small, side)
+    assert (small.strides, tuple(row.stride for row in rows[:-1])) == (strides, table)
+    assert [row.size[0] for row in (rows[0], rows[-1])] == [
+        -(-side // small.stem_strides),
+        -(-side // strides),
+    ]
+    assert small.kernel_sizes() == b0.kernel_sizes()
+    assert ModelConfig.from_json(small.to_json()) == small
+    assert small.for_small_pictures(side) == small
+    assert is_published(small) == (small == b0)
+    assert small in published_forms(small.name)
+
+
+def test_a_file_without_strides_of_the_stem_has_two():
+    values = json.loads(ModelConfig.from_name("efficientnetv2-b0").to_json())
+    del values["stem_strides"]
+    assert ModelConfig.from_json(json.dumps(values)).stem_strides == 2
+    with pytest.raises(ValueError, match=r"`stem_strides` must be one of 1, 2\."):
+        ModelConfig.from_json(json.dumps(values | {"stem_strides": 3}))
+    with pytest.raises(ValueError, match="`side` must be an integer of at least 1"):
+        ModelConfig.from_name("efficientnetv2-b0").for_small_pictures(0)
 
 
 def test_fused_stages_are_counted_from_one():

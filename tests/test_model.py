@@ -187,6 +187,12 @@ def test_features_of_a_custom_net():
     features = feature_extractor(tiny())
     shapes = [(32, 24, 8), (16, 12, 16), (8, 6, 24), (4, 3, 32), (2, 2, 40)]
     assert [tuple(x.shape[1:]) for x in features(PIXELS)] == shapes
+    small = build_model(TINY.for_small_pictures(32), input_shape=(8, 8, 3), classes=5)
+    small.set_weights(tiny().get_weights())  # of the same shapes
+    shapes = [(8, 8, 16), (4, 4, 24), (2, 2, 32), (1, 1, 40)]
+    assert [tuple(x.shape[1:]) for x in feature_extractor(small).outputs] == shapes
+    with pytest.raises(ValueError, match="at least 8x8"):
+        build_model(TINY.for_small_pictures(32), input_shape=(7, 8, 3))
     with pytest.raises(ValueError, match="built by keras_effnetv2"):
         feature_extractor(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]))
 

@@ -107,6 +107,17 @@ def test_info_does_not_promise_weights_to_a_net_that_is_only_called_b0(tmp_path,
     assert "published weights  none" in out
 
 
+def test_info_shows_and_prints_a_network_for_small_pictures(tmp_path, capsys):
+    _, out, _ = command(capsys, "info", "b0", "--for-pictures", 32, "--json")
+    small = ModelConfig.from_name("efficientnetv2-b0").for_small_pictures(32)
+    assert ModelConfig.from_json(out) == small
+    (tmp_path / "small.json").write_text(out, encoding="utf-8")
+    _, shown, _ = command(capsys, "info", tmp_path / "small.json", "--image-size", 32)
+    assert shown == command(capsys, "info", "b0", "--for-pictures", 32)[1]
+    assert "published weights  imagenet" in shown
+    assert re.search(r"7 +Conv1x1 & Pooling & FC .* 4 x 4\n", shown)
+
+
 # --- train --------------------------------------------------------------------------------------
 
 

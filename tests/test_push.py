@@ -28,6 +28,7 @@ from keras_effnetv2.runs.run_folder import (
     write_settings,
 )
 from keras_effnetv2.runs.run_settings import RecordedPictures
+from keras_effnetv2.sharing.repository import describe
 
 pytestmark = pytest.mark.usefixtures("variant_is_small")
 
@@ -168,6 +169,16 @@ def test_the_crop_in_words_of_timm(style, crop, hub, tmp_path, photo):
     assert {name: config[name] for name in crop} == crop
     if style == "v1":  # tracing another one takes seconds
         assert scores_of(NAME, photo) == pytest.approx(scores_of(run, photo), abs=1e-6)
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_network_for_small_pictures_is_not_called_the_variant(is_recorded, tmp_path):
+    small = kev2.ModelConfig.from_name(VARIANT).for_small_pictures(32)
+    recorded = json.loads(small.to_json()) if is_recorded else None
+    run = write_tiny_run(tmp_path / "run", small, architecture=recorded)
+    described = describe(kev2.open_run(run))
+    assert described.architecture is None
+    assert (described.config.stages, described.config.stem_strides) == (small.stages, 1)
 
 
 @pytest.mark.slow  # trains a network

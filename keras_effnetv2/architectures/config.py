@@ -31,6 +31,7 @@ from keras_effnetv2.architectures.variants import VARIANTS, Activation, variant_
 
 WIDTH_DIVISOR = 8  # filters are multiples of this (official `depth_divisor`)
 HEAD_FILTERS = 1280  # before width scaling (official `feature_size`)
+_SMALL_MAP = 4  # pixels a side, of the last map of small pictures
 _MAX_WEIGHTS = 2**31  # checked before a network is built; XL has 208 million
 
 
@@ -58,7 +59,7 @@ class ModelConfig:
     The stages are final: `build_model` builds exactly these. `from_name` returns the published
     variants; any other list of stages is a network, too:
     `ModelConfig("mine", decode_stages(["r1_k3_s1_e1_i16_o16_c1", "r2_k3_s2_e4_i16_o32_c1"]))`.
-    The stem (3x3, stride 2) has the first stage's `input_filters`.
+    The stem (3x3) has the first stage's `input_filters`.
 
     Args:
         name: model name, e.g. "efficientnetv2-s".
@@ -82,6 +83,7 @@ class ModelConfig:
         activation: of all layers but the classifier: "swish", or "relu6" (EfficientNet-Lite).
         fixed_ends: `scaled` keeps the filters of stem and head, and the repeats of the first and
             the last stage (EfficientNet-Lite).
+        stem_strides: strides of the stem: 2, or 1 for small pictures.
 
     Raises:
         ValueError: a field is outside its range, or neighbouring stages do not fit together.
@@ -101,6 +103,7 @@ class ModelConfig:
     normalization: Normalization | ScaleAndOffset = "symmetric"
     activation: Activation = "swish"
     fixed_ends: bool = False
+    stem_strides: int = 2
 
     def __post_init__(self) -> None:
         make_plain(self)
@@ -128,6 +131,7 @@ class ModelConfig:
                 f"A network may have {_MAX_WEIGHTS:,} weights, and these stages have {weights:,}. "
                 "Give fewer filters or repeats."
             )
+        check_choice("stem_strides", self.stem_strides, (1, 2))
         check_number("width", self.width, above=0)
         check_number("depth", self.depth, above=0)
         fraction, magnitude = self.min_width_fraction, self.randaugment_magnitude
@@ -145,6 +149,11 @@ class ModelConfig:
         return self.stages[0].input_filters
 
     @property
+    def strides(self) -> int:
+        """Strides of all layers together: a map of S pixels becomes one of ceil(S / strides)."""
+        return self.stem_strides * math.prod(stage.strides for stage in self.stages)
+
+    @property
     def se_ratio(self) -> float | None:
         """Squeeze-excite ratio of the first MBConv stage; 0.25, the official one, without any."""
         return next((stage.se_ratio for stage in self.stages if stage.conv == "mbconv"), 0.25)
@@ -156,7 +165,7 @@ class ModelConfig:
 
     def convolutions(self) -> Iterator[Convolution]:
         """Yield every convolution, in the order of the layers."""
-        yield Convolution(3 * 3 * 3 * self.stem_filters, self.stem_filters, strides=2)
+        yield Convolution(3 * 3 * 3 * self.stem_filters, self.stem_filters, self.stem_strides)
         for stage in self.stages:
             window = stage.kernel_size**2
             filters, output, strides = stage.input_filters, stage.output_filters, stage.strides
@@ -276,6 +285,32 @@ class ModelConfig:
             elif index + 1 not in numbers and stage.conv == "fused":
                 stages[index] = replace(stage, conv="mbconv", se_ratio=self.se_ratio)
         return replace(self, stages=tuple(stages))
+
+    def for_small_pictures(self, side: int = 32) -> "ModelConfig":
+        """Return the network with fewer strides, so that small pictures end in a map of 4 x 4.
+
+        The stem gets the stride 1, then one stage after another from the first. The kernels stay as
+        they are, so weights of the network fit. For pictures of 97 pixels or more a published
+        variant stays as it is.
+
+        Args:
+            side: of the pictures, pixels.
+
+        Raises:
+            ValueError: the side is not an integer of at least 1.
+        """
+        check_integer("side", side, minimum=1)
+        config = self
+        for index in range(-1, len(self.stages)):
+            if math.ceil(side / config.strides) >= _SMALL_MAP:
+                break
+            if index < 0:
+                config = replace(config, stem_strides=1)
+                continue
+            stages = list(config.stages)
+            stages[index] = replace(stages[index], strides=1)
+            config = replace(config, stages=tuple(stages))
+        return config
 
     def to_json(self) -> str:
         """Return all fields as JSON (stages as block strings), the inverse of `from_json`."""

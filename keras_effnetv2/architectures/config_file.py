@@ -43,4 +43,16 @@ def read_config(name_or_path: str) -> ModelConfig:
 
 def is_published(config: ModelConfig) -> bool:
     """Return whether a config is exactly a variant of the paper, not only by name."""
-    return config.name in ModelConfig.variants() and config == ModelConfig.from_name(config.name)
+    return config in published_forms(config.name)[:1]
+
+
+def published_forms(name: str) -> list[ModelConfig]:
+    """Return a published variant, then what it is for small pictures, which its weights fit, too.
+
+    Nothing for the name of another network.
+    """
+    if name not in ModelConfig.variants():
+        return []
+    config = ModelConfig.from_name(name)
+    sides = (2**halvings for halvings in range(7, 1, -1))  # one stride less for each, from none on
+    return list(dict.fromkeys(config.for_small_pictures(side) for side in sides))

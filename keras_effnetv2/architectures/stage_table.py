@@ -28,8 +28,8 @@ class StageRow(NamedTuple):
 
 def stage_table(config: ModelConfig, image_size: int) -> tuple[StageRow, ...]:
     """Return the paper's Table 4 of a network, for pictures of `image_size` pixels a side."""
-    side = math.ceil(image_size / 2)
-    rows = [StageRow(0, "Conv3x3", 2, config.stem_filters, 1, (side, side))]
+    side = math.ceil(image_size / config.stem_strides)
+    rows = [StageRow(0, "Conv3x3", config.stem_strides, config.stem_filters, 1, (side, side))]
     for number, stage in enumerate(config.stages, start=1):
         side = math.ceil(side / stage.strides)
         kind = "Fused-MBConv" if stage.conv == "fused" else "MBConv"

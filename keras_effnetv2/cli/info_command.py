@@ -1,7 +1,7 @@
 """The command `info`: show what a network consists of."""
 
 from keras_effnetv2._common.text import aligned, say
-from keras_effnetv2.architectures.config_file import is_published
+from keras_effnetv2.architectures.config_file import published_forms
 from keras_effnetv2.architectures.cost import network_cost
 from keras_effnetv2.architectures.stage_table import stage_table
 from keras_effnetv2.cli.command import argument, command, flag, option
@@ -27,6 +27,11 @@ def info(
     classes: int | None = option(
         "N", "Width of the classifier. [default: 1000, or that of the repository]"
     ),
+    for_pictures: int | None = option(
+        "PIXELS",
+        "Show the network with fewer strides, for small pictures of so many pixels: those of 32 "
+        "end in a map of 4 x 4.",
+    ),
     json: bool = flag("--json", "Print the architecture as JSON, for example to change it."),
 ) -> None:
     """Show the architecture of a network, its parameters and multiply-adds."""
@@ -36,6 +41,9 @@ def info(
         config, classes_there = describe_on_hub(model)
     else:
         config, classes_there = read_network(model, "VARIANT_OR_FILE"), None
+    if for_pictures is not None:
+        config = config.for_small_pictures(for_pictures)
+        image_size = image_size or for_pictures
     if classes is None:
         classes = classes_there or IMAGENET_CLASSES
     if json:
@@ -43,7 +51,7 @@ def info(
         return
     size = config.eval_size if image_size is None else image_size
     cost = network_cost(config, size, classes)
-    weights = published(config.name) if is_published(config) else ()
+    weights = published(config.name) if config in published_forms(config.name) else ()
     facts = {
         "parameters": f"{cost.trainable / 1e6:.2f} million trainable, {cost.parameters:,} in all",
         "multiply-adds": f"{cost.multiply_adds / 1e9:.2f} billion at {size} x {size}",

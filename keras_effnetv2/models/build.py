@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -37,7 +38,7 @@ from keras_effnetv2.pretrained.registry import IMAGENET_CLASSES
 
 _LOG = logging.getLogger("keras_effnetv2")
 
-MIN_SIZE = 32  # the network halves a picture five times
+MIN_SIZE = 32  # pixels, unless the network has fewer strides
 _CHANNELS = 3
 _OURS = re.compile(  # names of layers
     rf"(stem|top|block\d+[a-z]+)_|({PIXELS}|avg_pool|max_pool|{CLASSIFIER})$"
@@ -81,7 +82,8 @@ def build_model(
             front keep their weights. The layer names of a second network on one input begin with
             "net2_", since names in a functional model are unique.
         input_shape: (height, width, 3), or (3, height, width) with channels-first; a side of None
-            is any size from 32 up. Default (None, None, 3).
+            is any size from 32 up, or from the config's `strides` up if they are fewer. Default
+            (None, None, 3).
         pooling: used without the top: None gives the (B, H/32, W/32, C) feature map, "avg" and
             "max" the pooled (B, C) features.
         classes: width of the classifier. None: that of the weights, 1000 without weights.
@@ -98,7 +100,7 @@ def build_model(
         A functional `keras.Model`. Output: (B, classes) float32 with the top, else see `pooling`.
 
     Raises:
-        ValueError: an argument is not as described above, a size is below 32, or the weights do
+        ValueError: an argument is not as described above, a size is too small, or the weights do
             not fit.
         ConnectionError: weights are not in the cache and cannot be downloaded.
         ImportError: the package for the Hugging Face hub, or that of a published set, is not
@@ -117,7 +119,10 @@ def build_model(
     else:
         check_choice("pooling", pooling, (None, "avg", "max"))
     inputs = _make_input(
-        input_tensor, input_shape, need_rgb=include_preprocessing or weights is not None
+        input_tensor,
+        input_shape,
+        need_rgb=include_preprocessing or weights is not None,
+        smallest=min(MIN_SIZE, config.strides),
     )
     if weights == "auto":
         try:
@@ -170,9 +175,13 @@ def _free_prefix(inputs: Any) -> str:
 
 
 def _backbone(x: Any, config: ModelConfig, drop_path_rate: float, prefix: str) -> Any:
-    """Turn normalised pixels (B, H, W, 3) into (B, ceil(H / 32), ceil(W / 32), head_filters)."""
-    activation = config.activation
-    x = conv_bn(x, config.stem_filters, 3, strides=2, activation=activation, name=f"{prefix}stem_")
+    """Turn normalised pixels (B, H, W, 3) into (B, ceil(H / 32), ceil(W / 32), head_filters).
+
+    Of small pictures (`for_small_pictures`) the map is larger.
+    """
+    activation, name = config.activation, f"{prefix}stem_"
+    strides = config.stem_strides
+    x = conv_bn(x, config.stem_filters, 3, strides=strides, activation=activation, name=name)
     block_index = 0
     for stage_number, stage in enumerate(config.stages, start=1):
         for repeat in range(stage.repeats):
@@ -248,7 +257,8 @@ def _check_activation(activation: Any) -> None:
         ) from None
 
 
-def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool) -> Any:
+def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool, smallest: int) -> Any:
+    check = partial(_check_shape, need_rgb=need_rgb, smallest=smallest)
     if hasattr(input_shape, "as_list"):  # a TensorShape
         input_shape = input_shape.as_list()
     if isinstance(input_shape, list | tuple):
@@ -257,7 +267,7 @@ def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool) -> Any:
         if input_shape is None:
             first = channel_axis() == 1
             input_shape = (_CHANNELS, None, None) if first else (None, None, _CHANNELS)
-        _check_shape(input_shape, need_rgb=need_rgb)
+        check(input_shape)
         return keras.Input(shape=tuple(input_shape), name="images")
     if not keras.backend.is_keras_tensor(input_tensor):
         raise ValueError(
@@ -271,9 +281,9 @@ def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool) -> Any:
             "`input_tensor` must have the rank 4, (batch, height, width, channels). "
             f"Received: shape={shape}"
         )
-    _check_shape(shape[1:], need_rgb=need_rgb)
+    check(shape[1:])
     if input_shape is not None:
-        _check_shape(input_shape, need_rgb=need_rgb)
+        check(input_shape)
         pairs = zip(shape[1:], input_shape, strict=True)
         if any(None not in pair and len(set(pair)) > 1 for pair in pairs):
             raise ValueError(
@@ -283,7 +293,7 @@ def _make_input(input_tensor: Any, input_shape: Any, *, need_rgb: bool) -> Any:
     return input_tensor
 
 
-def _check_shape(shape: Any, *, need_rgb: bool) -> None:
+def _check_shape(shape: Any, *, need_rgb: bool, smallest: int) -> None:
     axis = 0 if channel_axis() == 1 else -1  # without the batch
     layout = "(3, height, width)" if axis == 0 else "(height, width, 3)"
     valid = isinstance(shape, tuple | list) and len(shape) == 3
@@ -299,9 +309,9 @@ def _check_shape(shape: Any, *, need_rgb: bool) -> None:
             f"The input must have 3 channels, {layout}. Another number needs weights=None and "
             f"include_preprocessing=False. Received: input_shape={tuple(shape)}"
         )
-    if any(side is not None and side < MIN_SIZE for side in sides):
+    if any(side is not None and side < smallest for side in sides):
         raise ValueError(
-            f"The input size must be at least {MIN_SIZE}x{MIN_SIZE}. Enlarge the pictures. "
+            f"The input size must be at least {smallest}x{smallest}. Enlarge the pictures. "
             f"Received: input_shape={tuple(shape)}"
         )
 
@@ -318,8 +328,9 @@ def feature_extractor(model: keras.Model) -> keras.Model:
 
     Returns:
         A `keras.Model` with the same input and a list of feature maps, the last one before each
-        further halving: strides 2, 4, 8, 16, 32 for every published variant,
-        (B, ceil(H / stride), ceil(W / stride), C).
+        further halving, (B, ceil(H / stride), ceil(W / stride), C): strides 2, 4, 8, 16, 32 for
+        every published variant, and 1, 2, 4, 8 for small pictures of 32 pixels
+        (`ModelConfig.for_small_pictures`).
 
     Raises:
         ValueError: the model has no blocks with this package's names, or holds two networks.

@@ -18,7 +18,7 @@ import numpy as np
 from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2._common.text import first_line
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.architectures.config_file import is_published
+from keras_effnetv2.architectures.config_file import published_forms
 from keras_effnetv2.architectures.normalization import Normalization, ScaleAndOffset
 from keras_effnetv2.architectures.variants import variant_named
 from keras_effnetv2.pretrained.fetch import fetch_set
@@ -121,10 +121,10 @@ def best_set(config: ModelConfig) -> WeightSet:
     be downloaded, the others are only looked for on this machine.
 
     Raises:
-        NoWeightsError: none are published for exactly this network, or none can be had.
+        NoWeightsError: none are published for this network (strides aside), or none can be had.
     """
     sets = [WEIGHT_SETS[config.name, name] for name in published(config.name)]
-    if not sets or not is_published(config):
+    if not sets or config not in published_forms(config.name):
         raise NoWeightsError(f"No trained weights are published for this network, {config.name}.")
     failures: list[Exception] = []
     for found in sorted(sets, key=lambda one: -(one.top1 or 0)):

@@ -116,7 +116,7 @@ def to_timm(described: Description, crop: CentralCrop) -> dict[str, Any]:
             "mean": (-offset / (255 * scale)).round(9).tolist(),
             "std": (1 / (255 * scale)).round(9).tolist(),
             "num_classes": classes,
-            "pool_size": [-(-side // 32) for side in size[1:]],
+            "pool_size": [-(-side // config.strides) for side in size[1:]],
             "first_conv": "conv_stem",
             "classifier": "classifier",
         },

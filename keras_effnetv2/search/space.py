@@ -295,9 +295,9 @@ class SearchSpace:
         return cls(backbone, tuple(stages), values["se_ratio"])
 
 
-def network_of(config: ModelConfig) -> tuple[tuple[Stage, ...], int, str]:
-    """Return stem (in the first stage), stages, head and activation, which make a network."""
-    return config.stages, config.head_filters, config.activation
+def network_of(config: ModelConfig) -> tuple[int, tuple[Stage, ...], int, str]:
+    """Return stem (with its width in the first stage), stages, head and activation."""
+    return config.stem_strides, config.stages, config.head_filters, config.activation
 
 
 def parameter_name(number: int, choice: str) -> str:

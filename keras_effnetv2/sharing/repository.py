@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from keras_effnetv2._common.files import write_text
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.config_file import is_published, published_forms
 from keras_effnetv2.images.evaluation_crop import nearest_crop
 from keras_effnetv2.pretrained.load import normalization_of
 from keras_effnetv2.pretrained.timm import timm_state_dict
@@ -83,16 +84,19 @@ def _network(run: Run) -> tuple[str | None, ModelConfig]:
     """Return the published variant that a run's network is, if any, and its config."""
     recorded = run.settings.architecture
     own = None if recorded is None else ModelConfig.from_json(json.dumps(recorded))
-    sizes = _kernel_sizes(run.model)
+    convolutions = _convolutions(run.model)
     for variant in ModelConfig.variants():
-        config = ModelConfig.from_name(variant)
-        if own is None:
-            is_same = sorted(config.kernel_sizes()) == sizes
-        else:
-            parts = ("stages", "head_filters", "activation")
-            is_same = all(getattr(own, part) == getattr(config, part) for part in parts)
-        if is_same:
-            return variant, own or config
+        for config in published_forms(variant):
+            if own is None:
+                is_same = (
+                    sorted((one.weights, one.strides) for one in config.convolutions())
+                    == convolutions
+                )
+            else:
+                parts = ("stem_strides", "stages", "head_filters", "activation")
+                is_same = all(getattr(own, part) == getattr(config, part) for part in parts)
+            if is_same:
+                return variant if is_published(config) else None, own or config
     if own is None:
         raise ValueError(
             f"{run.settings.model!r}, the network of {run.path}, is not one of this package, and "
@@ -101,6 +105,11 @@ def _network(run: Run) -> tuple[str | None, ModelConfig]:
     return None, own
 
 
-def _kernel_sizes(model: keras.Model) -> list[int]:
-    shapes = [weight.shape for layer in model.layers for weight in layer.weights]
-    return sorted(math.prod(shape) for shape in shapes if len(shape) == 4)
+def _convolutions(model: keras.Model) -> list[tuple[int, int]]:
+    """Return the sizes of the kernels and the strides of all convolutions, sorted."""
+    return sorted(
+        (math.prod(weight.shape), getattr(layer, "strides", (1,))[0])
+        for layer in model.layers
+        for weight in layer.weights
+        if len(weight.shape) == 4
+    )
