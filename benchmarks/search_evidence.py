@@ -25,7 +25,8 @@ from cifar_budget import extracted
 from keras_effnetv2 import ModelConfig, TrainRecipe, load_source
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.models.graph import count_trainable
-from keras_effnetv2.search.engine import Sampling, run_search
+from keras_effnetv2.search.engine import run_search
+from keras_effnetv2.search.sampling import Sampling
 from keras_effnetv2.search.space import SearchSpace
 from keras_effnetv2.search.trial_training import TrialRunner
 from keras_effnetv2.training.inputs import load_inputs

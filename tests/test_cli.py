@@ -194,11 +194,25 @@ def test_completion_knows_commands_and_options():
     assert complete("keras-effnetv2 train --mix") == ["--mixup-alpha"]
 
 
+SETTINGS = {  # the least that the recipe.json of a run has
+    "model": "efficientnetv2-b0",
+    **{
+        name: {"spec": "digits", "split": name, "pictures": 1}
+        for name in ("training", "validation")
+    },
+    "class_names": ["0"],
+    "recipe": {"name": "mine", "epochs": 1, "batch_size": 8, "learning_rate": 0.1},
+    "stages": [{"index": 0, "start_epoch": 0, "end_epoch": 1, "image_size": 32}],
+    "image_size": 32,
+    "versions": {},
+}
+
+
 def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     """And in the words of the command line."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "half").mkdir()
-    (tmp_path / "half" / "recipe.json").write_text('{"finished": false}')
+    for name, finished in (("run", True), ("half", False)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.json").write_text(json.dumps(SETTINGS | {"finished": finished}))
     for name in ("cat/cat", "empty"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "cat/cat/1.jpg").touch()
@@ -206,11 +220,12 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     commands = {
         "train --output x --data empty": "empty",
         "train --output x --data cat": "only one class",
-        "search --trials 3 --data cat": "only one class",
+        "search --trials 30 --data cat": "only one class",
         "evaluate efficientnetv2-b0 --data cat/cat": "no class folders",
         "train --output x --data csv:table.csv": "path",
         "train --output cat --data digits": "cat exists and is not the folder of a run",
         "train --output half --data digits": "half already holds a run",
+        "train --output run --data digits --resume": "nothing to resume",
         "train --output half --data digits --resume --overwrite": "not both",
         "train --output x --data nowhere": "--data",
         "train --output x --data csv:nowhere.csv": "nowhere.csv",
@@ -220,8 +235,28 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "train --output x --data digits --preset quikstart": "--preset",
         "train --output x --data digits --weights nowhere.h5": "--weights",
         "train --output x --data digits --recipe nowhere.json": "--recipe",
+        "train --output x --data digits --recipe table.csv": "--recipe: table.csv is not",
+        **{
+            f"train --output x --data digits {words}": expected
+            for words, expected in {
+                "--epochs 0": "--epochs must be an integer of at least 1. Received: 0",
+                "--batch-size 16:0": "--batch-size must",
+                "--learning-rate -1": "--learning-rate must be a number above 0. Received: -1.0",
+                "--image-size 10": "--image-size must be an integer of at least 32. Received: 10",
+                "--image-size 64:32": "--image-size must be one size or (first stage, last stage)",
+                "--evaluation-size 10": "--evaluation-size must",
+                "--dropout-rate 1": "--dropout-rate must",
+                "--crop-area 0:2": "--crop-area must",
+                "--preset imagenet-paper": "has the rows of the paper",
+                "--weights imagenet --batch-size 16:32": "needs the same batch size",
+                "--validation-fraction 1": "--validation-fraction must be a number above 0",
+                "--max-train-examples 0": "--max-train-examples must",
+            }.items()
+        },
         "evaluate nowhere --data digits": "There is no folder 'nowhere'. A network is",
         "predict eficientnetv2-b0 x.png": '"efficientnetv2-b0"?',
+        "evaluate empty --data digits": "empty is not the folder of a run: it has no recipe.json",
+        "predict table x.png": "There is no folder 'table'",
         "evaluate run --data nowhere": "--data",
         "evaluate run --data digits --weights imagenet": "--weights is for a variant only",
         "evaluate run --data digits --protocol timm": "--protocol is for a variant only",
@@ -237,8 +272,11 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
                 *(("predict", " x.png"), ("export", ""), ("serve", ""), ("push", " hf://a/b")),
             )
         },
+        "push empty hf://a/b": "empty is not the folder of a run",
         "serve nowhere": "RUN must be the folder of a finished run, or the output folder of",
         "search --trials 3": "--data",
+        "search --data digits --trials 3": "3 trials would all be random",
+        "search --data digits --trials 30 --image-size 10": "--image-size must",
         "pack --data nowhere --output x": "--data",
     }
     program = (
@@ -295,7 +333,7 @@ def test_predict_says_what_is_no_picture_file_before_tensorflow_is_imported(tmp_
     os.truncate(tmp_path / "hole.jpg", 6 * 10**9)
     program = (
         "import sys\nfrom keras_effnetv2.cli.main import main\n"
-        "words = 'predict . . missing.jpg pipe.jpg /dev/zero hole.jpg https://a.b/c.jpg'\n"
+        "words = 'predict b0 . missing.jpg pipe.jpg /dev/zero hole.jpg https://a.b/c.jpg'\n"
         "print(main(words.split()), {'tensorflow', 'keras', 'numpy'} & set(sys.modules))"
     )
     result = subprocess.run(

@@ -11,10 +11,8 @@ from keras_effnetv2.recipes.schedule import (
     StagedSchedule,
     WarmupSchedule,
     follow_plan,
-    step_of_epoch,
-    steps_per_epoch,
 )
-from keras_effnetv2.recipes.stages import progressive_stages
+from keras_effnetv2.recipes.stages import progressive_stages, step_of_epoch, steps_per_epoch
 
 GOLDEN = oracle.training("learning_rate")
 CURVES = [name for name in GOLDEN if name != "formula"]

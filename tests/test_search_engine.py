@@ -26,8 +26,9 @@ from keras_effnetv2.models.build import build_model
 from keras_effnetv2.models.graph import count_trainable
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.search import engine, storage, trial_training
-from keras_effnetv2.search.engine import Sampling, run_search
+from keras_effnetv2.search.engine import run_search
 from keras_effnetv2.search.objective import Objective
+from keras_effnetv2.search.sampling import Sampling
 from keras_effnetv2.search.space import SearchSpace
 from keras_effnetv2.search.storage import open_storage, read_study, without_password
 from keras_effnetv2.search.trial_training import StepTimer, TrialFailed, TrialRunner

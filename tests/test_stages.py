@@ -194,6 +194,7 @@ def test_epochs_are_covered_once(epochs, stages):
         ({"epochs": 2.5}, r"`epochs` must be an integer"),
         ({"image_size": (16, 64)}, r"`image_size` .*at least 32\. Received: 16"),
         ({"image_size": (64, 0)}, r"`image_size` .*at least 32\. Received: 0"),
+        ({"image_size": (64, 32)}, r"the smaller size first\. Received: \(64, 32\)"),
         ({"image_size": "big"}, r"`image_size` must be an integer of at least 32.*'big'"),
         ({"image_size": (32.5, 64)}, r"`image_size` must be an integer.*32\.5"),
         ({"mixup_alpha": (0, -0.1)}, r"`mixup_alpha` must be a number of at least 0\. .*: -0\.1"),

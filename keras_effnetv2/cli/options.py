@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from typer import BadParameter
 
-from keras_effnetv2._common.checks import check_choice
+from keras_effnetv2._common.checks import check_choice, check_integer, check_number
 from keras_effnetv2._common.files import read_json
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import read_config
@@ -17,10 +17,8 @@ from keras_effnetv2.evaluation.named_network import network_path
 from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
 from keras_effnetv2.pretrained.registry import find_weight_set, published
 from keras_effnetv2.recipes.presets import PRESETS
-from keras_effnetv2.runs.run_state import check_finished
-
-if TYPE_CHECKING:
-    from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.runs.run_state import check_finished, read_settings
 
 _KINDS = (
     "a folder of class folders (or of train/, validation/, test/ with class folders in them), "
@@ -75,7 +73,8 @@ def check_weights(config: ModelConfig, weights: str | None) -> None:
 def check_network(name: str, weights: str | None, protocol: str | None = None) -> None:
     """Raise ValueError if there is no such network, or options do not go with it."""
     path, is_repository = network_path(name), is_hub_name(name)
-    if path is not None:
+    if path is not None and path.is_dir():
+        read_settings(path)
         check_finished(path)
     if path is None and not is_repository:
         check_weights(ModelConfig.from_name(name), weights or "imagenet")
@@ -148,6 +147,13 @@ class DataOptions(OptionGroup):
         "memory|DIR",
         "Keep a copy of the encoded pictures in memory, or packed in DIR on a faster disk.",
     )
+
+    def check(self) -> None:
+        """Raise ValueError for a number that is wrong with any pictures."""
+        check_number(
+            "validation_fraction", self.validation_fraction, above=0, below=1, or_none=True
+        )
+        check_integer("max_train_examples", self.max_train_examples, minimum=1, or_none=True)
 
 
 @dataclass(frozen=True)
@@ -246,31 +252,39 @@ class RecipeOptions(OptionGroup):
         settings = PRESETS[preset]
         return f"  [{preset}: {_typed(settings[name])}]" if name in settings else ""
 
-    def check(self) -> None:
-        """Raise ValueError for an unknown preset, FileNotFoundError for a missing file."""
+    def load(self, network: str, default: str = "search") -> TrainRecipe | None:
+        """Return the recipe that is asked for, changed by the options; None without one.
+
+        Args:
+            network: its name; a recipe that it cannot be trained with is an error.
+            default: the preset for checking the options if no recipe is asked for.
+
+        Raises:
+            FileNotFoundError: --recipe is missing.
+            ValueError: --preset is unknown, --recipe is no recipe, or a value is not allowed.
+        """
+        asked = self._read()
+        recipe = self.changed(asked or TrainRecipe.preset(default))
+        recipe.resolve(network)
+        return recipe if asked else None
+
+    def _read(self) -> TrainRecipe | None:
         if self.recipe is None:
             check_choice("--preset", self.preset, (None, *PRESETS))
-        elif not self.recipe.is_file():
+            return TrainRecipe.preset(self.preset) if self.preset else None
+        if not self.recipe.is_file():
             raise FileNotFoundError(f"--recipe: There is no file {str(self.recipe)!r}.")
-
-    def load(self) -> "TrainRecipe | None":
-        """Return the recipe that is asked for, changed by the options; None without one."""
-        from keras_effnetv2.recipes.recipe import TrainRecipe
-
-        if self.recipe is None:
-            return self.changed(TrainRecipe.preset(self.preset)) if self.preset else None
         try:
             values = read_json(self.recipe)
             if not isinstance(values, dict) or "recipe" not in values:
                 raise ValueError("it has no recipe")
-            recipe = TrainRecipe.from_dict(values["recipe"])
+            return TrainRecipe.from_dict(values["recipe"])
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"--recipe: {self.recipe} is not the recipe.json of a run: {error}"
             ) from None
-        return self.changed(recipe)
 
-    def changed(self, recipe: "TrainRecipe") -> "TrainRecipe":
+    def changed(self, recipe: TrainRecipe) -> TrainRecipe:
         """Return a recipe with the values of the given options."""
         changes: dict[str, Any] = {
             name: None if value == _OFF else value

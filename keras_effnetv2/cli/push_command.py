@@ -8,6 +8,7 @@ from keras_effnetv2.cli.command import argument, command, flag
 from keras_effnetv2.cli.options import check_run
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.pretrained.hub_name import check_hub_name
+from keras_effnetv2.runs.run_state import read_settings
 
 
 @command("keras-effnetv2 push runs/photos hf://anna/photos --private")
@@ -24,6 +25,7 @@ def push(
     """Upload a trained run to the Hugging Face hub, with a model card."""
     check_hub_name(repository)
     check_run(run, "the folder of a finished run")
+    read_settings(run)
     start_tensorflow()
     from keras_effnetv2.sharing.push import push_to_hub
 

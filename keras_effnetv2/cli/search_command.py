@@ -16,7 +16,8 @@ from keras_effnetv2.cli.options import (
 )
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.search.objective import Objective
-from keras_effnetv2.search.storage import DEFAULT_STORAGE
+from keras_effnetv2.search.sampling import Sampling
+from keras_effnetv2.search.storage import DEFAULT_STORAGE, require_optuna
 
 if TYPE_CHECKING:
     from keras_effnetv2.search.space import SearchSpace
@@ -116,28 +117,29 @@ def search(
         raise ValueError(f"A search needs {' and '.join(f'--{name}' for name in missing)}.")
     networks = space_options.load()
     objective = Objective(choice.step_time_exponent, choice.parameters_exponent)
-    recipe_options.check()
+    sampling = Sampling(
+        choice.sampler, choice.startup_trials, not choice.no_prune, choice.sampler_seed
+    )
+    sampling.check_trials(trials)
+    recipe = recipe_options.load(networks.backbone.name)
+    data_options.check()
     check_data(data, to_train=True)
+    optuna = require_optuna()
     start_tensorflow()
     from keras_effnetv2.data.training_data import TrainingData
-    from keras_effnetv2.search.engine import Sampling, run_search
-    from keras_effnetv2.search.storage import require_optuna
+    from keras_effnetv2.search.engine import run_search
     from keras_effnetv2.search.summary import describe
 
-    # Its own lines would repeat ours.
-    optuna = require_optuna()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its own lines would repeat ours
     result = run_search(
         networks,
         TrainingData(data, **{**vars(data_options), "cache": data_options.cache or "memory"}),
         trials=trials,
         storage=storage,
         study=study,
-        recipe=recipe_options.load(),
+        recipe=recipe,
         objective=objective,
-        sampling=Sampling(
-            choice.sampler, choice.startup_trials, not choice.no_prune, choice.sampler_seed
-        ),
+        sampling=sampling,
         echo=say,
     )
     say(describe(result))

@@ -20,10 +20,11 @@ from keras_effnetv2.cli.options import (
 )
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.recipes.presets import FROM_SCRATCH
-from keras_effnetv2.runs.run_state import holds_run
+from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.runs.run_settings import RunSettings
+from keras_effnetv2.runs.run_state import check_output
 
 if TYPE_CHECKING:
-    from keras_effnetv2.runs.run_settings import RunSettings
     from keras_effnetv2.training.start import Start
 
 
@@ -92,19 +93,18 @@ def train(
         raise BadParameter("does not go with --resume", param_hint="--preview")
     recipe_options = _with_probe(recipe_options) if probe else recipe_options
     config = read_network(model)
-    recipe_options.check()
+    default = FROM_SCRATCH[0] if weights in _CHOOSE_WEIGHTS else "finetune"
+    recipe = recipe_options.load(config.name, default)
     devices.check()
+    data_options.check()
     check_data(data, to_train=True)
     check_weights(config, None if weights in _CHOOSE_WEIGHTS else weights)
-    if not preview:
-        holds_run(output, resume=resume, overwrite=overwrite)
+    earlier = None if preview else check_output(output, resume=resume, overwrite=overwrite)
     start_tensorflow()
     from keras_effnetv2.data.sources import available_splits
-    from keras_effnetv2.runs.run_folder import check_output
 
     available_splits(data)  # bad data: say so before weights are downloaded
-    earlier = None if preview else check_output(output, resume=resume, overwrite=overwrite)
-    start = _start(config, weights, recipe_options, earlier)
+    start = _start(config, weights, recipe, recipe_options, earlier)
     if preview:
         _preview(config, data, vars(data_options), start, output)
         return
@@ -138,15 +138,15 @@ def _with_probe(options: RecipeOptions) -> RecipeOptions:
 
 
 def _start(
-    config: ModelConfig, weights: str, options: RecipeOptions, earlier: "RunSettings | None"
+    config: ModelConfig,
+    weights: str,
+    recipe: TrainRecipe | None,
+    options: RecipeOptions,
+    earlier: RunSettings | None,
 ) -> "Start":
     """Return what to start from, with the recipe that is asked for."""
-    from keras_effnetv2.recipes.recipe import TrainRecipe
     from keras_effnetv2.training.start import settle_start
 
-    recipe = options.load()
-    if recipe is None:  # wrong values raise before weights are downloaded
-        options.changed(TrainRecipe.preset(FROM_SCRATCH[0])).resolve(config.name)
     start = settle_start(config, None if weights == _NONE else weights, recipe, earlier, say)
     return start._replace(recipe=recipe or options.changed(start.recipe))
 

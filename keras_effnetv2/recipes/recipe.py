@@ -3,14 +3,14 @@
 "rmsprop" is the official optimizer step for step, weight decay and clipping included. "adam"
 and "sgd", which are not official, have decay and clipping from Keras: the decay is decoupled
 (weight -= rate * decay * weight), and only the global norm of the gradients is clipped.
+
+Importing this module starts neither Keras nor TensorFlow.
 """
 
 import math
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
-
-import keras
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from keras_effnetv2._common.checks import (
     check_choice,
@@ -22,32 +22,25 @@ from keras_effnetv2._common.checks import (
 )
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import variant_named
-from keras_effnetv2.augment.mixing import CUTMIX_STYLES, MIXUP_STYLES
 from keras_effnetv2.images.styles import CROP_STYLES, EVALUATION_STYLES
-from keras_effnetv2.recipes.optimizers import (
-    SGD,
-    Adam,
-    RMSprop,
-    VariableRate,
-    variable_depths,
-    variable_rates,
-)
 from keras_effnetv2.recipes.presets import PRESETS
-from keras_effnetv2.recipes.schedule import (
-    Curve,
-    WarmupSchedule,
-    follow_plan,
-    step_of_epoch,
-    steps_per_epoch,
-)
 from keras_effnetv2.recipes.stages import (
     MIN_IMAGE_SIZE,
+    Curve,
     FromPreset,
     Range,
     StagePlan,
     progressive_stages,
+    step_of_epoch,
+    steps_per_epoch,
     suitable_sizes,
 )
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_effnetv2.recipes.optimizers import VariableRate
+    from keras_effnetv2.recipes.schedule import WarmupSchedule
 
 BatchNormPolicy = Literal["auto", "train", "freeze"]
 """Whether batch norms are trained; "auto" is the rule of `transfer.resolve_batch_norm`."""
@@ -72,8 +65,8 @@ _LIMITS: dict[str, dict[str, Any]] = {
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "progressive": ("paper", "official", None),
     "autoaugment": (True, False, "preset"),
-    "mixup_style": MIXUP_STYLES,
-    "cutmix_style": CUTMIX_STYLES,
+    "mixup_style": ("official", "paper"),
+    "cutmix_style": ("official", "paper"),
     "crop_style": (*CROP_STYLES, "preset"),
     "reduced_decode": (True, False, "preset"),
     "horizontal_flip": (True, False, None),
@@ -326,8 +319,10 @@ class TrainRecipe:
         )
         return ResolvedRecipe(recipe, plan)
 
-    def learning_rate_schedule(self, steps_per_epoch: float) -> WarmupSchedule:
+    def learning_rate_schedule(self, steps_per_epoch: float) -> "WarmupSchedule":
         """Return the schedule in optimizer steps of the first stage, for its batch size."""
+        from keras_effnetv2.recipes.schedule import WarmupSchedule
+
         batch_size = self.batch_size
         if isinstance(batch_size, tuple):
             batch_size = batch_size[0 if self.stages > 1 else 1]  # a single stage has the last
@@ -341,8 +336,8 @@ class TrainRecipe:
         )
 
     def make_optimizer(
-        self, plan: StagePlan, num_examples: int, model: keras.Model
-    ) -> keras.optimizers.Optimizer:
+        self, plan: StagePlan, num_examples: int, model: "keras.Model"
+    ) -> "keras.optimizers.Optimizer":
         """Return the optimizer with its schedule, weight decay and a rate for every variable.
 
         Args:
@@ -354,6 +349,9 @@ class TrainRecipe:
             ValueError: the recipe has rates by depth, but the model's variables have no depths, see
                 `optimizers.variable_depths`.
         """
+        from keras_effnetv2.recipes.optimizers import SGD, Adam, RMSprop
+        from keras_effnetv2.recipes.schedule import follow_plan
+
         steps = steps_per_epoch(num_examples, plan[0].batch_size)
         schedule = follow_plan(self.learning_rate_schedule(steps), plan, num_examples)
         decay, clip = self.weight_decay or None, self.gradient_clip
@@ -369,9 +367,11 @@ class TrainRecipe:
         return optimizer
 
     def _variable_rates(
-        self, plan: StagePlan, num_examples: int, model: keras.Model
-    ) -> tuple[VariableRate, ...]:
+        self, plan: StagePlan, num_examples: int, model: "keras.Model"
+    ) -> "tuple[VariableRate, ...]":
         """The rates of `model.trainable_variables`; empty if all have the same."""
+        from keras_effnetv2.recipes.optimizers import variable_depths, variable_rates
+
         waiting = self.head_warmup_epochs + self.unfreeze_epochs
         if not waiting and self.layer_decay == 1:
             return ()
@@ -385,12 +385,14 @@ class TrainRecipe:
             unfreeze_steps=step_of_epoch(plan, num_examples, share * waiting) - head,
         )
 
-    def make_loss(self) -> keras.losses.Loss:
+    def make_loss(self) -> "keras.losses.Loss":
         """Return the loss on probabilities, averaged over the pictures, without label smoothing.
 
         "sigmoid" is averaged over the classes, too. A sum over the classes is what the official
         code (main.py) calls "custom".
         """
+        import keras
+
         if self.loss == "sigmoid":
             return keras.losses.BinaryCrossentropy()
         return keras.losses.CategoricalCrossentropy()

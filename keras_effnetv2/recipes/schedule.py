@@ -7,14 +7,12 @@ Source of `WarmupSchedule`: google/automl, efficientnetv2/utils.py, `WarmupLearn
 import math
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import keras
 
 from keras_effnetv2._common.checks import check_choice, check_number
-from keras_effnetv2.recipes.stages import StagePlan
-
-Curve = Literal["exponential", "cosine", "linear", "constant"]
+from keras_effnetv2.recipes.stages import Curve, StagePlan, step_of_epoch, steps_per_epoch
 
 
 @keras.saving.register_keras_serializable(package="keras_effnetv2")
@@ -173,22 +171,6 @@ class StagedSchedule(keras.optimizers.schedules.LearningRateSchedule):
     def from_config(cls, config: dict[str, Any]) -> "StagedSchedule":
         curve = keras.saving.deserialize_keras_object(config["curve"])
         return cls(curve, config["segments"])
-
-
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Return the optimizer steps of an epoch: its whole batches, at least 1."""
-    return max(1, num_examples // batch_size)
-
-
-def step_of_epoch(plan: StagePlan, num_examples: int, epoch: float) -> int:
-    """Return the optimizer steps before an epoch of a plan, fractions allowed, rounded up."""
-    steps = sum(
-        (min(epoch, stage.end_epoch) - stage.start_epoch)
-        * steps_per_epoch(num_examples, stage.batch_size)
-        for stage in plan
-        if epoch > stage.start_epoch
-    )
-    return math.ceil(round(steps, 6))  # 0.1 epochs of 30 steps are 3, not 3.0000000000000004
 
 
 def follow_plan(

@@ -32,6 +32,9 @@ _CHECKS: dict[str, Any] = {  # of what varies by stage, called with its name and
 Range = float | tuple[float, float]
 FromPreset = Literal["preset"]
 
+# Of the learning rate, see `schedule.WarmupSchedule`.
+Curve = Literal["exponential", "cosine", "linear", "constant"]
+
 
 @dataclass(frozen=True)
 class TrainStage:
@@ -247,7 +250,7 @@ def progressive_stages(
         preset: "paper" (only s, m, l) or "official" (as the published weights were trained). None
             is "official" if there is a variant.
         stages: number of stages, at least 1. Both presets were published with 4.
-        image_size: side of the square pictures, pixels, at least 32.
+        image_size: side of the square pictures, pixels, at least 32; never falling.
         randaugment_magnitude: 0 or more; None is off.
         mixup_alpha: 0 is off.
         cutmix_alpha: 0 is off.
@@ -309,6 +312,11 @@ def _checked(name: str, value: Any) -> Any:
         )
     for end in value:
         _CHECKS[name](name, end)
+    if name == "image_size" and value[0] > value[1]:
+        raise ValueError(
+            "`image_size` must be one size or (first stage, last stage), the smaller size first. "
+            f"Received: {value!r}"
+        )
     return tuple(value)
 
 
@@ -320,3 +328,19 @@ def _value(name: str, values: Any, index: int, stages: int) -> Any:
     if name not in ("image_size", "batch_size"):
         return values
     return math.floor(round(values, 6))  # floating point may end just below an integer
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Return the optimizer steps of an epoch: its whole batches, at least 1."""
+    return max(1, num_examples // batch_size)
+
+
+def step_of_epoch(plan: StagePlan, num_examples: int, epoch: float) -> int:
+    """Return the optimizer steps before an epoch of a plan, fractions allowed, rounded up."""
+    steps = sum(
+        (min(epoch, stage.end_epoch) - stage.start_epoch)
+        * steps_per_epoch(num_examples, stage.batch_size)
+        for stage in plan
+        if epoch > stage.start_epoch
+    )
+    return math.ceil(round(steps, 6))  # 0.1 epochs of 30 steps are 3, not 3.0000000000000004

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnetv2._common.checks import check_class_names
-from keras_effnetv2._common.files import SCRATCH, read_json, remove, write_text
+from keras_effnetv2._common.files import SCRATCH, remove, write_text
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.models.model_file import load_model
@@ -27,7 +27,8 @@ from keras_effnetv2.runs.run_state import (
     RECIPE,
     check_finished,
     check_is_run,
-    holds_run,
+    check_output,
+    read_settings,
 )
 
 MODEL = "model.keras"
@@ -126,25 +127,6 @@ def hold_output(
         yield check_output(path, resume=resume, overwrite=overwrite)
 
 
-def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | None:
-    """Return the settings of the run to resume, None for a new run; change nothing.
-
-    Raises:
-        FileExistsError: something is there and neither was asked for, or it is not a run.
-        ValueError: both were asked for, the run to resume is finished, or its settings are damaged.
-    """
-    # Read before anything else: only what is surely a run is resumed or replaced.
-    settings = read_settings(path) if (path / RECIPE).is_file() else None
-    if not holds_run(path, resume=resume, overwrite=overwrite) or overwrite or settings is None:
-        return None
-    if settings.finished:
-        raise ValueError(
-            f"{path} holds a finished run, so there is nothing to resume. Replace it "
-            "(--overwrite, overwrite=True) or choose another output folder."
-        )
-    return settings
-
-
 def _remove_if_empty(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.rmdir()
@@ -175,28 +157,6 @@ def write_settings(path: Path, settings: RunSettings) -> None:
     """Write `recipe.json` into the folder of a run."""
     text = json.dumps(settings.to_dict(), indent=2, ensure_ascii=False)
     write_text(path / RECIPE, f"{text}\n")
-
-
-def read_settings(path: Path) -> RunSettings:
-    """Read `recipe.json`; ValueError if it is missing, damaged or not that of a run."""
-    try:
-        values = read_json(path / RECIPE)
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path} is not the folder of a run: it has no {RECIPE}. `keras-effnetv2 train` "
-            "makes such a folder."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path / RECIPE} cannot be read: {error}. Restore it from a copy, or choose another "
-            "folder."
-        ) from None
-    try:
-        return RunSettings.from_dict(values)
-    except ValueError as error:
-        raise ValueError(
-            f"{path / RECIPE} is not that of a run: {error}. Choose another folder."
-        ) from None
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:

@@ -1,14 +1,13 @@
-"""`RunSettings`: what `recipe.json` of a run folder holds."""
+"""`RunSettings`: what `recipe.json` of a run folder holds.
+
+Importing this module starts neither Keras nor TensorFlow.
+"""
 
 import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
-
-import keras
-import numpy as np
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.checks import (
     check_class_names,
@@ -17,10 +16,12 @@ from keras_effnetv2._common.checks import (
     from_mapping,
 )
 from keras_effnetv2._version import __version__
-from keras_effnetv2.data.picture_record import PictureRecord
-from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
+
+if TYPE_CHECKING:
+    from keras_effnetv2.data.picture_record import PictureRecord
+    from keras_effnetv2.data.sources import ImageSource
 
 # What a run is resumed with must be what it was started with.
 _FIXED = ("model", "architecture", "weights", "training", "validation", "class_names", "recipe")
@@ -41,7 +42,7 @@ class RecordedPictures:
                 raise ValueError(f"`{name}` must be a text. Received: {value!r}")
 
     @classmethod
-    def of(cls, source: ImageSource) -> "RecordedPictures":
+    def of(cls, source: "ImageSource") -> "RecordedPictures":
         """Return the record of a source."""
         # A path may hold bytes that are no UTF-8; neither a terminal nor a text file takes those.
         spec = source.spec.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -49,6 +50,10 @@ class RecordedPictures:
 
 
 def _versions() -> dict[str, str]:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
     return {
         "keras_effnetv2": __version__,
         "keras": keras.__version__,
@@ -147,8 +152,8 @@ class RunSettings:
 def check_same_run(
     earlier: RunSettings,
     settings: RunSettings,
-    recorded: PictureRecord | None = None,
-    pictures: PictureRecord | None = None,
+    recorded: "PictureRecord | None" = None,
+    pictures: "PictureRecord | None" = None,
 ) -> None:
     """Raise ValueError unless a run is resumed with the settings in its `recipe.json`.
 

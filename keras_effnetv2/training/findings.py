@@ -22,8 +22,7 @@ from keras_effnetv2.models.graph import (
     limit_of_two_activations,
 )
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.recipes.schedule import step_of_epoch
-from keras_effnetv2.recipes.stages import StagePlan
+from keras_effnetv2.recipes.stages import StagePlan, step_of_epoch
 from keras_effnetv2.training.footprint import Machine, training_shortage
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.picture_findings import (
