@@ -42,7 +42,8 @@ def test_a_number_of_steps_becomes_epochs_of_the_pictures_that_are_trained_on(di
 def test_validation_has_the_size_and_the_batch_of_the_last_stage(digits):
     inputs = inputs_of(replace(RECIPE, batch_size=(24, 8)), digits)
     images, labels = next(iter(inputs.validation_dataset()))
-    assert images.shape == (8, 40, 40, 3)
+    smaller, _ = next(iter(inputs.validation_dataset(32)))
+    assert (images.shape, smaller.shape) == ((8, 40, 40, 3), (8, 32, 32, 3))
     assert labels.shape == (8, 10)
 
 

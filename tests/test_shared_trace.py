@@ -32,6 +32,19 @@ def built_model(**arguments):
     return model
 
 
+def judged_by_stage():
+    """Stages, with the validation pictures of each; those of the last one are larger."""
+
+    def validation(size):
+        return make_dataset(replace(STAGES[0], image_size=size), 0)
+
+    return ProgressiveLearning(make_dataset, STAGES, make_validation=validation, evaluation_size=60)
+
+
+def check_validation(log):
+    assert [row["val_pixels"] for row in log.values()] == [one**2 for one in (*SIZES[:3], 60, 60)]
+
+
 def shapes_of(log):
     return [row["shapes"] for row in log.values()]
 
@@ -42,17 +55,21 @@ def test_one_trace_serves_all_stages_and_the_validation(steps):
     validated = []
     tested = model.test_step
     model.test_step = lambda data: validated.append(data) or tested(data)
-    progressive = ProgressiveLearning(make_dataset, STAGES)
-    log = train(model, progressive, validation_data=make_dataset(STAGES[0], 0))
+    progressive = judged_by_stage()
+    log = train(model, progressive, validation_data=progressive.validation)
     assert shapes_of(log) == [[(None, None, None, 3)], [], [], [], []]
     for epoch, row in log.items():
         check_epoch(epoch, row)
         assert row["iterations"] == sum(STEPS[: epoch + 1])
     assert len(validated) == 1
+    check_validation(log)
 
 
 def test_with_xla_one_trace_a_stage():
-    log = train(built_model(jit_compile=True), ProgressiveLearning(make_dataset, STAGES))
+    progressive = judged_by_stage()
+    model = built_model(jit_compile=True)
+    log = train(model, progressive, validation_data=progressive.validation)
+    check_validation(log)
     sizes = [SIZES[stage.start_epoch] for stage in STAGES]
     assert shapes_of(log) == [*([(None, size, size, 3)] for size in sizes), []]
     for epoch, row in log.items():

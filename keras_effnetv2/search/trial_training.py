@@ -78,9 +78,15 @@ class TrialRunner:
         Raises:
             TrialFailed: the loss is not finite.
         """
-        progressive = ProgressiveLearning(self._inputs.smoothed_dataset, self._inputs.plan)
+        inputs = self._inputs
+        progressive = ProgressiveLearning(
+            inputs.smoothed_dataset,
+            inputs.plan,
+            make_validation=inputs.validation_dataset,
+            evaluation_size=inputs.evaluation_size,
+        )
         referee = _Referee(watch)
-        fit_stages(model, self._inputs, progressive, [referee], verbose=0)
+        fit_stages(model, inputs, progressive, [referee], verbose=0)
         return referee.accuracy
 
 

@@ -76,7 +76,7 @@ def fit_stages(
         progressive.dataset,
         epochs=progressive.epochs,
         shuffle=False,  # each epoch's data is shuffled as it is made
-        validation_data=inputs.validation_dataset(),
+        validation_data=progressive.validation,
         callbacks=[progressive, Reseed(recipe.seed), *average, *callbacks],
         **options,
     )

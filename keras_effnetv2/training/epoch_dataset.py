@@ -268,6 +268,71 @@ class EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
         )
 
 
+class StageDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
+    """The validation data that `fit` sees: the pictures at the size that is open.
+
+    It counts as distributed so that `fit` iterates it directly.
+    """
+
+    def __init__(self, make_dataset: Callable[[int], Any], sizes: Sequence[int]) -> None:
+        self._make_dataset = make_dataset
+        self._sizes = sizes
+        self._size: int | None = None
+        self._made: Any = None
+        self._distribute: Callable[[Any], Any] | None = None
+        self._is_shared = False
+
+    def open(self, size: int | None) -> None:
+        """Make a size the current one; the data of another one are let go. None lets go only."""
+        if size != self._size:
+            self._size, self._made = size, None
+
+    def start(self, distribute: Callable[[Any], Any] | None, *, is_shared: bool) -> None:
+        """Begin a validation; `is_shared`: all sizes have one spec, so that one trace does."""
+        self._distribute = distribute
+        self._is_shared = is_shared and len(set(self._sizes)) > 1
+
+    @property
+    def _dataset(self) -> tf.data.Dataset:
+        if self._made is None:
+            self._made = self._make_dataset(self._sizes[0] if self._size is None else self._size)
+        return self._made
+
+    def __iter__(self) -> Iterator[Any]:
+        dataset: Any = self._dataset
+        if self._is_shared:
+            variant = tf.data.experimental.to_variant(dataset)
+            spec = tf.nest.map_structure(_of_any_size, dataset.element_spec)
+            dataset = tf.data.experimental.from_variant(variant, spec)
+        return iter(dataset if self._distribute is None else self._distribute(dataset))
+
+    def cardinality(self) -> Any:
+        """Return the number of batches, the same for every size."""
+        return self._dataset.cardinality()
+
+    @property
+    def element_spec(self) -> Any:
+        """Of the size that is open."""
+        return self._dataset.element_spec
+
+    def _inputs(self) -> list[Any]:
+        return []
+
+    @property
+    def _variant_tensor(self) -> Any:
+        raise NotImplementedError(
+            "The validation data of ProgressiveLearning can only be given to `fit`. Transform them "
+            "in make_validation(image_size) instead."
+        )
+
+
+def _of_any_size(spec: Any) -> Any:
+    """Return the spec of pictures of any size; that of anything else as it is."""
+    if spec.shape.rank != 4:
+        return spec
+    return tf.TensorSpec([spec.shape[0], None, None, spec.shape[3]], spec.dtype)
+
+
 class _OpenEpochIterator(tf.data.Iterator):
     """Iterator over whichever epoch is open, for a `fit` that keeps one iterator for all epochs.
 

@@ -382,6 +382,8 @@ def _fit(
     progressive = ProgressiveLearning(
         partial(inputs.smoothed_dataset, unreadable=unreadable),
         inputs.plan,
+        make_validation=inputs.validation_dataset,
+        evaluation_size=inputs.evaluation_size,
         skip_batches=0 if resumed is None else resumed.batches,
         verbose=1,
         echo=say,

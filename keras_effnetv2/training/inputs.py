@@ -111,24 +111,29 @@ class Inputs:
         """Return the fewest pictures that share a batch norm's statistics in any stage."""
         return min(self.workers.batch_norm_batch(stage.batch_size) for stage in self.plan)
 
-    def validation_dataset(self) -> tf.data.Dataset:
+    def validation_dataset(self, image_size: int | None = None) -> tf.data.Dataset:
         """Return the validation batches, or this worker's part of each.
 
         Pictures that take at most 256 MiB (float32) are decoded here, once, and kept; more are
         decoded at every validation, and so are those for several devices. Devices have equal
         parts: the first pictures may fill up the last batch.
+
+        Args:
+            image_size: side of the pictures, pixels; None is the size of evaluation.
         """
         workers, count = self.workers, self.validation.num_examples
         filled = np.resize(np.arange(count), -(-count // workers.devices) * workers.devices)
         own = filled[workers.index :: workers.count]
         batch_size = workers.local_batch_size(self.plan[-1].batch_size)
+        spec = self.evaluation_spec()
+        if image_size is not None:
+            spec = replace(spec, image_size=image_size)
         # Not with several: TensorFlow would give the last batch of a plain `batch` to the first.
         is_small = (
-            workers.devices == 1
-            and len(own) * 12 * self.evaluation_size**2 <= _KEPT_VALIDATION_BYTES
+            workers.devices == 1 and len(own) * 12 * spec.image_size**2 <= _KEPT_VALIDATION_BYTES
         )
         with tf.device("CPU:0"):
-            dataset = self.evaluation_spec().dataset(
+            dataset = spec.dataset(
                 self.validation.subset(own),
                 batch_size=len(own) if is_small else batch_size,
                 training=False,

@@ -23,6 +23,7 @@ from keras_effnetv2.training.epoch_dataset import (
     UNBOUNDED,
     EpochDataset,
     MakeDataset,
+    StageDataset,
     without_auto_sharding,
 )
 from keras_effnetv2.training.shared_trace import SharedTrace, can_share
@@ -67,6 +68,11 @@ class ProgressiveLearning(keras.callbacks.Callback):
             The progress bar, and one trace for all stages, add one call a stage, to find lengths
             and shapes.
         stages: `StagePlan` or a sequence of `TrainStage`s.
+        make_validation: called as `make_validation(image_size)`; returns a `tf.data.Dataset` of the
+            validation batches, as many for every size. They are made when they are first needed,
+            and again for every other size. For `fit(validation_data=progressive.validation)`.
+        evaluation_size: side of the validation pictures from the last stage on, pixels; before,
+            and if None, it is that of the stage.
         dropout_layers: names of the layers whose `rate` follows the stages; None is the rule above.
         skip_batches: leave out this many batches of the first epoch that `fit` runs, to resume in
             the middle of it; fewer than it has. `steps_per_epoch` counts the batches after them.
@@ -75,6 +81,8 @@ class ProgressiveLearning(keras.callbacks.Callback):
 
     Attributes:
         dataset: the `x` of `fit`; useless without this callback.
+        validation: the `validation_data` of `fit`, at the size of the stage; None without
+            `make_validation`.
         epochs: epochs of the plan.
         stages: the `StagePlan`.
 
@@ -92,6 +100,8 @@ class ProgressiveLearning(keras.callbacks.Callback):
         make_dataset: MakeDataset,
         stages: Iterable[TrainStage],
         *,
+        make_validation: Callable[[int], tf.data.Dataset] | None = None,
+        evaluation_size: int | None = None,
         dropout_layers: Sequence[str] | None = None,
         skip_batches: int = 0,
         verbose: int = 0,
@@ -100,6 +110,9 @@ class ProgressiveLearning(keras.callbacks.Callback):
         super().__init__()
         self.stages = StagePlan(stages)
         self.dataset = EpochDataset(make_dataset, self.stages)
+        sizes = [stage.image_size for stage in self.stages]
+        self._validation_sizes = [*sizes[:-1], evaluation_size or sizes[-1]]
+        self.validation = make_validation and StageDataset(make_validation, self._validation_sizes)
         self.dropout_layers = dropout_layers
         self.skip_batches = skip_batches
         self.verbose = verbose
@@ -131,7 +144,8 @@ class ProgressiveLearning(keras.callbacks.Callback):
                 f"fit(epochs=progressive.epochs). Received: epochs={self.params['epochs']}"
             )
         layers = self._scheduled_layers()
-        self.dataset.start(_distribution_of(self.model), self._steps_per_epoch, self.skip_batches)
+        self._distribute = _distribution_of(self.model)
+        self.dataset.start(self._distribute, self._steps_per_epoch, self.skip_batches)
         self._trace = None
         self._is_shared = (
             keras.backend.backend() == "tensorflow"
@@ -160,8 +174,16 @@ class ProgressiveLearning(keras.callbacks.Callback):
             self._trace = SharedTrace(self.model, self._scheduled_layers(), self._trace_each_stage)
         else:
             self._trace.update()
+        size = self._validation_sizes[stage.index]
+        if self.validation is not None:
+            self.validation.open(size)
         if self.verbose:
-            self.echo(_announcement(stage, self.stages))
+            judged = "" if self.validation is None else f", validated at {size}"
+            self.echo(_announcement(stage, self.stages) + judged)
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        if self.validation is not None:
+            self.validation.start(self._distribute, is_shared=self._is_shared)
 
     def _trace_each_stage(self) -> None:
         self._is_shared, self._trace = False, None
@@ -185,6 +207,8 @@ class ProgressiveLearning(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         self.dataset.stop()
+        if self.validation is not None:
+            self.validation.open(None)
         if self._trace is not None:
             self._trace = self.model.train_function = None  # the next `fit` makes its own
 
