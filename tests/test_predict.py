@@ -87,6 +87,20 @@ def test_rows_in_python(run, pictures):
     assert plain.embedding is None
 
 
+def test_many_pictures_get_what_few_get(run, pictures, tmp_path):
+    """Many are worth a trace of the network; a few are not."""
+    whole = tf.io.encode_jpeg(np.zeros((64, 64, 3), np.uint8)).numpy()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    few = [*pictures[:2], tmp_path / "half.jpg"]
+    once = kev2.predict(run, few, embeddings=True)
+    assert [one.error for one in once][2] == "corrupt or truncated JPEG"
+    for again, one in zip(kev2.predict(run, few * 2, embeddings=True), once * 2, strict=True):
+        assert (again.class_names, again.error) == (one.class_names, one.error)
+        np.testing.assert_allclose(again.scores, one.scores, rtol=1e-5)
+        if not one.error:
+            np.testing.assert_allclose(again.embedding, one.embedding, rtol=1e-5)
+
+
 def test_a_keras_file_and_a_model_are_what_their_run_is(run, pictures, tmp_path, capsys):
     model = kev2.open_run(run).model
     fixed = keras.Sequential([keras.Input((32, 32, 3)), *model.layers])

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -177,3 +178,14 @@ def file_trouble(path: str | bytes | os.PathLike[str]) -> str:
             return ""
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+
+
+def installed_file(name: str) -> Path | None:
+    """Return the path of a package's file, without importing the package.
+
+    None if the package is not installed. `name` is "PACKAGE/FILE".
+    """
+    package, _, file = name.partition("/")
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    return Path(folders[0], file) if folders else None

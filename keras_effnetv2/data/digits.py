@@ -1,15 +1,16 @@
 """The 1,797 handwritten digits in scikit-learn, as a `Catalog`: data without a download.
 
 Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
-Repository (1998); `sklearn.datasets.load_digits` holds its test part, 8 x 8 pixels of 0..16.
+Repository (1998); scikit-learn holds its test part, 8 x 8 pixels of 0..16. The file is read from
+there, because the import of scikit-learn takes a second.
 """
 
 import numpy as np
-import tensorflow as tf
 
+from keras_effnetv2._common.files import installed_file
 from keras_effnetv2.data.catalog import ALL, Catalog, LabelledPictures, MemoryStore
 
-_BRIGHTEST = 16  # load_digits counts the set pixels in 4 x 4 cells
+_BRIGHTEST = 16  # each counts the set pixels in 4 x 4 cells
 
 
 def open_digits() -> Catalog:
@@ -19,10 +20,13 @@ def open_digits() -> Catalog:
 
 
 def _read(part: str) -> LabelledPictures:
-    from sklearn.datasets import load_digits  # takes a second that no other source should pay
+    import tensorflow as tf
 
-    digits = load_digits()
-    pixels = np.round(digits.images * (255 / _BRIGHTEST)).astype(np.uint8)
+    path = installed_file("sklearn/datasets/data/digits.csv.gz")
+    assert path is not None
+    table = np.loadtxt(path, delimiter=",")
+    images, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+    pixels = np.round(images * (255 / _BRIGHTEST)).astype(np.uint8)
     names = tuple(f"digits/{index:04d}" for index in range(len(pixels)))
     files = (tf.io.encode_png(picture[..., np.newaxis]).numpy() for picture in pixels)
-    return LabelledPictures.of(digits.target, MemoryStore.of(files, names))
+    return LabelledPictures.of(labels, MemoryStore.of(files, names))

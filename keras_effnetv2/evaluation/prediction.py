@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from keras_effnetv2.evaluation.judging import JudgedNetwork
 
+_TRACED_FROM = 5  # pictures; for fewer, calling each layer takes less time than tracing the network
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -88,7 +90,8 @@ def predict(
 
     @functools.cache
     def classifier() -> Callable[[Path], Prediction]:
-        return _classifier(_opened(model_or_path, weights), top, embeddings)
+        network = _opened(model_or_path, weights)
+        return _classifier(network, top, embeddings, is_traced=len(paths) >= _TRACED_FROM)
 
     found: list[Prediction] = []
     for path in paths:
@@ -148,25 +151,31 @@ def _opened(network: Any, weights: str | None) -> "JudgedNetwork":
 
 
 def _classifier(
-    network: "JudgedNetwork", top: int, embeddings: bool
+    network: "JudgedNetwork", top: int, embeddings: bool, is_traced: bool
 ) -> Callable[[Path], Prediction]:
     """Return a function that names one picture."""
+    import keras
     import numpy as np
 
-    from keras_effnetv2.images.evaluation_crop import prepare_batch
     from keras_effnetv2.models.graph import with_features
 
     model = with_features(network.model) if embeddings else network.model
+
+    def outputs_of(pixels: Any) -> Any:
+        if is_traced or keras.backend.backend() != "tensorflow":
+            return model.predict_on_batch(pixels)
+        outputs = model.predict_step(keras.ops.convert_to_tensor(pixels))
+        return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
     def classify(path: Path) -> Prediction:
         try:
             data = path.read_bytes()
         except OSError as error:  # since `picture_trouble` looked
             return Prediction(str(path), error=f"cannot be read: {error.strerror}")
-        images, (problem,) = prepare_batch([data], network.image_size, network.style)
-        if problem.numpy():
-            return Prediction(str(path), error=problem.numpy().decode())
-        outputs = model.predict_on_batch(images.numpy())  # JAX takes no TensorFlow tensors
+        pixels, trouble = _decoded(data, network)
+        if trouble:
+            return Prediction(str(path), error=trouble)
+        outputs = outputs_of(pixels[np.newaxis])
         features, scores = outputs if embeddings else (None, outputs)
         best = np.argsort(-scores[0], kind="stable")[:top]
         classes = [network.classes[index] for index in best]
@@ -179,3 +188,23 @@ def _classifier(
         )
 
     return classify
+
+
+def _decoded(data: bytes, network: "JudgedNetwork") -> tuple[Any, str]:
+    """Return a picture file as pixels for a network, or why it cannot be read.
+
+    Without `prepare_batch`, whose trace takes longer than some pictures.
+    """
+    import tensorflow as tf
+
+    from keras_effnetv2.images.evaluation_crop import decode_for_evaluation
+    from keras_effnetv2.images.headers import check_image, format_name
+
+    file = tf.constant(data)
+    try:
+        if trouble := check_image(file).numpy().decode():
+            return None, trouble
+        pixels = decode_for_evaluation(file, network.image_size, network.style)
+    except tf.errors.OpError:
+        return None, f"corrupt or truncated {format_name(file).numpy().decode()}"
+    return pixels.numpy(), ""  # JAX takes no TensorFlow tensors

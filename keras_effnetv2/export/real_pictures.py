@@ -1,12 +1,12 @@
 """Pictures that exports are calibrated and judged with: a source, arrays, or two photographs."""
 
 from collections.abc import Iterable
-from importlib import resources
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
+from keras_effnetv2._common.files import installed_file
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import check_readable
@@ -33,10 +33,11 @@ def photographs(image_size: int) -> np.ndarray:
         float32 (24, S, S, 3), 0..255: six parts of each photograph, and the same mirrored and
             darkened.
     """
-    folder = resources.files("sklearn.datasets.images")
     windows = []
     for name in _PHOTOGRAPHS:
-        photograph = decode_image(folder.joinpath(name).read_bytes())
+        path = installed_file(f"sklearn/datasets/images/{name}")
+        assert path is not None
+        photograph = decode_image(path.read_bytes())
         for top in (0, _WINDOW):
             for left in (0, _WINDOW, 2 * _WINDOW):
                 window = photograph[top : top + _WINDOW, left : left + _WINDOW]

@@ -3,7 +3,6 @@
 A file is used only if its hash is the published one, and gets its final name only after that check.
 """
 
-import importlib.util
 import os
 import re
 import threading
@@ -13,7 +12,7 @@ from logging import getLogger
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from keras_effnetv2._common.files import written_whole
+from keras_effnetv2._common.files import installed_file, written_whole
 from keras_effnetv2._common.progress import Progress, progress_bar
 from keras_effnetv2._common.text import install_hint
 from keras_effnetv2.pretrained.registry import PublishedFile, WeightSet
@@ -34,19 +33,9 @@ class _Failure(Exception):
 
 def local_path(file: PublishedFile) -> Path | None:
     """Return where a file is on this machine, right or not; None if it is not."""
-    paths = [_in_package(file), *(folder / file.name for folder in cache_folders())]
+    packaged = installed_file(file.package) if file.package else None
+    paths = [packaged, *(folder / file.name for folder in cache_folders())]
     return next((path for path in paths if path is not None and path.is_file()), None)
-
-
-def _in_package(file: PublishedFile) -> Path | None:
-    """Return the place of a file in its Python package, without importing that.
-
-    None if it has no package, or that is not installed.
-    """
-    module, _, name = (file.package or "").partition("/")
-    spec = importlib.util.find_spec(module) if module else None
-    folders = spec.submodule_search_locations if spec else None
-    return Path(folders[0], name) if folders else None
 
 
 def fetch_set(
@@ -92,7 +81,7 @@ def fetch(
     """
     folders = cache_folders()
     for file in files:
-        path = _in_package(file)
+        path = installed_file(file.package) if file.package else None
         flaw = flaw_of(path, file.hash) if path is not None else None
         if flaw is not None:
             raise ValueError(
