@@ -122,9 +122,15 @@ def brightness():
 
 def test_every_picture_is_scored_once_in_order(brightness):
     source = load_source("digits", "all").subset([5, 900, 3, 1200, 77])
-    seen = []
+    seen, batches = [], []
+
+    class Noting(keras.Model):
+        def predict_on_batch(self, x):
+            batches.append(x.shape)
+            return super().predict_on_batch(x)
+
     evaluation = evaluate_source(
-        brightness,
+        Noting(brightness.inputs, brightness.outputs),
         source,
         image_size=32,
         style="whole",
@@ -132,6 +138,7 @@ def test_every_picture_is_scored_once_in_order(brightness):
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert batches == [(2, 32, 32, 3)] * 3  # another shape would be traced
     np.testing.assert_array_equal(evaluation.labels, source.labels)
     assert evaluation.scores.shape == (5, 10)
     alone = [

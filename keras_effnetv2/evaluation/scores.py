@@ -192,10 +192,13 @@ def evaluate_source(
         source, image_size=image_size, batch_size=batch_size, training=False, style=style
     )
     scores: list[np.ndarray] = []
-    done = 0
-    for images, _ in batches.as_numpy_iterator():  # JAX takes no TensorFlow tensors
+    done, full = 0, min(batch_size, source.num_examples)
+    for images, labels in batches.as_numpy_iterator():  # JAX takes no TensorFlow tensors
+        if len(images) < full:  # another shape would be traced
+            images = np.resize(images, (full, *images.shape[1:]))
         outputs = model.predict_on_batch(images)
-        scores.append(outputs[-1] if len(model.outputs) > 1 else outputs)
+        found = outputs[-1] if len(model.outputs) > 1 else outputs
+        scores.append(found[: len(labels)])
         done += len(scores[-1])
         if progress is not None:
             progress(done, source.num_examples)
