@@ -249,9 +249,9 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
                 "--epochs 0": "--epochs must be an integer of at least 1. Received: 0",
                 "--batch-size 16:0": "--batch-size must",
                 "--learning-rate -1": "--learning-rate must be a number above 0. Received: -1.0",
-                "--image-size 10": "--image-size must be an integer of at least 32. Received: 10",
+                "--image-size 7": "--image-size must be an integer of at least 8. Received: 7",
                 "--image-size 64:32": "--image-size must be one size or (first stage, last stage)",
-                "--evaluation-size 10": "--evaluation-size must",
+                "--evaluation-size 7": "--evaluation-size must",
                 "--dropout-rate 1": "--dropout-rate must",
                 "--crop-area 0:2": "--crop-area must",
                 "--preset imagenet-paper": "has the rows of the paper",
@@ -283,7 +283,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "serve nowhere": "RUN must be the folder of a finished run, or the output folder of",
         "search --trials 3": "--data",
         "search --data digits --trials 3": "3 trials would all be random",
-        "search --data digits --trials 30 --image-size 10": "--image-size must",
+        "search --data digits --trials 30 --image-size 7": "--image-size must",
         "pack --data nowhere --output x": "--data",
     }
     program = (

@@ -23,7 +23,7 @@ from keras_effnetv2.models.build import build_model
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.training import findings
-from keras_effnetv2.training.findings import look_for_findings
+from keras_effnetv2.training.findings import look_for_findings, map_findings
 from keras_effnetv2.training.footprint import Machine, this_machine, training_memory
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.picture_findings import (
@@ -116,6 +116,18 @@ def test_nothing_is_found_for_digits_and_small_photos_with_quickstart(digits):
     model = network(keras.layers.Rescaling(1 / 127.5, -1))
     inputs = inputs_of(training, validation, recipe=QUICKSTART)
     assert list(look_for_findings(model, inputs, LAPTOP)) == []
+
+
+def test_photos_with_fewer_pixels_than_the_kernels_need():
+    model = network(keras.layers.Rescaling(1 / 127.5, -1))
+    photos = picture_source([png(100, 48)], np.arange(64) % 10)
+    inputs = inputs_of(photos, photos, replace(ONE_SIZE, stages=2, image_size=(16, 96)))
+    (finding,) = map_findings(model, inputs)
+    assert finding.startswith("warning: At 16 pixels the last map of ")
+    assert " is 2 x 2, too few to learn its kernels from. Use pictures of 96 pixels" in finding
+    assert not [*map_findings(model, inputs_of(photos, photos, replace(ONE_SIZE, image_size=24)))]
+    digits = picture_source([png(100, 40)], np.arange(64) % 10)
+    assert not [*map_findings(model, inputs_of(digits, digits, inputs.recipe))]
 
 
 @pytest.mark.parametrize("preset", ["imagenet-official", "imagenet-paper"])

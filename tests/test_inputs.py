@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from helpers.quick_runs import dark_and_light
 
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.training_data import MAX_SCANNED, TrainingData
 from keras_effnetv2.data.unreadable import BadPicturesError
@@ -45,6 +46,24 @@ def test_validation_has_the_size_and_the_batch_of_the_last_stage(digits):
     smaller, _ = next(iter(inputs.validation_dataset(32)))
     assert (images.shape, smaller.shape) == ((8, 40, 40, 3), (8, 32, 32, 3))
     assert labels.shape == (8, 10)
+
+
+def test_a_variant_by_name_gets_fewer_strides_for_small_pictures(digits):
+    recipe, said = replace(RECIPE, image_size="auto"), []
+    b0 = ModelConfig.from_name("efficientnetv2-b0")
+    inputs = inputs_of(recipe, digits, said.append)
+    assert said == [
+        "small pictures: efficientnetv2-b0 has strides of 8 in all, so that 24 pixels end in a map "
+        "of 3 x 3; --no-small-pictures (small_pictures=False) keeps its own"
+    ]
+    assert inputs.network("b0") == b0.for_small_pictures(32)
+    assert [stage.image_size for stage in inputs.plan] == [24, 24]
+    given = load_inputs(b0, TrainingData(digits), recipe, say=said.append)
+    assert (given.recipe.small_pictures, given.network(b0)) == (False, b0)
+    asked = replace(RECIPE, image_size=(40, 64), small_pictures=True)
+    given = load_inputs(b0, TrainingData(digits), asked, say=said.append)
+    assert given.network(b0) == b0.for_small_pictures(64)
+    assert "64 pixels end in a map of 4 x 4" in said[1]
 
 
 def test_cached_pictures_give_the_same_batches(tmp_path):

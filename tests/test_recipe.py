@@ -48,14 +48,15 @@ WRONG = {
     "loss": ("mse", None),
     "ema_decay": (0, 1, 1.0, -0.5, "0.9", True),
     "gradient_clip": (0, 0.0, -1, "1", float("inf")),
-    "evaluation_size": (0, -1, 31, 224.0, "auto", True),
+    "evaluation_size": (0, -1, 7, 224.0, "auto", True),
+    "small_pictures": (1, None, "yes"),
     "evaluation_style": ("square", None),
     "precision": ("float16", None),
     "deterministic": (None, 1),
     "seed": (-1, 0.0, None),
 }
 PLANNED = {
-    "image_size": (31, 32.5, None, (32, 40, 48), "big"),
+    "image_size": (7, 32.5, None, (32, 40, 48), "big"),
     "randaugment_magnitude": (-1, float("nan"), (0, float("inf"))),
     "mixup_alpha": (-0.1, None, (0, 1, 2)),
     "cutmix_alpha": (-0.1, None),
@@ -185,12 +186,13 @@ def test_the_default_finetuning_gives_few_pictures_more_epochs():
         ("efficientnet-lite2", 400, True, [128, 176, 224], 256),
         ("efficientnetv2-s", 400, True, [192, 256, 320], 384),
         ("efficientnetv2-s", 96, True, [128, 160, 192], None),
-        ("efficientnetv2-b0", 32, True, [64, 96, 128], None),
+        ("efficientnetv2-b0", 32, True, [96, 112, 128], None),
         ("my-resnet", 400, True, [128, 160, 192], 224),
-        # Fresh: 160 pixels of photos, twice the side of CIFAR-10, 64 of digits.
+        # Fresh: 160 pixels of photos, twice the side of others, and never a map below 3 x 3.
         ("efficientnetv2-s", 400, False, [96, 128, 160], None),
-        ("efficientnetv2-b0", 32, False, [32, 48, 64], None),
-        ("efficientnetv2-b0", 8, False, [32, 48, 64], None),
+        ("efficientnetv2-b0", 64, False, [96, 112, 128], None),
+        ("efficientnetv2-b0", 41, False, [96, 96, 96], None),
+        ("my-resnet", 32, False, [96, 96, 96], None),
     ],
 )
 def test_automatic_sizes_suit_weights_and_pictures(
@@ -208,6 +210,37 @@ def test_automatic_sizes_suit_weights_and_pictures(
     # The recipe of a run keeps its sizes, whatever it is used for next.
     again = TrainRecipe.from_dict(json.loads(json.dumps(resolved.to_dict())))
     assert again.resolve("efficientnetv2-l", is_pretrained=True) == (resolved, plan)
+
+
+@pytest.mark.parametrize(
+    ("side", "options", "is_small", "sizes"),
+    [
+        # Strides of 8 in all: maps of 3 x 3 to 5 x 5, and pictures as large as they are.
+        (8, {}, True, [24, 24]),
+        (28, {}, True, [24, 32]),  # MNIST
+        (32, {}, True, [24, 32]),  # CIFAR
+        (40, {}, True, [24, 40]),
+        (41, {}, False, [96, 96]),
+        (None, {}, False, [96, 160]),
+        (32, {"is_pretrained": True}, False, [96, 128]),
+        (32, {"variant": "my-resnet"}, False, [96, 96]),
+        (32, {"strides": 16}, False, [48, 48]),  # of a config, which stays as it is
+        (64, {"strides": 16}, False, [96, 128]),
+        (32, {"image_size": (48, 64)}, False, [48, 64]),
+        (32, {"image_size": (48, 64), "small_pictures": True}, True, [48, 64]),
+        (32, {"small_pictures": False}, False, [96, 96]),
+        (32, {"small_pictures": True, "is_pretrained": True}, True, [24, 32]),
+    ],
+)
+def test_small_pictures_get_fewer_strides_and_few_pixels(side, options, is_small, sizes):
+    fields = {name: value for name, value in options.items() if hasattr(RECIPE, name)}
+    known = {name: value for name, value in options.items() if name not in fields}
+    recipe = replace(TrainRecipe.preset("quickstart"), stages=2, **fields)
+    known = {"variant": "efficientnetv2-b0", "picture_side": side, **known}
+    resolved, plan = recipe.resolve(**known)
+    assert resolved.small_pictures is is_small
+    assert [stage.image_size for stage in plan] == sizes
+    assert resolved.resolve(**known) == (resolved, plan)
 
 
 def test_a_probe_sees_pictures_as_evaluation_does():
@@ -262,7 +295,7 @@ def test_what_a_variant_was_trained_with_is_looked_up(variant, style, autoaugmen
     assert chosen.resolve(variant).recipe == chosen
     quickstart = TrainRecipe.preset("quickstart")
     # The whole picture is judged averaged; the official styles skip pixels there and in training.
-    settled = replace(quickstart, reduced_decode=True, image_size=(96, 160))
+    settled = replace(quickstart, reduced_decode=True, image_size=(96, 160), small_pictures=False)
     assert quickstart.resolve(variant).recipe == settled
     assert recipe.reduced_decode is False
 

@@ -218,6 +218,11 @@ class RecipeOptions(OptionGroup):
         "Size of the pictures in the first and the last stage, in pixels, or one number.",
         parser=_WHOLE,
     )
+    small_pictures: bool | None = option(
+        None,
+        "Give the network fewer strides, so that small pictures end in a map of 4 x 4. [default: "
+        "from scratch, for a variant at the sizes that suit pictures of at most 40 pixels]",
+    )
     evaluation_size: int | None = option(
         "PIXELS",
         "Size of the pictures in evaluation and serving. [default: that of the last stage; for "
@@ -230,8 +235,8 @@ class RecipeOptions(OptionGroup):
     randaugment_magnitude: Any = option(
         _RANGE, "Magnitude of RandAugment, for example 5:10, or off.", parser=_REAL_OR_OFF
     )
-    autoaugment: bool = flag(
-        "--autoaugment",
+    autoaugment: bool | None = option(
+        None,
         "Use AutoAugment (policy v0) instead of RandAugment, as the authors did for b0 to b3.",
     )
     mixup_alpha: Any = option(
@@ -289,7 +294,7 @@ class RecipeOptions(OptionGroup):
         changes: dict[str, Any] = {
             name: None if value == _OFF else value
             for name, value in vars(self).items()
-            if name not in ("preset", "recipe") and value is not None and value is not False
+            if name not in ("preset", "recipe") and value is not None
         }
         if "epochs" in changes:
             changes["min_steps"] = 0  # which would train longer

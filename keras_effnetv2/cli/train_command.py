@@ -9,6 +9,7 @@ from typer import BadParameter
 
 from keras_effnetv2._common.text import say
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.variants import variant_unless_path
 from keras_effnetv2.cli.command import OptionGroup, command, flag, option
 from keras_effnetv2.cli.options import (
     DATA,
@@ -105,8 +106,9 @@ def train(
 
     available_splits(data)  # bad data: say so before weights are downloaded
     start = _start(config, weights, recipe, recipe_options, earlier)
+    network = variant_unless_path(model) or config  # a variant may be changed for small pictures
     if preview:
-        _preview(config, data, vars(data_options), start, output)
+        _preview(network, data, vars(data_options), start, output)
         return
     import tensorflow as tf
 
@@ -117,7 +119,7 @@ def train(
     from keras_effnetv2.training.fit import train as train_network
 
     train_network(
-        config,
+        network,
         data,
         start.recipe,
         output,
@@ -152,10 +154,10 @@ def _start(
 
 
 def _preview(
-    config: ModelConfig, data: str, settings: dict[str, Any], start: "Start", output: Path
+    network: ModelConfig | str, data: str, settings: dict[str, Any], start: "Start", output: Path
 ) -> None:
     from keras_effnetv2.data.training_data import TrainingData
     from keras_effnetv2.training.preview import write_preview
 
     pictures = TrainingData(data, **settings)
-    say(write_preview(config, pictures, start.recipe, output, weights=start.weights))
+    say(write_preview(network, pictures, start.recipe, output, weights=start.weights))

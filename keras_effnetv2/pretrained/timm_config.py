@@ -50,7 +50,7 @@ WRONG_PADDING = (
     "would give wrong results without a word. Use the tf_efficientnet* nets of timm; if it is one, "
     "give its file or folder that name"
 )
-_SIZES = (32, 1024)  # pixels; the largest in timm is 800
+_SIZES = (8, 1024)  # pixels; the largest in timm is 800
 _MOST_CLASSES = 2**17
 _LONGEST_NAME = 1000
 _DEFAULT_CROP = 0.875  # of timm (timm/data/constants.py)

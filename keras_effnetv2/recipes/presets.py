@@ -15,6 +15,7 @@ _QUICKSTART: _Settings = {
     "batch_size": 32,
     "learning_rate": 0.008,
     "image_size": "auto",
+    "small_pictures": "auto",
     "stages": 4,
     # Off, as too much for few epochs from scratch (docs/decisions.md).
     **_NO_MIXING,
@@ -38,6 +39,7 @@ _SEARCH: _Settings = {
     "epochs": 10,
     "batch_size": 64,
     "image_size": 64,
+    "small_pictures": False,
     "stages": 1,
     "dropout_rate": 0.1,
     "warmup_epochs": 1.0,

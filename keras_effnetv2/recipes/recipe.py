@@ -26,6 +26,7 @@ from keras_effnetv2.images.styles import CROP_STYLES, EVALUATION_STYLES
 from keras_effnetv2.recipes.presets import PRESETS
 from keras_effnetv2.recipes.stages import (
     MIN_IMAGE_SIZE,
+    SMALL_PICTURES,
     Curve,
     FromPreset,
     Range,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 BatchNormPolicy = Literal["auto", "train", "freeze"]
 """Whether batch norms are trained; "auto" is the rule of `transfer.resolve_batch_norm`."""
 
+_USUAL_STRIDES = 32
 _USUAL_SIZE = 224  # pixels, of a network that is not a published variant
 
 # What a field may hold. What varies by stage is checked by `progressive_stages`.
@@ -71,6 +73,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "reduced_decode": (True, False, "preset"),
     "horizontal_flip": (True, False, None),
     "scale_randaugment": (True, False, "auto"),
+    "small_pictures": (True, False, "auto"),
     "optimizer": ("adam", "rmsprop", "sgd"),
     "schedule": get_args(Curve),
     "probe": ("first", "only", None),
@@ -99,6 +102,9 @@ class TrainRecipe:
         image_size: side of the pictures, pixels: a number, or (first stage, last stage); "auto":
             what suits weights and pictures (`stages.suitable_sizes`), at most seven eighths of the
             evaluation size, or all of it for `probe="only"`.
+        small_pictures: give the network fewer strides if the last stage's pictures need them
+            (`ModelConfig.for_small_pictures`); "auto": if a variant is given by its name and starts
+            from random weights, the size is "auto", and most pictures have 40 pixels or fewer.
         randaugment_magnitude: number, range, or None for off.
         randaugment_layers: operations applied to each picture.
         autoaugment: apply AutoAugment's policy v0 instead of RandAugment; "preset": for the
@@ -141,7 +147,7 @@ class TrainRecipe:
         ema_decay: decay of the averaged weights, which are evaluated and kept; None is off.
         gradient_clip: largest global norm of the gradients ("rmsprop": first also of each single
             one, as officially); None is off.
-        evaluation_size: side of the pictures in evaluation and serving, at least 32 pixels; None:
+        evaluation_size: side of the pictures in evaluation and serving, at least 8 pixels; None:
             that of the last stage, or with `image_size="auto"` and pretrained weights what suits
             them, at most the variant's evaluation size.
         evaluation_style: how evaluation and serving crop and resize, a name of
@@ -163,6 +169,7 @@ class TrainRecipe:
     progressive: Literal["paper", "official"] | None = None
     stages: int = 4
     image_size: Range | FromPreset | Literal["auto"] = "preset"
+    small_pictures: bool | Literal["auto"] = False
     randaugment_magnitude: Range | FromPreset | None = "preset"
     randaugment_layers: int = 2
     autoaugment: bool | FromPreset = False
@@ -252,6 +259,7 @@ class TrainRecipe:
         *,
         picture_side: int | None = None,
         is_pretrained: bool = False,
+        strides: int | None = None,
     ) -> "ResolvedRecipe":
         """Return the recipe and the stages of a training, with values in place of "preset".
 
@@ -264,6 +272,8 @@ class TrainRecipe:
                 longer. None leaves both as they are.
             picture_side: typical side of the pictures, pixels, for the size "auto"; None is large.
             is_pretrained: whether the network starts from trained weights, for the size "auto".
+            strides: of the network's layers together, for the size "auto"; None is those of the
+                variant, which may get fewer (`small_pictures`).
 
         Raises:
             ValueError: see `progressive_stages`.
@@ -288,10 +298,21 @@ class TrainRecipe:
         # Fewer epochs than stages: with fewer stages the first and the last keep their values.
         changes["stages"] = min(self.stages, changes.get("epochs", self.epochs))
         size = self.image_size
+        is_small = picture_side is not None and picture_side <= SMALL_PICTURES
+        if self.small_pictures == "auto":
+            is_fitted = is_small and not is_pretrained and strides is None and config is not None
+            changes["small_pictures"] = is_fitted and size == "auto"
+        if config is not None and changes.get("small_pictures", self.small_pictures):
+            strides = config.for_small_pictures().strides
         if size == "auto":
             largest = _USUAL_SIZE if config is None else config.eval_size
             largest = min(largest, self.evaluation_size or largest)
-            suited = partial(suitable_sizes, picture_side=picture_side, is_pretrained=is_pretrained)
+            suited = partial(
+                suitable_sizes,
+                picture_side=picture_side,
+                is_pretrained=is_pretrained,
+                strides=strides or _USUAL_STRIDES,
+            )
             size, evaluated = suited(largest), suited(largest)[1]
             if self.probe != "only":
                 size = suited(largest * 7 // 8)  # random crops show things larger than evaluation

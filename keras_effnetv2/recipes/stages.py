@@ -17,7 +17,9 @@ from keras_effnetv2._common.checks import check_choice, check_integer, check_num
 from keras_effnetv2._common.text import aligned, counted
 from keras_effnetv2.architectures.config import ModelConfig
 
-MIN_IMAGE_SIZE = 32  # pixels: below it the last of the five stride-2 reductions sees nothing
+MIN_IMAGE_SIZE = 8  # pixels
+SMALL_PICTURES = 40
+"""Pixels: the largest typical side of pictures that count as small."""
 
 _CHECKS: dict[str, Any] = {  # of what varies by stage, called with its name and one value
     "image_size": partial(check_integer, minimum=MIN_IMAGE_SIZE),
@@ -44,7 +46,7 @@ class TrainStage:
         index: position in the plan, from 0.
         start_epoch: first epoch of the stage, from 0.
         end_epoch: the epoch after the last one of the stage.
-        image_size: side of the square training pictures, pixels, at least 32.
+        image_size: side of the square training pictures, pixels, at least 8.
         randaugment_magnitude: 0 or more (official scale: 0..10 spans an operation, larger goes
             beyond); None is off.
         mixup_alpha: parameter of mixup's beta distribution; 0 is off.
@@ -153,8 +155,9 @@ _PAPER: dict[str, dict[str, Range]] = {
     )
 }
 
-_SCRATCH_SIZE = 160  # pixels, see `suitable_sizes`
-_SIZE_STEP = 32  # of a network's strides together
+_STRIDES = 32  # of a published variant together
+# Sides of the last map in pixels, see `suitable_sizes`.
+_SCRATCH_MAP, _PRETRAINED_MAP, _LEAST_MAP = 5, 4, 3
 
 _OFFICIAL_BASE_SIZE = 128  # official `ibase`; the first stage lies one step above it
 _OFFICIAL_FIRST_MAGNITUDE = 5.0
@@ -200,24 +203,39 @@ def _preset_ranges(
 
 
 def suitable_sizes(
-    largest: int, picture_side: int | None = None, *, is_pretrained: bool
+    largest: int,
+    picture_side: int | None = None,
+    *,
+    is_pretrained: bool,
+    strides: int = _STRIDES,
 ) -> tuple[int, int]:
     """Return picture sizes of the first and the last stage, for any weights and pictures.
 
     The last one is `largest` for pretrained weights, and at most 160 pixels for fresh ones, which
     train fast there. But pictures are at most doubled, since more pixels would show no more, down
     to 128 pixels for pretrained weights (their maps are then 4 x 4; on fewer pixels they are not
-    themselves) and 64 for fresh ones. The first size is about three fifths of the last one.
+    themselves) and 96 for fresh ones (3 x 3). The first size is about three fifths of the last one,
+    and its maps are 3 x 3 at least.
+
+    Small pictures, of at most 40 pixels, need no more pixels than they have if the network has
+    fewer strides: the last size is then their own, so far that maps are within the same limits.
 
     Args:
         largest: pixels.
         picture_side: typical side of the pictures, pixels; None is large.
         is_pretrained: whether the network starts from trained weights.
+        strides: of all layers together.
     """
-    most, least = (largest, 128) if is_pretrained else (min(largest, _SCRATCH_SIZE), 64)
-    shown = most if picture_side is None else max(least, 2 * picture_side)
-    last = max(1, min(most, shown) // _SIZE_STEP) * _SIZE_STEP
-    return max(1, round(0.6 * last / _SIZE_STEP)) * _SIZE_STEP, last
+    is_fitted = strides < _STRIDES and picture_side is not None and picture_side <= SMALL_PICTURES
+    step = max(MIN_IMAGE_SIZE, strides) if is_fitted else _STRIDES
+    most = largest if is_pretrained else min(largest, _SCRATCH_MAP * step)
+    least = step * (_PRETRAINED_MAP if is_pretrained else _LEAST_MAP)
+    shown = most
+    if picture_side is not None:
+        shown = math.ceil(picture_side / step) * step if is_fitted else 2 * picture_side
+    last = max(1, min(most, max(least, shown)) // step) * step
+    first = max(_LEAST_MAP, round(0.6 * last / step)) * step
+    return min(first, last), last
 
 
 # --- the plan -----------------------------------------------------------------------------------
@@ -250,7 +268,7 @@ def progressive_stages(
         preset: "paper" (only s, m, l) or "official" (as the published weights were trained). None
             is "official" if there is a variant.
         stages: number of stages, at least 1. Both presets were published with 4.
-        image_size: side of the square pictures, pixels, at least 32; never falling.
+        image_size: side of the square pictures, pixels, at least 8; never falling.
         randaugment_magnitude: 0 or more; None is off.
         mixup_alpha: 0 is off.
         cutmix_alpha: 0 is off.

@@ -209,7 +209,11 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
     training, validation = settings.training.pictures, settings.validation.pictures
     schedule = recipe.learning_rate_schedule(1.0)
     rows = (
-        ("model", f"{settings.model}, {parameters:,} parameters"),
+        (
+            "model",
+            f"{settings.model}, {parameters:,} parameters"
+            + (", for small pictures" if recipe.small_pictures else ""),
+        ),
         ("weights", settings.weights or _GIVEN_WEIGHTS[settings.is_pretrained is True]),
         ("data", settings.training.spec),
         ("classes", describe_classes(settings.class_names)),

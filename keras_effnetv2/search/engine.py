@@ -91,6 +91,12 @@ def run_search(
     sampling = sampling or Sampling()
     sampling.check_trials(trials)
     check_arguments(space.backbone, recipe)
+    if recipe.small_pictures is True:
+        raise ValueError(
+            "A search takes the strides of its backbone. Give one that is made for small pictures "
+            "(`info VARIANT --for-pictures 32 --json`, ModelConfig.for_small_pictures) and leave "
+            "out --small-pictures (small_pictures=)."
+        )
     opened = store.open_storage(storage, heartbeat_seconds=heartbeat_seconds)
     data = data if isinstance(data, TrainingData) else TrainingData(data, cache="memory")
     inputs = load_inputs(space.backbone, data, recipe, say=echo).prepared(echo)

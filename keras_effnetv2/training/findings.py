@@ -20,11 +20,12 @@ from keras_effnetv2.models.graph import (
     graph_nodes,
     is_open,
     limit_of_two_activations,
+    traced_layers,
 )
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.recipes.stages import StagePlan, step_of_epoch
+from keras_effnetv2.recipes.stages import SMALL_PICTURES, StagePlan, step_of_epoch
 from keras_effnetv2.training.footprint import Machine, training_shortage
-from keras_effnetv2.training.inputs import Inputs
+from keras_effnetv2.training.inputs import Inputs, typical_side
 from keras_effnetv2.training.picture_findings import (
     earlier_run_findings,
     label_findings,
@@ -44,6 +45,10 @@ _RAW_WHITE = 16.0
 _RAW_BLACK = 0.1
 _FLAT = 0.1
 _MAX_OFFSET = 2.0
+# A last map with fewer pixels a side does not fill a kernel; the published variants have as many
+# for pictures of so many pixels.
+_LEAST_MAP = 3
+_ENOUGH_PIXELS = 96
 # How far the middle of the values, against their range, may sink after the mean was taken off.
 _MAX_SHIFT = 0.25
 
@@ -60,6 +65,7 @@ def look_for_findings(
     training, validation = inputs.training, inputs.validation
     yield from label_findings(training, validation)
     yield from picture_findings(training)
+    yield from map_findings(model, inputs)
     yield from same_picture_findings(training, validation)
     yield from earlier_run_findings(weights, training, validation)
     yield from input_range_findings(model, plan, learned)
@@ -151,6 +157,26 @@ def _has_own_weights(layer: Any) -> bool:
     if not isinstance(layer, keras.Model):
         return bool(layer.weights) and not isinstance(layer, keras.layers.Normalization)
     return any(map(_has_own_weights, all_layers(layer)))
+
+
+def map_findings(model: keras.Model, inputs: Inputs) -> Iterator[str]:
+    """Find photographs too small for the network: outer weights of its last kernels see nothing."""
+    size = min(inputs.evaluation_size, *(stage.image_size for stage in inputs.plan))
+    if size >= _ENOUGH_PIXELS:
+        return
+    sides = [
+        min(outputs[0].shape[1:3])
+        for layer, _, outputs in traced_layers(model, (1, size, size, 3))
+        if max(getattr(layer, "kernel_size", (1,))) > 1
+    ]
+    side = sides[-1] if sides else _LEAST_MAP
+    pixels = typical_side(inputs.training) if side < _LEAST_MAP else None
+    if pixels is not None and pixels > SMALL_PICTURES:
+        yield (
+            f"warning: At {size} pixels the last map of {model.name!r} is {side} x {side}, too few "
+            f"to learn its kernels from. Use pictures of {_ENOUGH_PIXELS} pixels or more from the "
+            "first stage on (--image-size, image_size=)."
+        )
 
 
 def activation_findings(model: keras.Model, recipe: TrainRecipe) -> Iterator[str]:

@@ -181,6 +181,7 @@ def train(
         inputs = load_inputs(
             model_or_variant, data, start.recipe, workers, say, is_pretrained=start.is_pretrained
         )
+        model_or_variant = inputs.network(model_or_variant)
         scope = contextlib.nullcontext if strategy is None else strategy.scope
         with scope():
             model = _network(model_or_variant, start.weights, inputs)

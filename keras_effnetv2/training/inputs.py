@@ -21,6 +21,7 @@ from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.training.epoch_dataset import EpochsInOne, without_auto_sharding
 from keras_effnetv2.training.workers import ALONE, Workers
 
+_SMALL_SIDE = 32  # pixels, that `ModelConfig.for_small_pictures` is for
 _KEPT_VALIDATION_BYTES = 256 * 1024**2
 
 
@@ -94,6 +95,14 @@ class Inputs:
             evaluation_style=recipe.evaluation_style,
         )
 
+    def network(self, given: keras.Model | ModelConfig | str) -> keras.Model | ModelConfig | str:
+        """Return the network that is given, for small pictures with fewer strides."""
+        if not self.recipe.small_pictures or isinstance(given, keras.Model):
+            return given
+        config = ModelConfig.from_name(given) if isinstance(given, str) else given
+        # Of pictures below 32 pixels the last map is smaller than theirs: they show less.
+        return config.for_small_pictures(max(_SMALL_SIDE, self.plan[-1].image_size))
+
     @property
     def evaluation_size(self) -> int:
         """Side of the pictures that the network is evaluated and served with, pixels."""
@@ -166,11 +175,14 @@ def load_inputs(
     training, validation = data.load(recipe.seed)
     name = model_or_variant if isinstance(model_or_variant, str) else model_or_variant.name
     asked = recipe
+    if not isinstance(model_or_variant, str) and recipe.small_pictures == "auto":
+        recipe = replace(recipe, small_pictures=False)  # a network is taken as it is given
     recipe, plan = recipe.resolve(
         name,
         training.num_examples,
-        picture_side=_typical_side(training) if recipe.image_size == "auto" else None,
+        picture_side=typical_side(training) if recipe.image_size == "auto" else None,
         is_pretrained=is_pretrained,
+        strides=model_or_variant.strides if isinstance(model_or_variant, ModelConfig) else None,
     )
     if recipe.epochs > asked.epochs:
         say(
@@ -181,10 +193,20 @@ def load_inputs(
         say(f"{counted(len(plan), 'stage')} instead of {asked.stages}: every stage needs an epoch.")
     for stage in plan:
         workers.local_batch_size(stage.batch_size)  # raises where the devices cannot share it
-    return Inputs(data, training, validation, recipe, plan, workers)
+    inputs = Inputs(data, training, validation, recipe, plan, workers)
+    network = inputs.network(model_or_variant)
+    if recipe.small_pictures and isinstance(network, ModelConfig):
+        size = plan[-1].image_size
+        side = math.ceil(size / network.strides)
+        say(
+            f"small pictures: {network.name} has strides of {network.strides} in all, so that "
+            f"{size} pixels end in a map of {side} x {side}; --no-small-pictures "
+            "(small_pictures=False) keeps its own"
+        )
+    return inputs
 
 
-def _typical_side(source: ImageSource) -> int | None:
+def typical_side(source: ImageSource) -> int | None:
     """Return the median side of a sample, pixels: of a square of as many; None if none is read."""
     extents = source.in_order(source.sample(), lambda data, label, index: picture_extent(data))
     areas = [math.prod(extent) for extent in extents.ignore_errors().as_numpy_iterator()]
