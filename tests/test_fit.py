@@ -117,7 +117,7 @@ def test_recipe_json_repeats_the_run(run, digits):
     result, _ = run
     settings = settings_in(result.output)
     assert settings["finished"] is True
-    settled = replace(RECIPE, reduced_decode=True, batch_norm="train")
+    settled = replace(RECIPE, reduced_decode=True, batch_norm="train", small_pictures=False)
     assert TrainRecipe.from_dict(settings["recipe"]) == settled
     assert settings["stages"] == [asdict(stage) for stage in RECIPE.resolve("small").plan]
     assert [stage["image_size"] for stage in settings["stages"]] == [32, 40]

@@ -40,6 +40,7 @@ from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.results import evaluate_model, write_results
 from keras_effnetv2.training.snapshots import Saving, Snapshot, Snapshots, latest_snapshot
 from keras_effnetv2.training.start import Start, settle_start
+from keras_effnetv2.training.time_left import TimeLeft
 from keras_effnetv2.training.transfer import (
     batch_norms,
     freeze_batch_norm,
@@ -404,7 +405,8 @@ def _fit(
         model,
         inputs,
         progressive,
-        [history, snapshots],  # the state that is saved is what all others have made of it
+        # The state that is saved is what all others have made of it.
+        [history, snapshots, *([TimeLeft(inputs, say, has_bar=verbose == 1)] if verbose else [])],
         initial_epoch=0 if resumed is None else resumed.epochs,
         verbose=verbose,
     )
