@@ -29,7 +29,7 @@ TORCH_READY := $(TEST_VENV)/ready-torch
 demo:
 	rm -rf build
 	$(PYTHON) -m venv --clear $(DEMO_VENV)
-	$(DEMO_VENV)/bin/python -m pip install --quiet ".[lite]"
+	$(DEMO_VENV)/bin/python -m pip install --quiet --no-compile ".[lite]"
 	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" bash examples/demo.sh $(DEMO_RUN)
 
 # In two parts, because a process that has traced hundreds of networks holds 5 GB and slows down.
@@ -62,8 +62,8 @@ clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find keras_effnetv2 tests examples -name __pycache__ -prune -exec rm -rf {} +
 
-# Not compiled here: most modules are never imported, and the others are compiled then, once; where
-# the shell forbids to write that down, each of the tests' processes would compile everything anew.
+# Not compiled here, nor for the demo: most modules are never imported, and the others are compiled
+# then, once; where the shell forbids to write that down, each process would compile them anew.
 unexport PYTHONDONTWRITEBYTECODE
 $(TEST_READY): pyproject.toml
 	$(PYTHON) -m venv --clear $(TEST_VENV)

@@ -220,7 +220,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     for name, finished in (("run", True), ("half", False)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.json").write_text(json.dumps(SETTINGS | {"finished": finished}))
-    for name in ("cat/cat", "empty"):
+    for name in ("cat/cat", "empty", "run/saved_model/1"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "cat/cat/1.jpg").touch()
     (tmp_path / "table.csv").write_text("picture,kind\n1.jpg,cat\n")
@@ -271,6 +271,9 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "predict efficientnetv2-b0 x.png --weights imagenet22k": '"imagenet21k"?',
         "predict efficientnetv2-b0 x.png --embeddings x.npy": "--embeddings",
         "export nowhere": "There is no folder 'nowhere'. A network is",
+        "export run": "run/saved_model/1 exists, and a version that may be served",
+        "export run --version 0": "--version must be an integer of at least 1, or None",
+        "export run --format onnx --output table.csv": "The path must end in .onnx",
         "export run --pictures nowhere": "--pictures",
         **{
             f"{words} half{rest}": "The run in half is not finished. Resume it: keras-effnetv2"
@@ -285,6 +288,12 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "search --data digits --trials 3": "3 trials would all be random",
         "search --data digits --trials 30 --image-size 7": "--image-size must",
         "pack --data nowhere --output x": "--data",
+        "pack --data foo:bar --output x": "Unknown kind of source 'foo:'",
+        "pack --data digits --output x --shards 0": "--shards must",
+        "train --data tfds: --output x": "'tfds:' does not name any data",
+        "train --data digits --output x --workers 0": "--workers must",
+        "evaluate run --data digits --batch-size 0": "--batch-size must",
+        "serve run --port 65536": "--port must be an integer from 0 to 65535",
     }
     program = (
         "import sys, json\nfrom keras_effnetv2.cli.main import main\n"

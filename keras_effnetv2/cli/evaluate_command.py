@@ -47,6 +47,7 @@ def evaluate(
 ) -> None:
     """Judge a trained run or published weights on labelled pictures."""
     check_network(model, weights, judging.protocol)
+    judging.check()
     check_data(data)
     start_tensorflow()
     from keras_effnetv2.data.sources import available_splits

@@ -4,17 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from keras_effnetv2._common.checks import check_integer
 from keras_effnetv2._common.files import read_json
 from keras_effnetv2._common.text import counted, listed, say
 from keras_effnetv2.cli.command import OptionGroup, command, flag, option
 from keras_effnetv2.cli.options import NETWORK, WEIGHTS_TO_JUDGE, check_data, check_network
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.evaluation.named_network import network_path, open_network
+from keras_effnetv2.runs.run_state import SAVED_MODEL
 
 if TYPE_CHECKING:
     from keras_effnetv2.evaluation.judging import JudgedNetwork
-
-_SAVED_MODEL = "saved_model"
 
 
 class _FormatOptions(OptionGroup):
@@ -92,7 +92,7 @@ def export(
     weights: str | None = WEIGHTS_TO_JUDGE,
     # Names of `runtimes.FORMATS`, which needs TensorFlow.
     format: Literal["saved_model", "onnx", "openvino", "litert"] = option(
-        None, "What to write.", _SAVED_MODEL
+        None, "What to write.", SAVED_MODEL
     ),
     output: Path | None = option(
         "PATH",
@@ -103,32 +103,32 @@ def export(
     files: FileOptions,
 ) -> None:
     """Write a trained network for TensorFlow Serving, ONNX, OpenVINO or LiteRT."""
-    is_saved_model = format == _SAVED_MODEL
+    is_saved_model = format == SAVED_MODEL
     if others := (files if is_saved_model else saved_model).given():
         options = ", ".join(f"--{name.replace('_', '-')}" for name in others)
         raise ValueError(
             f"--format {format} does not go with {options}. Leave out one or the other. "
             "export --help lists the options of each format."
         )
+    for name in ("version", "top_k", "max_pixels"):
+        check_integer(name, getattr(saved_model, name), minimum=1, or_none=True)
+    check_integer("image_size", files.image_size, minimum=1, or_none=True)
     check_data(files.calibration, "--calibration")
     check_data(files.pictures, "--pictures")
     check_network(model, weights)
     path = network_path(model)
     if output is None and (path is None or not path.is_dir()):
         raise ValueError(f"--output must be given, since {model!r} is no run folder.")
-    start_tensorflow()
-    from keras_effnetv2.export.formats import new_file
+    from keras_effnetv2.export.outputs import check_new_version, new_file
     from keras_effnetv2.export.runtimes import FORMATS
-    from keras_effnetv2.export.saved_model import check_new_version
-    from keras_effnetv2.runs.run_folder import SAVED_MODEL
 
     name = SAVED_MODEL if is_saved_model else f"model{FORMATS[format].suffix}"
     output = output or Path(model, name)
-    # What is there already: say so before the network is loaded.
     if is_saved_model:
         check_new_version(output, 1 if saved_model.version is None else saved_model.version)
     else:
         new_file(output, FORMATS[format])
+    start_tensorflow()
     network = open_network(model, weights)
     if is_saved_model:
         _write_saved_model(network, output, saved_model.given())

@@ -13,6 +13,7 @@ from keras_effnetv2._common.files import read_json
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import read_config
 from keras_effnetv2.cli.command import OptionGroup, argument, flag, option
+from keras_effnetv2.data.spec import kind_of
 from keras_effnetv2.evaluation.named_network import network_path
 from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
 from keras_effnetv2.pretrained.registry import find_weight_set, published
@@ -88,7 +89,7 @@ def check_network(name: str, weights: str | None, protocol: str | None = None) -
 
 
 def check_data(spec: str | None, option: str = "--data", *, to_train: bool = False) -> None:
-    """Raise an error for a folder or a table that is not there or has no classes.
+    """Raise an error for an unknown kind, or a folder or table that is not there or has no classes.
 
     Other data and the pictures are checked by the code that reads them.
 
@@ -98,20 +99,19 @@ def check_data(spec: str | None, option: str = "--data", *, to_train: bool = Fal
         to_train: also refuse a single class.
     """
     spec = spec or "digits"
-    kind, _, path = spec.rpartition(":")
-    if kind not in ("", "csv") or spec == "digits":
+    kind, place = kind_of(spec)
+    if kind not in ("folder", "csv"):
         return
-    place = os.path.expanduser(path)
     if not os.path.lexists(place):
         raise FileNotFoundError(
-            f"{option}: There is no {'file' if kind else 'folder'} {path!r} (looked for "
-            f"{os.path.abspath(path)!r}). Expected {_KINDS}."
+            f"{option}: There is no {'file' if kind == 'csv' else 'folder'} {place!r} (looked for "
+            f"{os.path.abspath(place)!r}). Expected {_KINDS}."
         )
     from keras_effnetv2.data.csv_file import open_csv
     from keras_effnetv2.data.folder import open_folder
     from keras_effnetv2.data.names import own_class_names
 
-    catalog = (open_csv if kind else open_folder)(place)
+    catalog = (open_csv if kind == "csv" else open_folder)(place)
     if to_train:
         own_class_names(spec, catalog)
 
@@ -168,6 +168,10 @@ class JudgingOptions(OptionGroup):
     )
     batch_size: int = option("N", "Pictures per step.", 64)
     skip_bad: bool = SKIP_BAD
+
+    def check(self) -> None:
+        """Raise ValueError for a batch size below 1."""
+        check_integer("batch_size", self.batch_size, minimum=1)
 
 
 _OFF = "off"  # as an option; in a recipe None, which here is an option that is not given

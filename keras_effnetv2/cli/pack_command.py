@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer import BadParameter
 
+from keras_effnetv2._common.checks import check_integer
 from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2._common.text import say
 from keras_effnetv2.cli.command import command, flag, option
@@ -52,6 +53,8 @@ def pack(
     elif data is None or output is None:
         raise ValueError("--output is missing. Give the folder to write the files to.")
     else:
+        check_integer("shards", shards, minimum=1, or_none=True)
+        check_integer("seed", seed, minimum=0)
         check_data(data)
         start_tensorflow()
         from keras_effnetv2.data.pack import pack as write

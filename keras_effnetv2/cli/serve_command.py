@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_effnetv2._common.checks import check_number
+from keras_effnetv2._common.checks import check_integer, check_number
 from keras_effnetv2._common.text import say
 from keras_effnetv2.cli.command import OptionGroup, argument, command, option
 from keras_effnetv2.cli.options import check_run
@@ -64,6 +64,7 @@ def serve(
 ) -> None:
     """Serve a model on this machine, with a web page to try it."""
     limits = limit_options.limits()
+    check_integer("port", port, minimum=0, maximum=2**16 - 1)
     exports = "the output folder of keras-effnetv2 export"
     check_run(path, f"the folder of a finished run, or {exports}")
     start_tensorflow()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer import BadParameter
 
+from keras_effnetv2._common.checks import check_integer
 from keras_effnetv2._common.text import say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import variant_unless_path
@@ -47,7 +48,9 @@ class DeviceOptions(OptionGroup):
     worker: int = option("I", "Number of this process, counted from 0.", 0)
 
     def check(self) -> None:
-        """Raise ValueError for options that do not go together."""
+        """Raise ValueError for options that do not go together, and for numbers out of range."""
+        check_integer("workers", self.workers, minimum=1)
+        check_integer("worker", self.worker, minimum=0, maximum=self.workers - 1)
         if self.coordinator is None and self.workers != 1:
             raise ValueError("--workers needs --coordinator HOST:PORT, the address of worker 0.")
         if self.coordinator is not None and self.mirrored:

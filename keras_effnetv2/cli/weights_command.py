@@ -165,6 +165,7 @@ def verify(
     json: bool = JSON,
 ) -> None:
     """Hash a weight file, load it strictly, and judge it on labelled pictures."""
+    judging.check()
     check_data(data)
     start_tensorflow()
     from keras_effnetv2.data.sources import available_splits

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +40,7 @@ from keras_effnetv2.data.digits import open_digits
 from keras_effnetv2.data.folder import open_folder
 from keras_effnetv2.data.names import alike, composed, own_class_names
 from keras_effnetv2.data.packed import is_pack, open_pack, read_split, write_pack
+from keras_effnetv2.data.spec import kind_of
 from keras_effnetv2.data.splits import carve_validation, stratified_draw
 from keras_effnetv2.data.tfds import open_tfds
 from keras_effnetv2.data.tfrecord import open_tfrecord
@@ -51,8 +51,8 @@ _READERS: dict[str, Callable[[str], Catalog]] = {
     "csv": open_csv,
     "tfds": open_tfds,
     "tfrecord": open_tfrecord,
+    "folder": open_folder,
 }
-_KINDS = "a folder of class folders, 'csv:FILE', 'tfds:NAME', 'tfrecord:PATTERN' or 'digits'"
 IN_MEMORY = "memory"  # for `ImageSource.cached`
 
 
@@ -307,21 +307,8 @@ def available_classes(spec: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _open(name: str) -> Catalog:
-    if "\0" in name:
-        raise ValueError(f"The name of a source cannot have a NUL in it. Received: {name!r}.")
-    if name == "digits":
-        return open_digits()
-    prefix, colon, rest = name.partition(":")
-    if colon and prefix in _READERS:
-        if not rest:
-            raise ValueError(f"{name!r} does not name any data. Expected {_KINDS}.")
-        return _READERS[prefix](os.path.expanduser(rest))
-    # One letter is a Windows drive.
-    if colon and re.fullmatch(r"\w{2,}", prefix) and not os.path.lexists(name):
-        raise ValueError(
-            f"Unknown kind of source {prefix + ':'!r}. Expected {_KINDS}. Received: {name!r}."
-        )
-    return open_folder(os.path.expanduser(name))
+    kind, place = kind_of(name)
+    return open_digits() if kind == "digits" else _READERS[kind](place)
 
 
 def _plan(

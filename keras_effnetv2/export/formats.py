@@ -35,8 +35,9 @@ from keras_effnetv2.export.check import (
 )
 from keras_effnetv2.export.converters import INPUT, OUTPUT, optional_module
 from keras_effnetv2.export.float_parts import Judge, keep_float_parts, layers_of
+from keras_effnetv2.export.outputs import new_file, report_file
 from keras_effnetv2.export.real_pictures import PicturesLike, photographs, picture_array
-from keras_effnetv2.export.runtimes import FORMATS, FileFormat, computes_bfloat16, load_exported
+from keras_effnetv2.export.runtimes import FORMATS, computes_bfloat16, load_exported
 from keras_effnetv2.export.saved_model import (
     probability_model,
     require_tensorflow_backend,
@@ -196,7 +197,7 @@ def export_model(
             _, too_far = beyond_rounding(report.max_difference, plain, batches)
         _check_report(report, too_far, min_agreement, force)
         fields = dataclasses.asdict(report) | {"path": target.name}
-        write_text(_report_file(written), json.dumps(fields, indent=2) + "\n")
+        write_text(report_file(written), json.dumps(fields, indent=2) + "\n")
         new_file(target, FORMATS[format])  # another process may have been faster
         for file in sorted(folder.iterdir(), key=lambda file: file == written):
             file.rename(target.parent / file.name)  # what others lie beside comes last
@@ -242,26 +243,6 @@ def _check_bfloat16(quantize: str | None) -> None:
             "(--quantize float16, quantize='float16'): a program can run that file in bfloat16 "
             "with OpenVINO's INFERENCE_PRECISION_HINT."
         )
-
-
-def new_file(path: Path, file_format: FileFormat) -> Path:
-    """Return the path, if it has the format's ending and nothing would be overwritten."""
-    if path.suffix != file_format.suffix:
-        raise ValueError(
-            f"The path must end in {file_format.suffix}, for example "
-            f"{path.with_suffix(file_format.suffix)}. Received: {path}"
-        )
-    files = [path.with_suffix(suffix) for suffix in file_format.suffixes]
-    there = [str(file) for file in (*files, _report_file(path)) if file.exists()]
-    if there:
-        raise FileExistsError(
-            f"An export is not overwritten. Choose another path, or remove {', '.join(there)}"
-        )
-    return path
-
-
-def _report_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
 
 
 def _size_to_check(model: keras.Model, image_size: int | None) -> int:

@@ -25,6 +25,7 @@ from keras_effnetv2.export.check import (
     largest_difference,
 )
 from keras_effnetv2.export.model_card import write_model_card
+from keras_effnetv2.export.outputs import check_new_version
 from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.export.signatures import (
     CLASSIFY_METHOD,
@@ -265,17 +266,3 @@ def _new_version_folder(directory: Path, version: int) -> Path:
             f"Cannot write to {directory}: {error.strerror}. Choose a folder that can be written."
         ) from error
     return check_new_version(directory, version)
-
-
-def check_new_version(directory: Path, version: int) -> Path:
-    """Return the folder of the version; FileExistsError if it exists."""
-    target = directory / str(version)
-    if target.exists():
-        used = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
-        free = max(used) + 1
-        raise FileExistsError(
-            f"{target} exists, and a version that may be served is not overwritten: "
-            f"export with another version (--version {free}, version={free}), or remove the folder "
-            "first."
-        )
-    return target

@@ -25,6 +25,7 @@ from keras_effnetv2.runs.run_lock import run_lock
 from keras_effnetv2.runs.run_settings import RunSettings
 from keras_effnetv2.runs.run_state import (
     RECIPE,
+    SAVED_MODEL,
     check_finished,
     check_is_run,
     check_output,
@@ -32,7 +33,6 @@ from keras_effnetv2.runs.run_state import (
 )
 
 MODEL = "model.keras"
-SAVED_MODEL = "saved_model"
 LABELS = "labels.txt"
 HISTORY = "history.csv"
 PICTURES = "pictures.csv"

@@ -7,6 +7,7 @@ from keras_effnetv2.runs.run_lock import LOCK
 from keras_effnetv2.runs.run_settings import RunSettings
 
 RECIPE = "recipe.json"
+SAVED_MODEL = "saved_model"
 PREVIEW = "preview.html"  # what `preview.py` writes beside a run, or where one is to be
 
 

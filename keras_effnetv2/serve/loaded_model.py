@@ -13,8 +13,7 @@ import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 from tensorflow.core.protobuf import saved_model_pb2
 
-from keras_effnetv2.runs.run_folder import SAVED_MODEL
-from keras_effnetv2.runs.run_state import RECIPE, check_finished
+from keras_effnetv2.runs.run_state import RECIPE, SAVED_MODEL, check_finished
 
 Columns = Mapping[str, npt.NDArray[Any]]
 """Named arrays with the same number of rows."""

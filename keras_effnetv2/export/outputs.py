@@ -1,0 +1,40 @@
+"""Where exports go: nothing is overwritten. Found out without TensorFlow."""
+
+from pathlib import Path
+
+from keras_effnetv2.export.runtimes import FileFormat
+
+
+def check_new_version(directory: Path, version: int) -> Path:
+    """Return the folder of the version; FileExistsError if it exists."""
+    target = directory / str(version)
+    if target.exists():
+        used = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
+        free = max(used) + 1
+        raise FileExistsError(
+            f"{target} exists, and a version that may be served is not overwritten: "
+            f"export with another version (--version {free}, version={free}), or remove the folder "
+            "first."
+        )
+    return target
+
+
+def new_file(path: Path, file_format: FileFormat) -> Path:
+    """Return the path, if it has the format's ending and nothing would be overwritten."""
+    if path.suffix != file_format.suffix:
+        raise ValueError(
+            f"The path must end in {file_format.suffix}, for example "
+            f"{path.with_suffix(file_format.suffix)}. Received: {path}"
+        )
+    files = [path.with_suffix(suffix) for suffix in file_format.suffixes]
+    there = [str(file) for file in (*files, report_file(path)) if file.exists()]
+    if there:
+        raise FileExistsError(
+            f"An export is not overwritten. Choose another path, or remove {', '.join(there)}"
+        )
+    return path
+
+
+def report_file(path: Path) -> Path:
+    """Return the path of the report beside an exported file."""
+    return path.with_name(f"{path.name}.json")
