@@ -134,8 +134,13 @@ class EMA(keras.callbacks.Callback):
 
     def swap(self) -> None:
         """Swap the model's weights and their averages; a second call undoes the first."""
-        # Copies (here and below) because JAX gives the model's buffers away to the train step.
         for variable, average in zip(self._sources, self._averages.values, strict=True):
+            if keras.backend.backend() == "tensorflow":  # twice an epoch: half of the time
+                raw, mean = variable.value.read_value(), average.value.read_value()
+                variable.value.assign(mean, read_value=False)
+                average.value.assign(raw, read_value=False)
+                continue
+            # Copies (here and below) because JAX gives the model's buffers away to the train step.
             raw, mean = keras.ops.copy(variable), keras.ops.copy(average)
             variable.assign(mean)
             average.assign(raw)

@@ -11,7 +11,7 @@ from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.report.samples import evaluation_pictures
 
-MAX_COMPARED = 2_000  # training pictures; each costs about a third of a step of training it
+MAX_COMPARED = 256  # training pictures; more would be most of the time that a report takes
 NEAREST = 5
 _BATCH = 64  # at least as many as images, and as in `evaluate_source`
 
