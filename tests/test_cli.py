@@ -552,8 +552,8 @@ def test_wrong_settings_are_one_clear_error(photos, tmp_path, capsys):
         (("--stages", "0"), "--stages must be"),
         (("--validation-fraction", "0.01"), "--validation-fraction"),
         (("--max-train-examples", "2"), "3 (one picture per class)"),
-        (("--image-size", "16:64"), "--image-size must"),
-        (("--evaluation-size", "16"), "--evaluation-size must"),
+        (("--image-size", "7:64"), "--image-size must"),
+        (("--evaluation-size", "7"), "--evaluation-size must"),
         (("--recipe", photos / "red" / "0.png"), "recipe.json"),
     ):
         output = tmp_path / "out"

@@ -223,7 +223,7 @@ def test_what_training_refuses_the_preview_refuses_and_writes_nothing(photos, tm
     refused(ValueError, "`recipe` must be a TrainRecipe", recipe="finetune")
     refused(ValueError, "Unknown variant", model="resnet50")
     refused(ValueError, "have 2 classes.*with 7 outputs", model=build(classes=7))
-    refused(ValueError, "`image_size` must be", recipe=replace(RECIPE, image_size=8))
+    refused(ValueError, "`image_size` must be", recipe=replace(RECIPE, image_size=7))
     refused(ValueError, "`validation` is for an ImageSource", validation=digits)
 
 

@@ -91,9 +91,9 @@ def test_weights_decide_on_the_recipe(sets):
 
 def test_epochs_that_are_asked_for_are_not_lengthened():
     options = dict.fromkeys(field.name for field in fields(RecipeOptions))
-    recipe = RecipeOptions(**options | {"preset": "finetune", "epochs": 2}).load()
+    recipe = RecipeOptions(**options | {"preset": "finetune", "epochs": 2}).load("b0")
     assert recipe.resolve(num_examples=60, is_pretrained=True).recipe.epochs == 2
-    assert RecipeOptions(**options).load() is None
+    assert RecipeOptions(**options).load("b0") is None
 
 
 def test_a_model_that_has_learned_is_fine_tuned():
