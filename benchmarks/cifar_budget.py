@@ -42,7 +42,12 @@ def main():
     if data.is_file():
         data = extracted(data, arguments.output / "data")
 
-    recipe = dataclasses.replace(TrainRecipe.preset("quickstart"), epochs=arguments.epochs)
+    recipe = dataclasses.replace(
+        TrainRecipe.preset("quickstart"),
+        epochs=arguments.epochs,
+        image_size=(32, 64),
+        small_pictures=False,
+    )
     plan = recipe.resolve(VARIANT).plan
     steps = arguments.examples // recipe.batch_size  # an epoch
     seconds = time_steps(plan, recipe, arguments.examples)
