@@ -85,6 +85,7 @@ def test_settings_of_an_earlier_version_are_read_and_written_back():
         "probe": None,
         "evaluation_size": None,
         "frozen_share": 0.0,
+        "small_pictures": False,
     }
     written |= {"pictures_sha256": None, "is_pretrained": None}
     assert json.loads(json.dumps(settings.to_dict())) == written | {
