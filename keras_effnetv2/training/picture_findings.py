@@ -1,6 +1,7 @@
 """Warnings and notes about the pictures of a training, each with a way out; see `findings`."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,14 @@ def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[s
 def picture_findings(source: ImageSource) -> Iterator[str]:
     """Find pictures that show nothing, or look changed, in a sample of a source."""
 
-    def look(data: Any, label: Any, index: Any) -> Any:
-        nothing = tf.zeros([len(_IN_SAMPLE)], tf.bool)
-        return tf.cond(
-            tf.equal(check_image(data, MAX_PIXELS), ""), lambda: _seen(data), lambda: nothing
-        )
+    def look(data: bytes) -> Any:
+        if check_image(data, MAX_PIXELS) == "":
+            return _seen(data)
+        return np.zeros(len(_IN_SAMPLE), bool)
 
-    looks = list(source.in_order(source.sample(), look).ignore_errors().as_numpy_iterator())
+    pictures = source.in_order(source.sample(), lambda data, label, index: data).ignore_errors()
+    with ThreadPoolExecutor() as threads:  # a graph for so few pictures would take longer
+        looks = list(threads.map(look, pictures.as_numpy_iterator()))
     counts = np.reshape(looks, [-1, len(_IN_SAMPLE)]).sum(axis=0, dtype=int).tolist()
     for text, count in zip(_IN_SAMPLE, counts, strict=True):
         if count:
