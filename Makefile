@@ -19,6 +19,8 @@ DEMO_RUN := runs/demo
 TEST_VENV := .venv-test
 BIN := $(TEST_VENV)/bin
 PYTEST = $(BIN)/python -m pytest $(WORKERS)
+COVERAGE = $(BIN)/python -m slipcover --source keras_effnetv2 --branch --skip-covered
+COVERED = $(COVERAGE) --json --out
 TEST_READY := $(TEST_VENV)/ready
 TORCH_READY := $(TEST_VENV)/ready-torch
 
@@ -34,8 +36,9 @@ demo:
 
 # In two parts, because a process that has traced hundreds of networks holds 5 GB and slows down.
 test: lint types
-	$(PYTEST) -m "not slow" --cov --cov-report= tests/test_[a-l]*.py
-	$(PYTEST) -m "not slow" --cov --cov-append tests/test_[m-z]*.py
+	$(COVERED) .coverage-1 -m pytest $(WORKERS) -m "not slow" tests/test_[a-l]*.py
+	$(COVERED) .coverage-2 -m pytest $(WORKERS) -m "not slow" tests/test_[m-z]*.py
+	$(COVERAGE) --merge .coverage-1 .coverage-2 --out .coverage
 	KERAS_BACKEND=jax $(PYTEST) -m "backend and not slow"
 
 # What `make test` leaves out.
@@ -58,7 +61,7 @@ format: $(TEST_READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(DEMO_VENV) $(TEST_VENV) build dist *.egg-info .coverage
+	rm -rf $(DEMO_VENV) $(TEST_VENV) build dist *.egg-info .coverage*
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find keras_effnetv2 tests examples -name __pycache__ -prune -exec rm -rf {} +
 

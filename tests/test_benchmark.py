@@ -213,6 +213,7 @@ def test_the_command(tmp_path, capsys):
     assert f"{written['results'][1]['time_ratio']['1']:.2f}" == rows[1][7]
 
 
+@pytest.mark.slow  # converts a network to every format
 def test_accuracy_of_each_format_on_pictures_that_the_run_has_not_seen(tmp_path, capsys):
     run = write_colour_run(tmp_path / "run", write_photos(tmp_path / "photos"))
     photos, times = tmp_path / "new", tmp_path / "times.json"

@@ -109,6 +109,7 @@ def quick(small_network, monkeypatch):
     step_eagerly(monkeypatch)
 
 
+@pytest.mark.slow  # traces AutoAugment twice
 def test_imagenet(tmp_path, capsys, quick, monkeypatch):
     output = tmp_path / "run"
     write_pictures(tmp_path / "pictures", ("a", "b"), 10)

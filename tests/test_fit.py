@@ -1,8 +1,7 @@
 """`train` from end to end: the run folder, repeating and resuming a run, and what is refused.
 
 The network is the smallest with a batch norm, a dropout and a squeeze of the picture; what is
-tested is the training around it. One run, and the one that is compared with it bit by bit, are
-traced; the others train eagerly.
+tested is the training around it, eagerly.
 """
 
 import contextlib
@@ -53,10 +52,6 @@ ONE_EPOCH = replace(
 CLASSES = tuple("0123456789")
 
 
-def traced():
-    return small_network(eager=False)
-
-
 def without_seconds(history):
     return {name: values for name, values in history.items() if name != "seconds"}
 
@@ -76,7 +71,7 @@ def run(digits, tmp_path_factory):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         result = fit.train(
-            traced(), digits, RECIPE, tmp_path_factory.mktemp("fit") / "run", verbose=0
+            small_network(), digits, RECIPE, tmp_path_factory.mktemp("fit") / "run", verbose=0
         )
     return result, printed.getvalue()
 
@@ -203,7 +198,7 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(run, digits, qu
 
     def train(recipe=RECIPE, **options):
         options = {"scan": False, "verbose": 0} | options
-        return fit.train(traced(), digits, recipe, folder, **options)
+        return fit.train(small_network(), digits, recipe, folder, **options)
 
     def break_in_epoch_3(line):
         if line.startswith("Stage 2/2"):

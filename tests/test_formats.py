@@ -279,6 +279,7 @@ def test_what_int8_cannot_hold_stays_in_float(tmp_path):
     assert json.loads(path.with_name("some.tflite.json").read_text())["float_layers"]
 
 
+@pytest.mark.slow  # converts networks
 def test_an_int8_file_that_cannot_run_is_refused(tmp_path):
     net, options = outlier_network(1e5), {"calibration": photographs(SIZE)}
     with pytest.raises(RuntimeError, match=r"LiteRT cannot run the int8 file .*--keep-float auto"):
@@ -290,6 +291,7 @@ def test_an_int8_file_that_cannot_run_is_refused(tmp_path):
     assert report.top1_agreement == 1
 
 
+@pytest.mark.slow  # converts networks
 def test_all_of_a_network_may_stay_in_float(tmp_path):
     keras.utils.set_random_seed(1)
     images = keras.Input((SIZE, SIZE, 3))
@@ -305,6 +307,7 @@ def test_all_of_a_network_may_stay_in_float(tmp_path):
     assert report.max_difference < 1e-5
 
 
+@pytest.mark.slow  # converts networks
 def test_a_network_that_int8_can_hold_is_int8_throughout(tmp_path):
     options = {"calibration": photographs(SIZE), "min_agreement": 0.5}
     whole = calibrated(tmp_path / "whole.tflite", **options)

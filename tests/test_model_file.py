@@ -199,6 +199,7 @@ def test_only_the_same_pictures_go_on(files, broken_off, tmp_path, capsys):
     assert re.search(r"Changed: (training|validation) pictures: 1 missing, 1 new$", err.strip())
 
 
+@pytest.mark.slow  # an export
 def test_the_run_is_evaluated_and_exported(files, run, tmp_path, capsys):
     code, out, _ = command(capsys, "evaluate", run, "--data", files / "photos", "--json")
     recorded = json.loads((run / "recipe.json").read_text())["result"]["validation_accuracy"]

@@ -186,6 +186,7 @@ def check_two_devices():
     test_ema.check_two_devices(strategy)
 
 
+@pytest.mark.slow  # traces steps on two devices
 @only_tensorflow
 def test_two_devices_take_the_steps_and_the_averages_of_one():
     # They must be set up before TensorFlow starts, hence a process of its own.

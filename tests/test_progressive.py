@@ -57,6 +57,7 @@ def test_every_stage_is_what_the_plan_says(recwarn):
     assert not [warning for warning in recwarn if "ran out of data" in str(warning.message)]
 
 
+@pytest.mark.slow  # XLA compiles four times
 @only_tensorflow
 def test_one_trace_a_stage_with_xla_and_a_second_fit():
     # A new model is traced twice by Keras itself: the first trace makes the metrics' variables.

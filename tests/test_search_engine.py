@@ -188,6 +188,7 @@ def runner(inputs):
     return TrialRunner(two_blocks(), replace(inputs, recipe=recipe, plan=recipe.resolve().plan))
 
 
+@pytest.mark.slow  # a training
 def test_a_training_goes_through_the_recipe_and_tells_every_epoch(runner):
     model, same = (runner.build(two_blocks()) for _ in range(2))
     for one, other in zip(model.weights, same.weights, strict=True):

@@ -65,6 +65,7 @@ def test_one_trace_serves_all_stages_and_the_validation(steps):
     check_validation(log)
 
 
+@pytest.mark.slow  # XLA compiles twice
 def test_with_xla_one_trace_a_stage():
     progressive = judged_by_stage()
     model = built_model(jit_compile=True)

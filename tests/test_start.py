@@ -162,6 +162,7 @@ def test_a_training_begins_with_a_classifier_that_fits(digits, monkeypatch, tmp_
     assert begun.value.args[0] < fresh - 0.05
 
 
+@pytest.mark.slow  # a training
 def test_a_probe_is_judged_at_the_evaluation_size(digits, quick, tmp_path):
     recipe = replace(PROBE, evaluation_size=64)
     result = train(small_network(), digits, recipe, tmp_path / "run", verbose=0)
