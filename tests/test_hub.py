@@ -218,7 +218,7 @@ def with_cfg(**changes):
         ({"architecture": "../../x\x1b[1m"}, r"architecture='../../x\\x1b\[1m'"),
         (b"{", "config.json: it cannot be read"),
         (b"[]", "must hold a network"),
-        (with_cfg(test_input_size=[3, 10**9, 10**9]), "`input_size` must be .*from 32 to 1024"),
+        (with_cfg(test_input_size=[3, 10**9, 10**9]), "`input_size` must be .*from 8 to 1024"),
         (with_cfg(test_input_size=[3, 40, 50]), r"input_size must be \[3, SIZE, SIZE\]"),
         (with_cfg(test_input_size="40"), r"input_size must be \[3, SIZE, SIZE\]"),
         (with_cfg(crop_pct=7), "`crop_pct` must be a number"),

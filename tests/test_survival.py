@@ -184,6 +184,7 @@ def test_a_run_that_breaks_off_in_every_epoch_ends_as_one_that_ran_through(
     assert_same_run(output, whole)
 
 
+@pytest.mark.slow  # two trainings
 def test_what_became_unreadable_stays_noted(pictures, tmp_path):
     """The picture breaks while training, and can be read again when the run is resumed."""
     source = load_source(pictures, "train", validation_fraction=0.25, seed=RECIPE.seed)

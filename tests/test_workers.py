@@ -83,7 +83,7 @@ def test_processes_need_jax():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--workers", "0"), "--workers needs --coordinator"),
+        (("--workers", "2"), "--workers needs --coordinator"),
         (("--mirrored", "--coordinator", "localhost:1"), "Choose one of --mirrored"),
         (("--coordinator", "localhost:1"), "KERAS_BACKEND=jax"),
     ],

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from benchmarks.paper.figures import TABLE_2, TABLE_3, TABLE_10
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.benchmark.paper_figures import TABLE_11
-from keras_effnetv2.recipes.stages import MIN_IMAGE_SIZE
+from keras_effnetv2.models.build import MIN_SIZE
 
 Task = Literal["training", "inference"]
 """What is timed: steps of a training, or predictions."""
@@ -126,11 +126,11 @@ class PaperTable:
         """
         sizes = self._sizes()
         scale = 1.0 if largest is None else largest / max(sizes)
-        if min(sizes) * scale < MIN_IMAGE_SIZE:
-            least = math.ceil(MIN_IMAGE_SIZE * max(sizes) / min(sizes))
+        if min(sizes) * scale < MIN_SIZE:
+            least = math.ceil(MIN_SIZE * max(sizes) / min(sizes))
             raise ValueError(
                 f"The largest pictures must have at least {least} pixels here: the others become "
-                f"smaller in proportion, and networks need {MIN_IMAGE_SIZE}. Received: {largest}"
+                f"smaller in proportion, and networks need {MIN_SIZE}. Received: {largest}"
             )
         return scale
 

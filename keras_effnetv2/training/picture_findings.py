@@ -71,13 +71,16 @@ def picture_findings(source: ImageSource) -> Iterator[str]:
     """Find pictures that show nothing, or look changed, in a sample of a source."""
 
     def look(data: bytes) -> Any:
-        if check_image(data, MAX_PIXELS) == "":
+        if check_image(data, MAX_PIXELS) != "":
+            return np.zeros(len(_IN_SAMPLE), bool)
+        try:
             return _seen(data)
-        return np.zeros(len(_IN_SAMPLE), bool)
+        except tf.errors.OpError:  # it is found to be unreadable when it is trained on
+            return None
 
     pictures = source.in_order(source.sample(), lambda data, label, index: data).ignore_errors()
     with ThreadPoolExecutor() as threads:  # a graph for so few pictures would take longer
-        looks = list(threads.map(look, pictures.as_numpy_iterator()))
+        looks = [one for one in threads.map(look, pictures.as_numpy_iterator()) if one is not None]
     counts = np.reshape(looks, [-1, len(_IN_SAMPLE)]).sum(axis=0, dtype=int).tolist()
     for text, count in zip(_IN_SAMPLE, counts, strict=True):
         if count:
