@@ -200,6 +200,7 @@ def test_a_request_that_takes_too_long_is_given_up(model):
 
     with asking(model, slow, timeout=0.2) as client:
         late = client.post("/grad_cam", content=GRAY)
+        wait_until(lambda: client.get("/healthz").status_code == 503)  # begun after it was asked
         ill = client.get("/healthz")
         go.set()
         wait_until(lambda: client.get("/healthz").status_code == 200)
