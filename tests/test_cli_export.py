@@ -46,6 +46,7 @@ def test_a_saved_model(run, capsys):
     assert difference.startswith(f"weights in bfloat16: probabilities within {moved:.2g} of those")
 
 
+@pytest.mark.slow  # converts a network
 def test_a_variant_is_exported_as_it_is_evaluated(tmp_path, capsys):
     with small_variant():
         model = build_model(ModelConfig.from_name(VARIANT))
@@ -64,6 +65,7 @@ def test_a_variant_is_exported_as_it_is_evaluated(tmp_path, capsys):
     assert (card["preprocessing"]["image_size"], card["preprocessing"]["style"]) == (224, "v1")
 
 
+@pytest.mark.slow  # converts a network
 def test_a_file_for_another_runtime(run, capsys):
     words = ["--format", "litert", "--quantize", "float16", "--pictures", "digits"]
     assert main(["export", str(run), *words]) == 0

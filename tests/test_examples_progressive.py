@@ -93,6 +93,7 @@ def test_a_resnet_needs_a_dropout_for_a_schedule():
     assert scheduled_dropout_layers(model, None, PLAN) == [dropout]
 
 
+@pytest.mark.slow  # a training
 @pytest.mark.filterwarnings("error:.shuffle=True")
 def test_from_scratch(monkeypatch, capsys):
     # B0 takes half a minute to trace; this has one block a stage.

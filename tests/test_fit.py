@@ -324,6 +324,7 @@ def too_wide():
     return keras.Model(inputs, x, name="wide")
 
 
+@pytest.mark.slow  # a training and an export
 def test_a_model_nested_in_another_is_trained_and_exported(digits, monkeypatch, tmp_path):
     leave_out_report(monkeypatch)
     inputs = keras.Input((None, None, 3))
@@ -412,6 +413,7 @@ def test_an_existing_run_is_kept_until_everything_has_been_checked(digits, tmp_p
     assert settings_in(folder)["finished"] is False
 
 
+@pytest.mark.slow  # two trainings
 @pytest.mark.parametrize(("mean", "share"), [(0.01, 0.3), (0.0, 0.0)])
 def test_first_blocks_are_frozen_if_the_network_has_learned(mean, share, digits, quick, tmp_path):
     model = small_network()
@@ -432,6 +434,7 @@ def test_first_blocks_are_frozen_if_the_network_has_learned(mean, share, digits,
         assert all(layer.trainable for layer in network.layers)
 
 
+@pytest.mark.slow  # two trainings
 def test_batch_norms_of_a_pretrained_network_are_frozen_on_small_batches(
     digits, quick, tmp_path, capsys
 ):

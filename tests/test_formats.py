@@ -183,6 +183,7 @@ def test_mixed_precision_becomes_float32(tmp_path):
     assert {layer.compute_dtype for layer in half.layers} == {"float32", "bfloat16"}
 
 
+@pytest.mark.slow  # converts networks
 def test_what_cannot_be_folded_is_converted_as_it_is(tmp_path):
     body = keras.layers.TimeDistributed(keras.layers.BatchNormalization(gamma_initializer="ones"))
     inputs = keras.Input((SIZE, SIZE, 3))
@@ -264,6 +265,7 @@ def outlier_network(factor):
     return net
 
 
+@pytest.mark.slow  # converts networks
 def test_what_int8_cannot_hold_stays_in_float(tmp_path):
     net, images = outlier_network(1e3), photographs(SIZE)
     expected = keras_answer(net, images)

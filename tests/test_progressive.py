@@ -71,6 +71,7 @@ def test_one_trace_a_stage_with_xla_and_a_second_fit():
             assert row["shapes"] == [(None, SIZES[epoch], SIZES[epoch], 3)] * traces
 
 
+@pytest.mark.slow  # XLA compiles twice
 @only_tensorflow
 def test_one_trace_a_stage_with_xla_and_every_dimension_static():
     def dataset(stage, epoch):

@@ -386,6 +386,7 @@ def test_what_a_storage_needs_is_named(monkeypatch):
         storage.require_optuna()
 
 
+@pytest.mark.slow  # three processes
 def test_workers_that_begin_at_the_same_moment_make_one_database(tmp_path):
     url = f"sqlite:///{tmp_path}/search.db"
     script = f"""

@@ -184,6 +184,7 @@ def test_a_probe_needs_a_dense_layer_at_the_end(kind, digits, quick, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # a training
 def test_a_probe_finds_the_classifier_of_a_network_in_a_network(digits, quick, tmp_path):
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.GlobalMaxPooling2D()(keras.layers.Conv2D(8, 3)(inputs))
