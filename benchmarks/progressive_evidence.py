@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -113,7 +114,8 @@ def plain_fit(name, epochs, seed, folder, arguments):
     size = recipe_of(arguments, epochs, seed).resolve(arguments.model).plan[-1].image_size
     options = {"image_size": size, "batch_size": 32, "training": False, "style": "whole"}
     batches, held_back = (make_dataset(one, **options) for one in (training, validation))
-    batches = batches.unbatch().shuffle(4096).batch(32)
+    count = tf.data.experimental.assert_cardinality(math.ceil(training.num_examples / 32))
+    batches = batches.unbatch().shuffle(4096).batch(32).apply(count)
     mirrored = batches.map(lambda x, y: (tf.image.random_flip_left_right(x), y))
     model = keras.applications.EfficientNetV2B0(
         weights=None, classes=len(training.class_names), input_shape=(size, size, 3)
