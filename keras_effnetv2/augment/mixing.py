@@ -22,9 +22,6 @@ from typing import Any
 
 import tensorflow as tf
 
-MIXUP_STYLES = ("official", "paper")  # an example keeps at least one half of itself, or any share
-CUTMIX_STYLES = ("official", "paper")  # labels take the mean area of all boxes, or of their own
-
 
 def mix_batch(
     images: Any,
@@ -44,8 +41,8 @@ def mix_batch(
         mixup_alpha: parameter of MixUp's Beta(alpha, alpha), >= 0; 0 is off.
         cutmix_alpha: parameter of CutMix's Beta(alpha, alpha), >= 0; 0 is off.
         seed: integer (2,), stateless: the result depends only on the arguments.
-        mixup_style: one of `MIXUP_STYLES`.
-        cutmix_style: one of `CUTMIX_STYLES`.
+        mixup_style: one of `images.styles.MIXUP_STYLES`.
+        cutmix_style: one of `images.styles.CUTMIX_STYLES`.
 
     Returns:
         Mixed images and labels; same shapes and dtypes. The unchanged inputs if both are off.

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
 from keras_effnetv2.augment.autoaugment import AutoAugment
-from keras_effnetv2.augment.mixing import CUTMIX_STYLES, MIXUP_STYLES, mix_batch
+from keras_effnetv2.augment.mixing import mix_batch
 from keras_effnetv2.augment.operations import to_uint8
 from keras_effnetv2.augment.randaugment import RandAugment
 from keras_effnetv2.data.catalog import Shard
@@ -29,7 +29,7 @@ from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import UnreadablePictures, batch_readable
 from keras_effnetv2.images.decode import WHITE, Colour, rgb
 from keras_effnetv2.images.evaluation_crop import decode_for_evaluation
-from keras_effnetv2.images.styles import Style
+from keras_effnetv2.images.styles import CUTMIX_STYLES, MIXUP_STYLES, Style
 from keras_effnetv2.images.training_crop import crop_area, decode_random_crop
 
 SCALE_RANDAUGMENT = (True, False, "auto")
@@ -247,7 +247,7 @@ def make_dataset(
             the pictures; "auto": where these are smaller than the 224 pixels the official numbers
             suit; False is official (at 32 pixels a translation by 100 leaves nothing).
         autoaugment: apply AutoAugment's policy v0, as for V2 B0-B3, instead of RandAugment.
-        mixup_style: "official" or "paper", see `augment.mixing.MIXUP_STYLES`.
+        mixup_style: "official" or "paper", see `images.styles.MIXUP_STYLES`.
         cutmix_style: "paper": a label's share is that of its pixels; "official": all labels of a
             batch have the mean share of its boxes.
         style: how evaluation crops and resizes, see `evaluation_crop.resize_for_evaluation`.

@@ -22,7 +22,7 @@ from keras_effnetv2._common.checks import (
 )
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import variant_named
-from keras_effnetv2.images.styles import CROP_STYLES, EVALUATION_STYLES
+from keras_effnetv2.images.styles import CROP_STYLES, CUTMIX_STYLES, EVALUATION_STYLES, MIXUP_STYLES
 from keras_effnetv2.recipes.presets import PRESETS
 from keras_effnetv2.recipes.stages import (
     MIN_IMAGE_SIZE,
@@ -67,8 +67,8 @@ _LIMITS: dict[str, dict[str, Any]] = {
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "progressive": ("paper", "official", None),
     "autoaugment": (True, False, "preset"),
-    "mixup_style": ("official", "paper"),
-    "cutmix_style": ("official", "paper"),
+    "mixup_style": MIXUP_STYLES,
+    "cutmix_style": CUTMIX_STYLES,
     "crop_style": (*CROP_STYLES, "preset"),
     "reduced_decode": (True, False, "preset"),
     "horizontal_flip": (True, False, None),
