@@ -242,6 +242,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "train --output x --data digits --preset quikstart": "--preset",
         "train --output x --data digits --weights nowhere.h5": "--weights",
         "train --output x --data digits --recipe nowhere.json": "--recipe",
+        "train --output x --data digits --recipe x.json --preset probe": "Choose one of them",
         "train --output x --data digits --recipe table.csv": "--recipe: table.csv is not",
         **{
             f"train --output x --data digits {words}": expected

@@ -281,6 +281,11 @@ class RecipeOptions(OptionGroup):
         if self.recipe is None:
             check_choice("--preset", self.preset, (None, *PRESETS))
             return TrainRecipe.preset(self.preset) if self.preset else None
+        if self.preset is not None:
+            raise ValueError(
+                "--preset and --recipe each give a whole recipe. Choose one of them. Received: "
+                f"--preset {self.preset} --recipe {self.recipe}"
+            )
         if not self.recipe.is_file():
             raise FileNotFoundError(f"--recipe: There is no file {str(self.recipe)!r}.")
         try:
