@@ -48,8 +48,10 @@ def main():
                 figures = folder / "evidence.json"
                 if not figures.is_file():
                     epochs = max(1, round(share * arguments.epochs))
-                    how = plain_fit if name == TRAININGS[2] else staged_fit
-                    result = how(name, epochs, seed, folder, arguments)
+                    if name == "keras.applications":
+                        result = plain_fit(epochs, seed, folder, arguments)
+                    else:
+                        result = staged_fit(name == "fixed", epochs, seed, folder, arguments)
                     figures.write_text(json.dumps(dict(zip(KEYS, result, strict=True))))
                 run = json.loads(figures.read_text())
                 measured.setdefault((share, name), []).append(run)
@@ -80,10 +82,10 @@ def recipe_of(arguments, epochs, seed):
     return dataclasses.replace(recipe, epochs=epochs, min_steps=0, seed=seed)
 
 
-def staged_fit(name, epochs, seed, folder, arguments):
+def staged_fit(is_fixed, epochs, seed, folder, arguments):
     """`KEYS` of a training by the default recipe, in stages or at the last one's size."""
     recipe = recipe_of(arguments, epochs, seed)
-    if name == "fixed":
+    if is_fixed:
         recipe = dataclasses.replace(recipe, stages=1)
     model = arguments.model
     if arguments.scale != 1:
@@ -105,7 +107,7 @@ def staged_fit(name, epochs, seed, folder, arguments):
     return *seconds, judged(run.model, arguments.data, size)
 
 
-def plain_fit(name, epochs, seed, folder, arguments):
+def plain_fit(epochs, seed, folder, arguments):
     """`KEYS` of what a user of keras.applications would write."""
     keras.utils.set_random_seed(seed)
     training, validation = (load_source(arguments.data, split) for split in ("train", "validation"))

@@ -135,7 +135,7 @@ class EMA(keras.callbacks.Callback):
     def swap(self) -> None:
         """Swap the model's weights and their averages; a second call undoes the first."""
         for variable, average in zip(self._sources, self._averages.values, strict=True):
-            if keras.backend.backend() == "tensorflow":  # twice an epoch: half of the time
+            if keras.backend.backend() == "tensorflow":  # without copies, in half of the time
                 raw, mean = variable.value.read_value(), average.value.read_value()
                 variable.value.assign(mean, read_value=False)
                 average.value.assign(raw, read_value=False)
