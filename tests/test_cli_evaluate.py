@@ -130,7 +130,7 @@ def test_a_folder_that_is_no_class_of_the_network(weights, tmp_path, capsys):
 def test_predict_names_the_classes(weights, pictures, capsys):
     words = ("predict", VARIANT, pictures / "goldfish" / "3.png", "--weights", weights)
     code, out, _ = command(capsys, *words, "--top", 2, "--json")
-    ((first, second),) = (result["classes"] for result in json.loads(out))
+    first, second = json.loads(out)["classes"]
     assert code == 0
     assert (first["class"], first["wordnet_id"]) == ("tench", "n01440764")
     assert (second["class"], second["wordnet_id"]) == ("goldfish", "n01443537")

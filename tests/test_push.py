@@ -106,7 +106,7 @@ def test_a_pushed_run_predicts_as_before(run, hub, photo, capsys):
     assert max(expected.values()) - min(expected.values()) > 0.05
     assert scores_of(NAME, photo) == pytest.approx(expected, abs=1e-6)
     code, out, err = command(capsys, "predict", NAME, photo, "--json")
-    (row,) = json.loads(out)
+    row = json.loads(out)
     assert {one["class"]: one["score"] for one in row["classes"]} == pytest.approx(
         expected, abs=1e-6
     )

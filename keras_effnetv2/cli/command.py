@@ -28,9 +28,9 @@ def flag(name: str, help: str) -> Any:
     return typer.Option(False, name, help=help)
 
 
-def argument(metavar: str, help: str) -> Any:
-    """Return a `typer.Argument` that is required."""
-    return typer.Argument(metavar=metavar, help=help)
+def argument(metavar: str, help: str, default: Any = ...) -> Any:
+    """Return a `typer.Argument`, which is required unless it has a default."""
+    return typer.Argument(default, metavar=metavar, help=help)
 
 
 class OptionGroup:

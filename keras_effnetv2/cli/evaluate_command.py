@@ -1,4 +1,4 @@
-"""The command `evaluate`: judge a run or published weights on labelled pictures."""
+"""The command `evaluate`: judge a run, an export or published weights on labelled pictures."""
 
 from json import dumps
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from keras_effnetv2.cli.command import command, option
 from keras_effnetv2.cli.options import (
     DATA_TO_JUDGE,
     JSON,
-    NETWORK,
+    NETWORK_OR_EXPORT,
     WEIGHTS_TO_JUDGE,
     JudgingOptions,
     Split,
@@ -28,12 +28,13 @@ _TOP = 5  # with so few classes, top-5 accuracy is always 100%
 
 @command(
     "keras-effnetv2 evaluate runs/photos --data photos/\n"
+    "keras-effnetv2 evaluate runs/photos/model.onnx --data photos/\n"
     "keras-effnetv2 evaluate efficientnetv2-s --weights imagenet21k-ft1k \\\n"
     "    --data imagenet/val"
 )
 def evaluate(
     *,
-    model: str = NETWORK,
+    model: str = NETWORK_OR_EXPORT,
     data: str = DATA_TO_JUDGE,
     weights: str | None = WEIGHTS_TO_JUDGE,
     split: Split | None = option(
@@ -45,8 +46,8 @@ def evaluate(
     judging: JudgingOptions,
     json: bool = JSON,
 ) -> None:
-    """Judge a trained run or published weights on labelled pictures."""
-    check_network(model, weights, judging.protocol)
+    """Judge a trained run, an export or published weights on labelled pictures."""
+    check_network(model, weights, judging.protocol, exports=True)
     judging.check()
     check_data(data)
     start_tensorflow()
@@ -54,7 +55,7 @@ def evaluate(
     from keras_effnetv2.evaluation.judging import pictures_to_judge
 
     available_splits(data)  # bad data: say so before weights are downloaded
-    network = open_network(model, weights, judging.protocol)
+    network = open_network(model, weights, judging.protocol, exports=True)
     judgement = judge_pictures(network, pictures_to_judge(network, data, split), judging)
     if json:
         say(dumps(judgement.figures(), indent=2))

@@ -37,6 +37,8 @@ _COMMANDS = (
     *((search, show), (weights, fetch, convert, verify)),
 )
 
+_BROKEN_PIPE = 141  # as a shell says it
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -71,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("\ninterrupted", error=True)
         return end(128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader of the output has left, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return end(_BROKEN_PIPE)
     except Exception as error:
         if debug:
             raise

@@ -14,7 +14,7 @@ from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import read_config
 from keras_effnetv2.cli.command import OptionGroup, argument, flag, option
 from keras_effnetv2.data.spec import kind_of
-from keras_effnetv2.evaluation.named_network import network_path
+from keras_effnetv2.evaluation.named_network import is_export, network_path
 from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
 from keras_effnetv2.pretrained.registry import find_weight_set, published
 from keras_effnetv2.recipes.presets import PRESETS
@@ -39,6 +39,12 @@ JSON = flag("--json", "Print JSON.")
 NETWORK = argument(
     "RUN_OR_FILE_OR_VARIANT",
     "A run folder, a .keras file, a variant such as efficientnetv2-s, or hf://OWNER/NAME of the "
+    "Hugging Face hub.",
+)
+NETWORK_OR_EXPORT = argument(
+    "RUN_OR_EXPORT_OR_VARIANT",
+    "A run folder, a .keras file, an export (.onnx, .xml of OpenVINO, .tflite, a SavedModel folder "
+    "or the folder of its versions), a variant such as efficientnetv2-s, or hf://OWNER/NAME of the "
     "Hugging Face hub.",
 )
 SKIP_BAD = flag("--skip-bad", "Leave out pictures that cannot be read.")
@@ -71,10 +77,15 @@ def check_weights(config: ModelConfig, weights: str | None) -> None:
         raise ValueError(f"--weights: {error}") from None
 
 
-def check_network(name: str, weights: str | None, protocol: str | None = None) -> None:
-    """Raise ValueError if there is no such network, or options do not go with it."""
-    path, is_repository = network_path(name), is_hub_name(name)
-    if path is not None and path.is_dir():
+def check_network(
+    name: str, weights: str | None, protocol: str | None = None, *, exports: bool = False
+) -> None:
+    """Raise ValueError if there is no such network, or options do not go with it.
+
+    With `exports` it may be an export.
+    """
+    path, is_repository = network_path(name, exports=exports), is_hub_name(name)
+    if path is not None and path.is_dir() and not is_export(path):
         read_settings(path)
         check_finished(path)
     if path is None and not is_repository:

@@ -1,68 +1,165 @@
 """The command `predict`: name what pictures show."""
 
+import csv
+import json
+import os
+import sys
 from collections.abc import Sequence
-from json import dumps
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typer import BadParameter
+
+from keras_effnetv2._common.checks import check_integer, check_number
+from keras_effnetv2._common.files import written_whole
 from keras_effnetv2._common.progress import progress_bar
-from keras_effnetv2._common.text import counted, printable, say
-from keras_effnetv2.cli.command import argument, command, option
-from keras_effnetv2.cli.options import JSON, NETWORK, WEIGHTS_TO_JUDGE, check_network
+from keras_effnetv2._common.text import counted, listed, printable, say
+from keras_effnetv2.cli.command import OptionGroup, argument, command, flag, option
+from keras_effnetv2.cli.options import NETWORK_OR_EXPORT, WEIGHTS_TO_JUDGE, check_network
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.evaluation import prediction
-from keras_effnetv2.evaluation.named_network import open_network
-
-
-@command(
-    "keras-effnetv2 predict runs/photos cat.jpg dog.png --top 3\n"
-    "keras-effnetv2 predict efficientnet-lite0 cat.jpg --embeddings cat.npz"
+from keras_effnetv2.evaluation.named_network import MADE_FROM, is_export, network_path, open_network
+from keras_effnetv2.evaluation.picture_names import (
+    STANDARD_INPUT,
+    picture_names,
+    picture_trouble,
+    shown_name,
 )
-def predict(
-    model: str = NETWORK,
-    pictures: list[Path] = argument("PICTURE", "Picture files."),
-    weights: str | None = WEIGHTS_TO_JUDGE,
-    top: int = option("K", "Number of classes to name.", 5),
+
+
+@dataclass(frozen=True)
+class ScoreOptions(OptionGroup):
+    """The arguments of `prediction.predictions`."""
+
+    top: int = option("K", "Number of classes to name.", 5)
+    min_score: float = option("P", "Leave out classes with a score below P, 0..1.", 0.0)
+    flip: bool = flag("--flip", "Take the mean over the picture and its mirror image.")
+    batch_size: int = option("N", "Pictures per step.", prediction.BATCH_SIZE)
+
+    def check(self) -> None:
+        """Raise ValueError for a number out of range."""
+        check_integer("top", self.top, minimum=1)
+        check_number("min_score", self.min_score, minimum=0, maximum=1)
+        check_integer("batch_size", self.batch_size, minimum=1)
+
+
+@dataclass(frozen=True)
+class OutputOptions(OptionGroup):
+    """Where the result goes."""
+
+    section = "Output"
+
+    csv: Path | None = option(
+        "FILE.csv",
+        "Write a table in place of the lines, one row a picture: picture, class, score, the next "
+        "classes as class_2, score_2 and so on, error.",
+    )
+    json: bool = flag("--json", "Print JSON Lines: one object a picture.")
     embeddings: Path | None = option(
         "FILE.npz",
         "Write the pooled features of the pictures: embeddings (N, C), paths (N), and network, "
         "which says what computed them. Pictures that cannot be read are left out.",
+    )
+
+    @property
+    def is_printed(self) -> bool:
+        """Whether there are lines for each picture."""
+        return self.json or self.csv is None
+
+    def check(self, model: str) -> None:
+        """Raise an error unless the files can be written, and the network has what they need."""
+        for name, path in (("--csv", self.csv), ("--embeddings", self.embeddings)):
+            ending = f".{'csv' if name == '--csv' else 'npz'}"
+            if path is None:
+                continue
+            if path.suffix != ending or path.is_dir():
+                raise ValueError(
+                    f"{name} must be a file that ends in {ending}. Received: {str(path)!r}"
+                )
+            if not path.parent.is_dir():
+                raise FileNotFoundError(f"{name}: There is no folder {str(path.parent)!r}.")
+        path = network_path(model, exports=True)
+        if self.embeddings is not None and path is not None and is_export(path):
+            raise ValueError(f"--embeddings: {model!r} is an export without features. {MADE_FROM}")
+
+
+@command(
+    "keras-effnetv2 predict runs/photos cat.jpg dog.png --top 3\n"
+    "keras-effnetv2 predict runs/photos/model.onnx holiday/ --csv holiday.csv\n"
+    "keras-effnetv2 predict efficientnet-lite0 'photos/**/*.jpg' --json > found.jsonl\n"
+    "find photos -mtime -1 | keras-effnetv2 predict runs/photos --from-file -\n"
+    "cat cat.jpg | keras-effnetv2 predict runs/photos -"
+)
+def predict(
+    model: str = NETWORK_OR_EXPORT,
+    pictures: list[str] | None = argument(
+        "PICTURE",
+        "Picture files, folders (with all below them), patterns in quotes, http(s) addresses, or - "
+        "for a picture on standard input.",
+        None,
     ),
-    json: bool = JSON,
+    *,
+    from_file: str | None = option(
+        "LIST", "A text file with one of these in each line; - is standard input."
+    ),
+    weights: str | None = WEIGHTS_TO_JUDGE,
+    scores: ScoreOptions,
+    output: OutputOptions,
 ) -> int:
-    """Say what pictures show."""
-    if top < 1:
-        raise ValueError(f"--top must be at least 1. Received: {top}")
-    check_network(model, weights)
-    if embeddings is not None:
-        _check_embeddings(embeddings)
+    """Say what pictures show.
+
+    Pictures that cannot be read are listed, and the others are named; the exit code is then 1.
+    """
+    scores.check()
+    check_network(model, weights, exports=True)
+    output.check(model)
+    names = picture_names(_given(pictures or [], from_file))
     network: Any = model
-    if not all(map(prediction.picture_trouble, pictures)):
+    if not all(map(picture_trouble, names)):
         start_tensorflow()
-        network = open_network(model, weights)
-    with progress_bar("predicting") as progress:
-        found = prediction.predict(
-            network, pictures, top=top, embeddings=embeddings is not None, progress=progress
-        )
-    if json:
-        say(dumps([_described(one) for one in found], indent=2))
-    else:
-        _print(found)
-    errors = [one.error for one in found if one.error]
-    if embeddings is not None and len(errors) < len(found):
-        count = prediction.write_embeddings(embeddings, network, found)
-        say(f"{embeddings}: embeddings of {counted(count, 'picture')}", error=True)
-    elif embeddings is not None:
-        say(f"{embeddings} was not written: no picture could be read", error=True)
-    return 1 if errors else 0
+        network = open_network(model, weights, exports=True)
+    found: list[prediction.Prediction] = []
+    width = max(len(printable(shown_name(name))) for name in names)
+    rows = prediction.predictions(
+        network, names, **vars(scores), embeddings=output.embeddings is not None
+    )
+    # On a terminal the lines are progress enough.
+    with progress_bar("predicting", quiet=output.is_printed and sys.stdout.isatty()) as progress:
+        progress(0, len(names))
+        for row in rows:
+            found.append(row)
+            if output.json:
+                say(json.dumps(_described(row)))
+            elif output.is_printed:
+                _print(row, width, scores.min_score)
+            progress(len(found), len(names))
+    return _finish(found, network, output)
 
 
-def _check_embeddings(path: Path) -> None:
-    """Raise an error unless a file of this name can be written."""
-    if path.suffix != ".npz" or path.is_dir():
-        raise ValueError(f"--embeddings must be a file that ends in .npz. Received: {str(path)!r}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"--embeddings: There is no folder {str(path.parent)!r}.")
+def _given(pictures: Sequence[str], from_file: str | None) -> list[str]:
+    """Return the pictures on the command line and in the list."""
+    uses = [*pictures, *[from_file] * (from_file is not None)].count(STANDARD_INPUT)
+    if uses > 1:
+        raise BadParameter("standard input (-) can be read only once.")
+    if uses and sys.stdin.isatty():
+        raise BadParameter("standard input (-) is a terminal. Send a file: ... - < cat.jpg")
+    lines: list[str] = []
+    if from_file is not None:
+        data = sys.stdin.buffer.read() if from_file == STANDARD_INPUT else _read(Path(from_file))
+        data = data.removeprefix(b"\xef\xbb\xbf")
+        split = data.split(b"\0") if b"\0" in data else data.splitlines()  # as find -print0 has it
+        lines = [os.fsdecode(line) for line in split if line]
+    if not pictures and not lines:
+        empty = f"{from_file!r} names no picture. " if from_file is not None else ""
+        raise BadParameter(f"{empty}Give a PICTURE, or a list of them with --from-file.")
+    return [*pictures, *lines]
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir() or not path.exists():
+        raise FileNotFoundError(f"--from-file: There is no file {str(path)!r}.")
+    return path.read_bytes()
 
 
 def _described(found: prediction.Prediction) -> dict[str, Any]:
@@ -75,13 +172,53 @@ def _described(found: prediction.Prediction) -> dict[str, Any]:
     return {"picture": found.path, "classes": [dict(zip(given, row, strict=True)) for row in rows]}
 
 
-def _print(predictions: Sequence[prediction.Prediction]) -> None:
-    width = max(len(printable(found.path)) for found in predictions)
-    for found in predictions:
-        shown = f"{printable(found.path):<{width}}"
-        if found.error:
-            say(f"{shown}  error: {found.error}")
-        for one in _described(found).get("classes", ()):
-            identity = f" ({one['wordnet_id']})" if "wordnet_id" in one else ""
-            say(f"{shown}  {one['score']:7.2%}  {printable(one['class'])}{identity}")
-            shown = " " * width
+def _print(found: prediction.Prediction, width: int, min_score: float) -> None:
+    shown = f"{printable(found.path):<{width}}"
+    if found.error:
+        say(f"{shown}  error: {found.error}")
+    elif not found.scores:
+        say(f"{shown}  no class with a score of at least {min_score:.2%}")
+    for one in _described(found).get("classes", ()):
+        identity = f" ({one['wordnet_id']})" if "wordnet_id" in one else ""
+        say(f"{shown}  {one['score']:7.2%}  {printable(one['class'])}{identity}")
+        shown = " " * width
+
+
+def _finish(found: Sequence[prediction.Prediction], network: Any, output: OutputOptions) -> int:
+    """Write the files, list what cannot be read, and return the exit code."""
+    bad = [f"{one.path!r}: {one.error}" for one in found if one.error]
+    if output.csv is not None:
+        _write_csv(output.csv, found)
+        say(f"{output.csv}: {counted(len(found), 'picture')}", error=True)
+    if output.embeddings is not None and len(bad) < len(found):
+        count = prediction.write_embeddings(output.embeddings, network, found)
+        say(f"{output.embeddings}: embeddings of {counted(count, 'picture')}", error=True)
+    elif output.embeddings is not None:
+        say(f"{output.embeddings} was not written: no picture could be read", error=True)
+    if bad:
+        say(
+            f"error: {len(bad):,} of {counted(len(found), 'picture')} cannot be read:\n  "
+            + listed(bad, separator="\n  "),
+            error=True,
+        )
+    return 1 if bad else 0
+
+
+def _write_csv(path: Path, found: Sequence[prediction.Prediction]) -> None:
+    described = [_described(one) for one in found]
+    rows: list[dict[str, Any]] = []
+    for one in described:
+        row = {"picture": one["picture"], "error": one.get("error", "")}
+        for place, named in enumerate(one.get("classes", ()), start=1):
+            row |= {name if place == 1 else f"{name}_{place}": x for name, x in named.items()}
+        rows.append(row)
+    # The longest row has them all; a table of no class at all has its first ones, too.
+    names = [*dict.fromkeys(["class", "score", *max(rows, key=len)])]
+    columns = ["picture", *[name for name in names if name not in ("picture", "error")], "error"]
+    with (
+        written_whole(path) as scratch,
+        open(scratch, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

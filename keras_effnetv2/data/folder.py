@@ -44,7 +44,7 @@ _ANNOTATIONS = re.compile(
     r"(labels?|annot(ation)?s?|masks?|b?boxes|imagesets|segmentation(class|object))([\W_].*)?",
     re.IGNORECASE,
 )
-# Only used where a file stands in the wrong place: does it look like a lost picture?
+# For files that stand in the wrong place, and for folders without labels.
 _PICTURE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
     # Refused for what they are when they are read, with the way out.
@@ -269,6 +269,11 @@ def _walk(folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[str]:
             yield from _walk(entry.path, (*ancestors, key))
         else:
             yield entry.path
+
+
+def picture_files(folder: str) -> list[str]:
+    """Return the files below a folder that have the ending of a picture, in the order of names."""
+    return list(filter(_looks_like_picture, _walk(folder, ())))
 
 
 def _visible_entries(folder: str | os.DirEntry[str]) -> list[os.DirEntry[str]]:

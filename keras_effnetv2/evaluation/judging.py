@@ -24,9 +24,11 @@ from keras_effnetv2.evaluation.scores import (
     evaluation_protocol,
     set_to_follow,
 )
+from keras_effnetv2.export.runtimes import ExportedModel
 from keras_effnetv2.images.styles import Style
 from keras_effnetv2.pretrained.labels import class_list, has_class_list
 from keras_effnetv2.pretrained.open_weights import Weights
+from keras_effnetv2.runs.run_settings import RunSettings
 
 _UNRECORDED = (
     "This run did not record its training pictures (it was made by an earlier version), so they "
@@ -62,6 +64,17 @@ class TrainedOn:
     validation_fraction: float | None
     seed: int
 
+    @classmethod
+    def of(cls, settings: RunSettings, record: PictureRecord | None) -> "TrainedOn":
+        """Return what the network of a run was trained on."""
+        return cls(
+            record,
+            all_used=settings.max_train_examples is None,
+            pictures=(settings.training.pictures, settings.validation.pictures),
+            validation_fraction=settings.validation_fraction,
+            seed=settings.recipe.seed,
+        )
+
 
 class ChosenPictures(NamedTuple):
     """Pictures to judge a network on.
@@ -80,7 +93,7 @@ class JudgedNetwork:
     """A network to judge or to predict with.
 
     Args:
-        model: pixels 0..255 -> (N, classes).
+        model: pixels 0..255 -> (N, classes), a Keras model or an `ExportedModel`.
         classes: a description of each class: its name as "class", perhaps "wordnet_id".
         image_size: side of its pictures, pixels.
         style: how they become squares, see `evaluation_crop.resize_for_evaluation`.
@@ -92,7 +105,7 @@ class JudgedNetwork:
         weights: where the weights come from, for people, if that is known.
     """
 
-    model: keras.Model
+    model: keras.Model | ExportedModel
     classes: Sequence[Mapping[str, str]]
     image_size: int
     style: Style

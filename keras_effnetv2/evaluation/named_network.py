@@ -1,4 +1,4 @@
-"""The network to judge or to predict with: a run, a file, a variant with weights, a repository.
+"""The network to judge or to predict with: a run, a file, an export, a variant, a repository.
 
 Importing this module starts neither Keras nor TensorFlow.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from keras_effnetv2._common.checks import did_you_mean
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import variant_unless_path
+from keras_effnetv2.export.outputs import version_folder
 from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
 
 if TYPE_CHECKING:
@@ -17,16 +18,23 @@ if TYPE_CHECKING:
 
     from keras_effnetv2.evaluation.judging import JudgedNetwork
 
-_EXPORTS = (".onnx", ".xml", ".tflite", ".pb")
+MADE_FROM = "Give what it was made from: the folder of a run, a .keras file, or a variant."
+_EXPORTS = (".onnx", ".xml", ".tflite")
+_FILES = (".keras", *_EXPORTS)
 
 
-def network_path(name: str | os.PathLike[str]) -> Path | None:
-    """Return the path of a run or of a `.keras` file; None for a name.
+def network_path(name: str | os.PathLike[str], *, exports: bool = False) -> Path | None:
+    """Return the path of a run or of a file; None for a name.
 
-    A name is that of a variant, or hf://OWNER/NAME of the Hugging Face hub.
+    A name is that of a variant, or hf://OWNER/NAME of the Hugging Face hub. The path of a
+    SavedModel is the folder of its newest version.
+
+    Args:
+        name: the name or the path.
+        exports: whether an export is allowed, too.
 
     Raises:
-        ValueError: it is an export or misspelt, or nothing of that name is there.
+        ValueError: it is misspelt, nothing of that name is there, or it is an export.
         ImportError: the package for the hub is not installed.
     """
     variants, path = ModelConfig.variants(), Path(name)
@@ -35,33 +43,43 @@ def network_path(name: str | os.PathLike[str]) -> Path | None:
         return None
     if variant_unless_path(name):
         return None
-    if path.suffix in _EXPORTS or any(path.glob("saved_model.pb")):
-        raise ValueError(
-            f"{str(name)!r} is an export, which cannot be opened here. Give what it was made from: "
-            "the folder of a run, a .keras file, or a variant."
-        )
-    if not path.is_dir() and not (path.suffix == ".keras" and path.is_file()):
-        kind = "file" if path.suffix == ".keras" else "folder"
-        raise ValueError(
-            f"There is no {kind} {str(name)!r}.{did_you_mean(name, variants)} A network is the "
-            "folder of a run, a .keras file, hf://OWNER/NAME or one of "
-            f"{', '.join(variants)}."
-        )
-    return path
+    path = path.parent if path.name == "saved_model.pb" else path
+    path = version_folder(path) or path
+    if is_export(path) and not exports:
+        raise ValueError(f"{str(name)!r} is an export, which cannot be opened here. {MADE_FROM}")
+    if path.is_dir() or (path.suffix in _FILES and path.is_file()):
+        return path
+    kind = "file" if path.suffix in _FILES else "network" if path.is_file() else "folder"
+    allowed = f", an export (a SavedModel folder, {', '.join(_EXPORTS)})" * exports
+    raise ValueError(
+        f"There is no {kind} {str(name)!r}.{did_you_mean(name, variants)} A network is the "
+        f"folder of a run, a .keras file{allowed}, hf://OWNER/NAME or one of {', '.join(variants)}."
+    )
+
+
+def is_export(path: Path) -> bool:
+    """Return whether this is the path of an exported file or the folder of a SavedModel."""
+    return path.suffix in _EXPORTS or version_folder(path) is not None
 
 
 def open_network(
-    name: str | os.PathLike[str], weights: str | None = None, protocol: str | None = None
+    name: str | os.PathLike[str],
+    weights: str | None = None,
+    protocol: str | None = None,
+    *,
+    exports: bool = False,
 ) -> "JudgedNetwork":
-    """Return the network of a run, a file or a repository, or a variant with weights.
+    """Return the network of a run, a file, an export or a repository, or a variant with weights.
 
     Args:
         name: folder of a run, a `.keras` file, a variant, or hf://OWNER/NAME[@REVISION].
         weights: for a variant: what `open_weights` takes; None is "imagenet".
         protocol: for a variant or a repository: how to judge it, see `published_network`.
+        exports: whether an export is allowed, too; its `model` is an `ExportedModel`.
 
     Raises:
         ValueError: as `network_path`; or the network, its weights or a file is not as it should be.
+        ImportError: the runtime of an export, or the package for the hub, is not installed.
     """
     from keras_effnetv2.evaluation.judging import published_network
     from keras_effnetv2.models.build import build_model
@@ -70,7 +88,7 @@ def open_network(
     from keras_effnetv2.runs.run_folder import MODEL
     from keras_effnetv2.runs.run_state import RECIPE
 
-    path, is_repository = network_path(name), is_hub_name(name)
+    path, is_repository = network_path(name, exports=exports), is_hub_name(name)
     if weights is not None and (path is not None or is_repository):
         raise ValueError(
             f"`weights` are for a variant only; {str(name)!r} has its own. Received: {weights!r}"
@@ -85,6 +103,10 @@ def open_network(
             protocol,
             facts={"variant": opened.config.name, "weights": weights},
         )
+    if is_export(path):
+        from keras_effnetv2.evaluation.exported_network import exported_network
+
+        return exported_network(path)
     if path.name == MODEL and (path.parent / RECIPE).is_file():
         path = path.parent
     return _trained_network(path) if path.is_dir() else described_network(load_model(path))
@@ -135,20 +157,13 @@ def _trained_network(path: Path) -> "JudgedNetwork":
     from keras_effnetv2.runs.run_folder import open_run
 
     run = open_run(path)
-    settings = run.settings
     return JudgedNetwork(
         model=run.model,
         classes=[{"class": name} for name in run.class_names],
         image_size=run.image_size,
         style=run.style,
         facts={"run": str(run.path)},
-        trained_on=TrainedOn(
-            run.pictures,
-            all_used=settings.max_train_examples is None,
-            pictures=(settings.training.pictures, settings.validation.pictures),
-            validation_fraction=settings.validation_fraction,
-            seed=settings.recipe.seed,
-        ),
-        variant=settings.model,
-        weights=settings.weights_origin,
+        trained_on=TrainedOn.of(run.settings, run.pictures),
+        variant=run.settings.model,
+        weights=run.settings.weights_origin,
     )

@@ -1,22 +1,33 @@
-"""Names of what picture files show, and their features.
+"""Names of what pictures show, and their features.
 
 Importing this module starts neither Keras nor TensorFlow, and pictures that cannot be read are
 found without them.
 """
 
-import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keras_effnetv2._common.checks import check_integer
+from keras_effnetv2._common.checks import check_integer, check_number
 from keras_effnetv2._common.files import written_whole
 from keras_effnetv2._common.progress import Progress
-from keras_effnetv2.evaluation.named_network import described_network, network_path, open_network
-from keras_effnetv2.images.picture_file import picture_file_trouble
+from keras_effnetv2.evaluation.named_network import (
+    MADE_FROM,
+    described_network,
+    network_path,
+    open_network,
+)
+from keras_effnetv2.evaluation.picture_names import (
+    picture_names,
+    picture_trouble,
+    read_picture,
+    shown_name,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -24,7 +35,10 @@ if TYPE_CHECKING:
 
     from keras_effnetv2.evaluation.judging import JudgedNetwork
 
+BATCH_SIZE = 32
 _TRACED_FROM = 5  # pictures; for fewer, calling each layer takes less time than tracing the network
+_READERS = 8  # files or addresses that are read at once
+_AHEAD = 2  # batches that are prepared while one is computed
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class Prediction:
     """What a network says about a picture.
 
     Attributes:
-        path: the picture file.
+        path: the picture file, or its address; "-" for standard input.
         class_names: names of the classes with the highest scores, the best first.
         scores: their scores, 0..1.
         wordnet_ids: of ImageNet's classes, their WordNet ids, else empty.
@@ -54,22 +68,33 @@ def predict(
     *,
     weights: str | None = None,
     top: int = 5,
+    min_score: float = 0.0,
+    flip: bool = False,
     embeddings: bool = False,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """Name what picture files show.
+    """Name what pictures show.
 
     Each picture is cropped and resized as the network is evaluated.
 
     Args:
-        model_or_path: the folder of a run, a `.keras` file, the name of a variant,
+        model_or_path: the folder of a run, a `.keras` file, an export (`.onnx`, `.xml` of OpenVINO,
+            `.tflite`, the folder of a SavedModel or of its versions), the name of a variant,
             hf://OWNER/NAME[@REVISION] of the Hugging Face hub, or a Keras classifier
             (N, S, S, 3), 0..255 -> (N, classes).
-        pictures: a JPEG, PNG, BMP, GIF or WebP file, or several.
+        pictures: JPEG, PNG, BMP, GIF or WebP files, one or several. A folder stands for the picture
+            files below it, and a pattern such as "photos/*.jpg" for those that match it, in the
+            order of their names. An http(s) address is downloaded, in at most a minute and 64 MiB.
+            "-" is a picture on standard input.
         weights: for a variant: name of a published set or path; None is "imagenet".
         top: number of classes to name, at least 1.
+        min_score: classes with a lower score, 0..1, are not named.
+        flip: compute the mean over the picture and its mirror image.
         embeddings: True: also return the features of each picture. They are what the last layer
             with weights is computed from: in networks of this package the pooled feature map.
+            Exports have none.
+        batch_size: pictures that are computed at once.
         progress: called with (pictures done, all pictures).
 
     Returns:
@@ -77,38 +102,72 @@ def predict(
         `error`.
 
     Raises:
-        ValueError: there is no such network, it is an export, it has no features, or an argument
-            is not as described above.
+        ValueError: there is no such network, it has no features, or an argument is not as described
+            above.
         ConnectionError: weights are not in the cache and cannot be downloaded.
+        ImportError: the runtime of an export is not installed.
     """
-    check_integer("top", top, minimum=1)
-    if isinstance(model_or_path, str | os.PathLike):
-        network_path(model_or_path)  # raises before the pictures are read
-    if isinstance(pictures, str | os.PathLike):
-        pictures = [pictures]
-    paths = [Path(picture) for picture in pictures]
-
-    @functools.cache
-    def classifier() -> Callable[[Path], Prediction]:
-        network = _opened(model_or_path, weights)
-        return _classifier(network, top, embeddings, is_traced=len(paths) >= _TRACED_FROM)
-
+    names = picture_names(pictures)
+    rows = predictions(
+        model_or_path,
+        names,
+        weights=weights,
+        top=top,
+        min_score=min_score,
+        flip=flip,
+        embeddings=embeddings,
+        batch_size=batch_size,
+    )
     found: list[Prediction] = []
-    for path in paths:
-        error = picture_trouble(path)
-        found.append(Prediction(str(path), error=error) if error else classifier()(path))
+    for row in rows:
+        found.append(row)
         if progress is not None:
-            progress(len(found), len(paths))
+            progress(len(found), len(names))
     return found
 
 
-def picture_trouble(path: Path) -> str:
-    """Return why a path is not a picture file to read, or ""."""
-    if path.is_dir():
-        return f"it is a folder. Give picture files, for example {path / '*.jpg'}"
-    if str(path).startswith(("http:", "https:")) and not path.exists():
-        return "it is an address. Download the picture, and give the file"
-    return picture_file_trouble(path)
+def predictions(
+    model_or_path: "keras.Model | JudgedNetwork | str | os.PathLike[str]",
+    names: Sequence[str],
+    *,
+    weights: str | None = None,
+    top: int = 5,
+    min_score: float = 0.0,
+    flip: bool = False,
+    embeddings: bool = False,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[Prediction]:
+    """Yield what `predict` returns, as soon as it is known. `names` are of `picture_names`."""
+    check_integer("top", top, minimum=1)
+    check_number("min_score", min_score, minimum=0, maximum=1)
+    check_integer("batch_size", batch_size, minimum=1)
+    if isinstance(model_or_path, str | os.PathLike):
+        network_path(model_or_path, exports=True)  # raises before the pictures are read
+    if all(map(picture_trouble, names)):
+        yield from (Prediction(shown_name(one), error=picture_trouble(one)) for one in names)
+        return
+    from keras_effnetv2.evaluation.scores import run_padded
+
+    network = _opened(model_or_path, weights)
+    size, is_traced = min(batch_size, len(names)), len(names) >= _TRACED_FROM
+    compute = _computation(network, embeddings, flip, is_traced)
+    for batch in _batches(names, size, network, is_traced):
+        outputs: Any = None if all(batch.errors) else run_padded(compute, batch.pixels, size)
+        for index, (name, error) in enumerate(zip(batch.names, batch.errors, strict=True)):
+            if error:
+                yield Prediction(shown_name(name), error=error)
+                continue
+            features, scores = outputs if embeddings else (None, outputs)
+            best = (-scores[index]).argsort(kind="stable")[:top]
+            best = best[scores[index][best] >= min_score]
+            classes = [network.classes[one] for one in best]
+            yield Prediction(
+                shown_name(name),
+                tuple(one["class"] for one in classes),
+                tuple(scores[index][best].tolist()),
+                tuple(one["wordnet_id"] for one in classes if "wordnet_id" in one),
+                embedding=None if features is None else features[index].astype("float32"),
+            )
 
 
 def write_embeddings(
@@ -141,70 +200,76 @@ def _opened(network: Any, weights: str | None) -> "JudgedNetwork":
     from keras_effnetv2.evaluation.judging import JudgedNetwork
 
     if isinstance(network, str | os.PathLike):
-        return open_network(network, weights)
+        return open_network(network, weights, exports=True)
     if weights is not None or not isinstance(network, keras.Model | JudgedNetwork):
         raise ValueError(
-            "The network must be the folder of a run, a .keras file, a Keras model, or a variant, "
-            f"which alone takes `weights`. Received: {network!r} and weights={weights!r}"
+            "The network must be the folder of a run, a .keras file, an export, a Keras model, or "
+            f"a variant, which alone takes `weights`. Received: {network!r} and weights={weights!r}"
         )
     return described_network(network) if isinstance(network, keras.Model) else network
 
 
-def _classifier(
-    network: "JudgedNetwork", top: int, embeddings: bool, is_traced: bool
-) -> Callable[[Path], Prediction]:
-    """Return a function that names one picture."""
+def _computation(
+    network: "JudgedNetwork", embeddings: bool, flip: bool, is_traced: bool
+) -> "Callable[[np.ndarray], Any]":
+    """Return a function of a batch of pixels; it returns scores, or (features, scores)."""
     import keras
     import numpy as np
 
+    from keras_effnetv2.export.runtimes import ExportedModel
     from keras_effnetv2.models.graph import with_features
 
-    model = with_features(network.model) if embeddings else network.model
+    model: Any = network.model
+    if isinstance(model, ExportedModel) and embeddings:
+        raise ValueError(f"{model.path} is an export, which has no features. {MADE_FROM}")
+    model = with_features(model) if embeddings else model
 
-    def outputs_of(pixels: Any) -> Any:
+    def outputs_of(pixels: np.ndarray) -> Any:
+        if isinstance(model, ExportedModel):
+            return model(pixels)
         if is_traced or keras.backend.backend() != "tensorflow":
             return model.predict_on_batch(pixels)
         outputs = model.predict_step(keras.ops.convert_to_tensor(pixels))
         return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
-    def classify(path: Path) -> Prediction:
-        try:
-            data = path.read_bytes()
-        except OSError as error:  # since `picture_trouble` looked
-            return Prediction(str(path), error=f"cannot be read: {error.strerror}")
-        pixels, trouble = _decoded(data, network)
-        if trouble:
-            return Prediction(str(path), error=trouble)
-        outputs = outputs_of(pixels[np.newaxis])
-        features, scores = outputs if embeddings else (None, outputs)
-        best = np.argsort(-scores[0], kind="stable")[:top]
-        classes = [network.classes[index] for index in best]
-        return Prediction(
-            str(path),
-            tuple(one["class"] for one in classes),
-            tuple(scores[0][best].tolist()),
-            tuple(one["wordnet_id"] for one in classes if "wordnet_id" in one),
-            embedding=None if features is None else features[0].astype(np.float32),
+    def mean_of_both(pixels: np.ndarray) -> Any:
+        mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
+        both = outputs_of(pixels), outputs_of(mirrored)
+        return keras.tree.map_structure(lambda one, other: (one + other) / 2, *both)
+
+    return mean_of_both if flip else outputs_of
+
+
+class _Batch(NamedTuple):
+    names: Sequence[str]
+    pixels: "np.ndarray"
+    errors: Sequence[str]  # "" for a picture that could be read
+
+
+def _batches(
+    names: Sequence[str], size: int, network: "JudgedNetwork", is_traced: bool
+) -> Iterator[_Batch]:
+    """Yield the pictures in batches, which are prepared while others are computed."""
+    from keras_effnetv2.images.evaluation_crop import prepare_files
+
+    preparing, readers = ThreadPoolExecutor(1), ThreadPoolExecutor(_READERS)
+
+    def prepare(part: Sequence[str]) -> _Batch:
+        files, troubles = zip(*readers.map(read_picture, part), strict=True)
+        pixels, errors = prepare_files(
+            files, network.image_size, network.style, is_traced=is_traced
         )
+        both = zip(troubles, errors, strict=True)
+        return _Batch(part, pixels, [trouble or error for trouble, error in both])
 
-    return classify
-
-
-def _decoded(data: bytes, network: "JudgedNetwork") -> tuple[Any, str]:
-    """Return a picture file as pixels for a network, or why it cannot be read.
-
-    Without `prepare_batch`, whose trace takes longer than some pictures.
-    """
-    import tensorflow as tf
-
-    from keras_effnetv2.images.evaluation_crop import decode_for_evaluation
-    from keras_effnetv2.images.headers import check_image, format_name
-
-    file = tf.constant(data)
     try:
-        if trouble := check_image(file).numpy().decode():
-            return None, trouble
-        pixels = decode_for_evaluation(file, network.image_size, network.style)
-    except tf.errors.OpError:
-        return None, f"corrupt or truncated {format_name(file).numpy().decode()}"
-    return pixels.numpy(), ""  # JAX takes no TensorFlow tensors
+        ahead: deque[Future[_Batch]] = deque()
+        for start in range(0, len(names), size):
+            ahead.append(preparing.submit(prepare, names[start : start + size]))
+            if len(ahead) > _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        for pool in (preparing, readers):  # after Ctrl-C, nobody waits for a download
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -12,6 +12,7 @@ from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.export.runtimes import ExportedModel
 from keras_effnetv2.images.styles import Style
 from keras_effnetv2.models.graph import last_activation
 from keras_effnetv2.pretrained.registry import IMAGENET21K_CLASSES, WEIGHT_SETS, WeightSet
@@ -20,6 +21,7 @@ PROTOCOLS = ("official", "timm", "keras")
 """How pictures are cropped and resized to judge published weights; see `evaluation_protocol`."""
 
 _CONFIDENCE = 0.95
+_SUMS_OF_SOFTMAX = (0.5, 1.1)
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def evaluation_protocol(weight_set: WeightSet, protocol: str) -> tuple[int, Styl
 
 
 def evaluate_source(
-    model: keras.Model,
+    model: keras.Model | ExportedModel,
     source: ImageSource,
     *,
     image_size: int,
@@ -172,7 +174,7 @@ def evaluate_source(
     """Run a model over every picture of a source, in order.
 
     Args:
-        model: pixels 0..255 -> (N, classes); also the result of `with_features`.
+        model: pixels 0..255 -> (N, classes), also the result of `with_features`; or an export.
         source: its class names are the model's, in order.
         image_size: side of the pictures, pixels.
         style: how they are cropped and resized, see `evaluation_crop.resize_for_evaluation`.
@@ -182,24 +184,45 @@ def evaluate_source(
     Raises:
         ValueError: the model has a different number of classes.
     """
-    output = model.outputs[-1]
-    if output.shape[-1] != len(source.class_names):
-        raise ValueError(
-            f"The model has {output.shape[-1]} classes, but the pictures have "
-            f"{len(source.class_names)}. Load the source with the model's class_names."
-        )
     batches = make_dataset(
         source, image_size=image_size, batch_size=batch_size, training=False, style=style
     )
+    run = model if isinstance(model, ExportedModel) else model.predict_on_batch
     scores: list[np.ndarray] = []
     done, full = 0, min(batch_size, source.num_examples)
-    for images, labels in batches.as_numpy_iterator():  # JAX takes no TensorFlow tensors
-        if len(images) < full:  # another shape would be traced
-            images = np.resize(images, (full, *images.shape[1:]))
-        outputs = model.predict_on_batch(images)
-        found = outputs[-1] if len(model.outputs) > 1 else outputs
-        scores.append(found[: len(labels)])
-        done += len(scores[-1])
+    for images, _ in batches.as_numpy_iterator():  # JAX takes no TensorFlow tensors
+        outputs = run_padded(run, images, full)
+        found = outputs[-1] if isinstance(outputs, list | tuple) else outputs
+        if found.shape[-1] != len(source.class_names):
+            raise ValueError(
+                f"The model has {found.shape[-1]} classes, but the pictures have "
+                f"{len(source.class_names)}. Load the source with the model's class_names."
+            )
+        scores.append(found)
+        done += len(found)
         if progress is not None:
             progress(done, source.num_examples)
-    return Evaluation(source.labels, np.concatenate(scores), last_activation(output))
+    all_scores = np.concatenate(scores)
+    if isinstance(model, ExportedModel):
+        return Evaluation(source.labels, all_scores, _likely_activation(all_scores))
+    return Evaluation(source.labels, all_scores, last_activation(model.outputs[-1]))
+
+
+def run_padded(run: Callable[[np.ndarray], Any], images: np.ndarray, size: int) -> Any:
+    """Return what a function of batches returns for pictures, called with `size` of them.
+
+    A batch of another shape would be traced, which takes longer than some pictures more.
+    """
+    full = np.resize(images, (size, *images.shape[1:])) if len(images) < size else images
+    return keras.tree.map_structure(lambda output: output[: len(images)], run(full))
+
+
+def _likely_activation(scores: np.ndarray) -> str:
+    """Return the activation of an export: those of a softmax add up to one.
+
+    In int8 most of a thousand classes are rounded to zero.
+    """
+    low, high = _SUMS_OF_SOFTMAX
+    if scores.min() < 0 or scores.max() > high:
+        return "linear"
+    return "softmax" if low < scores.sum(-1).mean() < high else "sigmoid"

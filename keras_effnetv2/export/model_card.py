@@ -16,7 +16,8 @@ from keras_effnetv2.export.signatures import PictureInput
 MODEL_CARD = "model_card.json"
 """The card, inside the folder of a version."""
 
-_LABELS = "assets/labels.txt"  # where TensorFlow puts what `signatures.label_table` writes
+LABELS_ASSET = "assets/labels.txt"
+"""Where TensorFlow puts what `signatures.label_table` writes."""
 
 
 def write_model_card(
@@ -33,12 +34,16 @@ def write_model_card(
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
-    classes = (folder / _LABELS).read_text("utf-8").count("\n")
+    classes = (folder / LABELS_ASSET).read_text("utf-8").count("\n")
     card = {
         "format_version": 1,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": dict(model),
-        "classes": {"count": classes, "labels": _LABELS, "labels_sha256": hashes[_LABELS]},
+        "classes": {
+            "count": classes,
+            "labels": LABELS_ASSET,
+            "labels_sha256": hashes[LABELS_ASSET],
+        },
         "top_k": top_k,
         "preprocessing": {
             **dataclasses.asdict(pictures),

@@ -1,8 +1,27 @@
-"""Where exports go: nothing is overwritten. Found out without TensorFlow."""
+"""Where exports are, and where they go: nothing is overwritten. Found out without TensorFlow."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from keras_effnetv2.export.runtimes import FileFormat
+if TYPE_CHECKING:
+    from keras_effnetv2.export.runtimes import FileFormat
+
+_GRAPH_FILE = "saved_model.pb"
+
+
+def version_folder(path: Path) -> Path | None:
+    """Return the folder of a SavedModel, given that or the folder of its versions; else None.
+
+    Of several versions it is the newest.
+    """
+    if (path / _GRAPH_FILE).is_file():
+        return path
+    versions = [
+        folder
+        for folder in (path.iterdir() if path.is_dir() else ())
+        if folder.name.isdecimal() and (folder / _GRAPH_FILE).is_file()
+    ]
+    return max(versions, key=lambda folder: int(folder.name), default=None)
 
 
 def check_new_version(directory: Path, version: int) -> Path:
@@ -19,7 +38,7 @@ def check_new_version(directory: Path, version: int) -> Path:
     return target
 
 
-def new_file(path: Path, file_format: FileFormat) -> Path:
+def new_file(path: Path, file_format: "FileFormat") -> Path:
     """Return the path, if it has the format's ending and nothing would be overwritten."""
     if path.suffix != file_format.suffix:
         raise ValueError(

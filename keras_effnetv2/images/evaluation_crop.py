@@ -7,8 +7,10 @@ pictures stay in 0..255, and the model holds its own normalisation.
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer
@@ -173,11 +175,37 @@ def _batch_function(image_size: int, style: Style, max_pixels: int) -> Any:
         row_of = tf.tensor_scatter_nd_update(
             tf.fill([count + 1], missing), indices[:, tf.newaxis], tf.range(missing + 1)
         )[:count]
-        undecodable = tf.strings.join(["corrupt or truncated ", format_name(image_bytes)])
-        errors = tf.where(row_of == missing, undecodable, tf.gather(reasons, row_of))
+        errors = tf.where(row_of == missing, _undecodable(image_bytes), tf.gather(reasons, row_of))
         return tf.gather(images, row_of), errors
 
     return prepare
+
+
+def prepare_files(
+    image_bytes: Sequence[bytes], image_size: int, style: Style = "whole", *, is_traced: bool
+) -> tuple[np.ndarray, list[str]]:
+    """Return what `prepare_batch` does, as NumPy and Python have it.
+
+    Without `is_traced` the files are prepared one by one, which for up to four of them takes less
+    time than tracing.
+    """
+    if is_traced:
+        images, errors = prepare_batch(image_bytes, image_size, style)
+        return images.numpy(), [error.decode() for error in errors.numpy()]
+    pixels, reasons = np.zeros((len(image_bytes), image_size, image_size, 3), np.float32), []
+    for image, data in zip(pixels, map(tf.constant, image_bytes), strict=True):
+        try:
+            reason = check_image(data)
+            if not reason.numpy():
+                image[:] = decode_for_evaluation(data, image_size, style)
+        except tf.errors.InvalidArgumentError:
+            reason = _undecodable(data)
+        reasons.append(reason.numpy().decode())
+    return pixels, reasons
+
+
+def _undecodable(data: Any) -> Any:
+    return tf.strings.join(["corrupt or truncated ", format_name(data)])
 
 
 def _check_style(style: Style, image_size: int) -> None:

@@ -186,7 +186,7 @@ def _to_cache(address: str, file: PublishedFile, folder: Path, subject: str) -> 
             except requests.exceptions.ChunkedEncodingError:
                 _download(address, target, file.hash, subject)
     except requests.RequestException as error:
-        raise _Failure(_reason(error)) from None
+        raise _Failure(failure_reason(error)) from None
     except OSError as error:
         raise OSError(
             f"{target.name} cannot be written to the folder {folder}: {error.strerror or error}. "
@@ -196,7 +196,7 @@ def _to_cache(address: str, file: PublishedFile, folder: Path, subject: str) -> 
     return target
 
 
-def _reason(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
     """Return what happened, without the names that requests and urllib3 have for a connection."""
     cause = error.args[0] if error.args else error
     return re.sub(r"^(\w+\(host=[^)]*\)|<[^>]*>): ", "", str(getattr(cause, "reason", cause)))

@@ -1,6 +1,5 @@
 """The served SavedModel: find it in its folder, load it, describe it, call it."""
 
-import logging
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 from tensorflow.core.protobuf import saved_model_pb2
 
+from keras_effnetv2.export.runtimes import load_saved_model
 from keras_effnetv2.runs.run_state import RECIPE, SAVED_MODEL, check_finished
 
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -89,17 +89,8 @@ def load_served_model(path: str | os.PathLike[str]) -> ServedModel:
         ValueError: there is no model, or it cannot be loaded.
     """
     folder = newest_version(path)
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # that the graph has no gradients, which serving does not need
-    try:
-        loaded = tf.saved_model.load(str(folder))
-        graph = saved_model_pb2.SavedModel.FromString((folder / _GRAPH_FILE).read_bytes())
-    except Exception as error:  # TensorFlow raises a dozen kinds for a damaged file
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        raise ValueError(f"The model in {folder} cannot be loaded: {reason}") from None
-    finally:
-        logger.setLevel(level)
+    loaded = load_saved_model(folder)
+    graph = saved_model_pb2.SavedModel.FromString((folder / _GRAPH_FILE).read_bytes())
     metadata = {
         name: MessageToDict(
             definition, preserving_proto_field_name=True, always_print_fields_with_no_presence=True

@@ -121,3 +121,22 @@ def status(code):
 def redirect(location):
     """Status 302 to another address."""
     return lambda handler: _send(handler, 302, {"Location": location, "Content-Length": 0})
+
+
+def typed(kind, body):
+    """A body of a content type."""
+    headers = {"Content-Type": kind, "Content-Length": len(body)}
+    return lambda handler: _send(handler, 200, headers, [body])
+
+
+def dripping(body):
+    """Sends a byte at a time, with pauses."""
+
+    def answer(handler):
+        _send(handler, 200, {"Content-Length": len(body)})
+        for byte in body:
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+            handler.server.released.wait(0.02)
+
+    return answer
