@@ -111,10 +111,11 @@ def predict(
 
     Pictures that cannot be read are listed, and the others are named; the exit code is then 1.
     """
+    given = _given(pictures or [], from_file)
     scores.check()
     check_network(model, weights, exports=True)
     output.check(model)
-    names = picture_names(_given(pictures or [], from_file))
+    names = picture_names(given)
     network: Any = model
     if not all(map(picture_trouble, names)):
         start_tensorflow()
