@@ -9,6 +9,7 @@ from helpers.command_line import VARIANT, command
 from helpers.photos import write_picture
 
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.evaluation.calibration import reliability
 from keras_effnetv2.evaluation.scores import wilson_interval
 from keras_effnetv2.images.evaluation_crop import decode_image, resize_for_evaluation
 from keras_effnetv2.models.build import build_model
@@ -55,7 +56,7 @@ def test_official_figures_of_weights_that_are_no_published_file(weights, picture
     )
     assert code == 0, err
     result = json.loads(out)
-    loss = result.pop("loss")
+    loss, error = result.pop("loss"), result.pop("calibration_error")
     assert result == {
         "variant": "efficientnetv2-b0",
         "weights": str(weights),
@@ -79,6 +80,8 @@ def test_official_figures_of_weights_that_are_no_published_file(weights, picture
     )
     truth = scores[np.arange(4), [TENCH, TENCH, TENCH, GOLDFISH]]
     assert loss == pytest.approx(-np.log(truth).mean(), rel=1e-4)
+    right = scores.argmax(-1) == [TENCH, TENCH, TENCH, GOLDFISH]
+    assert error == pytest.approx(reliability(scores.max(-1), right).error, rel=1e-4)
 
 
 def test_published_figure_and_another_protocol_in_words(weights, pictures, capsys, tmp_path):

@@ -252,6 +252,7 @@ def test_the_card_says_what_is_served(served):
     }
     difference = card["accuracy"].pop("folding_max_difference")
     assert 0 < difference < 1e-5  # what float32 rounding does
+    assert card["accuracy"].pop("max_difference") == difference
     assert {name: card[name] for name in ("model", "classes", "preprocessing", "accuracy")} == {
         "model": {
             "name": model.name,
@@ -278,6 +279,8 @@ def test_the_card_says_what_is_served(served):
             "rounding_max_difference": None,
             "weights_dtype": "float32",
             "weights_max_difference": 0.0,
+            "pictures": 8,
+            "top1_agreement": 1.0,
         },
     }
     assert (card["format_version"], card["top_k"]) == (1, 5)

@@ -30,7 +30,9 @@ from helpers.run_folders import recorded_settings
 from keras_effnetv2.data.catalog import MemoryStore
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.unreadable import BadPicturesError
+from keras_effnetv2.evaluation.named_network import open_network
 from keras_effnetv2.evaluation.scores import evaluate_source
+from keras_effnetv2.export.metadata import read_metadata
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.training import fit
@@ -125,6 +127,19 @@ def test_recipe_json_repeats_the_run(run, digits):
     assert settings["result"]["validation_accuracy"] == result.evaluation.accuracy
     assert settings["result"]["validation_loss"] == result.evaluation.loss
     assert settings["result"]["seconds"] == pytest.approx(sum(result.history["seconds"]), abs=0.1)
+
+
+def test_a_run_and_its_export_have_the_temperature(run):
+    result, _ = run
+    found, settings = result.evaluation.confidence, settings_in(result.output)
+    stored = (found.temperature, found.none_below)
+    assert (settings["temperature"], settings["none_below"]) == stored
+    assert settings["result"]["calibration_error"] == found.before.error
+    assert settings["result"]["calibrated_error"] == found.after.error
+    exported = read_metadata(result.output / "saved_model")
+    network = open_network(result.output)
+    for one in (exported, network):
+        assert (one.temperature, one.none_below) == stored
 
 
 def test_the_mistakes_are_counted(run):

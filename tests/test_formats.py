@@ -1,9 +1,11 @@
 """Exports to ONNX, OpenVINO and LiteRT against Keras; what writing and opening them refuses."""
 
+import ast
 import dataclasses
 import functools
 import json
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -15,12 +17,16 @@ from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.export import formats
 from keras_effnetv2.export.check import DIFFERENCE_LIMIT
 from keras_effnetv2.export.formats import ExportReport, export_model
+from keras_effnetv2.export.metadata import Metadata, read_metadata
 from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.export.runtimes import computes_bfloat16, load_exported
 from keras_effnetv2.models.build import build_model
+from keras_effnetv2.pretrained.registry import CentralCrop
 
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
 SIZE = 32
+NAMES = ["ash", "birch tree", "Küstentanne", 'oak, "red"', "<pine>"]
+STYLE = CentralCrop(SIZE, 0.875, "center")
 
 
 def network(size=None):
@@ -48,7 +54,15 @@ def exported(model, tmp_path_factory):
     @functools.cache
     def write(name, dynamic_size):
         path = tmp_path_factory.mktemp("exported") / "new" / f"net{ENDINGS[name]}"
-        return export_model(model, path, name, image_size=SIZE, dynamic_size=dynamic_size)
+        return export_model(
+            *(model, path, name),
+            image_size=SIZE,
+            dynamic_size=dynamic_size,
+            class_names=NAMES,
+            style=STYLE,
+            temperature=1.5,
+            none_below=0.25,
+        )
 
     return write
 
@@ -173,6 +187,77 @@ def test_openvino_names_its_tensors(exported):
 
     read = openvino.Core().read_model(exported("openvino", False).path)
     assert [x.get_any_name() for x in (*read.inputs, *read.outputs)] == ["images", "probabilities"]
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_file_says_how_it_is_used(exported, name):
+    assert read_metadata(exported(name, False).path) == Metadata(
+        class_names=tuple(NAMES),
+        image_size=SIZE,
+        style=STYLE,
+        pixel_range=(0, 255),
+        activation="softmax",
+        temperature=1.5,
+        none_below=0.25,
+    )
+
+
+def test_other_programs_find_the_class_names(exported):
+    import onnxruntime
+    import openvino
+
+    session = onnxruntime.InferenceSession(str(exported("onnx", False).path))
+    properties = session.get_modelmeta().custom_metadata_map
+    assert ast.literal_eval(properties["names"]) == dict(enumerate(NAMES))
+    assert properties["Image.NominalPixelRange"] == "NominalRange_0_255"
+    read = openvino.Core().read_model(exported("openvino", False).path)
+    labels = read.get_rt_info(["model_info", "labels"]).astype(str)
+    assert labels == 'ash birch_tree Küstentanne oak,_"red" <pine>'
+    with zipfile.ZipFile(exported("litert", False).path) as archive:
+        assert archive.read("labels.txt").decode().splitlines() == NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.xml", b"<net/>"), ("a.tflite", b"TFL3"), ("a.onnx", b""), ("a/saved_model.pb", b"")],
+)
+def test_exports_of_others_say_nothing(tmp_path, name, content):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    assert read_metadata(tmp_path / name.split("/")[0]) == Metadata()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.xml", b"<net>"),
+        (
+            "a.xml",
+            b"<a><rt_info><keras_effnetv2><metadata value='[1]'/></keras_effnetv2></rt_info></a>",
+        ),
+        ("a.onnx", b"garbage"),
+    ],
+)
+def test_a_damaged_file_says_so(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} does not say clearly .*Export the"):
+        read_metadata(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_names": ["a"]}, "one name for each of the model's 6 classes. Received: 1"),
+        ({"temperature": 0}, "`temperature` must be a number above 0, or None. Received: 0"),
+        ({"none_below": 2}, "`none_below` must be a number from 0 to 1, or None. Received: 2"),
+        ({"style": "round"}, "`style` must be one of 'whole'"),
+    ],
+)
+def test_metadata_that_is_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        export_model(make_model(), tmp_path / "a.onnx", **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_mixed_precision_becomes_float32(tmp_path):

@@ -87,7 +87,7 @@ def test_settings_of_an_earlier_version_are_read_and_written_back():
         "frozen_share": 0.0,
         "small_pictures": False,
     }
-    written |= {"pictures_sha256": None, "is_pretrained": None}
+    written |= dict.fromkeys(("pictures_sha256", "is_pretrained", "temperature", "none_below"))
     assert json.loads(json.dumps(settings.to_dict())) == written | {
         "recipe": written["recipe"] | later
     }

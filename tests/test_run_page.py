@@ -14,6 +14,7 @@ from helpers.search_studies import large_study
 
 from keras_effnetv2._common.text import printable
 from keras_effnetv2.data.training_data import TrainingData
+from keras_effnetv2.evaluation.calibration import fit_confidence
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import progressive_stages
 from keras_effnetv2.report.figures import curve_chart
@@ -71,6 +72,9 @@ def report():
             Mistake(picture(seed=1), "small.png", "cat", "dog", 0.5, near[:1]),
         ),
         compared=(2000, 2500),
+        confidence=fit_confidence(
+            np.tile([0.9, 0.06, 0.04], (100, 1)), np.repeat([0, 1], 50), "softmax"
+        ),
     )
 
 
@@ -184,6 +188,9 @@ def test_the_page_needs_no_other_file_and_hostile_names_are_text(report):
     of_all = " ".join(Page(render_run(replace(report, compared=(3, 3)))).text.split())
     assert "the nearest of the 3 training pictures, with their" in of_all
     assert html == render_run(report)
+    assert "Scores are 40.0% away from the share that is right" in text
+    assert "95% of the rightly named pictures have a score of 0.9 or more." in text
+    assert "The scores are no probabilities." in render_run(replace(report, confidence=None))
     ids = [a["id"] for a in Page(html).attributes if "id" in a and not a["id"][1:].isalnum()]
     assert len(ids) == len(set(ids))
 
@@ -265,7 +272,7 @@ def test_every_page_fits_and_is_legible_in_light_and_dark(report, tmp_path):
                 assert one["texts"] > 50
                 assert one["page"] == ("rgb(20, 23, 26)" if dark else "rgb(255, 255, 255)")
                 assert all(chart > 200 for chart in one["charts"])
-    assert [len(found[name, 1200, True]["charts"]) for name in pages] == [4, 0, 1]
+    assert [len(found[name, 1200, True]["charts"]) for name in pages] == [5, 0, 1]
     shown = found["preview", 420, False]["images"]
     # Small ones four times their size; large ones what a phone has room for.
     assert {width for natural, width in shown if natural == 32} == {128}

@@ -1,5 +1,6 @@
 """The command `export`: write a run as a SavedModel, or as a file for another runtime."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,8 @@ from keras_effnetv2.runs.run_state import SAVED_MODEL
 if TYPE_CHECKING:
     from keras_effnetv2.evaluation.judging import JudgedNetwork
 
+ALL = "all"  # formats
+
 
 class _FormatOptions(OptionGroup):
     def given(self) -> dict[str, Any]:
@@ -31,7 +34,9 @@ class SavedModelOptions(_FormatOptions):
     section = "SavedModel, for TensorFlow Serving"
 
     version: int | None = option(
-        "N", "Version of the model; the folder PATH/N must not exist. [default: 1]"
+        "N",
+        "Version of the model; the folder PATH/N must not exist. [default: one more than the "
+        "newest there, or 1]",
     )
     top_k: int | None = option(
         "K", "Number of classes in the answers of classify_bytes and classify. [default: 5]"
@@ -81,9 +86,15 @@ class FileOptions(_FormatOptions):
     )
     force: bool = flag("--force", "Write the file even if it differs too much from Keras.")
 
+    def of_one_format(self) -> list[str]:
+        """Return the names of the given options that not all formats have."""
+        only = ("quantize", "calibration", "min_agreement", "keep_float")
+        return [name for name in self.given() if name in only]
+
 
 @command(
     "keras-effnetv2 export runs/photos --output served/photos --version 2\n"
+    "keras-effnetv2 export runs/photos --format all\n"
     "keras-effnetv2 export efficientnetv2-b0 --output served/imagenet"
 )
 def export(
@@ -91,20 +102,21 @@ def export(
     model: str = NETWORK,
     weights: str | None = WEIGHTS_TO_JUDGE,
     # Names of `runtimes.FORMATS`, which needs TensorFlow.
-    format: Literal["saved_model", "onnx", "openvino", "litert"] = option(
+    format: Literal["saved_model", "onnx", "openvino", "litert", "all"] = option(
         None, "What to write.", SAVED_MODEL
     ),
     output: Path | None = option(
         "PATH",
-        "Folder for the versions of a SavedModel, or the file of another format. [default for a "
-        "run: RUN/saved_model, or RUN/model.onnx, .xml or .tflite]",
+        "Folder for the versions of a SavedModel, the file of another format, or the folder of "
+        "all formats. [default for a run: RUN/saved_model, RUN/model.onnx, .xml or .tflite, or "
+        "RUN]",
     ),
     saved_model: SavedModelOptions,
     files: FileOptions,
 ) -> None:
     """Write a trained network for TensorFlow Serving, ONNX, OpenVINO or LiteRT."""
-    is_saved_model = format == SAVED_MODEL
-    if others := (files if is_saved_model else saved_model).given():
+    unfit = {SAVED_MODEL: files.given(), ALL: files.of_one_format()}
+    if others := unfit.get(format, saved_model.given()):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in others)
         raise ValueError(
             f"--format {format} does not go with {options}. Leave out one or the other. "
@@ -119,43 +131,75 @@ def export(
     path = network_path(model)
     if output is None and (path is None or not path.is_dir()):
         raise ValueError(f"--output must be given, since {model!r} is no run folder.")
-    from keras_effnetv2.export.outputs import check_new_version, new_file
+    targets = _targets(format, Path(model), output, saved_model.version)
+    start_tensorflow()
+    _need_packages(targets)
+    network = open_network(model, weights)
+    for name, target in targets.items():
+        if name == SAVED_MODEL:
+            _write_saved_model(network, target, saved_model.given())
+        else:
+            _write_file(network, target, name, files.given())
+
+
+def _targets(format: str, run: Path, output: Path | None, version: int | None) -> dict[str, Path]:
+    """Return where each format is written, the folder of the version for a SavedModel.
+
+    FileExistsError if something is there.
+    """
+    from keras_effnetv2.export.outputs import check_new_version, new_file, next_version
     from keras_effnetv2.export.runtimes import FORMATS
 
-    name = SAVED_MODEL if is_saved_model else f"model{FORMATS[format].suffix}"
-    output = output or Path(model, name)
-    if is_saved_model:
-        check_new_version(output, 1 if saved_model.version is None else saved_model.version)
-    else:
-        new_file(output, FORMATS[format])
-    start_tensorflow()
-    network = open_network(model, weights)
-    if is_saved_model:
-        _write_saved_model(network, output, saved_model.given())
-    else:
-        _write_file(network, output, format, files.given())
+    targets = {}
+    for name in (SAVED_MODEL, *FORMATS) if format == ALL else (format,):
+        file = SAVED_MODEL if name == SAVED_MODEL else f"model{FORMATS[name].suffix}"
+        target = output if output and format != ALL else Path(output or run, file)
+        if name == SAVED_MODEL:
+            targets[name] = check_new_version(target, version or next_version(target))
+        else:
+            targets[name] = new_file(target, FORMATS[name])
+    return targets
 
 
-def _write_saved_model(network: "JudgedNetwork", output: Path, given: dict[str, Any]) -> None:
-    from keras_effnetv2.export.model_card import MODEL_CARD
+def _need_packages(formats: Iterable[str]) -> None:
+    """Raise ImportError, before anything is written, if a package of a format is missing."""
+    from keras_effnetv2.export.converters import optional_module
+    from keras_effnetv2.export.runtimes import FORMATS
+
+    for name in formats:
+        for module in FORMATS[name].modules if name in FORMATS else ():
+            optional_module(module)
+
+
+def _described(network: "JudgedNetwork") -> dict[str, Any]:
+    """Return what every export is told of a network."""
+    return {
+        "class_names": [one["class"] for one in network.classes],
+        "image_size": network.image_size,
+        "style": network.style,
+        "temperature": network.temperature,
+        "none_below": network.none_below,
+    }
+
+
+def _write_saved_model(network: "JudgedNetwork", folder: Path, given: dict[str, Any]) -> None:
+    from keras_effnetv2.export.metadata import MODEL_CARD
     from keras_effnetv2.export.saved_model import export_saved_model
 
+    options = {**given, "version": int(folder.name)}
     written = export_saved_model(
         network.model,
-        output,
-        [one["class"] for one in network.classes],
-        image_size=network.image_size,
-        style=network.style,
-        fold_batch_norm=not given.pop("no_fold", False),
+        folder.parent,
+        fold_batch_norm=not options.pop("no_fold", False),
         variant=network.variant,
         weights=network.weights,
-        **given,
+        **_described(network),
+        **options,
     )
+    accuracy = read_json(written / MODEL_CARD)["accuracy"]
+    size = sum(file.stat().st_size for file in written.rglob("*") if file.is_file())
     say(written)
-    dtype = given.get("weights_dtype", "float32")
-    if dtype != "float32":
-        moved = read_json(written / MODEL_CARD)["accuracy"]["weights_max_difference"]
-        say(f"weights in {dtype}: probabilities within {moved:.2g} of those in float32")
+    _say_compared(size, accuracy)
 
 
 def _write_file(network: "JudgedNetwork", output: Path, format: str, given: dict[str, Any]) -> None:
@@ -169,14 +213,18 @@ def _write_file(network: "JudgedNetwork", output: Path, format: str, given: dict
         network.model,
         output,
         format,
-        style=network.style,
-        **{"image_size": network.image_size, **given},
+        **{**_described(network), **given},
     )
     say(report.path)
-    say(
-        f"{report.bytes:,} bytes; on {report.pictures} pictures the same best class as Keras for "
-        f"{report.top1_agreement:.1%}, probabilities within {report.max_difference:.2g}"
-    )
+    _say_compared(report.bytes, vars(report))
     if report.float_layers:
         count = counted(len(report.float_layers), "layer")
         say(f"{count} stayed in float: {listed(report.float_layers)}")
+
+
+def _say_compared(size: int, compared: Mapping[str, Any]) -> None:
+    """Print the size of an export, and how it compares with Keras."""
+    say(
+        f"{size:,} bytes; on {compared['pictures']} pictures the same best class as Keras for "
+        f"{compared['top1_agreement']:.1%}, probabilities within {compared['max_difference']:.2g}"
+    )

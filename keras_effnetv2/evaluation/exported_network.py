@@ -27,10 +27,10 @@ def exported_network(path: Path) -> JudgedNetwork:
             have as many classes as names.
         ImportError: its runtime is not installed.
     """
-    said, run = read_metadata(path), _run_around(path)
+    run = _run_around(path)
     settings = None if run is None else run[0]
     try:
-        model = load_exported(path)
+        model, said = load_exported(path), read_metadata(path)
         height, width = model.image_shape
         size = said.image_size or height or (settings.image_size if settings else None)
         if size is None or {height, width} - {None, size}:
@@ -61,6 +61,8 @@ def exported_network(path: Path) -> JudgedNetwork:
         {"export": str(path), "image_size": size},
         names_classes=not is_described,
         trained_on=TrainedOn.of(*run) if run else None,
+        temperature=said.temperature,
+        none_below=said.none_below,
     )
 
 

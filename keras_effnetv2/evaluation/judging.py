@@ -103,6 +103,8 @@ class JudgedNetwork:
         trained_on: for a network of a run; None for published weights and weight files.
         variant: name of the architecture, if it is known.
         weights: where the weights come from, for people, if that is known.
+        temperature: see `Metadata`.
+        none_below: see `Metadata`.
     """
 
     model: keras.Model | ExportedModel
@@ -115,6 +117,8 @@ class JudgedNetwork:
     trained_on: TrainedOn | None = None
     variant: str | None = None
     weights: str | None = None
+    temperature: float | None = None
+    none_below: float | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,23 @@ class Judgement:
             "top_5_accuracy": evaluation.top_accuracy(5),
             "top_5_accuracy_interval": evaluation.top_accuracy_interval(5),
             "loss": evaluation.loss,
+            **self._calibration(),
         } | ({} if top1 is None else {"published_accuracy": top1 / 100})
+
+    def _calibration(self) -> dict[str, float]:
+        """Return how sure the scores may be taken, without and with what the network stores."""
+        evaluation, network = self.evaluation, self.network
+        if evaluation.activation not in ("softmax", "sigmoid"):
+            return {}
+        found = {"calibration_error": evaluation.reliability.error}
+        if network.temperature is not None:
+            corrected = evaluation.with_temperature(network.temperature)
+            found["temperature"] = network.temperature
+            found["calibrated_error"] = corrected.reliability.error
+        if network.none_below is not None:
+            found["none_below"] = network.none_below
+            found["marked_none"] = float((evaluation.scores.max(-1) < network.none_below).mean())
+        return found
 
     def recalls(self) -> list[tuple[str, int, float]]:
         """Return (class name, pictures, recall) of the classes with pictures, the worst first."""

@@ -166,4 +166,6 @@ def _trained_network(path: Path) -> "JudgedNetwork":
         trained_on=TrainedOn.of(run.settings, run.pictures),
         variant=run.settings.model,
         weights=run.settings.weights_origin,
+        temperature=run.settings.temperature,
+        none_below=run.settings.none_below,
     )

@@ -1,7 +1,8 @@
 """Judging a model on a source: the scores of every picture, and figures computed from them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
@@ -12,6 +13,13 @@ from keras_effnetv2._common.checks import check_choice
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.evaluation.calibration import (
+    Confidence,
+    Reliability,
+    calibrated,
+    fit_confidence,
+    reliability,
+)
 from keras_effnetv2.export.runtimes import ExportedModel
 from keras_effnetv2.images.styles import Style
 from keras_effnetv2.models.graph import last_activation
@@ -50,7 +58,7 @@ class Evaluation:
     @property
     def accuracy(self) -> float:
         """Share of the pictures whose highest score is that of the true class."""
-        return float((self.predictions == self.labels).mean())
+        return float(self.right.mean())
 
     def top_accuracy(self, k: int) -> float:
         """Return the share of the pictures with the true class among the k highest scores."""
@@ -68,8 +76,30 @@ class Evaluation:
         """Return (classes,) the recognised share of each class's pictures, NaN without pictures."""
         classes = self.scores.shape[-1]
         counts = np.bincount(self.labels, minlength=classes)
-        right = np.bincount(self.labels[self.predictions == self.labels], minlength=classes)
+        right = np.bincount(self.labels[self.right], minlength=classes)
         return np.divide(right, counts, out=np.full(classes, np.nan), where=counts > 0)
+
+    @property
+    def right(self) -> np.ndarray:
+        """(N,) whether the highest score is that of the true class."""
+        return self.predictions == self.labels
+
+    @property
+    def reliability(self) -> Reliability:
+        """How the highest scores and the share of right ones go together."""
+        return reliability(self.scores.max(-1), self.right)
+
+    @cached_property
+    def confidence(self) -> Confidence | None:
+        """What these pictures say of the scores; None if the scores are no probabilities."""
+        if self.activation not in ("softmax", "sigmoid"):
+            return None
+        return fit_confidence(self.scores, self.labels, self.activation)
+
+    def with_temperature(self, temperature: float) -> "Evaluation":
+        """Return the evaluation of scores with a temperature, see `calibrated`."""
+        scores = calibrated(self.scores, temperature, self.activation)
+        return replace(self, scores=scores)
 
     @property
     def loss(self) -> float:

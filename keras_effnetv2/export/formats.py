@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,10 +36,12 @@ from keras_effnetv2.export.check import (
 )
 from keras_effnetv2.export.converters import INPUT, OUTPUT, optional_module
 from keras_effnetv2.export.float_parts import Judge, keep_float_parts, layers_of
+from keras_effnetv2.export.metadata import write_metadata
 from keras_effnetv2.export.outputs import new_file, report_file
 from keras_effnetv2.export.real_pictures import PicturesLike, photographs, picture_array
 from keras_effnetv2.export.runtimes import FORMATS, computes_bfloat16, load_exported
 from keras_effnetv2.export.saved_model import (
+    metadata_of,
     probability_model,
     require_tensorflow_backend,
     resolve_image_size,
@@ -98,14 +101,18 @@ def export_model(
     min_agreement: float = MIN_AGREEMENT,
     keep_float: Literal["auto"] | None = None,
     force: bool = False,
+    class_names: Sequence[str] | None = None,
+    temperature: float | None = None,
+    none_below: float | None = None,
 ) -> ExportReport:
     """Write a classifier for another runtime, and compare its results with those of Keras.
 
     The file has one input `images`, float32 (N, S, S, 3), 0..255, with any N, and one output
     `probabilities`, float32 (N, C). Batch norms are folded where `folding.fold_batch_norm` can, and
-    models of mixed precision become float32. `runtimes.load_exported` runs the file. The report
-    is written next to it, as JSON, with `.json` appended to its name. Files get their names only
-    after the comparison.
+    models of mixed precision become float32. `runtimes.load_exported` runs the file, and
+    `metadata.read_metadata` tells what it says of itself: class names, size, style and range of its
+    pictures, temperature. The report is written next to it, as JSON, with `.json` appended to its
+    name. Files get their names only after the comparison.
 
     Formats, their files, and the values of `quantize` other than None, which is float32:
 
@@ -141,6 +148,9 @@ def export_model(
             float, those that help most first, until it agrees; see `float_parts`. They are chosen
             by the pictures of the comparison, so on others the agreement can be lower.
         force: also write a file that differs by more than is allowed. The report says how much.
+        class_names: one name a class, for the metadata; None numbers them "0", "1", ...
+        temperature: for the metadata, see `Metadata`; the file computes without it.
+        none_below: for the metadata, as well.
 
     Returns:
         The size of the file, and how much it differs from Keras.
@@ -163,6 +173,7 @@ def export_model(
     for module in FORMATS[format].modules:
         optional_module(module)
     _check_bfloat16(quantize)
+    metadata = metadata_of(plain, class_names, size, style, temperature, none_below)
     for_ranges, compared = _gather(calibration, pictures, size, style)
     batches = batches_of(compared)
     if dynamic_size:  # some once more, not square
@@ -181,6 +192,7 @@ def export_model(
         judge, in_float = Judge(batches, expected, min_agreement), []
         if keep_float is not None and not judge(written)[0]:
             in_float = keep_float_parts(saved_model, written, for_ranges, judge)
+        write_metadata(written, metadata)
         answers = _answers(written, batches, quantize)
         report = ExportReport(
             target,
@@ -255,7 +267,7 @@ def _size_to_check(model: keras.Model, image_size: int | None) -> int:
         )
     size = _ANY_SIZE_CHECKED_AT if image_size is None else image_size
     check_integer("image_size", size, minimum=1)
-    return size
+    return int(size)
 
 
 def _gather(

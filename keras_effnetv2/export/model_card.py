@@ -11,19 +11,15 @@ import tensorflow as tf
 
 from keras_effnetv2._common.files import file_sha256
 from keras_effnetv2._version import __version__
+from keras_effnetv2.export.metadata import LABELS_ASSET, MODEL_CARD, Metadata
 from keras_effnetv2.export.signatures import PictureInput
-
-MODEL_CARD = "model_card.json"
-"""The card, inside the folder of a version."""
-
-LABELS_ASSET = "assets/labels.txt"
-"""Where TensorFlow puts what `signatures.label_table` writes."""
 
 
 def write_model_card(
     folder: Path,
     model: Mapping[str, str | int | None],
     pictures: PictureInput,
+    metadata: Metadata,
     accuracy: Mapping[str, str | float | None],
     top_k: int,
 ) -> None:
@@ -47,8 +43,15 @@ def write_model_card(
         "top_k": top_k,
         "preprocessing": {
             **dataclasses.asdict(pictures),
-            "pixel_range": (0, 255),
+            "pixel_range": metadata.pixel_range,
             "normalization": "inside the model",
+        },
+        "scores": {
+            "activation": metadata.activation,
+            # What divides logits to calibrate them, and below what no class may be shown; what is
+            # served is without either. None where they were not fitted.
+            "temperature": metadata.temperature,
+            "none_below": metadata.none_below,
         },
         # How what is served differs from the Keras model, in probabilities on photographs.
         "accuracy": {

@@ -24,12 +24,17 @@ def version_folder(path: Path) -> Path | None:
     return max(versions, key=lambda folder: int(folder.name), default=None)
 
 
+def next_version(directory: Path) -> int:
+    """Return the number after that of the newest version, 1 where there is none."""
+    paths = directory.iterdir() if directory.is_dir() else ()
+    return max((int(path.name) for path in paths if path.name.isdecimal()), default=0) + 1
+
+
 def check_new_version(directory: Path, version: int) -> Path:
     """Return the folder of the version; FileExistsError if it exists."""
     target = directory / str(version)
     if target.exists():
-        used = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
-        free = max(used) + 1
+        free = next_version(directory)
         raise FileExistsError(
             f"{target} exists, and a version that may be served is not overwritten: "
             f"export with another version (--version {free}, version={free}), or remove the folder "

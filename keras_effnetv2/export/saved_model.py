@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2._common.checks import check_choice, check_class_names, check_integer
+from keras_effnetv2._common.checks import check_choice, check_integer
 from keras_effnetv2._common.files import written_whole
 from keras_effnetv2.export.check import (
     Batches,
@@ -23,7 +24,9 @@ from keras_effnetv2.export.check import (
     beyond_rounding,
     keras_answers,
     largest_difference,
+    top1_agreement,
 )
+from keras_effnetv2.export.metadata import PIXEL_RANGE, Metadata
 from keras_effnetv2.export.model_card import write_model_card
 from keras_effnetv2.export.outputs import check_new_version
 from keras_effnetv2.export.real_pictures import photographs
@@ -63,6 +66,8 @@ def export_saved_model(
     gif: bool = False,
     variant: str | None = None,
     weights: str | None = None,
+    temperature: float | None = None,
+    none_below: float | None = None,
 ) -> Path:
     """Write a classifier to `directory/version/`, as TensorFlow Serving expects it.
 
@@ -100,6 +105,8 @@ def export_saved_model(
         gif: whether GIF files are accepted. A small one can need a gigabyte.
         variant: name of the architecture, for the card.
         weights: where the weights come from, for the card.
+        temperature: for the card, see `Metadata`; what is served is without it.
+        none_below: for the card, as well.
 
     Returns:
         The folder written, `directory/version`.
@@ -113,25 +120,29 @@ def export_saved_model(
     require_tensorflow_backend()
     network = probability_model(model)
     size = resolve_image_size(network, image_size)
-    names = _resolve_class_names(class_names, network.output_shape[-1])
     check_integer("version", version, minimum=1)
     check_integer("top_k", top_k, minimum=1)
     check_integer("max_pixels", max_pixels, minimum=1)
     check_choice("weights_dtype", weights_dtype, WEIGHTS_DTYPES)
     version, top_k, max_pixels = int(version), int(top_k), int(max_pixels)
     pictures = PictureInput(size, style, max_pixels, gif)
+    metadata = metadata_of(network, class_names, size, style, temperature, none_below)
+    names = metadata.class_names
+    assert names is not None
     target = _new_version_folder(Path(directory), version)
     batches = batches_of(photographs(size)[::_EVERY])
-    accuracy: dict[str, Any] = {"weights_dtype": weights_dtype}
+    expected = answers = keras_answers(network, batches)
+    accuracy: dict[str, Any] = {"weights_dtype": weights_dtype, "pictures": len(expected)}
     if fold_batch_norm:
-        network, folding = _folded(network, batches)
+        network, answers, folding = _folded(network, batches, expected)
         accuracy |= folding
     stored = stored_weights(network, weights_dtype)
     probabilities = network_function(network, stored, size)
     if weights_dtype != "float32":
-        answers = answers_of(probabilities, batches)
-        moved = largest_difference(keras_answers(network, batches), answers)
-        accuracy["weights_max_difference"] = moved
+        exact, answers = answers, answers_of(probabilities, batches)
+        accuracy["weights_max_difference"] = largest_difference(exact, answers)
+    accuracy["max_difference"] = largest_difference(expected, answers)
+    accuracy["top1_agreement"] = top1_agreement(expected, answers)
 
     with written_whole(target) as folder, tempfile.TemporaryDirectory() as scratch:
         served = tf.Module()
@@ -143,7 +154,7 @@ def export_saved_model(
         write_warmup_requests(folder, size)
         section = {"name": network.name, "variant": variant, "weights": weights}
         section["parameters"] = network.count_params()
-        write_model_card(folder, section, pictures, accuracy, top_k)
+        write_model_card(folder, section, pictures, metadata, accuracy, top_k)
         _new_version_folder(Path(directory), version)  # another process may have been faster
     return target
 
@@ -160,14 +171,19 @@ def _save(served: Any, signatures: dict[str, Any], folder: Path) -> None:
     (folder / "fingerprint.pb").unlink()
 
 
-def _folded(model: keras.Model, batches: Batches) -> tuple[keras.Model, dict[str, Any]]:
-    """Return the folded model, or the model if it cannot be folded, and what the card says."""
+def _folded(
+    model: keras.Model, batches: Batches, answers: np.ndarray
+) -> tuple[keras.Model, np.ndarray, dict[str, Any]]:
+    """Return the folded model, or the model if it cannot be folded, its answers, and card entries.
+
+    `answers` are those of the model.
+    """
     try:
         folded = fold(model)
     except ValueError as error:  # one more reason to serve what was trained, not to fail
-        return model, {"not_folded_because": str(error)}
-    answers = keras_answers(model, batches)
-    difference = largest_difference(answers, keras_answers(folded, batches))
+        return model, answers, {"not_folded_because": str(error)}
+    found = keras_answers(folded, batches)
+    difference = largest_difference(answers, found)
     rounding, too_far = beyond_rounding(difference, model, batches)
     if too_far:
         raise ValueError(
@@ -175,11 +191,15 @@ def _folded(model: keras.Model, batches: Batches) -> tuple[keras.Model, dict[str
             "probabilities are not finite, or the model is folded wrongly: please report "
             "that. Export it as it is (--no-fold, fold_batch_norm=False)."
         )
-    return folded, {
-        "batch_norm_folded": True,
-        "folding_max_difference": difference,
-        "rounding_max_difference": rounding,
-    }
+    return (
+        folded,
+        found,
+        {
+            "batch_norm_folded": True,
+            "folding_max_difference": difference,
+            "rounding_max_difference": rounding,
+        },
+    )
 
 
 def require_tensorflow_backend() -> None:
@@ -243,16 +263,32 @@ def resolve_image_size(model: keras.Model, image_size: int | None) -> int:
     return int(size)  # JSON takes no integers of NumPy
 
 
-def _resolve_class_names(class_names: Sequence[str] | None, classes: int) -> list[str]:
+def metadata_of(
+    network: keras.Model,
+    class_names: Sequence[str] | None,
+    image_size: int,
+    style: Style,
+    temperature: float | None,
+    none_below: float | None,
+) -> Metadata:
+    """Return the metadata of a `probability_model`; without names its classes have numbers."""
+    classes = network.output_shape[-1]
     if class_names is None:
-        return [str(index) for index in range(classes)]
+        class_names = [str(index) for index in range(classes)]
     if isinstance(class_names, str) or len(class_names) != classes:
         raise ValueError(
             f"class_names must be a list of one name for each of the model's {classes} classes. "
             f"Received: {len(class_names)} in a {type(class_names).__name__}"
         )
-    check_class_names(class_names)
-    return list(class_names)
+    return Metadata(
+        class_names=tuple(class_names),
+        image_size=image_size,
+        style=style,
+        pixel_range=PIXEL_RANGE,
+        activation=last_activation(network.outputs[0]),
+        temperature=temperature,
+        none_below=none_below,
+    )
 
 
 def _new_version_folder(directory: Path, version: int) -> Path:

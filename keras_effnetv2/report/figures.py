@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_effnetv2.evaluation.calibration import Reliability
 from keras_effnetv2.report.style import plain_text
 
 if TYPE_CHECKING:
@@ -126,6 +127,20 @@ def curve_chart(curve: Curve) -> str:
         if len(curve.lines) > 1:
             figure.legend(loc="outside upper left", ncols=2)
         return to_svg(figure, f"{curve.title}. {'; '.join(curve.words)}")
+
+
+def reliability_chart(lines: Mapping[str, Reliability], spoken: str) -> str:
+    """Return the reliability of scores as an `<svg>` element; `lines` has at most two, by name."""
+    with drawing(420, 320) as figure:
+        axes = figure.subplots()
+        axes.plot((0, 1), (0, 1), color=INK, alpha=0.5, linewidth=1, linestyle=":")
+        for (name, one), look in zip(lines.items(), _LINES.values(), strict=False):
+            filled = one.counts > 0
+            points = one.scores[filled], one.shares[filled]
+            axes.plot(*points, label=name, marker="o", linewidth=2, **look)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="share that is right")
+        figure.legend(loc="outside upper left", ncols=2)
+        return to_svg(figure, spoken)
 
 
 def _mark_stages(

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnetv2._common.text import counted
+from keras_effnetv2.evaluation.calibration import BINS, KEPT, Confidence
 from keras_effnetv2.recipes.stages import StagePlan
-from keras_effnetv2.report.figures import Curve, curve_chart
+from keras_effnetv2.report.figures import Curve, curve_chart, reliability_chart
 from keras_effnetv2.report.run_report import RunReport
 from keras_effnetv2.report.style import MAX_EDGE, Table, render
 
@@ -43,6 +44,7 @@ def render_run(run: RunReport) -> str:
         heat=None if many else heat_cells(run.confusion),
         # Names that are no wider than a cell need not be turned on their side.
         is_upright=max(map(len, run.class_names)) <= 3,
+        confidence=None if run.confidence is None else _described(run.confidence),
         pairs=confused_pairs(run.class_names, run.confusion) if many else None,
         max_edge=MAX_EDGE,
         near_edge=_NEAR_EDGE,
@@ -131,6 +133,23 @@ def confused_pairs(class_names: Sequence[str], confusion: npt.NDArray[np.int64])
     ]
     caption = f"The {len(rows)} most frequently confused pairs, of {len(pairs):,}"
     return Table(caption, ("truth", "predicted as", "count", "share of the truth"), 2, rows)
+
+
+def _described(confidence: Confidence) -> tuple[str, list[str]]:
+    """Return the reliability diagram, and what it shows in sentences."""
+    words = [
+        f"Scores are {confidence.before.error:.1%} away from the share that is right, on average "
+        f"(expected calibration error, {BINS} bins).",
+        f"With the temperature {confidence.temperature:.3g} they are {confidence.after.error:.1%} "
+        "away. It was fitted on the same pictures, so on others this is a little more.",
+    ]
+    if confidence.none_below is not None:
+        words.append(
+            f"{KEPT:.0%} of the rightly named pictures have a score of {confidence.none_below:.3g} "
+            "or more. A picture with less may show none of the classes."
+        )
+    lines = {"scores": confidence.before, "with the temperature": confidence.after}
+    return reliability_chart(lines, f"Reliability. {' '.join(words)}"), words
 
 
 def heat_cells(confusion: npt.NDArray[np.int64]) -> list[list[tuple[int, float, str]]]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from keras_effnetv2._common.progress import Progress
 from keras_effnetv2._common.text import aligned, counted
 from keras_effnetv2.data.sources import ImageSource
+from keras_effnetv2.evaluation.calibration import Confidence
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.report.nearest import MAX_COMPARED, Neighbour, nearest_pictures
@@ -68,6 +69,7 @@ class RunReport:
         samples: title of a stage -> its training pictures, for at most `MAX_STAGES` stages.
         mistakes: at most `MAX_MISTAKES`, the highest score first.
         compared: the number of training pictures that they were compared with, and of all.
+        confidence: how sure the scores may be taken; None if they are no probabilities.
     """
 
     title: str
@@ -79,6 +81,7 @@ class RunReport:
     samples: Mapping[str, Sequence[Sample]]
     mistakes: Sequence[Mistake]
     compared: tuple[int, int] = (0, 0)
+    confidence: Confidence | None = None
 
 
 def gather_report(
@@ -123,6 +126,7 @@ def gather_report(
         },
         mistakes=mistakes,
         compared=compared,
+        confidence=evaluation.confidence,
     )
 
 
@@ -257,9 +261,22 @@ def _result_rows(
 ) -> tuple[tuple[str, str], ...]:
     seconds = sum(history["seconds"])  # also of the epochs before the run was resumed
     pictures = (settings.training.pictures, settings.validation.pictures)
+    found = evaluation.confidence
+    calibration = (
+        ()
+        if found is None
+        else (
+            (
+                "calibration error",
+                f"{found.before.error:.2%}, with the temperature {found.temperature:.3g} "
+                f"{found.after.error:.2%}",
+            ),
+        )
+    )
     return (
         ("validation accuracy", f"{evaluation.accuracy:.2%}"),
         ("validation loss", f"{evaluation.loss:.4f}"),
+        *calibration,
         ("pictures", f"{pictures[0]:,} + {pictures[1]:,}"),
         ("training time", f"{seconds:,.0f} s for {counted(len(history['seconds']), 'epoch')}"),
     )

@@ -95,8 +95,11 @@ class RunSettings:
     stages: tuple[TrainStage, ...]
     image_size: int  # side of the pictures that the run is evaluated and served with
     versions: Mapping[str, str] = field(default_factory=_versions)  # and the name of the backend
-    # validation_accuracy, validation_loss and seconds; None until the run is finished.
+    # validation_accuracy, validation_loss, calibration_error, calibrated_error and seconds; None
+    # until the run is finished.
     result: Mapping[str, float] | None = None
+    temperature: float | None = None  # of the finished network, see `calibration.Confidence`
+    none_below: float | None = None  # likewise; None: not fitted, or by an earlier version
     pictures_sha256: str | None = None  # of pictures.csv; None: an earlier version wrote none
     left_out_while_training: tuple[str, ...] = ()  # names of pictures that became unreadable
 
@@ -110,7 +113,8 @@ class RunSettings:
         """Return plain data for JSON, the inverse of `from_dict`."""
         values = asdict(self)
         if self.result is None:
-            del values["result"], values["left_out_while_training"]
+            for name in ("result", "temperature", "none_below", "left_out_while_training"):
+                del values[name]
         return values
 
     @classmethod
@@ -145,6 +149,8 @@ class RunSettings:
         check_integer("image_size", self.image_size, minimum=1)
         check_number("validation_fraction", self.validation_fraction, or_none=True)
         check_integer("max_train_examples", self.max_train_examples, or_none=True)
+        check_number("temperature", self.temperature, above=0, or_none=True)
+        check_number("none_below", self.none_below, minimum=0, maximum=1, or_none=True)
         for name, value in (self.result or {}).items():
             check_number(name, value)
 

@@ -63,7 +63,14 @@ def write_results(
     The model is on one device; `unreadable` has the pictures that were left out; `evaluation` and
     `judged` are the result of `evaluate_model`.
     """
-    names = inputs.training.class_names
+    names, confidence = inputs.training.class_names, evaluation.confidence
+    result = {"validation_accuracy": evaluation.accuracy, "validation_loss": evaluation.loss}
+    if confidence is not None:
+        settings = replace(
+            settings, temperature=confidence.temperature, none_below=confidence.none_below
+        )
+        result["calibration_error"] = confidence.before.error
+        result["calibrated_error"] = confidence.after.error
     # Of the layers only: compiled, the file would need this package to be loaded.
     bare = keras.Model(model.inputs, model.outputs, name=model.name)
     with written_whole(folder / run_folder.MODEL) as scratch:
@@ -79,6 +86,8 @@ def write_results(
             style=inputs.recipe.evaluation_style,
             variant=settings.model,
             weights=settings.weights_origin,
+            temperature=settings.temperature,
+            none_below=settings.none_below,
         )
     batches = partial(inputs.stage_dataset, unreadable=unreadable)
     kept = np.setdiff1d(np.arange(inputs.training.num_examples), [*unreadable.found])
@@ -99,11 +108,7 @@ def write_results(
     finished = replace(
         settings,
         finished=True,
-        result={
-            "validation_accuracy": evaluation.accuracy,
-            "validation_loss": evaluation.loss,
-            "seconds": round(sum(history["seconds"]), 1),
-        },
+        result={**result, "seconds": round(sum(history["seconds"]), 1)},
         left_out_while_training=tuple(bad.name for bad in unreadable.found.values()),
     )
     run_folder.write_settings(folder, finished)
