@@ -25,7 +25,7 @@ from helpers.served_processes import serving
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from keras_effnetv2.cli.main import parse
-from keras_effnetv2.serve.loaded_model import load_served_model
+from keras_effnetv2.serve.loaded_model import load_served_model, newest_version
 
 FOLDER = Path(__file__).parent.parent / "examples" / "tf_serving"
 BLOCKS = re.findall(r"```sh\n(.*?)```", (FOLDER / "README.md").read_text("utf-8"), flags=re.DOTALL)
@@ -63,7 +63,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return load_served_model(write_export(tmp_path_factory.mktemp("served") / "photos"))
+    folder = write_export(tmp_path_factory.mktemp("served") / "photos")
+    return load_served_model(newest_version(folder))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def run(block, ports, folder):
 def test_every_block_is_looked_at():
     """By the tests below; docker is not there."""
     others = [block for block in BLOCKS if block not in (*CURL, *CLIENTS)]
-    assert (len(CURL), len(CLIENTS), len(others)) == (3, 2, 3)
+    assert (len(CURL), len(CLIENTS), len(others)) == (4, 2, 3)
     ours = [block for block in others if block.startswith("keras-effnetv2 ")]
     for block in ours:
         parse(shlex.split(block)[1:])
@@ -125,8 +126,8 @@ def test_every_block_is_looked_at():
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
 def test_curl(ports, pictures):
-    description, predict, classify = (run(block, ports, pictures) for block in CURL)
-    for finished in (description, predict, classify):
+    description, predict, classify, upload = (run(block, ports, pictures) for block in CURL)
+    for finished in (description, predict, classify, upload):
         assert finished.returncode == 0, finished.stderr
     status, end = json.JSONDecoder().raw_decode(description.stdout)
     metadata = json.loads(description.stdout[end:])
@@ -137,6 +138,8 @@ def test_curl(ports, pictures):
     assert set(row["classes"]) < set(NAMES)
     (pairs,) = json.loads(classify.stdout)["results"]
     assert [name for name, _ in pairs] == row["classes"]
+    cat, dog = json.loads(upload.stdout)["predictions"]
+    assert (cat["classes"], dog["error"]) == (row["classes"], "")
 
 
 @KINDS

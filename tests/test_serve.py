@@ -46,7 +46,7 @@ def run_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(run_folder):
-    return load_served_model(run_folder)
+    return load_served_model(newest_version(run_folder))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def asking(model, grad_cam=None, **limits):
 
 @pytest.fixture(scope="module")
 def client(model, grad_cam):
-    with asking(model, grad_cam, max_body_bytes=200_000, timeout=30) as client:
+    with asking(model, grad_cam, max_body_bytes=2**18, timeout=30) as client:
         yield client
 
 
@@ -83,7 +83,7 @@ def test_the_newest_version_is_served(run_folder, model, tmp_path):
     (tmp_path / "saved_model" / "1").mkdir(parents=True)
     (tmp_path / "saved_model" / "1" / "saved_model.pb").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="cannot be loaded"):
-        load_served_model(tmp_path)
+        load_served_model(newest_version(tmp_path))
 
 
 def test_status_and_metadata_are_those_of_tensorflow_serving(client):
@@ -139,17 +139,21 @@ def test_examples_are_classified(client, model):
 
 def test_wrong_requests_are_answered_with_one_message(client):
     for method, path, body, status, message in (
-        ("GET", "/v1/models/oaks", None, 404, "There is no model 'oaks' or .* trees, version 10"),
-        ("GET", f"{URL}/versions/9", None, 404, "no such version"),
-        ("POST", "/v1/models/oaks:predict", "{}", 404, "There is no model"),
+        ("GET", "/v1/models/oaks", None, 404, "no such model .* 'trees', version 10.* 'oaks'$"),
+        ("GET", f"{URL}/versions/9", None, 404, "no such .*version. .*: 'trees', version 9$"),
+        ("GET", f"{URL}/versions/9/metadata", None, 404, "no such model or version"),
+        ("GET", f"{URL}/labels/stable", None, 400, "Unrecognized servable version label: 'stable'"),
+        ("POST", f"{URL}/labels/stable:predict", "{}", 400, "no labels. Use /versions/10"),
+        ("POST", f"{URL}/versions/9:classify", "{}", 404, "no such model or version"),
+        ("POST", "/v1/models/oaks:predict", "{}", 404, "no such model"),
         ("GET", f"{URL}:predict", None, 400, "Malformed request: GET /v1/models/trees:predict"),
         ("POST", f"{URL}:guess", "{}", 400, "Malformed request"),
         ("POST", f"{URL}:regress", "{}", 400, "This model is a classifier"),
-        ("POST", f"{URL}:predict", "", 400, "must be JSON"),
+        ("POST", f"{URL}:predict", "", 400, "must be JSON: .*curl -F file=@cat.jpg"),
         ("POST", f"{URL}:predict", '{"instances": [NaN]}', 400, "NaN is not a JSON number"),
         ("POST", f"{URL}:predict", '{"signature_name": "x"}', 400, "classify_bytes, .*: 'x'"),
         ("POST", f"{URL}:classify", '{"signature_name": "classify_bytes"}', 400, "one of classify"),
-        ("GET", "/docs", None, 404, "Not Found"),
+        ("GET", "/redoc", None, 404, "Not Found"),
         ("DELETE", URL, None, 405, "Method Not Allowed"),
         ("POST", "/grad_cam", "no picture", 400, "not a JPEG"),
     ):
@@ -161,12 +165,15 @@ def test_wrong_requests_are_answered_with_one_message(client):
 
 
 def test_large_bodies_are_refused_whether_declared_or_not(client):
-    parts = [b"x" * 50_000] * 5
+    parts = [b"x" * 60_000] * 5
     declared = client.post(f"{URL}:predict", content=b"".join(parts))
     chunked = client.post(f"{URL}:predict", content=iter(parts))
     for answer in (declared, chunked):
         assert answer.status_code == 413
-        assert answer.json() == {"error": "The body is larger than the 200000 bytes allowed"}
+        assert answer.json() == {
+            "error": "The body is larger than 0.25 MB, the most that this server takes "
+            "(--max-body-mb)"
+        }
 
 
 def test_clients_are_sent_away_when_there_are_too_many(model):
@@ -323,6 +330,7 @@ def test_metrics_count_requests_and_pictures(model):
         'keras_effnetv2_request_seconds_count{method="predict"} 1.0',
         "keras_effnetv2_requests_active 0.0",
         "keras_effnetv2_jobs_waiting 0.0",
+        'keras_effnetv2_model_version{model="trees"} 10.0',
     ):
         assert expected in lines
 

@@ -36,9 +36,9 @@ def computed(*jobs, gone=()):
 
     async def ask():
         functions = {"double": recorded(double), "negate": recorded(negate)}
-        batcher = Batcher(functions, max_batch=4, max_delay=0.0)
+        batcher = Batcher(max_batch=4, max_delay=0.0)
         tasks = [
-            asyncio.create_task(batcher.compute(name, {"x": np.array(numbers, float)}))
+            asyncio.create_task(batcher.compute(functions[name], {"x": np.array(numbers, float)}))
             for name, *numbers in jobs
         ]
         await asyncio.sleep(0)  # now all have come
@@ -47,7 +47,7 @@ def computed(*jobs, gone=()):
             tasks[index].cancel()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert batcher.waiting == 0
-        assert (await batcher.compute("negate", {"x": np.zeros(1)}))["y"].tolist() == [0]
+        assert (await batcher.compute(functions["negate"], {"x": np.zeros(1)}))["y"].tolist() == [0]
         calls.pop()
         return [answer["y"].tolist() if isinstance(answer, dict) else answer for answer in answers]
 
@@ -84,14 +84,14 @@ def test_a_large_job_ends_with_its_present_part_when_nobody_waits():
         return columns
 
     async def ask():
-        batcher = Batcher({"slow": slow}, max_batch=2, max_delay=0.0)
+        batcher = Batcher(max_batch=2, max_delay=0.0)
         assert batcher.seconds_in_call == 0
-        large = asyncio.create_task(batcher.compute("slow", {"x": np.arange(6)}))
+        large = asyncio.create_task(batcher.compute(slow, {"x": np.arange(6)}))
         await asyncio.to_thread(begun.wait, 30)
         assert batcher.seconds_in_call > 0
         large.cancel()
         go.set()
-        await batcher.compute("slow", {"x": np.array([9])})
+        await batcher.compute(slow, {"x": np.array([9])})
         assert batcher.seconds_in_call == 0
 
     asyncio.run(ask())

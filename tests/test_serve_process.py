@@ -4,6 +4,8 @@ import base64
 import http.client
 import importlib
 import json
+import re
+import shutil
 import signal
 import socket
 import sys
@@ -11,6 +13,7 @@ import threading
 import time
 from dataclasses import replace
 
+import httpx
 import pytest
 import tensorflow as tf
 from helpers.chromium import chromium_tab
@@ -20,8 +23,8 @@ from helpers.served_models import COLOUR, NAMES
 from helpers.served_processes import running, serving, wait_until
 
 from keras_effnetv2.cli.main import main
-from keras_effnetv2.serve.loaded_model import load_served_model
-from keras_effnetv2.serve.server import serve
+from keras_effnetv2.serve.loaded_model import load_served_model, newest_version
+from keras_effnetv2.serve.server import open_listener, serve
 
 DROP = """{
   const dataTransfer = new DataTransfer();
@@ -32,7 +35,8 @@ DROP = """{
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with running(write_served_run(tmp_path_factory.mktemp("trees"))) as server:
+    folder = write_served_run(tmp_path_factory.mktemp("trees"))
+    with running(folder, "--poll", "0.1") as server:
         yield server
 
 
@@ -109,6 +113,15 @@ def test_a_port_in_use_is_one_clear_error(tmp_path):
             serve(tmp_path, port=port)
 
 
+def test_small_answers_do_not_wait_for_the_network():
+    with (
+        open_listener("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_an_impossible_port_is_one_clear_error(tmp_path, capsys):
     assert main(["serve", str(tmp_path), "--port", "99999999"]) == 1
     assert (
@@ -159,7 +172,7 @@ def answer(connection):
 
 
 def test_a_slow_body_takes_no_place_and_is_refused_in_time(tmp_path):
-    model = load_served_model(write_export(tmp_path))
+    model = load_served_model(newest_version(write_export(tmp_path)))
     limits = {"max_requests": 1, "max_body_bytes": 10, "receive_timeout": 1.0}
     with serving(model, "trees", **limits) as (service, port):
         slow = connected(port, b"9\r\n\r\n{")
@@ -183,7 +196,7 @@ def test_nothing_is_computed_for_a_client_that_has_gone(tmp_path):
         assert go.wait(30)
         return {"error": tf.fill(tf.shape(image_bytes), "")}
 
-    model = load_served_model(write_export(tmp_path))
+    model = load_served_model(newest_version(write_export(tmp_path)))
     slow.structured_input_signature = model.signatures["classify_bytes"].structured_input_signature
     model = replace(model, signatures={"classify_bytes": slow})
     body = json.dumps({"signature_name": "classify_bytes", "instances": [""] * 5}).encode()
@@ -205,6 +218,38 @@ def test_a_stuck_model_does_not_keep_the_process(tmp_path):
         assert answer(late) == b"HTTP/1.1 504 Gateway Timeout"
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=8) == 0
+
+
+def states(server):
+    """Return the versions of a server and their states, the newest first."""
+    found = httpx.get(f"{server.address}v1/models/{server.name}").json()
+    return [(one["version"], one["state"]) for one in found["model_version_status"]]
+
+
+def test_the_command_logs_requests_and_why_a_new_version_is_not_served(server):
+    assert states(server) == [("10", "AVAILABLE")]
+    while "GET /v1/" not in (line := server.process.stdout.readline()):
+        assert line
+    assert re.fullmatch(rf"\S+ 127\.0\.0\.1 GET /v1/models/{server.name} 200 .* bytes\n", line)
+    (server.path / "saved_model" / "11").mkdir()
+    line = server.process.stderr.readline()
+    assert "ERROR Version 11 cannot be served, so version 10 still is: The model in" in line
+    assert states(server) == [("11", "END"), ("10", "AVAILABLE")]
+
+
+@pytest.mark.slow  # loads the network again
+def test_a_new_version_is_served_without_a_restart(server):
+    versions = server.path / "saved_model"
+    shutil.copytree(versions / "10", versions / "12")
+    assert "INFO Version 12 is served now, after version 10" in server.process.stderr.readline()
+    assert states(server)[0] == ("12", "AVAILABLE")
+    body = {
+        "signature_name": "classify_bytes",
+        "instances": [{"b64": base64.b64encode(COLOUR).decode()}],
+    }
+    for version, status in (("", 200), ("/versions/12", 200), ("/versions/10", 404)):
+        url = f"{server.address}v1/models/{server.name}{version}:predict"
+        assert httpx.post(url, json=body).status_code == status
 
 
 def test_the_last_request_is_answered_and_the_process_ends_well(server):

@@ -1,17 +1,23 @@
 """The command `serve`: answer requests on this machine."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from keras_effnetv2._common.checks import check_integer, check_number
+from keras_effnetv2._common.files import file_trouble
 from keras_effnetv2._common.text import say
 from keras_effnetv2.cli.command import OptionGroup, argument, command, option
 from keras_effnetv2.cli.options import check_run
 from keras_effnetv2.cli.quiet_start import start_tensorflow
+from keras_effnetv2.serve.bearer_token import check_token
 from keras_effnetv2.serve.limits import ServerLimits
 
 _MB = 2**20
+_TOKEN = "KERAS_EFFNETV2_TOKEN"
+_log = logging.getLogger("keras_effnetv2.serve")
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class LimitOptions(OptionGroup):
 def serve(
     *,
     path: Path = argument("RUN", "A run folder, or an export folder with versions."),
-    host: str = option("ADDRESS", "Address to listen on. There is no access control.", "127.0.0.1"),
+    host: str = option("ADDRESS", "Address to listen on.", "127.0.0.1"),
     port: int = option("PORT", "HTTP port; 0 takes a free one.", 8501),
     name: str | None = option("NAME", "Name of the model in URLs. [default: name of the folder]"),
     allow_host: list[str] | None = option(
@@ -60,24 +66,57 @@ def serve(
         "this option, a loopback address only answers for localhost, 127.0.0.1, [::1] and HOST, "
         "and any other address answers for all names.",
     ),
+    token_file: Path | None = option(
+        "FILE",
+        "Answer only requests with the token in this file (Authorization: Bearer TOKEN; in a "
+        "browser it is the password, with any name), except /healthz. The environment variable "
+        f"{_TOKEN} may hold the token instead. [default: answer all]",
+    ),
+    poll: float = option(
+        "SECONDS",
+        "How often to look for new versions, which are served once they are loaded; 0 is never.",
+        1.0,
+    ),
+    access_log: Literal["text", "json", "off"] = option(
+        None, "A line for each request on standard output.", "text"
+    ),
     limit_options: LimitOptions,
 ) -> None:
     """Serve a model on this machine, with a web page to try it."""
     limits = limit_options.limits()
     check_integer("port", port, minimum=0, maximum=2**16 - 1)
+    check_number("poll", poll, minimum=0)
+    token = _token(token_file)
     exports = "the output folder of keras-effnetv2 export"
     check_run(path, f"the folder of a finished run, or {exports}")
     start_tensorflow()
+    from keras_effnetv2.serve.access_log import logged
     from keras_effnetv2.serve.server import serve as serve_model
 
-    is_at_rest = serve_model(
-        path,
-        host=host,
-        port=port,
-        name=name,
-        allow_hosts=allow_host or (),
-        limits=limits,
-        started=say,
-    )
+    with logged(access_log):
+        is_at_rest = serve_model(
+            path,
+            host=host,
+            port=port,
+            name=name,
+            allow_hosts=allow_host or (),
+            token=token,
+            poll=poll,
+            limits=limits,
+            started=_log.info if access_log == "json" else say,
+        )
     if not is_at_rest:  # Python would wait for the thread that computes
         os._exit(0)
+
+
+def _token(file: Path | None) -> str | None:
+    """Return the token in a file, or that of the environment, or None if there is neither."""
+    if file is None:
+        token = os.environ.get(_TOKEN)
+    elif trouble := file_trouble(file):
+        raise ValueError(f"--token-file: {str(file)!r} is {trouble}")
+    else:
+        token = file.read_text("utf-8", "replace").strip()
+    if token is not None:
+        check_token(token)
+    return token

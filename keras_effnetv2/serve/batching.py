@@ -8,24 +8,21 @@ turns with them.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from keras_effnetv2.serve.loaded_model import Columns
-
-Function = Callable[[Columns], Columns]
-"""Computes rows; each result depends only on its own row."""
+from keras_effnetv2.serve.loaded_model import Columns, Function
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class _Job:
-    function: str
+    function: Function
     columns: Columns
     answer: "asyncio.Future[Columns]"
 
@@ -38,15 +35,11 @@ class Batcher:
     """Calls functions in one thread, for several jobs at once if possible; used in one event loop.
 
     Args:
-        functions: the functions by name.
         max_batch: most rows of one call; a job with more rows is computed in parts.
         max_delay: seconds that a job waits for others to arrive.
     """
 
-    def __init__(
-        self, functions: Mapping[str, Function], *, max_batch: int, max_delay: float
-    ) -> None:
-        self._functions = functions
+    def __init__(self, *, max_batch: int, max_delay: float) -> None:
         self._max_batch = max_batch
         self._max_delay = max_delay
         self._jobs: deque[_Job] = deque()
@@ -65,7 +58,7 @@ class Batcher:
         began = self._call_began
         return 0.0 if began is None else time.monotonic() - began
 
-    async def compute(self, function: str, columns: Columns) -> Columns:
+    async def compute(self, function: Function, columns: Columns) -> Columns:
         """Return the result of a function, computed in parts; no part begins after a cancel."""
         rows = len(next(iter(columns.values())))
         parts = []
@@ -74,7 +67,7 @@ class Batcher:
             parts.append(await self._compute_part(function, part))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    async def _compute_part(self, function: str, columns: Columns) -> Columns:
+    async def _compute_part(self, function: Function, columns: Columns) -> Columns:
         job = _Job(function, columns, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         if self._working is None or self._working.done():
@@ -137,4 +130,4 @@ class Batcher:
     def _compute(self, jobs: list[_Job]) -> Columns:
         names = jobs[0].columns
         columns = {name: np.concatenate([job.columns[name] for job in jobs]) for name in names}
-        return self._functions[jobs[0].function](columns)
+        return jobs[0].function(columns)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect, Request
 
-from keras_effnetv2.serve.errors import RequestError
+from keras_effnetv2.serve.errors import RequestError, client_left
 
 Take = Callable[[int], RequestError | None]
 """Takes memory for some bytes of a body; returns the refusal if there is none."""
@@ -17,7 +17,8 @@ async def read_body(request: Request, limit: int, take: Take) -> bytes:
     If `take` refuses memory, the rest of the body is received but dropped, because some clients
     read an answer only after they have sent everything.
     """
-    too_large = RequestError(413, f"The body is larger than the {limit} bytes allowed", "too_large")
+    allowed = f"{limit / 2**20:.4g} MB, the most that this server takes (--max-body-mb)"
+    too_large = RequestError(413, f"The body is larger than {allowed}", "too_large")
     declared = request.headers.get("content-length", "")
     refusal = too_large if declared.isdecimal() and int(declared[:20]) > limit else None
     if refusal and request.headers.get("expect", "").lower() == "100-continue":
@@ -37,7 +38,7 @@ async def read_body(request: Request, limit: int, take: Take) -> bytes:
             if size > 2 * limit:
                 break
     except ClientDisconnect:
-        raise RequestError(400, "The client disconnected", "disconnected") from None
+        raise client_left() from None
     if refusal is not None:
         raise refusal
     return b"".join(chunks)

@@ -15,3 +15,11 @@ class RequestError(Exception):
         self.status = status
         self.message = message
         self.outcome = outcome
+
+
+def client_left() -> RequestError:
+    """Return the error for a client that did not wait; nobody but the logs sees it.
+
+    TensorFlow Serving has this status, too.
+    """
+    return RequestError(499, "The client disconnected", "disconnected")

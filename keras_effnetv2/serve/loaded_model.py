@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from keras_effnetv2.runs.run_state import RECIPE, SAVED_MODEL, check_finished
 
 Columns = Mapping[str, npt.NDArray[Any]]
 """Named arrays with the same number of rows."""
+
+Function = Callable[[Columns], Columns]
+"""Computes rows; each result depends only on its own row."""
 
 _GRAPH_FILE = "saved_model.pb"
 
@@ -39,6 +43,11 @@ class ServedModel:
     metadata: Mapping[str, Any]
     loaded: Any
 
+    @cached_property
+    def functions(self) -> Mapping[str, Function]:
+        """Return the signatures as functions of arrays."""
+        return {name: partial(self.run, name) for name in self.signatures}
+
     def inputs(self, signature: str) -> Mapping[str, Any]:
         """Return the `tf.TensorSpec` of every input of a signature, by name."""
         specs: Mapping[str, Any] = self.signatures[signature].structured_input_signature[1]
@@ -52,6 +61,18 @@ class ServedModel:
         return {name: outputs[name].numpy() for name in sorted(outputs)}
 
 
+def version_folders(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the folders whose names are numbers, in a run's export or a folder of versions.
+
+    The largest number is the first.
+    """
+    root = Path(path)
+    versions = root / SAVED_MODEL if (root / RECIPE).is_file() else root
+    found = versions.iterdir() if versions.is_dir() else ()
+    numbered = [one for one in found if re.fullmatch("[0-9]+", one.name) and one.is_dir()]
+    return sorted(numbered, key=lambda folder: int(folder.name), reverse=True)
+
+
 def newest_version(path: str | os.PathLike[str]) -> Path:
     """Return the folder of the newest version, in a run's export or a folder of versions.
 
@@ -59,21 +80,15 @@ def newest_version(path: str | os.PathLike[str]) -> Path:
         ValueError: there is no version.
     """
     root = Path(path)
-    is_run = (root / RECIPE).is_file()
-    versions = root / SAVED_MODEL if is_run else root
-    found = [
-        folder
-        for folder in (versions.iterdir() if versions.is_dir() else ())
-        if re.fullmatch("[0-9]+", folder.name) and (folder / _GRAPH_FILE).is_file()
-    ]
-    if found:
-        return max(found, key=lambda folder: int(folder.name))
+    for folder in version_folders(root):
+        if (folder / _GRAPH_FILE).is_file():
+            return folder
     if (root / _GRAPH_FILE).is_file():
         raise ValueError(f"{root} is one version of a model. Give the folder that it is in.")
-    if is_run:
+    if (root / RECIPE).is_file():
         check_finished(root)
         raise ValueError(
-            f"The run in {root} has no exported model in {versions}. Export it with: "
+            f"The run in {root} has no exported model in {root / SAVED_MODEL}. Export it with: "
             f"keras-effnetv2 export {root}"
         )
     raise ValueError(
@@ -82,13 +97,12 @@ def newest_version(path: str | os.PathLike[str]) -> Path:
     )
 
 
-def load_served_model(path: str | os.PathLike[str]) -> ServedModel:
-    """Load the model in `newest_version`.
+def load_served_model(folder: Path) -> ServedModel:
+    """Load the version in a folder.
 
     Raises:
-        ValueError: there is no model, or it cannot be loaded.
+        ValueError: it cannot be loaded.
     """
-    folder = newest_version(path)
     loaded = load_saved_model(folder)
     graph = saved_model_pb2.SavedModel.FromString((folder / _GRAPH_FILE).read_bytes())
     metadata = {

@@ -2,7 +2,14 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 
 class Metrics:
@@ -11,9 +18,17 @@ class Metrics:
     Args:
         active: returns the number of requests being answered.
         waiting: returns the number of jobs waiting to be computed.
+        name: name of the model.
+        version: returns the version that is served.
     """
 
-    def __init__(self, active: Callable[[], float], waiting: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        active: Callable[[], float],
+        waiting: Callable[[], float],
+        name: str,
+        version: Callable[[], float],
+    ) -> None:
         # Not the registry of the process: several services may live in one.
         self._registry = CollectorRegistry()
         self._requests = Counter(
@@ -34,11 +49,25 @@ class Metrics:
             ["outcome"],
             registry=self._registry,
         )
-        for name, text, value in (
+        for gauge, text, value in (
             ("requests_active", "Requests being answered.", active),
             ("jobs_waiting", "Jobs waiting to be computed.", waiting),
         ):
-            Gauge(f"keras_effnetv2_{name}", text, registry=self._registry).set_function(value)
+            Gauge(f"keras_effnetv2_{gauge}", text, registry=self._registry).set_function(value)
+        served = Gauge(
+            "keras_effnetv2_model_version",
+            "Version that is served.",
+            ["model"],
+            registry=self._registry,
+        )
+        served.labels(name).set_function(version)
+        self._loads = Counter(
+            "keras_effnetv2_version_loads",
+            "Versions that were loaded while the server ran, and those that failed to load.",
+            ["outcome"],
+            registry=self._registry,
+        )
+        ProcessCollector(registry=self._registry)
 
     def add_request(self, method: str, outcome: str, seconds: float) -> None:
         """Count a request by its outcome ("ok", or a word for the error), and its time."""
@@ -49,6 +78,10 @@ class Metrics:
         """Count picture files that were classified, and those that were refused."""
         self._pictures.labels("answered").inc(answered)
         self._pictures.labels("refused").inc(refused)
+
+    def add_load(self, outcome: str) -> None:
+        """Count a version that was loaded ("ok") or failed to load ("error")."""
+        self._loads.labels(outcome).inc()
 
     def text(self) -> bytes:
         """Return all metrics in the text format of Prometheus, version 0.0.4."""

@@ -17,8 +17,8 @@ from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.evaluation_crop import resize_for_evaluation, seen_window
 from keras_effnetv2.models.grad_cam import HeatMap, explainer
 from keras_effnetv2.runs.run_folder import Run
-from keras_effnetv2.serve.batching import Function
 from keras_effnetv2.serve.errors import RequestError
+from keras_effnetv2.serve.loaded_model import Function
 
 _MAX_EDGE = 512  # pixels; a heat map is smooth, and the page stretches it over the picture
 

@@ -1,10 +1,13 @@
-"""The page for trying a model: one HTML file that loads nothing from the network."""
+"""The pages of the server: one to try a model, one with the paths. They load no other files."""
 
 import base64
 import hashlib
+from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
+from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, Template
 
 from keras_effnetv2.report.style import STYLE
 
@@ -22,15 +25,31 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-"""The headers of the page."""
+"""The headers of the pages."""
 
 
 def page(name: str, version: int, *, has_grad_cam: bool) -> str:
     """Return the page of a model as HTML; `has_grad_cam` if the server answers `/grad_cam`."""
-    template = Environment(autoescape=True).from_string((_STATIC / "page.html").read_text("utf-8"))
-    return template.render(
+    return _template("page.html").render(
         title=f"{name}, version {version}",
         settings={"name": name, "grad_cam": has_grad_cam},
         style=STYLE + (_STATIC / "page.css").read_text("utf-8"),
         script=_SCRIPT,
     )
+
+
+def paths_page(document: Mapping[str, Any], address: str) -> str:
+    """Return the page that lists the paths of an OpenAPI document, as HTML.
+
+    Args:
+        document: the result of `openapi`.
+        address: the server's address, for the examples.
+    """
+    style = STYLE + (_STATIC / "paths.css").read_text("utf-8")
+    return _template("paths.html").render(document=document, address=address, style=style)
+
+
+@cache
+def _template(name: str) -> Template:
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string((_STATIC / name).read_text("utf-8"))

@@ -35,7 +35,11 @@ def parse_body(body: bytes) -> dict[str, Any]:
     try:
         document = parse_json(body.decode("utf-8"), max_bytes=len(body))
     except ValueError as error:
-        raise RequestError(400, f"The body must be JSON: {error}") from None
+        raise RequestError(
+            400,
+            f"The body must be JSON: {error}. Send a picture file with its type (Content-Type: "
+            "image/jpeg) or in a form (curl -F file=@cat.jpg)",
+        ) from None
     finally:
         gc.enable()
     if not isinstance(document, dict):
@@ -77,7 +81,7 @@ def parse_predict(
     else:
         values = _named(document["inputs"], specs, "`inputs`")
         for column in values.values():
-            _check_rows(column, max_rows)
+            check_rows(column, max_rows)
     columns = {name: _to_array(values[name], name, spec) for name, spec in specs.items()}
     if len({len(column) for column in columns.values()}) != 1:
         raise RequestError(400, "All inputs must have the same number of rows")
@@ -102,7 +106,7 @@ def parse_examples(document: Mapping[str, Any], max_rows: int) -> list[bytes]:
     examples = document.get("examples")
     if not isinstance(examples, list) or not examples:
         raise RequestError(400, "`examples` must be a list of at least one JSON object")
-    _check_rows(examples, max_rows)
+    check_rows(examples, max_rows)
     shared = document.get("context", {})
     for value in (shared, *examples):
         if not isinstance(value, dict):
@@ -121,7 +125,7 @@ def classify_json(columns: Columns) -> dict[str, Any]:
     return {"results": pairs}
 
 
-def _check_rows(rows: Any, limit: int) -> None:
+def check_rows(rows: Any, limit: int) -> None:
     """Raise RequestError if there are too many rows."""
     if isinstance(rows, list) and len(rows) > limit:
         raise RequestError(
@@ -135,7 +139,7 @@ def _check_rows(rows: Any, limit: int) -> None:
 def _columns_of_rows(rows: Any, specs: Mapping[str, Any], max_rows: int) -> dict[str, list[Any]]:
     if not isinstance(rows, list) or not rows:
         raise RequestError(400, "`instances` must be a list of at least one value")
-    _check_rows(rows, max_rows)
+    check_rows(rows, max_rows)
     named = [_named(row, specs, f"element {i} of `instances`") for i, row in enumerate(rows)]
     return {name: [row[name] for row in named] for name in specs}
 

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2._common.checks import check_number
 from keras_effnetv2._common.text import install_hint
 from keras_effnetv2.export.signatures import BYTES_SIGNATURE
 from keras_effnetv2.runs.run_folder import open_run
 from keras_effnetv2.runs.run_state import RECIPE
+from keras_effnetv2.serve.bearer_token import check_token
 from keras_effnetv2.serve.limits import ServerLimits
-from keras_effnetv2.serve.loaded_model import ServedModel, load_served_model
+from keras_effnetv2.serve.loaded_model import ServedModel, load_served_model, newest_version
 from keras_effnetv2.serve.overlay import Explain, overlay_function
 
 try:
@@ -28,6 +31,7 @@ try:
 
     from keras_effnetv2.serve.app import make_app
     from keras_effnetv2.serve.service import Service
+    from keras_effnetv2.serve.version_watch import contents, watch_versions
 except ModuleNotFoundError as error:
     if error.name not in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
         raise
@@ -51,33 +55,41 @@ def serve(
     port: int = 8501,
     name: str | None = None,
     allow_hosts: Sequence[str] = (),
+    token: str | None = None,
+    poll: float = 1.0,
     limits: ServerLimits | None = None,
     started: Callable[[str], object] = lambda greeting: None,
 ) -> bool:
     """Serve the newest exported version of a model until SIGINT or SIGTERM.
 
     Then the server accepts no more requests, answers those it has, and this function returns, at
-    the latest 5 seconds after their timeout.
+    the latest 5 seconds after their timeout. Newer versions are served when they appear. The logger
+    `keras_effnetv2.serve.access_log` logs each request as INFO.
 
     Args:
         path: a run folder, whose page also has Grad-CAM, or an export folder with its versions.
-        host: address to listen on. The default is reachable from this machine only. There is no
-            access control.
+        host: address to listen on. The default is reachable from this machine only.
         port: HTTP port; 8501 is that of TensorFlow Serving, 0 takes a free one.
         name: name of the model in URLs; default the folder's name.
         allow_hosts: further host names to answer for, see `allowed_hosts`.
+        token: what clients must send for all paths but `/healthz`, see `bearer_token.has_token`;
+            default nothing.
+        poll: seconds between two looks for new versions, see `watch_versions`; 0 is never.
         limits: limits of the server; default `ServerLimits()`.
         started: called with a line that has the address, once the server answers.
 
     Returns:
-        Whether the model is at rest. If not, a thread still computes for a client that has gone,
-        and Python would wait for it at the end of the process.
+        Whether the model is at rest. If not, a thread still computes for a client that has gone or
+        loads a version, and Python would wait for it at the end of the process.
 
     Raises:
         OSError: the server cannot listen on the address.
-        ValueError: there is no model, the name is not possible, or one of `allow_hosts` is not a
-            host name.
+        ValueError: there is no model, the name or the token is not possible, or one of
+            `allow_hosts` is not a host name.
     """
+    check_number("poll", poll, minimum=0)
+    if token is not None:
+        check_token(token)
     root = Path(path)
     name = root.resolve().name if name is None else name
     if not name or set(name) & set("/:?#") or not name.isprintable():
@@ -86,15 +98,18 @@ def serve(
             f"have none of / : ? #. Choose one (--name, name=). Received: {name!r}"
         )
     limits = limits or ServerLimits()
-    with _listener(host, port) as listener:  # first, so that a port in use is an error at once
+    with open_listener(host, port) as listener:  # first, so that a port in use is an error at once
         address, port = listener.getsockname()[:2]
         hosts = allowed_hosts(address, host, allow_hosts)
-        model = load_served_model(root)
-        service = Service(model, name, limits, _prepare(root, model))
+        served = contents(newest_version(root))
+        load = partial(_load, root)
+        model, grad_cam = load(served[0])
+        service = Service(model, name, limits, grad_cam)
         config = uvicorn.Config(
-            make_app(service, hosts, [_in_brackets(name.lower()) for name in allow_hosts]),
+            make_app(service, hosts, [_in_brackets(name.lower()) for name in allow_hosts], token),
             http="h11",
             ws="none",
+            log_config=None,
             log_level="warning",
             access_log=False,
             limit_concurrency=_CONNECTIONS * limits.max_requests,
@@ -107,8 +122,16 @@ def serve(
         with _ended_by_signals(server):
             # Clients that come now wait in the listener's queue.
             started(f"Serving {name}, version {model.version}, at {url} (stop with Ctrl-C)")
+            ended = threading.Event()
+            watch = partial(watch_versions, root, service, load, served, interval=poll, ended=ended)
+            watcher = threading.Thread(target=watch, name="version watch", daemon=True)
+            if poll:
+                watcher.start()
             asyncio.run(server.serve(sockets=[listener]))
-        return not service.is_computing
+            ended.set()
+        if poll:
+            watcher.join(timeout=1)
+        return not service.is_computing and not watcher.is_alive()
 
 
 def allowed_hosts(address: str, host: str, names: Sequence[str]) -> list[str]:
@@ -138,36 +161,42 @@ def allowed_hosts(address: str, host: str, names: Sequence[str]) -> list[str]:
     return [*_LOOPBACK, *(_in_brackets(name.lower()) for name in (host, *names))]
 
 
-def _prepare(root: Path, model: ServedModel) -> Explain | None:
-    """Run everything once, and return the function for overlays if there is a run.
+def _load(root: Path, folder: Path) -> tuple[ServedModel, Explain | None]:
+    """Load a version, run everything once, and return the function for overlays if there is a run.
 
     The first call of a graph sets up memory and kernels, so the first client does not wait.
     """
+    model = load_served_model(folder)
     if BYTES_SIGNATURE not in model.signatures:
         raise ValueError(
             f"The model in {model.folder} has no signature {BYTES_SIGNATURE!r}. Expected a "
             f"model from keras-effnetv2 export. It has: {', '.join(sorted(model.signatures))}"
         )
 
-    classify = partial(model.run, BYTES_SIGNATURE)
+    classify = model.functions[BYTES_SIGNATURE]
     gray = tf.io.encode_png(tf.fill([8, 8, 3], tf.constant(128, tf.uint8))).numpy()
     classify({"image_bytes": np.array([gray], dtype=object)})
     if not (root / RECIPE).is_file():
-        return None
+        return model, None
     grad_cam = overlay_function(open_run(root), classify)
     grad_cam(gray, "")
-    return grad_cam
+    return model, grad_cam
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def open_listener(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at an address; raise OSError if that is not possible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise OSError(
             f"Cannot listen on {host} port {port}: {str(error).removesuffix('.')}. Choose another "
             "port (--port, port=; 0 takes a free one) or another address (--host, host=)."
         ) from None
+    # The body of an answer would wait for the client to confirm the headers, which takes 40 ms.
+    # asyncio turns that off for sockets whose protocol is given, which this one's is not.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 @contextmanager

@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,31 +24,66 @@ _log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 
 
+class VersionState(NamedTuple):
+    """What became of a version, in TensorFlow Serving's words.
+
+    Attributes:
+        state: "LOADING", "AVAILABLE", or "END" if it failed to load or another one took its place.
+        error: why it failed to load, or "".
+    """
+
+    state: str
+    error: str = ""
+
+
 class Service:
-    """Answers requests for one model; used in one event loop.
+    """Answers requests for one model; used in one event loop, and by a thread that loads versions.
 
     Args:
-        model: the served model.
+        model: the version that is served first.
         name: the model's name for clients.
         limits: limits of the server.
         grad_cam: result of `overlay_function`; None without a Keras model.
+
+    Attributes:
+        model: the version that is served now.
+        states: version -> what became of it.
     """
 
     def __init__(
         self, model: ServedModel, name: str, limits: ServerLimits, grad_cam: Explain | None = None
     ) -> None:
-        self.model = model
         self.name = name
         self.limits = limits
-        self.has_grad_cam = grad_cam is not None
         self.active = 0
-        self._grad_cam = grad_cam
-        functions = {signature: partial(model.run, signature) for signature in model.signatures}
+        self.states: Mapping[int, VersionState] = {}
+        self.switch_to(model, grad_cam)
         self._body_bytes = 0
         # Several threads would take turns, and all need memory.
         self._json = ThreadPoolExecutor(1, "json")
-        self._batcher = Batcher(functions, max_batch=limits.max_batch, max_delay=limits.max_delay)
-        self.metrics = Metrics(lambda: self.active, lambda: self._batcher.waiting)
+        self._batcher = Batcher(max_batch=limits.max_batch, max_delay=limits.max_delay)
+        self.metrics = Metrics(
+            lambda: self.active, lambda: self._batcher.waiting, name, lambda: self.model.version
+        )
+
+    def switch_to(self, model: ServedModel, grad_cam: Explain | None) -> None:
+        """Answer with this version; requests that have begun stay with the one before."""
+        self.model, self._grad_cam = model, grad_cam
+        is_served = VersionState("AVAILABLE")
+        others = {
+            version: VersionState("END") if state == is_served else state
+            for version, state in self.states.items()
+        }
+        self.states = {**others, model.version: is_served}
+
+    def set_state(self, version: int, state: VersionState) -> None:
+        """Record what became of a version."""
+        self.states = {**self.states, version: state}
+
+    @property
+    def has_grad_cam(self) -> bool:
+        """Whether there is a Keras model for heat maps."""
+        return self._grad_cam is not None
 
     async def answer(
         self,
@@ -144,17 +178,18 @@ class Service:
         """Call a function that reads or makes JSON, in a thread, so that other requests go on."""
         return await asyncio.get_running_loop().run_in_executor(self._json, function, *arguments)
 
-    async def predict(self, signature: str, columns: Columns) -> Columns:
-        """Return the results of a signature for some rows; count picture files."""
-        answer = await self._batcher.compute(signature, columns)
+    async def predict(self, model: ServedModel, signature: str, columns: Columns) -> Columns:
+        """Return the results of a version's signature for some rows; count picture files."""
+        answer = await self._batcher.compute(model.functions[signature], columns)
         if signature == BYTES_SIGNATURE:
             refused = sum(error != b"" for error in answer["error"])
             self.metrics.add_pictures(len(answer["error"]) - refused, refused)
         return answer
 
-    async def classify(self, files: Sequence[bytes]) -> Columns:
+    async def classify(self, model: ServedModel, files: Sequence[bytes]) -> Columns:
         """Return `classes` string (N, k) and `scores` (N, k) of picture files."""
-        return await self.predict(BYTES_SIGNATURE, {"image_bytes": np.array(files, dtype=object)})
+        columns = {"image_bytes": np.array(files, dtype=object)}
+        return await self.predict(model, BYTES_SIGNATURE, columns)
 
     async def explain(self, file: bytes, class_name: str) -> Overlay:
         """Return the heat map of a picture file for a class, "" for the best."""
@@ -164,11 +199,44 @@ class Service:
             )
         return await self._batcher.run(self._grad_cam, file, class_name)
 
-    def check_servable(self, name: str, version: str | None) -> None:
-        """Raise RequestError unless this model and version (None: the newest) is served."""
-        if name != self.name or (version is not None and int(version) != self.model.version):
+    def servable(self, name: str, version: str | None, label: str | None) -> ServedModel:
+        """Return the version to answer with; None is the newest.
+
+        Raises:
+            RequestError: it is not served.
+        """
+        model = self.model
+        if self._numbered(name, version, label) not in (None, model.version):
+            raise self._not_here(name, version)
+        return model
+
+    def known_states(
+        self, name: str, version: str | None, label: str | None
+    ) -> Mapping[int, VersionState]:
+        """Return what became of a version, or with None of each one, the newest first.
+
+        Raises:
+            RequestError: there never was such a version.
+        """
+        number, states = self._numbered(name, version, label), self.states
+        if number is None:
+            return dict(sorted(states.items(), reverse=True))
+        if number not in states:
+            raise self._not_here(name, version)
+        return {number: states[number]}
+
+    def _numbered(self, name: str, version: str | None, label: str | None) -> int | None:
+        if name != self.name:
+            raise self._not_here(name, version)
+        if label is not None:
             raise RequestError(
-                404,
-                f"There is no model {name[:60]!r} or no such version here. This server has: "
-                f"{self.name}, version {self.model.version}",
+                400,
+                f"Unrecognized servable version label: {label[:60]!r}. This server has no labels. "
+                f"Use /versions/{self.model.version}, or neither for the newest version",
             )
+        return None if version is None else int(version)
+
+    def _not_here(self, name: str, version: str | None) -> RequestError:
+        asked = repr(name[:60]) + ("" if version is None else f", version {version}")
+        text = f"This server has {self.name!r}, version {self.model.version}. Received: {asked}"
+        return RequestError(404, f"There is no such model or version. {text}")

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 import uvicorn
 
 from keras_effnetv2.serve.app import make_app
+from keras_effnetv2.serve.server import open_listener
 from keras_effnetv2.serve.service import ServerLimits, Service
 
 LINE = re.compile(
@@ -21,11 +21,12 @@ LINE = re.compile(
 
 
 @contextlib.contextmanager
-def serving(model, name, **limits):
+def serving(model, name, token=None, **limits):
     """Give the service of a `ServedModel` and the port where a thread answers for it."""
     service = Service(model, name, ServerLimits(**limits))
-    server = uvicorn.Server(uvicorn.Config(make_app(service), log_level="critical"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    app = make_app(service, token=token)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    with open_listener("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
@@ -37,16 +38,21 @@ def serving(model, name, **limits):
 
 @contextlib.contextmanager
 def running(path, *options):
-    """Give a server of version 10 that answers: its process, name, address and port; and end it."""
+    """Give a server of version 10 that answers, its path, its name and where it is; and end it."""
     words = ["-m", "keras_effnetv2", "serve", str(path), "--port", "0", *options]
-    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, *words], **pipes) as process:
         try:
             line = process.stdout.readline()
             found = LINE.fullmatch(line)
-            assert found, line
+            assert found, line or process.stderr.read()
             port = int(found["port"])
             yield SimpleNamespace(
-                process=process, name=found["name"], address=found["address"], port=port
+                process=process,
+                path=path,
+                name=found["name"],
+                address=found["address"],
+                port=port,
             )
         finally:
             process.kill()

@@ -1,0 +1,40 @@
+"""The description of the server's paths for programs, in the format OpenAPI 3.0."""
+
+import json
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from keras_effnetv2._version import __version__
+from keras_effnetv2.serve.service import Service
+
+_TEMPLATE = (files("keras_effnetv2.serve") / "static" / "openapi.json").read_text("utf-8")
+
+
+def openapi(service: Service, *, needs_token: bool) -> dict[str, Any]:
+    """Return the document for the served model.
+
+    The field `x-curl` of an operation has arguments for curl, one text for each example.
+
+    Args:
+        service: names its signatures, and says if there are heat maps.
+        needs_token: whether clients must send a token.
+    """
+    document: dict[str, Any] = json.loads(_TEMPLATE)
+    document["info"]["version"] = __version__
+    if needs_token:
+        document["security"] = [{"token": []}, {"password": []}]
+    names = sorted(service.model.signatures)
+    predict = document["components"]["schemas"]["Predict"]["properties"]
+    predict["signature_name"]["enum"] = names
+    name, paths = quote(service.name, safe=""), {}
+    for path, operations in document["paths"].items():
+        paths[path.replace("{model}", name)] = operations
+        if "{model}" in path:
+            version = {"parameters": [{"$ref": "#/components/parameters/version"}]}
+            of_version = path.replace("{model}", name + "/versions/{version}")
+            paths[of_version] = {**operations, **version}
+    if not service.has_grad_cam:
+        del paths["/grad_cam"]
+    document["paths"] = paths
+    return document
