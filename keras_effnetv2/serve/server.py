@@ -1,6 +1,7 @@
 """Starts the server, and stops it without losing an answer."""
 
 import asyncio
+import gc
 import ipaddress
 import os
 import re
@@ -101,6 +102,9 @@ def serve(
     with open_listener(host, port) as listener:  # first, so that a port in use is an error at once
         address, port = listener.getsockname()[:2]
         hosts = allowed_hosts(address, host, allow_hosts)
+        # What is imported stays: looking through it for garbage again and again, during each load,
+        # would hold up all requests.
+        gc.freeze()
         served = contents(newest_version(root))
         load = partial(_load, root)
         model, grad_cam = load(served[0])
