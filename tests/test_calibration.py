@@ -102,6 +102,20 @@ def test_95_of_100_right_pictures_are_above_the_threshold():
     assert none_threshold(np.array([])) is None
 
 
+def test_several_classes_of_a_picture_are_single_answers():
+    scores = np.float32([[0.95, 0.05], [0.95, 0.95]] * 500)
+    labels = np.zeros(scores.shape, bool)
+    labels[:, 0], labels[::2, 1] = np.arange(1000) % 4 > 0, np.arange(500) % 4 == 0
+    labels[1::2, 1] = np.arange(500) % 4 > 0
+    found = fit_confidence(scores, labels, "sigmoid")
+    # Of the answers of 0.95 and of 0.05 a quarter is wrong, so the temperature is that of above.
+    assert found.temperature == pytest.approx(math.log(19) / math.log(3), rel=0.01)
+    assert found.before.error == pytest.approx(0.2)
+    assert found.before.counts.sum() == 2000
+    assert found.after.error < 0.01
+    assert found.none_below is None
+
+
 def test_an_evaluation_knows_its_confidence():
     scores, labels = two_classes(100, 0.9, right=60)
     evaluation = Evaluation(labels, scores)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from keras_effnetv2.evaluation.named_network import open_network
 from keras_effnetv2.evaluation.prediction import predict
 from keras_effnetv2.images.evaluation_crop import resize_for_evaluation, seen_window
 from keras_effnetv2.models.grad_cam import grad_cam
+from keras_effnetv2.runs.run_folder import write_settings
 
 CLASSES = ("blue", "green", "red")
 
@@ -26,6 +28,15 @@ def run(tmp_path_factory):
     """A run whose features are the mean red, green and blue, 0..1."""
     folder = tmp_path_factory.mktemp("run")
     return write_colour_run(folder / "run", write_photos(folder / "photos"))
+
+
+@pytest.fixture(scope="module")
+def sure_run(run, tmp_path_factory):
+    """The same with a temperature of 2 and a threshold of 0.95."""
+    folder = shutil.copytree(run, tmp_path_factory.mktemp("sure") / "run")
+    settings = kev2.open_run(folder).settings
+    write_settings(folder, replace(settings, temperature=2.0, none_below=0.95))
+    return folder
 
 
 @pytest.fixture
@@ -85,6 +96,34 @@ def test_rows_in_python(run, pictures):
     (plain,) = kev2.predict(run, str(pictures[0]))
     assert plain.class_names == ("red", "blue", "green")
     assert plain.embedding is None
+
+
+def test_a_temperature_and_a_mark(sure_run, run, pictures, tmp_path, capsys):
+    few = [pictures[0], pictures[3]]
+    red, blue = kev2.predict(sure_run, few)
+    # Softmax of 4 times the colour: 0.945 and 0.902 are the highest scores.
+    shares = np.exp([4, 0.8, 0]) / np.exp([4, 0.8, 0]).sum()
+    np.testing.assert_allclose(red.scores, shares, rtol=1e-4)
+    assert (red.none_of_these, blue.none_of_these) == (True, True)
+    halves = np.exp([2, 0.4, 0]) / np.exp([2, 0.4, 0]).sum()
+    for row in (
+        kev2.predict(sure_run, few, calibrated=True)[0],
+        kev2.predict(replace(open_network(sure_run), none_below=0.94), few, calibrated=True)[0],
+    ):
+        np.testing.assert_allclose(row.scores, halves, rtol=1e-4)
+        assert row.class_names == red.class_names
+    assert row.none_of_these is False  # by the score of the network, 0.945
+    with pytest.raises(ValueError, match=r"no temperature.*leave out --calibrated"):
+        kev2.predict(run, few, calibrated=True)
+    assert kev2.predict(run, few)[0].none_of_these is None
+    _, out, _ = command(capsys, "predict", sure_run, few[0], "--top", 2, "--calibrated")
+    (first, second) = out.splitlines()
+    assert first.split(maxsplit=1)[1] == f"{halves[0]:.2%}  red  (perhaps none of these)"
+    assert second.split() == [f"{halves[1]:.2%}", "blue"]
+    table = tmp_path / "found.csv"
+    _, out, _ = command(capsys, "predict", sure_run, few[0], "--json", "--csv", table)
+    assert json.loads(out)["none_of_these"] is True
+    assert table.read_text().splitlines()[0].endswith("score_3,none_of_these,error")
 
 
 def test_many_pictures_get_what_few_get(run, pictures, tmp_path):

@@ -35,6 +35,10 @@ class ScoreOptions(OptionGroup):
     top: int = option("K", "Number of classes to name.", 5)
     min_score: float = option("P", "Leave out classes with a score below P, 0..1.", 0.0)
     flip: bool = flag("--flip", "Take the mean over the picture and its mirror image.")
+    calibrated: bool = flag(
+        "--calibrated",
+        "Use the temperature that a training found: scores are nearer to the share that is right.",
+    )
     batch_size: int = option("N", "Pictures per step.", prediction.BATCH_SIZE)
 
     def check(self) -> None:
@@ -53,7 +57,7 @@ class OutputOptions(OptionGroup):
     csv: Path | None = option(
         "FILE.csv",
         "Write a table in place of the lines, one row a picture: picture, class, score, the next "
-        "classes as class_2, score_2 and so on, error.",
+        "classes as class_2, score_2 and so on, none_of_these, error.",
     )
     json: bool = flag("--json", "Print JSON Lines: one object a picture.")
     embeddings: Path | None = option(
@@ -170,7 +174,9 @@ def _described(found: prediction.Prediction) -> dict[str, Any]:
     columns = {"class": found.class_names, "wordnet_id": found.wordnet_ids, "score": found.scores}
     given = {name: values for name, values in columns.items() if values}
     rows = zip(*given.values(), strict=True)
-    return {"picture": found.path, "classes": [dict(zip(given, row, strict=True)) for row in rows]}
+    classes = [dict(zip(given, row, strict=True)) for row in rows]
+    mark = {} if found.none_of_these is None else {"none_of_these": found.none_of_these}
+    return {"picture": found.path, "classes": classes, **mark}
 
 
 def _print(found: prediction.Prediction, width: int, min_score: float) -> None:
@@ -179,10 +185,11 @@ def _print(found: prediction.Prediction, width: int, min_score: float) -> None:
         say(f"{shown}  error: {found.error}")
     elif not found.scores:
         say(f"{shown}  no class with a score of at least {min_score:.2%}")
+    mark = "  (perhaps none of these)" if found.none_of_these else ""
     for one in _described(found).get("classes", ()):
         identity = f" ({one['wordnet_id']})" if "wordnet_id" in one else ""
-        say(f"{shown}  {one['score']:7.2%}  {printable(one['class'])}{identity}")
-        shown = " " * width
+        say(f"{shown}  {one['score']:7.2%}  {printable(one['class'])}{identity}{mark}")
+        mark, shown = "", " " * width
 
 
 def _finish(found: Sequence[prediction.Prediction], network: Any, output: OutputOptions) -> int:
@@ -209,13 +216,15 @@ def _write_csv(path: Path, found: Sequence[prediction.Prediction]) -> None:
     described = [_described(one) for one in found]
     rows: list[dict[str, Any]] = []
     for one in described:
-        row = {"picture": one["picture"], "error": one.get("error", "")}
+        row = {name: value for name, value in one.items() if name != "classes"}
         for place, named in enumerate(one.get("classes", ()), start=1):
             row |= {name if place == 1 else f"{name}_{place}": x for name, x in named.items()}
         rows.append(row)
     # The longest row has them all; a table of no class at all has its first ones, too.
-    names = [*dict.fromkeys(["class", "score", *max(rows, key=len)])]
-    columns = ["picture", *[name for name in names if name not in ("picture", "error")], "error"]
+    names = dict.fromkeys(["class", "score", *max(rows, key=len)])
+    ends = ("picture", "none_of_these", "error")
+    last = [name for name in ends[1:] if name == "error" or name in names]
+    columns = ["picture", *[name for name in names if name not in ends], *last]
     with (
         written_whole(path) as scratch,
         open(scratch, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,

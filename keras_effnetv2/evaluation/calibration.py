@@ -58,6 +58,17 @@ def reliability(scores: Floats, right: npt.NDArray[np.bool_]) -> Reliability:
     return Reliability(counts, means(scores), means(right))
 
 
+def answers(scores: Floats, labels: npt.NDArray[Any]) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Return the highest score of each picture, (N,), and whether it is that of the true class.
+
+    Multi-label (`labels` are (N, classes) bool): all scores, and whether the picture is of the
+    class, (N * classes,).
+    """
+    if labels.ndim == 2:
+        return scores.ravel(), labels.ravel()
+    return scores.max(-1), scores.argmax(-1) == labels
+
+
 @dataclass(frozen=True)
 class Confidence:
     """How sure a network's scores may be taken, fitted on judged pictures.
@@ -76,26 +87,26 @@ class Confidence:
     after: Reliability
 
 
-def fit_confidence(scores: Floats, labels: npt.NDArray[np.integer], activation: str) -> Confidence:
+def fit_confidence(scores: Floats, labels: npt.NDArray[Any], activation: str) -> Confidence:
     """Return what judged pictures say of a network's scores.
 
     Args:
         scores: (N, classes), after the activation.
-        labels: (N,), the true classes.
+        labels: (N,), the true classes; multi-label: (N, classes) bool, and no `none_below`.
         activation: "softmax" or "sigmoid".
     """
-    right = scores.argmax(-1) == labels
     temperature = fit_temperature(scores, labels, activation)
     corrected = calibrated(scores, temperature, activation)
+    best, right = answers(scores, labels)
     return Confidence(
         temperature,
-        none_threshold(scores.max(-1)[right]),
-        reliability(scores.max(-1), right),
-        reliability(corrected.max(-1), right),
+        none_threshold(best[right]) if labels.ndim == 1 else None,
+        reliability(best, right),
+        reliability(*answers(corrected, labels)),
     )
 
 
-def fit_temperature(scores: Floats, labels: npt.NDArray[np.integer], activation: str) -> float:
+def fit_temperature(scores: Floats, labels: npt.NDArray[Any], activation: str) -> float:
     """Return the temperature that makes the labels most likely, 0.05..20.
 
     It minimises the negative log-likelihood of the labels, summed over the pictures (for sigmoid
@@ -107,8 +118,8 @@ def fit_temperature(scores: Floats, labels: npt.NDArray[np.integer], activation:
     The arguments are those of `fit_confidence`.
     """
     logits = _logits(scores, activation)
-    truth = np.zeros(logits.shape, np.float32)
-    truth[np.arange(len(truth)), labels] = 1
+    classes = np.arange(logits.shape[-1])
+    truth = labels if labels.ndim == 2 else labels[:, np.newaxis] == classes
 
     def slopes(b: float) -> tuple[float, float]:
         """Return the first and the second derivative of the sum."""

@@ -63,6 +63,7 @@ def exported_network(path: Path) -> JudgedNetwork:
         trained_on=TrainedOn.of(*run) if run else None,
         temperature=said.temperature,
         none_below=said.none_below,
+        activation=said.activation,
     )
 
 

@@ -105,6 +105,7 @@ class JudgedNetwork:
         weights: where the weights come from, for people, if that is known.
         temperature: see `Metadata`.
         none_below: see `Metadata`.
+        activation: see `Metadata`; None: found out from the Keras model.
     """
 
     model: keras.Model | ExportedModel
@@ -119,6 +120,7 @@ class JudgedNetwork:
     weights: str | None = None
     temperature: float | None = None
     none_below: float | None = None
+    activation: str | None = None
 
 
 @dataclass(frozen=True)

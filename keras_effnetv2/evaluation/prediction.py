@@ -51,6 +51,9 @@ class Prediction:
         scores: their scores, 0..1.
         wordnet_ids: of ImageNet's classes, their WordNet ids, else empty.
         error: why the picture could not be read; empty if it was.
+        none_of_these: whether it may show none of the classes: the highest score, without
+            temperature, is below that of 95% of the rightly named validation pictures. None: the
+            network has no such threshold.
         embedding: if asked for: float32 (C,), what the classifier was computed from.
     """
 
@@ -59,6 +62,7 @@ class Prediction:
     scores: tuple[float, ...] = ()
     wordnet_ids: tuple[str, ...] = ()
     error: str = ""
+    none_of_these: bool | None = None
     embedding: "np.ndarray | None" = None
 
 
@@ -70,6 +74,7 @@ def predict(
     top: int = 5,
     min_score: float = 0.0,
     flip: bool = False,
+    calibrated: bool = False,
     embeddings: bool = False,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
@@ -91,6 +96,8 @@ def predict(
         top: number of classes to name, at least 1.
         min_score: classes with a lower score, 0..1, are not named.
         flip: compute the mean over the picture and its mirror image.
+        calibrated: use the temperature of a run or its export, which makes scores nearer to the
+            share that is right. The order of the classes stays.
         embeddings: True: also return the features of each picture. They are what the last layer
             with weights is computed from: in networks of this package the pooled feature map.
             Exports have none.
@@ -102,8 +109,8 @@ def predict(
         `error`.
 
     Raises:
-        ValueError: there is no such network, it has no features, or an argument is not as described
-            above.
+        ValueError: there is no such network, it has no features or no temperature, or an argument
+            is not as described above.
         ConnectionError: weights are not in the cache and cannot be downloaded.
         ImportError: the runtime of an export is not installed.
     """
@@ -115,6 +122,7 @@ def predict(
         top=top,
         min_score=min_score,
         flip=flip,
+        calibrated=calibrated,
         embeddings=embeddings,
         batch_size=batch_size,
     )
@@ -134,6 +142,7 @@ def predictions(
     top: int = 5,
     min_score: float = 0.0,
     flip: bool = False,
+    calibrated: bool = False,
     embeddings: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[Prediction]:
@@ -149,6 +158,7 @@ def predictions(
     from keras_effnetv2.evaluation.scores import run_padded
 
     network = _opened(model_or_path, weights)
+    corrected = _calibration(network) if calibrated else None
     size, is_traced = min(batch_size, len(names)), len(names) >= _TRACED_FROM
     compute = _computation(network, embeddings, flip, is_traced)
     for batch in _batches(names, size, network, is_traced):
@@ -157,15 +167,18 @@ def predictions(
             if error:
                 yield Prediction(shown_name(name), error=error)
                 continue
-            features, scores = outputs if embeddings else (None, outputs)
+            features, found = outputs if embeddings else (None, outputs)
+            scores = found if corrected is None else corrected(found)
             best = (-scores[index]).argsort(kind="stable")[:top]
             best = best[scores[index][best] >= min_score]
+            limit = network.none_below
             classes = [network.classes[one] for one in best]
             yield Prediction(
                 shown_name(name),
                 tuple(one["class"] for one in classes),
                 tuple(scores[index][best].tolist()),
                 tuple(one["wordnet_id"] for one in classes if "wordnet_id" in one),
+                none_of_these=None if limit is None else bool(found[index].max() < limit),
                 embedding=None if features is None else features[index].astype("float32"),
             )
 
@@ -207,6 +220,26 @@ def _opened(network: Any, weights: str | None) -> "JudgedNetwork":
             f"a variant, which alone takes `weights`. Received: {network!r} and weights={weights!r}"
         )
     return described_network(network) if isinstance(network, keras.Model) else network
+
+
+def _calibration(network: "JudgedNetwork") -> "Callable[[np.ndarray], np.ndarray]":
+    """Return a function of scores (N, classes) that uses the temperature of a network."""
+    import keras
+
+    from keras_effnetv2.evaluation.calibration import calibrated
+    from keras_effnetv2.models.graph import last_activation
+
+    temperature, model = network.temperature, network.model
+    if temperature is None:
+        raise ValueError(
+            "The network has no temperature, which a training finds on its validation pictures, "
+            "and its exports have. Train again, or leave out --calibrated (calibrated=True)."
+        )
+    activation = network.activation
+    if activation is None:
+        assert isinstance(model, keras.Model)
+        activation = last_activation(model.outputs[0])
+    return lambda scores: calibrated(scores, temperature, activation)
 
 
 def _computation(

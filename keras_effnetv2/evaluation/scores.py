@@ -16,6 +16,7 @@ from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.calibration import (
     Confidence,
     Reliability,
+    answers,
     calibrated,
     fit_confidence,
     reliability,
@@ -58,7 +59,7 @@ class Evaluation:
     @property
     def accuracy(self) -> float:
         """Share of the pictures whose highest score is that of the true class."""
-        return float(self.right.mean())
+        return float((self.predictions == self.labels).mean())
 
     def top_accuracy(self, k: int) -> float:
         """Return the share of the pictures with the true class among the k highest scores."""
@@ -76,18 +77,13 @@ class Evaluation:
         """Return (classes,) the recognised share of each class's pictures, NaN without pictures."""
         classes = self.scores.shape[-1]
         counts = np.bincount(self.labels, minlength=classes)
-        right = np.bincount(self.labels[self.right], minlength=classes)
+        right = np.bincount(self.labels[self.predictions == self.labels], minlength=classes)
         return np.divide(right, counts, out=np.full(classes, np.nan), where=counts > 0)
 
     @property
-    def right(self) -> np.ndarray:
-        """(N,) whether the highest score is that of the true class."""
-        return self.predictions == self.labels
-
-    @property
     def reliability(self) -> Reliability:
-        """How the highest scores and the share of right ones go together."""
-        return reliability(self.scores.max(-1), self.right)
+        """How scores and the share of right ones go together, see `calibration.answers`."""
+        return reliability(*answers(self.scores, self.labels))
 
     @cached_property
     def confidence(self) -> Confidence | None:
