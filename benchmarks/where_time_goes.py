@@ -127,7 +127,7 @@ def parts_of_step(model, inputs, stage):
     """Return the median (wall, processor) seconds of input, forward, backward and optimizer."""
     weights = model.get_weights()
     batches = iter(inputs.stage_dataset(stage, stage.start_epoch).repeat())
-    images, labels = next(batches)
+    images, labels, *_ = next(batches)
     loss = model.loss
 
     @tf.function

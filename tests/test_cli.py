@@ -113,6 +113,8 @@ def test_a_failure_while_training_ends_the_process(tmp_path):
         (["train", "--data", "digits", "--output", "--overwrite"], "--output: a value is missing"),
         (["train", "--data", "digits", "--output", "x", "--image-size", "32:x"], "FIRST:LAST"),
         (["train", "--data", "digits", "--output", "x", "--image-size", "1:2:3"], "FIRST:LAST"),
+        (["search", "--class-weights", "1=2,1"], "coat=2,dress=0.5"),
+        (["search", "--class-weights", "1=2,1=3"], "two weights"),
         (["train", "--data", "digits", "--output", "x", "--preview", "--resume"], "--preview"),
         (["weights", "--variant", "eficientnetv2-xl"], 'Did you mean "efficientnetv2-xl"?'),
         (["predict", "run"], "PICTURE"),
@@ -173,7 +175,7 @@ def test_help_of_train_has_every_preset_and_the_values_of_the_default_one(capsys
     assert f"training pictures. [finetune: {PRESETS['finetune']['epochs']}]" in text
 
 
-def test_options_take_several_words_and_stand_on_either_side_of_an_action():
+def test_options_take_several_words_and_stand_on_either_side_of_an_action(tmp_path):
     words = "benchmark all --formats onnx litert:int8 --batch-sizes 1 --threads 2"
     values = parse(words.split()).params
     assert (values["formats"], values["batch_sizes"]) == (["onnx", "litert:int8"], [1])
@@ -182,6 +184,11 @@ def test_options_take_several_words_and_stand_on_either_side_of_an_action():
     assert (values["layer_offsets"], values["trials"], values["scan"]) == ([-1, 0, 1], 3, False)
     before, after = "weights --variant efficientnetv2-s --json", "convert a b"
     assert parse([*before.split(), *after.split()]).params["variant"] == "efficientnetv2-s"
+    words = "search --trials 3 --class-weights coat=2,t-shirt=0.5"
+    assert parse(words.split()).params["class_weights"] == {"coat": 2.0, "t-shirt": 0.5}
+    (path := tmp_path / "weights.json").write_text('{"a,b": 2}')
+    words = ["search", "--trials", "3", "--class-weights", str(path)]
+    assert parse(words).params["class_weights"] == {"a,b": 2}
     words = "search --storage journal:x show mine"
     assert parse(words.split()).params["storage"] == "journal:x"
 
@@ -220,9 +227,10 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     for name, finished in (("run", True), ("half", False)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.json").write_text(json.dumps(SETTINGS | {"finished": finished}))
-    for name in ("cat/cat", "empty", "run/saved_model/1"):
+    for name in ("cat/cat", "two/been", "two/gone", "empty", "run/saved_model/1"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "cat/cat/1.jpg").touch()
+    for name in ("cat/cat", "two/been", "two/gone"):
+        (tmp_path / name / "1.jpg").touch()
     (tmp_path / "table.csv").write_text("picture,kind\n1.jpg,cat\n")
     commands = {
         "train --output x --data empty": "empty",
@@ -244,6 +252,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "train --output x --data digits --recipe nowhere.json": "--recipe",
         "train --output x --data digits --recipe x.json --preset probe": "Choose one of them",
         "train --output x --data digits --recipe table.csv": "--recipe: table.csv is not",
+        "train --output x --data two --class-weights bee=2": 'have. Did you mean "been"?',
         **{
             f"train --output x --data digits {words}": expected
             for words, expected in {
@@ -259,6 +268,8 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
                 "--weights imagenet --batch-size 16:32": "needs the same batch size",
                 "--validation-fraction 1": "--validation-fraction must be a number above 0",
                 "--max-train-examples 0": "--max-train-examples must",
+                "--class-weights balanced --balanced": "Choose one of them",
+                "--class-weights 1=0": '--class-weights must be "balanced", or a number above 0',
             }.items()
         },
         "evaluate nowhere --data digits": "There is no folder 'nowhere'. A network is",
@@ -315,7 +326,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         assert line.startswith("error: ")
         assert expected in line
     there = {path.name for path in tmp_path.iterdir()}
-    assert there == {"run", "half", "cat", "empty", "table.csv"}
+    assert there == {"run", "half", "cat", "two", "empty", "table.csv"}
 
 
 @pytest.mark.parametrize(

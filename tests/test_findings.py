@@ -296,10 +296,10 @@ def test_one_activation_is_no_finding(loss, layers):
 # --- labels and pictures ------------------------------------------------------------------------
 
 
-def labels_found(training_labels, validation_labels, classes=3):
+def labels_found(training_labels, validation_labels, classes=3, recipe=QUICKSTART):
     training = picture_source([b""], training_labels, classes)
     validation = picture_source([b""], validation_labels, classes, "validation")
-    return found(label_findings(training, validation))
+    return found(label_findings(training, validation, recipe))
 
 
 @pytest.mark.parametrize(
@@ -316,6 +316,18 @@ def test_labels(training, validation, level, text):
     assert found_level == level
     assert text in found_text
     assert labels_found([0] * 30 + [1, 2] * 3, [0, 1, 2]) == []  # ten times as many are fine
+
+
+def test_uneven_classes_are_no_finding_where_something_is_done_about_them():
+    uneven = [0] * 31 + [1, 2] * 3, [0, 1, 2]
+    ((_, text),) = labels_found(*uneven)
+    assert '--class-weights balanced, class_weights="balanced"' in text
+    assert "--balanced, balanced=True" in text
+    for recipe in (
+        replace(QUICKSTART, class_weights="balanced"),
+        replace(QUICKSTART, balanced=True),
+    ):
+        assert labels_found(*uneven, recipe=recipe) == []
 
 
 def encoded(pixels, orientation=1):

@@ -52,6 +52,7 @@ ONE_EPOCH = replace(
     RECIPE, epochs=1, stages=1, image_size=32, evaluation_size=None, mixup_alpha=0.0
 )
 CLASSES = tuple("0123456789")
+UNEVEN = {"class_weights": {"3": 2}, "balanced": True}
 
 
 def without_seconds(history):
@@ -73,7 +74,12 @@ def run(digits, tmp_path_factory):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         result = fit.train(
-            small_network(), digits, RECIPE, tmp_path_factory.mktemp("fit") / "run", verbose=0
+            small_network(),
+            digits,
+            RECIPE,
+            tmp_path_factory.mktemp("fit") / "run",
+            **UNEVEN,
+            verbose=0,
         )
     return result, printed.getvalue()
 
@@ -114,7 +120,9 @@ def test_recipe_json_repeats_the_run(run, digits):
     result, _ = run
     settings = settings_in(result.output)
     assert settings["finished"] is True
-    settled = replace(RECIPE, reduced_decode=True, batch_norm="train", small_pictures=False)
+    settled = replace(
+        RECIPE, reduced_decode=True, batch_norm="train", small_pictures=False, **UNEVEN
+    )
     assert TrainRecipe.from_dict(settings["recipe"]) == settled
     assert settings["stages"] == [asdict(stage) for stage in RECIPE.resolve("small").plan]
     assert [stage["image_size"] for stage in settings["stages"]] == [32, 40]
@@ -212,7 +220,7 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(run, digits, qu
     folder = tmp_path / "run"
 
     def train(recipe=RECIPE, **options):
-        options = {"scan": False, "verbose": 0} | options
+        options = {"scan": False, "verbose": 0, **UNEVEN} | options
         return fit.train(small_network(), digits, recipe, folder, **options)
 
     def break_in_epoch_3(line):
@@ -228,6 +236,8 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(run, digits, qu
     with pytest.raises(ValueError, match="not finished"):
         run_folder.open_run(folder)
 
+    with pytest.raises(ValueError, match=r"Changed: recipe.class_weights.3: was 2.0, is 1.0$"):
+        train(resume=True, class_weights={"3": 1})
     changed = replace(RECIPE, batch_size=8, epochs=5)
     with pytest.raises(ValueError, match=r"epochs: was 4, is 5; recipe.batch_size: was 16, is 8$"):
         train(changed, resume=True)
@@ -379,6 +389,8 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
 
     refused("`recipe` must be a TrainRecipe.*'finetune'", recipe="finetune")
     refused("`weights` goes with a variant", weights="imagenet")
+    refused(r"`class_weights` has classes.*Did you mean \"3\"\?.*'13'", class_weights={"13": 2})
+    refused("Choose one of them", class_weights="balanced", balanced=True)
     refused("`validation` is for an ImageSource", "digits", validation=digits)
     refused("`validation` must be an ImageSource.*'digits'", validation="digits")
     refused("not both", validation=digits, validation_fraction=0.1)

@@ -32,6 +32,8 @@ RECIPE = replace(
     optimizer="sgd",
     learning_rate=0.05,
     gradient_clip=None,
+    class_weights={"1": 2.0},
+    balanced=True,
 )
 
 

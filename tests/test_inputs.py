@@ -85,17 +85,25 @@ def test_cached_pictures_give_the_same_batches(tmp_path):
 
 
 def test_the_epochs_of_a_stage_in_one_are_those_that_are_read_alone(tmp_path):
-    pictures = load_source(dark_and_light(tmp_path / "photos", 12), "all")
-    recipe = replace(RECIPE, batch_size=4, mixup_alpha=0.4, epochs=6, label_smoothing=0.1)
+    pictures = load_source(dark_and_light(tmp_path / "photos", 12), "all").subset(range(18))
+    recipe = replace(
+        RECIPE,
+        batch_size=4,
+        mixup_alpha=0.4,
+        epochs=6,
+        label_smoothing=0.1,
+        class_weights={"dark": 2.0},
+        balanced=True,
+    )
     inputs = inputs_of(recipe, pictures, scan=False, skip_bad=True)
     paths = inputs.training.file_paths()
     # The last of an epoch's order: what takes its place comes from the start of that epoch.
     os.remove(paths[inputs.epoch_order(1)[-1]])
     stage = inputs.plan[0]
     alone = [
-        (images, recipe.smooth_labels(labels))
+        (images, recipe.smooth_labels(labels), weights)
         for epoch in range(stage.start_epoch, stage.end_epoch)
-        for images, labels in inputs.stage_dataset(stage, epoch)
+        for images, labels, weights in inputs.stage_dataset(stage, epoch)
     ]
     together = inputs.smoothed_dataset(stage, 0)
     assert (together.epochs, together.length) == (3, len(paths) // 4)
@@ -104,7 +112,7 @@ def test_the_epochs_of_a_stage_in_one_are_those_that_are_read_alone(tmp_path):
         for one, other in zip(ours, expected, strict=True):
             np.testing.assert_array_equal(one, other)
     left = inputs.smoothed_dataset(stage, 2)
-    for (ours, _), (expected, _) in zip(left.dataset, alone[-left.length :], strict=True):
+    for (ours, *_), (expected, *_) in zip(left.dataset, alone[-left.length :], strict=True):
         np.testing.assert_array_equal(ours, expected)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_sample_weight
 
 from keras_effnetv2 import load_source, make_dataset
 from keras_effnetv2.images.evaluation_crop import decode_image, resize_for_evaluation
@@ -101,6 +102,74 @@ def test_mixing_is_off_at_alpha_zero_and_follows_the_style_above(source):
     assert paper[np.arange(50), own.argmax(-1)].min() < 0.3
 
 
+UNEVEN = [0] * 6 + [1] * 3 + [2]  # by labels
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    source = load_source("digits", "validation")
+    digits = [np.flatnonzero(source.labels == label) for label in range(3)]
+    return source.subset([digits[label][UNEVEN[:n].count(label)] for n, label in enumerate(UNEVEN)])
+
+
+def batch_of(source, **arguments):
+    settings = {"image_size": 32, "batch_size": len(UNEVEN), "training": True}
+    (batch,) = make_dataset(source, **settings, **arguments).as_numpy_iterator()
+    return batch
+
+
+def test_balanced_weights_are_those_of_scikit_learn(uneven):
+    dataset = make_dataset(uneven, **WHOLE, class_weights="balanced")
+    assert dataset.element_spec[2].shape.as_list() == [10]
+    _, labels, weights = batch_of(uneven, class_weights="balanced")
+    found = labels.argmax(-1)
+    expected = compute_sample_weight("balanced", found)  # 10 / (3 * 6), 10 / (3 * 3), 10 / 3
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    assert weights.dtype == np.float32
+    assert weights.mean() == pytest.approx(1)
+    _, _, weights = batch_of(uneven, class_weights={"1": 2, "9": 7.0})
+    np.testing.assert_array_equal(weights, np.where(found == 1, 2, 1))
+    judged = make_dataset(uneven, **SIZES, training=False, class_weights={"1": 2}, balanced=True)
+    assert len(judged.element_spec) == 2
+
+
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        {"mixup_alpha": 0.8},
+        {"cutmix_alpha": 1.0, "cutmix_style": "paper"},
+        {"mixup_alpha": 0.8, "mixup_style": "paper", "cutmix_alpha": 1.0},
+    ],
+)
+def test_the_weight_of_a_mixed_picture_is_the_mix_of_both_weights(uneven, mixing):
+    by_label = np.array([0.5, 3.0, 8.0])
+    class_weights = {str(label): weight for label, weight in enumerate(by_label)}
+    own = batch_of(uneven, class_weights=class_weights)[1].argmax(-1)
+    _, labels, weights = batch_of(uneven, class_weights=class_weights, **mixing)
+    halves = [own[:5], own[5:]] if len(mixing) == 3 else [own]
+    partners = np.concatenate([half[::-1] for half in halves])
+    assert (own != partners).any()
+    shares = np.where(own == partners, 1.0, labels[np.arange(10), own])
+    expected = shares * by_label[own] + (1 - shares) * by_label[partners]
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
+
+
+def test_balanced_draws_are_even_and_augment_each_time_anew(uneven):
+    settings = {"seed": 2, "epoch": 1}
+    plain, _ = batch_of(uneven, **settings)
+    images, labels = batch_of(uneven, balanced=True, **settings)
+    counts = labels.sum(0)[:3]
+    assert sorted(counts) == [3, 3, 4]
+    thrice = images[labels.argmax(-1) == 2]  # of one picture
+    assert len(thrice) >= 3
+    assert len(np.unique(thrice, axis=0)) == len(thrice)
+    # The first time it is the picture of an epoch of all.
+    assert any((one == plain).all((1, 2, 3)).any() for one in thrice)
+    np.testing.assert_array_equal(batch_of(uneven, balanced=True, **settings)[0], images)
+    dataset = make_dataset(uneven, image_size=32, batch_size=4, training=True, balanced=True)
+    assert dataset.cardinality() == 2
+
+
 def test_small_pictures_are_not_wiped_out(source):
     """At 32 pixels the official translation of 100 px at magnitude 10 leaves nothing but gray."""
     images, _ = arrays(make_dataset(source, **WHOLE, **AUGMENT))
@@ -140,6 +209,8 @@ def test_workers_see_together_the_very_batches_of_one_process(source):
         *({"cutmix_style": "mine"}, {"scale_randaugment": None}),
         *({"crop_area": (0.0, 1.0)}, {"crop_style": "square"}),
         {"training": False, "style": "square"},
+        *({"class_weights": {"ten": 2}}, {"class_weights": {"1": -1}}, {"class_weights": "even"}),
+        {"balanced": "yes"},
     ],
 )
 def test_wrong_arguments(source, wrong):

@@ -34,6 +34,8 @@ WRONG = {
     "horizontal_flip": (1, 0, "yes"),
     "scale_randaugment": (None, "no"),
     "cutmix_style": ("mine", None),
+    "class_weights": ("even", 2.0, {0: 1.0}, {"a": 0}, {"a": "2"}, {"a": float("nan")}, ["a"]),
+    "balanced": (None, 1, "yes"),
     "optimizer": ("lamb", None),
     "schedule": ("cos", None),
     "warmup_epochs": (-1, float("inf"), None, True),

@@ -86,6 +86,8 @@ def test_settings_of_an_earlier_version_are_read_and_written_back():
         "evaluation_size": None,
         "frozen_share": 0.0,
         "small_pictures": False,
+        "class_weights": None,
+        "balanced": False,
     }
     written |= dict.fromkeys(("pictures_sha256", "is_pretrained", "temperature", "none_below"))
     assert json.loads(json.dumps(settings.to_dict())) == written | {

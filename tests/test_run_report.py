@@ -187,13 +187,15 @@ def test_the_plan_says_the_rate_in_force():
     assert "adam, learning rate 0.002 cosine, warmed up over 1 epoch" in text
     assert "weights averaged with 0.999" in text
     assert str(PLAN) in text
-    off = describe_plan(replace(SETTINGS, recipe=replace(recipe, ema_decay=None)), 1, Path("a"))
+    changed = replace(recipe, ema_decay=None, class_weights={"cat": 2, "dog": 0.5}, balanced=True)
+    off = describe_plan(replace(SETTINGS, recipe=changed), 1, Path("a"))
     assert "averaged" not in off
+    assert "for validation, classes drawn equally often, class weights: cat 2, dog 0.5\n" in off
 
 
 def test_the_result_counts_all_epochs_and_says_how_to_export():
     text = describe_result(SETTINGS, HISTORY, EVALUATION, Path("runs/a"))
-    assert "validation accuracy  50.00%" in text
+    assert "validation accuracy  50.00%\nmean recall          66.67%\n" in text
     assert "62 s for 2 epochs" in text
     assert "KERAS_BACKEND=tensorflow keras-effnetv2 export runs/a" in text
     on_tensorflow = replace(SETTINGS, versions={**SETTINGS.versions, "backend": "tensorflow"})

@@ -562,6 +562,35 @@ def test_pictures_are_read_in_this_order(source, in_memory):
     assert [label for _, label, _ in read] == in_memory.labels[order].tolist()
 
 
+def test_balanced_draws_have_every_class_equally_often(source):
+    """Of the ten classes one has 2 pictures, one 5 and the others 10: 87, and 8 or 9 of each."""
+    kept = [np.flatnonzero(source.labels == c)[: {0: 2, 1: 5}.get(c, 10)] for c in range(10)]
+    uneven = source.subset(np.concatenate(kept))
+    count = uneven.num_examples
+    drawn = {"shuffle": True, "balanced": True, "epoch": 4}
+    order = uneven.order(**drawn)
+    positions, times = order % count, order // count
+    assert len(set(order.tolist())) == len(order) == count
+    shares = np.bincount(uneven.labels[positions])
+    assert sorted(shares.tolist()) == [8] * 3 + [9] * 7
+    # None comes for the second time before all of its class have come.
+    for c in range(10):
+        own = uneven.labels[positions] == c
+        each = np.bincount(positions[own], minlength=count)[uneven.labels == c]
+        assert each.max() - each.min() <= 1
+        assert times[own].max() == each.max() - 1
+    assert uneven.order(**drawn).tolist() == order.tolist()
+    assert uneven.order(**drawn, seed=1).tolist() != order.tolist()
+    parts = [uneven.order(**drawn, shard=(index, 2)) for index in range(2)]
+    assert [len(part) for part in parts] == [43, 43]
+    assert len(set(np.concatenate(parts).tolist()) & set(order.tolist())) == 86
+    read = list(uneven.in_order(order).as_numpy_iterator())
+    assert [number for _, _, number in read] == order.tolist()
+    everything = contents(uneven)
+    assert [data for data, _, _ in read] == [everything[position] for position in positions]
+    assert [label for _, label, _ in read] == uneven.labels[positions].tolist()
+
+
 def test_workers_see_together_the_batches_of_one_process(in_memory):
     alone = in_memory.order(shuffle=True, seed=1)
     parts = [in_memory.order(shuffle=True, seed=1, shard=(index, 4)) for index in range(4)]

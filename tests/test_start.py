@@ -140,6 +140,17 @@ def test_a_probe_fits_the_classifier_alone(digits, quick, tmp_path):
     assert read_settings(tmp_path / "run").recipe.probe == "only"
 
 
+def test_a_probe_weighs_classes_in_place_of_drawing_them(digits, quick, tmp_path):
+    kept = [np.flatnonzero(digits.labels == label)[: 1 + label] for label in range(3)]
+    uneven = digits.subset(np.concatenate(kept))  # 1, 2 and 3 pictures
+    still = replace(PROBE, epochs=1, learning_rate=1e-9, label_smoothing=0.0, balanced=True)
+    options = {"validation": uneven, "class_weights": {"2": 5}, "verbose": 0}
+    result = train(small_network(), uneven, still, tmp_path / "run", **options)
+    likely = result.evaluation.scores[np.arange(6), uneven.labels]
+    weights = np.array([6 / (3 * 1), 6 / (3 * 2), 5 * 6 / (3 * 3)])[uneven.labels]
+    assert result.history["loss"] == [pytest.approx(-(weights * np.log(likely)).mean(), rel=1e-4)]
+
+
 def test_a_training_begins_with_a_classifier_that_fits(digits, monkeypatch, tmp_path):
     quick = {"epochs": 30, "min_steps": 0, "learning_rate": 0.2}
     monkeypatch.setitem(PRESETS, "probe", PRESETS["probe"] | quick)

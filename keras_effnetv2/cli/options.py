@@ -13,6 +13,7 @@ from keras_effnetv2._common.files import read_json
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import read_config
 from keras_effnetv2.cli.command import OptionGroup, argument, flag, option
+from keras_effnetv2.data.class_balance import BALANCED, ClassWeights, check_weighted_names
 from keras_effnetv2.data.spec import kind_of
 from keras_effnetv2.evaluation.named_network import is_export, network_path
 from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
@@ -99,7 +100,13 @@ def check_network(
             )
 
 
-def check_data(spec: str | None, option: str = "--data", *, to_train: bool = False) -> None:
+def check_data(
+    spec: str | None,
+    option: str = "--data",
+    *,
+    to_train: bool = False,
+    class_weights: ClassWeights = None,
+) -> None:
     """Raise an error for an unknown kind, or a folder or table that is not there or has no classes.
 
     Other data and the pictures are checked by the code that reads them.
@@ -108,6 +115,7 @@ def check_data(spec: str | None, option: str = "--data", *, to_train: bool = Fal
         spec: the data, see `load_source`; None is none.
         option: its name.
         to_train: also refuse a single class.
+        class_weights: with `to_train`, also refuse weights of classes that are not there.
     """
     spec = spec or "digits"
     kind, place = kind_of(spec)
@@ -124,7 +132,7 @@ def check_data(spec: str | None, option: str = "--data", *, to_train: bool = Fal
 
     catalog = (open_csv if kind == "csv" else open_folder)(place)
     if to_train:
-        own_class_names(spec, catalog)
+        check_weighted_names(class_weights, own_class_names(spec, catalog))
 
 
 def check_run(path: Path, allowed: str) -> None:
@@ -207,6 +215,25 @@ def _range_of(kind: Callable[[str], Any], off: bool = False) -> Callable[[str], 
     return parse
 
 
+def _class_weights(text: str) -> Any:
+    """Parse "balanced", "off", a JSON file, or "coat=2,dress=0.5"."""
+    if text in (BALANCED, _OFF):
+        return text
+    try:
+        if text.endswith(".json"):
+            return read_json(text)
+        pairs = [part.rpartition("=") for part in text.split(",")]
+        weights = {name.strip(): float(weight) for name, _, weight in pairs}
+        if len(weights) < len(pairs) or "" in weights:
+            raise ValueError("a class has two weights, or a weight has no class")
+    except (OSError, ValueError) as error:
+        raise BadParameter(
+            "expected balanced, NAME=WEIGHT,NAME=WEIGHT, for example coat=2,dress=0.5, or a JSON "
+            f'file of such names and weights, {{"coat": 2}}: {error}. Received: {text!r}'
+        ) from None
+    return weights
+
+
 _RANGE = "FIRST:LAST"
 _WHOLE, _REAL, _REAL_OR_OFF = _range_of(int), _range_of(float), _range_of(float, off=True)
 
@@ -258,6 +285,16 @@ class RecipeOptions(OptionGroup):
         _RANGE, "Strength of MixUp, for example 0:0.2; 0 turns it off.", parser=_REAL
     )
     cutmix_alpha: Any = option(_RANGE, "Strength of CutMix; 0 turns it off.", parser=_REAL)
+    class_weights: Any = option(
+        "WEIGHTS",
+        "What a picture of each class weighs in the loss: balanced (so that all classes weigh the "
+        "same), weights by name (coat=2,dress=0.5; 1 for all others), a JSON file of such weights, "
+        "or off.",
+        parser=_class_weights,
+    )
+    balanced: bool | None = option(
+        None, "Draw every class equally often, in epochs of the same length. [default: no]"
+    )
     dropout_rate: Any = option(_RANGE, "Dropout rate before the classifier.", parser=_REAL)
     learning_rate: float | None = option(
         "RATE", "Peak learning rate for a batch of 256; it scales with the batch size."

@@ -101,7 +101,7 @@ def train(
     recipe = recipe_options.load(config.name, default)
     devices.check()
     data_options.check()
-    check_data(data, to_train=True)
+    check_data(data, to_train=True, class_weights=(recipe or recipe_options).class_weights)
     check_weights(config, None if weights in _CHOOSE_WEIGHTS else weights)
     earlier = None if preview else check_output(output, resume=resume, overwrite=overwrite)
     start_tensorflow()

@@ -1,7 +1,8 @@
 """Wiring of the input pipeline: source -> decode and crop -> flip -> augment -> batch -> mix.
 
-What happens to a picture is a pure function of (seed, epoch, its index in the source). So a resumed
-training sees the same pictures as an uninterrupted one, with any number of worker threads.
+What happens to a picture is a pure function of (seed, epoch, its index in the source), and of how
+often it has come before in an epoch of balanced draws. So a resumed training sees the same pictures
+as an uninterrupted one, with any number of worker threads.
 
 Memory: a batch of B pictures of side S takes 12 B S^2 bytes (float32), and there are at most 15:
 one in use, two waiting, two while the next is filled, five for each of two being mixed. Each core
@@ -25,6 +26,11 @@ from keras_effnetv2.augment.mixing import mix_batch
 from keras_effnetv2.augment.operations import to_uint8
 from keras_effnetv2.augment.randaugment import RandAugment
 from keras_effnetv2.data.catalog import Shard
+from keras_effnetv2.data.class_balance import (
+    ClassWeights,
+    check_class_balance,
+    weights_by_class,
+)
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import UnreadablePictures, batch_readable
 from keras_effnetv2.images.decode import WHITE, Colour, rgb
@@ -64,6 +70,8 @@ class InputSpec:
     cutmix_alpha: float = 0.0
     mixup_style: str = "official"
     cutmix_style: str = "official"
+    class_weights: ClassWeights = None
+    balanced: bool = False
     evaluation_style: Style = "whole"
     exif: bool = True
     background: Colour = WHITE
@@ -76,6 +84,7 @@ class InputSpec:
         check_number("cutmix_alpha", self.cutmix_alpha, minimum=0)
         check_choice("mixup_style", self.mixup_style, MIXUP_STYLES)
         check_choice("cutmix_style", self.cutmix_style, CUTMIX_STYLES)
+        check_class_balance(self.class_weights, self.balanced)  # raises
         check_choice("scale_randaugment", self.scale_randaugment, SCALE_RANDAUGMENT)
         if self.autoaugment and self.randaugment_magnitude is not None:
             raise ValueError(
@@ -124,19 +133,26 @@ class InputSpec:
         """
         check_integer("batch_size", batch_size, minimum=1)
         policy = UnreadablePictures() if unreadable is None else unreadable
-        order = source.order(shuffle=training, seed=seed, epoch=epoch, shard=shard)
+        order_of_epoch = functools.partial(
+            source.order, shuffle=training, seed=seed, shard=shard, balanced=self.balanced
+        )
+        order = order_of_epoch(epoch=epoch)
         if not training:
             return self._evaluation_batches(source, order, batch_size, policy)
         count, batch_size = len(order), min(batch_size, len(order))
         flip = source.horizontal_flip if self.horizontal_flip is None else self.horizontal_flip
         # Without what is done to whole batches: stages that differ in it share the trace.
-        picture = replace(self, horizontal_flip=flip, mixup_alpha=0.0, cutmix_alpha=0.0)
+        alone: Any = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "class_weights": None}
+        picture = replace(self, horizontal_flip=flip, balanced=False, **alone)
         train_one = _training_function(picture, len(source.class_names))
+        weights = None
+        if self.class_weights is not None:
+            weights = weights_by_class(self.class_weights, source)
 
         def order_of(number: np.int64) -> np.ndarray:
             if number > epoch and policy.error is not None:
                 return np.zeros(0, np.int64)  # nobody reads on after an error
-            return source.order(shuffle=True, seed=seed, epoch=int(number), shard=shard)
+            return order_of_epoch(epoch=int(number))
 
         def read(number: Any) -> tf.data.Dataset:
             run = tf.constant(seed, tf.int64), number
@@ -146,9 +162,9 @@ class InputSpec:
                 pictures, source, order, count, batch_size, policy, training=True
             )
 
-            def mix(number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+            def mix(number: Any, batch: tuple[Any, Any]) -> tuple[Any, ...]:
                 images, labels = batch
-                return mix_batch(
+                mixed = mix_batch(
                     tf.cast(images, tf.float32),
                     labels,
                     mixup_alpha=self.mixup_alpha,
@@ -157,6 +173,10 @@ class InputSpec:
                     mixup_style=self.mixup_style,
                     cutmix_style=self.cutmix_style,
                 )
+                if weights is None:
+                    return mixed
+                # Of a mixed label too: the mean of the weights in the shares of the classes.
+                return *mixed, tf.linalg.matvec(mixed[1], weights)
 
             return batches.enumerate().map(
                 mix, num_parallel_calls=_MIXED_AT_ONCE, deterministic=True
@@ -215,13 +235,15 @@ def make_dataset(
     autoaugment: bool = False,
     mixup_style: str = "official",
     cutmix_style: str = "official",
+    class_weights: ClassWeights = None,
+    balanced: bool = False,
     style: Style = "whole",
     exif: bool = True,
     background: Colour = WHITE,
     shard: Shard = None,
     unreadable: UnreadablePictures | None = None,
 ) -> tf.data.Dataset:
-    """Return batches of pictures and one-hot labels.
+    """Return batches of pictures and one-hot labels, with `class_weights` also of weights.
 
     Args:
         source: what `load_source` returned.
@@ -250,6 +272,13 @@ def make_dataset(
         mixup_style: "official" or "paper", see `images.styles.MIXUP_STYLES`.
         cutmix_style: "paper": a label's share is that of its pixels; "official": all labels of a
             batch have the mean share of its boxes.
+        class_weights: what a picture weighs in the loss: "balanced", N / (classes * pictures of its
+            class), so that all classes weigh the same and a picture 1 on average; or {class name:
+            weight above 0}, 1 for classes without a name. The weight of a mixed picture is mixed as
+            its label is.
+        balanced: draw every class equally often: an epoch is as long as otherwise, but leaves out
+            pictures of large classes, and those of small ones come several times, each time cropped
+            and augmented anew. Not with class weights "balanced".
         style: how evaluation crops and resizes, see `evaluation_crop.resize_for_evaluation`.
         exif: turn pictures as their EXIF orientation says; the official code does not.
         background: what shows through transparent pixels: a gray level, or (red, green, blue).
@@ -259,7 +288,8 @@ def make_dataset(
 
     Returns:
         `tf.data.Dataset` of (images (B, image_size, image_size, 3) float32 0..255, labels
-        (B, classes) float32).
+        (B, classes) float32), and for training with `class_weights` of (images, labels, weights
+        (B,) float32), as `fit` takes them.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -280,6 +310,8 @@ def make_dataset(
         cutmix_alpha=cutmix_alpha,
         mixup_style=mixup_style,
         cutmix_style=cutmix_style,
+        class_weights=class_weights,
+        balanced=balanced,
         evaluation_style=style,
         exif=exif,
         background=background,

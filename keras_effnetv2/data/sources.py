@@ -41,7 +41,7 @@ from keras_effnetv2.data.folder import open_folder
 from keras_effnetv2.data.names import alike, composed, own_class_names
 from keras_effnetv2.data.packed import is_pack, open_pack, read_split, write_pack
 from keras_effnetv2.data.spec import kind_of
-from keras_effnetv2.data.splits import carve_validation, stratified_draw
+from keras_effnetv2.data.splits import carve_validation, even_draw, stratified_draw
 from keras_effnetv2.data.tfds import open_tfds
 from keras_effnetv2.data.tfrecord import open_tfrecord
 
@@ -200,9 +200,19 @@ class ImageSource:
         return self.in_order(self.order(shuffle=shuffle, seed=seed, epoch=epoch, shard=shard))
 
     def order(
-        self, *, shuffle: bool = False, seed: int = 0, epoch: int = 0, shard: Shard = None
+        self,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        shard: Shard = None,
+        balanced: bool = False,
     ) -> np.ndarray:
-        """Return the positions of the pictures in the order of `dataset`, int64."""
+        """Return the positions of the pictures in the order of `dataset`, int64.
+
+        With `balanced`, a shuffled order has every class equally often (`splits.even_draw`). Then
+        N is added to a position for each time that the picture has been drawn before.
+        """
         random = None
         if shuffle:
             check_integer("seed", seed, minimum=0)
@@ -219,19 +229,23 @@ class ImageSource:
                     f"{self.num_examples} pictures are too few for {count} workers. Use fewer "
                     "workers."
                 )
-        return self.store.order(self.rows, random, shard)
+        if random is None or not balanced:
+            return self.store.order(self.rows, random, shard)
+        drawn = even_draw(self.labels, random)
+        return drawn[self.store.order(self.rows[drawn % self.num_examples], random, shard)]
 
     def in_order(
         self, order: Any, function: Function = lambda *example: example
     ) -> tf.data.Dataset:
         """Return the results of a function of the (image_bytes, label, index) of `dataset`.
 
-        It is called in parallel. `order` has positions in this source, in any order, (N,) int64;
-        it may be a tensor of a graph.
+        It is called in parallel. `order` is like the result of the method `order`, or has positions
+        in any order, (N,) int64; it may be a tensor of a graph.
         """
 
         def pick(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return self.rows[order], self.labels[order]
+            positions = order % self.num_examples
+            return self.rows[positions], self.labels[positions]
 
         picked = tf.numpy_function(pick, [order], [tf.int64, tf.int64])
         rows, labels = (tf.ensure_shape(column, [None]) for column in picked)

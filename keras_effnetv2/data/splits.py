@@ -1,4 +1,4 @@
-"""Stratified draws: a validation split of some pictures, or a small balanced part of them.
+"""Draws by class: a validation split, a small part of the pictures, an epoch of even classes.
 
 Pure functions of the labels and a seed, so two processes that load `train` and `validation` get
 parts that fit together.
@@ -72,7 +72,7 @@ def stratified_draw(labels: np.ndarray, total: int, seed: int, leave: int = 0) -
     """
     check_integer("seed", seed, minimum=0)
     _, first, counts = np.unique(labels, return_index=True, return_counts=True)
-    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    members = _by_class(labels, counts)
     by_appearance = np.argsort(first)
     taken = _apportion(counts[by_appearance], total, leave)
     drawn = [
@@ -80,6 +80,36 @@ def stratified_draw(labels: np.ndarray, total: int, seed: int, leave: int = 0) -
         for rank, (group, count) in enumerate(zip(by_appearance, taken, strict=True))
     ]
     return np.sort(np.concatenate(drawn))
+
+
+def even_draw(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Draw as many pictures as there are, every class as often as any other, or once more.
+
+    Of a large class some are left out, those of a small one come several times: each has come k
+    times before any comes for the time k + 1.
+
+    Args:
+        labels: (N,) integers.
+        random: draws the pictures, and the classes that come once more.
+
+    Returns:
+        (N,) int64, class after class: the position of a picture + N times how often it has come
+        before.
+    """
+    _, counts = np.unique(labels, return_counts=True)
+    total, classes = len(labels), len(counts)
+    shares = total // classes + (random.permutation(classes) < total % classes)
+    return np.concatenate(
+        [
+            np.resize(random.permutation(own), share) + np.arange(share) // len(own) * total
+            for own, share in zip(_by_class(labels, counts), shares.tolist(), strict=True)
+        ]
+    )
+
+
+def _by_class(labels: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+    """Return the positions of each class's pictures, as `np.unique` orders the classes."""
+    return np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
 
 
 def _apportion(counts: np.ndarray, total: int, leave: int) -> np.ndarray:

@@ -196,8 +196,8 @@ def batch_readable(
     """Batch the pictures that can be read.
 
     Args:
-        pictures: (image, label) of the source at the positions `order`; unreadable ones fail.
-        order: (count,) int64.
+        pictures: (image, label) of the source in an `order`; unreadable ones fail.
+        order: (count,) int64, see `ImageSource.order`.
         policy: decides about those that fail; iterating the result raises its errors as
             tf.errors.InvalidArgumentError, and then ends.
         training: True for full batches only, of static size; False for all pictures, none of
@@ -227,7 +227,7 @@ def batch_readable(
         # Good pictures may be missing before the mark, too: those that did not fill a batch.
         certain = not training or numbers[0] < count * passes
         try:
-            policy.report(source, order[missing % count], certain)
+            policy.report(source, order[missing % count] % source.num_examples, certain)
         except BadPicturesError as error:
             return end, str(error).encode("utf-8", "backslashreplace")
         return end, b""

@@ -157,6 +157,7 @@ class Judgement:
             "accuracy_interval": evaluation.top_accuracy_interval(1),
             "top_5_accuracy": evaluation.top_accuracy(5),
             "top_5_accuracy_interval": evaluation.top_accuracy_interval(5),
+            "mean_recall": evaluation.mean_recall,
             "loss": evaluation.loss,
             **self._calibration(),
         } | ({} if top1 is None else {"published_accuracy": top1 / 100})

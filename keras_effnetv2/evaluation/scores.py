@@ -81,6 +81,11 @@ class Evaluation:
         return np.divide(right, counts, out=np.full(classes, np.nan), where=counts > 0)
 
     @property
+    def mean_recall(self) -> float:
+        """Mean recall of the classes with pictures, each counting the same (balanced accuracy)."""
+        return float(np.nanmean(self.recall_by_class()))
+
+    @property
     def reliability(self) -> Reliability:
         """How scores and the share of right ones go together, see `calibration.answers`."""
         return reliability(*answers(self.scores, self.labels))

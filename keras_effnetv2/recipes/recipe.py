@@ -22,6 +22,7 @@ from keras_effnetv2._common.checks import (
 )
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import variant_named
+from keras_effnetv2.data.class_balance import ClassWeights, check_class_balance
 from keras_effnetv2.images.styles import CROP_STYLES, CUTMIX_STYLES, EVALUATION_STYLES, MIXUP_STYLES
 from keras_effnetv2.recipes.presets import PRESETS
 from keras_effnetv2.recipes.stages import (
@@ -113,6 +114,9 @@ class TrainRecipe:
         mixup_style: "official" (a picture keeps at least one half) or "paper".
         cutmix_alpha: number or range; 0 is off.
         cutmix_style: "official" (one share for all labels of a batch) or "paper".
+        class_weights: "balanced", {class name: weight}, or None, see `data.pipeline.make_dataset`.
+        balanced: draw every class equally often, see `data.pipeline.make_dataset`. Where features
+            are computed once (`probe`), pictures weigh as much as they would be drawn.
         dropout_rate: before the classifier: number, range, or None for the variant's.
         drop_path_rate: stochastic depth of the last block.
         crop_style: "v2", "v1" or "finetune", see `training_crop.decode_random_crop`; "preset": what
@@ -177,6 +181,8 @@ class TrainRecipe:
     mixup_style: Literal["official", "paper"] = "official"
     cutmix_alpha: Range | FromPreset = "preset"
     cutmix_style: Literal["official", "paper"] = "official"
+    class_weights: ClassWeights = None
+    balanced: bool = False
     dropout_rate: Range | FromPreset | None = "preset"
     drop_path_rate: float = 0.2
     crop_style: Literal["v2", "v1", "finetune", "preset"] = "v2"
@@ -214,6 +220,8 @@ class TrainRecipe:
             check_choice(name, getattr(self, name), choices)
         if self.evaluation_size is not None:
             check_integer("evaluation_size", self.evaluation_size, minimum=MIN_IMAGE_SIZE)
+        weights = check_class_balance(self.class_weights, self.balanced)
+        object.__setattr__(self, "class_weights", weights)
         size = self.batch_size
         for one in size if isinstance(size, tuple) and len(size) == 2 else (size,):
             check_integer("batch_size", one, minimum=1)

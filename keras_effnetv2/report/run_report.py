@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnetv2._common.progress import Progress
-from keras_effnetv2._common.text import aligned, counted
+from keras_effnetv2._common.text import aligned, counted, listed
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.calibration import Confidence
 from keras_effnetv2.evaluation.scores import Evaluation
+from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.report.nearest import MAX_COMPARED, Neighbour, nearest_pictures
 from keras_effnetv2.report.samples import (
@@ -187,7 +188,7 @@ def _summary(
     return [
         *_result_rows(settings, history, evaluation),
         ("model", f"{settings.model}, {parameters:,} parameters, {settings.image_size} px"),
-        ("recipe", f"{recipe.name}, seed {recipe.seed}"),
+        ("recipe", f"{recipe.name}, seed {recipe.seed}{describe_balance(recipe)}"),
         (
             "versions",
             f"keras_effnetv2 {versions['keras_effnetv2']}, Keras {versions['keras']} on "
@@ -202,6 +203,16 @@ def _summary(
 def describe_classes(names: Sequence[str]) -> str:
     """Return the number of classes and the first ten names."""
     return f"{len(names):,}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+
+
+def describe_balance(recipe: TrainRecipe) -> str:
+    """Return what a recipe does about uneven classes, with a comma in front; "" for nothing."""
+    drawn = ", classes drawn equally often" if recipe.balanced else ""
+    weights = recipe.class_weights
+    if weights is None or isinstance(weights, str):
+        return drawn + (f", class weights: {weights}" if weights else "")
+    named = listed([f"{name} {weight:g}" for name, weight in weights.items()])
+    return f"{drawn}, class weights: {named}"
 
 
 _GIVEN_WEIGHTS = {True: "those of the given model", False: "random, not pretrained"}
@@ -221,7 +232,10 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
         ("weights", settings.weights or _GIVEN_WEIGHTS[settings.is_pretrained is True]),
         ("data", settings.training.spec),
         ("classes", describe_classes(settings.class_names)),
-        ("pictures", f"{training:,} for training, {validation:,} for validation"),
+        (
+            "pictures",
+            f"{training:,} for training, {validation:,} for validation" + describe_balance(recipe),
+        ),
         (
             "optimizer",
             f"{recipe.optimizer}, learning rate {schedule.base_learning_rate:.3g} "
@@ -275,6 +289,7 @@ def _result_rows(
     )
     return (
         ("validation accuracy", f"{evaluation.accuracy:.2%}"),
+        ("mean recall", f"{evaluation.mean_recall:.2%}"),
         ("validation loss", f"{evaluation.loss:.4f}"),
         *calibration,
         ("pictures", f"{pictures[0]:,} + {pictures[1]:,}"),

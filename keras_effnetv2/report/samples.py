@@ -59,7 +59,8 @@ def training_pictures(
         count: number of pictures, if there are enough.
     """
     batches = stage_dataset(stage, stage.start_epoch).take(math.ceil(count / stage.batch_size))
-    pictures, labels = map(np.concatenate, zip(*batches.as_numpy_iterator(), strict=True))
+    columns = zip(*batches.as_numpy_iterator(), strict=True)  # perhaps with weights
+    pictures, labels, *_ = map(np.concatenate, columns)
     return [
         Sample(position, _whole_numbers(pictures[position]), _words(labels[position], class_names))
         for position in spread(len(labels), count)

@@ -263,8 +263,9 @@ class EpochDataset(tf.data.Dataset, tf.distribute.DistributedDataset):
     def _variant_tensor(self) -> Any:
         raise NotImplementedError(
             "The dataset of ProgressiveLearning can only be given to `fit`. Transform, weight or "
-            "shard the data in make_dataset(stage, epoch) instead (no `class_weight` in `fit`; "
-            "keras.distribution.DataParallel(auto_shard_dataset=False))."
+            "shard the data in make_dataset(stage, epoch) instead: "
+            'kev2.make_dataset(class_weights="balanced") in place of `class_weight` in `fit`; '
+            "keras.distribution.DataParallel(auto_shard_dataset=False)."
         )
 
 

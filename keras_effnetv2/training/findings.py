@@ -63,7 +63,7 @@ def look_for_findings(
     """
     learned, plan = has_learned(model), inputs.plan
     training, validation = inputs.training, inputs.validation
-    yield from label_findings(training, validation)
+    yield from label_findings(training, validation, inputs.recipe)
     yield from picture_findings(training)
     yield from map_findings(model, inputs)
     yield from same_picture_findings(training, validation)

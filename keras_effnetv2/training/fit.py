@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_effnetv2._common.text import counted, say
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.data.class_balance import ClassWeights
 from keras_effnetv2.data.picture_record import PictureRecord
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
@@ -48,6 +49,7 @@ from keras_effnetv2.training.transfer import (
     resolve_batch_norm,
 )
 from keras_effnetv2.training.workers import (
+    Workers,
     current_workers,
     explained,
     local_copy,
@@ -88,6 +90,8 @@ def train(
     validation_fraction: float | None = None,
     max_train_examples: int | None = None,
     weights: str | None = "auto",
+    class_weights: ClassWeights = None,
+    balanced: bool | None = None,
     skip_bad: bool = False,
     scan: bool | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -125,6 +129,10 @@ def train(
             published ones of the variant that can be had, unless the recipe is one that trains from
             scratch; without any a line says so, and the network starts from random weights, as
             with None.
+        class_weights: "balanced", so that all classes weigh the same in the loss, or {class name:
+            weight}, 1 for classes without a name; see `make_dataset`. Validation has no weights.
+            This and `balanced` are fields of the recipe, too; None leaves them as they are there.
+        balanced: draw every class equally often.
         skip_bad: leave out pictures that cannot be read, even if they become unreadable during
             training (see `data.unreadable`); otherwise they are an error.
         scan: decode every picture before the training; None: unless there are more than 50,000.
@@ -179,6 +187,7 @@ def train(
         if resume and earlier is None:
             say(f"There is no run in {folder} to resume, so a new one starts.")
         start = settle_start(model_or_variant, weights, recipe, earlier, say)
+        start = start.with_recipe(class_weights=class_weights, balanced=balanced)
         inputs = load_inputs(
             model_or_variant, data, start.recipe, workers, say, is_pretrained=start.is_pretrained
         )
@@ -189,17 +198,14 @@ def train(
         inputs = _freeze(model, inputs, start.is_pretrained, earlier, frozen, say)
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
         pictures = PictureRecord.of(inputs.training, inputs.validation, inputs.recipe.seed)
-        architecture = architecture_to_record(model_or_variant)
-        settings = _settings(model, inputs, architecture, start, pictures)
+        settings = _settings(model, inputs, model_or_variant, start, pictures)
         if earlier is not None:
             recorded = run_folder.read_pictures(folder, earlier)
             check_same_run(earlier, settings, recorded, pictures)
         for finding in look_for_findings(model, inputs, this_machine(), start.weights):
             say(finding)
         resumed = None if earlier is None else latest_snapshot(saving.folder, say)
-        wait_for_all(workers)  # before anything is written
-        if workers.is_first:
-            _begin_folder(saving, model, settings, pictures, keep=resume)
+        _begin_folder(workers, saving, model, settings, pictures, keep=resume)
         say(describe_plan(settings, model.count_params(), folder))
         with scope():
             compile_to_train(model, inputs)
@@ -258,14 +264,14 @@ def _freeze(
 def _settings(
     model: keras.Model,
     inputs: Inputs,
-    architecture: Mapping[str, Any] | None,
+    model_or_variant: keras.Model | ModelConfig | str,
     start: Start,
     pictures: PictureRecord,
 ) -> RunSettings:
     return RunSettings(
         finished=False,
         model=model.name,
-        architecture=architecture,
+        architecture=architecture_to_record(model_or_variant),
         weights=start.weights,
         is_pretrained=start.is_pretrained,
         training=RecordedPictures.of(inputs.training),
@@ -281,9 +287,17 @@ def _settings(
 
 
 def _begin_folder(
-    saving: Saving, model: keras.Model, settings: RunSettings, pictures: PictureRecord, keep: bool
+    workers: Workers,
+    saving: Saving,
+    model: keras.Model,
+    settings: RunSettings,
+    pictures: PictureRecord,
+    keep: bool,
 ) -> None:
-    """Write what is known before the training."""
+    """Write what is known before the training; the first worker does, when all have read."""
+    wait_for_all(workers)
+    if not workers.is_first:
+        return
     folder = saving.folder.parent
     results = _RESULT_BYTES * model.count_params() + _OTHER_FILES_BYTES
     run_folder.prepare_output(folder, keep=keep, needed_bytes=saving.needed_bytes(model) + results)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.data.class_balance import check_weighted_names
 from keras_effnetv2.data.pipeline import InputSpec
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
@@ -72,7 +73,9 @@ class Inputs:
         """
         epochs = stage.end_epoch - epoch
         batches = self.stage_dataset(stage, epoch, unreadable, epochs)
-        smoothed = batches.map(lambda images, labels: (images, self.recipe.smooth_labels(labels)))
+        smoothed = batches.map(
+            lambda images, labels, *weights: (images, self.recipe.smooth_labels(labels), *weights)
+        )
         return EpochsInOne(smoothed, epochs)
 
     def input_spec(self, stage: TrainStage) -> InputSpec:
@@ -92,6 +95,8 @@ class Inputs:
             cutmix_alpha=stage.cutmix_alpha,
             mixup_style=recipe.mixup_style,
             cutmix_style=recipe.cutmix_style,
+            class_weights=recipe.class_weights,
+            balanced=recipe.balanced,
             evaluation_style=recipe.evaluation_style,
         )
 
@@ -114,7 +119,9 @@ class Inputs:
 
     def epoch_order(self, epoch: int) -> np.ndarray:
         """Return positions in `training`, (N,) int64, in the order of an epoch."""
-        return self.training.order(shuffle=True, seed=self.recipe.seed, epoch=epoch)
+        seed, balanced = self.recipe.seed, self.recipe.balanced
+        order = self.training.order(shuffle=True, seed=seed, epoch=epoch, balanced=balanced)
+        return order % self.training.num_examples
 
     def smallest_batch_norm_batch(self) -> int:
         """Return the fewest pictures that share a batch norm's statistics in any stage."""
@@ -173,6 +180,7 @@ def load_inputs(
         Further errors are those of `TrainingData.load`.
     """
     training, validation = data.load(recipe.seed)
+    check_weighted_names(recipe.class_weights, training.class_names)
     name = model_or_variant if isinstance(model_or_variant, str) else model_or_variant.name
     asked = recipe
     if not isinstance(model_or_variant, str) and recipe.small_pictures == "auto":

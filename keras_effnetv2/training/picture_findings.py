@@ -13,6 +13,7 @@ from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.images.decode import decode_image
 from keras_effnetv2.images.headers import MAX_PIXELS, check_image, format_index
 from keras_effnetv2.images.orientation import orientation
+from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.run_state import RECIPE
 
@@ -32,8 +33,10 @@ _IN_SAMPLE = (
 )
 
 
-def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[str]:
-    """Find classes without pictures on a side, and an uneven balance."""
+def label_findings(
+    training: ImageSource, validation: ImageSource, recipe: TrainRecipe
+) -> Iterator[str]:
+    """Find classes without pictures on a side, and an uneven balance that nothing is done about."""
     names = training.class_names
     counts, judged = training.class_counts(), validation.class_counts()
 
@@ -58,12 +61,15 @@ def label_findings(training: ImageSource, validation: ImageSource) -> Iterator[s
         )
     present = np.flatnonzero(counts)
     rarest, commonest = min(present, key=counts.item), max(present, key=counts.item)
-    if counts[commonest] > MAX_IMBALANCE * counts[rarest]:
+    is_weighted = recipe.balanced or recipe.class_weights is not None
+    if counts[commonest] > MAX_IMBALANCE * counts[rarest] and not is_weighted:
         yield (
             f"warning: {names[commonest]!r} has {counts[commonest]:,} training pictures, "
-            f"{names[rarest]!r} only {counts[rarest]:,}: the accuracy will say little about rare "
-            "classes. Look at the scores by class, add pictures of the rare classes, or use fewer "
-            "of the others."
+            f"{names[rarest]!r} only {counts[rarest]:,}: rare classes will be recognised less "
+            "often, and the accuracy says little about them. Weigh all classes the same "
+            '(--class-weights balanced, class_weights="balanced"), draw them equally often '
+            "(--balanced, balanced=True), or add pictures of the rare classes; and look at the "
+            "scores by class."
         )
 
 

@@ -23,7 +23,7 @@ from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.images.training_crop import crop_area
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import TrainStage
-from keras_effnetv2.report.run_report import describe_classes
+from keras_effnetv2.report.run_report import describe_balance, describe_classes
 from keras_effnetv2.report.samples import (
     MAX_STAGES,
     Sample,
@@ -166,7 +166,7 @@ def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
         ("data", training.spec),
         ("classes", describe_classes(training.class_names)),
         ("pictures", f"{training.num_examples:,} for training, {held_back:,} for validation"),
-        ("recipe", f"{recipe.name}, seed {recipe.seed}"),
+        ("recipe", f"{recipe.name}, seed {recipe.seed}{describe_balance(recipe)}"),
         ("random crop", f"of {smallest:.0%} to {largest:.0%} of a picture"),
         ("mirrored", "half of the pictures" if flips else "none"),
         *augmentation,

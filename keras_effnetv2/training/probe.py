@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_effnetv2._common.progress import progress_bar
+from keras_effnetv2.data.class_balance import BALANCED, weights_by_class
 from keras_effnetv2.data.pipeline import InputSpec
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import UnreadablePictures
@@ -31,7 +32,8 @@ def fit_classifier(
     """Fit the classifier of a network to the features of the training pictures.
 
     The features are what the network makes of the pictures as evaluation crops them, without
-    augmentation: 5 KB a picture for 1,280 channels. If the recipe says `probe="only"`, it is
+    augmentation: 5 KB a picture for 1,280 channels. In place of balanced draws the pictures have
+    weights, with the same gradients on average. If the recipe says `probe="only"`, it is
     followed; otherwise this prepares its first stage with the recipe "probe".
 
     Args:
@@ -57,6 +59,9 @@ def fit_classifier(
         spec = inputs.evaluation_spec() if is_all else inputs.input_spec(plan[-1])
         quiet = verbose == 0
         pictures, labels = _features(features, inputs.training, spec, unreadable, quiet)
+        by_class = weights_by_class(inputs.recipe.class_weights, inputs.training)
+        if inputs.recipe.balanced:
+            by_class *= weights_by_class(BALANCED, inputs.training)
         judged = None
         if is_all:
             judged = _features(features, inputs.validation, spec, unreadable, quiet)
@@ -77,6 +82,7 @@ def fit_classifier(
         head.fit(
             pictures,
             recipe.smooth_labels(labels),
+            sample_weight=labels @ by_class,
             batch_size=plan[0].batch_size,
             epochs=plan.epochs,
             validation_data=judged,

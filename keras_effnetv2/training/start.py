@@ -1,6 +1,7 @@
 """What a training starts from: trained weights that can be had, and the recipe that suits them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import keras
@@ -27,6 +28,11 @@ class Start(NamedTuple):
     weights: str | None
     is_pretrained: bool
     recipe: TrainRecipe
+
+    def with_recipe(self, **changes: Any) -> "Start":
+        """Return the same start with these fields of the recipe; None changes nothing."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        return self._replace(recipe=replace(self.recipe, **given))
 
 
 def settle_start(
