@@ -38,6 +38,7 @@ WRONG = {
     "balanced": (None, 1, "yes"),
     "optimizer": ("lamb", None),
     "schedule": ("cos", None),
+    "decay_by": ("steps", None, True),
     "warmup_epochs": (-1, float("inf"), None, True),
     "head_warmup_epochs": (-0.1, float("inf"), None),
     "unfreeze_epochs": (-0.1, float("nan"), None),

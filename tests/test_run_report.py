@@ -184,7 +184,7 @@ def test_the_plan_says_the_rate_in_force():
     assert "class 9, ...\n" in text
     assert "1,440 for training, 357 for validation" in text
     # 0.008 * 64 / 256, and a warm-up of half of the two epochs.
-    assert "adam, learning rate 0.002 cosine, warmed up over 1 epoch" in text
+    assert "adam, learning rate 0.002 cosine by pixels, warmed up over 1 epoch" in text
     assert "weights averaged with 0.999" in text
     assert str(PLAN) in text
     changed = replace(recipe, ema_decay=None, class_weights={"cat": 2, "dog": 0.5}, balanced=True)

@@ -162,3 +162,21 @@ def test_steps_until_an_epoch():
     # In floating point 0.1 * 30 is a little more than 3.
     plan = progressive_stages(epochs=1, stages=1, image_size=32, batch_size=1)
     assert step_of_epoch(plan, 30, 0.1) == 3
+
+
+def test_the_place_is_in_pixels():
+    plan = progressive_stages(epochs=6, stages=3, image_size=(32, 64), batch_size=256)
+    assert [stage.image_size for stage in plan] == [32, 48, 64]
+    schedule = follow_plan(curve(warmup_epochs=1), plan, PICTURES, "pixels")
+    # Two epochs of 3 steps each: of 1, 2.25 and 4 times the pixels, so 14.5 in place of 6 epochs.
+    places = [0, 1 / 3, 2 / 3, 1, 2, 4.25, 6.5, 10.5, 14.5]
+    expected = 0.05 * (1 + np.cos(np.pi * np.array(places) / 14.5))
+    expected[:3] = [0, 0.1 / 3, 0.2 / 3]
+    found = rates(schedule, [0, 1, 2, 3, 6, 9, 12, 15, 18])
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-9)
+    falling = curve("exponential", decay_factor=0.5, decay_epochs=3)  # one fall, halfway
+    found = rates(follow_plan(falling, plan, PICTURES, "pixels"), [12, 13, 17])
+    np.testing.assert_allclose(found, [0.1, 0.05, 0.05], rtol=1e-6)
+    assert_survives_json(schedule, range(18))
+    same = progressive_stages(epochs=6, stages=3, image_size=32, batch_size=256)
+    assert follow_plan(falling, same, PICTURES, "pixels") is falling

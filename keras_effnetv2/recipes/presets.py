@@ -25,6 +25,7 @@ _QUICKSTART: _Settings = {
     "cutmix_style": "paper",
     "optimizer": "adam",
     "schedule": "cosine",
+    "decay_by": "pixels",
     "warmup_epochs": 2.0,
     "weight_decay": 0.0,
     "ema_decay": 0.999,

@@ -29,6 +29,7 @@ from keras_effnetv2.recipes.stages import (
     MIN_IMAGE_SIZE,
     SMALL_PICTURES,
     Curve,
+    DecayBy,
     FromPreset,
     Range,
     StagePlan,
@@ -77,6 +78,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "small_pictures": (True, False, "auto"),
     "optimizer": ("adam", "rmsprop", "sgd"),
     "schedule": get_args(Curve),
+    "decay_by": get_args(DecayBy),
     "probe": ("first", "only", None),
     "batch_norm": get_args(BatchNormPolicy),
     "loss": ("softmax", "sigmoid"),
@@ -132,6 +134,8 @@ class TrainRecipe:
         learning_rate: highest rate for a batch of 256; it scales with the batch size of each
             stage.
         schedule: "cosine", "exponential" (times 0.97 every 2.4 epochs), "linear" or "constant".
+        decay_by: how far an epoch goes along the schedule: all as far ("epochs"), or in proportion
+            to the "pixels" of its pictures, so that stages with large ones still learn.
         warmup_epochs: linear warm-up of the rate, at most half of the epochs.
         probe: fit the classifier to features that are computed once: "first", before the training,
             or "only", instead of it (a linear probe); None is off.
@@ -192,6 +196,7 @@ class TrainRecipe:
     scale_randaugment: bool | Literal["auto"] = "auto"
     optimizer: Literal["adam", "rmsprop", "sgd"] = "rmsprop"
     schedule: Curve = "exponential"
+    decay_by: DecayBy = "epochs"
     warmup_epochs: float = 5.0
     probe: Literal["first", "only"] | None = None
     head_warmup_epochs: float = 0.0
@@ -382,7 +387,8 @@ class TrainRecipe:
         from keras_effnetv2.recipes.schedule import follow_plan
 
         steps = steps_per_epoch(num_examples, plan[0].batch_size)
-        schedule = follow_plan(self.learning_rate_schedule(steps), plan, num_examples)
+        curve = self.learning_rate_schedule(steps)
+        schedule = follow_plan(curve, plan, num_examples, self.decay_by)
         decay, clip = self.weight_decay or None, self.gradient_clip
         keras_options: dict[str, Any] = {"weight_decay": decay, "global_clipnorm": clip}
         optimizer: Adam | SGD | RMSprop

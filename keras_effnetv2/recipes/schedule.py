@@ -1,10 +1,11 @@
 """Learning rate schedules of the official trainings: a linear warm-up, then one of four curves.
 
 Source of `WarmupSchedule`: google/automl, efficientnetv2/utils.py, `WarmupLearningRateSchedule`.
-`follow_plan` adapts such a curve to stages with different batch sizes and numbers of steps.
+`follow_plan` adapts such a curve to stages with different batch sizes, numbers of steps and sizes.
 """
 
 import math
+import operator
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, NamedTuple, get_args
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 import keras
 
 from keras_effnetv2._common.checks import check_choice, check_number
-from keras_effnetv2.recipes.stages import Curve, StagePlan, step_of_epoch, steps_per_epoch
+from keras_effnetv2.recipes.stages import Curve, DecayBy, StagePlan, step_of_epoch, steps_per_epoch
 
 
 @keras.saving.register_keras_serializable(package="keras_effnetv2")
@@ -113,35 +114,38 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return dict(vars(self))
 
 
-# --- stages with other batch sizes ----------------------------------------------------------------
+# --- stages that differ --------------------------------------------------------------------------
 
 
 class Segment(NamedTuple):
-    """Optimizer steps with one batch size, from `start_step` of the whole training."""
+    """Optimizer steps of one stage, from `start_step` of the whole training.
+
+    `steps_per_epoch` of them go as far along the curve as an epoch of the first stage does.
+    """
 
     start_step: int
-    steps_per_epoch: int
+    steps_per_epoch: float
     batch_size: int
 
 
 @keras.saving.register_keras_serializable(package="keras_effnetv2")
 class StagedSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A `WarmupSchedule` for a training whose batch size changes from stage to stage.
+    """A `WarmupSchedule` for a training whose batch or picture size changes from stage to stage.
 
     The rate at an optimizer step is
 
-        curve(epochs done) * batch size of the stage / batch size of the first stage
+        curve(place) * batch size of the stage / batch size of the first stage
 
     The place on the curve counts in epochs, so a stage with more steps an epoch does not speed up
-    the decay or shorten the warm-up. The rate is proportional to the batch size, as officially
-    (`lr_base * batch_size / 256`).
+    the decay or shorten the warm-up, or in pixels (see `follow_plan`). The rate is proportional to
+    the batch size, as officially (`lr_base * batch_size / 256`).
 
     Args:
         curve: the schedule if all stages were like the first one.
         segments: a `Segment`, or its three numbers, for each stage in order.
     """
 
-    def __init__(self, curve: WarmupSchedule, segments: Iterable[tuple[int, int, int]]) -> None:
+    def __init__(self, curve: WarmupSchedule, segments: Iterable[tuple[int, float, int]]) -> None:
         super().__init__()
         self.curve = curve
         self.segments = tuple(Segment(*segment) for segment in segments)
@@ -174,15 +178,33 @@ class StagedSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def follow_plan(
-    curve: WarmupSchedule, plan: StagePlan, num_examples: int
+    curve: WarmupSchedule, plan: StagePlan, num_examples: int, decay_by: DecayBy = "epochs"
 ) -> WarmupSchedule | StagedSchedule:
     """Return the schedule for a plan, given the curve for stages like the first one.
 
-    It is `curve` itself if all stages have the same batch size, else a `StagedSchedule`.
+    It is `curve` itself if no stage differs from the first one in this, else a `StagedSchedule`.
+
+    Args:
+        curve: its length and its decay are those of the epochs of the plan.
+        plan: the stages.
+        num_examples: training pictures.
+        decay_by: "epochs", or "pixels": an epoch goes as far along the curve as its pictures have
+            pixels, and the whole training as far as with epochs. So the last stages, which take
+            most of the time, still learn. Epochs of the warm-up are those of the first stage.
     """
     sizes = [stage.batch_size for stage in plan]
-    if len(set(sizes)) == 1:
+    pixels = [stage.image_size**2 if decay_by == "pixels" else 1 for stage in plan]
+    if len(set(sizes)) == len(set(pixels)) == 1:
         return curve
+    strides = [count / pixels[0] for count in pixels]
+    lengths = [stage.end_epoch - stage.start_epoch for stage in plan]
+    mean = sum(map(operator.mul, strides, lengths)) / plan.epochs
+    config = curve.get_config()
+    for name in ("total_steps", "decay_epochs"):
+        config[name] = config[name] and config[name] * mean
     starts = [step_of_epoch(plan, num_examples, stage.start_epoch) for stage in plan]
-    paces = [steps_per_epoch(num_examples, size) for size in sizes]
-    return StagedSchedule(curve, zip(starts, paces, sizes, strict=True))
+    paces = [
+        steps_per_epoch(num_examples, size) / stride
+        for size, stride in zip(sizes, strides, strict=True)
+    ]
+    return StagedSchedule(WarmupSchedule(**config), zip(starts, paces, sizes, strict=True))

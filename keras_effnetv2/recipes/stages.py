@@ -36,6 +36,7 @@ FromPreset = Literal["preset"]
 
 # Of the learning rate, see `schedule.WarmupSchedule`.
 Curve = Literal["exponential", "cosine", "linear", "constant"]
+DecayBy = Literal["epochs", "pixels"]  # see `schedule.follow_plan`
 
 
 @dataclass(frozen=True)

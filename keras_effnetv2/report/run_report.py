@@ -223,6 +223,7 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
     recipe = settings.recipe
     training, validation = settings.training.pictures, settings.validation.pictures
     schedule = recipe.learning_rate_schedule(1.0)
+    by = "" if recipe.decay_by == "epochs" else f" by {recipe.decay_by}"
     rows = (
         (
             "model",
@@ -239,7 +240,7 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
         (
             "optimizer",
             f"{recipe.optimizer}, learning rate {schedule.base_learning_rate:.3g} "
-            f"{recipe.schedule}, warmed up over {counted(schedule.warmup_epochs, 'epoch')}, "
+            f"{recipe.schedule}{by}, warmed up over {counted(schedule.warmup_epochs, 'epoch')}, "
             f"weight decay {recipe.weight_decay:g}"
             + (f", weights averaged with {recipe.ema_decay:g}" if recipe.ema_decay else ""),
         ),
