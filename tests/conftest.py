@@ -1,5 +1,6 @@
 """Settings that must be in force before any test module imports a backend."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests come first, so that no worker ends with one while the other waits."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """What is imported stays, so that the collector need not look through it again and again."""
+    gc.freeze()
+    gc.collect()  # counts what is left, and from now on looks when that has grown by a quarter
 
 
 @pytest.fixture
@@ -55,4 +62,21 @@ def variant_is_small():
     from helpers.command_line import small_variant
 
     with small_variant():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def weights_drawn_by_numpy():
+    """JAX compiles the draw of each shape anew, which takes most of the time of a test there."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("KERAS_BACKEND") == "jax":
+            import keras
+            import numpy as np
+
+            def draw(self, shape, dtype=None):
+                values = np.random.default_rng(self.seed).standard_normal(shape)
+                values /= max(1, np.prod(shape[:-1])) ** 0.5
+                return keras.ops.convert_to_tensor(values, dtype)
+
+            patch.setattr(keras.initializers.VarianceScaling, "__call__", draw)
         yield

@@ -76,7 +76,7 @@ def gradients_and_statistics(model, x):
 
     trainable = [v.value for v in model.trainable_variables]
     non_trainable = [v.value for v in model.non_trainable_variables]
-    step = jax.jit(jax.value_and_grad(stateless, has_aux=True))
+    step = jax.jit(jax.value_and_grad(stateless, has_aux=True), compiler_options=oracle.QUICK_JAX)
     (value, updated), gradients = step(trainable, non_trainable)
     for variable, new in zip(model.non_trainable_variables, updated, strict=True):
         variable.assign(new)
