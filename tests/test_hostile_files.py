@@ -44,6 +44,14 @@ def whole(model, tmp_path_factory):
 
 
 @pytest.fixture
+def tmp_path(tmp_path):
+    """A folder so deep in one of the test that what is written above it lies in that one, too."""
+    folder = tmp_path / "above" / "here"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
 def refused(model, tmp_path, monkeypatch):
     """Asserts that loading a file ends in an error with some words, and changes nothing."""
     monkeypatch.chdir(tmp_path)
@@ -60,7 +68,7 @@ def refused(model, tmp_path, monkeypatch):
 
 
 def everything(folder):
-    return sorted(str(path) for path in folder.parent.rglob("*"))
+    return sorted(str(path) for path in folder.parents[1].rglob("*"))
 
 
 # --- archives -----------------------------------------------------------------------------------
