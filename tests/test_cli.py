@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from helpers.command_line import command
 from helpers.photos import COLOURS, write_colour_run, write_photos, write_picture
-from helpers.quick_runs import dark_and_light, two_blocks
+from helpers.quick_runs import dark_and_light, step_eagerly, two_blocks
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import main, parse
@@ -36,41 +36,65 @@ def run(photos, tmp_path_factory):
     return write_colour_run(tmp_path_factory.mktemp("runs") / "colours", photos)
 
 
-def test_train_on_a_folder_in_a_fresh_process(photos, tmp_path):
-    """The main job, as a person types it."""
+TRAIN = "train --epochs 1 --image-size 32 --model net.json"
+SAID = (
+    "1 stage instead of 4: every stage needs an epoch.",
+    "29 for training, 7 for validation",
+    "3: blue, green, red",
+    "Judging the network and writing the run folder ...",
+    "report.html",
+)
+RUN_FILES = {
+    *("model.keras", "saved_model", "labels.txt"),
+    *("recipe.json", "history.csv", "pictures.csv", "confusion.csv", "report.html"),
+}
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """The current folder, with a network to train."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "net.json").write_text(two_blocks().to_json(), encoding="utf-8")
+    return tmp_path
+
+
+def test_train_on_a_folder(photos, scratch, capsys, monkeypatch):
+    """The main job."""
+    step_eagerly(monkeypatch)
+    output = scratch / "a run"
+    code, out, err = command(capsys, *TRAIN.split(), "--data", photos, "--output", output)
+    assert code == 0, err
+    assert [line for line in SAID if line not in out] == []
+    assert {path.name for path in output.iterdir()} == RUN_FILES
+
+
+def run_afresh(*words):
+    """The output of a command as a person types it: a process of its own, TensorFlow as it is."""
     # What Keras and TensorFlow would import for parts of theirs that no command uses.
     program = (
         "import atexit, runpy, sys\n"
         "atexit.register(lambda: print('in vain:', {'jax', 'sklearn'} & set(sys.modules)))\n"
         "runpy.run_module('keras_effnetv2', run_name='__main__')"
     )
-    words = "train --epochs 1 --image-size 32 --model net.json"
-    output = tmp_path / "a run"
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    result = subprocess.run(
-        [sys.executable, "-c", program, *words.split(), "--data", photos, "--output", output],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", program, *words]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for expected in (
-        "1 stage instead of 4: every stage needs an epoch.",
-        "29 for training, 7 for validation",
-        "3: blue, green, red",
-        "Judging the network and writing the run folder ...",
-        "report.html",
-        "in vain: set()",
-    ):
-        assert expected in result.stdout
-    assert {path.name for path in output.iterdir()} == {
-        *("model.keras", "saved_model", "labels.txt"),
-        *("recipe.json", "history.csv", "pictures.csv", "confusion.csv", "report.html"),
-    }
+    assert "in vain: set()" in result.stdout
     assert "Traceback" not in result.stderr
     assert "WARNING" not in result.stderr
+    return result.stdout
+
+
+@pytest.mark.slow  # a process that trains; the next test has one that predicts
+def test_train_on_a_folder_in_a_fresh_process(photos, scratch):
+    said = run_afresh(*TRAIN.split(), "--data", photos, "--output", "a run")
+    assert [line for line in SAID if line not in said] == []
+    assert {path.name for path in (scratch / "a run").iterdir()} == RUN_FILES
+
+
+def test_predict_in_a_fresh_process(run, photos):
+    assert " red\n" in run_afresh("predict", run, photos / "red" / "0.png")
 
 
 @pytest.mark.slow  # a process that trains
