@@ -389,15 +389,15 @@ def test_predict_says_what_is_no_picture_file_before_tensorflow_is_imported(tmp_
     os.truncate(tmp_path / "hole.jpg", 6 * 10**9)
     program = (
         "import sys\nfrom keras_effnetv2.cli.main import main\n"
-        "words = 'predict b0 . missing.jpg pipe.jpg /dev/zero hole.jpg https://a.b/c.jpg'\n"
+        "words = 'predict b0 no*.jpg missing.jpg pipe.jpg /dev/zero hole.jpg s3://a/b.jpg'\n"
         "print(main(words.split()), {'tensorflow', 'keras', 'numpy'} & set(sys.modules))"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
     )
-    assert result.stderr == ""
+    assert result.stderr.startswith("error: 6 of 6 pictures cannot be read:\n  'no*.jpg': no file")
     assert [line.split(maxsplit=1) for line in result.stdout.splitlines()] == [
-        [".", "error: it is a folder. Give picture files, for example *.jpg"],
+        ["no*.jpg", "error: no file matches this pattern"],
         ["missing.jpg", "error: cannot be read: No such file or directory"],
         ["pipe.jpg", "error: not a regular file"],
         ["/dev/zero", "error: not a regular file"],
@@ -405,7 +405,7 @@ def test_predict_says_what_is_no_picture_file_before_tensorflow_is_imported(tmp_
             "hole.jpg",
             "error: 6,000,000,000 bytes are too many for a picture: at most 268,435,456 are read",
         ],
-        ["https:/a.b/c.jpg", "error: it is an address. Download the picture, and give the file"],
+        ["s3://a/b.jpg", "error: an address must begin with http:// or https://"],
         ["1", "set()"],
     ]
 

@@ -91,9 +91,9 @@ class OutputOptions(OptionGroup):
 @command(
     "keras-effnetv2 predict runs/photos cat.jpg dog.png --top 3\n"
     "keras-effnetv2 predict runs/photos/model.onnx holiday/ --csv holiday.csv\n"
-    "keras-effnetv2 predict efficientnet-lite0 'photos/**/*.jpg' --json > found.jsonl\n"
-    "find photos -mtime -1 | keras-effnetv2 predict runs/photos --from-file -\n"
-    "cat cat.jpg | keras-effnetv2 predict runs/photos -"
+    "keras-effnetv2 predict efficientnet-lite0 'all/**/*.jpg' --json > found.jsonl\n"
+    "keras-effnetv2 predict runs/photos --from-file list.txt\n"
+    "keras-effnetv2 predict runs/photos - < cat.jpg"
 )
 def predict(
     model: str = NETWORK_OR_EXPORT,

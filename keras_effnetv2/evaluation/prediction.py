@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32
 _TRACED_FROM = 5  # pictures; for fewer, calling each layer takes less time than tracing the network
+_FOLDED_FROM = 256  # pictures; for fewer, folding may take more time than it saves
+_ROUNDING = 1e-5  # the most that folding may change a score
 _READERS = 8  # files or addresses that are read at once
 _AHEAD = 2  # batches that are prepared while one is computed
 
@@ -160,7 +163,7 @@ def predictions(
     network = _opened(model_or_path, weights)
     corrected = _calibration(network) if calibrated else None
     size, is_traced = min(batch_size, len(names)), len(names) >= _TRACED_FROM
-    compute = _computation(network, embeddings, flip, is_traced)
+    compute = _computation(network, embeddings, flip, len(names))
     for batch in _batches(names, size, network, is_traced):
         outputs: Any = None if all(batch.errors) else run_padded(compute, batch.pixels, size)
         for index, (name, error) in enumerate(zip(batch.names, batch.errors, strict=True)):
@@ -243,9 +246,12 @@ def _calibration(network: "JudgedNetwork") -> "Callable[[np.ndarray], np.ndarray
 
 
 def _computation(
-    network: "JudgedNetwork", embeddings: bool, flip: bool, is_traced: bool
+    network: "JudgedNetwork", embeddings: bool, flip: bool, count: int
 ) -> "Callable[[np.ndarray], Any]":
-    """Return a function of a batch of pixels; it returns scores, or (features, scores)."""
+    """Return a function of a batch of pixels, for `count` pictures.
+
+    It returns scores, or (features, scores).
+    """
     import keras
     import numpy as np
 
@@ -255,15 +261,18 @@ def _computation(
     model: Any = network.model
     if isinstance(model, ExportedModel) and embeddings:
         raise ValueError(f"{model.path} is an export, which has no features. {MADE_FROM}")
-    model = with_features(model) if embeddings else model
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    if not isinstance(model, ExportedModel):
+        if count >= _FOLDED_FROM and is_tensorflow:
+            model = _folded(model, network.image_size)
+        model = with_features(model) if embeddings else model
 
     def outputs_of(pixels: np.ndarray) -> Any:
         if isinstance(model, ExportedModel):
             return model(pixels)
-        if is_traced or keras.backend.backend() != "tensorflow":
+        if count >= _TRACED_FROM or not is_tensorflow:
             return model.predict_on_batch(pixels)
-        outputs = model.predict_step(keras.ops.convert_to_tensor(pixels))
-        return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+        return _layer_by_layer(model, pixels)
 
     def mean_of_both(pixels: np.ndarray) -> Any:
         mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
@@ -271,6 +280,28 @@ def _computation(
         return keras.tree.map_structure(lambda one, other: (one + other) / 2, *both)
 
     return mean_of_both if flip else outputs_of
+
+
+def _folded(model: "keras.Model", size: int) -> "keras.Model":
+    """Return a model without batch norms, which takes less time, if it computes the same."""
+    import numpy as np
+
+    from keras_effnetv2.models.folding import fold_batch_norm
+
+    noise = np.random.default_rng(0).uniform(0, 255, (1, size, size, 3)).astype(np.float32)
+    with suppress(ValueError):  # of a model that cannot be folded
+        folded = fold_batch_norm(model)
+        both = _layer_by_layer(folded, noise), _layer_by_layer(model, noise)
+        return folded if np.allclose(*both, rtol=0, atol=_ROUNDING) else model
+    return model
+
+
+def _layer_by_layer(model: "keras.Model", pixels: "np.ndarray") -> Any:
+    """Return what a model computes, without a trace."""
+    import keras
+
+    outputs = model.predict_step(keras.ops.convert_to_tensor(pixels))
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
 
 class _Batch(NamedTuple):
