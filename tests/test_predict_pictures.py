@@ -11,6 +11,7 @@ import tensorflow as tf
 from helpers.command_line import command
 from helpers.http_server import dripping, redirect, serving, status, truncated, typed
 from helpers.photos import write_colour_run, write_photos
+from helpers.quick_runs import step_eagerly
 from helpers.served_models import make_forgetful_model, make_model
 
 import keras_effnetv2 as kev2
@@ -207,10 +208,11 @@ def test_flip_is_the_mean_over_a_picture_and_its_mirror_image(tmp_path):
         np.testing.assert_allclose(row.embedding, [0.5, 0.5, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [make_model, make_forgetful_model])
-def test_hundreds_of_pictures_get_what_one_gets(make, photos):
+@pytest.mark.parametrize("make", [lambda size: make_model(size=size), make_forgetful_model])
+def test_hundreds_of_pictures_get_what_one_gets(make, photos, monkeypatch):
     """Their network is folded, unless its copy computes something else."""
-    model = make()
+    step_eagerly(monkeypatch)
+    model = make(32)
     (one,) = kev2.predict(model, "photos/b.png", top=6)
     for row in kev2.predict(model, ["photos/b.png"] * 300, top=6):
         assert row.class_names == one.class_names

@@ -47,12 +47,12 @@ class Forgetful(keras.layers.Layer):
         return inputs + self.number
 
 
-def make_forgetful_model():
+def make_forgetful_model(size=SIZE):
     """Return a model that no copy computes alike."""
-    *body, dense = make_model().layers
+    *body, dense = make_model(size=size).layers
     forgetful = Forgetful()
     forgetful.number = 0.3
-    return keras.Sequential([keras.Input((SIZE, SIZE, 3)), *body, forgetful, dense])
+    return keras.Sequential([keras.Input((size, size, 3)), *body, forgetful, dense])
 
 
 def pixels(count, size=SIZE):
