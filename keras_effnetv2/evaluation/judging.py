@@ -380,4 +380,6 @@ def judge(
         batch_size=batch_size,
         progress=evaluating,
     )
+    if network.activation is not None:
+        evaluation = replace(evaluation, activation=network.activation)
     return Judgement(network, source, evaluation, bad, pictures.counts)

@@ -165,13 +165,17 @@ def predictions(
     size, is_traced = min(batch_size, len(names)), len(names) >= _TRACED_FROM
     compute = _computation(network, embeddings, flip, len(names))
     for batch in _batches(names, size, network, is_traced):
-        outputs: Any = None if all(batch.errors) else run_padded(compute, batch.pixels, size)
-        for index, (name, error) in enumerate(zip(batch.names, batch.errors, strict=True)):
+        rows = zip(batch.names, batch.errors, strict=True)
+        if all(batch.errors):
+            yield from (Prediction(shown_name(name), error=error) for name, error in rows)
+            continue
+        outputs = run_padded(compute, batch.pixels, size)
+        features, found = outputs if embeddings else (None, outputs)
+        scores = found if corrected is None else corrected(found)
+        for index, (name, error) in enumerate(rows):
             if error:
                 yield Prediction(shown_name(name), error=error)
                 continue
-            features, found = outputs if embeddings else (None, outputs)
-            scores = found if corrected is None else corrected(found)
             best = (-scores[index]).argsort(kind="stable")[:top]
             best = best[scores[index][best] >= min_score]
             limit = network.none_below
