@@ -21,10 +21,11 @@ BIN := $(TEST_VENV)/bin
 PYTEST = $(BIN)/python -m pytest $(WORKERS)
 COVERAGE = $(BIN)/python -m slipcover --source keras_effnetv2 --branch --skip-covered
 COVERED = $(COVERAGE) --json --out
+OF_BACKENDS = $$(grep -l mark.backend tests/test_*.py)
 TEST_READY := $(TEST_VENV)/ready
 TORCH_READY := $(TEST_VENV)/ready-torch
 
-.PHONY: demo test test-rest test-all lint types format clean
+.PHONY: demo test test-rest test-all lint types compiled format clean
 
 # A new environment each time, with pretrained weights and with a built package (not an editable
 # one): it shows that what is packaged is complete. An old build/ would be packaged along.
@@ -34,17 +35,20 @@ demo:
 	$(DEMO_VENV)/bin/python -m pip install --quiet --no-compile ".[lite]"
 	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" bash examples/demo.sh $(DEMO_RUN)
 
-# In two parts, because a process that has traced hundreds of networks holds 5 GB and slows down.
-test: lint types
+# While mypy has one core, what the tests import is compiled on the other; elsewhere two processes
+# would do so at once. In two parts, because a process that has traced hundreds of networks holds
+# 5 GB and slows down.
+test: $(TEST_READY)
+	$(MAKE) --jobs 2 types compiled lint
 	$(COVERED) .coverage-1 -m pytest $(WORKERS) -m "not slow" tests/test_[a-l]*.py
 	$(COVERED) .coverage-2 -m pytest $(WORKERS) -m "not slow" tests/test_[m-z]*.py
 	$(COVERAGE) --merge .coverage-1 .coverage-2 --out .coverage
-	KERAS_BACKEND=jax $(PYTEST) -m "backend and not slow"
+	KERAS_BACKEND=jax $(PYTEST) -m "backend and not slow" $(OF_BACKENDS)
 
 # What `make test` leaves out.
 test-rest: $(TORCH_READY)
 	$(PYTEST) -m slow
-	KERAS_BACKEND=torch $(PYTEST) -m backend
+	KERAS_BACKEND=torch $(PYTEST) -m backend $(OF_BACKENDS)
 
 test-all: test test-rest
 
@@ -55,6 +59,9 @@ lint: $(TEST_READY)
 
 types: $(TEST_READY)
 	$(BIN)/mypy
+
+compiled: $(TEST_READY)
+	-$(COVERAGE) -m pytest --collect-only >/dev/null
 
 format: $(TEST_READY)
 	$(BIN)/ruff check --fix .

@@ -184,7 +184,7 @@ def variables(model):
 
 @pytest.fixture(scope="module")
 def runner(inputs):
-    recipe = replace(RECIPE, epochs=2, ema_decay=0.9)
+    recipe = replace(RECIPE, epochs=2, ema_decay=0.9, randaugment_magnitude=None)
     return TrialRunner(two_blocks(), replace(inputs, recipe=recipe, plan=recipe.resolve().plan))
 
 
