@@ -153,7 +153,7 @@ def test_wrong_requests_are_answered_with_one_message(client):
         ("POST", f"{URL}:predict", '{"instances": [NaN]}', 400, "NaN is not a JSON number"),
         ("POST", f"{URL}:predict", '{"signature_name": "x"}', 400, "classify_bytes, .*: 'x'"),
         ("POST", f"{URL}:classify", '{"signature_name": "classify_bytes"}', 400, "one of classify"),
-        ("GET", "/redoc", None, 404, "Not Found"),
+        ("GET", "/redoc", None, 404, "Not Found. See /docs"),
         ("DELETE", URL, None, 405, "Method Not Allowed"),
         ("POST", "/grad_cam", "no picture", 400, "not a JPEG"),
     ):

@@ -84,7 +84,7 @@ def make_app(
 
     @app.exception_handler(HTTPException)
     async def no_such_path(request: Request, error: HTTPException) -> Response:
-        return _json_response({"error": error.detail}, error.status_code)
+        return _json_response({"error": f"{error.detail}. See /docs"}, error.status_code)
 
     @app.exception_handler(RequestError)
     async def refused(request: Request, error: RequestError) -> Response:
@@ -146,6 +146,7 @@ def _add_pages(app: FastAPI, service: Service, *, needs_token: bool) -> None:
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
+    @app.head("/healthz")  # as load balancers ask
     @app.get("/healthz")
     async def healthz() -> Response:
         if service.is_stuck:

@@ -31,7 +31,7 @@ def uploaded_files(content_type: str, body: bytes, max_files: int) -> list[bytes
         return [body]
     if kind != "multipart/form-data":
         return None
-    boundary = re.escape((header.get_boundary() or "").encode("utf-8"))
+    boundary = re.escape((header.get_boundary() or "").encode("latin-1", "replace"))
     body = b"\r\n" + body
     found = re.finditer(rb"\r\n--" + boundary + rb"(--|[ \t]*\r\n)", body)
     marks = list(itertools.islice(found, max_files + _MAX_FIELDS))
