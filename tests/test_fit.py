@@ -79,6 +79,7 @@ def run(digits, tmp_path_factory):
             RECIPE,
             tmp_path_factory.mktemp("fit") / "run",
             **UNEVEN,
+            tensorboard=True,
             verbose=0,
         )
     return result, printed.getvalue()
@@ -106,6 +107,7 @@ def test_a_run_leaves_exactly_these_files_and_prints_nothing_when_silent(run):
             "pictures.csv",
             "confusion.csv",
             "report.html",
+            "tensorboard",
         ),
     }
     assert (result.output / "labels.txt").read_text("utf-8") == "".join(f"{n}\n" for n in CLASSES)
@@ -182,6 +184,31 @@ def test_history_has_one_row_an_epoch(run):
     assert result.evaluation.scores.shape == (12, 10)
 
 
+def test_tensorboard_has_every_epoch_and_the_pictures_of_every_stage(run):
+    result, _ = run
+    found = {}
+    for path in (result.output / "tensorboard").glob("**/*.tfevents*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for one in event.summary.value:
+                found.setdefault((path.parent.name, one.tag), {})[event.step] = one
+    for folder, tag, column in (
+        ("train", "epoch_loss", "loss"),
+        ("train", "epoch_learning_rate", "learning_rate"),
+        ("validation", "epoch_accuracy", "val_accuracy"),
+    ):
+        shown = {
+            step: float(tf.make_ndarray(one.tensor)) for step, one in found[folder, tag].items()
+        }
+        assert shown == pytest.approx(dict(enumerate(result.history[column])), abs=1e-6)
+    for tag, first_epoch, size in (("stage 1", 0, 32), ("stage 2", 2, 40)):
+        ((step, picture),) = found["pictures", tag].items()
+        assert step == first_epoch
+        width, height, *pngs = tf.make_ndarray(picture.tensor)
+        assert (width, height, len(pngs)) == (b"%d" % size, b"%d" % size, 12)
+        assert tf.io.decode_png(pngs[0]).shape == (size, size, 3)
+        assert f"{size} px" in picture.metadata.summary_description
+
+
 def test_model_and_exports_give_the_probabilities_of_the_returned_model(run, digits):
     result, _ = run
     data = [bytes(d) for d, _, _ in digits.subset(range(8)).dataset().as_numpy_iterator()]
@@ -220,7 +247,8 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(run, digits, qu
     folder = tmp_path / "run"
 
     def train(recipe=RECIPE, **options):
-        options = {"scan": False, "verbose": 0, **UNEVEN} | options
+        # A limit that is far away changes nothing.
+        options = {"scan": False, "verbose": 0, "max_minutes": 600, **UNEVEN} | options
         return fit.train(small_network(), digits, recipe, folder, **options)
 
     def break_in_epoch_3(line):
@@ -400,6 +428,14 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
         names = (name, *CLASSES[1:])
         refused(re.escape(f"Received: {name!r}"), replace(digits, class_names=names))
     refused("Resume the run .--resume.* or replace it .--overwrite", resume=True, overwrite=True)
+    refused("`patience` must be an integer of at least 1, or None. Received: 0", patience=0)
+    refused("`max_minutes` must be a number above 0, or None. Received: 0", max_minutes=0)
+    for callbacks in (print, [print], keras.callbacks.TerminateOnNaN(), [keras.callbacks.History]):
+        refused("`callbacks` must be a list of Keras callbacks", callbacks=callbacks)
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "other")
+    refused("without BackupAndRestore: .*resume=True", callbacks=[backup])
+    probe = replace(RECIPE, probe="only")
+    refused("`max_minutes` does not go with a probe", recipe=probe, max_minutes=1)
     refused("`keep_snapshots` must be an integer of at least 1. Received: 0", keep_snapshots=0)
     for minutes in (-1, float("nan"), "30"):
         message = (

@@ -4,12 +4,15 @@ A value is checked once, where it enters the package.
 """
 
 import difflib
+import importlib.util
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from keras_effnetv2._common.text import install_hint
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -137,6 +140,20 @@ def from_mapping(kind: type[_Settings], what: str, values: Any) -> _Settings:
     if missing := needed - set(values):
         raise ValueError(f"{what} needs {', '.join(sorted(missing))}.")
     return kind(**values)
+
+
+def check_installed(package: str, what: str, extra: str) -> None:
+    """Raise ImportError, which says how to install it, if a package is missing.
+
+    Args:
+        package: its name.
+        what: needs it, for the message.
+        extra: of this package that brings it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(
+            f"{what} needs the package {package}, which is not installed. {install_hint(extra)}"
+        )
 
 
 def check_class_names(names: Iterable[Any]) -> None:

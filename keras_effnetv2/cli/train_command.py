@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer import BadParameter
 
-from keras_effnetv2._common.checks import check_integer
+from keras_effnetv2._common.checks import check_installed, check_integer
 from keras_effnetv2._common.text import say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import variant_unless_path
@@ -23,7 +23,7 @@ from keras_effnetv2.cli.options import (
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.recipes.presets import FROM_SCRATCH
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.runs.run_settings import RunSettings
+from keras_effnetv2.runs.run_settings import Limits, RunSettings
 from keras_effnetv2.runs.run_state import check_output
 
 if TYPE_CHECKING:
@@ -55,6 +55,52 @@ class DeviceOptions(OptionGroup):
             raise ValueError("--workers needs --coordinator HOST:PORT, the address of worker 0.")
         if self.coordinator is not None and self.mirrored:
             raise ValueError("Choose one of --mirrored (TensorFlow) and --coordinator (JAX).")
+
+    def start(self) -> Any:
+        """Connect to the other processes; return the strategy for the GPUs of this machine."""
+        import tensorflow as tf
+
+        from keras_effnetv2.training.workers import connect
+
+        if self.coordinator is not None:
+            connect(self.coordinator, self.workers, self.worker)
+        return tf.distribute.MirroredStrategy() if self.mirrored else None
+
+
+@dataclass(frozen=True)
+class CourseOptions(OptionGroup):
+    """When the training ends before its last epoch, and where to watch it."""
+
+    section = "Course of the training"
+
+    patience: int | None = option(
+        "N",
+        "End after N epochs of the last stage without a better one, and keep the weights of the "
+        "best epoch (highest validation accuracy, then lowest loss). --resume knows it.",
+    )
+
+    max_minutes: float | None = option(
+        "M",
+        "Train for M minutes at most: with fewer epochs, or fewer pictures in each, so that all "
+        "stages occur and the learning rate comes to its end. --resume knows the time used.",
+    )
+
+    tensorboard: bool = flag(
+        "--tensorboard",
+        "Write DIR/tensorboard for TensorBoard: scalars of every epoch, pictures of every stage.",
+    )
+
+    def check(self, recipe: TrainRecipe | None) -> None:
+        """Raise ValueError for a number out of range, or with a recipe that it does not fit.
+
+        Raises:
+            ImportError: a package is missing that was asked for.
+        """
+        limits = Limits(self.patience, self.max_minutes)
+        if recipe is not None:
+            limits.check_recipe(recipe)
+        if self.tensorboard:
+            check_installed("tensorboard", "--tensorboard", "loggers")
 
 
 _RECIPE = RecipeOptions(None)
@@ -90,6 +136,7 @@ def train(
     overwrite: bool = flag("--overwrite", "Replace the run in DIR."),
     data_options: DataOptions,
     recipe_options: RecipeOptions = _RECIPE,
+    course: CourseOptions,
     devices: DeviceOptions,
 ) -> None:
     """Train a classifier on pictures, progressively, and write a run folder."""
@@ -100,6 +147,7 @@ def train(
     default = FROM_SCRATCH[0] if weights in _CHOOSE_WEIGHTS else "finetune"
     recipe = recipe_options.load(config.name, default)
     devices.check()
+    course.check(recipe)
     data_options.check()
     check_data(data, to_train=True, class_weights=(recipe or recipe_options).class_weights)
     check_weights(config, None if weights in _CHOOSE_WEIGHTS else weights)
@@ -113,12 +161,7 @@ def train(
     if preview:
         _preview(network, data, vars(data_options), start, output)
         return
-    import tensorflow as tf
-
-    from keras_effnetv2.training.workers import connect
-
-    if devices.coordinator is not None:
-        connect(devices.coordinator, devices.workers, devices.worker)
+    strategy = devices.start()
     from keras_effnetv2.training.fit import train as train_network
 
     train_network(
@@ -127,10 +170,11 @@ def train(
         start.recipe,
         output,
         **vars(data_options),
+        **vars(course),
         weights=start.weights,
         resume=resume,
         overwrite=overwrite,
-        strategy=tf.distribute.MirroredStrategy() if devices.mirrored else None,
+        strategy=strategy,
         # A bar redraws its line; into a file or a pipe one line an epoch is better.
         verbose=1 if sys.stdout.isatty() else 2,
     )

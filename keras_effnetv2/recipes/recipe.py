@@ -375,8 +375,8 @@ class TrainRecipe:
         """Return the optimizer with its schedule, weight decay and a rate for every variable.
 
         Args:
-            plan: the stages, as `resolve` gives them.
-            num_examples: training pictures.
+            plan: the stages, as `resolve` gives them, or the same with fewer epochs.
+            num_examples: training pictures of an epoch.
             model: the model to train, with its layers already frozen if wanted.
 
         Raises:
@@ -387,7 +387,8 @@ class TrainRecipe:
         from keras_effnetv2.recipes.schedule import follow_plan
 
         steps = steps_per_epoch(num_examples, plan[0].batch_size)
-        curve = self.learning_rate_schedule(steps)
+        planned = replace(self, epochs=plan.epochs, stages=len(plan))
+        curve = planned.learning_rate_schedule(steps)
         schedule = follow_plan(curve, plan, num_examples, self.decay_by)
         decay, clip = self.weight_decay or None, self.gradient_clip
         keras_options: dict[str, Any] = {"weight_decay": decay, "global_clipnorm": clip}

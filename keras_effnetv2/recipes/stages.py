@@ -8,7 +8,7 @@ docs/progressive.md compares: "paper" (EfficientNetV2, Algorithm 1 and Table 6) 
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
@@ -112,6 +112,13 @@ class StagePlan(tuple[TrainStage, ...]):
     def epochs(self) -> int:
         """Return the number of epochs of the whole plan."""
         return self[-1].end_epoch
+
+    def with_epochs(self, epochs: int) -> "StagePlan":
+        """Return the same stages over another number of epochs, at least one for each stage."""
+        spans = zip(self, pairwise(_starts(epochs, len(self))), strict=True)
+        return StagePlan(
+            replace(stage, start_epoch=start, end_epoch=end) for stage, (start, end) in spans
+        )
 
     def at(self, epoch: int) -> TrainStage:
         """Return the stage of an epoch, counted from 0.
@@ -307,7 +314,6 @@ def progressive_stages(
             "`image_size` is needed without a variant, for example "
             "progressive_stages(epochs=20, image_size=(128, 224)). Received: none"
         )
-    starts = [int(epochs * index / stages) for index in range(stages + 1)]
     return StagePlan(
         TrainStage(
             index,
@@ -315,8 +321,13 @@ def progressive_stages(
             end,
             **{name: _value(name, values, index, stages) for name, values in ranges.items()},
         )
-        for index, (start, end) in enumerate(pairwise(starts))
+        for index, (start, end) in enumerate(pairwise(_starts(epochs, stages)))
     )
+
+
+def _starts(epochs: int, stages: int) -> list[int]:
+    """The first epoch of every stage, then the epoch after the last one."""
+    return [int(epochs * index / stages) for index in range(stages + 1)]
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -29,6 +29,7 @@ from keras_effnetv2.report.samples import (
 )
 from keras_effnetv2.report.style import spread
 from keras_effnetv2.runs import run_folder
+from keras_effnetv2.runs.history import best_epoch
 from keras_effnetv2.runs.run_settings import RunSettings
 
 MAX_SAMPLES = 12  # pictures of one stage
@@ -288,11 +289,19 @@ def _result_rows(
             ),
         )
     )
+    done = counted(len(history["seconds"]), "epoch")
+    best = best_epoch(history, StagePlan(settings.stages))
+    kept = (
+        ()
+        if settings.limits.patience is None or best is None
+        else (("kept", f"the weights of epoch {best + 1}, the best one"),)
+    )
     return (
         ("validation accuracy", f"{evaluation.accuracy:.2%}"),
         ("mean recall", f"{evaluation.mean_recall:.2%}"),
         ("validation loss", f"{evaluation.loss:.4f}"),
         *calibration,
         ("pictures", f"{pictures[0]:,} + {pictures[1]:,}"),
-        ("training time", f"{seconds:,.0f} s for {counted(len(history['seconds']), 'epoch')}"),
+        *kept,
+        ("training time", f"{seconds:,.0f} s for {done}"),
     )

@@ -4,11 +4,12 @@ import csv
 import io
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_effnetv2._common.files import write_text
 from keras_effnetv2.recipes.stages import StagePlan
@@ -81,6 +82,23 @@ class HistoryFile(keras.callbacks.Callback):
             writer.writerow(self.columns)
             writer.writerows(zip(*self.columns.values(), strict=True))
             write_text(self._path, text.getvalue())
+
+
+def best_epoch(history: Mapping[str, Sequence[float]], plan: StagePlan) -> int | None:
+    """Return the epoch, from 0, of the last stage that was judged best; None before that stage.
+
+    It has the highest validation accuracy, and of those the lowest validation loss; of equal ones
+    it is the first. Earlier stages are not compared: their pictures are smaller, and so are those
+    that they are judged with.
+
+    Args:
+        history: column -> one value an epoch, as in `history.csv`.
+        plan: the stages.
+    """
+    scores = np.stack([history.get("val_accuracy", ()), -np.array(history.get("val_loss", ()))])
+    scores = np.nan_to_num(scores, nan=-np.inf)
+    epochs = range(plan[-1].start_epoch, scores.shape[1])
+    return max(epochs, key=lambda epoch: tuple(scores[:, epoch]), default=None)
 
 
 def read_history(path: Path) -> dict[str, list[float]]:

@@ -38,9 +38,13 @@ HISTORY = "history.csv"
 PICTURES = "pictures.csv"
 CONFUSION = "confusion.csv"
 REPORT = "report.html"
+TENSORBOARD = "tensorboard"  # if it was asked for
 BACKUP = "backup"  # only while training, for `resume`
 # In the order of removal: as long as anything is left, RECIPE says that it is a run.
-_ALL = (BACKUP, HISTORY, PICTURES, CONFUSION, MODEL, SAVED_MODEL, LABELS, REPORT, RECIPE)
+_ALL = (
+    *(BACKUP, TENSORBOARD, HISTORY, PICTURES, CONFUSION, MODEL, SAVED_MODEL, LABELS, REPORT),
+    RECIPE,
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Importing this module starts neither Keras nor TensorFlow.
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.checks import (
@@ -24,7 +24,36 @@ if TYPE_CHECKING:
     from keras_effnetv2.data.sources import ImageSource
 
 # What a run is resumed with must be what it was started with.
-_FIXED = ("model", "architecture", "weights", "training", "validation", "class_names", "recipe")
+_FIXED = (
+    *("model", "architecture", "weights", "training", "validation", "class_names", "recipe"),
+    "limits",
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a training before its last epoch, see `train`; None does not."""
+
+    patience: int | None = None  # epochs of the last stage without a better one
+    max_minutes: float | None = None  # of training and validation
+
+    def __post_init__(self) -> None:
+        check_integer("patience", self.patience, minimum=1, or_none=True)
+        check_number("max_minutes", self.max_minutes, above=0, or_none=True)
+
+    def check_recipe(self, recipe: TrainRecipe) -> None:
+        """Raise ValueError if they do not go with a recipe."""
+        if self.max_minutes is not None and recipe.probe == "only":
+            raise ValueError(
+                "`max_minutes` does not go with a probe (--probe, probe='only'): nearly all of its "
+                "time is one look at every picture. Limit their number (--max-train-examples, "
+                f"max_train_examples=). Received: {self.max_minutes:g}"
+            )
+
+    def resuming(self, earlier: "Limits") -> "Limits":
+        """Return the limits of a run that is resumed: what is not given is what it had."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(earlier, **given)
 
 
 @dataclass(frozen=True)
@@ -93,6 +122,8 @@ class RunSettings:
     class_names: tuple[str, ...]  # one for each output
     recipe: TrainRecipe  # nothing of it "preset" but what varies by stage
     stages: tuple[TrainStage, ...]
+    limits: Limits = Limits()
+    max_pictures_per_epoch: int | None = None  # what `limits.max_minutes` left; None: all
     image_size: int  # side of the pictures that the run is evaluated and served with
     versions: Mapping[str, str] = field(default_factory=_versions)  # and the name of the backend
     # validation_accuracy, validation_loss, calibration_error, calibrated_error and seconds; None
@@ -134,6 +165,8 @@ class RunSettings:
         for name in ("training", "validation"):
             if name in given:
                 given[name] = from_mapping(RecordedPictures, f"`{name}`", given[name])
+        if "limits" in given:
+            given["limits"] = from_mapping(Limits, "`limits`", given["limits"])
         if "recipe" in given:
             given["recipe"] = TrainRecipe.from_dict(given["recipe"])
         if "stages" in given:
@@ -148,9 +181,10 @@ class RunSettings:
         check_class_names(self.class_names)
         check_integer("image_size", self.image_size, minimum=1)
         check_number("validation_fraction", self.validation_fraction, or_none=True)
-        check_integer("max_train_examples", self.max_train_examples, or_none=True)
         check_number("temperature", self.temperature, above=0, or_none=True)
         check_number("none_below", self.none_below, minimum=0, maximum=1, or_none=True)
+        for name in ("max_train_examples", "max_pictures_per_epoch"):
+            check_integer(name, getattr(self, name), or_none=True)
         for name, value in (self.result or {}).items():
             check_number(name, value)
 

@@ -1,5 +1,6 @@
 """From a network and a recipe to a Keras model that is ready for `fit`, and `fit` itself."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,19 +39,23 @@ def build_to_train(config: ModelConfig, inputs: Inputs, weights: str | None = No
 def compile_to_train(model: keras.Model, inputs: Inputs) -> None:
     """Compile a network with the recipe's optimizer and loss, and make all variables."""
     recipe = inputs.recipe
-    if keras.backend.backend() == "tensorflow":
-        use_training_kernels(model)  # a model that was given may have Keras' own
-    model.compile(
-        recipe.make_optimizer(inputs.plan, inputs.training.num_examples, model),
-        recipe.make_loss(),
-        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        jit_compile=jit_compile(),
-    )
-    # Before the first step, which would otherwise be traced a second time for the new variables.
-    model.optimizer.build(model.trainable_variables)
-    # Makes the metrics' variables, into which a snapshot from within an epoch is restored.
-    labels = np.zeros((1, len(inputs.training.class_names)), "float32")
-    model.compute_metrics(None, labels, labels)
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    # New variables are placed as the model's are (`tf.distribute`).
+    with model.distribute_strategy.scope() if on_tensorflow else contextlib.nullcontext():
+        if on_tensorflow:
+            use_training_kernels(model)  # a model that was given may have Keras' own
+        model.compile(
+            recipe.make_optimizer(inputs.plan, inputs.pictures_per_epoch, model),
+            recipe.make_loss(),
+            metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
+            jit_compile=jit_compile(),
+        )
+        # Before the first step, which would otherwise be traced a second time for the new
+        # variables.
+        model.optimizer.build(model.trainable_variables)
+        # Makes the metrics' variables, into which a snapshot from within an epoch is restored.
+        labels = np.zeros((1, len(inputs.training.class_names)), "float32")
+        model.compute_metrics(None, labels, labels)
 
 
 def jit_compile() -> bool | str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,19 @@ from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import BadPicture, UnreadablePictures
 from keras_effnetv2.evaluation.scores import Evaluation
-from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.report.run_report import describe_plan, describe_result
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.history import HistoryFile
-from keras_effnetv2.runs.run_settings import RecordedPictures, RunSettings, check_same_run
+from keras_effnetv2.runs.run_settings import (
+    Limits,
+    RecordedPictures,
+    RunSettings,
+    check_same_run,
+)
 from keras_effnetv2.training.assemble import build_to_train, compile_to_train, fit_stages
+from keras_effnetv2.training.best_epoch import BestEpoch, describe_patience
+from keras_effnetv2.training.board import board_callbacks
 from keras_effnetv2.training.findings import look_for_findings
 from keras_effnetv2.training.footprint import this_machine
 from keras_effnetv2.training.inputs import Inputs, load_inputs
@@ -35,19 +41,16 @@ from keras_effnetv2.training.preflight import (
     check_arguments,
     check_model,
     config_of,
+    settled_limits,
 )
 from keras_effnetv2.training.probe import fit_classifier
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.results import evaluate_model, write_results
 from keras_effnetv2.training.snapshots import Saving, Snapshot, Snapshots, latest_snapshot
 from keras_effnetv2.training.start import Start, settle_start
+from keras_effnetv2.training.time_budget import TimeBudget, describe_fitted
 from keras_effnetv2.training.time_left import TimeLeft
-from keras_effnetv2.training.transfer import (
-    batch_norms,
-    freeze_batch_norm,
-    freeze_first_blocks,
-    resolve_batch_norm,
-)
+from keras_effnetv2.training.transfer import freeze
 from keras_effnetv2.training.workers import (
     Workers,
     current_workers,
@@ -100,6 +103,10 @@ def train(
     keep_snapshots: int = 2,
     snapshot_minutes: float | None = 30.0,
     strategy: tf.distribute.Strategy | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    patience: int | None = None,
+    max_minutes: float | None = None,
+    tensorboard: bool = False,
     verbose: int = 1,
     echo: Callable[[str], Any] = say,
 ) -> TrainResult:
@@ -142,12 +149,30 @@ def train(
             arguments. If there is no run yet, start one.
         overwrite: replace the files of the run in `output`, after everything has been checked.
         keep_snapshots: number of snapshots to keep, at least 1. With two there is another one if
-            the newest is damaged. Each has the size of four models.
+            the newest is damaged. Each has the size of four models, with `patience` of five.
         snapshot_minutes: time between snapshots within an epoch, 0 for every batch; None: only
             between epochs. Resuming within an epoch reads its earlier batches again.
         strategy: `tf.distribute.MirroredStrategy()` for the GPUs of this machine; a model that is
             given must be built in its scope. For JAX and for several machines see
             `training.workers`. `batch_size` is always the global one.
+        callbacks: of Keras, called beside those of the training, in `fit`. At the end of an epoch
+            the weights that were judged are in the model: with `recipe.ema_decay` the averaged
+            ones (see `EMA`), as at the end of the training. The state of a callback is not in the
+            snapshots: when a run is resumed, it begins anew. With several processes each of them
+            calls them. With `probe="only"` the model that they see is the classifier alone.
+        patience: end the training after this many epochs of the last stage without a better one,
+            and keep the weights of the best epoch, the very ones that were judged: it has the
+            highest validation accuracy, and of those the lowest loss. Earlier stages do not count,
+            because they are judged on smaller pictures; so no stage is left out. None trains all
+            epochs and keeps the last one. `resume` knows it.
+        max_minutes: of training and validation; what comes before and after takes some more. A few
+            steps are timed, and a training that would take longer gets fewer epochs, or fewer
+            pictures in each, so that all stages occur and the learning rate comes to its end. Where
+            the time gets short later, steps are left out in the same way. `resume` knows how much
+            time was used. With enough time the weights are those without a limit.
+        tensorboard: write `output/tensorboard` for TensorBoard: loss, accuracy and learning rate of
+            every epoch, and pictures of every stage, as they are trained on. Needs the extra
+            `loggers`. Other loggers: their Keras callbacks, in `callbacks`.
         verbose: 0 silent, 1 progress bars, 2 a line an epoch (as in Keras).
         echo: called with each line of the plan and the summary (silent with verbose=0).
 
@@ -174,7 +199,8 @@ def train(
         scan=scan,
         cache=cache,
     )
-    check_arguments(model_or_variant, recipe, weights)
+    check_arguments(model_or_variant, recipe, weights, callbacks, tensorboard)
+    limits = Limits(patience, max_minutes)
     folder = Path(output)
     saving = Saving(folder / run_folder.BACKUP, keep_snapshots, snapshot_minutes)
     workers = current_workers(strategy)
@@ -188,30 +214,27 @@ def train(
             say(f"There is no run in {folder} to resume, so a new one starts.")
         start = settle_start(model_or_variant, weights, recipe, earlier, say)
         start = start.with_recipe(class_weights=class_weights, balanced=balanced)
+        limits = settled_limits(limits, earlier, start.recipe, workers)
         inputs = load_inputs(
             model_or_variant, data, start.recipe, workers, say, is_pretrained=start.is_pretrained
         )
         model_or_variant = inputs.network(model_or_variant)
-        scope = contextlib.nullcontext if strategy is None else strategy.scope
-        with scope():
+        with contextlib.nullcontext() if strategy is None else strategy.scope():
             model = _network(model_or_variant, start.weights, inputs)
-        inputs = _freeze(model, inputs, start.is_pretrained, earlier, frozen, say)
+        inputs = freeze(model, inputs, start.is_pretrained, earlier, frozen, say)
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
-        pictures = PictureRecord.of(inputs.training, inputs.validation, inputs.recipe.seed)
-        settings = _settings(model, inputs, model_or_variant, start, pictures)
-        if earlier is not None:
-            recorded = run_folder.read_pictures(folder, earlier)
-            check_same_run(earlier, settings, recorded, pictures)
+        settings, pictures = _settings(
+            model, inputs, model_or_variant, start, limits, earlier, folder
+        )
         for finding in look_for_findings(model, inputs, this_machine(), start.weights):
             say(finding)
         resumed = None if earlier is None else latest_snapshot(saving.folder, say)
         _begin_folder(workers, saving, model, settings, pictures, keep=resume)
         say(describe_plan(settings, model.count_params(), folder))
-        with scope():
-            compile_to_train(model, inputs)
-        result = _run(model, inputs, saving, settings, resumed, frozen, verbose, say)
-        say(describe_result(settings, result.history, result.evaluation, folder))
-        return result
+        return _run(
+            *(model, inputs, saving, settings, resumed, callbacks, tensorboard),
+            *(frozen, verbose, say),
+        )
 
 
 # --- before the training ------------------------------------------------------------------------
@@ -230,45 +253,18 @@ def _network(
     return model_or_variant
 
 
-def _freeze(
-    model: keras.Model,
-    inputs: Inputs,
-    is_pretrained: bool,
-    earlier: RunSettings | None,
-    frozen: contextlib.ExitStack,
-    say: Callable[[str], Any],
-) -> Inputs:
-    """Freeze batch norms and first blocks if wanted; return inputs with a recipe that records it.
-
-    Closing `frozen` gives back to every layer the `trainable` that it had. A resumed run keeps its
-    first decisions.
-    """
-    for layer in all_layers(model):  # closed the other way: a model before the layers in it
-        frozen.callback(setattr, layer, "trainable", layer.trainable)
-    policy = inputs.recipe.batch_norm
-    if policy == "auto" and earlier is not None:
-        policy = earlier.recipe.batch_norm
-    smallest_batch = inputs.smallest_batch_norm_batch()
-    settled, reason = resolve_batch_norm(policy, smallest_batch, is_pretrained)
-    if settled == "freeze":
-        freeze_batch_norm(model)
-    if is_pretrained and batch_norms(model):
-        say(f"batch norms {'frozen' if settled == 'freeze' else 'trained'}: {reason}")
-    share = inputs.recipe.frozen_share if is_pretrained else 0.0
-    if blocks := freeze_first_blocks(model, share):
-        say(f"first blocks frozen: {blocks} with the stem; the recipe says so")
-    recipe = replace(inputs.recipe, batch_norm=settled, frozen_share=share)
-    return replace(inputs, recipe=recipe)
-
-
 def _settings(
     model: keras.Model,
     inputs: Inputs,
     model_or_variant: keras.Model | ModelConfig | str,
     start: Start,
-    pictures: PictureRecord,
-) -> RunSettings:
-    return RunSettings(
+    limits: Limits,
+    earlier: RunSettings | None,
+    folder: Path,
+) -> tuple[RunSettings, PictureRecord]:
+    """Return the settings and the pictures of a run; they must be those of the one to resume."""
+    pictures = PictureRecord.of(inputs.training, inputs.validation, inputs.recipe.seed)
+    settings = RunSettings(
         finished=False,
         model=model.name,
         architecture=architecture_to_record(model_or_variant),
@@ -281,9 +277,14 @@ def _settings(
         class_names=tuple(inputs.training.class_names),
         recipe=inputs.recipe,
         stages=tuple(inputs.plan),
+        limits=limits,
         image_size=inputs.evaluation_size,
         pictures_sha256=pictures.fingerprint,
     )
+    if earlier is not None:
+        recorded = run_folder.read_pictures(folder, earlier)
+        check_same_run(earlier, settings, recorded, pictures)
+    return settings, pictures
 
 
 def _begin_folder(
@@ -314,23 +315,40 @@ def _run(
     saving: Saving,
     settings: RunSettings,
     resumed: Snapshot | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    tensorboard: bool,
     frozen: contextlib.ExitStack,
     verbose: int,
     say: Callable[[str], Any],
 ) -> TrainResult:
     """Train, judge and write the results; close `frozen` after the training."""
-    workers, folder = inputs.workers, saving.folder.parent
+    workers, folder, limits = inputs.workers, saving.folder.parent, settings.limits
     unreadable = UnreadablePictures(inputs.data.skip_bad)
+    budget = None
+    if limits.max_minutes is not None:
+        budget = TimeBudget(limits.max_minutes, None if resumed is None else resumed.notes["time"])
     with _explained(folder, inputs, unreadable), StopSignals(folder) as signals:
+        compile_to_train(model, inputs)
+        if inputs.recipe.probe == "first" and resumed is None:
+            say("Fitting the classifier first ...")
+            fit_classifier(model, inputs, unreadable, verbose=verbose)
+        if budget is not None:
+            inputs, settings = _fit_to_time(
+                model, inputs, settings, budget, unreadable, folder, say
+            )
+        if tensorboard and workers.is_first:
+            callbacks = [*callbacks, *board_callbacks(folder / run_folder.TENSORBOARD, inputs)]
         if inputs.recipe.probe == "only":
             say("Fitting the classifier ...")
-            history = _fit_probe(model, inputs, unreadable, folder, verbose)
+            history = _fit_probe(model, inputs, unreadable, folder, limits, callbacks, verbose)
         else:
-            if inputs.recipe.probe == "first" and resumed is None:
-                say("Fitting the classifier first ...")
-                fit_classifier(model, inputs, unreadable, verbose=verbose)
+            if limits.patience is not None:
+                say(describe_patience(limits.patience, inputs.plan))
             with signals.deferred():
-                history = _fit(model, inputs, unreadable, saving, resumed, signals, verbose, say)
+                history = _fit(
+                    *(model, inputs, unreadable, saving, resumed, limits, budget, callbacks),
+                    *(signals, verbose, say),
+                )
         frozen.close()
         say("Judging the network and writing the run folder ...")
         with undistributed():
@@ -347,7 +365,32 @@ def _run(
             f"left out, because they became unreadable: {len(unreadable.found):,} of "
             f"{inputs.training.num_examples:,} pictures"
         )
+    say(describe_result(settings, history, evaluation, folder))
     return TrainResult(model, evaluation, history, folder)
+
+
+def _fit_to_time(
+    model: keras.Model,
+    inputs: Inputs,
+    settings: RunSettings,
+    budget: TimeBudget,
+    unreadable: UnreadablePictures,
+    folder: Path,
+    say: Callable[[str], Any],
+) -> tuple[Inputs, RunSettings]:
+    """Return inputs and settings for which there is time, and record the settings."""
+    fitted = budget.fitted(model, inputs, unreadable)
+    compile_to_train(model, fitted)
+    if fitted.plan == inputs.plan and fitted.max_pictures_per_epoch is None:
+        return inputs, settings
+    say(describe_fitted(fitted, inputs.plan.epochs))
+    settings = replace(
+        settings,
+        stages=tuple(fitted.plan),
+        max_pictures_per_epoch=fitted.max_pictures_per_epoch,
+    )
+    run_folder.write_settings(folder, settings)
+    return fitted, settings
 
 
 @contextlib.contextmanager
@@ -368,12 +411,19 @@ def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> 
 
 
 def _fit_probe(
-    model: keras.Model, inputs: Inputs, unreadable: UnreadablePictures, folder: Path, verbose: int
+    model: keras.Model,
+    inputs: Inputs,
+    unreadable: UnreadablePictures,
+    folder: Path,
+    limits: Limits,
+    callbacks: Sequence[keras.callbacks.Callback],
+    verbose: int,
 ) -> dict[str, list[float]]:
     """Fit the classifier alone and return the history of its epochs."""
     path = folder / run_folder.HISTORY if inputs.workers.is_first else None
     history = HistoryFile(path, inputs.plan)
-    fit_classifier(model, inputs, unreadable, [history], verbose=verbose)
+    best = BestEpoch(limits.patience, inputs.plan, history)
+    fit_classifier(model, inputs, unreadable, [history, best, *callbacks], verbose=verbose)
     return history.columns
 
 
@@ -383,6 +433,9 @@ def _fit(
     unreadable: UnreadablePictures,
     saving: Saving,
     resumed: Snapshot | None,
+    limits: Limits,
+    budget: TimeBudget | None,
+    callbacks: Sequence[keras.callbacks.Callback],
     signals: StopSignals,
     verbose: int,
     say: Callable[[str], Any],
@@ -396,7 +449,7 @@ def _fit(
     kept: Mapping[str, Any] = {} if resumed is None else resumed.notes
     unreadable.found.update((bad["index"], BadPicture(**bad)) for bad in kept.get("unreadable", ()))
     progressive = ProgressiveLearning(
-        partial(inputs.smoothed_dataset, unreadable=unreadable),
+        partial(inputs.smoothed_dataset, unreadable=unreadable, alone=budget is not None),
         inputs.plan,
         make_validation=inputs.validation_dataset,
         evaluation_size=inputs.evaluation_size,
@@ -409,19 +462,37 @@ def _fit(
         inputs.plan,
         state=kept.get("history"),
     )
+    best = BestEpoch(
+        limits.patience, inputs.plan, history, () if resumed is None else resumed.kept_weights()
+    )
+    timed = TimeLeft(inputs, say, has_bar=verbose == 1)
+    if budget is not None:
+        budget.begin(progressive.dataset, timed)
 
     def notes() -> dict[str, Any]:
-        found = [asdict(bad) for bad in unreadable.found.values()]
-        return {"history": history.state(), "unreadable": found}
+        return {
+            "history": history.state(),
+            "unreadable": [asdict(bad) for bad in unreadable.found.values()],
+            "has_ended": bool(model.stop_training),
+            "time": None if budget is None else budget.notes(),
+        }
 
-    snapshots = Snapshots(saving, resumed, notes, signals, is_writer=is_first)
+    snapshots = Snapshots(
+        *(saving, resumed, notes, signals, is_first),
+        kept=lambda: best.kept,
+    )
+    first_epoch = 0 if resumed is None else resumed.epochs
     fit_stages(
         model,
         inputs,
         progressive,
         # The state that is saved is what all others have made of it.
-        [history, snapshots, *([TimeLeft(inputs, say, has_bar=verbose == 1)] if verbose else [])],
-        initial_epoch=0 if resumed is None else resumed.epochs,
+        [
+            *(history, best, *callbacks, *([] if budget is None else [budget]), snapshots),
+            *([] if budget is None and not verbose else [timed]),
+        ],
+        # If it has ended before the last epoch, there is nothing left to train.
+        initial_epoch=inputs.plan.epochs if kept.get("has_ended") else first_epoch,
         verbose=verbose,
     )
     return history.columns

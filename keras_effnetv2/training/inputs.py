@@ -18,7 +18,7 @@ from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.images.headers import picture_extent
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.recipes.stages import StagePlan, TrainStage
+from keras_effnetv2.recipes.stages import StagePlan, TrainStage, steps_per_epoch
 from keras_effnetv2.training.epoch_dataset import EpochsInOne, without_auto_sharding
 from keras_effnetv2.training.workers import ALONE, Workers
 
@@ -36,6 +36,7 @@ class Inputs:
     recipe: TrainRecipe  # nothing of it "preset" but ranges
     plan: StagePlan
     workers: Workers = ALONE  # this process and its part of each batch
+    max_pictures_per_epoch: int | None = None  # for which there is time; None: all
 
     def prepared(self, say: Callable[[str], Any]) -> "Inputs":
         """Return the same inputs after `TrainingData.prepare` has read the pictures."""
@@ -65,14 +66,21 @@ class Inputs:
         )
 
     def smoothed_dataset(
-        self, stage: TrainStage, epoch: int, unreadable: UnreadablePictures | None = None
+        self,
+        stage: TrainStage,
+        epoch: int,
+        unreadable: UnreadablePictures | None = None,
+        *,
+        alone: bool = False,
     ) -> EpochsInOne:
-        """Return the batches of an epoch and of those after it in its stage.
+        """Return the batches of an epoch and, unless it is `alone`, of those after it in its stage.
 
         Their labels are smoothed, as the loss takes them.
         """
-        epochs = stage.end_epoch - epoch
+        epochs = 1 if alone else stage.end_epoch - epoch
         batches = self.stage_dataset(stage, epoch, unreadable, epochs)
+        if alone:
+            batches = batches.take(self.steps_per_epoch(stage))
         smoothed = batches.map(
             lambda images, labels, *weights: (images, self.recipe.smooth_labels(labels), *weights)
         )
@@ -107,6 +115,15 @@ class Inputs:
         config = ModelConfig.from_name(given) if isinstance(given, str) else given
         # Of pictures below 32 pixels the last map is smaller than theirs: they show less.
         return config.for_small_pictures(max(_SMALL_SIDE, self.plan[-1].image_size))
+
+    @property
+    def pictures_per_epoch(self) -> int:
+        """Training pictures of an epoch."""
+        return self.max_pictures_per_epoch or self.training.num_examples
+
+    def steps_per_epoch(self, stage: TrainStage) -> int:
+        """Return the optimizer steps of an epoch of a stage."""
+        return steps_per_epoch(self.pictures_per_epoch, stage.batch_size)
 
     @property
     def evaluation_size(self) -> int:

@@ -5,22 +5,48 @@ from typing import Any
 
 import keras
 
+from keras_effnetv2._common.checks import check_installed
 from keras_effnetv2._common.text import counted, first_line
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import is_published
 from keras_effnetv2.models.graph import last_activation
 from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.runs.run_settings import Limits, RunSettings
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.probe import last_dense
 from keras_effnetv2.training.progressive import scheduled_dropout_layers
+from keras_effnetv2.training.workers import Workers
 
 
-def check_arguments(model_or_variant: Any, recipe: Any, weights: str | None = None) -> None:
-    """Raise ValueError for arguments of `train` that are wrong with any data."""
+def check_arguments(
+    model_or_variant: Any,
+    recipe: Any,
+    weights: str | None = None,
+    callbacks: Any = (),
+    tensorboard: bool = False,
+) -> None:
+    """Raise ValueError for arguments of `train` that are wrong with any data.
+
+    Raises:
+        ImportError: a package is missing that was asked for.
+    """
+    if tensorboard:
+        check_installed("tensorboard", "TensorBoard", "loggers")
     if not isinstance(recipe, TrainRecipe | None):
         raise ValueError(
             "`recipe` must be a TrainRecipe, for example TrainRecipe.preset('finetune'). "
             f"Received: recipe={recipe!r}"
+        )
+    is_list = isinstance(callbacks, list | tuple)
+    if not is_list or not all(isinstance(one, keras.callbacks.Callback) for one in callbacks):
+        raise ValueError(
+            "`callbacks` must be a list of Keras callbacks, that is of objects such as "
+            f"keras.callbacks.CSVLogger('log.csv'). Received: callbacks={callbacks!r}"
+        )
+    if any(isinstance(one, keras.callbacks.BackupAndRestore) for one in callbacks):
+        raise ValueError(
+            "`callbacks` must be without BackupAndRestore: `train` saves the whole state itself, "
+            "and goes on from it with resume=True."
         )
     if not isinstance(model_or_variant, keras.Model):
         config_of(model_or_variant)  # an unknown name raises
@@ -35,6 +61,25 @@ def check_arguments(model_or_variant: Any, recipe: Any, weights: str | None = No
             "`weights` goes with a variant; load them into the model instead. "
             f"Received: weights={weights!r} and the model {model_or_variant.name!r}"
         )
+
+
+def settled_limits(
+    limits: Limits, earlier: RunSettings | None, recipe: TrainRecipe, workers: Workers
+) -> Limits:
+    """Return the limits of a training, by default those of the run that it resumes.
+
+    Raises:
+        ValueError: they do not go with the recipe, or with several processes.
+    """
+    limits = limits if earlier is None else limits.resuming(earlier.limits)
+    limits.check_recipe(recipe)
+    if limits.max_minutes is not None and workers.count > 1:
+        raise ValueError(
+            "`max_minutes` does not go with several processes, because their clocks differ. Choose "
+            f"a number of epochs instead (--epochs, epochs=). Received: {limits.max_minutes:g} and "
+            f"{workers.count} processes"
+        )
+    return limits
 
 
 def config_of(config_or_variant: ModelConfig | str) -> ModelConfig:

@@ -2,16 +2,16 @@
 
 A snapshot is a Keras weight file (weights, BatchNormalization statistics, optimizer with loss
 scale, and the averages of `EMA`) with one more group for what Keras leaves out: the states of the
-random generators, the running means of the metrics, and notes of the caller. Its SHA-256 is next to
-it, as `sha256sum --check` reads it. The file's name says how far the training had come; it gets
-that name once file and checksum are complete and on the disk.
+random generators, the running means of the metrics, and notes and weights of the caller. Its
+SHA-256 is next to it, as `sha256sum --check` reads it. The file's name says how far the training
+had come; it gets that name once file and checksum are complete and on the disk.
 """
 
 import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,12 @@ class Snapshot:
     batches: int  # done of the epoch after those
     notes: Mapping[str, Any]  # what the caller gave to be kept
 
+    def kept_weights(self) -> list[np.ndarray]:
+        """Read the weights that the caller gave to be kept."""
+        with h5py.File(self.path) as file:
+            kept = file[_STATE].get("kept", ())
+            return [kept[str(index)][...] for index in range(len(kept))]
+
 
 def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
     """Return the newest undamaged snapshot; None if none was written yet.
@@ -108,6 +114,7 @@ class Snapshots(keras.callbacks.Callback):
         saving: where the snapshots are, how many to keep, and the time between those in an epoch.
         resumed: the snapshot to resume from; None starts with the model as it is.
         notes: returns what else to save, plain data for JSON.
+        kept: returns further weights to save.
         signals: if one of them is noted, the state is saved and the training ends.
         is_writer: False if another process writes the snapshots.
 
@@ -123,6 +130,7 @@ class Snapshots(keras.callbacks.Callback):
         notes: Callable[[], Mapping[str, Any]],
         signals: StopSignals,
         is_writer: bool = True,
+        kept: Callable[[], Sequence[np.ndarray]] = tuple,
     ) -> None:
         super().__init__()
         self._saving = saving
@@ -130,6 +138,7 @@ class Snapshots(keras.callbacks.Callback):
         self._notes = notes
         self._signals = signals
         self._is_writer = is_writer
+        self._kept = kept
         self._seconds = math.inf if saving.minutes is None else 60 * saving.minutes
         # What is newer than the one resumed from is damaged.
         found = _snapshots(saving.folder)
@@ -186,7 +195,8 @@ class Snapshots(keras.callbacks.Callback):
         within = f"-{batches}-batches" if batches else ""
         path = self._saving.folder / f"after-{epochs}-epochs{within}.weights.h5"
         with written_whole(path) as scratch:
-            arrays = [*self.model.variables, *self.model.optimizer.variables]
+            kept = self._kept()
+            arrays = [*self.model.variables, *self.model.optimizer.variables, *kept]
             reserve(scratch, hdf5_bytes(arrays))
             with undistributed():
                 self.model.save_weights(scratch)
@@ -196,6 +206,8 @@ class Snapshots(keras.callbacks.Callback):
                 state["notes"] = np.frombuffer(notes, "uint8")
                 for name, variable in _unsaved_variables(self.model).items():
                     state[name] = keras.ops.convert_to_numpy(variable)
+                for index, array in enumerate(kept):
+                    state[f"kept/{index}"] = array
             write_text(_checksum_file(path), f"{file_sha256(scratch)}  {path.name}\n")
         self._whole = [*self._whole, path][-self._saving.keep :]
         stay = {*self._whole, *map(_checksum_file, self._whole)}

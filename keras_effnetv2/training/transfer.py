@@ -5,6 +5,9 @@ are noisy, and their averages replace the statistics that the weights were train
 one is a fixed scale and offset. `benchmarks/transfer.py` compares the two.
 """
 
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -14,6 +17,8 @@ from keras_effnetv2._common.text import counted
 from keras_effnetv2.models.graph import all_layers
 from keras_effnetv2.recipes.optimizers import layer_groups
 from keras_effnetv2.recipes.recipe import BatchNormPolicy
+from keras_effnetv2.runs.run_settings import RunSettings
+from keras_effnetv2.training.inputs import Inputs
 
 SMALL_BATCH = 32
 """Pictures; in smaller batches the statistics are worse than those of the weights.
@@ -99,3 +104,34 @@ def freeze_first_blocks(model: keras.Model, share: float) -> int:
     for layer in chain.from_iterable(frozen):
         layer.trainable = False
     return len(frozen)
+
+
+def freeze(
+    model: keras.Model,
+    inputs: Inputs,
+    is_pretrained: bool,
+    earlier: RunSettings | None,
+    frozen: contextlib.ExitStack,
+    say: Callable[[str], Any],
+) -> Inputs:
+    """Freeze batch norms and first blocks if wanted; return inputs with a recipe that records it.
+
+    Closing `frozen` gives back to every layer the `trainable` that it had. A resumed run keeps its
+    first decisions.
+    """
+    for layer in all_layers(model):  # closed the other way: a model before the layers in it
+        frozen.callback(setattr, layer, "trainable", layer.trainable)
+    policy = inputs.recipe.batch_norm
+    if policy == "auto" and earlier is not None:
+        policy = earlier.recipe.batch_norm
+    smallest_batch = inputs.smallest_batch_norm_batch()
+    settled, reason = resolve_batch_norm(policy, smallest_batch, is_pretrained)
+    if settled == "freeze":
+        freeze_batch_norm(model)
+    if is_pretrained and batch_norms(model):
+        say(f"batch norms {'frozen' if settled == 'freeze' else 'trained'}: {reason}")
+    share = inputs.recipe.frozen_share if is_pretrained else 0.0
+    if blocks := freeze_first_blocks(model, share):
+        say(f"first blocks frozen: {blocks} with the stem; the recipe says so")
+    recipe = replace(inputs.recipe, batch_norm=settled, frozen_share=share)
+    return replace(inputs, recipe=recipe)

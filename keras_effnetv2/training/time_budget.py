@@ -1,0 +1,158 @@
+"""A training that ends in time, with all its stages and a learning rate that reaches its end."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import keras
+
+from keras_effnetv2._common.text import counted
+from keras_effnetv2.data.unreadable import UnreadablePictures
+from keras_effnetv2.recipes.stages import StagePlan, TrainStage, step_of_epoch
+from keras_effnetv2.training.assemble import fit_stages
+from keras_effnetv2.training.epoch_dataset import EpochDataset
+from keras_effnetv2.training.inputs import Inputs
+from keras_effnetv2.training.progressive import ProgressiveLearning
+from keras_effnetv2.training.time_left import TimeLeft
+
+# Of the time that is left; what a plan leaves is for steps that turn out slower than those timed.
+_PLANNED_SHARE = 0.95
+
+
+class TimeBudget(keras.callbacks.Callback):
+    """Keeps a training within its time: where that gets short, steps are left out.
+
+    The steps that there is no time for are spread over all that are left. Each step that is done
+    moves the optimizer's count of steps on by more than one, so schedules, unfreezing and averages
+    go through their whole course, and every stage has its share. While there is enough time, this
+    changes nothing. Put it before the callbacks that save the state.
+
+    Args:
+        minutes: of the whole training.
+        notes: what `notes()` returned when the training stopped.
+        clock: returns seconds.
+    """
+
+    def __init__(
+        self,
+        minutes: float,
+        notes: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._notes = dict(notes or {})
+        self._clock, self._began = clock, clock()
+        self._seconds = 60 * minutes - self._notes.get("seconds_used", 0.0)
+
+    def seconds_left(self) -> float:
+        """Return the seconds that are left; negative if it took longer."""
+        return self._seconds + self._began - self._clock()
+
+    def notes(self) -> dict[str, Any]:
+        """Return what a resumed training has to know; data for JSON."""
+        used = self._notes.get("seconds_used", 0.0) + self._clock() - self._began
+        return {
+            "seconds_used": used,
+            "stages": [asdict(stage) for stage in self._inputs.plan],
+            "max_pictures_per_epoch": self._inputs.max_pictures_per_epoch,
+        }
+
+    def fitted(self, model: keras.Model, inputs: Inputs, unreadable: UnreadablePictures) -> Inputs:
+        """Return the inputs with fewer epochs, or fewer pictures in each, if time asks for it.
+
+        A few steps of the compiled model are timed; then it has its weights back, and has to be
+        compiled again. A resumed training keeps what was decided at first.
+        """
+        if self._notes:
+            plan = StagePlan(TrainStage(**stage) for stage in self._notes["stages"])
+            pictures = self._notes["max_pictures_per_epoch"]
+            self._inputs = replace(inputs, plan=plan, max_pictures_per_epoch=pictures)
+        else:
+            timed = _timed(model, inputs, unreadable, self._clock)
+            seconds = _PLANNED_SHARE * (self.seconds_left() - timed.seconds_to_start)
+            self._inputs = _shortened(inputs, timed, seconds) if timed.is_known else inputs
+        return self._inputs
+
+    def begin(self, dataset: EpochDataset, timed: TimeLeft) -> None:
+        """Take the data that is read, of one epoch at a time, and the clock of its steps."""
+        self._dataset: Any = dataset
+        self._timed = timed
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        inputs = self._inputs
+        self._epoch, self._pace = epoch, 1.0
+        self._place = float(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        self._end = step_of_epoch(inputs.plan, inputs.pictures_per_epoch, epoch + 1)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._place += self._pace
+        if self._pace != 1:
+            self.model.optimizer.iterations.assign(round(self._place))
+        left = self._end - self._place
+        if left <= 0 or not self._timed.is_known:
+            return
+        self._pace = self._steps_for_one(left)
+        if self._pace >= left and self._dataset.length > batch + 2:
+            self._pace = left
+            self._dataset.length = batch + 2  # the next one is the last
+
+    def _steps_for_one(self, left: float) -> float:
+        """How many steps of the plan the next one stands for; `left` are in this epoch."""
+        plan = self._inputs.plan
+        stage = plan.at(self._epoch)
+        step, _ = self._timed.seconds_of(stage.index)
+        in_steps, beside = self._timed.seconds_left(plan, self._epoch)
+        in_steps -= (self._inputs.steps_per_epoch(stage) - left) * step
+        available = self.seconds_left() - beside
+        return max(1.0, in_steps / available) if available > 0 else max(1.0, left)
+
+
+def _timed(
+    model: keras.Model,
+    inputs: Inputs,
+    unreadable: UnreadablePictures,
+    clock: Callable[[], float],
+) -> TimeLeft:
+    """Time a few steps of a training; give the model its weights back."""
+    before = [(one, keras.ops.convert_to_numpy(one).copy()) for one in model.variables]
+
+    def first_epochs(stage: TrainStage, epoch: int) -> Any:
+        return inputs.smoothed_dataset(stage, epoch, unreadable, alone=True)
+
+    timed = TimeLeft(inputs, lambda line: None, only_measure=True, clock=clock)
+    progressive = ProgressiveLearning(first_epochs, inputs.plan)
+    fit_stages(model, inputs, progressive, [timed], verbose=0)
+    for variable, value in before:
+        variable.assign(value)
+    return timed
+
+
+def _shortened(inputs: Inputs, timed: TimeLeft, seconds: float) -> Inputs:
+    """Return the inputs with as many epochs as there is time for, one for each stage at least.
+
+    If these still take too long, an epoch has fewer pictures.
+    """
+    stages = len(inputs.plan)
+    for epochs in range(inputs.plan.epochs, stages - 1, -1):
+        plan = inputs.plan.with_epochs(epochs)
+        in_steps, beside = timed.seconds_left(plan)
+        if in_steps + beside <= seconds:
+            return replace(inputs, plan=plan)
+    share = max(0.0, seconds - beside) / in_steps
+    # Of the largest batch at least one.
+    least = max(stage.batch_size for stage in plan)
+    count = max(least, int(share * inputs.training.num_examples))
+    return replace(inputs, plan=plan, max_pictures_per_epoch=count)
+
+
+def describe_fitted(fitted: Inputs, epochs: int) -> str:
+    """Return what time has changed of a plan that had `epochs`, and the new plan."""
+    pictures = ""
+    if fitted.max_pictures_per_epoch is not None:
+        shown, count = fitted.pictures_per_epoch, fitted.training.num_examples
+        pictures = f", each with {shown:,} of the {count:,} pictures"
+    return (
+        f"{counted(fitted.plan.epochs, 'epoch')} instead of {epochs:,}{pictures}, to end in time "
+        f"(--max-minutes, max_minutes=)\n\n{fitted.plan}\n"
+    )
