@@ -48,7 +48,7 @@ from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.results import evaluate_model, write_results
 from keras_effnetv2.training.snapshots import Saving, Snapshot, Snapshots, latest_snapshot
 from keras_effnetv2.training.start import Start, settle_start
-from keras_effnetv2.training.time_budget import TimeBudget, describe_fitted
+from keras_effnetv2.training.time_budget import TimeBudget, fit_to_time
 from keras_effnetv2.training.time_left import TimeLeft
 from keras_effnetv2.training.transfer import freeze
 from keras_effnetv2.training.workers import (
@@ -218,14 +218,12 @@ def train(
         inputs = load_inputs(
             model_or_variant, data, start.recipe, workers, say, is_pretrained=start.is_pretrained
         )
-        model_or_variant = inputs.network(model_or_variant)
+        network = inputs.network(model_or_variant)
         with contextlib.nullcontext() if strategy is None else strategy.scope():
-            model = _network(model_or_variant, start.weights, inputs)
+            model = _network(network, start.weights, inputs)
         inputs = freeze(model, inputs, start.is_pretrained, earlier, frozen, say)
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
-        settings, pictures = _settings(
-            model, inputs, model_or_variant, start, limits, earlier, folder
-        )
+        settings, pictures = _settings(model, inputs, network, start, limits, earlier, folder)
         for finding in look_for_findings(model, inputs, this_machine(), start.weights):
             say(finding)
         resumed = None if earlier is None else latest_snapshot(saving.folder, say)
@@ -333,9 +331,7 @@ def _run(
             say("Fitting the classifier first ...")
             fit_classifier(model, inputs, unreadable, verbose=verbose)
         if budget is not None:
-            inputs, settings = _fit_to_time(
-                model, inputs, settings, budget, unreadable, folder, say
-            )
+            inputs, settings = fit_to_time(model, inputs, settings, budget, unreadable, folder, say)
         if tensorboard and workers.is_first:
             callbacks = [*callbacks, *board_callbacks(folder / run_folder.TENSORBOARD, inputs)]
         if inputs.recipe.probe == "only":
@@ -367,30 +363,6 @@ def _run(
         )
     say(describe_result(settings, history, evaluation, folder))
     return TrainResult(model, evaluation, history, folder)
-
-
-def _fit_to_time(
-    model: keras.Model,
-    inputs: Inputs,
-    settings: RunSettings,
-    budget: TimeBudget,
-    unreadable: UnreadablePictures,
-    folder: Path,
-    say: Callable[[str], Any],
-) -> tuple[Inputs, RunSettings]:
-    """Return inputs and settings for which there is time, and record the settings."""
-    fitted = budget.fitted(model, inputs, unreadable)
-    compile_to_train(model, fitted)
-    if fitted.plan == inputs.plan and fitted.max_pictures_per_epoch is None:
-        return inputs, settings
-    say(describe_fitted(fitted, inputs.plan.epochs))
-    settings = replace(
-        settings,
-        stages=tuple(fitted.plan),
-        max_pictures_per_epoch=fitted.max_pictures_per_epoch,
-    )
-    run_folder.write_settings(folder, settings)
-    return fitted, settings
 
 
 @contextlib.contextmanager

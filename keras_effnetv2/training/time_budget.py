@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,7 +11,9 @@ import keras
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage, step_of_epoch
-from keras_effnetv2.training.assemble import fit_stages
+from keras_effnetv2.runs import run_folder
+from keras_effnetv2.runs.run_settings import RunSettings
+from keras_effnetv2.training.assemble import compile_to_train, fit_stages
 from keras_effnetv2.training.epoch_dataset import EpochDataset
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.progressive import ProgressiveLearning
@@ -106,6 +109,30 @@ class TimeBudget(keras.callbacks.Callback):
         in_steps -= (self._inputs.steps_per_epoch(stage) - left) * step
         available = self.seconds_left() - beside
         return max(1.0, in_steps / available) if available > 0 else max(1.0, left)
+
+
+def fit_to_time(
+    model: keras.Model,
+    inputs: Inputs,
+    settings: RunSettings,
+    budget: TimeBudget,
+    unreadable: UnreadablePictures,
+    folder: Path,
+    say: Callable[[str], Any],
+) -> tuple[Inputs, RunSettings]:
+    """Return inputs and settings for which there is time, and record the settings."""
+    fitted = budget.fitted(model, inputs, unreadable)
+    compile_to_train(model, fitted)
+    if fitted.plan == inputs.plan and fitted.max_pictures_per_epoch is None:
+        return inputs, settings
+    say(describe_fitted(fitted, inputs.plan.epochs))
+    settings = replace(
+        settings,
+        stages=tuple(fitted.plan),
+        max_pictures_per_epoch=fitted.max_pictures_per_epoch,
+    )
+    run_folder.write_settings(folder, settings)
+    return fitted, settings
 
 
 def _timed(
