@@ -87,7 +87,7 @@ def test_a_variant_is_exported_as_it_is_evaluated(tmp_path, capsys):
             f"error: --output must be given, since {VARIANT!r} is no run folder.\n",
         )
         code, out, err = command(capsys, *words, "--output", tmp_path / "served")
-        assert (code, out) == (0, f"{tmp_path / 'served' / '1'}\n"), err
+        assert (code, out.splitlines()[0]) == (0, str(tmp_path / "served" / "1")), err
     card = json.loads((tmp_path / "served" / "1" / "model_card.json").read_text())
     assert (card["model"]["variant"], card["model"]["weights"]) == (VARIANT, str(path))
     assert (card["preprocessing"]["image_size"], card["preprocessing"]["style"]) == (224, "v1")

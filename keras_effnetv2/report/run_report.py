@@ -284,8 +284,8 @@ def _result_rows(
         else (
             (
                 "calibration error",
-                f"{found.before.error:.2%}, with the temperature {found.temperature:.3g} "
-                f"{found.after.error:.2%}",
+                f"{found.before.error:.2%}; {found.after.error:.2%} with the temperature "
+                f"{found.temperature:.3g}",
             ),
         )
     )
