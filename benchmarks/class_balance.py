@@ -1,8 +1,8 @@
 """What weights by class and balanced draws do for rare classes.
 
 command:  python benchmarks/class_balance.py --data FOLDER --output /tmp/balance
-time:     about TIME on 2 cores
-result:   a Markdown table on stdout
+time:     10 minutes of processor time
+result:   a Markdown table on stdout; see docs/benchmarks.md
 
 FOLDER holds photos in class folders. Each class is trained on fewer pictures than the one before,
 from 200 down to 10, the class with most photos first, and is judged by 100 other pictures.
