@@ -7,7 +7,7 @@ import difflib
 import importlib.util
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -98,6 +98,17 @@ def check_number(
     """
     limits = (minimum, maximum, above, below)
     _check(name, value, "a number", is_number(value), or_none, *limits)
+
+
+def check_thresholds(thresholds: Sequence[Any] | None, classes: int) -> None:
+    """Raise ValueError unless there is a number in 0..1 for each class, or None for all."""
+    for value in thresholds or ():
+        check_number("thresholds", value, minimum=0, maximum=1)
+    if thresholds is not None and len(thresholds) != classes:
+        raise ValueError(
+            f"`thresholds` must be a number for each of the {classes} classes. "
+            f"Received: {len(thresholds)}"
+        )
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:

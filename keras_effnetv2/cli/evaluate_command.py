@@ -4,7 +4,7 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.progress import progress_bar
-from keras_effnetv2._common.text import printable, say
+from keras_effnetv2._common.text import aligned, printable, say
 from keras_effnetv2.cli.command import command, option
 from keras_effnetv2.cli.options import (
     DATA_TO_JUDGE,
@@ -49,12 +49,12 @@ def evaluate(
     """Judge a trained run, an export or published weights on labelled pictures."""
     check_network(model, weights, judging.protocol, exports=True)
     judging.check()
-    check_data(data)
+    check_data(data, multi_label=True)  # the network says later whether the labels are
     start_tensorflow()
     from keras_effnetv2.data.sources import available_splits
     from keras_effnetv2.evaluation.judging import pictures_to_judge
 
-    available_splits(data)  # bad data: say so before weights are downloaded
+    available_splits(data, multi_label=True)  # bad data: say so before weights are downloaded
     network = open_network(model, weights, judging.protocol, exports=True)
     judgement = judge_pictures(network, pictures_to_judge(network, data, split), judging)
     if json:
@@ -103,12 +103,15 @@ def print_judgement(judgement: "Judgement") -> None:
         )
     if "published_accuracy" in figures:
         say(f"\n{_comparison(figures)}")
-    recalls = judgement.recalls()
-    say(f"\n{'class, lowest recall first':<30} pictures  recall")
-    for name, pictures, recall in recalls[:_WORST_CLASSES]:
-        say(f"{printable(name):<30} {pictures:>8}  {recall:6.1%}")
-    if len(recalls) > _WORST_CLASSES:
-        say(f"({_WORST_CLASSES} of {len(recalls)} classes)")
+    rows, columns = judgement.by_class(), list(judgement.evaluation.by_class())
+    header = [f"class, lowest {columns[0]} first", "pictures", *columns]
+    table = [
+        (printable(name), f"{pictures}", *(f"{value:.1%}" for value in values))
+        for name, pictures, *values in rows[:_WORST_CLASSES]
+    ]
+    say("\n" + "\n".join(aligned([header, *table], left=(0,))))
+    if len(rows) > _WORST_CLASSES:
+        say(f"({_WORST_CLASSES} of {len(rows)} classes)")
 
 
 def _figure(value: Any) -> str:

@@ -39,7 +39,9 @@ class SavedModelOptions(_FormatOptions):
         "newest there, or 1]",
     )
     top_k: int | None = option(
-        "K", "Number of classes in the answers of classify_bytes and classify. [default: 5]"
+        "K",
+        "Number of classes in the answers of classify_bytes and classify. [default: 5; all, if "
+        "pictures may have several]",
     )
     max_pixels: int | None = option(
         "N", "Refuse pictures with more pixels (height x width). [default: 100 million]"
@@ -179,6 +181,7 @@ def _described(network: "JudgedNetwork") -> dict[str, Any]:
         "style": network.style,
         "temperature": network.temperature,
         "none_below": network.none_below,
+        "thresholds": network.thresholds,
     }
 
 

@@ -24,8 +24,9 @@ from keras_effnetv2.runs.run_state import check_finished, read_settings
 
 _KINDS = (
     "a folder of class folders (or of train/, validation/, test/ with class folders in them), "
-    "csv:FILE (columns path,label[,split]), tfds:NAME, tfrecord:PATTERN[?image=KEY&label=KEY] (or "
-    "a folder from the command pack), or digits (built in)"
+    "csv:FILE (columns path,label[,split]; a label may be a;b), tfds:NAME, "
+    "tfrecord:PATTERN[?image=KEY&label=KEY] (or a folder from the command pack), or digits (built "
+    "in)"
 )
 _JUDGED = (
     f"Labelled pictures: {_KINDS}. For a variant, classes are named by WordNet id (n01440764, "
@@ -47,6 +48,10 @@ NETWORK_OR_EXPORT = argument(
     "A run folder, a .keras file, an export (.onnx, .xml of OpenVINO, .tflite, a SavedModel folder "
     "or the folder of its versions), a variant such as efficientnetv2-s, or hf://OWNER/NAME of the "
     "Hugging Face hub.",
+)
+MULTI_LABEL = option(
+    None,
+    "A picture may have several classes or none. [default: if csv:FILE has a label such as a;b]",
 )
 SKIP_BAD = flag("--skip-bad", "Leave out pictures that cannot be read.")
 WEIGHTS_TO_JUDGE = option(
@@ -106,6 +111,7 @@ def check_data(
     *,
     to_train: bool = False,
     class_weights: ClassWeights = None,
+    multi_label: bool | None = None,
 ) -> None:
     """Raise an error for an unknown kind, or a folder or table that is not there or has no classes.
 
@@ -116,6 +122,7 @@ def check_data(
         option: its name.
         to_train: also refuse a single class.
         class_weights: with `to_train`, also refuse weights of classes that are not there.
+        multi_label: see `load_source`.
     """
     spec = spec or "digits"
     kind, place = kind_of(spec)
@@ -130,7 +137,7 @@ def check_data(
     from keras_effnetv2.data.folder import open_folder
     from keras_effnetv2.data.names import own_class_names
 
-    catalog = (open_csv if kind == "csv" else open_folder)(place)
+    catalog = open_csv(place, multi_label) if kind == "csv" else open_folder(place)
     if to_train:
         check_weighted_names(class_weights, own_class_names(spec, catalog))
 
@@ -153,6 +160,7 @@ class DataOptions(OptionGroup):
         "Share of the pictures to hold back for validation, if the data has no validation split. "
         "[default: 0.2, or 0.1 of a train folder]",
     )
+    multi_label: bool | None = MULTI_LABEL
     max_train_examples: int | None = option(
         "N", "Train on N pictures, the same share of each class."
     )

@@ -10,7 +10,14 @@ from keras_effnetv2._common.checks import check_integer
 from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2._common.text import say
 from keras_effnetv2.cli.command import command, flag, option
-from keras_effnetv2.cli.options import DATA_IF_ANY, JSON, SKIP_BAD, Split, check_data
+from keras_effnetv2.cli.options import (
+    DATA_IF_ANY,
+    JSON,
+    MULTI_LABEL,
+    SKIP_BAD,
+    Split,
+    check_data,
+)
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 if TYPE_CHECKING:
@@ -32,6 +39,7 @@ def pack(
         "Pack only this split; it is drawn from the pictures if the data does not have it. "
         "[default: all splits of the data]",
     ),
+    multi_label: bool | None = MULTI_LABEL,
     shards: int | None = option("N", "Number of files per split."),
     shard_size: float | None = option("MB", "Approximate size of a file. [default: 128]"),
     seed: int = option("N", "Seed for the order of the training pictures in the files.", 0),
@@ -55,7 +63,7 @@ def pack(
     else:
         check_integer("shards", shards, minimum=1, or_none=True)
         check_integer("seed", seed, minimum=0)
-        check_data(data)
+        check_data(data, multi_label=multi_label)
         start_tensorflow()
         from keras_effnetv2.data.pack import pack as write
 
@@ -66,6 +74,7 @@ def pack(
                 data,
                 output,
                 split=split,
+                multi_label=multi_label,
                 shards=shards,
                 **size,
                 seed=seed,

@@ -32,7 +32,11 @@ from keras_effnetv2.evaluation.picture_names import (
 class ScoreOptions(OptionGroup):
     """The arguments of `prediction.predictions`."""
 
-    top: int = option("K", "Number of classes to name.", 5)
+    top: int | None = option(
+        "K",
+        "Number of classes to name. [default: 5; if pictures may have several classes, all that "
+        "are above their thresholds]",
+    )
     min_score: float = option("P", "Leave out classes with a score below P, 0..1.", 0.0)
     flip: bool = flag("--flip", "Take the mean over the picture and its mirror image.")
     calibrated: bool = flag(
@@ -43,7 +47,7 @@ class ScoreOptions(OptionGroup):
 
     def check(self) -> None:
         """Raise ValueError for a number out of range."""
-        check_integer("top", self.top, minimum=1)
+        check_integer("top", self.top, minimum=1, or_none=True)
         check_number("min_score", self.min_score, minimum=0, maximum=1)
         check_integer("batch_size", self.batch_size, minimum=1)
 
@@ -184,7 +188,10 @@ def _print(found: prediction.Prediction, width: int, min_score: float) -> None:
     if found.error:
         say(f"{shown}  error: {found.error}")
     elif not found.scores:
-        say(f"{shown}  no class with a score of at least {min_score:.2%}")
+        lacking = (
+            f"with a score of at least {min_score:.2%}" if min_score else "above its threshold"
+        )
+        say(f"{shown}  no class {lacking}")
     mark = "  (perhaps none of these)" if found.none_of_these else ""
     for one in _described(found).get("classes", ()):
         identity = f" ({one['wordnet_id']})" if "wordnet_id" in one else ""

@@ -123,7 +123,12 @@ def search(
     sampling.check_trials(trials)
     recipe = recipe_options.load(networks.backbone.name)
     data_options.check()
-    check_data(data, to_train=True, class_weights=recipe.class_weights if recipe else None)
+    check_data(
+        data,
+        to_train=True,
+        multi_label=data_options.multi_label,
+        class_weights=recipe.class_weights if recipe else None,
+    )
     optuna = require_optuna()
     start_tensorflow()
     from keras_effnetv2.data.training_data import TrainingData

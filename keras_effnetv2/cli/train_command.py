@@ -149,13 +149,18 @@ def train(
     devices.check()
     course.check(recipe)
     data_options.check()
-    check_data(data, to_train=True, class_weights=(recipe or recipe_options).class_weights)
+    check_data(
+        data,
+        to_train=True,
+        multi_label=data_options.multi_label,
+        class_weights=(recipe or recipe_options).class_weights,
+    )
     check_weights(config, None if weights in _CHOOSE_WEIGHTS else weights)
     earlier = None if preview else check_output(output, resume=resume, overwrite=overwrite)
     start_tensorflow()
     from keras_effnetv2.data.sources import available_splits
 
-    available_splits(data)  # bad data: say so before weights are downloaded
+    available_splits(data, data_options.multi_label)  # bad data: before weights are downloaded
     start = _start(config, weights, recipe, recipe_options, earlier)
     network = variant_unless_path(model) or config  # a variant may be changed for small pictures
     if preview:

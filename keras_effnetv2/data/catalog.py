@@ -42,6 +42,8 @@ ALL = "all"  # as a part of a Catalog: one pile of pictures that nobody has divi
 
 SPLITS = (TRAIN, VALIDATION, TEST, ALL)
 
+CLASS_DIVIDER = ";"  # between the classes of a picture, where a text names them
+
 
 def encoded_alone(data: Any, *entries: Any) -> Any:
     """Return the bytes of a picture, the default of `Store.read`."""
@@ -245,7 +247,7 @@ def file_state(path: bytes) -> bytes:
 class LabelledPictures:
     """Pictures of one part of a catalog, in a fixed order."""
 
-    labels: np.ndarray  # (N,) int64, positions in the class names of that part
+    labels: np.ndarray  # as those of an `ImageSource`, for the class names of that part
     store: Store
     rows: np.ndarray  # (N,) int64, where each one is in `store`; a permutation of 0..N-1
     origins: Sequence[str] = ()  # N places where labels were given ("line 12"), if not by names
@@ -253,7 +255,8 @@ class LabelledPictures:
     @classmethod
     def of(cls, labels: np.ndarray, store: Store, origins: Sequence[str] = ()) -> Self:
         """Take the pictures of a store in its order."""
-        return cls(labels.astype(np.int64), store, np.arange(len(labels)), origins)
+        dtype = bool if labels.ndim == 2 else np.int64
+        return cls(labels.astype(dtype), store, np.arange(len(labels)), origins)
 
 
 @dataclass(frozen=True)

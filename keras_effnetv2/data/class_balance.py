@@ -52,6 +52,16 @@ def check_class_balance(class_weights: Any, balanced: Any) -> ClassWeights:
     )
 
 
+def check_one_class(source: "ImageSource", class_weights: ClassWeights, balanced: bool) -> None:
+    """Raise ValueError for class weights or balanced draws of pictures with several classes."""
+    if source.multi_label and (balanced or class_weights is not None):
+        raise ValueError(
+            "Class weights and balanced draws (--class-weights, --balanced) are for pictures of "
+            f"one class, and those of {source.spec!r} may have several or none (multi-label). "
+            f"Leave them out. Received: class_weights={class_weights!r}, balanced={balanced!r}"
+        )
+
+
 def check_weighted_names(class_weights: ClassWeights, class_names: Sequence[str]) -> None:
     """Raise ValueError if classes have weights that are not among the class names."""
     from keras_effnetv2.data.names import composed

@@ -104,7 +104,8 @@ def own_class_names(name: str, catalog: Catalog) -> tuple[str, ...]:
         is_folder = os.path.isdir(os.path.expanduser(name))
         inside = " If the folders in it are the classes, give it or move them up." * is_folder
         raise ValueError(
-            f"{name!r} has only one class: {some(own)}. Training needs at least two.{inside} To "
-            "evaluate pictures of one class in Python, pass the class_names of the trained model."
+            f"{name!r} has {f'only one class: {some(own)}' if own else 'no class'}. Training needs "
+            f"at least two.{inside} To evaluate pictures of one class in Python, pass the "
+            "class_names of the trained model."
         )
     return own

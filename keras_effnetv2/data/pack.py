@@ -26,6 +26,7 @@ def pack(
     output: str | os.PathLike[str],
     *,
     split: str | None = None,
+    multi_label: bool | None = None,
     shards: int | None = None,
     shard_bytes: int = SHARD_BYTES,
     seed: int = 0,
@@ -46,6 +47,7 @@ def pack(
         output: the folder; it appears only when it is complete.
         split: as for `load_source`, which draws it if the source does not have it. None: every
             split of the source; "all" if it has no splits.
+        multi_label: as for `load_source`.
         shards: number of files of each split. None: as many as `shard_bytes` needs.
         shard_bytes: approximate size of a file, at least 1,000,000.
         seed: seed of the order of training pictures in the files, at least 0.
@@ -63,7 +65,8 @@ def pack(
         BadPicturesError: pictures cannot be decoded.
         FileExistsError: `output` exists.
         OSError: there is not enough space on the disk.
-        ValueError: an argument is out of range, or `split` is given for an `ImageSource`.
+        ValueError: an argument is out of range, or one of `load_source` is given for an
+            `ImageSource`.
         Further errors are those of `load_source`.
     """
     check_integer("seed", seed, minimum=0)
@@ -71,7 +74,7 @@ def pack(
     check_integer("shard_bytes", shard_bytes, minimum=MIN_SHARD_BYTES)
     tell = progress or (lambda what, done, total: None)
     check_free(Path(output), overwrite)  # before the pictures are decoded, which takes long
-    found = _parts(source, split)
+    found = _parts(source, split, multi_label)
     for note in next(iter(found.values())).notes:
         _logger.warning("%s", note)
     parts = _checked(found, skip_bad, left_out, tell)
@@ -88,16 +91,19 @@ def pack(
 
 
 def _parts(
-    source: ImageSource | str | os.PathLike[str], split: str | None
+    source: ImageSource | str | os.PathLike[str], split: str | None, multi_label: bool | None
 ) -> dict[str, ImageSource]:
     if isinstance(source, ImageSource):
-        if split is not None:
+        if split is not None or multi_label is not None:
             raise ValueError(
-                f"This ImageSource already is the split {source.split!r}. `split` is for a folder "
-                f"or another spec. Received: {split!r}."
+                f"This ImageSource already is the split {source.split!r}. `split` and "
+                f"`multi_label` are for a folder or another spec. Received: {split!r} and "
+                f"{multi_label!r}."
             )
         return {source.split: source}
-    return load_given_splits(source) if split is None else {split: load_source(source, split)}
+    if split is None:
+        return load_given_splits(source, multi_label)
+    return {split: load_source(source, split, multi_label=multi_label)}
 
 
 def _checked(

@@ -16,7 +16,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,9 +51,9 @@ IMAGE_KEY = "image/encoded"
 _SHUFFLED = (TRAIN, ALL)
 _EXTRA_BYTES = 512  # of a picture, at most: the other fields of its record, its place in the index
 _MAX_INDEX_BYTES = 256 * 1024**2  # 21,843 classes and a million shards take less
-# Of each split with N pictures: labels (N,) and rows (N,), where each picture's record is, in the
-# order of the source; lengths (N,) of the records with their frames, names as in `Texts`, in the
-# order of the records.
+# Of each split with N pictures: labels as in `ImageSource`, and rows (N,), where each picture's
+# record is, in the order of the source; lengths (N,) of the records with their frames, names as in
+# `Texts`, in the order of the records.
 _ARRAYS = ("labels", "rows", "lengths", "name_data", "name_ends")
 _SHARD_NAME = re.compile(rf"({TRAIN}|{VALIDATION}|{TEST}|{ALL})-\d{{5,}}-of-\d{{5,}}\.tfrecord")
 
@@ -172,12 +172,20 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
     shards = pack.splits[split]
     counts = np.array([shard.examples for shard in shards], dtype=np.int64)
     total = counts.sum()
+    if labels.dtype == bool:  # multi-label
+        is_labelled = labels.shape == (total, len(pack.class_names))
+    else:
+        is_labelled = (
+            labels.shape == (total,)
+            and labels.dtype.kind == "i"
+            and labels.min() >= 0
+            and labels.max() < len(pack.class_names)
+        )
     fit = (
-        all(a.shape == (total,) and a.dtype.kind == "i" for a in (labels, rows, lengths, ends))
+        all(a.shape == (total,) and a.dtype.kind == "i" for a in (rows, lengths, ends))
+        and is_labelled
         and data.dtype == np.uint8
         and data.ndim == 1
-        and labels.min() >= 0
-        and labels.max() < len(pack.class_names)
         and lengths.min() > 0
         and np.array_equal(np.sort(rows), np.arange(total))
         and (np.diff(ends, prepend=0) >= 0).all()
@@ -195,7 +203,7 @@ def read_split(pack: Pack, split: str) -> LabelledPictures:
         image_key=IMAGE_KEY,
         filenames=Texts(data, ends.astype(np.int64)),
     )
-    return LabelledPictures(labels.astype(np.int64), store, rows.astype(np.int64))
+    return replace(LabelledPictures.of(labels, store), rows=rows.astype(np.int64))
 
 
 def verify_pack(
@@ -316,7 +324,7 @@ def write_pack(
             )
             texts = Texts.of(names)
             rows = np.argsort(order)
-            labels = part.labels.astype(np.int32)
+            labels = part.labels if part.multi_label else part.labels.astype(np.int32)
             columns: tuple[np.ndarray, ...] = (labels, rows, lengths, texts.data, texts.ends)
             named = zip(_ARRAYS, columns, strict=True)
             arrays |= {f"{split}.{key}": column for key, column in named}
@@ -355,15 +363,19 @@ def _records(part: "ImageSource", order: np.ndarray, names: Sequence[str]) -> It
         lambda data: (data, format_name(data)), num_parallel_calls=tf.data.AUTOTUNE
     ).prefetch(16)
     iterator = described.as_numpy_iterator()
-    for label, name in zip(part.labels[order].tolist(), names, strict=True):
+    for index, name in zip(order.tolist(), names, strict=True):
         try:
             data, kind = next(iterator)
         except tf.errors.OpError as error:
             raise ValueError(f"{name!r} cannot be read: {why_unread(error)}") from error
-        yield _example(data, kind, label, part.class_names[label], name)
+        label = part.labels[index]
+        labels = np.flatnonzero(label).tolist() if part.multi_label else [int(label)]
+        yield _example(data, kind, labels, [part.class_names[one] for one in labels], name)
 
 
-def _example(data: bytes, kind: bytes, label: int, class_name: str, name: str) -> bytes:
+def _example(
+    data: bytes, kind: bytes, labels: Sequence[int], class_names: Sequence[str], name: str
+) -> bytes:
     """Return one record, with the keys of the official ImageNet files and labels from 1.
 
     Source: google/automl efficientnetv2/datasets.py and tensorflow/tpu imagenet_to_gcs.py.
@@ -372,9 +384,10 @@ def _example(data: bytes, kind: bytes, label: int, class_name: str, name: str) -
     feature = example.features.feature
     feature[IMAGE_KEY].bytes_list.value.append(data)
     feature["image/format"].bytes_list.value.append(kind)
-    feature["image/class/label"].int64_list.value.append(label + 1)
-    for key, text in (("image/class/text", class_name), ("image/filename", name)):
-        feature[key].bytes_list.value.append(text.encode("utf-8", "backslashreplace"))
+    feature["image/class/label"].int64_list.value.extend(label + 1 for label in labels)
+    for key, texts in (("image/class/text", class_names), ("image/filename", [name])):
+        encoded = (text.encode("utf-8", "backslashreplace") for text in texts)
+        feature[key].bytes_list.value.extend(encoded)
     # A map's order is any; the same pictures shall give the same bytes.
     return example.SerializeToString(deterministic=True)
 

@@ -22,7 +22,7 @@ _COLUMNS = ("split", "content", "class", "name")
 
 
 class PictureEntry(NamedTuple):
-    """One picture: see `ImageSource.contents`, `class_names` and `names`."""
+    """One picture: see `ImageSource.contents`, `label_texts` and `names`."""
 
     content: int
     class_name: str
@@ -113,8 +113,7 @@ class PictureRecord:
 
 
 def _entries(source: ImageSource) -> tuple[PictureEntry, ...]:
-    labels = (source.class_names[label] for label in source.labels.tolist())
-    columns = zip(source.contents.tolist(), labels, source.names, strict=True)
+    columns = zip(source.contents.tolist(), source.label_texts, source.names, strict=True)
     return tuple(PictureEntry(*entry) for entry in columns)
 
 

@@ -29,6 +29,7 @@ from keras_effnetv2.data.catalog import Shard
 from keras_effnetv2.data.class_balance import (
     ClassWeights,
     check_class_balance,
+    check_one_class,
     weights_by_class,
 )
 from keras_effnetv2.data.sources import ImageSource
@@ -44,8 +45,6 @@ _PREFETCH = 2  # batches: one is not enough where batches take turns at taking l
 _MIXED_AT_ONCE = 2  # batches
 # One stream of random numbers for each use; a stream's number enters its seed.
 _CROP, _FLIP, _AUGMENT, _MIX = range(4)
-_EXAMPLE = [tf.TensorSpec([], dtype) for dtype in (tf.string, tf.int64, tf.int64)]
-_RUN = [tf.TensorSpec([], tf.int64)] * 2  # seed, epoch
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,7 @@ class InputSpec:
         same as alone. One pipeline reads them all, which takes a tenth of the time of a new one.
         """
         check_integer("batch_size", batch_size, minimum=1)
+        check_one_class(source, self.class_weights, self.balanced)
         policy = UnreadablePictures() if unreadable is None else unreadable
         order_of_epoch = functools.partial(
             source.order, shuffle=training, seed=seed, shard=shard, balanced=self.balanced
@@ -245,6 +245,8 @@ def make_dataset(
 ) -> tf.data.Dataset:
     """Return batches of pictures and one-hot labels, with `class_weights` also of weights.
 
+    Multi-label: multi-hot labels.
+
     Args:
         source: what `load_source` returned.
         image_size: side of the pictures, pixels.
@@ -334,9 +336,9 @@ def _evaluation_function(
 ) -> Any:
     def evaluate_one(data: Any, label: Any, index: Any) -> tuple[Any, Any]:
         image = decode_for_evaluation(data, image_size, style, exif=exif, background=background)
-        return image, tf.one_hot(label, num_classes)
+        return image, _hot(label, num_classes)
 
-    return tf.function(evaluate_one, input_signature=_EXAMPLE, autograph=False)
+    return tf.function(evaluate_one, autograph=False)
 
 
 @functools.lru_cache(maxsize=32)
@@ -363,9 +365,14 @@ def _training_function(spec: InputSpec, num_classes: int) -> Any:
             )
         if augment is not None:
             image = augment(image, _seed(seed, epoch, index, _AUGMENT))
-        return image, tf.one_hot(label, num_classes)
+        return image, _hot(label, num_classes)
 
-    return tf.function(train_one, input_signature=_EXAMPLE + _RUN, autograph=False)
+    return tf.function(train_one, autograph=False)
+
+
+def _hot(label: Any, num_classes: int) -> Any:
+    """Return what the network is to answer, (classes,) float32, for a label of an `ImageSource`."""
+    return tf.cast(label, tf.float32) if label.shape.rank else tf.one_hot(label, num_classes)
 
 
 def _seed(seed: Any, epoch: Any, index: Any, stream: int) -> Any:

@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from keras_effnetv2._common.checks import check_choice, check_integer, is_intege
 from keras_effnetv2._common.text import listed, some
 from keras_effnetv2.data.catalog import (
     ALL,
+    CLASS_DIVIDER,
     SPLITS,
     TEST,
     TRAIN,
@@ -29,12 +30,12 @@ from keras_effnetv2.data.catalog import (
     Catalog,
     FileStore,
     Function,
-    LabelledPictures,
     MemoryStore,
     Shard,
     Store,
     why_unread,
 )
+from keras_effnetv2.data.class_labels import as_asked, map_labels
 from keras_effnetv2.data.csv_file import open_csv
 from keras_effnetv2.data.digits import open_digits
 from keras_effnetv2.data.folder import open_folder
@@ -48,7 +49,6 @@ from keras_effnetv2.data.tfrecord import open_tfrecord
 PILE_VALIDATION_FRACTION = 0.2  # one pile of pictures has to feed both sides
 TRAIN_VALIDATION_FRACTION = 0.1  # a given train split has its test pictures elsewhere
 _READERS: dict[str, Callable[[str], Catalog]] = {
-    "csv": open_csv,
     "tfds": open_tfds,
     "tfrecord": open_tfrecord,
     "folder": open_folder,
@@ -64,7 +64,7 @@ class ImageSource:
         spec: what `load_source` was given.
         split: "train", "validation", "test" or "all".
         class_names: the name of every label, including labels without a picture here.
-        labels: (N,) int64, positions in `class_names`.
+        labels: (N,) int64, positions in `class_names`; multi-label: (N, classes) bool.
         horizontal_flip: whether a mirrored picture still shows the same class.
         store: where the bytes of the pictures are; shared by all subsets.
         rows: (N,) int64, where each picture is in `store`.
@@ -85,10 +85,22 @@ class ImageSource:
         """The number of pictures."""
         return len(self.labels)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may have several classes or none."""
+        return self.labels.ndim == 2
+
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """N readable names, for messages and tables: the path if each picture has a file."""
         return self.store.names(self.rows)
+
+    @functools.cached_property
+    def label_texts(self) -> tuple[str, ...]:
+        """The class of each picture; multi-label: "a;b", or "" without any class."""
+        if not self.multi_label:
+            return tuple(self.class_names[label] for label in self.labels.tolist())
+        return tuple(CLASS_DIVIDER.join(compress(self.class_names, row)) for row in self.labels)
 
     @functools.cached_property
     def contents(self) -> np.ndarray:
@@ -100,6 +112,8 @@ class ImageSource:
 
     def class_counts(self) -> np.ndarray:
         """Return the number of pictures of each class, (C,) int64."""
+        if self.multi_label:
+            return self.labels.sum(axis=0)
         return np.bincount(self.labels, minlength=len(self.class_names))
 
     def sample(self) -> np.ndarray:
@@ -151,6 +165,8 @@ class ImageSource:
     def stratified_subset(self, num_examples: int, seed: int = 0) -> "ImageSource":
         """Return a random part with the classes in proportion, at least one picture of each.
 
+        Multi-label: of each class but the very rare ones that come with others.
+
         The same seed, at least 0, draws the same pictures.
 
         Raises:
@@ -191,7 +207,8 @@ class ImageSource:
 
         Returns:
             Dataset of (image_bytes () string, label () int64, index () int64), where index is the
-            position in this source. A picture that cannot be read fails when it is reached.
+            position in this source; multi-label: the label is (classes,) bool. A picture that
+            cannot be read fails when it is reached.
 
         Raises:
             ValueError: an argument is out of range, or there are fewer pictures to shuffle than
@@ -247,8 +264,9 @@ class ImageSource:
             positions = order % self.num_examples
             return self.rows[positions], self.labels[positions]
 
-        picked = tf.numpy_function(pick, [order], [tf.int64, tf.int64])
-        rows, labels = (tf.ensure_shape(column, [None]) for column in picked)
+        rows, labels = tf.numpy_function(pick, [order], [tf.int64, self.labels.dtype])
+        rows = tf.ensure_shape(rows, [None])
+        labels = tf.ensure_shape(labels, [None, *self.labels.shape[1:]])
         return self.store.read(rows, (labels, order), function)
 
 
@@ -257,6 +275,7 @@ def load_source(
     split: str = TRAIN,
     *,
     class_names: Sequence[str] | None = None,
+    multi_label: bool | None = None,
     validation_fraction: float | None = None,
     seed: int = 0,
 ) -> ImageSource:
@@ -269,13 +288,16 @@ def load_source(
     seed. "train" and "validation" of the same fraction and seed are disjoint and together complete.
 
     Args:
-        spec: a folder of class folders, "csv:FILE" (header `path,label[,split]`), "tfds:NAME",
-            "tfrecord:PATTERN" (see `tfrecord`; also a folder that `pack` wrote), or "digits" (a
-            folder of that name is written "./digits").
+        spec: a folder of class folders, "csv:FILE" (header `path,label[,split]`; see `csv_file`),
+            "tfds:NAME", "tfrecord:PATTERN" (see `tfrecord`; also a folder that `pack` wrote), or
+            "digits" (a folder of that name is written "./digits").
         split: "train", "validation", "test" or "all".
         class_names: the labels to use, for example those of a trained model; the classes found
             are mapped to them by name, compared in Unicode's NFC. None: the classes of the train
             split, sorted by name (those of TensorFlow Datasets in its own order).
+        multi_label: True: a picture may have several classes or none, and the labels are
+            multi-hot: (N, classes) bool. None: as the source says, that is for a CSV table with
+            a label such as "a;b" and for what was packed from one.
         validation_fraction: share to carve, inside (0, 1). None: 0.2 of an undivided pile, 0.1 of
             a given train split.
         seed: of the carving, at least 0.
@@ -290,28 +312,35 @@ def load_source(
     """
     check_choice("split", split, SPLITS)
     check_integer("seed", seed, minimum=0)
-    catalog = _open(name := os.fsdecode(spec))
+    catalog = _open(name := os.fsdecode(spec), multi_label)
     targets = _target_names(name, catalog, class_names)
     parts, fraction = _plan(name, catalog, split, validation_fraction)
-    source = _read_parts(name, split, catalog, parts, targets)
+    source = _read_parts(name, split, catalog, parts, targets, multi_label)
     if fraction is None:
         return source
     return source.carve(fraction, seed)[split == VALIDATION]
 
 
-def load_given_splits(spec: str | os.PathLike[str]) -> dict[str, ImageSource]:
+def load_given_splits(
+    spec: str | os.PathLike[str], multi_label: bool | None = None
+) -> dict[str, ImageSource]:
     """Find the pictures of every given split, as it is.
 
-    All have the same class names. Argument and errors are those of `load_source`.
+    All have the same class names. Arguments and errors are those of `load_source`.
     """
-    catalog = _open(name := os.fsdecode(spec))
+    catalog = _open(name := os.fsdecode(spec), multi_label)
     targets = _target_names(name, catalog, None)
-    return {part: _read_parts(name, part, catalog, [part], targets) for part in catalog.parts}
+    return {
+        part: _read_parts(name, part, catalog, [part], targets, multi_label)
+        for part in catalog.parts
+    }
 
 
-def available_splits(spec: str | os.PathLike[str]) -> tuple[str, ...]:
+def available_splits(
+    spec: str | os.PathLike[str], multi_label: bool | None = None
+) -> tuple[str, ...]:
     """Return the given splits of a source, without those that `load_source` can draw."""
-    return _open(os.fsdecode(spec)).parts
+    return _open(os.fsdecode(spec), multi_label).parts
 
 
 def available_classes(spec: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -320,8 +349,10 @@ def available_classes(spec: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(composed, chain.from_iterable(names))))
 
 
-def _open(name: str) -> Catalog:
+def _open(name: str, multi_label: bool | None = None) -> Catalog:
     kind, place = kind_of(name)
+    if kind == "csv":
+        return open_csv(place, multi_label)
     return open_digits() if kind == "digits" else _READERS[kind](place)
 
 
@@ -350,20 +381,25 @@ def _plan(
 
 
 def _read_parts(
-    name: str, split: str, catalog: Catalog, parts: Sequence[str], targets: tuple[str, ...]
+    name: str,
+    split: str,
+    catalog: Catalog,
+    parts: Sequence[str],
+    targets: tuple[str, ...],
+    multi_label: bool | None = None,
 ) -> ImageSource:
     """Return the pictures of the parts, one part after the other."""
     pictures = [catalog.read(part) for part in parts]
     shifts = np.cumsum([0, *(len(read.rows) for read in pictures[:-1])])
     labels = [
-        _map_labels(name, read, catalog.class_names[part], targets)
+        map_labels(name, read, catalog.class_names[part], targets)
         for part, read in zip(parts, pictures, strict=True)
     ]
     return ImageSource(
         spec=name,
         split=split,
         class_names=targets,
-        labels=np.concatenate(labels),
+        labels=as_asked(name, np.concatenate(labels), len(targets), multi_label),
         horizontal_flip=catalog.horizontal_flip,
         store=pictures[0].store.joined([read.store for read in pictures[1:]]),
         rows=np.concatenate([read.rows + by for read, by in zip(pictures, shifts, strict=True)]),
@@ -399,27 +435,6 @@ def _target_names(
             )
         return class_names
     return own_class_names(name, catalog)
-
-
-def _map_labels(
-    name: str, pictures: LabelledPictures, own: Sequence[str], targets: Sequence[str]
-) -> np.ndarray:
-    """Return the labels as positions in `targets`, found by name."""
-    label_of = {target: label for label, target in enumerate(targets)}
-    labels = np.array([label_of.get(composed(found), -1) for found in own])[pictures.labels]
-    if labels.min() < 0:
-        lines = []
-        names = pictures.origins or pictures.store.names(pictures.rows)
-        for label in np.unique(pictures.labels[labels < 0]):
-            found = [names[index] for index in np.flatnonzero(pictures.labels == label).tolist()]
-            near = [target for target in targets if alike(target) == alike(own[label])]
-            meant = f" (is it {near[0]!r}?)" if near else ""
-            lines.append(f"  {own[label]!r}{meant}: {listed(found, 3)}")
-        raise ValueError(
-            f"{name!r} has classes that are not among the {len(targets)} class "
-            f"names ({some(targets)}):\n" + "\n".join(lines)
-        )
-    return labels
 
 
 def _in_memory(source: ImageSource) -> tuple[Store, np.ndarray]:
@@ -463,7 +478,7 @@ def _fingerprint(source: ImageSource) -> str:
     """Return a hash that changes with the pictures, their order and their labels."""
     described = [source.spec, source.split, *source.class_names]
     digest = hashlib.sha256(json.dumps(described).encode())
-    digest.update(source.labels.astype("<i8").tobytes())
+    digest.update(source.labels.astype("?" if source.multi_label else "<i8").tobytes())
     for state in source.store.states(source.rows):
         digest.update(b"%d:" % len(state) + state)
     return digest.hexdigest()

@@ -19,9 +19,10 @@ def carve_validation(
     """Choose the pictures to hold back for validation, as `stratified_draw` does.
 
     Args:
-        labels: (N,) integers, positions in `class_names`.
+        labels: (N,) integers, positions in `class_names`; multi-label: (N, C) bool.
         class_names: for messages.
-        fraction: share of the pictures, inside (0, 1); each class has at least one on either side.
+        fraction: share of the pictures, inside (0, 1); each class has at least one on either side,
+            which is not sure of rare classes with multi-label.
         seed: at least 0.
 
     Returns:
@@ -36,6 +37,15 @@ def carve_validation(
             "`validation_fraction` must lie between 0 and 1, both excluded. Received: "
             f"{fraction!r}."
         )
+    total = int(len(labels) * fraction + 0.5)
+    if labels.ndim == 2:
+        if not 0 < total < len(labels):
+            raise ValueError(
+                f"Of {len(labels)} pictures, `validation_fraction` {fraction:g} is {total} for "
+                f"validation and {len(labels) - total} for training. Both need one: add pictures, "
+                "or choose another fraction."
+            )
+        return stratified_draw(labels, total, seed, leave=1)
     present, counts = np.unique(labels, return_counts=True)
     if single := [class_names[label] for label in present[counts == 1]]:
         raise ValueError(
@@ -43,7 +53,6 @@ def carve_validation(
             f"{some(single)}. Add pictures, or give validation pictures of your own (a folder "
             "'validation' next to 'train', or a column 'split' in the CSV)."
         )
-    total = int(len(labels) * fraction + 0.5)
     if not len(present) <= total <= len(labels) - len(present):
         share = len(present) / len(labels) * 1e6
         smallest, largest = math.ceil(share) / 1e6, math.floor(1e6 - share) / 1e6
@@ -62,7 +71,7 @@ def stratified_draw(labels: np.ndarray, total: int, seed: int, leave: int = 0) -
     so a run with its own order of classes gets the same validation split.
 
     Args:
-        labels: (N,) integers.
+        labels: (N,) integers; multi-label: (N, C) bool.
         total: between C, the number of classes with pictures, and N - `leave` * C.
         seed: at least 0.
         leave: how many pictures of each class must not be drawn.
@@ -71,6 +80,8 @@ def stratified_draw(labels: np.ndarray, total: int, seed: int, leave: int = 0) -
         Their positions, (total,) int64 ascending.
     """
     check_integer("seed", seed, minimum=0)
+    if labels.ndim == 2:
+        return _multi_label_draw(labels, total, seed, leave)
     _, first, counts = np.unique(labels, return_index=True, return_counts=True)
     members = _by_class(labels, counts)
     by_appearance = np.argsort(first)
@@ -110,6 +121,33 @@ def even_draw(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
 def _by_class(labels: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
     """Return the positions of each class's pictures, as `np.unique` orders the classes."""
     return np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+
+
+def _multi_label_draw(labels: np.ndarray, total: int, seed: int, leave: int) -> np.ndarray:
+    """Draw pictures that may have several classes, each class about in proportion to its size.
+
+    Class after class, the rarest first: of its pictures that were in no rarer class, as many as its
+    share lacks. Source: iterative stratification of Sechidis, Tsoumakas and Vlahavas, On the
+    Stratification of Multi-Label Data (2011), with the order of the classes settled before.
+    """
+    order, count = np.random.default_rng(seed).permutation(len(labels)), len(labels)
+    labels = labels[order]
+    counts = labels.sum(axis=0)
+    shares = np.minimum(np.maximum(np.rint(counts * total / count), 1), counts - leave)
+    drawn, rarest = np.zeros(count, bool), np.full(count, count + 1)
+    # Of equally rare classes the one that appears first: their numbers do not matter.
+    for label in np.lexsort([labels.argmax(axis=0), counts]).tolist():
+        having = labels[:, label]
+        members = np.flatnonzero(having & (rarest > count))
+        lacking = int(shares[label]) - np.count_nonzero(drawn & having)
+        drawn[members[: max(lacking, 0)]] = True
+        rarest[members] = counts[label]
+    # To make up the total: pictures without a class first, then those of common classes only.
+    excess = np.count_nonzero(drawn) - total
+    common = np.argsort(-rarest, kind="stable")
+    changed = common[drawn[common] == (excess > 0)][: abs(excess)]
+    drawn[changed] = excess < 0
+    return np.sort(order[drawn])
 
 
 def _apportion(counts: np.ndarray, total: int, leave: int) -> np.ndarray:

@@ -36,12 +36,19 @@ class TrainingData:
     source: ImageSource | str | os.PathLike[str]
     validation: ImageSource | None = None
     validation_fraction: float | None = None
+    multi_label: bool | None = None
     max_train_examples: int | None = None
     skip_bad: bool = False
     scan: bool | None = None
     cache: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
+        made = self.source.multi_label if isinstance(self.source, ImageSource) else None
+        if made is not None and self.multi_label not in (None, made):
+            raise ValueError(
+                "An ImageSource is multi-label or not since load_source(..., multi_label=) made "
+                f"it. Received: multi_label={self.multi_label!r} and {self.source!r}"
+            )
         if self.validation is None:
             return
         if not isinstance(self.source, ImageSource):
@@ -74,14 +81,26 @@ class TrainingData:
                 "Training and validation pictures must have the same class names in the same "
                 "order. Load the validation pictures with class_names=training.class_names."
             )
+        if training.multi_label != validation.multi_label:
+            raise ValueError(
+                "Training and validation pictures must both be multi-label or not. Load the "
+                f"validation pictures with multi_label={training.multi_label}."
+            )
         check_class_names(training.class_names)
         for source in (training, validation):
             low, high = source.labels.min(), source.labels.max()
+            if source.multi_label:
+                low, high = 0, source.labels.shape[1] - 1
             if low < 0 or high >= len(source.class_names):
                 raise ValueError(
                     f"The {source.split} labels are {low}..{high}, but {len(source.class_names)} "
                     f"classes have the labels 0..{len(source.class_names) - 1}. Number the classes "
                     "from 0, or name them all."
+                )
+            if not source.class_counts().any():
+                raise ValueError(
+                    f"No picture of {source.spec!r} ({source.split}) has a class, so there is "
+                    "nothing to learn or to judge. Fill in the labels."
                 )
         if self.max_train_examples is not None:
             training = training.stratified_subset(self.max_train_examples, seed)
@@ -90,7 +109,13 @@ class TrainingData:
     def _find(self, seed: int) -> Pictures:
         fraction = self.validation_fraction
         if not isinstance(self.source, ImageSource):
-            load = partial(load_source, self.source, validation_fraction=fraction, seed=seed)
+            load = partial(
+                load_source,
+                self.source,
+                multi_label=self.multi_label,
+                validation_fraction=fraction,
+                seed=seed,
+            )
             return load("train"), load("validation")
         if self.validation is not None:
             return self.source, self.validation

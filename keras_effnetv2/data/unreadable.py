@@ -8,7 +8,7 @@ it was.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def drop_bad(source: ImageSource, bad: Sequence[BadPicture]) -> ImageSource:
         ValueError: a class would have no pictures left.
     """
     kept = np.setdiff1d(np.arange(source.num_examples), [picture.index for picture in bad])
-    left = np.bincount(source.labels[kept], minlength=len(source.class_names))
+    left = replace(source, labels=source.labels[kept]).class_counts()
     emptied = np.flatnonzero((left == 0) & (source.class_counts() > 0))
     if emptied.size:
         raise ValueError(

@@ -64,6 +64,7 @@ def exported_network(path: Path) -> JudgedNetwork:
         temperature=said.temperature,
         none_below=said.none_below,
         activation=said.activation,
+        thresholds=run[0].thresholds if run else said.thresholds,
     )
 
 

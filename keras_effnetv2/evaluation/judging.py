@@ -106,6 +106,8 @@ class JudgedNetwork:
         temperature: see `Metadata`.
         none_below: see `Metadata`.
         activation: see `Metadata`; None: found out from the Keras model.
+        thresholds: multi-label: the score of each class from which on it is named; None: a picture
+            has one class.
     """
 
     model: keras.Model | ExportedModel
@@ -121,6 +123,7 @@ class JudgedNetwork:
     temperature: float | None = None
     none_below: float | None = None
     activation: str | None = None
+    thresholds: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class Judgement:
 
     def figures(self) -> dict[str, Any]:
         """Return what was judged and how well it did, by name; shares are 0..1."""
-        evaluation, top1 = self.evaluation, self.network.published_top1
+        top1 = self.network.published_top1
         return {
             **self.network.facts,
             "data": self.source.spec,
@@ -153,19 +156,18 @@ class Judgement:
             "left_out": len(self.left_out),
             "classes": len(self.network.classes),
             "classes_with_pictures": int((self.source.class_counts() > 0).sum()),
-            "accuracy": evaluation.accuracy,
-            "accuracy_interval": evaluation.top_accuracy_interval(1),
-            "top_5_accuracy": evaluation.top_accuracy(5),
-            "top_5_accuracy_interval": evaluation.top_accuracy_interval(5),
-            "mean_recall": evaluation.mean_recall,
-            "loss": evaluation.loss,
+            **self.evaluation.figures(),
             **self._calibration(),
-        } | ({} if top1 is None else {"published_accuracy": top1 / 100})
+        } | (
+            {}
+            if top1 is None or self.evaluation.multi_label
+            else {"published_accuracy": top1 / 100}
+        )
 
     def _calibration(self) -> dict[str, float]:
         """Return how sure the scores may be taken, without and with what the network stores."""
         evaluation, network = self.evaluation, self.network
-        if evaluation.activation not in ("softmax", "sigmoid"):
+        if evaluation.multi_label or evaluation.activation not in ("softmax", "sigmoid"):
             return {}
         found = {"calibration_error": evaluation.reliability.error}
         if network.temperature is not None:
@@ -177,14 +179,14 @@ class Judgement:
             found["marked_none"] = float((evaluation.scores.max(-1) < network.none_below).mean())
         return found
 
-    def recalls(self) -> list[tuple[str, int, float]]:
-        """Return (class name, pictures, recall) of the classes with pictures, the worst first."""
-        rows = zip(
-            self.source.class_names,
-            self.source.class_counts().tolist(),
-            self.evaluation.recall_by_class().tolist(),
-            strict=True,
-        )
+    def by_class(self) -> list[tuple[Any, ...]]:
+        """Return (class name, pictures, *figures) of the classes with pictures, the worst first.
+
+        The figures are those of `Evaluation.by_class`; the first of them decides.
+        """
+        figures = (values.tolist() for values in self.evaluation.by_class().values())
+        counts = self.source.class_counts().tolist()
+        rows = zip(self.source.class_names, counts, *figures, strict=True)
         return sorted((row for row in rows if row[1]), key=lambda row: row[2])
 
 
@@ -262,10 +264,16 @@ def pictures_to_judge(
         split = split or unseen_split(spec)
         if network.names_classes:
             names = [one["class"] for one in network.classes]
-            source = load_source(spec, split, class_names=names)
+            multi_label = None if network.thresholds is None else True
+            source = load_source(spec, split, class_names=names, multi_label=multi_label)
             return ChosenPictures(replace(source, notes=(*source.notes, _UNKNOWN)), {})
         return ChosenPictures(load_source_for(spec, split, len(network.classes)), {})
-    load = partial(load_source, spec, class_names=[one["class"] for one in network.classes])
+    load = partial(
+        load_source,
+        spec,
+        class_names=[one["class"] for one in network.classes],
+        multi_label=network.thresholds is not None,
+    )
     given = available_splits(spec)
     split = split or (TEST if TEST in given else None)
     # A test split cannot be drawn: where there is none, that is an error.
@@ -382,4 +390,6 @@ def judge(
     )
     if network.activation is not None:
         evaluation = replace(evaluation, activation=network.activation)
+    if network.thresholds is not None:
+        evaluation = replace(evaluation, thresholds=np.array(network.thresholds))
     return Judgement(network, source, evaluation, bad, pictures.counts)

@@ -168,4 +168,5 @@ def _trained_network(path: Path) -> "JudgedNetwork":
         weights=run.settings.weights_origin,
         temperature=run.settings.temperature,
         none_below=run.settings.none_below,
+        thresholds=run.settings.thresholds,
     )

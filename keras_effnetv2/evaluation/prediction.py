@@ -41,6 +41,7 @@ _TRACED_FROM = 5  # pictures; for fewer, calling each layer takes less time than
 _FOLDED_FROM = 256  # pictures; for fewer, folding may take more time than it saves
 _ROUNDING = 1e-5  # the most that folding may change a score
 _READERS = 8  # files or addresses that are read at once
+_TOP = 5  # classes
 _AHEAD = 2  # batches that are prepared while one is computed
 
 
@@ -50,7 +51,8 @@ class Prediction:
 
     Attributes:
         path: the picture file, or its address; "-" for standard input.
-        class_names: names of the classes with the highest scores, the best first.
+        class_names: names of the classes with the highest scores, the best first; multi-label:
+            those above their thresholds.
         scores: their scores, 0..1.
         wordnet_ids: of ImageNet's classes, their WordNet ids, else empty.
         error: why the picture could not be read; empty if it was.
@@ -74,7 +76,7 @@ def predict(
     pictures: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     weights: str | None = None,
-    top: int = 5,
+    top: int | None = None,
     min_score: float = 0.0,
     flip: bool = False,
     calibrated: bool = False,
@@ -96,7 +98,8 @@ def predict(
             order of their names. An http(s) address is downloaded, in at most a minute and 64 MiB.
             "-" is a picture on standard input.
         weights: for a variant: name of a published set or path; None is "imagenet".
-        top: number of classes to name, at least 1.
+        top: number of classes to name, at least 1. None: 5; of a network whose pictures may have
+            several classes, all that are above their thresholds.
         min_score: classes with a lower score, 0..1, are not named.
         flip: compute the mean over the picture and its mirror image.
         calibrated: use the temperature of a run or its export, which makes scores nearer to the
@@ -142,7 +145,7 @@ def predictions(
     names: Sequence[str],
     *,
     weights: str | None = None,
-    top: int = 5,
+    top: int | None = None,
     min_score: float = 0.0,
     flip: bool = False,
     calibrated: bool = False,
@@ -150,7 +153,7 @@ def predictions(
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[Prediction]:
     """Yield what `predict` returns, as soon as it is known. `names` are of `picture_names`."""
-    check_integer("top", top, minimum=1)
+    check_integer("top", top, minimum=1, or_none=True)
     check_number("min_score", min_score, minimum=0, maximum=1)
     check_integer("batch_size", batch_size, minimum=1)
     if isinstance(model_or_path, str | os.PathLike):
@@ -158,6 +161,8 @@ def predictions(
     if all(map(picture_trouble, names)):
         yield from (Prediction(shown_name(one), error=picture_trouble(one)) for one in names)
         return
+    import numpy as np
+
     from keras_effnetv2.evaluation.scores import run_padded
 
     network = _opened(model_or_path, weights)
@@ -176,7 +181,11 @@ def predictions(
             if error:
                 yield Prediction(shown_name(name), error=error)
                 continue
-            best = (-scores[index]).argsort(kind="stable")[:top]
+            best = (-scores[index]).argsort(kind="stable")
+            if network.thresholds is not None and top is None:
+                best = best[scores[index][best] >= np.array(network.thresholds)[best]]
+            else:
+                best = best[: top or _TOP]
             best = best[scores[index][best] >= min_score]
             limit = network.none_below
             classes = [network.classes[one] for one in best]

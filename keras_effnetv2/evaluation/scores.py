@@ -21,6 +21,7 @@ from keras_effnetv2.evaluation.calibration import (
     fit_confidence,
     reliability,
 )
+from keras_effnetv2.evaluation.class_scores import average_precisions, f1_scores
 from keras_effnetv2.export.runtimes import ExportedModel
 from keras_effnetv2.images.styles import Style
 from keras_effnetv2.models.graph import last_activation
@@ -38,18 +39,37 @@ class Evaluation:
     """The scores of a model on a source.
 
     Attributes:
-        labels: (N,) int64, the true classes.
+        labels: (N,) int64, the true classes; multi-label: (N, classes) bool.
         scores: (N, classes) float32, the model's output.
         activation: the last activation of the model, e.g. "softmax" or "sigmoid".
+        thresholds: multi-label: the scores from which on the classes are named, (classes,) or one.
     """
 
     labels: np.ndarray
     scores: np.ndarray
     activation: str = "softmax"
+    thresholds: np.ndarray | float = 0.5
 
     def __repr__(self) -> str:
-        """Return the number of pictures and the accuracy, not the arrays."""
-        return f"<Evaluation of {len(self.labels):,} pictures, accuracy {self.accuracy:.2%}>"
+        """Return the number of pictures and the first figure, not the arrays."""
+        name, value = next(iter(self.figures().items()))
+        shown = f"{name.replace('_', ' ')} {value:.2%}"
+        return f"<Evaluation of {len(self.labels):,} pictures, {shown}>"
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may have several classes or none."""
+        return self.labels.ndim == 2
+
+    @property
+    def named(self) -> np.ndarray:
+        """(N, classes) bool, multi-label: the classes that are named."""
+        return np.asarray(self.scores >= self.thresholds)
+
+    @property
+    def wrongly_named(self) -> np.ndarray:
+        """(N, classes) bool, multi-label: the classes that are named and not true."""
+        return np.logical_and(self.named, ~self.labels)
 
     @property
     def predictions(self) -> np.ndarray:
@@ -58,11 +78,54 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of the pictures whose highest score is that of the true class."""
+        """Share of the pictures whose highest score is that of the true class.
+
+        Multi-label: of those for which exactly their classes are named.
+        """
+        if self.multi_label:
+            return float((self.named == self.labels).all(-1).mean())
         return float((self.predictions == self.labels).mean())
 
+    @property
+    def mean_average_precision(self) -> float:
+        """Multi-label: the mean of `average_precisions` over the classes with pictures."""
+        return _mean(average_precisions(self.labels, self.scores))
+
+    @property
+    def f1(self) -> float:
+        """Multi-label: the mean of `f1_scores` over the classes with pictures."""
+        return _mean(f1_scores(self.labels, self.named))
+
+    def by_class(self) -> dict[str, np.ndarray]:
+        """Return figures of each class by name, (classes,), NaN without pictures."""
+        if not self.multi_label:
+            return {"recall": self.recall_by_class()}
+        return {
+            "average precision": average_precisions(self.labels, self.scores),
+            "F1": f1_scores(self.labels, self.named),
+            "threshold": np.broadcast_to(self.thresholds, self.labels.shape[1]),
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures of all pictures by name, the most important one first."""
+        if self.multi_label:
+            return {
+                "mean_average_precision": self.mean_average_precision,
+                "f1": self.f1,
+                "accuracy": self.accuracy,
+                "loss": self.loss,
+            }
+        return {
+            "accuracy": self.accuracy,
+            "accuracy_interval": self.top_accuracy_interval(1),
+            "top_5_accuracy": self.top_accuracy(5),
+            "top_5_accuracy_interval": self.top_accuracy_interval(5),
+            "mean_recall": self.mean_recall,
+            "loss": self.loss,
+        }
+
     def top_accuracy(self, k: int) -> float:
-        """Return the share of the pictures with the true class among the k highest scores."""
+        """Return the share of the pictures with a true class among the k highest scores."""
         return float(self._among_best(k).mean())
 
     def top_accuracy_interval(self, k: int) -> tuple[float, float]:
@@ -71,6 +134,8 @@ class Evaluation:
 
     def _among_best(self, k: int) -> np.ndarray:
         best = np.argsort(-self.scores, axis=-1, kind="stable")[:, :k]
+        if self.multi_label:
+            return np.any(np.take_along_axis(self.labels, best, axis=-1), axis=-1)
         return (best == self.labels[:, None]).any(-1)
 
     def recall_by_class(self) -> np.ndarray:
@@ -92,8 +157,11 @@ class Evaluation:
 
     @cached_property
     def confidence(self) -> Confidence | None:
-        """What these pictures say of the scores; None if the scores are no probabilities."""
-        if self.activation not in ("softmax", "sigmoid"):
+        """What these pictures say of the scores.
+
+        None if they are no probabilities, or for multi-label.
+        """
+        if self.multi_label or self.activation not in ("softmax", "sigmoid"):
             return None
         return fit_confidence(self.scores, self.labels, self.activation)
 
@@ -107,18 +175,26 @@ class Evaluation:
         """Mean cross entropy without label smoothing, as the activation is trained.
 
         Softmax: of the probability of the true class. Sigmoid: binary, and the mean over the
-        classes, too. NaN after any other activation, whose scores are not probabilities.
+        classes, too. NaN after any other activation, whose scores are not probabilities, and of a
+        softmax for pictures of several classes.
         """
-        if self.activation not in ("softmax", "sigmoid"):
+        if self.activation not in (("sigmoid",) if self.multi_label else ("softmax", "sigmoid")):
             return float("nan")
         smallest = keras.config.epsilon()
-        pictures = np.arange(len(self.labels))
-        truth = np.log(np.maximum(self.scores[pictures, self.labels], smallest))
         if self.activation == "softmax":
-            return float(-truth.mean())
-        others = np.log(np.maximum(1 - self.scores, smallest))
-        others[pictures, self.labels] = 0
-        return float(-(truth + others.sum(-1)).mean() / self.scores.shape[-1])
+            truth = self.scores[np.arange(len(self.labels)), self.labels]
+            return float(-np.log(np.maximum(truth, smallest)).mean())
+        labels = self.labels
+        if not self.multi_label:
+            labels = labels[:, None] == np.arange(self.scores.shape[-1])
+        right = np.where(labels, self.scores, 1 - self.scores)
+        return float(-np.log(np.maximum(right, smallest)).mean())
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean of the numbers; NaN if there is none."""
+    numbers = values[~np.isnan(values)]
+    return float(numbers.mean()) if numbers.size else float("nan")
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

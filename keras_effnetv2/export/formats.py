@@ -104,6 +104,7 @@ def export_model(
     class_names: Sequence[str] | None = None,
     temperature: float | None = None,
     none_below: float | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> ExportReport:
     """Write a classifier for another runtime, and compare its results with those of Keras.
 
@@ -151,6 +152,7 @@ def export_model(
         class_names: one name a class, for the metadata; None numbers them "0", "1", ...
         temperature: for the metadata, see `Metadata`; the file computes without it.
         none_below: for the metadata, as well.
+        thresholds: for the metadata, as well; see `export_saved_model`.
 
     Returns:
         The size of the file, and how much it differs from Keras.
@@ -173,7 +175,7 @@ def export_model(
     for module in FORMATS[format].modules:
         optional_module(module)
     _check_bfloat16(quantize)
-    metadata = metadata_of(plain, class_names, size, style, temperature, none_below)
+    metadata = metadata_of(plain, class_names, size, style, temperature, none_below, thresholds)
     for_ranges, compared = _gather(calibration, pictures, size, style)
     batches = batches_of(compared)
     if dynamic_size:  # some once more, not square

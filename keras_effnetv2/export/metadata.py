@@ -19,6 +19,7 @@ from keras_effnetv2._common.checks import (
     check_class_names,
     check_integer,
     check_number,
+    check_thresholds,
 )
 from keras_effnetv2._common.files import parse_json, read_json
 from keras_effnetv2._common.text import first_line, printable
@@ -57,6 +58,8 @@ class Metadata:
             without it.
         none_below: a picture whose highest score, without temperature, is below this may show none
             of the classes; 0..1.
+        thresholds: of a network whose pictures may have several classes: the score of each class,
+            0..1, from which on it is named.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -66,6 +69,7 @@ class Metadata:
     activation: str | None = None
     temperature: float | None = None
     none_below: float | None = None
+    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names or ())
@@ -76,6 +80,7 @@ class Metadata:
         check_choice("activation", self.activation, (None, "softmax", "sigmoid"))
         check_number("temperature", self.temperature, above=0, or_none=True)
         check_number("none_below", self.none_below, minimum=0, maximum=1, or_none=True)
+        check_thresholds(self.thresholds, len(self.class_names or ()))
 
     @classmethod
     def from_dict(cls, values: Any) -> "Metadata":
@@ -84,7 +89,7 @@ class Metadata:
         given = {name: value for name, value in values.items() if name in known}
         if isinstance(given.get("style"), list):
             given["style"] = CentralCrop(*given["style"])
-        for name in ("class_names", "pixel_range"):
+        for name in ("class_names", "pixel_range", "thresholds"):
             if given.get(name) is not None:
                 given[name] = tuple(given[name])
         return cls(**given)

@@ -52,6 +52,7 @@ def write_model_card(
             # served is without either. None where they were not fitted.
             "temperature": metadata.temperature,
             "none_below": metadata.none_below,
+            "thresholds": metadata.thresholds,  # multi-label: of each class, above it it is named
         },
         # How what is served differs from the Keras model, in probabilities on photographs.
         "accuracy": {

@@ -49,6 +49,7 @@ WEIGHTS_DTYPES = ("float32", "bfloat16", "float16")
 """Types in which `export_saved_model` can store weights."""
 
 _EVERY = 3  # of the photographs it is compared on
+_TOP = 5  # classes in an answer
 
 
 def export_saved_model(
@@ -56,7 +57,7 @@ def export_saved_model(
     directory: str | os.PathLike[str],
     class_names: Sequence[str] | None = None,
     version: int = 1,
-    top_k: int = 5,
+    top_k: int | None = None,
     image_size: int | None = None,
     *,
     style: Style = "whole",
@@ -68,6 +69,7 @@ def export_saved_model(
     weights: str | None = None,
     temperature: float | None = None,
     none_below: float | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> Path:
     """Write a classifier to `directory/version/`, as TensorFlow Serving expects it.
 
@@ -77,7 +79,9 @@ def export_saved_model(
     - `classify_bytes`: `image_bytes` string (N,), the bytes of JPEG, PNG, BMP or WebP files
       -> `classes` string (N, k), `scores` float32 (N, k), best first, and `error` string (N,),
       empty where all is well. A file that cannot be read has empty classes, scores of zero and
-      the reason in `error`; the other files are not affected.
+      the reason in `error`; the other files are not affected. With `thresholds`, there is also
+      `thresholds` float32 (N, k), those of the classes in `classes`: a class is named if its score
+      is not below.
     - `classify`, for the Classify API (method `tensorflow/serving/classify`): `inputs` string (N,),
       serialised `tf.Example`s with a file in the feature `image/encoded` -> `classes` and `scores`
       as above.
@@ -93,7 +97,8 @@ def export_saved_model(
         directory: the folder of the versions; made if it is missing.
         class_names: one name a class; None numbers them "0", "1", ...
         version: positive number; a server loads the highest.
-        top_k: how many classes `classify_bytes` and `classify` name.
+        top_k: how many classes `classify_bytes` and `classify` give. None: 5, with `thresholds`
+            all.
         image_size: height and width of the network's input in pixels; None takes the model's own.
         style: how files become squares, see `evaluation_crop.resize_for_evaluation`.
         max_pixels: larger pictures (height x width) get an error and are not decoded.
@@ -107,6 +112,8 @@ def export_saved_model(
         weights: where the weights come from, for the card.
         temperature: for the card, see `Metadata`; what is served is without it.
         none_below: for the card, as well.
+        thresholds: of a network whose pictures may have several classes (multi-label): the score of
+            each class, 0..1, from which on it is named.
 
     Returns:
         The folder written, `directory/version`.
@@ -121,14 +128,15 @@ def export_saved_model(
     network = probability_model(model)
     size = resolve_image_size(network, image_size)
     check_integer("version", version, minimum=1)
-    check_integer("top_k", top_k, minimum=1)
+    check_integer("top_k", top_k, minimum=1, or_none=True)
     check_integer("max_pixels", max_pixels, minimum=1)
     check_choice("weights_dtype", weights_dtype, WEIGHTS_DTYPES)
-    version, top_k, max_pixels = int(version), int(top_k), int(max_pixels)
+    version, max_pixels = int(version), int(max_pixels)
     pictures = PictureInput(size, style, max_pixels, gif)
-    metadata = metadata_of(network, class_names, size, style, temperature, none_below)
+    metadata = metadata_of(network, class_names, size, style, temperature, none_below, thresholds)
     names = metadata.class_names
     assert names is not None
+    top_k = min(int(top_k or (_TOP if thresholds is None else len(names))), len(names))
     target = _new_version_folder(Path(directory), version)
     batches = batches_of(photographs(size)[::_EVERY])
     expected = answers = keras_answers(network, batches)
@@ -149,8 +157,8 @@ def export_saved_model(
         # Tracked here once; `model.export` and tracking the Keras model itself store them twice.
         served.weights = stored
         served.labels = label_table(names, Path(scratch, "labels.txt"))
-        top_k = min(top_k, len(names))
-        _save(served, make_signatures(probabilities, pictures, served.labels, top_k), folder)
+        signatures = make_signatures(probabilities, pictures, served.labels, top_k, thresholds)
+        _save(served, signatures, folder)
         write_warmup_requests(folder, size)
         section = {"name": network.name, "variant": variant, "weights": weights}
         section["parameters"] = network.count_params()
@@ -270,6 +278,7 @@ def metadata_of(
     style: Style,
     temperature: float | None,
     none_below: float | None,
+    thresholds: Sequence[float] | None,
 ) -> Metadata:
     """Return the metadata of a `probability_model`; without names its classes have numbers."""
     classes = network.output_shape[-1]
@@ -288,6 +297,7 @@ def metadata_of(
         activation=last_activation(network.outputs[0]),
         temperature=temperature,
         none_below=none_below,
+        thresholds=None if thresholds is None else tuple(map(float, thresholds)),
     )
 
 

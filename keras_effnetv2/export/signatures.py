@@ -114,7 +114,11 @@ def _plain_silu(model: keras.Model) -> Iterator[None]:
 
 
 def make_signatures(
-    probabilities: Callable[[Any], Any], pictures: PictureInput, labels: Any, top_k: int
+    probabilities: Callable[[Any], Any],
+    pictures: PictureInput,
+    labels: Any,
+    top_k: int,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Return {signature: graph function}; see `export_saved_model`.
 
@@ -126,11 +130,14 @@ def make_signatures(
         scores, indices = tf.math.top_k(probabilities(images), top_k)
         is_good = tf.equal(error, "")[:, tf.newaxis]
         classes = labels.lookup(tf.cast(indices, tf.int64))
-        return {
+        answer = {
             "classes": tf.where(is_good, classes, ""),
             "scores": tf.where(is_good, scores, 0.0),
             "error": error,
         }
+        if thresholds is not None:
+            answer["thresholds"] = tf.gather(tf.constant(thresholds, tf.float32), indices)
+        return answer
 
     def serve_pixels(images: Any) -> dict[str, Any]:
         return {"probabilities": probabilities(images)}

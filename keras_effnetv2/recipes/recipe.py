@@ -81,7 +81,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "decay_by": get_args(DecayBy),
     "probe": ("first", "only", None),
     "batch_norm": get_args(BatchNormPolicy),
-    "loss": ("softmax", "sigmoid"),
+    "loss": ("auto", "softmax", "sigmoid"),
     "evaluation_style": (*EVALUATION_STYLES, "preset"),
     "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
     "deterministic": (True, False),
@@ -151,7 +151,8 @@ class TrainRecipe:
             in blocks from the input (`transfer.freeze_first_blocks`); 0 is off.
         weight_decay: decay of the kernels; biases and batch norms have none.
         label_smoothing: in [0, 1).
-        loss: "softmax" or "sigmoid" cross entropy.
+        loss: "softmax" or "sigmoid" cross entropy. "auto": sigmoid for pictures that may have
+            several classes (multi-label), else softmax.
         ema_decay: decay of the averaged weights, which are evaluated and kept; None is off.
         gradient_clip: largest global norm of the gradients ("rmsprop": first also of each single
             one, as officially); None is off.
@@ -206,7 +207,7 @@ class TrainRecipe:
     frozen_share: float = 0.0
     weight_decay: float = 1e-5
     label_smoothing: float = 0.1
-    loss: Literal["softmax", "sigmoid"] = "softmax"
+    loss: Literal["auto", "softmax", "sigmoid"] = "auto"
     ema_decay: float | None = 0.9999
     gradient_clip: float | None = None
     evaluation_size: int | None = None
@@ -273,6 +274,7 @@ class TrainRecipe:
         picture_side: int | None = None,
         is_pretrained: bool = False,
         strides: int | None = None,
+        multi_label: bool = False,
     ) -> "ResolvedRecipe":
         """Return the recipe and the stages of a training, with values in place of "preset".
 
@@ -287,9 +289,10 @@ class TrainRecipe:
             is_pretrained: whether the network starts from trained weights, for the size "auto".
             strides: of the network's layers together, for the size "auto"; None is those of the
                 variant, which may get fewer (`small_pictures`).
+            multi_label: whether a picture may have several classes, for the loss "auto".
 
         Raises:
-            ValueError: see `progressive_stages`.
+            ValueError: see `progressive_stages`; or the loss cannot be "softmax".
         """
         name = variant_named(variant)
         config = None if name is None else ModelConfig.from_name(name)
@@ -300,7 +303,7 @@ class TrainRecipe:
             "autoaugment": is_v1_style,
             "reduced_decode": self.evaluation_style == "whole",
         }
-        changes: dict[str, Any] = {
+        changes: dict[str, Any] = {"loss": self._loss_for(multi_label)} | {
             name: value for name, value in known.items() if getattr(self, name) == "preset"
         }
         if changes.get("autoaugment", self.autoaugment):
@@ -352,6 +355,17 @@ class TrainRecipe:
             **{name: getattr(recipe, name) for name in varying},
         )
         return ResolvedRecipe(recipe, plan)
+
+    def _loss_for(self, multi_label: bool) -> str:
+        if multi_label and self.loss == "softmax":
+            raise ValueError(
+                "A softmax gives each picture one class, and these may have several or none "
+                "(multi-label). Set the loss of the recipe to 'auto' or 'sigmoid', or take each "
+                "label as one class (--no-multi-label, multi_label=False)."
+            )
+        if self.loss != "auto":
+            return self.loss
+        return "sigmoid" if multi_label else "softmax"
 
     def learning_rate_schedule(self, steps_per_epoch: float) -> "WarmupSchedule":
         """Return the schedule in optimizer steps of the first stage, for its batch size."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from keras_effnetv2._common.progress import Progress
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.report.samples import evaluation_pictures
+from keras_effnetv2.report.samples import NO_CLASS, evaluation_pictures
 
 MAX_COMPARED = 256  # training pictures; more would be most of the time that a report takes
 NEAREST = 5
@@ -67,7 +67,7 @@ def nearest_pictures(
             Neighbour(
                 picture_of[index],
                 source.names[index],
-                source.class_names[source.labels[index]],
+                source.label_texts[index] or NO_CLASS,
                 max(0.0, 1 - float(row[index])),  # rounding
             )
             for index in indices

@@ -9,12 +9,14 @@ out.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.evaluation.calibration import BINS, KEPT, Confidence
+from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.report.figures import Curve, curve_chart, reliability_chart
 from keras_effnetv2.report.run_report import RunReport
@@ -27,8 +29,6 @@ _OUTLIER = 3.0  # times the largest training value
 
 def render_run(run: RunReport) -> str:
     """Return a report as a single HTML page. Equal reports give equal pages."""
-    right, total = int(np.trace(run.confusion)), int(run.confusion.sum())
-    many = len(run.class_names) > MAX_ROWS
     header, *rows = run.plan.table()
     return render(
         "run.html",
@@ -36,19 +36,41 @@ def render_run(run: RunReport) -> str:
         run=run,
         stages=Table("How the stages differ", header, len(header), rows),
         curves=[(curve, curve_chart(curve)) for curve in curves(run.history, run.plan)],
-        right=f"{right:,}",
-        wrong=f"{total - right:,}",
-        total=f"{total:,}",
-        accuracy=f"{right / total:.4f}",
-        classes=class_table(run.class_names, run.confusion),
-        heat=None if many else heat_cells(run.confusion),
         # Names that are no wider than a cell need not be turned on their side.
         is_upright=max(map(len, run.class_names)) <= 3,
         confidence=None if run.confidence is None else _described(run.confidence),
-        pairs=confused_pairs(run.class_names, run.confusion) if many else None,
         max_edge=MAX_EDGE,
         near_edge=_NEAR_EDGE,
+        **_judged(run.class_names, run.confusion, run.evaluation),
     )
+
+
+def _judged(
+    names: Sequence[str], confusion: npt.NDArray[np.int64] | None, evaluation: Evaluation | None
+) -> dict[str, Any]:
+    """Return what the page says of the classes: of a confusion matrix, or of several classes."""
+    if confusion is None:
+        assert evaluation is not None
+        return {
+            "verdict": f"Mean average precision {evaluation.mean_average_precision:.4f} and F1 "
+            f"{evaluation.f1:.4f}, the means over the classes; {evaluation.accuracy:.2%} of the "
+            f"{len(evaluation.labels):,} pictures have exactly their classes. A class is named "
+            "from its threshold on, which has the highest F1 on these very pictures: on others F1 "
+            "will be a little lower.",
+            "wrong": f"{evaluation.wrongly_named.any(axis=-1).sum():,}",
+            "classes": several_classes_table(names, evaluation),
+            "heat": None,
+            "pairs": None,
+        }
+    right, total, many = int(np.trace(confusion)), int(confusion.sum()), len(names) > MAX_ROWS
+    return {
+        "verdict": f"{right:,} of {total:,} pictures have the right class: accuracy "
+        f"{right / total:.4f}.",
+        "wrong": f"{total - right:,}",
+        "classes": class_table(names, confusion),
+        "heat": None if many else heat_cells(confusion),
+        "pairs": confused_pairs(names, confusion) if many else None,
+    }
 
 
 def curves(history: Mapping[str, Sequence[float]], plan: StagePlan) -> list[Curve]:
@@ -119,6 +141,25 @@ def class_table(class_names: Sequence[str], confusion: npt.NDArray[np.int64]) ->
         count, hits, guesses = (int(column[i]) for column in columns)
         rows.append((class_names[i], count, _share(hits, count), _share(hits, guesses)))
     return Table(caption, ("class", "count", "recall", "precision"), 1, rows)
+
+
+def several_classes_table(class_names: Sequence[str], evaluation: Evaluation) -> Table:
+    """Return the figures of every class, or of `MAX_ROWS` with the lowest average precision."""
+    counts, figures = evaluation.labels.sum(axis=0), evaluation.by_class()
+    columns = (
+        [None if math.isnan(value) else value for value in values.tolist()]
+        for values in figures.values()
+    )
+    rows = list(zip(class_names, counts.tolist(), *columns, strict=True))
+    caption = "Every class"
+    if len(rows) > MAX_ROWS:
+        present = sorted((row for row in rows if row[1]), key=lambda row: row[2])
+        rows = present[:MAX_ROWS]
+        caption = (
+            f"The {len(rows)} classes with the lowest average precision, of {len(present):,} with "
+            "pictures"
+        )
+    return Table(caption, ("class", "count", *figures), 1, rows)
 
 
 def confused_pairs(class_names: Sequence[str], confusion: npt.NDArray[np.int64]) -> Table:

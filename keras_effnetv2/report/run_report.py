@@ -22,6 +22,7 @@ from keras_effnetv2.recipes.stages import StagePlan, TrainStage
 from keras_effnetv2.report.nearest import MAX_COMPARED, Neighbour, nearest_pictures
 from keras_effnetv2.report.samples import (
     MAX_STAGES,
+    NO_CLASS,
     Sample,
     evaluation_pictures,
     stage_title,
@@ -67,11 +68,13 @@ class RunReport:
         history: as in `history.csv`: column name -> one value an epoch, NaN where there is none;
             epochs count from 1.
         class_names: C names.
-        confusion: int64 (C, C), how often each class (row) was predicted as each other (column).
+        confusion: int64 (C, C), how often each class (row) was predicted as each other (column);
+            None for multi-label.
         samples: title of a stage -> its training pictures, for at most `MAX_STAGES` stages.
         mistakes: at most `MAX_MISTAKES`, the highest score first.
         compared: the number of training pictures that they were compared with, and of all.
         confidence: how sure the scores may be taken; None if they are no probabilities.
+        evaluation: multi-label: the scores, in place of `confusion`.
     """
 
     title: str
@@ -79,11 +82,12 @@ class RunReport:
     plan: StagePlan
     history: Mapping[str, Sequence[float]]
     class_names: Sequence[str]
-    confusion: npt.NDArray[np.int64]
+    confusion: npt.NDArray[np.int64] | None
     samples: Mapping[str, Sequence[Sample]]
     mistakes: Sequence[Mistake]
     compared: tuple[int, int] = (0, 0)
     confidence: Confidence | None = None
+    evaluation: Evaluation | None = None
 
 
 def gather_report(
@@ -121,7 +125,7 @@ def gather_report(
         plan=plan,
         history=history,
         class_names=names,
-        confusion=confusion_matrix(evaluation, len(names)),
+        confusion=None if evaluation.multi_label else confusion_matrix(evaluation, len(names)),
         samples={
             stage_title(stage): training_pictures(stage, stage_dataset, names, MAX_SAMPLES)
             for stage in shown
@@ -129,6 +133,7 @@ def gather_report(
         mistakes=mistakes,
         compared=compared,
         confidence=evaluation.confidence,
+        evaluation=evaluation if evaluation.multi_label else None,
     )
 
 
@@ -141,9 +146,15 @@ def confusion_matrix(evaluation: Evaluation, classes: int) -> npt.NDArray[np.int
 def _mistakes(
     settings: RunSettings, validation: ImageSource, evaluation: Evaluation
 ) -> list[Mistake]:
-    predictions, names = evaluation.predictions, settings.class_names
-    scores = evaluation.scores[np.arange(len(predictions)), predictions]
-    wrong = np.flatnonzero(predictions != evaluation.labels)
+    names = settings.class_names
+    if evaluation.multi_label:  # the class with the highest score of those wrongly named
+        wrongly = np.where(evaluation.wrongly_named, evaluation.scores, -1.0)
+        predictions, scores = wrongly.argmax(axis=-1), wrongly.max(axis=-1)
+        wrong = np.flatnonzero(scores >= 0)
+    else:
+        predictions = evaluation.predictions
+        scores = evaluation.scores[np.arange(len(predictions)), predictions]
+        wrong = np.flatnonzero(predictions != evaluation.labels)
     shown = wrong[np.argsort(-scores[wrong], kind="stable")][:MAX_MISTAKES]
     if not len(shown):
         return []
@@ -151,10 +162,14 @@ def _mistakes(
         validation, shown, settings.image_size, settings.recipe.evaluation_style
     )
     return [
-        Mistake(picture, validation.names[i], names[truth], names[prediction], float(scores[i]))
-        for picture, i, truth, prediction in zip(
-            pictures, shown, evaluation.labels[shown], predictions[shown], strict=True
+        Mistake(
+            picture,
+            validation.names[i],
+            validation.label_texts[i] or NO_CLASS,
+            names[predictions[i]],
+            float(scores[i]),
         )
+        for picture, i in zip(pictures, shown, strict=True)
     ]
 
 
@@ -296,9 +311,18 @@ def _result_rows(
         if settings.limits.patience is None or best is None
         else (("kept", f"the weights of epoch {best + 1}, the best one"),)
     )
+    if evaluation.multi_label:
+        figures = [
+            ("validation mean average precision", evaluation.mean_average_precision),
+            ("validation F1", evaluation.f1),
+        ]
+    else:
+        figures = [
+            ("validation accuracy", evaluation.accuracy),
+            ("mean recall", evaluation.mean_recall),
+        ]
     return (
-        ("validation accuracy", f"{evaluation.accuracy:.2%}"),
-        ("mean recall", f"{evaluation.mean_recall:.2%}"),
+        *((name, f"{value:.2%}") for name, value in figures),
         ("validation loss", f"{evaluation.loss:.4f}"),
         *calibration,
         ("pictures", f"{pictures[0]:,} + {pictures[1]:,}"),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from keras_effnetv2.data.catalog import CLASS_DIVIDER
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.recipes.stages import TrainStage
@@ -14,6 +15,7 @@ from keras_effnetv2.report.style import spread
 
 MAX_STAGES = 8  # shown on a page; of more stages, some from all over the training
 _BATCH = 32
+NO_CLASS = "no class"  # of a picture that may have several, or none
 _SHARE_NAMED = 0.005  # a smaller part of a mixed label would be rounded to nothing
 
 
@@ -70,8 +72,8 @@ def training_pictures(
 def _words(label: npt.NDArray[np.float32], class_names: Sequence[str]) -> str:
     """A label in words, the largest share first; shares below 0.5 % are left out."""
     order = [i for i in np.argsort(-label, kind="stable") if label[i] > _SHARE_NAMED]
-    if len(order) == 1:
-        return class_names[order[0]]
+    if all(label[i] > 1 - _SHARE_NAMED for i in order):
+        return CLASS_DIVIDER.join(class_names[i] for i in order) or NO_CLASS
     return " + ".join(f"{label[i]:.2f} {class_names[i]}" for i in order)
 
 

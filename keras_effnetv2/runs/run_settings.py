@@ -13,6 +13,7 @@ from keras_effnetv2._common.checks import (
     check_class_names,
     check_integer,
     check_number,
+    check_thresholds,
     from_mapping,
 )
 from keras_effnetv2._version import __version__
@@ -101,6 +102,7 @@ _KINDS: Mapping[str, Any] = {  # of what stands in the file as it is
     "class_names": list,
     "stages": list,
     "versions": dict,
+    "thresholds": list | None,
     "result": dict | None,
     "left_out_while_training": list,
 }
@@ -126,6 +128,9 @@ class RunSettings:
     max_pictures_per_epoch: int | None = None  # what `limits.max_minutes` left; None: all
     image_size: int  # side of the pictures that the run is evaluated and served with
     versions: Mapping[str, str] = field(default_factory=_versions)  # and the name of the backend
+    # Multi-label: the score of each class from which on it is named, the result of the training;
+    # 0.5 until then. None: a picture has one class.
+    thresholds: tuple[float, ...] | None = None
     # validation_accuracy, validation_loss, calibration_error, calibrated_error and seconds; None
     # until the run is finished.
     result: Mapping[str, float] | None = None
@@ -172,8 +177,8 @@ class RunSettings:
         if "stages" in given:
             stages = (from_mapping(TrainStage, "A stage", stage) for stage in given["stages"])
             given["stages"] = tuple(StagePlan(stages))
-        for name in ("class_names", "left_out_while_training"):
-            if name in given:
+        for name in ("class_names", "thresholds", "left_out_while_training"):
+            if given.get(name) is not None:
                 given[name] = tuple(given[name])
         return from_mapping(cls, "It", given)
 
@@ -187,6 +192,7 @@ class RunSettings:
             check_integer(name, getattr(self, name), or_none=True)
         for name, value in (self.result or {}).items():
             check_number(name, value)
+        check_thresholds(self.thresholds, len(self.class_names))
 
 
 def check_same_run(

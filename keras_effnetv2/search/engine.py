@@ -99,7 +99,14 @@ def run_search(
         )
     opened = store.open_storage(storage, heartbeat_seconds=heartbeat_seconds)
     data = data if isinstance(data, TrainingData) else TrainingData(data, cache="memory")
-    inputs = load_inputs(space.backbone, data, recipe, say=echo).prepared(echo)
+    inputs = load_inputs(space.backbone, data, recipe, say=echo)
+    if inputs.training.multi_label:
+        raise ValueError(
+            "A search compares networks by their accuracy, for which every picture needs one "
+            f"class, but {inputs.training.spec!r} has pictures of several. --no-multi-label "
+            "(TrainingData(..., multi_label=False)) takes each label as one class."
+        )
+    inputs = inputs.prepared(echo)
     created = store.require_optuna().create_study(
         storage=opened,
         study_name=study,

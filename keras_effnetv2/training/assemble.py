@@ -47,7 +47,7 @@ def compile_to_train(model: keras.Model, inputs: Inputs) -> None:
         model.compile(
             recipe.make_optimizer(inputs.plan, inputs.pictures_per_epoch, model),
             recipe.make_loss(),
-            metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
+            metrics=[make_metric(inputs)],
             jit_compile=jit_compile(),
         )
         # Before the first step, which would otherwise be traced a second time for the new
@@ -56,6 +56,27 @@ def compile_to_train(model: keras.Model, inputs: Inputs) -> None:
         # Makes the metrics' variables, into which a snapshot from within an epoch is restored.
         labels = np.zeros((1, len(inputs.training.class_names)), "float32")
         model.compute_metrics(None, labels, labels)
+
+
+def make_metric(inputs: Inputs) -> keras.metrics.Metric:
+    """Return what an epoch is judged by, beside the loss."""
+    if inputs.training.multi_label:
+        return PrecisionRecallArea(len(inputs.training.class_names))
+    return keras.metrics.CategoricalAccuracy("accuracy")
+
+
+class PrecisionRecallArea(keras.metrics.AUC):
+    """The area under the curve of precision and recall, the mean over the classes: "pr_auc".
+
+    It is near the mean average precision, which takes every score and not 200 thresholds. A label
+    that is smoothed or mixed counts if more than half of it is there.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(curve="PR", name="pr_auc", multi_label=True, num_labels=classes)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        super().update_state(keras.ops.convert_to_tensor(y_true) > 0.5, y_pred, sample_weight)
 
 
 def jit_compile() -> bool | str:

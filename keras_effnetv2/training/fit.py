@@ -91,6 +91,7 @@ def train(
     *,
     validation: ImageSource | None = None,
     validation_fraction: float | None = None,
+    multi_label: bool | None = None,
     max_train_examples: int | None = None,
     weights: str | None = "auto",
     class_weights: ClassWeights = None,
@@ -131,6 +132,9 @@ def train(
         validation: the validation pictures, if `source` is an `ImageSource`; None holds back a
             share of it.
         validation_fraction: share to hold back; see `load_source`. None: 0.2 of an `ImageSource`.
+        multi_label: whether a picture may have several classes or none; see `load_source`. Then the
+            loss is "sigmoid", and each class gets a threshold, which is stored with the run: above
+            it the class is named. It has the highest F1 on the validation pictures.
         max_train_examples: train on a stratified part of that many pictures.
         weights: initial weights of a model that is built here, see `build_model`. "auto": the best
             published ones of the variant that can be had, unless the recipe is one that trains from
@@ -191,13 +195,8 @@ def train(
         ValueError: an argument, the data or the model does not fit, or all snapshots are damaged.
     """
     data = TrainingData(
-        source,
-        validation=validation,
-        validation_fraction=validation_fraction,
-        max_train_examples=max_train_examples,
-        skip_bad=skip_bad,
-        scan=scan,
-        cache=cache,
+        *(source, validation, validation_fraction, multi_label),
+        *(max_train_examples, skip_bad, scan, cache),
     )
     check_arguments(model_or_variant, recipe, weights, callbacks, tensorboard)
     limits = Limits(patience, max_minutes)
@@ -278,6 +277,9 @@ def _settings(
         limits=limits,
         image_size=inputs.evaluation_size,
         pictures_sha256=pictures.fingerprint,
+        thresholds=(0.5,) * len(inputs.training.class_names)
+        if inputs.training.multi_label
+        else None,
     )
     if earlier is not None:
         recorded = run_folder.read_pictures(folder, earlier)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.architectures.config import ModelConfig
-from keras_effnetv2.data.class_balance import check_weighted_names
+from keras_effnetv2.data.class_balance import check_one_class, check_weighted_names
 from keras_effnetv2.data.pipeline import InputSpec
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.training_data import TrainingData
@@ -197,6 +197,7 @@ def load_inputs(
         Further errors are those of `TrainingData.load`.
     """
     training, validation = data.load(recipe.seed)
+    check_one_class(training, recipe.class_weights, recipe.balanced)
     check_weighted_names(recipe.class_weights, training.class_names)
     name = model_or_variant if isinstance(model_or_variant, str) else model_or_variant.name
     asked = recipe
@@ -208,7 +209,10 @@ def load_inputs(
         picture_side=typical_side(training) if recipe.image_size == "auto" else None,
         is_pretrained=is_pretrained,
         strides=model_or_variant.strides if isinstance(model_or_variant, ModelConfig) else None,
+        multi_label=training.multi_label,
     )
+    if training.multi_label and asked.loss == "auto":
+        say("loss: sigmoid, because a picture may have several classes or none (multi-label)")
     if recipe.epochs > asked.epochs:
         say(
             f"{recipe.epochs:,} epochs instead of {asked.epochs}, to make the recipe's "

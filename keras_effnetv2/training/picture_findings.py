@@ -62,7 +62,9 @@ def label_findings(
     present = np.flatnonzero(counts)
     rarest, commonest = min(present, key=counts.item), max(present, key=counts.item)
     is_weighted = recipe.balanced or recipe.class_weights is not None
-    if counts[commonest] > MAX_IMBALANCE * counts[rarest] and not is_weighted:
+    is_uneven = counts[commonest] > MAX_IMBALANCE * counts[rarest]
+    # With several classes a picture, each has figures and a threshold of its own.
+    if is_uneven and not is_weighted and not training.multi_label:
         yield (
             f"warning: {names[commonest]!r} has {counts[commonest]:,} training pictures, "
             f"{names[rarest]!r} only {counts[rarest]:,}: rare classes will be recognised less "
@@ -111,7 +113,7 @@ def same_picture_findings(training: ImageSource, validation: ImageSource) -> Ite
     """Find equal pictures, byte by byte, with two labels or on both sides."""
     sources = (training, validation)
     contents = np.concatenate([source.contents for source in sources])
-    labels = np.concatenate([source.labels for source in sources])
+    labels = [*training.label_texts, *validation.label_texts]
     names = [*training.names, *validation.names]
     _, which, counts = np.unique(contents, return_inverse=True, return_counts=True)
     repeated = np.flatnonzero((counts[which] > 1) & (contents > 0))
@@ -123,12 +125,12 @@ def same_picture_findings(training: ImageSource, validation: ImageSource) -> Ite
         groups = [some(list(map(describe, group.tolist()))) for group in found]
         return listed(groups, _LISTED, "\n  ")
 
-    conflicts = [group for group in same if len(set(labels[group])) > 1]
+    conflicts = [group for group in same if len({labels[n] for n in group.tolist()}) > 1]
     if conflicts:
-        described = lines(conflicts, lambda n: f"{names[n]} ({training.class_names[labels[n]]})")
+        described = lines(conflicts, lambda n: f"{names[n]} ({labels[n] or 'no class'})")
         yield (
             f"warning: {counted(len(conflicts), 'picture')} with the same content and different "
-            f"labels. Keep each in its right class:\n  {described}"
+            f"labels. Give each its right label:\n  {described}"
         )
     trained = training.num_examples
     shared = [group for group in same if group[0] < trained <= group[-1]]

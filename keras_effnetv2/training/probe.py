@@ -14,7 +14,7 @@ from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.models.graph import traced_layers, with_features
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.training.assemble import jit_compile
+from keras_effnetv2.training.assemble import jit_compile, make_metric
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.workers import local_copy, undistributed
 
@@ -76,7 +76,7 @@ def fit_classifier(
         head.compile(
             recipe.make_optimizer(plan, len(pictures), head),
             recipe.make_loss(),
-            metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
+            metrics=[make_metric(inputs)],
             jit_compile=jit_compile(),
         )
         head.fit(

@@ -11,6 +11,7 @@ import numpy as np
 from keras_effnetv2._common.files import remove, write_text, written_whole
 from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2.data.unreadable import UnreadablePictures
+from keras_effnetv2.evaluation.class_scores import best_thresholds
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
 from keras_effnetv2.export.saved_model import export_saved_model
 from keras_effnetv2.models.graph import with_features
@@ -21,11 +22,14 @@ from keras_effnetv2.runs.confusion import write_confusion
 from keras_effnetv2.runs.run_settings import RunSettings
 from keras_effnetv2.training.inputs import Inputs
 
+_RECORDED = ("accuracy", "mean_average_precision", "f1", "loss")  # of the figures
+
 
 def evaluate_model(model: keras.Model, inputs: Inputs) -> tuple[Evaluation, keras.Model]:
     """Return the final scores on the validation pictures, and the model that computed them.
 
-    That is the result of `with_features`, or the model itself if it has none (a mean of several).
+    Multi-label: with the thresholds that are best for these pictures. The model is the result of
+    `with_features`, or the model itself if it has none (a mean of several).
 
     Raises:
         RuntimeError: a score is not finite.
@@ -43,6 +47,9 @@ def evaluate_model(model: keras.Model, inputs: Inputs) -> tuple[Evaluation, kera
             "Training failed: a score of the trained model is not finite. Lower the learning rate "
             "(--learning-rate, learning_rate=) and start again (--overwrite, overwrite=True)."
         )
+    if evaluation.multi_label:
+        thresholds = best_thresholds(evaluation.labels, evaluation.scores)
+        evaluation = replace(evaluation, thresholds=thresholds)
     return evaluation, model
 
 
@@ -64,13 +71,16 @@ def write_results(
     `judged` are the result of `evaluate_model`.
     """
     names, confidence = inputs.training.class_names, evaluation.confidence
-    result = {"validation_accuracy": evaluation.accuracy, "validation_loss": evaluation.loss}
+    figures = evaluation.figures()
+    result = {f"validation_{name}": figures[name] for name in _RECORDED if name in figures}
     if confidence is not None:
         settings = replace(
             settings, temperature=confidence.temperature, none_below=confidence.none_below
         )
         result["calibration_error"] = confidence.before.error
         result["calibrated_error"] = confidence.after.error
+    if evaluation.multi_label:
+        settings = replace(settings, thresholds=tuple(np.asarray(evaluation.thresholds).tolist()))
     # Of the layers only: compiled, the file would need this package to be loaded.
     bare = keras.Model(model.inputs, model.outputs, name=model.name)
     with written_whole(folder / run_folder.MODEL) as scratch:
@@ -88,6 +98,7 @@ def write_results(
             weights=settings.weights_origin,
             temperature=settings.temperature,
             none_below=settings.none_below,
+            thresholds=settings.thresholds,
         )
     batches = partial(inputs.stage_dataset, unreadable=unreadable)
     kept = np.setdiff1d(np.arange(inputs.training.num_examples), [*unreadable.found])
@@ -102,8 +113,9 @@ def write_results(
             batches,
             progress,
         )
-    counts = confusion_matrix(evaluation, len(names))
-    write_confusion(folder / run_folder.CONFUSION, names, counts)
+    if not evaluation.multi_label:
+        counts = confusion_matrix(evaluation, len(names))
+        write_confusion(folder / run_folder.CONFUSION, names, counts)
     write_text(folder / run_folder.REPORT, render_run(report))
     finished = replace(
         settings,

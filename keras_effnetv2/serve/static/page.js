@@ -79,7 +79,11 @@ const show = (file, number, answer) => {
   part("caption").textContent = choose ? "" : "No heat map: Grad-CAM needs the Keras model of a "
     + "run, and this server has only the exported model.";
   part("answer").hidden = false;
-  say(`${file.name}: ${answer.classes[0]}`);
+  // Where a picture may have several classes: those above their thresholds.
+  const named = answer.thresholds
+    ? answer.classes.filter((_, i) => answer.scores[i] >= answer.thresholds[i])
+    : answer.classes.slice(0, 1);
+  say(`${file.name}: ${named.join(", ") || "no class"}`);
   if (choose) explain(file, number, answer.classes[0]);
 };
 
