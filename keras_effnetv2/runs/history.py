@@ -87,15 +87,16 @@ class HistoryFile(keras.callbacks.Callback):
 def best_epoch(history: Mapping[str, Sequence[float]], plan: StagePlan) -> int | None:
     """Return the epoch, from 0, of the last stage that was judged best; None before that stage.
 
-    It has the highest validation accuracy, and of those the lowest validation loss; of equal ones
-    it is the first. Earlier stages are not compared: their pictures are smaller, and so are those
+    It has the highest validation accuracy (multi-label: `pr_auc`), and of those the lowest
+    validation loss; of equal ones it is the first. Earlier stages are not compared: their pictures are smaller, and so are those
     that they are judged with.
 
     Args:
         history: column -> one value an epoch, as in `history.csv`.
         plan: the stages.
     """
-    scores = np.stack([history.get("val_accuracy", ()), -np.array(history.get("val_loss", ()))])
+    judged = history.get("val_pr_auc") or history.get("val_accuracy", ())
+    scores = np.stack([judged, -np.array(history.get("val_loss", ()))])
     scores = np.nan_to_num(scores, nan=-np.inf)
     epochs = range(plan[-1].start_epoch, scores.shape[1])
     return max(epochs, key=lambda epoch: tuple(scores[:, epoch]), default=None)
