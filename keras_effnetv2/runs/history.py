@@ -88,8 +88,8 @@ def best_epoch(history: Mapping[str, Sequence[float]], plan: StagePlan) -> int |
     """Return the epoch, from 0, of the last stage that was judged best; None before that stage.
 
     It has the highest validation accuracy (multi-label: `pr_auc`), and of those the lowest
-    validation loss; of equal ones it is the first. Earlier stages are not compared: their pictures are smaller, and so are those
-    that they are judged with.
+    validation loss; of equal ones it is the first. Earlier stages are not
+    compared: their pictures are smaller, and so are those that they are judged with.
 
     Args:
         history: column -> one value an epoch, as in `history.csv`.
