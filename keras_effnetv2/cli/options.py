@@ -175,12 +175,13 @@ class DataOptions(OptionGroup):
         "Keep a copy of the encoded pictures in memory, or packed in DIR on a faster disk.",
     )
 
-    def check(self) -> None:
-        """Raise ValueError for a number that is wrong with any pictures."""
+    def check(self, data: str, class_weights: ClassWeights = None) -> None:
+        """Raise an error for a number that is wrong with any pictures, or as `check_data` does."""
         check_number(
             "validation_fraction", self.validation_fraction, above=0, below=1, or_none=True
         )
         check_integer("max_train_examples", self.max_train_examples, minimum=1, or_none=True)
+        check_data(data, to_train=True, multi_label=self.multi_label, class_weights=class_weights)
 
 
 @dataclass(frozen=True)

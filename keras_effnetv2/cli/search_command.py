@@ -11,7 +11,6 @@ from keras_effnetv2.cli.options import (
     DATA_IF_ANY,
     DataOptions,
     RecipeOptions,
-    check_data,
     read_network,
 )
 from keras_effnetv2.cli.quiet_start import start_tensorflow
@@ -122,13 +121,7 @@ def search(
     )
     sampling.check_trials(trials)
     recipe = recipe_options.load(networks.backbone.name)
-    data_options.check()
-    check_data(
-        data,
-        to_train=True,
-        multi_label=data_options.multi_label,
-        class_weights=recipe.class_weights if recipe else None,
-    )
+    data_options.check(data, recipe.class_weights if recipe else None)
     optuna = require_optuna()
     start_tensorflow()
     from keras_effnetv2.data.training_data import TrainingData

@@ -16,7 +16,6 @@ from keras_effnetv2.cli.options import (
     DATA,
     DataOptions,
     RecipeOptions,
-    check_data,
     check_weights,
     read_network,
 )
@@ -148,13 +147,7 @@ def train(
     recipe = recipe_options.load(config.name, default)
     devices.check()
     course.check(recipe)
-    data_options.check()
-    check_data(
-        data,
-        to_train=True,
-        multi_label=data_options.multi_label,
-        class_weights=(recipe or recipe_options).class_weights,
-    )
+    data_options.check(data, (recipe or recipe_options).class_weights)
     check_weights(config, None if weights in _CHOOSE_WEIGHTS else weights)
     earlier = None if preview else check_output(output, resume=resume, overwrite=overwrite)
     start_tensorflow()

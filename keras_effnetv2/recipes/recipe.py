@@ -313,8 +313,7 @@ class TrainRecipe:
             changes |= {"epochs": max(self.epochs, needed), "min_steps": 0}
         # Fewer epochs than stages: with fewer stages the first and the last keep their values.
         changes["stages"] = min(self.stages, changes.get("epochs", self.epochs))
-        size = self.image_size
-        is_small = picture_side is not None and picture_side <= SMALL_PICTURES
+        size, is_small = self.image_size, (picture_side or math.inf) <= SMALL_PICTURES
         if self.small_pictures == "auto":
             is_fitted = is_small and not is_pretrained and strides is None and config is not None
             changes["small_pictures"] = is_fitted and size == "auto"
