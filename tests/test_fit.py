@@ -123,7 +123,12 @@ def test_recipe_json_repeats_the_run(run, digits):
     settings = settings_in(result.output)
     assert settings["finished"] is True
     settled = replace(
-        RECIPE, reduced_decode=True, batch_norm="train", small_pictures=False, **UNEVEN
+        RECIPE,
+        reduced_decode=True,
+        batch_norm="train",
+        small_pictures=False,
+        loss="softmax",
+        **UNEVEN,
     )
     assert TrainRecipe.from_dict(settings["recipe"]) == settled
     assert settings["stages"] == [asdict(stage) for stage in RECIPE.resolve("small").plan]

@@ -293,12 +293,14 @@ def test_what_a_variant_was_trained_with_is_looked_up(variant, style, autoaugmen
         "evaluation_style": "whole",
         "reduced_decode": False,
         "autoaugment": False,
+        "loss": "softmax",
     }
     chosen = replace(preset, **chosen)
     assert chosen.resolve(variant).recipe == chosen
     quickstart = TrainRecipe.preset("quickstart")
     # The whole picture is judged averaged; the official styles skip pixels there and in training.
-    settled = replace(quickstart, reduced_decode=True, image_size=(96, 160), small_pictures=False)
+    settled = {"reduced_decode": True, "image_size": (96, 160), "small_pictures": False}
+    settled = replace(quickstart, **settled, loss="softmax")
     assert quickstart.resolve(variant).recipe == settled
     assert recipe.reduced_decode is False
 
@@ -483,3 +485,10 @@ def test_fewer_epochs_than_stages_have_the_first_and_the_last_size(epochs, sizes
     assert [stage.image_size for stage in plan] == sizes
     assert recipe.stages == len(plan)
     assert replace(recipe, stages=4, min_steps=40, epochs=1).resolve(None, 640).recipe.stages == 4
+
+
+def test_the_loss_follows_the_labels():
+    assert RECIPE.resolve(multi_label=True).recipe.loss == "sigmoid"
+    assert RECIPE.resolve().recipe.loss == "softmax"
+    with pytest.raises(ValueError, match=r"softmax gives each picture one class.*multi-label"):
+        replace(RECIPE, loss="softmax").resolve(multi_label=True)
