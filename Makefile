@@ -35,9 +35,8 @@ demo:
 	$(DEMO_VENV)/bin/python -m pip install --quiet --no-compile ".[lite]"
 	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" bash examples/demo.sh $(DEMO_RUN)
 
-# While mypy has one core, what the tests import is compiled on the other; elsewhere two processes
-# would do so at once. In two parts, because a process that has traced hundreds of networks holds
-# 5 GB and slows down.
+# While mypy has one core, what the tests import is compiled on the other, once. In two parts, because
+# a process that has traced hundreds of networks holds 5 GB and slows down.
 test: $(TEST_READY)
 	$(MAKE) --jobs 2 types compiled lint
 	$(COVERED) .coverage-1 -m pytest $(WORKERS) -m "not slow" tests/test_[a-l]*.py
