@@ -314,7 +314,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
         "predict efficientnetv2-b0 x.png --weights imagenet22k": '"imagenet21k"?',
         "predict efficientnetv2-b0 x.png --embeddings x.npy": "--embeddings",
         "export nowhere": "There is no folder 'nowhere'. A network is",
-        "export run": "run/saved_model/1 exists, and a version that may be served",
+        "export run --version 1": "run/saved_model/1 exists, and a version that may be served",
         "export run --version 0": "--version must be an integer of at least 1, or None",
         "export run --format onnx --output table.csv": "The path must end in .onnx",
         "export run --pictures nowhere": "--pictures",
