@@ -88,8 +88,11 @@ def test_settings_of_an_earlier_version_are_read_and_written_back():
         "small_pictures": False,
         "class_weights": None,
         "balanced": False,
+        "decay_by": "epochs",
     }
-    written |= dict.fromkeys(("pictures_sha256", "is_pretrained", "temperature", "none_below"))
+    written |= dict.fromkeys(
+        ("pictures_sha256", "is_pretrained", "temperature", "none_below", "thresholds")
+    )
     written |= {"limits": {"patience": None, "max_minutes": None}, "max_pictures_per_epoch": None}
     assert json.loads(json.dumps(settings.to_dict())) == written | {
         "recipe": written["recipe"] | later
@@ -167,7 +170,8 @@ def test_an_unfinished_run_of_an_earlier_version_is_resumed_with_its_own_recipe(
         resume(replace(TrainRecipe.preset("quickstart"), **options))
     assert str(error.value).partition("Changed: ")[2] == (
         "recipe.cutmix_style: was 'official', is 'paper'; "
-        "recipe.scale_randaugment: was True, is 'auto'"
+        "recipe.scale_randaugment: was True, is 'auto'; "
+        "recipe.decay_by: was 'epochs', is 'pixels'"
     )
 
 
