@@ -113,6 +113,9 @@ def test_a_temperature_and_a_mark(sure_run, run, pictures, tmp_path, capsys):
         np.testing.assert_allclose(row.scores, halves, rtol=1e-4)
         assert row.class_names == red.class_names
     assert row.none_of_these is False  # by the score of the network, 0.945
+    several = replace(open_network(sure_run), thresholds=(0.9, 0.9, 0.9))
+    (named,) = kev2.predict(several, few[:1], calibrated=True)
+    assert named.class_names == ("red",)  # 0.945 is above it, with the temperature 0.757 is not
     with pytest.raises(ValueError, match=r"no temperature.*leave out --calibrated"):
         kev2.predict(run, few, calibrated=True)
     assert kev2.predict(run, few)[0].none_of_these is None

@@ -183,7 +183,7 @@ def predictions(
                 continue
             best = (-scores[index]).argsort(kind="stable")
             if network.thresholds is not None and top is None:
-                best = best[scores[index][best] >= np.array(network.thresholds)[best]]
+                best = best[found[index][best] >= np.array(network.thresholds)[best]]
             else:
                 best = best[: top or _TOP]
             best = best[scores[index][best] >= min_score]
