@@ -127,8 +127,9 @@ def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Raise ValueError if there are unknown names, for example fields of a file."""
     known = list(known)
     if unknown := [name for name in names if name not in known]:
+        hints = "".join(did_you_mean(name, known) for name in unknown)
         raise ValueError(
-            f"{what} has unknown names.{did_you_mean(unknown[0], known)} Known are "
+            f"{what} has unknown names.{hints} Known are "
             f"{', '.join(known)}. Received: {', '.join(map(str, unknown))}"
         )
 
@@ -181,10 +182,14 @@ def did_you_mean(word: Any, known: Iterable[Any]) -> str:
     """Return ' Did you mean "WORD"?' with the closest known word, or nothing.
 
     Capitals, hyphens and underscores do not count. The end of a known word is enough, if it has
-    two letters or more.
+    two letters or more, and so are the first letters of its parts ("lr" for "learning_rate").
     """
-    plain = {re.sub("[-_]", "", str(one).lower()): str(one) for one in known}
+    words = [str(one) for one in known]
+    plain = {re.sub("[-_]", "", one.lower()): one for one in words}
+    initials = {"".join(part[:1] for part in one.split("_")): one for one in words if "_" in one}
     given = re.sub("[-_]", "", str(word).lower())
+    if given in initials:
+        return f' Did you mean "{initials[given]}"?'
     ends = [one for one in plain if len(given) > 1 and one.endswith(given)]
     close = ends or difflib.get_close_matches(given, plain, n=1)
     return f' Did you mean "{plain[close[0]]}"?' if close else ""

@@ -3,8 +3,10 @@
 Class names, file names and many errors are other people's text, so `say` prints all text safely.
 """
 
+import contextlib
 import re
 import sys
+import time
 from collections.abc import Collection, Iterable, Sequence
 
 # Control characters (C0, DEL, C1), characters that change the direction of text (Unicode's
@@ -37,10 +39,22 @@ def say(text: object = "", *, error: bool = False) -> None:
 
     Characters that could control a terminal, or that its encoding lacks, become escapes.
     """
+    global _said_at
     stream = sys.stderr if error else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    lines = printable_lines(str(text))
-    print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    lines = printable_lines(str(text)).encode(encoding, "backslashreplace").decode(encoding)
+    tqdm = sys.modules.get("tqdm")  # whose bars make room for the lines
+    with tqdm.tqdm.external_write_mode(file=stream) if tqdm else contextlib.nullcontext():
+        print(lines, file=stream, flush=True)
+    _said_at = time.monotonic()
+
+
+_said_at = time.monotonic()
+
+
+def said_at() -> float:
+    """Return the time of the last line of `say`, or of the start, as `time.monotonic` has it."""
+    return _said_at
 
 
 def aligned(rows: Iterable[Sequence[str]], left: Collection[int] = ()) -> list[str]:
@@ -70,6 +84,14 @@ def counted(count: float, one: str, many: str | None = None) -> str:
         many: the word for several, if it is not `one` with an s.
     """
     return f"{count:,.12g} {one if count == 1 else many or f'{one}s'}"
+
+
+def roughly(seconds: float) -> str:
+    """Return a time with the precision of a rough estimate: "12 minutes"."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(10, round(seconds, -1)):.0f} seconds"
 
 
 def listed(items: Sequence[str], limit: int = 5, separator: str = ", ") -> str:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import typer
 from typer.main import get_command
 
+from keras_effnetv2._common.progress import never_silent
 from keras_effnetv2._common.text import printable_lines, say, without_passwords
 from keras_effnetv2._version import __version__
 from keras_effnetv2.cli.benchmark_command import benchmark
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        return context.command.callback(**context.params) or 0
+        with never_silent(context.command.name, quiet=context.command.callback is serve):
+            return context.command.callback(**context.params) or 0
     except typer.BadParameter as error:
         error.ctx = context
         raise _usage_error(error) from None

@@ -1,8 +1,10 @@
 """Options of several commands, and checks of their values that do not need TensorFlow."""
 
+import contextlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,14 @@ from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
 from keras_effnetv2.pretrained.registry import find_weight_set, published
 from keras_effnetv2.recipes.presets import PRESETS
 from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.recipes.recipe_file import (
+    OFF,
+    WrittenRecipe,
+    changed,
+    field_value,
+    parse_settings,
+    read_recipe,
+)
 from keras_effnetv2.runs.run_state import check_finished, read_settings
 
 _KINDS = (
@@ -202,31 +212,9 @@ class JudgingOptions(OptionGroup):
         check_integer("batch_size", self.batch_size, minimum=1)
 
 
-_OFF = "off"  # as an option; in a recipe None, which here is an option that is not given
-
-
-def _range_of(kind: Callable[[str], Any], off: bool = False) -> Callable[[str], Any]:
-    """Return a parser of one number, or of two with a colon between them, or of "off"."""
-
-    def parse(text: str) -> Any:
-        if off and text == _OFF:
-            return text
-        try:
-            values = tuple(kind(part) for part in text.split(":"))
-        except ValueError:
-            values = ()
-        if not 1 <= len(values) <= 2:
-            raise BadParameter(
-                f"expected a number or FIRST:LAST, for example 32:64. Received: {text!r}"
-            )
-        return values if len(values) == 2 else values[0]
-
-    return parse
-
-
 def _class_weights(text: str) -> Any:
     """Parse "balanced", "off", a JSON file, or "coat=2,dress=0.5"."""
-    if text in (BALANCED, _OFF):
+    if text in (BALANCED, OFF):
         return text
     try:
         if text.endswith(".json"):
@@ -244,7 +232,6 @@ def _class_weights(text: str) -> Any:
 
 
 _RANGE = "FIRST:LAST"
-_WHOLE, _REAL, _REAL_OR_OFF = _range_of(int), _range_of(float), _range_of(float, off=True)
 
 
 @dataclass(frozen=True)
@@ -252,22 +239,34 @@ class RecipeOptions(OptionGroup):
     """A recipe, and changes to it; None changes nothing."""
 
     section = "Recipe"
+    usual = "finetune"  # the preset whose values the help page shows
 
     preset: str | None = option(
         "NAME",
         "Recipe to start from: quickstart, finetune, probe, finetune-official, finetune-paper, "
-        "imagenet-official, imagenet-paper, imagenet21k or search. [default: finetune with trained "
-        "weights, else quickstart]",
+        "imagenet-official, imagenet-paper, imagenet21k or search. [default: search in a search; "
+        "finetune with trained weights, else quickstart]",
     )
-    recipe: Path | None = option("FILE", "Start from the recipe.json of a run instead of a preset.")
+    recipe: Path | None = option(
+        "FILE",
+        "Start from a recipe file: the recipe.json of a run, or JSON or TOML with fields such as "
+        'epochs = 5, perhaps with preset = "finetune".',
+    )
+    set: list[str] = option(
+        "FIELD=VALUE",
+        "Change any field of the recipe, for example --set optimizer=sgd --set crop_area=0.5:1. A "
+        "value is as in JSON, or as the options below have it. A wrong name lists all fields.",
+        [],
+    )
     epochs: int | None = option("N", "Passes over the training pictures.")
-    batch_size: Any = option(
-        _RANGE, "Global batch size of the first and the last stage, or one number.", parser=_WHOLE
+    batch_size: str | None = option(
+        _RANGE,
+        "Global batch size of the first and the last stage, or one number; auto: in each stage the "
+        "largest that fits into memory.",
     )
-    image_size: Any = option(
+    image_size: str | None = option(
         _RANGE,
         "Size of the pictures in the first and the last stage, in pixels, or one number.",
-        parser=_WHOLE,
     )
     small_pictures: bool | None = option(
         None,
@@ -280,20 +279,20 @@ class RecipeOptions(OptionGroup):
         "pretrained weights without --image-size up to what they are published for]",
     )
     stages: int | None = option("N", "Stages of progressive learning; 1 turns it off.")
-    crop_area: Any = option(
-        "SMALLEST:LARGEST", "Share of a picture that a random crop covers.", parser=_REAL
+    crop_area: str | None = option(
+        "SMALLEST:LARGEST", "Share of a picture that a random crop covers."
     )
-    randaugment_magnitude: Any = option(
-        _RANGE, "Magnitude of RandAugment, for example 5:10, or off.", parser=_REAL_OR_OFF
+    randaugment_magnitude: str | None = option(
+        _RANGE, "Magnitude of RandAugment, for example 5:10, or off."
     )
     autoaugment: bool | None = option(
         None,
         "Use AutoAugment (policy v0) instead of RandAugment, as the authors did for b0 to b3.",
     )
-    mixup_alpha: Any = option(
-        _RANGE, "Strength of MixUp, for example 0:0.2; 0 turns it off.", parser=_REAL
+    mixup_alpha: str | None = option(
+        _RANGE, "Strength of MixUp, for example 0:0.2; 0 turns it off."
     )
-    cutmix_alpha: Any = option(_RANGE, "Strength of CutMix; 0 turns it off.", parser=_REAL)
+    cutmix_alpha: str | None = option(_RANGE, "Strength of CutMix; 0 turns it off.")
     class_weights: Any = option(
         "WEIGHTS",
         "What a picture of each class weighs in the loss: balanced (so that all classes weigh the "
@@ -304,7 +303,7 @@ class RecipeOptions(OptionGroup):
     balanced: bool | None = option(
         None, "Draw every class equally often, in epochs of the same length. [default: no]"
     )
-    dropout_rate: Any = option(_RANGE, "Dropout rate before the classifier.", parser=_REAL)
+    dropout_rate: str | None = option(_RANGE, "Dropout rate before the classifier.")
     learning_rate: float | None = option(
         "RATE", "Peak learning rate for a batch of 256; it scales with the batch size."
     )
@@ -314,9 +313,8 @@ class RecipeOptions(OptionGroup):
 
     def note(self, name: str) -> str:
         """Return the preset's value for an option, as it is typed."""
-        preset = self.preset or "finetune"
-        settings = PRESETS[preset]
-        return f"  [{preset}: {_typed(settings[name])}]" if name in settings else ""
+        settings = PRESETS[self.usual]
+        return f"  [{self.usual}: {_typed(settings[name])}]" if name in settings else ""
 
     def load(self, network: str, default: str = "search") -> TrainRecipe | None:
         """Return the recipe that is asked for, changed by the options; None without one.
@@ -329,42 +327,60 @@ class RecipeOptions(OptionGroup):
             FileNotFoundError: --recipe is missing.
             ValueError: --preset is unknown, --recipe is no recipe, or a value is not allowed.
         """
-        asked = self._read()
-        recipe = self.changed(asked or TrainRecipe.preset(default))
-        recipe.resolve(network)
+        asked, _ = self._read()
+        with self._located():
+            recipe = self.changed(asked or TrainRecipe.preset(default))
+            recipe.resolve(network)
         return recipe if asked else None
 
-    def _read(self) -> TrainRecipe | None:
+    def _read(self) -> WrittenRecipe:
+        """Return the recipe that is asked for, and what --recipe changes in it or another."""
+        check_choice("--preset", self.preset, (None, *PRESETS))
+        preset = TrainRecipe.preset(self.preset) if self.preset else None
         if self.recipe is None:
-            check_choice("--preset", self.preset, (None, *PRESETS))
-            return TrainRecipe.preset(self.preset) if self.preset else None
-        if self.preset is not None:
+            return WrittenRecipe(preset, {})
+        if not self.recipe.is_file():
+            raise FileNotFoundError(f"--recipe: There is no file {str(self.recipe)!r}.")
+        try:
+            base, changes = read_recipe(self.recipe)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--recipe: {self.recipe} is not a recipe: {error}") from None
+        if base is not None and preset is not None:
             raise ValueError(
                 "--preset and --recipe each give a whole recipe. Choose one of them. Received: "
                 f"--preset {self.preset} --recipe {self.recipe}"
             )
-        if not self.recipe.is_file():
-            raise FileNotFoundError(f"--recipe: There is no file {str(self.recipe)!r}.")
-        try:
-            values = read_json(self.recipe)
-            if not isinstance(values, dict) or "recipe" not in values:
-                raise ValueError("it has no recipe")
-            return TrainRecipe.from_dict(values["recipe"])
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"--recipe: {self.recipe} is not the recipe.json of a run: {error}"
-            ) from None
+        return WrittenRecipe(base or preset, changes)
 
     def changed(self, recipe: TrainRecipe) -> TrainRecipe:
-        """Return a recipe with the values of the given options."""
-        changes: dict[str, Any] = {
-            name: None if value == _OFF else value
+        """Return a recipe with the values of --recipe, --set and the other options."""
+        typed, given = parse_settings(self.set), self._given()
+        if both := [name for name in given if name in typed]:
+            name = f"--{both[0].replace('_', '-')}"
+            raise ValueError(f"{name} and --set {both[0]} are the same. Choose one of them.")
+        return changed(recipe, self._read().changes, {**typed, **given})
+
+    def _given(self) -> dict[str, Any]:
+        return {
+            name: field_value(name, value) if isinstance(value, str) else value
             for name, value in vars(self).items()
-            if name not in ("preset", "recipe") and value is not None
+            if name not in ("preset", "recipe", "set") and value is not None
         }
-        if "epochs" in changes:
-            changes["min_steps"] = 0  # which would train longer
-        return replace(recipe, **changes)
+
+    @contextlib.contextmanager
+    def _located(self) -> Iterator[None]:
+        """Let an error about a field begin with where it was given."""
+        try:
+            yield
+        except ValueError as error:
+            _, field, text = re.split(r"^(?:`(\w+)`)?", str(error), maxsplit=1)
+            if field in self._given() or field is None:
+                raise  # a field is named as its option later
+            if field in parse_settings(self.set):
+                raise ValueError(f"--set {field}{text}") from None
+            if field in self._read().changes:
+                raise ValueError(f"--recipe: {self.recipe}: {error}") from None
+            raise
 
 
 def _typed(value: Any) -> str:
@@ -372,4 +388,4 @@ def _typed(value: Any) -> str:
     values = value if isinstance(value, tuple) else (value,)
     if isinstance(value, str):
         return value
-    return _OFF if value is None else ":".join(f"{one:g}" for one in values)
+    return OFF if value is None else ":".join(f"{one:g}" for one in values)

@@ -133,8 +133,7 @@ def predict(
     rows = prediction.predictions(
         network, names, **vars(scores), embeddings=output.embeddings is not None
     )
-    # On a terminal the lines are progress enough.
-    with progress_bar("predicting", quiet=output.is_printed and sys.stdout.isatty()) as progress:
+    with progress_bar("predicting") as progress:
         progress(0, len(names))
         for row in rows:
             found.append(row)

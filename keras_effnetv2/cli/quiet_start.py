@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from keras_effnetv2._common.progress import working
 from keras_effnetv2._common.quiet import quiet_stderr
 
 # What TensorFlow and Keras import where it is installed, for parts that no command uses: a
@@ -23,7 +24,8 @@ def start_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     is_quiet = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3"
-    with quiet_stderr() if is_quiet else contextlib.nullcontext():
+    silence = quiet_stderr() if is_quiet else contextlib.nullcontext()
+    with working("loading TensorFlow", at_once=True), silence:
         sys.meta_path.insert(0, finder := _LeavesOut())
         try:
             importlib.import_module("tensorflow")  # which imports Keras

@@ -14,6 +14,7 @@ from keras_effnetv2.cli.options import (
     read_network,
 )
 from keras_effnetv2.cli.quiet_start import start_tensorflow
+from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.search.objective import Objective
 from keras_effnetv2.search.sampling import Sampling
 from keras_effnetv2.search.storage import DEFAULT_STORAGE, require_optuna
@@ -88,7 +89,14 @@ class ChoiceOptions(OptionGroup):
     parameters_exponent: float = option("V", "v of the score.", Objective.parameters_exponent)
 
 
-_RECIPE = RecipeOptions("search")
+@dataclass(frozen=True)
+class TrialOptions(RecipeOptions):
+    """The recipe of the short trainings."""
+
+    usual = "search"
+
+
+_RECIPE = TrialOptions(None)
 
 
 @command(
@@ -108,7 +116,7 @@ def search(
     data_options: DataOptions,
     space_options: SpaceOptions,
     choice: ChoiceOptions,
-    recipe_options: RecipeOptions = _RECIPE,
+    recipe_options: TrialOptions = _RECIPE,
 ) -> None:
     """Search for networks that are accurate, fast to train and small, on your own pictures."""
     if data is None or trials is None:
@@ -121,7 +129,8 @@ def search(
     )
     sampling.check_trials(trials)
     recipe = recipe_options.load(networks.backbone.name)
-    data_options.check(data, recipe.class_weights if recipe else None)
+    recipe = recipe or recipe_options.changed(TrainRecipe.preset(recipe_options.usual))
+    data_options.check(data, recipe.class_weights)
     optuna = require_optuna()
     start_tensorflow()
     from keras_effnetv2.data.training_data import TrainingData

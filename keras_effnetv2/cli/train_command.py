@@ -1,6 +1,5 @@
 """The command `train`: train a classifier, or show the pictures it would be trained with."""
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,8 +172,6 @@ def train(
         resume=resume,
         overwrite=overwrite,
         strategy=strategy,
-        # A bar redraws its line; into a file or a pipe one line an epoch is better.
-        verbose=1 if sys.stdout.isatty() else 2,
     )
 
 

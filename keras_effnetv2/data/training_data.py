@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnetv2._common.checks import check_class_names
+from keras_effnetv2._common.progress import progress_bar, working
 from keras_effnetv2.data.sources import (
     IN_MEMORY,
     PILE_VALIDATION_FRACTION,
@@ -139,10 +140,11 @@ class TrainingData:
         training, validation = self._without_bad(pictures, say)
         if self.cache is None:
             return training, validation
-        if self.cache == IN_MEMORY:
-            return training.cached(IN_MEMORY), validation.cached(IN_MEMORY)
-        place = Path(self.cache)
-        return training.cached(place / "train"), validation.cached(place / "validation")
+        with working("keeping a copy of the pictures"):
+            if self.cache == IN_MEMORY:
+                return training.cached(IN_MEMORY), validation.cached(IN_MEMORY)
+            place = Path(self.cache)
+            return training.cached(place / "train"), validation.cached(place / "validation")
 
     def _without_bad(self, pictures: Pictures, say: Callable[[str], Any]) -> Pictures:
         total = sum(source.num_examples for source in pictures)
@@ -154,7 +156,8 @@ class TrainingData:
             if scan:
                 say(f"Checking {source.num_examples:,} {source.split} pictures ...")
             # Without a scan only what a file is: a pipe would stop a training, a huge file end it.
-            found.append(find_bad_pictures(source, decode=scan))
+            with progress_bar(f"checking {source.split} pictures") as progress:
+                found.append(find_bad_pictures(source, decode=scan, progress=progress))
         if any(found) and not self.skip_bad:
             raise BadPicturesError([picture for bad in found for picture in bad])
         for source, bad in zip(pictures, found, strict=True):

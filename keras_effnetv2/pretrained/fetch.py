@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from keras_effnetv2._common.files import installed_file, written_whole
-from keras_effnetv2._common.progress import Progress, progress_bar
+from keras_effnetv2._common.progress import Progress, never_silent, progress_bar
 from keras_effnetv2._common.text import install_hint
 from keras_effnetv2.pretrained.registry import PublishedFile, WeightSet
 from keras_effnetv2.pretrained.weight_cache import cache_folders, flaw_in_cache, flaw_of
@@ -206,6 +206,7 @@ def _download(address: str, target: Path, expected: str, subject: str) -> None:
     import pooch
 
     with (
+        never_silent("downloading"),
         progress_bar(f"downloading {subject}", unit="B", scale=True) as show,
         written_whole(target) as scratch,
     ):

@@ -8,6 +8,7 @@ Importing this module starts neither Keras nor TensorFlow.
 """
 
 import math
+import os
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -66,7 +67,7 @@ _LIMITS: dict[str, dict[str, Any]] = {
     "ema_decay": {"above": 0, "below": 1, "or_none": True},
     "gradient_clip": {"above": 0, "or_none": True},
 }
-_CHOICES: dict[str, tuple[Any, ...]] = {
+CHOICES: dict[str, tuple[Any, ...]] = {
     "progressive": ("paper", "official", None),
     "autoaugment": (True, False, "preset"),
     "mixup_style": MIXUP_STYLES,
@@ -86,6 +87,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
     "deterministic": (True, False),
 }
+"""Field -> the values that it may have, of the fields that have few."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class TrainRecipe:
     Args:
         name: name of its preset.
         epochs: passes over the training pictures; more if `min_steps` asks for them.
-        batch_size: pictures a step: a number, or (first stage, last stage).
+        batch_size: pictures a step: a number, (first stage, last stage), or "auto": in each stage
+            what fits into memory (`training.batch_sizes`), with the epochs of the preset's size.
         min_steps: smallest number of optimizer steps, reached with more epochs if there are few
             pictures, see `resolve`; officially 10,000 for fine-tuning. Needs one batch size.
         progressive: what "preset" means in a range below: "paper" or "official" (see
@@ -172,7 +175,7 @@ class TrainRecipe:
 
     name: str
     epochs: int
-    batch_size: int | tuple[int, int]
+    batch_size: int | tuple[int, int] | Literal["auto"]
     learning_rate: float
     min_steps: int = 0
     progressive: Literal["paper", "official"] | None = None
@@ -222,7 +225,7 @@ class TrainRecipe:
             check_integer(name, getattr(self, name), minimum=smallest)
         for name, limits in _LIMITS.items():
             check_number(name, getattr(self, name), **limits)
-        for name, choices in _CHOICES.items():
+        for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
         if self.evaluation_size is not None:
             check_integer("evaluation_size", self.evaluation_size, minimum=MIN_IMAGE_SIZE)
@@ -230,7 +233,8 @@ class TrainRecipe:
         object.__setattr__(self, "class_weights", weights)
         size = self.batch_size
         for one in size if isinstance(size, tuple) and len(size) == 2 else (size,):
-            check_integer("batch_size", one, minimum=1)
+            if one != "auto" or isinstance(size, tuple):
+                check_integer("batch_size", one, minimum=1)
         if self.crop_area is not None and not _is_area(self.crop_area):
             raise ValueError(
                 "`crop_area` must be two shares, 0 < smallest <= largest <= 1, or None for those "
@@ -265,6 +269,13 @@ class TrainRecipe:
         """
         check_choice("name", name, PRESETS)
         return TrainRecipe.from_dict({"name": name, **PRESETS[name]})
+
+    @staticmethod
+    def from_file(path: str | os.PathLike[str], preset: str = "finetune") -> "TrainRecipe":
+        """Return the recipe of a file, see `recipe_file.recipe_from_file`."""
+        from keras_effnetv2.recipes.recipe_file import recipe_from_file
+
+        return recipe_from_file(path, preset)
 
     def resolve(
         self,
@@ -308,8 +319,8 @@ class TrainRecipe:
         }
         if changes.get("autoaugment", self.autoaugment):
             changes["randaugment_magnitude"] = None
-        if self.min_steps and num_examples is not None and isinstance(self.batch_size, int):
-            needed = math.ceil(self.min_steps / steps_per_epoch(num_examples, self.batch_size))
+        if self.min_steps and num_examples is not None:  # then there is one batch size
+            needed = math.ceil(self.min_steps / steps_per_epoch(num_examples, self._batch_size))
             changes |= {"epochs": max(self.epochs, needed), "min_steps": 0}
         # Fewer epochs than stages: with fewer stages the first and the last keep their values.
         changes["stages"] = min(self.stages, changes.get("epochs", self.epochs))
@@ -350,7 +361,7 @@ class TrainRecipe:
             preset=preset,
             stages=recipe.stages,
             image_size=size,
-            batch_size=recipe.batch_size,
+            batch_size=self._batch_size,
             **{name: getattr(recipe, name) for name in varying},
         )
         return ResolvedRecipe(recipe, plan)
@@ -366,13 +377,20 @@ class TrainRecipe:
             return self.loss
         return "sigmoid" if multi_label else "softmax"
 
-    def learning_rate_schedule(self, steps_per_epoch: float) -> "WarmupSchedule":
+    @property
+    def _batch_size(self) -> Any:  # in place of "auto" that of the preset
+        is_auto = self.batch_size == "auto"
+        return PRESETS.get(self.name, {}).get("batch_size", 64) if is_auto else self.batch_size
+
+    def learning_rate_schedule(
+        self, steps_per_epoch: float, batch_size: int | None = None
+    ) -> "WarmupSchedule":
         """Return the schedule in optimizer steps of the first stage, for its batch size."""
         from keras_effnetv2.recipes.schedule import WarmupSchedule
 
-        batch_size = self.batch_size
-        if isinstance(batch_size, tuple):
-            batch_size = batch_size[0 if self.stages > 1 else 1]  # a single stage has the last
+        given = batch_size or self._batch_size
+        # A single stage has the last.
+        batch_size = given[0 if self.stages > 1 else 1] if isinstance(given, tuple) else given
         return WarmupSchedule(
             self.learning_rate * batch_size / 256,
             steps_per_epoch=steps_per_epoch,
@@ -399,9 +417,9 @@ class TrainRecipe:
         from keras_effnetv2.recipes.optimizers import SGD, Adam, RMSprop
         from keras_effnetv2.recipes.schedule import follow_plan
 
-        steps = steps_per_epoch(num_examples, plan[0].batch_size)
-        planned = replace(self, epochs=plan.epochs, stages=len(plan))
-        curve = planned.learning_rate_schedule(steps)
+        batch_size = plan[0].batch_size
+        planned = replace(self, epochs=plan.epochs, stages=len(plan), batch_size=batch_size)
+        curve = planned.learning_rate_schedule(steps_per_epoch(num_examples, batch_size))
         schedule = follow_plan(curve, plan, num_examples, self.decay_by)
         decay, clip = self.weight_decay or None, self.gradient_clip
         keras_options: dict[str, Any] = {"weight_decay": decay, "global_clipnorm": clip}

@@ -238,7 +238,7 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
     """Return the plan of a training, as a table."""
     recipe = settings.recipe
     training, validation = settings.training.pictures, settings.validation.pictures
-    schedule = recipe.learning_rate_schedule(1.0)
+    schedule = recipe.learning_rate_schedule(1.0, settings.stages[0].batch_size)
     by = "" if recipe.decay_by == "epochs" else f" by {recipe.decay_by}"
     rows = (
         (

@@ -91,6 +91,11 @@ def run_search(
     sampling = sampling or Sampling()
     sampling.check_trials(trials)
     check_arguments(space.backbone, recipe)
+    if recipe.batch_size == "auto":
+        raise ValueError(
+            "The networks of a search train with the same batches. Give their size as a number "
+            '(--batch-size, batch_size=). Received: "auto"'
+        )
     if recipe.small_pictures is True:
         raise ValueError(
             "A search takes the strides of its backbone. Give one that is made for small pictures "

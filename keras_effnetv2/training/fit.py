@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_effnetv2._common.progress import never_silent
 from keras_effnetv2._common.text import counted, say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.class_balance import ClassWeights
@@ -30,8 +31,10 @@ from keras_effnetv2.runs.run_settings import (
     check_same_run,
 )
 from keras_effnetv2.training.assemble import build_to_train, compile_to_train, fit_stages
+from keras_effnetv2.training.batch_sizes import fit_in_memory, settle_batch_sizes
 from keras_effnetv2.training.best_epoch import BestEpoch, describe_patience
 from keras_effnetv2.training.board import board_callbacks
+from keras_effnetv2.training.epoch_lines import EpochLines
 from keras_effnetv2.training.findings import look_for_findings
 from keras_effnetv2.training.footprint import this_machine
 from keras_effnetv2.training.inputs import Inputs, load_inputs
@@ -152,8 +155,9 @@ def train(
         resume: go on with the run in `output` from its latest undamaged snapshot, with the same
             arguments. If there is no run yet, start one.
         overwrite: replace the files of the run in `output`, after everything has been checked.
-        keep_snapshots: number of snapshots to keep, at least 1. With two there is another one if
-            the newest is damaged. Each has the size of four models, with `patience` of five.
+        keep_snapshots: number of snapshots to keep, at least 1, besides the one a stage began with.
+            With two there is another one if the newest is damaged. Each has the size of four
+            models, with `patience` of five.
         snapshot_minutes: time between snapshots within an epoch, 0 for every batch; None: only
             between epochs. Resuming within an epoch reads its earlier batches again.
         strategy: `tf.distribute.MirroredStrategy()` for the GPUs of this machine; a model that is
@@ -177,7 +181,8 @@ def train(
         tensorboard: write `output/tensorboard` for TensorBoard: loss, accuracy and learning rate of
             every epoch, and pictures of every stage, as they are trained on. Needs the extra
             `loggers`. Other loggers: their Keras callbacks, in `callbacks`.
-        verbose: 0 silent, 1 progress bars, 2 a line an epoch (as in Keras).
+        verbose: 0 silent, 1 progress bars (where stderr is no terminal: lines, at least every ten
+            seconds at first), 2 a line an epoch.
         echo: called with each line of the plan and the summary (silent with verbose=0).
 
     Returns:
@@ -205,10 +210,10 @@ def train(
     workers = current_workers(strategy)
     verbose = verbose if workers.is_first else 0
     say = echo if verbose else (lambda line: None)
-    holding = run_folder.hold_output(
-        folder, resume=resume, overwrite=overwrite, is_writer=workers.is_first, say=say
-    )
-    with holding as earlier, contextlib.ExitStack() as frozen:
+    place = {"resume": resume, "overwrite": overwrite, "is_writer": workers.is_first}
+    holding = run_folder.hold_output(folder, **place, say=say)
+    watch = never_silent("training", quiet=verbose != 1)
+    with holding as earlier, watch, contextlib.ExitStack() as frozen:
         if resume and earlier is None:
             say(f"There is no run in {folder} to resume, so a new one starts.")
         start = settle_start(model_or_variant, weights, recipe, earlier, say)
@@ -220,6 +225,7 @@ def train(
         network = inputs.network(model_or_variant)
         with contextlib.nullcontext() if strategy is None else strategy.scope():
             model = _network(network, start.weights, inputs)
+            inputs = settle_batch_sizes(model, inputs, earlier, this_machine(), say)
         inputs = freeze(model, inputs, start.is_pretrained, earlier, frozen, say)
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
         settings, pictures = _settings(model, inputs, network, start, limits, earlier, folder)
@@ -331,21 +337,24 @@ def _run(
         compile_to_train(model, inputs)
         if inputs.recipe.probe == "first" and resumed is None:
             say("Fitting the classifier first ...")
-            fit_classifier(model, inputs, unreadable, verbose=verbose)
+            fit_classifier(model, inputs, unreadable)
         if budget is not None:
             inputs, settings = fit_to_time(model, inputs, settings, budget, unreadable, folder, say)
         if tensorboard and workers.is_first:
             callbacks = [*callbacks, *board_callbacks(folder / run_folder.TENSORBOARD, inputs)]
         if inputs.recipe.probe == "only":
             say("Fitting the classifier ...")
-            history = _fit_probe(model, inputs, unreadable, folder, limits, callbacks, verbose)
+            history = _fit_probe(model, inputs, unreadable, folder, limits, callbacks)
         else:
             if limits.patience is not None:
                 say(describe_patience(limits.patience, inputs.plan))
             with signals.deferred():
-                history = _fit(
-                    *(model, inputs, unreadable, saving, resumed, limits, budget, callbacks),
-                    *(signals, verbose, say),
+                history, inputs, settings = fit_in_memory(
+                    lambda inputs, resumed: _fit(
+                        *(model, inputs, unreadable, saving, resumed, limits, budget, callbacks),
+                        *(signals, verbose, say),
+                    ),
+                    *(model, inputs, settings, saving.folder, resumed, budget, say),
                 )
         frozen.close()
         say("Judging the network and writing the run folder ...")
@@ -354,8 +363,7 @@ def _run(
             evaluation, judged = evaluate_model(model, inputs)
             if workers.is_first:
                 write_results(
-                    *(model, inputs, unreadable, folder, settings, history, evaluation, judged),
-                    show_progress=verbose > 0,
+                    model, inputs, unreadable, folder, settings, history, evaluation, judged
                 )
         wait_for_all(workers)
     if unreadable.found:
@@ -391,13 +399,12 @@ def _fit_probe(
     folder: Path,
     limits: Limits,
     callbacks: Sequence[keras.callbacks.Callback],
-    verbose: int,
 ) -> dict[str, list[float]]:
     """Fit the classifier alone and return the history of its epochs."""
     path = folder / run_folder.HISTORY if inputs.workers.is_first else None
     history = HistoryFile(path, inputs.plan)
     best = BestEpoch(limits.patience, inputs.plan, history)
-    fit_classifier(model, inputs, unreadable, [history, best, *callbacks], verbose=verbose)
+    fit_classifier(model, inputs, unreadable, [history, best, *callbacks])
     return history.columns
 
 
@@ -439,7 +446,7 @@ def _fit(
     best = BestEpoch(
         limits.patience, inputs.plan, history, () if resumed is None else resumed.kept_weights()
     )
-    timed = TimeLeft(inputs, say, has_bar=verbose == 1)
+    timed = TimeLeft(inputs, say)
     if budget is not None:
         budget.begin(progressive.dataset, timed)
 
@@ -454,19 +461,22 @@ def _fit(
     snapshots = Snapshots(
         *(saving, resumed, notes, signals, is_first),
         kept=lambda: best.kept,
+        plan=inputs.plan,
     )
     first_epoch = 0 if resumed is None else resumed.epochs
-    fit_stages(
-        model,
-        inputs,
-        progressive,
-        # The state that is saved is what all others have made of it.
-        [
-            *(history, best, *callbacks, *([] if budget is None else [budget]), snapshots),
-            *([] if budget is None and not verbose else [timed]),
-        ],
-        # If it has ended before the last epoch, there is nothing left to train.
-        initial_epoch=inputs.plan.epochs if kept.get("has_ended") else first_epoch,
-        verbose=verbose,
-    )
+    with contextlib.closing(EpochLines(lambda: progressive.dataset.length, say)) as lines:
+        fit_stages(
+            model,
+            inputs,
+            progressive,
+            # The state that is saved is what all others have made of it.
+            [
+                *(history, best, *callbacks, *([] if budget is None else [budget]), snapshots),
+                *([] if budget is None and not verbose else [timed]),
+                lines,
+            ],
+            # If it has ended before the last epoch, there is nothing left to train.
+            initial_epoch=inputs.plan.epochs if kept.get("has_ended") else first_epoch,
+            verbose=0,
+        )
     return history.columns

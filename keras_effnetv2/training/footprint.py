@@ -86,11 +86,27 @@ def training_memory(model: keras.Model, plan: StagePlan) -> int:
     The input pipeline is not included. A picture too small for the model is a ValueError.
     """
     stage = max(plan, key=lambda stage: stage.batch_size * stage.image_size**2)
-    shape = (1, stage.image_size, stage.image_size, 3)
-    traced = (outputs for _, _, outputs in traced_layers(model, shape))
+    one_picture, rest = _memory_parts(model, stage.image_size)
+    return stage.batch_size * one_picture + rest
+
+
+def most_pictures(model: keras.Model, image_size: int, machine: Machine) -> int | None:
+    """Return how many pictures a train step has memory for, see `training_memory`.
+
+    That may be 0. None on a GPU or TPU, and where the free memory is unknown.
+    """
+    if machine.has_accelerator or machine.free_memory is None:
+        return None
+    one_picture, rest = _memory_parts(model, image_size)
+    factor = _MOST_OF_BACKEND[keras.backend.backend()]
+    return max(0, int((_MEMORY_SHARE * machine.free_memory / factor - rest) // one_picture))
+
+
+def _memory_parts(model: keras.Model, image_size: int) -> tuple[int, int]:
+    """The bytes that a train step takes for each picture, and for all else."""
+    traced = (outputs for _, _, outputs in traced_layers(model, (1, image_size, image_size, 3)))
     one_picture = sum(_bytes(output) for outputs in traced for output in outputs)
-    weights = _COPIES_OF_WEIGHTS * 4 * model.count_params()
-    return stage.batch_size * one_picture + weights + _GRAPH_BYTES
+    return one_picture, _COPIES_OF_WEIGHTS * 4 * model.count_params() + _GRAPH_BYTES
 
 
 def _bytes(tensor: Any) -> int:

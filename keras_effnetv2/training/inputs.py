@@ -220,7 +220,12 @@ def load_inputs(
         )
     if len(plan) < asked.stages:
         say(f"{counted(len(plan), 'stage')} instead of {asked.stages}: every stage needs an epoch.")
-    for stage in plan:
+    if recipe.batch_size == "auto" and workers.count > 1:
+        raise ValueError(
+            "Several processes need one batch size that they agree on. Give a number "
+            '(--batch-size, batch_size=). Received: "auto"'
+        )
+    for stage in plan if recipe.batch_size != "auto" else ():
         workers.local_batch_size(stage.batch_size)  # raises where the devices cannot share it
     inputs = Inputs(data, training, validation, recipe, plan, workers)
     network = inputs.network(model_or_variant)

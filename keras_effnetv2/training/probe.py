@@ -26,8 +26,6 @@ def fit_classifier(
     inputs: Inputs,
     unreadable: UnreadablePictures,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    *,
-    verbose: int = 0,
 ) -> None:
     """Fit the classifier of a network to the features of the training pictures.
 
@@ -41,7 +39,6 @@ def fit_classifier(
         inputs: of the training.
         unreadable: notes pictures that cannot be read.
         callbacks: of the classifier's `fit`.
-        verbose: 0 is silent; otherwise the progress of the features is shown.
 
     Raises:
         ValueError: see `last_dense`.
@@ -57,14 +54,13 @@ def fit_classifier(
         classifier = last_dense(local)
         features = with_features(local)
         spec = inputs.evaluation_spec() if is_all else inputs.input_spec(plan[-1])
-        quiet = verbose == 0
-        pictures, labels = _features(features, inputs.training, spec, unreadable, quiet)
+        pictures, labels = _features(features, inputs.training, spec, unreadable)
         by_class = weights_by_class(inputs.recipe.class_weights, inputs.training)
         if inputs.recipe.balanced:
             by_class *= weights_by_class(BALANCED, inputs.training)
         judged = None
         if is_all:
-            judged = _features(features, inputs.validation, spec, unreadable, quiet)
+            judged = _features(features, inputs.validation, spec, unreadable)
         head = keras.Sequential(
             [
                 keras.Input((classifier.kernel.shape[0],)),
@@ -79,16 +75,21 @@ def fit_classifier(
             metrics=[make_metric(inputs)],
             jit_compile=jit_compile(),
         )
-        head.fit(
-            pictures,
-            recipe.smooth_labels(labels),
-            sample_weight=labels @ by_class,
-            batch_size=plan[0].batch_size,
-            epochs=plan.epochs,
-            validation_data=judged,
-            callbacks=list(callbacks),
-            verbose=0,  # hundreds of epochs, each much shorter than its line takes to read
-        )
+        # Hundreds of epochs, each much shorter than its line takes to read.
+        with progress_bar("fitting the classifier", " epochs") as show:
+            told = keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: show(epoch + 1, plan.epochs)
+            )
+            head.fit(
+                pictures,
+                recipe.smooth_labels(labels),
+                sample_weight=labels @ by_class,
+                batch_size=plan[0].batch_size,
+                epochs=plan.epochs,
+                validation_data=judged,
+                callbacks=[*callbacks, told],
+                verbose=0,
+            )
         weights = head.get_weights()
     last_dense(model).set_weights(weights)
 
@@ -116,12 +117,11 @@ def _features(
     source: ImageSource,
     spec: InputSpec,
     unreadable: UnreadablePictures,
-    quiet: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the features (N, C) and the labels (N, classes) of the readable pictures."""
     batches = spec.dataset(source, batch_size=_BATCH, training=False, unreadable=unreadable)
     features, labels = [], []
-    with progress_bar(f"features of {source.split} pictures", quiet=quiet) as show:
+    with progress_bar(f"features of {source.split} pictures") as show:
         for images, some_labels in batches.as_numpy_iterator():  # JAX takes no TensorFlow tensors
             features.append(model.predict_on_batch(images)[0])
             labels.append(some_labels)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_effnetv2._common.files import remove, write_text, written_whole
-from keras_effnetv2._common.progress import progress_bar
+from keras_effnetv2._common.progress import progress_bar, working
 from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.evaluation.class_scores import best_thresholds
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
@@ -36,12 +36,14 @@ def evaluate_model(model: keras.Model, inputs: Inputs) -> tuple[Evaluation, kera
     """
     with contextlib.suppress(ValueError):
         model = with_features(model)
-    evaluation = evaluate_source(
-        model,
-        inputs.validation,
-        image_size=inputs.evaluation_size,
-        style=inputs.recipe.evaluation_style,
-    )
+    with progress_bar("judging") as progress:
+        evaluation = evaluate_source(
+            model,
+            inputs.validation,
+            image_size=inputs.evaluation_size,
+            style=inputs.recipe.evaluation_style,
+            progress=progress,
+        )
     if not np.isfinite(evaluation.scores).all():
         raise RuntimeError(
             "Training failed: a score of the trained model is not finite. Lower the learning rate "
@@ -62,8 +64,6 @@ def write_results(
     history: dict[str, list[float]],
     evaluation: Evaluation,
     judged: keras.Model,
-    *,
-    show_progress: bool,
 ) -> None:
     """Write model, export, labels and report, then mark the run as finished.
 
@@ -83,26 +83,27 @@ def write_results(
         settings = replace(settings, thresholds=tuple(np.asarray(evaluation.thresholds).tolist()))
     # Of the layers only: compiled, the file would need this package to be loaded.
     bare = keras.Model(model.inputs, model.outputs, name=model.name)
-    with written_whole(folder / run_folder.MODEL) as scratch:
+    with working("writing the model"), written_whole(folder / run_folder.MODEL) as scratch:
         bare.save(scratch)
     write_text(folder / run_folder.LABELS, "".join(f"{name}\n" for name in names))
     remove(folder / run_folder.SAVED_MODEL)  # of an attempt that broke off here
     if keras.backend.backend() == "tensorflow":
-        export_saved_model(
-            bare,
-            folder / run_folder.SAVED_MODEL,
-            names,
-            image_size=inputs.evaluation_size,
-            style=inputs.recipe.evaluation_style,
-            variant=settings.model,
-            weights=settings.weights_origin,
-            temperature=settings.temperature,
-            none_below=settings.none_below,
-            thresholds=settings.thresholds,
-        )
+        with working("exporting"):
+            export_saved_model(
+                bare,
+                folder / run_folder.SAVED_MODEL,
+                names,
+                image_size=inputs.evaluation_size,
+                style=inputs.recipe.evaluation_style,
+                variant=settings.model,
+                weights=settings.weights_origin,
+                temperature=settings.temperature,
+                none_below=settings.none_below,
+                thresholds=settings.thresholds,
+            )
     batches = partial(inputs.stage_dataset, unreadable=unreadable)
     kept = np.setdiff1d(np.arange(inputs.training.num_examples), [*unreadable.found])
-    with progress_bar("comparing mistakes", quiet=not show_progress) as progress:
+    with working("writing the report"), progress_bar("comparing mistakes") as progress:
         report = gather_report(
             settings,
             history,

@@ -30,6 +30,7 @@ from keras_effnetv2._common.files import (
 )
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.models.weight_files import hdf5_bytes
+from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.training.interruption import StopSignals
 from keras_effnetv2.training.workers import undistributed
 
@@ -55,8 +56,8 @@ class Saving:
         check_number("snapshot_minutes", self.minutes, minimum=0, or_none=True)
 
     def needed_bytes(self, model: keras.Model) -> int:
-        """Return their size on disk, while the newest is written and the oldest still there."""
-        return (self.keep + 1) * _BYTES_PER_PARAMETER * model.count_params()
+        """Return their size on disk, with that of a stage's beginning, while one is written."""
+        return (self.keep + 2) * _BYTES_PER_PARAMETER * model.count_params()
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,15 @@ def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
     return None
 
 
+def go_back(folder: Path, epochs: int, say: Callable[[str], Any]) -> Snapshot | None:
+    """Remove the snapshots from after an epoch, and return the newest of the others."""
+    for path in _snapshots(folder):
+        if _progress(path) > (epochs, 0):
+            remove(path)
+            remove(_checksum_file(path))
+    return latest_snapshot(folder, say)
+
+
 class Snapshots(keras.callbacks.Callback):
     """Saves the state of a training when it begins, after every epoch, and within epochs.
 
@@ -117,6 +127,7 @@ class Snapshots(keras.callbacks.Callback):
         kept: returns further weights to save.
         signals: if one of them is noted, the state is saved and the training ends.
         is_writer: False if another process writes the snapshots.
+        plan: the stages, if the state with which the current one began is kept, too.
 
     Raises:
         RuntimeError: the loss or a weight is not finite, in `fit`.
@@ -131,6 +142,7 @@ class Snapshots(keras.callbacks.Callback):
         signals: StopSignals,
         is_writer: bool = True,
         kept: Callable[[], Sequence[np.ndarray]] = tuple,
+        plan: StagePlan | None = None,
     ) -> None:
         super().__init__()
         self._saving = saving
@@ -139,6 +151,7 @@ class Snapshots(keras.callbacks.Callback):
         self._signals = signals
         self._is_writer = is_writer
         self._kept = kept
+        self._plan = plan
         self._seconds = math.inf if saving.minutes is None else 60 * saving.minutes
         # What is newer than the one resumed from is damaged.
         found = _snapshots(saving.folder)
@@ -209,12 +222,20 @@ class Snapshots(keras.callbacks.Callback):
                 for index, array in enumerate(kept):
                     state[f"kept/{index}"] = array
             write_text(_checksum_file(path), f"{file_sha256(scratch)}  {path.name}\n")
-        self._whole = [*self._whole, path][-self._saving.keep :]
+        self._whole = [*self._begun(epochs), *[*self._whole, path][-self._saving.keep :]]
         stay = {*self._whole, *map(_checksum_file, self._whole)}
         for other in self._saving.folder.iterdir():
             if other not in stay:
                 remove(other)
         self._saved_at = time.monotonic()
+
+    def _begun(self, epochs: int) -> list[Path]:
+        """The state with which a stage began, if it is none of the newest."""
+        if self._plan is None or epochs == self._plan.epochs:
+            return []
+        begun = (self._plan.at(epochs).start_epoch, 0)
+        older = self._whole[: 1 - self._saving.keep] if self._saving.keep > 1 else self._whole
+        return [path for path in older if _progress(path) == begun]
 
     def _error(self, what: str) -> RuntimeError:
         optimizer = self.model.optimizer

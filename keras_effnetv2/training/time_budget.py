@@ -77,6 +77,10 @@ class TimeBudget(keras.callbacks.Callback):
             self._inputs = _shortened(inputs, timed, seconds) if timed.is_known else inputs
         return self._inputs
 
+    def follow(self, inputs: Inputs) -> None:
+        """Take the inputs whose batches were halved."""
+        self._inputs = inputs
+
     def begin(self, dataset: EpochDataset, timed: TimeLeft) -> None:
         """Take the data that is read, of one epoch at a time, and the clock of its steps."""
         self._dataset: Any = dataset

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_effnetv2._common.text import roughly
 from keras_effnetv2.models.multiply_adds import count_flops
 from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.training.inputs import Inputs
@@ -31,7 +32,6 @@ class TimeLeft(keras.callbacks.Callback):
     Args:
         inputs: of the training.
         echo: called with each line.
-        has_bar: a progress bar stands in the line in which steps are timed.
         only_measure: end `fit` once enough steps have been timed.
         clock: returns seconds.
 
@@ -44,13 +44,12 @@ class TimeLeft(keras.callbacks.Callback):
         inputs: Inputs,
         echo: Callable[[str], Any],
         *,
-        has_bar: bool = False,
         only_measure: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__()
         self._inputs, self._plan = inputs, inputs.plan
-        self._echo, self._has_bar, self._clock = echo, has_bar, clock
+        self._echo, self._clock = echo, clock
         self._only_measure = only_measure
         self._seconds_of_work: float | None = None
         self.seconds_to_start = 0.0
@@ -133,7 +132,7 @@ class TimeLeft(keras.callbacks.Callback):
         if self._only_measure:
             self.model.stop_training = True
         elif self._inputs.steps_per_epoch(self._stage) >= _FEW_STEPS and not self._was_said:
-            self._say("\n" if self._has_bar else "")
+            self._say()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._was_first and self.is_known:
@@ -145,15 +144,7 @@ class TimeLeft(keras.callbacks.Callback):
         if self._only_measure and self.is_known:
             self.model.stop_training = True
 
-    def _say(self, before: str = "") -> None:
+    def _say(self) -> None:
         self._was_said = True
         seconds = sum(self.seconds_left(self._plan, self._epoch))
-        self._echo(f"{before}about {_in_words(seconds)} to go")
-
-
-def _in_words(seconds: float) -> str:
-    """Return a time with the precision of a rough estimate, e.g. "12 minutes"."""
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(10, round(seconds, -1)):.0f} seconds"
+        self._echo(f"about {roughly(seconds)} to go")

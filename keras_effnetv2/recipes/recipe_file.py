@@ -1,0 +1,162 @@
+"""Recipes as people write them: a file in JSON or TOML, and values in words.
+
+Importing this module starts neither Keras nor TensorFlow.
+"""
+
+import contextlib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from keras_effnetv2._common.checks import check_choice, check_names
+from keras_effnetv2._common.files import check_regular, parse_json, read_json
+from keras_effnetv2.recipes.presets import PRESETS
+from keras_effnetv2.recipes.recipe import CHOICES, TrainRecipe
+
+OFF = "off"
+
+_FIELDS = tuple(one.name for one in fields(TrainRecipe))
+_WORDS = {"true": True, "on": True, "false": False, "null": None, "none": None}
+_VALUES_OF_OFF: dict[str, Any] = {
+    **dict.fromkeys(
+        ("randaugment_magnitude", "class_weights", "ema_decay", "gradient_clip", "probe")
+    ),
+    **dict.fromkeys(("mixup_alpha", "cutmix_alpha", "dropout_rate", "drop_path_rate"), 0.0),
+    **dict.fromkeys(("label_smoothing", "weight_decay", "frozen_share"), 0.0),
+    **dict.fromkeys(("min_steps", "warmup_epochs", "head_warmup_epochs", "unfreeze_epochs"), 0),
+    **dict.fromkeys(("stages", "layer_decay"), 1),
+    "balanced": False,
+    **{name: False for name, choices in CHOICES.items() if False in choices},
+}
+
+
+class WrittenRecipe(NamedTuple):
+    """What a recipe file holds.
+
+    Attributes:
+        base: the recipe that it starts from, or that it is; None if it only has changes.
+        changes: field -> value.
+    """
+
+    base: TrainRecipe | None
+    changes: dict[str, Any]
+
+
+def recipe_from_file(path: str | os.PathLike[str], preset: str = "finetune") -> TrainRecipe:
+    """Return the recipe of a file, JSON or TOML.
+
+    Args:
+        path: the file, see `read_recipe`.
+        preset: name of the recipe that is changed if the file names none.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no recipe; the message says where and why.
+    """
+    try:
+        base, changes = read_recipe(path)
+        return changed(base or TrainRecipe.preset(preset), changes)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a recipe: {error}") from None
+
+
+def read_recipe(path: str | os.PathLike[str]) -> WrittenRecipe:
+    """Read a recipe file: TOML if its name ends in .toml, else JSON.
+
+    It is the recipe.json of a run, or has fields of a `TrainRecipe` (`epochs = 5`), as a whole
+    recipe with its `name`, or to change the one that `preset = "finetune"` names; without either
+    they change the recipe that is used otherwise. Texts may be what `field_value` understands.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no recipe; the message says what is wrong, and does not name the file.
+    """
+    values = _read_toml(path) if Path(path).suffix.lower() == ".toml" else read_json(path)
+    if isinstance(values, Mapping) and "recipe" in values:
+        return WrittenRecipe(TrainRecipe.from_dict(values["recipe"]), {})
+    if not isinstance(values, Mapping):
+        raise ValueError(f"it must have names and values. Received: {values!r}")
+    check_names("It", values, ("preset", *_FIELDS))
+    written = {
+        name: field_value(name, value) if isinstance(value, str) else value
+        for name, value in values.items()
+    }
+    if "preset" in values:
+        check_choice("preset", values["preset"], PRESETS)
+        del written["preset"]
+        return WrittenRecipe(TrainRecipe.preset(values["preset"]), written)
+    if "name" in values:
+        return WrittenRecipe(TrainRecipe.from_dict(written), {})
+    return WrittenRecipe(None, written)
+
+
+def _read_toml(path: str | os.PathLike[str]) -> Any:
+    check_regular(path)
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
+
+
+def parse_settings(words: list[str]) -> dict[str, Any]:
+    """Return the fields and values of words such as "epochs=5"; the last one of a field counts.
+
+    Raises:
+        ValueError: a word is no FIELD=VALUE, or there is no such field.
+    """
+    values: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise ValueError(
+                f"--set needs FIELD=VALUE, for example optimizer=adam. Received: {word!r}"
+            )
+        check_names("--set", [name], _FIELDS)
+        values[name] = field_value(name, text)
+    return values
+
+
+def field_value(name: str, text: str) -> Any:
+    """Return the value of a field from a text; what is not understood stays a text.
+
+    Args:
+        name: the field; it decides what "off" is.
+        text: a value of JSON (`5`, `true`, `null`, `[0.6, 1.0]`, `"adam"`), the words `adam`, `on`
+            and `none` without quotes, or two numbers, FIRST:LAST.
+    """
+    word = text.strip().lower()
+    if word == OFF and name in _VALUES_OF_OFF:
+        return _VALUES_OF_OFF[name]
+    if word in _WORDS:
+        return _WORDS[word]
+    for read in (parse_json, _numbers):
+        with contextlib.suppress(ValueError):
+            return read(text)
+    return text
+
+
+def _numbers(text: str) -> Any:
+    values = tuple(map(_number, text.split(":")))
+    return values if len(values) > 1 else values[0]
+
+
+def _number(text: str) -> float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def changed(recipe: TrainRecipe, *layers: Mapping[str, Any]) -> TrainRecipe:
+    """Return a recipe with other values; a later layer goes before an earlier one.
+
+    Where a layer has `epochs` without `min_steps`, that is 0, because it would train longer.
+    """
+    changes: dict[str, Any] = {}
+    for layer in layers:
+        changes |= {"min_steps": 0, **layer} if "epochs" in layer else layer
+    return replace(recipe, **changes)
