@@ -49,7 +49,7 @@ def narrow():
 
 @pytest.fixture(scope="module")
 def digits():
-    return load_source("digits", "train").stratified_subset(30)
+    return load_source("digits", "train").stratified_subset(60)
 
 
 def inputs_of(recipe):
@@ -97,7 +97,7 @@ def test_a_run_that_is_resumed_keeps_its_sizes(digits):
 
 
 def test_halves_are_for_a_stage_and_those_after_it():
-    inputs = inputs_of(replace(RECIPE, batch_size=(32, 8), stages=4))
+    inputs = inputs_of(replace(RECIPE, batch_size=(32, 8), epochs=4, stages=4))
     assert sizes(inputs) == [32, 24, 16, 8]
     assert sizes(halve_batches(inputs, 1)) == [32, 12, 12, 8]
     with pytest.raises(ValueError, match="a train step with 1 picture of 40 pixels"):
@@ -145,10 +145,10 @@ def test_a_stage_without_enough_memory_starts_again_with_half_its_batch(
     broken = small_network()
 
     def no_memory():
-        broken.at = {8: lambda: 1 / 0}  # in the last epoch, counted from the new start
+        broken.at = {14: lambda: 1 / 0}  # in the last epoch, counted from the new start
         raise tf.errors.ResourceExhaustedError(None, None, "OOM")
 
-    broken.at = {8: no_memory}  # in the last epoch
+    broken.at = {14: no_memory}  # in the last epoch
     with pytest.raises(ZeroDivisionError):
         train(broken, "broken", verbose=0, keep_snapshots=1, snapshot_minutes=0)
     resumed = train(small_network(), "broken", verbose=0, resume=True)

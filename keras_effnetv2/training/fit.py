@@ -232,8 +232,7 @@ def train(
         for finding in look_for_findings(model, inputs, this_machine(), start.weights):
             say(finding)
         resumed = None if earlier is None else latest_snapshot(saving.folder, say)
-        _begin_folder(workers, saving, model, settings, pictures, keep=resume)
-        say(describe_plan(settings, model.count_params(), folder))
+        _begin_folder(workers, saving, model, settings, pictures, say, keep=resume)
         return _run(
             *(model, inputs, saving, settings, resumed, callbacks, tensorboard),
             *(frozen, verbose, say),
@@ -299,9 +298,10 @@ def _begin_folder(
     model: keras.Model,
     settings: RunSettings,
     pictures: PictureRecord,
+    say: Callable[[str], Any],
     keep: bool,
 ) -> None:
-    """Write what is known before the training; the first worker does, when all have read."""
+    """Write and say what is known before the training: the first worker, when all have read."""
     wait_for_all(workers)
     if not workers.is_first:
         return
@@ -310,6 +310,7 @@ def _begin_folder(
     run_folder.prepare_output(folder, keep=keep, needed_bytes=saving.needed_bytes(model) + results)
     pictures.write(folder / run_folder.PICTURES)
     run_folder.write_settings(folder, settings)
+    say(describe_plan(settings, model.count_params(), folder))
 
 
 # --- the training -------------------------------------------------------------------------------
