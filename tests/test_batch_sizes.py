@@ -109,7 +109,7 @@ def test_the_rate_follows_and_the_passes_over_the_pictures_do_not():
     resolved = recipe.resolve(num_examples=320)
     assert resolved.recipe.batch_size == "auto"
     assert resolved.plan.epochs == 100  # 2,000 steps of 16, as the preset has
-    assert recipe.learning_rate_schedule(10, 64).base_learning_rate == pytest.approx(0.0012)
+    assert recipe.learning_rate_schedule(10).base_learning_rate == pytest.approx(0.0003)
     model = small_network()
     plan = halve_batches(inputs_of(AUTO), 1).plan
     rates = AUTO.make_optimizer(plan, 320, model)._learning_rate

@@ -87,7 +87,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
     "deterministic": (True, False),
 }
-"""Field -> the values that it may have, of the fields that have few."""
 
 
 @dataclass(frozen=True)
@@ -231,10 +230,9 @@ class TrainRecipe:
             check_integer("evaluation_size", self.evaluation_size, minimum=MIN_IMAGE_SIZE)
         weights = check_class_balance(self.class_weights, self.balanced)
         object.__setattr__(self, "class_weights", weights)
-        size = self.batch_size
+        size: Any = self.batch_size if self.batch_size != "auto" else 1
         for one in size if isinstance(size, tuple) and len(size) == 2 else (size,):
-            if one != "auto" or isinstance(size, tuple):
-                check_integer("batch_size", one, minimum=1)
+            check_integer("batch_size", one, minimum=1)
         if self.crop_area is not None and not _is_area(self.crop_area):
             raise ValueError(
                 "`crop_area` must be two shares, 0 < smallest <= largest <= 1, or None for those "
@@ -382,15 +380,13 @@ class TrainRecipe:
         is_auto = self.batch_size == "auto"
         return PRESETS.get(self.name, {}).get("batch_size", 64) if is_auto else self.batch_size
 
-    def learning_rate_schedule(
-        self, steps_per_epoch: float, batch_size: int | None = None
-    ) -> "WarmupSchedule":
+    def learning_rate_schedule(self, steps_per_epoch: float) -> "WarmupSchedule":
         """Return the schedule in optimizer steps of the first stage, for its batch size."""
         from keras_effnetv2.recipes.schedule import WarmupSchedule
 
-        given = batch_size or self._batch_size
-        # A single stage has the last.
-        batch_size = given[0 if self.stages > 1 else 1] if isinstance(given, tuple) else given
+        batch_size = self._batch_size
+        if isinstance(batch_size, tuple):
+            batch_size = batch_size[0 if self.stages > 1 else 1]  # a single stage has the last
         return WarmupSchedule(
             self.learning_rate * batch_size / 256,
             steps_per_epoch=steps_per_epoch,

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -238,7 +238,7 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
     """Return the plan of a training, as a table."""
     recipe = settings.recipe
     training, validation = settings.training.pictures, settings.validation.pictures
-    schedule = recipe.learning_rate_schedule(1.0, settings.stages[0].batch_size)
+    schedule = replace(recipe, batch_size=settings.stages[0].batch_size).learning_rate_schedule(1.0)
     by = "" if recipe.decay_by == "epochs" else f" by {recipe.decay_by}"
     rows = (
         (
