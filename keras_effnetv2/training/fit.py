@@ -460,9 +460,7 @@ def _fit(
         }
 
     snapshots = Snapshots(
-        *(saving, resumed, notes, signals, is_first),
-        kept=lambda: best.kept,
-        plan=inputs.plan,
+        *(saving, resumed, notes, signals, is_first), kept=lambda: best.kept, plan=inputs.plan
     )
     first_epoch = 0 if resumed is None else resumed.epochs
     with contextlib.closing(EpochLines(lambda: progressive.dataset.length, say)) as lines:
