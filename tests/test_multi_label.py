@@ -1,5 +1,6 @@
 """Pictures of several classes: tables, splits, batches, training, judging, the report."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from helpers.picture_files import png, write_files
 from helpers.quick_runs import leave_out_results, small_network
 
+from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.augment.mixing import draw_beta, mix_batch
 from keras_effnetv2.data.pack import pack
 from keras_effnetv2.data.pipeline import make_dataset
@@ -17,6 +19,8 @@ from keras_effnetv2.data.splits import carve_validation, stratified_draw
 from keras_effnetv2.data.training_data import TrainingData
 from keras_effnetv2.evaluation.class_scores import best_thresholds
 from keras_effnetv2.evaluation.scores import Evaluation
+from keras_effnetv2.pretrained.registry import CentralCrop
+from keras_effnetv2.pretrained.timm_config import Description, read_description, to_timm
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.run_folder import open_run
 from keras_effnetv2.training.assemble import PrecisionRecallArea
@@ -271,3 +275,16 @@ def test_a_training_finds_the_loss_and_keeps_its_thresholds(run):
         load_source(opened.settings.training.spec, "all").label_texts[int(Path(one.name).stem)]
         for one in opened.pictures.validation
     ]
+
+
+def test_a_shared_run_keeps_its_thresholds(tmp_path):
+    config = ModelConfig.from_name("efficientnetv2-b0")
+    described = Description(
+        *("tf_efficientnetv2_b0", config, 2, config.normalization, ("a", "b"), 224, "whole"),
+        activation="sigmoid",
+        thresholds=(0.25, 0.5),
+    )
+    crop = CentralCrop(224, 1.0, "center", "bilinear")
+    (tmp_path / "config.json").write_text(json.dumps(to_timm(described, crop)))
+    read = read_description(tmp_path / "config.json")
+    assert (read.activation, read.thresholds) == ("sigmoid", (0.25, 0.5))

@@ -227,6 +227,7 @@ def published_network(
         names_classes=names is not None,
         variant=weights.config.name,
         weights=(facts or {}).get("weights"),
+        thresholds=described.thresholds,
     )
 
 

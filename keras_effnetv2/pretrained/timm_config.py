@@ -18,6 +18,7 @@ from keras_effnetv2._common.checks import (
     check_class_names,
     check_integer,
     check_number,
+    check_thresholds,
 )
 from keras_effnetv2._common.files import read_json
 from keras_effnetv2.architectures.config import ModelConfig
@@ -35,7 +36,7 @@ REPOSITORY_FILES = ("model.safetensors", "pytorch_model.bin", "model.keras")
 """Files with the weights of a repository, the preferred one first."""
 
 OWN = "keras_effnetv2"
-"""The key of what only this package reads: `network`, `image_size`, `style`, `activation`."""
+"""The key of what only this package reads: `network`, `image_size`, `style` and so on."""
 
 # A part of a path that begins with the name of an architecture, as files and folders of timm do;
 # in the cache of the Hugging Face hub it follows after "models--timm--". Group: the name of a net
@@ -69,6 +70,8 @@ class Description(NamedTuple):
         image_size: side of the pictures in evaluation, pixels.
         style: how evaluation makes pictures square, a `CentralCrop` or a style of this package.
         activation: that the classifier was trained with.
+        thresholds: the score of each class from which on it is named, if a picture may have
+            several.
     """
 
     architecture: str | None = None
@@ -79,6 +82,7 @@ class Description(NamedTuple):
     image_size: int | None = None
     style: str | CentralCrop | None = None
     activation: str | None = None
+    thresholds: tuple[float, ...] | None = None
 
 
 NOTHING_SAID = Description()
@@ -125,6 +129,7 @@ def to_timm(described: Description, crop: CentralCrop) -> dict[str, Any]:
             "image_size": described.image_size,
             "style": described.style,
             "activation": described.activation,
+            **({} if described.thresholds is None else {"thresholds": described.thresholds}),
         },
     }
 
@@ -168,6 +173,9 @@ def read_description(path: Path) -> Description:
         config = replace(config, normalization=changed[0], eval_size=changed[1])
     activation = own.get("activation")
     check_choice("activation", activation, (None, "softmax", "sigmoid"))
+    thresholds = own.get("thresholds")
+    thresholds = tuple(thresholds) if isinstance(thresholds, list) else None
+    check_thresholds(thresholds, classes or 0)
     return Description(
         architecture if isinstance(architecture, str) else None,
         *(
@@ -178,6 +186,7 @@ def read_description(path: Path) -> Description:
             size,
             style,
             activation,
+            thresholds,
         ),
     )
 

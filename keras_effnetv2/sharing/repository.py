@@ -77,6 +77,7 @@ def describe(run: Run) -> Description:
         image_size=run.image_size,
         style=run.style,
         activation=run.recipe.loss,
+        thresholds=run.settings.thresholds,
     )
 
 
