@@ -22,6 +22,7 @@ from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.pretrained.registry import CentralCrop
 from keras_effnetv2.pretrained.timm_config import Description, read_description, to_timm
 from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.report.run_page import several_classes_table
 from keras_effnetv2.runs.run_folder import open_run
 from keras_effnetv2.training.assemble import PrecisionRecallArea
 from keras_effnetv2.training.fit import train
@@ -228,6 +229,10 @@ def test_figures_by_hand():
     assert "4 pictures, mean average precision 66.67%" in repr(evaluation)
     nothing = Evaluation(np.zeros((4, 3), bool), SCORES, "sigmoid")
     assert np.isnan(nothing.mean_average_precision)
+    table = several_classes_table(("a", "b", "c"), evaluation)
+    assert table.header == ("class", "count", "average precision", "F1", "threshold")
+    assert table.rows[0] == ("a", 2, *map(pytest.approx, (5 / 6, 0.8, 0.4)))
+    assert table.rows[2] == ("c", 0, None, None, 0.5)
 
 
 def test_the_metric_of_an_epoch_takes_smoothed_and_mixed_labels():
