@@ -387,7 +387,11 @@ class Subclassed(keras.Model):
         (make_model, {"class_names": [*NAMES[:-1], ""]}, "not empty"),
         (make_model, {"class_names": [*NAMES[:-1], 7]}, "Received: 7"),
         (make_model, {"version": 0}, "`version` must be an integer of at least 1. Received: 0"),
-        (make_model, {"top_k": 0}, "`top_k` must be an integer of at least 1. Received: 0"),
+        (
+            make_model,
+            {"top_k": 0},
+            "`top_k` must be an integer of at least 1, or None. Received: 0",
+        ),
         (make_model, {"image_size": 32}, r"Leave it out .* image_size=32 for an input of"),
         (make_model, {"style": "crop"}, "one of 'whole', 'v2', 'v1', 'finetune'. Received: 'crop'"),
         (make_model, {"max_pixels": 0}, "`max_pixels` must be an integer of at least 1"),

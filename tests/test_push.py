@@ -69,7 +69,7 @@ def write_tiny_run(folder, config=None, style="whole", **changes):
         class_names=NAMES,
         training=RecordedPictures(SECRET, "train", 39),
         validation=RecordedPictures(SECRET, "validation", 20),
-        recipe=replace(TrainRecipe.preset("quickstart"), evaluation_style=style),
+        recipe=replace(TrainRecipe.preset("quickstart"), evaluation_style=style, loss="softmax"),
         result={"validation_accuracy": 0.85, "validation_loss": 0.4321, "seconds": 90.0},
         pictures_sha256=record.fingerprint,
     )
