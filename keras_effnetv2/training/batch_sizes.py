@@ -40,8 +40,8 @@ def settle_batch_sizes(
     """Return inputs with batch sizes in place of "auto"; a resumed run keeps those that it had.
 
     Each is a power of two times the devices: the largest of which a train step fits into memory,
-    an epoch has 16, and that is at most 4,096. On a CPU memory is estimated, on a GPU steps are
-    tried.
+    an epoch has 16 (or that the preset has), and that is at most 4,096. On a CPU memory is
+    estimated, on a GPU steps are tried.
 
     Args:
         model: the network, built.
@@ -56,8 +56,10 @@ def settle_batch_sizes(
     if inputs.recipe.batch_size != "auto":
         return inputs
     devices, sizes = inputs.workers.devices, []
-    size = devices
-    while 2 * size <= min(_MOST, inputs.training.num_examples // _FEWEST_STEPS):
+    size, pictures = devices, inputs.training.num_examples
+    # The plan has the batch size of the preset, which is not too large for few pictures.
+    most = min(_MOST, pictures, max(plan[0].batch_size, pictures // _FEWEST_STEPS))
+    while 2 * size <= most:
         size *= 2
     for stage in plan:  # sizes of pictures never fall
         while size > devices and not _fits(model, inputs, stage.index, size, machine):
