@@ -141,7 +141,10 @@ class _Page:
                 name, title = parameter.metavar, "Arguments"
             sections.setdefault(title, []).append((name, text))
         if isinstance(self, TyperGroup):
-            sections["Commands"] = [(name, one.help or "") for name, one in self.commands.items()]
+            helps = {
+                name: (one.help or "").partition("\n\n")[0] for name, one in self.commands.items()
+            }
+            sections["Commands"] = [*helps.items()]
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
