@@ -46,6 +46,7 @@ RECIPE = replace(
     evaluation_size=48,
     randaugment_magnitude=None,
     learning_rate=0.2,
+    decay_by="epochs",
     seed=3,
 )
 ONE_EPOCH = replace(
