@@ -72,7 +72,7 @@ def test_official_figures_of_weights_that_are_no_published_file(weights, picture
         "accuracy_interval": pytest.approx(wilson_interval(3, 4)),
         "top_5_accuracy": 1.0,
         "top_5_accuracy_interval": pytest.approx(wilson_interval(4, 4)),
-        "mean_recall": pytest.approx((2 / 3 + 1) / 2),
+        "mean_recall": 0.5,  # all tenches, no goldfish
     }
     files = sorted(pictures.rglob("*.png"), key=lambda path: path.name)
     images = [resize_for_evaluation(decode_image(f.read_bytes()), 224, "v1") for f in files]

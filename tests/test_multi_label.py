@@ -217,7 +217,7 @@ def test_figures_by_hand():
     assert found == pytest.approx(THRESHOLDS, abs=1e-7)
     evaluation = Evaluation(LABELS, SCORES, "sigmoid", found)
     figures = evaluation.by_class()
-    # sklearn.metrics.average_precision_score and f1_score (1.7) of the first two classes
+    # sklearn.metrics.average_precision_score and f1_score of the first two classes
     assert figures["average precision"] == pytest.approx([5 / 6, 0.5, np.nan], nan_ok=True)
     assert figures["F1"] == pytest.approx([0.8, 2 / 3, np.nan], nan_ok=True)
     assert evaluation.mean_average_precision == pytest.approx((5 / 6 + 0.5) / 2)
