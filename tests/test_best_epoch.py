@@ -10,11 +10,14 @@ import pytest
 from helpers.quick_runs import leave_out_results, small_network
 
 from keras_effnetv2.data.sources import load_source
+from keras_effnetv2.recipes.ema import EMA
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import progressive_stages
-from keras_effnetv2.runs.history import best_epoch
+from keras_effnetv2.runs.history import HistoryFile, best_epoch
 from keras_effnetv2.training import fit
-from keras_effnetv2.training.best_epoch import describe_patience
+from keras_effnetv2.training.best_epoch import BestEpoch, describe_patience
+from keras_effnetv2.training.interruption import StopSignals
+from keras_effnetv2.training.snapshots import Saving, Snapshots, latest_snapshot
 
 PLAN = progressive_stages(epochs=10, stages=2, image_size=(32, 48))
 RECIPE = replace(
@@ -77,6 +80,56 @@ def assert_same(ours, theirs):
         np.testing.assert_array_equal(one, other)
 
 
+def fit_dense(folder, callback, resumed=None):
+    """Fits a dense layer as `train` fits a network; returns it with its history."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(inputs))
+    metrics = [keras.metrics.CategoricalAccuracy("accuracy")]
+    loss = "categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(0.1), loss, metrics=metrics, run_eagerly=True)
+    model.optimizer.build(model.trainable_variables)
+    plan = progressive_stages(epochs=8, stages=2, image_size=32)
+    state, kept = (None, ()) if resumed is None else (resumed.notes, resumed.kept_weights())
+    history = HistoryFile(None, plan, state=state)
+    best = BestEpoch(1, plan, history, kept)
+    snapshots = Snapshots(
+        *(Saving(folder), resumed, history.state, StopSignals(folder)), kept=lambda: best.kept
+    )
+    x = np.random.default_rng(0).normal(size=(24, 3)).astype("float32")
+    y = np.eye(2)[(x.sum(axis=1) > 0).astype(int)]
+    model.fit(
+        *(x, y),
+        batch_size=8,
+        shuffle=False,
+        epochs=8,
+        initial_epoch=0 if resumed is None else resumed.epochs,
+        validation_data=(x, y),
+        callbacks=[EMA(0.5), history, best, callback, snapshots],
+        verbose=0,
+    )
+    return model, history.columns
+
+
+def test_the_averaged_weights_of_the_best_epoch_are_kept_over_a_power_cut(tmp_path):
+    callback = Worse()
+    model, history = fit_dense(tmp_path / "whole", callback)
+    # Six epochs in which the loss falls, two in which the classifier is spoiled.
+    assert history["epoch"] == [1, 2, 3, 4, 5, 6, 7]
+    assert history["val_loss"][5] < history["val_loss"][4] < history["val_loss"][6]
+    assert_same(model.get_weights(), callback.seen[5])
+    assert_same(callback.last, callback.seen[5])
+    for stop in (5, 6):  # before and after the best epoch
+        with pytest.raises(ZeroDivisionError):
+            fit_dense(tmp_path / f"cut-{stop}", Worse(stop))
+        resumed = latest_snapshot(tmp_path / f"cut-{stop}", pytest.fail)
+        assert len(resumed.kept_weights()) == 2
+        again, rows = fit_dense(tmp_path / f"cut-{stop}", Worse(), resumed)
+        assert rows["val_loss"] == history["val_loss"]
+        assert_same(again.get_weights(), model.get_weights())
+
+
+@pytest.mark.slow  # four trainings
 def test_the_weights_that_were_judged_best_are_kept_also_by_a_resumed_run(tmp_path, monkeypatch):
     leave_out_results(monkeypatch)
     digits = load_source("digits", "train").stratified_subset(60)
@@ -117,6 +170,7 @@ def test_the_weights_that_were_judged_best_are_kept_also_by_a_resumed_run(tmp_pa
     assert_same(resumed.model.get_weights(), whole.model.get_weights())
 
 
+@pytest.mark.slow  # a probe
 def test_a_probe_keeps_its_best_epoch(tmp_path, monkeypatch):
     leave_out_results(monkeypatch)
     digits = load_source("digits", "train").stratified_subset(60)

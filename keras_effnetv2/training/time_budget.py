@@ -74,7 +74,7 @@ class TimeBudget(keras.callbacks.Callback):
         else:
             timed = _timed(model, inputs, unreadable, self._clock)
             seconds = _PLANNED_SHARE * (self.seconds_left() - timed.seconds_to_start)
-            self._inputs = _shortened(inputs, timed, seconds) if timed.is_known else inputs
+            self._inputs = shortened(inputs, timed, seconds) if timed.is_known else inputs
         return self._inputs
 
     def follow(self, inputs: Inputs) -> None:
@@ -159,7 +159,7 @@ def _timed(
     return timed
 
 
-def _shortened(inputs: Inputs, timed: TimeLeft, seconds: float) -> Inputs:
+def shortened(inputs: Inputs, timed: TimeLeft, seconds: float) -> Inputs:
     """Return the inputs with as many epochs as there is time for, one for each stage at least.
 
     If these still take too long, an epoch has fewer pictures.
