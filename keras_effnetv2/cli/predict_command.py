@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -226,8 +227,9 @@ def _write_csv(path: Path, found: Sequence[prediction.Prediction]) -> None:
         for place, named in enumerate(one.get("classes", ()), start=1):
             row |= {name if place == 1 else f"{name}_{place}": x for name, x in named.items()}
         rows.append(row)
-    # The longest row has them all; a table of no class at all has its first ones, too.
-    names = dict.fromkeys(["class", "score", *max(rows, key=len)])
+    # The longest row first, for its order; a table of no class at all has the first ones, too.
+    longest_first = sorted(rows, key=len, reverse=True)
+    names = dict.fromkeys(["class", "score", *chain.from_iterable(longest_first)])
     ends = ("picture", "none_of_these", "error")
     last = [name for name in ends[1:] if name == "error" or name in names]
     columns = ["picture", *[name for name in names if name not in ends], *last]
