@@ -51,7 +51,7 @@ def test_what_patience_means_is_said():
         "patience: the best epoch of the last stage (epochs 6-10) is kept; 3 epochs in it without "
         "a better one end the training"
     )
-    assert "all epochs are trained, because the last stage has 5" in describe_patience(5, PLAN)
+    assert "counts in the last stage only, which has 5 epochs" in describe_patience(5, PLAN)
 
 
 class Worse(keras.callbacks.Callback):

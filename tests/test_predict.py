@@ -96,6 +96,10 @@ def test_rows_in_python(run, pictures):
     (plain,) = kev2.predict(run, str(pictures[0]))
     assert plain.class_names == ("red", "blue", "green")
     assert plain.embedding is None
+    (mine,) = kev2.predict(run, pictures[:1], class_names=("blau", "grün", "rot"), top=2)
+    assert mine.class_names == ("rot", "blau")
+    with pytest.raises(ValueError, match=r"a name for each class .* has 3\. Received: \['a'\]"):
+        kev2.predict(run, pictures[:1], class_names=["a"])
 
 
 def test_a_temperature_and_a_mark(sure_run, run, pictures, tmp_path, capsys):

@@ -67,6 +67,9 @@ def test_files_come_in_forms(client):
     sent = [("file", ("a.jpg", FILE)), ("file", ("b.png", b"")), ("other", ("Küste.gif", b"\r\n"))]
     answer = client.post(f"{URL}:predict", files=sent, data={"note": "not a file"})
     assert answer.json() == {"predictions": echoed(FILE, b"", b"\r\n")}
+    for method in ("predict", "classify"):
+        alone = client.post(f"{URL}:{method}", files=sent[1:2])
+        assert (alone.status_code, "file is empty" in alone.json()["error"]) == (400, True)
     too_many = client.post(f"{URL}:classify", files=sent + sent)
     assert too_many.status_code == 413
     assert "3 rows at most" in too_many.json()["error"]

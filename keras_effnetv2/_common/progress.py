@@ -138,6 +138,11 @@ def never_silent(label: str, *, quiet: bool = False, silence: float = _SILENCE) 
         yield
 
 
+def rest() -> None:
+    """Show no more lines: from now on a command waits for others."""
+    _WATCH.is_on = False
+
+
 @contextlib.contextmanager
 def working(label: str, *, at_once: bool = False) -> Iterator[None]:
     """Name the work that goes on, for `never_silent`; with `at_once` it is shown when it begins."""

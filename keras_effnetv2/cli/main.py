@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with never_silent(context.command.name, quiet=context.command.callback is serve):
+        with never_silent(context.command.name):
             return context.command.callback(**context.params) or 0
     except typer.BadParameter as error:
         error.ctx = context

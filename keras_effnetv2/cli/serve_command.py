@@ -8,6 +8,7 @@ from typing import Literal
 
 from keras_effnetv2._common.checks import check_integer, check_number
 from keras_effnetv2._common.files import file_trouble
+from keras_effnetv2._common.progress import rest
 from keras_effnetv2._common.text import say
 from keras_effnetv2.cli.command import OptionGroup, argument, command, option
 from keras_effnetv2.cli.options import check_run
@@ -93,6 +94,10 @@ def serve(
     from keras_effnetv2.serve.access_log import logged
     from keras_effnetv2.serve.server import serve as serve_model
 
+    def greet(line: str) -> None:
+        rest()
+        (_log.info if access_log == "json" else say)(line)
+
     with logged(access_log):
         is_at_rest = serve_model(
             path,
@@ -103,7 +108,7 @@ def serve(
             token=token,
             poll=poll,
             limits=limits,
-            started=_log.info if access_log == "json" else say,
+            started=greet,
         )
     if not is_at_rest:  # Python would wait for the thread that computes
         os._exit(0)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,6 +76,7 @@ def predict(
     pictures: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     weights: str | None = None,
+    class_names: Sequence[str] | None = None,
     top: int | None = None,
     min_score: float = 0.0,
     flip: bool = False,
@@ -98,6 +99,8 @@ def predict(
             order of their names. An http(s) address is downloaded, in at most a minute and 64 MiB.
             "-" is a picture on standard input.
         weights: for a variant: name of a published set or path; None is "imagenet".
+        class_names: a name for each class of a model that does not know them, such as
+            `source.class_names`.
         top: number of classes to name, at least 1. None: 5; of a network whose pictures may have
             several classes, all that are above their thresholds.
         min_score: classes with a lower score, 0..1, are not named.
@@ -125,6 +128,7 @@ def predict(
         model_or_path,
         names,
         weights=weights,
+        class_names=class_names,
         top=top,
         min_score=min_score,
         flip=flip,
@@ -145,6 +149,7 @@ def predictions(
     names: Sequence[str],
     *,
     weights: str | None = None,
+    class_names: Sequence[str] | None = None,
     top: int | None = None,
     min_score: float = 0.0,
     flip: bool = False,
@@ -165,7 +170,7 @@ def predictions(
 
     from keras_effnetv2.evaluation.scores import run_padded
 
-    network = _opened(model_or_path, weights)
+    network = _named(_opened(model_or_path, weights), class_names)
     corrected = _calibration(network) if calibrated else None
     size, is_traced = min(batch_size, len(names)), len(names) >= _TRACED_FROM
     compute = _computation(network, embeddings, flip, len(names))
@@ -236,6 +241,18 @@ def _opened(network: Any, weights: str | None) -> "JudgedNetwork":
             f"a variant, which alone takes `weights`. Received: {network!r} and weights={weights!r}"
         )
     return described_network(network) if isinstance(network, keras.Model) else network
+
+
+def _named(network: "JudgedNetwork", class_names: Sequence[str] | None) -> "JudgedNetwork":
+    """Return a network whose classes have these names."""
+    if class_names is None:
+        return network
+    if isinstance(class_names, str) or len(class_names) != len(network.classes):
+        raise ValueError(
+            "`class_names` must be a name for each class of the network, which has "
+            f"{len(network.classes)}. Received: {class_names!r}"
+        )
+    return replace(network, classes=[{"class": name} for name in class_names])
 
 
 def _calibration(network: "JudgedNetwork") -> "Callable[[np.ndarray], np.ndarray]":

@@ -41,7 +41,7 @@ from keras_effnetv2.serve.rest_json import (
     signature_name,
 )
 from keras_effnetv2.serve.service import Service, VersionState
-from keras_effnetv2.serve.upload import uploaded_files
+from keras_effnetv2.serve.upload import is_upload, uploaded_files
 
 # Both as TensorFlow Serving's http_rest_api_util.cc has them.
 _MODEL = "/v1/models/([^/:]+)(?:/versions/([0-9]{1,18})|/labels/([^/:]+))?"
@@ -202,6 +202,7 @@ async def _predict(service: Service, model: ServedModel, request: Request, body:
     parse = partial(_parse_predict, model, service.limits.max_rows)
     signature, columns, is_by_row = await service.convert(parse, _content_type(request), body)
     answer = await service.predict(model, signature, columns)
+    _refuse_alone(request, answer)
     return await service.convert(predict_json, answer, is_by_row)
 
 
@@ -218,7 +219,16 @@ def _parse_predict(
 async def _classify(service: Service, model: ServedModel, request: Request, body: bytes) -> Any:
     parse = partial(_parse_classify, service.limits.max_rows)
     files = await service.convert(parse, _content_type(request), body)
-    return classify_json(await service.classify(model, files))
+    answer = await service.classify(model, files)
+    _refuse_alone(request, answer)
+    return classify_json(answer)
+
+
+def _refuse_alone(request: Request, answer: Columns) -> None:
+    """Raise RequestError if a single picture was sent as a file, and cannot be read."""
+    errors = answer.get("error", ())
+    if is_upload(_content_type(request)) and len(errors) == 1 and errors[0]:
+        raise RequestError(400, f"The picture cannot be read: {errors[0].decode()}")
 
 
 def _parse_classify(max_rows: int, content_type: str, body: bytes) -> list[bytes]:

@@ -12,6 +12,19 @@ _FORM = "The body must be a form with a picture file, as curl -F file=@cat.jpg s
 _MAX_FIELDS = 100  # parts of a form without a file; each takes time
 
 
+def is_upload(content_type: str) -> bool:
+    """Return whether a value of the header Content-Type announces files."""
+    header = _header(content_type)
+    kinds = "application/octet-stream", "multipart/form-data"
+    return header.get_content_maintype() == "image" or header.get_content_type() in kinds
+
+
+def _header(content_type: str) -> Message:
+    header = Message()
+    header["Content-Type"] = content_type
+    return header
+
+
 def uploaded_files(content_type: str, body: bytes, max_files: int) -> list[bytes] | None:
     """Return the files that a client sent instead of JSON, or None for a body of another type.
 
@@ -24,13 +37,11 @@ def uploaded_files(content_type: str, body: bytes, max_files: int) -> list[bytes
     Raises:
         RequestError: a form has no file or too many, or ends too early.
     """
-    header = Message()
-    header["Content-Type"] = content_type
-    kind = header.get_content_type()
-    if kind.startswith("image/") or kind == "application/octet-stream":
-        return [body]
-    if kind != "multipart/form-data":
+    if not is_upload(content_type):
         return None
+    header = _header(content_type)
+    if header.get_content_type() != "multipart/form-data":
+        return [body]
     boundary = re.escape((header.get_boundary() or "").encode("latin-1", "replace"))
     body = b"\r\n" + body
     found = re.finditer(rb"\r\n--" + boundary + rb"(--|[ \t]*\r\n)", body)

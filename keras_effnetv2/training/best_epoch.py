@@ -59,9 +59,8 @@ def describe_patience(patience: int, plan: StagePlan) -> str:
     where = f"epochs {last.start_epoch + 1}-{last.end_epoch}"
     if epochs <= patience:
         return (
-            f"patience: all epochs are trained, because the last stage has {epochs} ({where}); the "
-            "best of them is kept. A smaller patience or more epochs end earlier (--patience, "
-            "--epochs; patience=, epochs=)."
+            f"patience: all epochs are trained, because patience counts in the last stage only, "
+            f"which has {counted(epochs, 'epoch')} ({where}); the best of them is kept"
         )
     return (
         f"patience: the best epoch of the last stage ({where}) is kept; "
