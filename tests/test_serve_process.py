@@ -226,14 +226,21 @@ def states(server):
     return [(one["version"], one["state"]) for one in found["model_version_status"]]
 
 
+def message(server):
+    """Return the next line on stderr that says what happens to versions."""
+    while "Version" not in (line := server.process.stderr.readline()):
+        assert line
+    return line
+
+
 def test_the_command_logs_requests_and_why_a_new_version_is_not_served(server):
     assert states(server) == [("10", "AVAILABLE")]
     while "GET /v1/" not in (line := server.process.stdout.readline()):
         assert line
     assert re.fullmatch(rf"\S+ 127\.0\.0\.1 GET /v1/models/{server.name} 200 .* bytes\n", line)
     (server.path / "saved_model" / "11").mkdir()
-    line = server.process.stderr.readline()
-    assert "ERROR Version 11 cannot be served, so version 10 still is: The model in" in line
+    expected = "ERROR Version 11 cannot be served, so version 10 still is: The model in"
+    assert expected in message(server)
     assert states(server) == [("11", "END"), ("10", "AVAILABLE")]
 
 
@@ -241,7 +248,7 @@ def test_the_command_logs_requests_and_why_a_new_version_is_not_served(server):
 def test_a_new_version_is_served_without_a_restart(server):
     versions = server.path / "saved_model"
     shutil.copytree(versions / "10", versions / "12")
-    assert "INFO Version 12 is served now, after version 10" in server.process.stderr.readline()
+    assert "INFO Version 12 is served now, after version 10" in message(server)
     assert states(server)[0] == ("12", "AVAILABLE")
     body = {
         "signature_name": "classify_bytes",

@@ -90,7 +90,7 @@ def test_weights_decide_on_the_recipe(sets):
 
 
 def test_epochs_that_are_asked_for_are_not_lengthened():
-    options = dict.fromkeys(field.name for field in fields(RecipeOptions))
+    options = dict.fromkeys(field.name for field in fields(RecipeOptions)) | {"set": []}
     recipe = RecipeOptions(**options | {"preset": "finetune", "epochs": 2}).load("b0")
     assert recipe.resolve(num_examples=60, is_pretrained=True).recipe.epochs == 2
     assert RecipeOptions(**options).load("b0") is None

@@ -90,6 +90,8 @@ def serve(
     token = _token(token_file)
     exports = "the output folder of keras-effnetv2 export"
     check_run(path, f"the folder of a finished run, or {exports}")
+    if access_log == "json":
+        rest()  # its lines would not be JSON
     start_tensorflow()
     from keras_effnetv2.serve.access_log import logged
     from keras_effnetv2.serve.server import serve as serve_model

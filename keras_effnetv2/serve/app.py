@@ -226,7 +226,7 @@ async def _classify(service: Service, model: ServedModel, request: Request, body
 
 def _refuse_alone(request: Request, answer: Columns) -> None:
     """Raise RequestError if a single picture was sent as a file, and cannot be read."""
-    errors = answer.get("error", ())
+    errors = list(answer.get("error", []))
     if is_upload(_content_type(request)) and len(errors) == 1 and errors[0]:
         raise RequestError(400, f"The picture cannot be read: {errors[0].decode()}")
 
