@@ -79,7 +79,8 @@ class CourseOptions(OptionGroup):
 
     max_minutes: float | None = option(
         "M",
-        "Train for M minutes at most: with fewer epochs, or fewer pictures in each, so that all "
+        "Train for M minutes at most, what comes before (such as the classifier that is fitted "
+        "first) and after not counted: with fewer epochs, or fewer pictures in each, so that all "
         "stages occur and the learning rate comes to its end. --resume knows the time used.",
     )
 
