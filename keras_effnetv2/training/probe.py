@@ -1,11 +1,13 @@
 """A linear probe: the classifier learns alone, on features that are computed once."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2.data.class_balance import BALANCED, weights_by_class
@@ -75,17 +77,21 @@ def fit_classifier(
             metrics=[make_metric(inputs)],
             jit_compile=jit_compile(),
         )
-        # Hundreds of epochs, each much shorter than its line takes to read.
-        with progress_bar("fitting the classifier", " epochs") as show:
+        # Of few pictures an epoch of Keras takes much longer than the steps in it, so it has all
+        # passes if nobody looks between them.
+        passes = 1 if is_all else plan.epochs
+        rows = (pictures, recipe.smooth_labels(labels), labels @ by_class)
+        batches = tf.data.Dataset.from_tensor_slices(rows).shuffle(len(pictures), recipe.seed)
+        batches = batches.batch(plan[0].batch_size).repeat(passes)
+        steps, done = len(batches) * plan.epochs // passes, itertools.count(1)
+        with progress_bar("fitting the classifier", " steps") as show:
             told = keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs: show(epoch + 1, plan.epochs)
+                on_train_batch_end=lambda batch, logs: show(next(done), steps)
             )
             head.fit(
-                pictures,
-                recipe.smooth_labels(labels),
-                sample_weight=labels @ by_class,
-                batch_size=plan[0].batch_size,
-                epochs=plan.epochs,
+                batches,
+                shuffle=False,
+                epochs=plan.epochs // passes,
                 validation_data=judged,
                 callbacks=[*callbacks, told],
                 verbose=0,
