@@ -62,6 +62,7 @@ def test_inputs_are_read(document, specs, expected):
         ({"instances": ["\ud800"]}, FILES, "must be Unicode text"),
         ({"inputs": {"images": [[[1]]]}}, PIXELS, r"with the shape \(rows, 1, 2, 3\). Received"),
         ({"instances": [[[[1, 2, 3], [4, 5]]]]}, PIXELS, "must be numbers with the shape"),
+        ({"instances": [{"b64": "aa"}]}, PIXELS, 'add "signature_name": "classify_bytes"'),
         ({"instances": [[[[1, 2, "3"], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
         ({"instances": [[[[1, 2, None], [4, 5, 6]]]]}, PIXELS, "must be numbers"),
         ({"instances": [[[[1, 2, 1e39], [4, 5, 6]]]]}, PIXELS, "too large for float32"),

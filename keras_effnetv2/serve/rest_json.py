@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_effnetv2._common.files import parse_json
-from keras_effnetv2.export.signatures import EXAMPLE_FEATURE
+from keras_effnetv2.export.signatures import BYTES_SIGNATURE, EXAMPLE_FEATURE
 from keras_effnetv2.serve.errors import RequestError
 from keras_effnetv2.serve.loaded_model import Columns
 
@@ -167,9 +167,12 @@ def _to_array(value: Any, name: str, spec: Any) -> npt.NDArray[Any]:
     if not is_expected or not spec.shape.is_compatible_with(array.shape):
         shape = ", ".join("rows" if size is None else str(size) for size in spec.shape)
         kind = 'strings or {"b64": "..."}' if is_string else "numbers"
+        files = ""
+        if not is_string and isinstance(value, list) and any(map(_is_base64, value)):
+            files = f' For picture files, add "signature_name": "{BYTES_SIGNATURE}".'
         raise RequestError(
             400,
-            f"The input {name!r} must be {kind} with the shape ({shape}). Received: "
+            f"The input {name!r} must be {kind} with the shape ({shape}).{files} Received: "
             f"{_shown(value)}",
         )
     if is_string:
