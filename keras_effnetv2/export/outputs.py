@@ -1,12 +1,20 @@
 """Where exports are, and where they go: nothing is overwritten. Found out without TensorFlow."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from keras_effnetv2.export.runtimes import FileFormat
 
-_GRAPH_FILE = "saved_model.pb"
+GRAPH_FILE = "saved_model.pb"
+
+
+def versions(directory: Path) -> list[Path]:
+    """Return what has a number as its name in a folder, the largest number first."""
+    found = directory.iterdir() if directory.is_dir() else ()
+    numbered = [path for path in found if re.fullmatch("[0-9]+", path.name)]
+    return sorted(numbered, key=lambda path: int(path.name), reverse=True)
 
 
 def version_folder(path: Path) -> Path | None:
@@ -14,20 +22,13 @@ def version_folder(path: Path) -> Path | None:
 
     Of several versions it is the newest.
     """
-    if (path / _GRAPH_FILE).is_file():
-        return path
-    versions = [
-        folder
-        for folder in (path.iterdir() if path.is_dir() else ())
-        if folder.name.isdecimal() and (folder / _GRAPH_FILE).is_file()
-    ]
-    return max(versions, key=lambda folder: int(folder.name), default=None)
+    candidates = (path, *versions(path))
+    return next((one for one in candidates if (one / GRAPH_FILE).is_file()), None)
 
 
 def next_version(directory: Path) -> int:
     """Return the number after that of the newest version, 1 where there is none."""
-    paths = directory.iterdir() if directory.is_dir() else ()
-    return max((int(path.name) for path in paths if path.name.isdecimal()), default=0) + 1
+    return 1 + max((int(path.name) for path in versions(directory)), default=0)
 
 
 def check_new_version(directory: Path, version: int) -> Path:

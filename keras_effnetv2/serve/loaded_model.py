@@ -1,7 +1,6 @@
 """The served SavedModel: find it in its folder, load it, describe it, call it."""
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,6 +12,7 @@ import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 from tensorflow.core.protobuf import saved_model_pb2
 
+from keras_effnetv2.export.outputs import GRAPH_FILE, versions
 from keras_effnetv2.export.runtimes import load_saved_model
 from keras_effnetv2.runs.run_state import RECIPE, SAVED_MODEL, check_finished
 
@@ -21,8 +21,6 @@ Columns = Mapping[str, npt.NDArray[Any]]
 
 Function = Callable[[Columns], Columns]
 """Computes rows; each result depends only on its own row."""
-
-_GRAPH_FILE = "saved_model.pb"
 
 
 @dataclass(frozen=True)
@@ -67,10 +65,8 @@ def version_folders(path: str | os.PathLike[str]) -> list[Path]:
     The largest number is the first.
     """
     root = Path(path)
-    versions = root / SAVED_MODEL if (root / RECIPE).is_file() else root
-    found = versions.iterdir() if versions.is_dir() else ()
-    numbered = [one for one in found if re.fullmatch("[0-9]+", one.name) and one.is_dir()]
-    return sorted(numbered, key=lambda folder: int(folder.name), reverse=True)
+    folder = root / SAVED_MODEL if (root / RECIPE).is_file() else root
+    return [one for one in versions(folder) if one.is_dir()]
 
 
 def newest_version(path: str | os.PathLike[str]) -> Path:
@@ -81,9 +77,9 @@ def newest_version(path: str | os.PathLike[str]) -> Path:
     """
     root = Path(path)
     for folder in version_folders(root):
-        if (folder / _GRAPH_FILE).is_file():
+        if (folder / GRAPH_FILE).is_file():
             return folder
-    if (root / _GRAPH_FILE).is_file():
+    if (root / GRAPH_FILE).is_file():
         raise ValueError(f"{root} is one version of a model. Give the folder that it is in.")
     if (root / RECIPE).is_file():
         check_finished(root)
@@ -104,7 +100,7 @@ def load_served_model(folder: Path) -> ServedModel:
         ValueError: it cannot be loaded.
     """
     loaded = load_saved_model(folder)
-    graph = saved_model_pb2.SavedModel.FromString((folder / _GRAPH_FILE).read_bytes())
+    graph = saved_model_pb2.SavedModel.FromString((folder / GRAPH_FILE).read_bytes())
     metadata = {
         name: MessageToDict(
             definition, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
