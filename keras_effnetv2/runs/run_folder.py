@@ -104,7 +104,7 @@ def hold_output(
         path: of the folder.
         resume: see `check_output`.
         overwrite: see `check_output`.
-        say: called with a line where the file system has no locks.
+        say: called with a line if there is no run to resume, or the file system has no locks.
         is_writer: False: another process of the same training holds the folder.
 
     Raises:
@@ -128,7 +128,10 @@ def hold_output(
             raise OSError(
                 f"Cannot write to {path}: {error.strerror}. Choose a folder that can be written."
             ) from error
-        yield check_output(path, resume=resume, overwrite=overwrite)
+        earlier = check_output(path, resume=resume, overwrite=overwrite)
+        if resume and earlier is None:
+            say(f"There is no run in {path} to resume, so a new one starts.")
+        yield earlier
 
 
 def _remove_if_empty(path: Path) -> None:

@@ -200,8 +200,14 @@ def train(
         ValueError: an argument, the data or the model does not fit, or all snapshots are damaged.
     """
     data = TrainingData(
-        *(source, validation, validation_fraction, multi_label),
-        *(max_train_examples, skip_bad, scan, cache),
+        source,
+        validation=validation,
+        validation_fraction=validation_fraction,
+        multi_label=multi_label,
+        max_train_examples=max_train_examples,
+        skip_bad=skip_bad,
+        scan=scan,
+        cache=cache,
     )
     check_arguments(model_or_variant, recipe, weights, callbacks, tensorboard)
     limits = Limits(patience, max_minutes)
@@ -214,8 +220,6 @@ def train(
     holding = run_folder.hold_output(folder, **place, say=say)
     watch = never_silent("training", quiet=verbose != 1)
     with holding as earlier, watch, contextlib.ExitStack() as frozen:
-        if resume and earlier is None:
-            say(f"There is no run in {folder} to resume, so a new one starts.")
         start = settle_start(model_or_variant, weights, recipe, earlier, say)
         start = start.with_recipe(class_weights=class_weights, balanced=balanced)
         limits = settled_limits(limits, earlier, start.recipe, workers)
@@ -234,8 +238,7 @@ def train(
         resumed = None if earlier is None else latest_snapshot(saving.folder, say)
         _begin_folder(workers, saving, model, settings, pictures, say, keep=resume)
         return _run(
-            *(model, inputs, saving, settings, resumed, callbacks, tensorboard),
-            *(frozen, verbose, say),
+            model, inputs, saving, settings, resumed, callbacks, tensorboard, frozen, verbose, say
         )
 
 
