@@ -75,6 +75,7 @@ def put(path, body=BODY):
 
 
 def start_fetch(server, max_file_size=-1):
+    pytest.importorskip("resource")  # FETCH limits the size of files with it
     file = published(f"{server.url}{PATH}")
     command = [sys.executable, "-c", FETCH, file.url, file.hash, str(max_file_size)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -5,7 +5,6 @@ The network is one dropout and one dense layer; what is tested is what lies on t
 
 import os
 import re
-import resource
 import subprocess
 
 import h5py
@@ -103,6 +102,7 @@ def test_a_file_with_other_notes_is_no_snapshot(tmp_path, notes):
 @pytest.fixture
 def limit_file_size():
     """A function that limits the size of the files that this process may write."""
+    resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)

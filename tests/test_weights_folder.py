@@ -1,4 +1,4 @@
-"""The folder weights/: the manifest is what the registry gives, scripts run in a bare clone."""
+"""The folder weights/: the lists are what the registry gives, scripts run in a bare clone."""
 
 import importlib.util
 import os
@@ -10,6 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import yaml
 
 from keras_effnetv2.cli.main import parse
 from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights
@@ -24,12 +25,23 @@ def manifest():
     return (FOLDER / "MANIFEST.md").read_text(encoding="utf-8")
 
 
-def test_the_manifest_is_what_the_registry_gives(manifest, monkeypatch):
+def test_the_lists_are_what_the_registry_gives(manifest, monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)  # as for a script that is run; undone afterwards
     spec = importlib.util.spec_from_file_location("make_manifest", FOLDER / "make_manifest.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     assert manifest == script.manifest(), "run: python weights/make_manifest.py"
+    index = script.MODEL_INDEX.read_text(encoding="utf-8")
+    assert index == script.model_index(), "run: python weights/make_manifest.py"
+
+
+def test_the_model_index_has_a_row_for_each_set():
+    index = yaml.safe_load((FOLDER.parent / "model-index.yml").read_text(encoding="utf-8"))
+    rows = {row["Name"]: row for row in index["Models"]}
+    assert set(rows) == {f"{found.variant}/{found.weights}" for found in WEIGHT_SETS.values()}
+    # Published by google/automl; the paper's Table 7 has 85.1.
+    (result,) = rows["efficientnetv2-m/imagenet"]["Results"]
+    assert result["Metrics"] == {"Top 1 Accuracy": 85.2, "Top 1 Accuracy of the paper": 85.1}
 
 
 def test_every_set_and_file_has_its_line(manifest):

@@ -1,19 +1,26 @@
-"""Writes MANIFEST.md, the table of published weights for people, from the package's registry.
+"""Writes what the package's registry says of published weights: MANIFEST.md, for people, and
+model-index.yml beside README.md, for programs (the format is that of paperswithcode/model-index).
 
     python weights/make_manifest.py
 
-A test compares the committed file with what this writes.
+A test compares the committed files with what this writes.
 """
 
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
-from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.architectures.cost import network_cost
+from keras_effnetv2.benchmark.paper_figures import TABLE_7, TABLE_11
+from keras_effnetv2.pretrained.registry import WEIGHT_SETS, WeightSet, available_weights
 
 MANIFEST = Path(__file__).with_name("MANIFEST.md")
+MODEL_INDEX = Path(__file__).parent.with_name("model-index.yml")
 HEADER = """\
 # Published weights
 
@@ -60,6 +67,27 @@ ARCHIVES = {
     "V2": "[google/automl](https://github.com/google/automl/tree/master/efficientnetv2)",
     "V1": "[tensorflow/tpu]"
     "(https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet)",
+}
+
+INDEX_HEADER = """\
+# Written by `python weights/make_manifest.py`; change that, not this. Parameters are all of the
+# network with its classifier, FLOPs multiply-adds of one picture at the evaluation size, both
+# counted; accuracies are published ones, in percent, of the weights and of the paper.
+"""
+COLLECTIONS = {
+    "EfficientNetV2": (
+        "EfficientNetV2: Smaller Models and Faster Training",
+        "https://arxiv.org/abs/2104.00298",
+    ),
+    "EfficientNet": (
+        "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
+        "https://arxiv.org/abs/1905.11946",
+    ),
+}
+TRAINING_DATA = {
+    "imagenet21k": "ImageNet-21k",
+    "imagenet21k-ft1k": "ImageNet-21k, then ImageNet-1k",
+    "noisy-student": "ImageNet-1k, and JFT-300M without labels",
 }
 
 
@@ -111,6 +139,54 @@ def manifest() -> str:
     )
 
 
+def model_index() -> str:
+    """The text of model-index.yml."""
+    collections = [
+        {"Name": name, "Paper": {"Title": title, "URL": url}}
+        for name, (title, url) in COLLECTIONS.items()
+    ]
+    index = {"Collections": collections, "Models": [index_row(x) for x in WEIGHT_SETS.values()]}
+    return INDEX_HEADER + yaml.safe_dump(index, sort_keys=False, width=1000)
+
+
+def index_row(found: WeightSet) -> dict[str, object]:
+    """What the model index says of a set."""
+    cost = network_cost(ModelConfig.from_name(found.variant), found.image_size, found.classes)
+    row: dict[str, object] = {
+        "Name": f"{found.variant}/{found.weights}",
+        "In Collection": "EfficientNetV2" if is_v2(found) else "EfficientNet",
+        "Metadata": {
+            "Architecture": found.variant,
+            "Parameters": cost.parameters,
+            "FLOPs": cost.multiply_adds,
+            "Classes": found.classes,
+            "Image Size": found.image_size,
+            "Training Data": TRAINING_DATA.get(found.weights, "ImageNet-1k"),
+        },
+        "Weights": found.files[0].url if found.files else found.archive,
+    }
+    top1 = {"Top 1 Accuracy": found.top1, "Top 1 Accuracy of the paper": paper_top1(found)}
+    metrics = {name: value for name, value in top1.items() if value is not None}
+    if metrics:
+        result = {"Task": "Image Classification", "Dataset": "ImageNet", "Metrics": metrics}
+        row["Results"] = [result]
+    return row
+
+
+def is_v2(found: WeightSet) -> bool:
+    """Whether the set is one of EfficientNetV2."""
+    return found.variant.startswith("efficientnetv2")
+
+
+def paper_top1(found: WeightSet) -> float | None:
+    """The paper's accuracy of a set; None if it has none: of V1 it trained its own baselines."""
+    of_the_paper = "imagenet21k-ft1k" if found.variant == "efficientnetv2-xl" else "imagenet"
+    if found.weights != of_the_paper or not is_v2(found):
+        return None
+    row = TABLE_7.get(found.variant) or TABLE_11.get(found.variant)
+    return row.top1 if row else None
+
+
 def link(url: str) -> str:
     """A Markdown link that is called as the file at the address."""
     return f"[{url.rpartition('/')[2]}]({url})"
@@ -125,3 +201,4 @@ def table(names: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
 
 if __name__ == "__main__":
     MANIFEST.write_text(manifest(), encoding="utf-8", newline="\n")
+    MODEL_INDEX.write_text(model_index(), encoding="utf-8", newline="\n")
