@@ -10,7 +10,8 @@ import yaml
 import keras_effnetv2 as kev2
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
@@ -55,3 +56,19 @@ def test_the_versions_of_python_are_the_same_everywhere():
 
 def test_the_citation_names_this_version():
     assert read_yaml(ROOT / "CITATION.cff")["version"] == kev2.__version__
+
+
+def test_the_map_of_the_code_names_each_folder_in_the_order_of_imports():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)/` \|.*\| (.*) \|$", text, flags=re.MULTILINE)
+    (contract,) = PYPROJECT["tool"]["importlinter"]["contracts"]
+    assert [folder for folder, _ in rows] == contract["layers"][::-1]
+    for folder, files in rows:
+        for name in re.findall(r"`(.+?)`", files):
+            assert (ROOT / "keras_effnetv2" / folder / name).is_file(), name
+
+
+def test_files_that_contributing_names_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`([a-z_]+/[\w/.]+\.(?:py|json|md))`", text):
+        assert (ROOT / name).is_file() or (ROOT / "keras_effnetv2" / name).is_file(), name
