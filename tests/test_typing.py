@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -75,5 +76,7 @@ def test_a_builder_shows_its_arguments(name):
     assert {key: one.default for key, one in own.parameters.items()} == defaults | {
         "weights": "imagenet"
     }
+    described = re.findall(r"^    (\w+): ", inspect.getdoc(builder), flags=re.MULTILINE)
+    assert list(own.parameters) == [name for name in described if name in of_all.parameters]
     with pytest.raises(TypeError, match="unexpected keyword argument 'clases'"):
         builder(clases=3)

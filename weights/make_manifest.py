@@ -1,5 +1,7 @@
-"""Writes what the package's registry says of published weights: MANIFEST.md, for people, and
-model-index.yml beside README.md, for programs (the format is that of paperswithcode/model-index).
+"""Writes the lists of published weights from the package's registry.
+
+MANIFEST.md is for people, model-index.yml beside README.md for programs (its format is that of
+paperswithcode/model-index).
 
     python weights/make_manifest.py
 

@@ -82,12 +82,21 @@ def counted(count: float, one: str, many: str | None = None) -> str:
         count: their number, 0 or more.
         one: the word for one of them.
         many: the word for several, if it is not `one` with an s.
+
+    Example:
+        >>> counted(1, "epoch"), counted(2000, "class", "classes")
+        ('1 epoch', '2,000 classes')
     """
     return f"{count:,.12g} {one if count == 1 else many or f'{one}s'}"
 
 
 def roughly(seconds: float) -> str:
-    """Return a time with the precision of a rough estimate: "12 minutes"."""
+    """Return a time with the precision of a rough estimate.
+
+    Example:
+        >>> roughly(47), roughly(700), roughly(9000)
+        ('50 seconds', '12 minutes', '2 hours')
+    """
     for unit, length in (("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
@@ -101,6 +110,10 @@ def listed(items: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
         items: any number of texts.
         limit: how many to show.
         separator: between two of them; one of lines also stands before "and 3 more".
+
+    Example:
+        >>> listed(["cat", "dog", "fox"], limit=2)
+        'cat, dog and 1 more'
     """
     more = f"{separator.lstrip(',;')}and {len(items) - limit} more"
     return separator.join(items[:limit]) + more * (len(items) > limit)

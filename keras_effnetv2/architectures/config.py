@@ -207,6 +207,10 @@ class ModelConfig:
 
         Raises:
             ValueError: there is no such variant; the message lists all.
+
+        Example:
+            >>> ModelConfig.from_name("EfficientNetV2S").name
+            'efficientnetv2-s'
         """
         variant = variant_named(name)
         if variant is None:
@@ -228,6 +232,13 @@ class ModelConfig:
 
         Raises:
             ValueError: a coefficient is not a positive finite number.
+
+        Example:
+            >>> b0 = ModelConfig.from_name("b0")
+            >>> [stage.output_filters for stage in b0.stages]
+            [16, 32, 48, 96, 112, 192]
+            >>> [stage.output_filters for stage in b0.scaled(width=0.5).stages]
+            [8, 16, 24, 48, 56, 96]
         """
         check_number("width", width, above=0)
         check_number("depth", depth, above=0)
@@ -298,6 +309,11 @@ class ModelConfig:
 
         Raises:
             ValueError: the side is not an integer of at least 1.
+
+        Example:
+            >>> b0 = ModelConfig.from_name("b0")
+            >>> b0.strides, b0.for_small_pictures(32).strides
+            (32, 8)
         """
         check_integer("side", side, minimum=1)
         config = self

@@ -31,6 +31,11 @@ def network_cost(config: ModelConfig, image_size: int, classes: int) -> Cost:
 
     Raises:
         ValueError: the size or the width is not such an integer.
+
+    Example:
+        >>> cost = network_cost(ModelConfig.from_name("b0"), image_size=224, classes=1000)
+        >>> f"{cost.trainable:,} parameters, {cost.multiply_adds / 1e9:.2f} billion multiply-adds"
+        '7,139,704 parameters, 0.72 billion multiply-adds'
     """
     check_integer("image_size", image_size, minimum=1)
     check_integer("classes", classes, minimum=1)

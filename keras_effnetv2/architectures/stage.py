@@ -86,6 +86,11 @@ def decode_stages(block_strings: Iterable[str]) -> tuple[Stage, ...]:
 
     Raises:
         ValueError: a string is malformed; the message names the wrong field.
+
+    Example:
+        >>> (stage,) = decode_stages(["r4_k3_s2_e4_i24_o48_c1"])
+        >>> stage.conv, stage.repeats, stage.output_filters
+        ('fused', 4, 48)
     """
     if isinstance(block_strings, str):
         raise ValueError(
@@ -129,7 +134,18 @@ def _decode_stage(text: str) -> Stage:
 
 
 def encode_stages(stages: Iterable[Stage]) -> list[str]:
-    """Write stages as official block strings, the inverse of `decode_stages`."""
+    """Write stages as official block strings, the inverse of `decode_stages`.
+
+    Args:
+        stages: any number of `Stage`s.
+
+    Returns:
+        A list of strings, one for each stage.
+
+    Example:
+        >>> encode_stages([Stage("mbconv", 2, 3, 2, 6, 16, 24, se_ratio=0.25)])
+        ['r2_k3_s2_e6_i16_o24_se0.25']
+    """
     return [_encode_stage(stage) for stage in stages]
 
 

@@ -145,6 +145,10 @@ def variant_named(name: object) -> str | None:
     Capitals, hyphens, underscores and "tf_" in front do not count. The last part is enough: "b0" to
     "b3", "s", "m", "l" and "xl" are V2, "b4" to "b7" V1, and "lite0" to "lite4" Lite. None for any
     other name.
+
+    Example:
+        >>> [variant_named(name) for name in ("tf_efficientnetv2_b0", "b7", "resnet50")]
+        ['efficientnetv2-b0', 'efficientnet-b7', None]
     """
     return _SPELLINGS.get(_letters(name)) if isinstance(name, str) else None
 

@@ -73,8 +73,8 @@ class AutoAugment:
     Runs eagerly, in `tf.function` and in `tf.data.Dataset.map`, and computes only what was drawn.
 
     Example:
-        >>> augment = AutoAugment()
-        >>> dataset = dataset.enumerate().map(lambda number, image: augment(image, (0, number)))
+        augment = AutoAugment()
+        dataset = dataset.enumerate().map(lambda number, image: augment(image, (0, number)))
     """
 
     def __init__(self, *, reference_size: int | None = None) -> None:

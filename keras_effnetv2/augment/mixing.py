@@ -107,9 +107,11 @@ def cutmix_masks(rows: Any, columns: Any, shares: Any, height: Any, width: Any) 
     and is clipped to the picture; an odd side loses a pixel.
 
     Args:
-        rows, columns: int32 (B,), the centres.
+        rows: int32 (B,), of the centres.
+        columns: int32 (B,), of the centres.
         shares: float32 (B,), share of the area that the example keeps before clipping, 0..1.
-        height, width: int32 scalars, pixels.
+        height: of the pictures, int32 scalar, pixels.
+        width: of the pictures, int32 scalar, pixels.
 
     Returns:
         float32 (B, H, W, 1).

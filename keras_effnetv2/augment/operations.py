@@ -207,7 +207,8 @@ def _fetch(image: Any, row: Any, column: Any) -> Any:
 
     Args:
         image: uint8 (H, W, 3).
-        row, column: int32, -1 to H and -1 to W; they broadcast to (H, W).
+        row: int32, -1 to H.
+        column: int32, -1 to W; both broadcast to (H, W).
     """
     bordered = tf.pad(image, [[1, 1], [1, 1], [0, 0]], constant_values=FILL)
     places = (row + 1) * tf.shape(bordered)[1] + (column + 1)

@@ -171,8 +171,8 @@ class RandAugment:
     what was drawn.
 
     Example:
-        >>> augment = RandAugment(num_layers=2, magnitude=15, seed=0)
-        >>> dataset = dataset.map(lambda image, label: (augment(image), label))
+        augment = RandAugment(num_layers=2, magnitude=15, seed=0)
+        dataset = dataset.map(lambda image, label: (augment(image), label))
     """
 
     def __init__(

@@ -275,5 +275,5 @@ class Catalog:
 
 
 def readable(path: bytes) -> str:
-    """Return a file name as text; bytes that are not UTF-8 show as `\\xNN`."""
+    r"""Return a file name as text; bytes that are not UTF-8 show as `\xNN`."""
     return path.decode("utf-8", "backslashreplace")

@@ -15,7 +15,8 @@ def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> I
     """Find labelled pictures and map their classes to the outputs of a network.
 
     Args:
-        spec, split: what `load_source` takes.
+        spec: which pictures, as `load_source` takes it.
+        split: "train", "validation", "test" or "all".
         classes: width of the network's classifier. 1000 and 21843 mean the published lists:
             `match_classes` finds the source's classes there, and some of them are enough. For any
             other width the source must have exactly that many classes, which are sorted by name

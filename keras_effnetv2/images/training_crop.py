@@ -193,7 +193,6 @@ def _decode_jpeg_window(
 
 def _average(image: Any, size: int) -> Any:
     """Average blocks of pixels, the largest that fit `size` times into each side; uint8."""
-
     index = _largest(_BLOCKS, tf.shape(image)[:2], size)
 
     def average() -> Any:

@@ -1,6 +1,7 @@
 """The named builders (arguments of keras.applications) and `preprocess_input`."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec
 
@@ -33,15 +34,19 @@ def _named(
 
     builder.__signature__ = signature  # type: ignore[attr-defined]
     builder.__name__ = builder.__qualname__ = name
+    documented = inspect.getdoc(build) or ""
+    # Its sections, without the line of the argument that a named builder does not have.
+    sections = re.sub(r"    config: .*\n", "", documented[documented.index("Args:\n") :])
     builder.__doc__ = f"""Build {variant}; programs for keras.applications only change the import.
 
-    Takes pixels (B, H, W, 3) in 0..255 (unless `include_preprocessing=False`), any size from
-    32 x 32 up; its authors evaluate at {config.eval_size} x {config.eval_size}. Returns a
-    functional `keras.Model` with (B, classes) float32 output. Arguments, defaults and errors
-    are those of `keras_effnetv2.build_model`, except that `weights` defaults to "imagenet".
-    Source: google/automl efficientnetv2 (arXiv 2104.00298; V1: arXiv 1905.11946), of Lite
-    tensorflow/tpu efficientnet/lite.
-    """
+Takes pixels (B, H, W, 3) in 0..255 (unless `include_preprocessing=False`), any size from 32 x 32
+up; its authors evaluate at {config.eval_size} x {config.eval_size}. Returns a functional
+`keras.Model` with (B, classes) float32 output. `weights` defaults to "imagenet".
+
+Source: google/automl efficientnetv2 (arXiv 2104.00298; V1: arXiv 1905.11946), of Lite
+tensorflow/tpu efficientnet/lite.
+
+{sections}"""
     return builder
 
 

@@ -32,6 +32,10 @@ def parse_hub_name(name: str) -> Repository:
 
     Raises:
         ValueError: it is misspelt.
+
+    Example:
+        >>> parse_hub_name("hf://timm/tf_efficientnetv2_s.in21k_ft_in1k@main")
+        Repository(id='timm/tf_efficientnetv2_s.in21k_ft_in1k', revision='main')
     """
     match = _NAME.fullmatch(name)
     if match is None or ".." in name or "--" in match[1]:

@@ -133,7 +133,9 @@ class SGD(_DecoupledDecay, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="keras_effnetv2")
 class RMSprop(_VariableRates, keras.optimizers.RMSprop):
-    """The RMSprop of the official trainings, that of TensorFlow 1. One step with the gradient g:
+    """The RMSprop of the official trainings, that of TensorFlow 1.
+
+    One step with the gradient g:
 
         g = g + weight_decay * weight                             (not of bias, gamma and beta)
         rms = rho * rms + (1 - rho) * g ** 2                      (starts at one)

@@ -291,6 +291,14 @@ def progressive_stages(
     Raises:
         ValueError: the variant or preset is unknown, the preset does not have the variant, there
             are fewer epochs than stages, or a value is outside its range.
+
+    Example:
+        >>> print(progressive_stages("efficientnetv2-s", epochs=350, preset="paper"))
+        stage   epochs  size  randaugment  mixup  cutmix  dropout  batch
+            1     1-87   128            5      0       0      0.1     64
+            2   88-175   185        8.333      0       0   0.1667     64
+            3  176-262   242        11.67      0       0   0.2333     64
+            4  263-350   300           15      0       0      0.3     64
     """
     check_integer("stages", stages, minimum=1)
     check_integer("epochs", epochs, minimum=1)

@@ -49,6 +49,11 @@ def scale(
 
     Raises:
         ValueError: a coefficient or the limit is outside its range.
+
+    Example:
+        >>> s = ModelConfig.from_name("s")
+        >>> [stage.repeats for stage in scale(s, depth=1.1, deepen_late_stages=1.35).stages]
+        [3, 5, 5, 7, 14, 23]
     """
     check_config("config", config)
     check_number("resolution", resolution, above=0)
