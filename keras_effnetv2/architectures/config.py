@@ -230,6 +230,10 @@ class ModelConfig:
         as officially (`round_filters`, `round_repeats`). `fixed_ends` excepts stem, head, and the
         repeats of the first and the last stage.
 
+        Args:
+            width: factor of the filters, above 0.
+            depth: factor of the repeats, above 0.
+
         Raises:
             ValueError: a coefficient is not a positive finite number.
 
