@@ -359,8 +359,8 @@ CONFIGS = [
     (replaced('"layers"', '"strata"'), "cannot be read"),
     (lambda text: "[" * 9_999, "nested too deeply"),
     (lambda text: " " * (2**24 + 1), "more than 16,777,216 bytes"),
-    (lambda text: "{}", "it is no model but dict"),
-    (lambda text: "[3]", "it is no model but list"),
+    (lambda text: "{}", "it holds a dict and not a model"),
+    (lambda text: "[3]", "it holds a list and not a model"),
 ]
 
 

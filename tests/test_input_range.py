@@ -241,7 +241,7 @@ def test_a_net_without_a_name_is_warned_of(timm_folder, tmp_path, caplog):
         assert "which net it is" not in caplog.text
         open_weights(bare)
     assert "neither a config.json beside it nor a name says which net it is" in caplog.text
-    assert "pad in another way" in caplog.text
+    assert "pad differently" in caplog.text
 
 
 def test_a_config_with_numbers_of_its_own_round_trips():

@@ -225,13 +225,13 @@ def _read_lines(path: str, file: TextIO) -> Iterator[str]:
         number += 1
         if "\0" in text:
             raise ValueError(
-                f"{path!r} line {number} has a NUL in it: this is no table, or not UTF-8 text. "
+                f"{path!r} line {number} has a NUL in it: this is not a table, or not UTF-8 text. "
                 "Save the table as 'CSV UTF-8'."
             )
         if len(text) == _MAX_LINE:
             raise ValueError(
-                f"{path!r} line {number} is longer than {_MAX_LINE:,} characters: this is no table "
-                "of pictures. A row is 'path,label' or 'path,label,split'."
+                f"{path!r} line {number} is longer than {_MAX_LINE:,} characters: this is not a "
+                "table of pictures. A row is 'path,label' or 'path,label,split'."
             )
         yield text
 
@@ -277,7 +277,7 @@ def _label_of_columns(path: str, line: int, header: _Header, fields: list[str]) 
             raise ValueError(
                 f"{path!r} line {line}: {name!r} is {value!r}. There is no column 'label', so that "
                 "all columns but 'path' and 'split' are classes, with 0 or 1. Name the column with "
-                "the label 'label', or remove columns that are no classes."
+                "the label 'label', or remove columns that are not classes."
             )
     return CLASS_DIVIDER.join(name for name, value in values.items() if value in _YES)
 

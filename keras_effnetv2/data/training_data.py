@@ -47,8 +47,8 @@ class TrainingData:
         made = self.source.multi_label if isinstance(self.source, ImageSource) else None
         if made is not None and self.multi_label not in (None, made):
             raise ValueError(
-                "An ImageSource is multi-label or not since load_source(..., multi_label=) made "
-                f"it. Received: multi_label={self.multi_label!r} and {self.source!r}"
+                "load_source(..., multi_label=) decides whether an ImageSource is multi-label. "
+                f"Received: multi_label={self.multi_label!r} and {self.source!r}"
             )
         if self.validation is None:
             return

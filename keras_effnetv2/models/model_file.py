@@ -59,5 +59,5 @@ def _count_parameters(config: Any) -> int:
             raise
         return 0  # a layer of the user's own makes variables in a way that cannot wait
     if not isinstance(model, keras.Model):
-        raise ValueError(f"it is no model but {type(model).__name__}")
+        raise ValueError(f"it holds a {type(model).__name__} and not a model")
     return sum(math.prod(variable.shape) for variable in model.variables)

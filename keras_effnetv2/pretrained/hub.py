@@ -148,7 +148,7 @@ def hub_errors(name: str, repository: Repository) -> Iterator[None]:
     except errors.RevisionNotFoundError:
         raise ValueError(f"{place} has no branch, tag or commit {repository.revision!r}.") from None
     except errors.OfflineModeIsEnabled:
-        raise ConnectionError("HF_HUB_OFFLINE forbids to use the network.") from None
+        raise ConnectionError("HF_HUB_OFFLINE forbids using the network.") from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status not in (401, 403):

@@ -58,7 +58,7 @@ def read_state_dict(path: Path, source: str = "auto") -> Contents:
             _LOG.warning(
                 f"{path}: neither a config.json beside it nor a name says which net it is. It is "
                 "taken for a tf_efficientnet* net. The nets without tf_ have the same tensors and "
-                "pad in another way: their weights give wrong results here."
+                "pad differently: their weights give wrong results here."
             )
     except (SafetensorError, OSError, ValueError, AttributeError) as error:
         # AttributeError: a type that NumPy does not have
