@@ -4,6 +4,7 @@
 #   make test           style, imports, types, the tests with coverage, the backend tests on jax
 #   make test-all       make test, then the slow tests and the backend tests on torch
 #   make lint | format  check style and imports | put style right
+#   make docs           build the site into site/, and check links and spelling
 #   make clean          remove the environments and what was built; runs/ stays
 #
 # Another interpreter: make test PYTHON=python3.12. One process: make test WORKERS=. The torch wheel
@@ -17,6 +18,7 @@ WORKERS ?= -n 2 --dist worksteal
 DEMO_VENV := .venv-demo
 DEMO_RUN := runs/demo
 TEST_VENV := .venv-test
+DOCS_VENV := .venv-docs
 BIN := $(TEST_VENV)/bin
 PYTEST = $(BIN)/python -m pytest $(WORKERS)
 COVERAGE = $(BIN)/python -m slipcover --source keras_effnetv2 --branch --skip-covered
@@ -24,8 +26,9 @@ COVERED = $(COVERAGE) --json --out
 OF_BACKENDS = $$(grep -l mark.backend tests/test_*.py)
 TEST_READY := $(TEST_VENV)/ready
 TORCH_READY := $(TEST_VENV)/ready-torch
+DOCS_READY := $(DOCS_VENV)/ready
 
-.PHONY: demo test test-rest test-all lint types compiled format clean
+.PHONY: demo test test-rest test-all lint types compiled format docs clean
 
 # A new environment each time, with pretrained weights and with a built package (not an editable
 # one): it shows that what is packaged is complete. An old build/ would be packaged along.
@@ -66,8 +69,12 @@ format: $(TEST_READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(DOCS_READY)
+	$(DOCS_VENV)/bin/codespell README.md CONTRIBUTING.md CHANGELOG.md docs/*.md keras_effnetv2
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build
+
 clean:
-	rm -rf $(DEMO_VENV) $(TEST_VENV) build dist *.egg-info .coverage*
+	rm -rf $(DEMO_VENV) $(TEST_VENV) $(DOCS_VENV) build dist site *.egg-info .coverage*
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find keras_effnetv2 tests examples -name __pycache__ -prune -exec rm -rf {} +
 
@@ -82,4 +89,12 @@ $(TEST_READY): pyproject.toml
 # jax and torch share one environment: each process starts one of them, named by KERAS_BACKEND.
 $(TORCH_READY): $(TEST_READY)
 	$(BIN)/python -m pip install --quiet --no-compile $(TORCH_PIP_ARGS) torch==2.13.0
+	touch $@
+
+# Without the package itself, which would bring TensorFlow: the reference is read from the source.
+$(DOCS_READY): pyproject.toml
+	$(PYTHON) -m venv --clear $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb")); \
+	    print(*extras["project"]["optional-dependencies"]["docs"], sep="\n")' >$(DOCS_VENV)/packages
+	$(DOCS_VENV)/bin/python -m pip install --quiet --no-compile --requirement $(DOCS_VENV)/packages
 	touch $@

@@ -83,7 +83,7 @@ def counted(count: float, one: str, many: str | None = None) -> str:
         one: the word for one of them.
         many: the word for several, if it is not `one` with an s.
 
-    Example:
+    Examples:
         >>> counted(1, "epoch"), counted(2000, "class", "classes")
         ('1 epoch', '2,000 classes')
     """
@@ -93,7 +93,7 @@ def counted(count: float, one: str, many: str | None = None) -> str:
 def roughly(seconds: float) -> str:
     """Return a time with the precision of a rough estimate.
 
-    Example:
+    Examples:
         >>> roughly(47), roughly(700), roughly(9000)
         ('50 seconds', '12 minutes', '2 hours')
     """
@@ -111,7 +111,7 @@ def listed(items: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
         limit: how many to show.
         separator: between two of them; one of lines also stands before "and 3 more".
 
-    Example:
+    Examples:
         >>> listed(["cat", "dog", "fox"], limit=2)
         'cat, dog and 1 more'
     """

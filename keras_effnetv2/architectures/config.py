@@ -208,7 +208,7 @@ class ModelConfig:
         Raises:
             ValueError: there is no such variant; the message lists all.
 
-        Example:
+        Examples:
             >>> ModelConfig.from_name("EfficientNetV2S").name
             'efficientnetv2-s'
         """
@@ -237,7 +237,7 @@ class ModelConfig:
         Raises:
             ValueError: a coefficient is not a positive finite number.
 
-        Example:
+        Examples:
             >>> b0 = ModelConfig.from_name("b0")
             >>> [stage.output_filters for stage in b0.stages]
             [16, 32, 48, 96, 112, 192]
@@ -314,7 +314,7 @@ class ModelConfig:
         Raises:
             ValueError: the side is not an integer of at least 1.
 
-        Example:
+        Examples:
             >>> b0 = ModelConfig.from_name("b0")
             >>> b0.strides, b0.for_small_pictures(32).strides
             (32, 8)

@@ -32,7 +32,7 @@ def network_cost(config: ModelConfig, image_size: int, classes: int) -> Cost:
     Raises:
         ValueError: the size or the width is not such an integer.
 
-    Example:
+    Examples:
         >>> cost = network_cost(ModelConfig.from_name("b0"), image_size=224, classes=1000)
         >>> f"{cost.trainable:,} parameters, {cost.multiply_adds / 1e9:.2f} billion multiply-adds"
         '7,139,704 parameters, 0.72 billion multiply-adds'

@@ -87,7 +87,7 @@ def decode_stages(block_strings: Iterable[str]) -> tuple[Stage, ...]:
     Raises:
         ValueError: a string is malformed; the message names the wrong field.
 
-    Example:
+    Examples:
         >>> (stage,) = decode_stages(["r4_k3_s2_e4_i24_o48_c1"])
         >>> stage.conv, stage.repeats, stage.output_filters
         ('fused', 4, 48)
@@ -142,7 +142,7 @@ def encode_stages(stages: Iterable[Stage]) -> list[str]:
     Returns:
         A list of strings, one for each stage.
 
-    Example:
+    Examples:
         >>> encode_stages([Stage("mbconv", 2, 3, 2, 6, 16, 24, se_ratio=0.25)])
         ['r2_k3_s2_e6_i16_o24_se0.25']
     """

@@ -146,7 +146,7 @@ def variant_named(name: object) -> str | None:
     "b3", "s", "m", "l" and "xl" are V2, "b4" to "b7" V1, and "lite0" to "lite4" Lite. None for any
     other name.
 
-    Example:
+    Examples:
         >>> [variant_named(name) for name in ("tf_efficientnetv2_b0", "b7", "resnet50")]
         ['efficientnetv2-b0', 'efficientnet-b7', None]
     """

@@ -67,7 +67,8 @@ def pack(
         OSError: there is not enough space on the disk.
         ValueError: an argument is out of range, or one of `load_source` is given for an
             `ImageSource`.
-        Further errors are those of `load_source`.
+
+    The errors of `load_source` are raised, too.
     """
     check_integer("seed", seed, minimum=0)
     check_integer("shards", shards, minimum=1, or_none=True)

@@ -33,7 +33,7 @@ def parse_hub_name(name: str) -> Repository:
     Raises:
         ValueError: it is misspelt.
 
-    Example:
+    Examples:
         >>> parse_hub_name("hf://timm/tf_efficientnetv2_s.in21k_ft_in1k@main")
         Repository(id='timm/tf_efficientnetv2_s.in21k_ft_in1k', revision='main')
     """

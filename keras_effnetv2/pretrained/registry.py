@@ -168,7 +168,7 @@ def available_weights() -> list[WeightRow]:
     Returns:
         One `WeightRow` a file; the rows of a set stand together, the first choice first.
 
-    Example:
+    Examples:
         >>> {row.weights for row in available_weights() if row.variant == "efficientnet-lite0"}
         {'imagenet'}
     """

@@ -283,7 +283,7 @@ def progressive_stages(
         dropout_rate: in [0, 1); None leaves the model's rate as it is.
         batch_size: pictures a batch.
 
-        A range left at "preset" comes from the preset; without a variant it is off.
+    A range left at "preset" comes from the preset; without a variant it is off.
 
     Returns:
         `StagePlan`, a tuple of frozen `TrainStage`s that prints as a table.
@@ -292,7 +292,7 @@ def progressive_stages(
         ValueError: the variant or preset is unknown, the preset does not have the variant, there
             are fewer epochs than stages, or a value is outside its range.
 
-    Example:
+    Examples:
         >>> print(progressive_stages("efficientnetv2-s", epochs=350, preset="paper"))
         stage   epochs  size  randaugment  mixup  cutmix  dropout  batch
             1     1-87   128            5      0       0      0.1     64

@@ -50,7 +50,7 @@ def scale(
     Raises:
         ValueError: a coefficient or the limit is outside its range.
 
-    Example:
+    Examples:
         >>> s = ModelConfig.from_name("s")
         >>> [stage.repeats for stage in scale(s, depth=1.1, deepen_late_stages=1.35).stages]
         [3, 5, 5, 7, 14, 23]

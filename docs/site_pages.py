@@ -1,0 +1,108 @@
+"""Hook of mkdocs: pages of the site that are not in this folder.
+
+- README.md is the front page. What pages link to elsewhere in the repository comes along, Markdown
+  as pages, all else as files; links are written anew.
+- `reference/` has a page for every folder of the package with public names, from their docstrings,
+  and a page for the commands, from their help. TensorFlow is not imported.
+"""
+
+import ast
+import io
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+import keras_effnetv2
+from keras_effnetv2.architectures.config import ModelConfig
+from keras_effnetv2.cli.main import PROGRAM, _program, parse
+
+ROOT = Path(__file__).parent.parent
+LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)\s#]+)")
+BUILDER = """## `{name}` {{ #keras_effnetv2.{name} }}
+
+Builds {variant}: [build_model][keras_effnetv2.models.build.build_model] with this network, and with
+"imagenet" for `weights`.
+"""
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages and files that are generated or stand outside of docs/."""
+    added = reference_pages()
+    pages = ["README.md", *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
+    for page in pages:  # grows
+        text = (ROOT / page).read_text("utf-8")
+        for path in [
+            page,
+            *(posixpath.join(posixpath.dirname(page), x) for x in LINK.findall(text)),
+        ]:
+            path = posixpath.normpath(path)
+            source = site_path(path)
+            if source == path and source not in added and (ROOT / path).is_file():
+                added[source] = (ROOT / path).read_bytes()
+                pages += [path] if path.endswith(".md") else []
+    for source, content in added.items():
+        files.append(File.generated(config, source, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Leads the links of a page to where their targets are in the site."""
+    here = page.file.src_uri
+    repository = here if (ROOT / here).is_file() else f"docs/{here}"
+
+    def moved(link: re.Match[str]) -> str:
+        target = site_path(from_page(repository, link[0]))
+        return posixpath.relpath(target, posixpath.dirname(here) or ".")
+
+    return markdown if here.startswith("reference/") else LINK.sub(moved, markdown)
+
+
+def from_page(page: str, link: str) -> str:
+    """Returns the path in the repository that a link of a page leads to."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
+
+
+def site_path(path: str) -> str:
+    """Returns where a file of the repository is in the site."""
+    return path.removeprefix("docs/")
+
+
+def reference_pages() -> dict[str, str]:
+    """Returns the pages of the reference, Markdown by path."""
+    names_of = defaultdict(list)
+    for name in keras_effnetv2.__all__:
+        if module := keras_effnetv2._MODULE_OF.get(name):
+            names_of[module.partition(".")[0]].append((module, name))
+    names_of["augment"].append(("augment", "apply"))
+    pages = {}
+    for folder, names in names_of.items():
+        source = (ROOT / "keras_effnetv2" / folder / "__init__.py").read_text("utf-8")
+        purpose = ast.get_docstring(ast.parse(source))
+        parts = [f"# {folder}\n\n{purpose}\n", *(entry(*one) for one in names)]
+        pages[f"reference/{folder}.md"] = "\n".join(parts)
+    pages["reference/commands.md"] = "\n".join(["# Commands\n", *command_help(_program())])
+    return pages
+
+
+def entry(module: str, name: str) -> str:
+    """Returns the Markdown of one public name."""
+    with suppress(ValueError):  # builders are made by a function, so they have no docstring to read
+        if module == "models.applications":
+            return BUILDER.format(name=name, variant=ModelConfig.from_name(name).name)
+    return f"::: keras_effnetv2.{module}.{name}\n"
+
+
+def command_help(command: Any, *words: str) -> Iterator[str]:
+    """Yields the help of a command and of those below it."""
+    page = io.StringIO()
+    with redirect_stdout(page), suppress(SystemExit):
+        parse([*words, "--help"])
+    yield f"## {' '.join([PROGRAM, *words])}\n\n```text\n{page.getvalue().strip()}\n```\n"
+    for name, below in getattr(command, "commands", {}).items():
+        yield from command_help(below, *words, name)
