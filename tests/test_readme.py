@@ -18,15 +18,16 @@ from keras_effnetv2.recipes.recipe import TrainRecipe
 ROOT = Path(__file__).parent.parent
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+    for path in [*ROOT.glob("README*.md"), *sorted(ROOT.glob("docs/**/*.md"))]
 }
 
 
 def of_pages(pattern):
-    """Returns (page, match) for every match in every page."""
+    """Returns (page, match) for every match in every page; the Chinese one repeats the README's."""
     return [
         (page, match)
         for page, text in PAGES.items()
+        if page != "README.zh-CN.md"
         for match in re.findall(pattern, text, flags=re.DOTALL | re.MULTILINE)
     ]
 
@@ -85,6 +86,22 @@ def test_other_commands_are_there():
 def test_links_lead_to_files(page):
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", PAGES[page]):
         assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_chinese_readme_is_in_step():
+    english, chinese = PAGES["README.md"], PAGES["README.zh-CN.md"]
+
+    def parts(text):
+        tables = re.findall(r"^\|.*$", text, flags=re.MULTILINE)
+        return {
+            "blocks": re.findall(r"```.*?```", text, flags=re.DOTALL),
+            "headings": re.findall(r"^#+ ", text, flags=re.MULTILINE),
+            "links": [link for link in re.findall(r"\]\((.*?)\)", text) if link[:6] != "README"],
+            "numbers": [re.findall(r"\d+(?:[.,]\d+)*", row) for row in tables],
+        }
+
+    assert parts(chinese) == parts(english)
+    assert set(re.findall(r"`[^`\n]+`", english)) <= set(re.findall(r"`[^`\n]+`", chinese))
 
 
 def rows_of_models(page):
