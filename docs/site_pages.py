@@ -84,7 +84,7 @@ def reference_pages() -> dict[str, str]:
     for folder, names in names_of.items():
         source = (ROOT / "keras_effnetv2" / folder / "__init__.py").read_text("utf-8")
         purpose = ast.get_docstring(ast.parse(source))
-        parts = [f"# {folder}\n\n{purpose}\n", *(entry(*one) for one in names)]
+        parts = [f"# {folder.capitalize()}\n\n{purpose}\n", *(entry(*one) for one in names)]
         pages[f"reference/{folder}.md"] = "\n".join(parts)
     pages["reference/commands.md"] = "\n".join(["# Commands\n", *command_help(_program())])
     return pages

@@ -108,7 +108,7 @@ def rows_of_models(page):
     """Returns the rows of a page's table of models by variant, each by the names of its columns."""
     tables = re.findall(r"^\|(.*)\|$", PAGES[page], flags=re.MULTILINE)
     lines = [[cell.strip() for cell in line.split("|")] for line in tables]
-    (heads,) = [line for line in lines if "builder" in line]
+    (heads,) = [line for line in lines if "evaluated at" in line]
     rows = [line for line in lines if line[0] in ModelConfig.variants()]
     return {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
 
