@@ -19,6 +19,7 @@ The contestants:
 import argparse
 import contextlib
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -99,11 +100,11 @@ def serve(contestant: str, size: int, batch: int) -> None:
 
 
 @contextlib.contextmanager
-def waiting(
-    contestant: str, python: str, size: int, batch: int
-) -> Iterator[tuple[float, Callable[[], float]]]:
-    """Start a contestant; yield the seconds to its first step, and a function that times one."""
-    command = [python, __file__, "--serve", contestant, "--shapes", f"{size}x{batch}"]
+def waiting(command: list[str]) -> Iterator[tuple[Callable[[], str], Callable[[], float]]]:
+    """Start a contestant; yield a function that waits until it is ready, and one that times a step.
+
+    The first returns what the contestant has to say.
+    """
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -112,18 +113,18 @@ def waiting(
         text=True,
     ) as process:
 
-        def answer() -> float:
+        def answer() -> str:
             for line in process.stdout:
                 if line.startswith(MARK):
-                    return float(line.removeprefix(MARK))
-            raise SystemExit(f"{contestant}: the process ended. Its command: {command}")
+                    return line.removeprefix(MARK)
+            raise SystemExit(f"The process ended. Its command: {shlex.join(command)}")
 
         def step() -> float:
             process.stdin.write("\n")
             process.stdin.flush()
-            return answer()
+            return float(answer())
 
-        yield answer(), step
+        yield answer, step
         process.stdin.close()
 
 
@@ -148,23 +149,23 @@ def main() -> None:
     for size, batch in shapes:
         print(f"\n{size} x {size} pixels, batch {batch}, {args.rounds} rounds:")
         with contextlib.ExitStack() as stack:
-            ready = {
-                name: stack.enter_context(waiting(name, python, size, batch))
-                for name, python in pythons.items()
-            }
-            times = {name: [] for name in ready}
+            steps, first = {}, {}
+            for name, python in pythons.items():
+                command = [python, __file__, "--serve", name, "--shapes", f"{size}x{batch}"]
+                answer, steps[name] = stack.enter_context(waiting(command))
+                first[name] = float(answer())
+            times = {name: [] for name in steps}
             for turn in range(args.rounds):
-                for name in list(ready)[:: 1 if turn % 2 else -1]:
-                    times[name].append(ready[name][1]())
+                for name in list(steps)[:: 1 if turn % 2 else -1]:
+                    times[name].append(steps[name]())
         base = times["keras.applications"]
         for name, taken in times.items():
             ratio = statistics.median(
                 ours / theirs for ours, theirs in zip(taken, base, strict=True)
             )
-            first = ready[name][0]
             print(
                 f"  {name:20} {statistics.median(taken):7.1f} ms  ratio {ratio:.3f}"
-                f"  first step {first:5.1f} s with its imports",
+                f"  first step {first[name]:5.1f} s with its imports",
                 flush=True,
             )
 
