@@ -1,8 +1,10 @@
 """Parameter counts and multiply-adds of every variant against the published figures."""
 
 import importlib
+import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import keras
 import pytest
@@ -268,6 +270,17 @@ def test_sizes_that_are_refused():
     inputs = keras.Input((64, 64, 3))
     with pytest.raises(ValueError, match="fixed input shape"):
         count_flops(keras.Model(inputs, keras.layers.Conv2D(2, 1)(inputs)), 96)
+
+
+def test_documented_stages():
+    page = (Path(__file__).parent.parent / "docs/network.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d .+\| \d+ x \d+) \|$", page, re.MULTILINE)
+    configs = map(ModelConfig.from_name, ("efficientnetv2-s", "efficientnetv2-b0"))
+    assert rows == [
+        " | ".join(map(str, (*row[:-1], "{} x {}".format(*row.size))))
+        for config in configs
+        for row in stage_table(config, config.eval_size)
+    ]
 
 
 def test_stage_table_is_the_papers_table_4():
