@@ -70,7 +70,7 @@ format: $(TEST_READY)
 	$(BIN)/ruff format .
 
 docs: $(DOCS_READY)
-	$(DOCS_VENV)/bin/codespell README.md CONTRIBUTING.md CHANGELOG.md docs/*.md keras_effnetv2
+	$(DOCS_VENV)/bin/codespell README.md CONTRIBUTING.md CHANGELOG.md docs keras_effnetv2
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build
 
 clean:
