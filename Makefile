@@ -1,4 +1,4 @@
-# What people and CI run; needs Python 3.11 or newer (with its venv module) and make.
+# What people and CI run; needs Python 3.11, 3.12 or 3.13 (with its venv module) and make.
 #
 #   make demo           train, evaluate and export a small network from nothing; name two photographs
 #   make test           style, imports, types, the tests with coverage, the backend tests on jax
