@@ -88,12 +88,16 @@ def test_steps_are_tried_on_a_gpu_and_change_nothing(monkeypatch):
     assert settled(model, RECIPE, GPU) == ([8, 8], [])
 
 
-def test_a_run_that_is_resumed_keeps_its_sizes(digits):
+def test_a_run_that_is_resumed_keeps_its_plan(digits):
+    """Its batches were halved, and there was time for fewer epochs with fewer pictures."""
+
     class Earlier:
-        stages = halve_batches(inputs_of(RECIPE), 1).plan
+        stages = halve_batches(inputs_of(RECIPE), 1).plan.with_epochs(2)
+        max_pictures_per_epoch = 16
 
     inputs = settle_batch_sizes(small_network(), inputs_of(AUTO), Earlier, GPU, pytest.fail)
     assert sizes(inputs) == [8, 4]
+    assert (inputs.plan.epochs, inputs.pictures_per_epoch) == (2, 16)
 
 
 def test_halves_are_for_a_stage_and_those_after_it():

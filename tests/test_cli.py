@@ -294,7 +294,6 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
                 "--class-weights 1=0": '--class-weights must be "balanced", or a number above 0',
                 "--patience 0": "--patience must be an integer of at least 1, or None. Received: 0",
                 "--max-minutes 0": "--max-minutes must be a number above 0",
-                "--max-minutes 5 --probe": "--max-minutes does not go with a probe (--probe",
             }.items()
         },
         "evaluate nowhere --data digits": "There is no folder 'nowhere'. A network is",

@@ -302,9 +302,13 @@ def test_a_compiled_model_without_average_on_files_of_which_one_is_bad(quick, tm
     model = small_network(2)
     model.compile("sgd", "mse")  # compiled by its owner: `train` compiles it as the recipe says
     before = model.get_weights()
-    recipe = replace(ONE_EPOCH, ema_decay=None, seed=4, batch_size=4)
+    fields = {"epochs": 1, "ema_decay": None, "seed": 4, "batch_size": 4}
+    recipe = replace(RECIPE, stages=1, image_size=32, evaluation_size=None, min_steps=40)
     result = fit.train(
-        model, pictures, recipe, tmp_path / "run", validation_fraction=0.25, skip_bad=True
+        *(model, pictures, recipe, tmp_path / "run"),
+        validation_fraction=0.25,
+        skip_bad=True,
+        **fields,
     )
     printed = capsys.readouterr().out
     assert re.search(r"^Left out: 1 of \d+ \w+ pictures\.$", printed, re.MULTILINE)
@@ -422,6 +426,9 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
             fit.train(small_network(), source, recipe, tmp_path / "run", verbose=0, **options)
 
     refused("`recipe` must be a TrainRecipe.*'finetune'", recipe="finetune")
+    refused('`train` has unknown names. Did you mean "epochs"', epoch=3)
+    refused("`epochs` must be an integer of at least 1. Received: 0", epochs=0)
+    refused("`image_size` must be one size or .first", image_size=(64, 32))
     refused("`weights` goes with a variant", weights="imagenet")
     refused(r"`class_weights` has classes.*Did you mean \"3\"\?.*'13'", class_weights={"13": 2})
     refused("Choose one of them", class_weights="balanced", balanced=True)
@@ -440,8 +447,6 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
         refused("`callbacks` must be a list of Keras callbacks", callbacks=callbacks)
     backup = keras.callbacks.BackupAndRestore(tmp_path / "other")
     refused("without BackupAndRestore: .*resume=True", callbacks=[backup])
-    probe = replace(RECIPE, probe="only")
-    refused("`max_minutes` does not go with a probe", recipe=probe, max_minutes=1)
     refused("`keep_snapshots` must be an integer of at least 1. Received: 0", keep_snapshots=0)
     for minutes in (-1, float("nan"), "30"):
         message = (

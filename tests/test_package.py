@@ -1,8 +1,10 @@
 """The package as a whole: what importing it costs, its layers, its documentation, its size."""
 
 import ast
+import dataclasses
 import importlib.metadata
 import inspect
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,10 +13,12 @@ from pathlib import Path
 import pytest
 
 import keras_effnetv2 as kev2
+from keras_effnetv2.cli.main import parse
 
 PACKAGE = Path(kev2.__file__).parent
 SLOW_TO_IMPORT = {"jax", "keras", "numpy", "sklearn", "tensorflow", "torch"}
 MAX_FILE_LINES = 500
+_TRAINING = ("training", "recipes", "runs")
 MAX_FUNCTION_LINES = 70  # signature and body; a docstring may be as long as it has to be
 
 
@@ -131,6 +135,20 @@ def public_objects() -> dict[str, object]:
                 if member not in inherited and is_public_code(member, code, owner.__module__)
             }
     return found
+
+
+def test_errors_of_a_training_name_options_and_arguments_that_it_has():
+    """Such as "(--image-size, image_size=)": options of `train`, and arguments of `kev2.train`."""
+    options = vars(parse(["train", "--data", "digits", "--output", "x"]))["params"]
+    recipe = {one.name for one in dataclasses.fields(kev2.TrainRecipe)}
+    arguments = {*inspect.signature(kev2.train).parameters, *recipe} - {"fields"}
+    found = []
+    for path in (path for folder in _TRAINING for path in (PACKAGE / folder).glob("*.py")):
+        text = re.sub(r'"\s*\n\s*f?"', "", path.read_text("utf-8"))  # one line, as it is said
+        found += re.findall(r"\(--(?:no-)?([a-z-]+)[^()]*?, (\w+)=", text)
+    assert len(found) > 20
+    assert {option.replace("-", "_") for option, _ in found} <= {*options, "probe"}
+    assert {argument for _, argument in found} <= arguments
 
 
 def test_everything_public_is_documented():

@@ -1,6 +1,7 @@
 """What a training starts from: weights that can be had, the recipe for them, the classifier."""
 
 import hashlib
+import re
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from keras_effnetv2.pretrained.open_weights import NoWeightsError, best_set
 from keras_effnetv2.recipes.presets import PRESETS
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.runs.run_folder import read_settings
+from keras_effnetv2.training import probe
 from keras_effnetv2.training.fit import train
 from keras_effnetv2.training.start import settle_start
 
@@ -140,6 +142,24 @@ def test_a_probe_fits_the_classifier_alone(digits, quick, tmp_path):
     assert read_settings(tmp_path / "run").recipe.probe == "only"
 
 
+def test_a_probe_has_as_many_passes_as_it_needs_and_pictures_as_there_is_time_for(
+    digits, quick, tmp_path, monkeypatch
+):
+    """Of 60 digits 48 are 6 steps of 8 pictures; with 10 of them an epoch has 2."""
+    recipe, said = replace(PROBE, min_steps=40), []
+    result = train(small_network(), digits, recipe, tmp_path / "run", echo=said.append)
+    assert "each epoch has 3 passes, to make the recipe's 40 steps" in said
+    rates = np.array(result.history["learning_rate"])  # after a third, two thirds, all
+    np.testing.assert_allclose(rates / rates[0], [1, 1 / 3, 0], atol=1e-6)
+    recorded = read_settings(tmp_path / "run").recipe
+    assert (recorded.epochs, recorded.min_steps) == (3, 40)
+    monkeypatch.setattr(probe, "_BATCH", 8)  # the fewest that are learned from, but for the classes
+    options = {"max_minutes": 1e-6, "echo": said.append}
+    train(small_network(), digits, PROBE, tmp_path / "short", **options)
+    (line,) = (one for one in said if one.startswith("The classifier is"))
+    assert line.startswith("The classifier is fitted to 10 of the 48 pictures, to end in time (")
+
+
 def test_a_probe_weighs_classes_in_place_of_drawing_them(digits, quick, tmp_path):
     kept = [np.flatnonzero(digits.labels == label)[: 1 + label] for label in range(3)]
     uneven = digits.subset(np.concatenate(kept))  # 1, 2 and 3 pictures
@@ -169,8 +189,10 @@ def test_a_training_begins_with_a_classifier_that_fits(digits, monkeypatch, tmp_
 
     monkeypatch.setattr(model, "fit", stop)
     with pytest.raises(StopAsyncIteration) as begun:
-        train(model, digits, recipe, tmp_path / "run", verbose=0)
+        train(model, digits, recipe, tmp_path / "run", echo=(said := []).append)
     assert begun.value.args[0] < fresh - 0.05
+    (score,) = (line for line in said if line.startswith("The classifier alone"))
+    assert re.fullmatch(r"The classifier alone, at 32 pixels: val_accuracy [01]\.\d{4}", score)
 
 
 @pytest.mark.slow  # a training

@@ -79,9 +79,9 @@ class CourseOptions(OptionGroup):
 
     max_minutes: float | None = option(
         "M",
-        "Train for M minutes at most, what comes before (such as the classifier that is fitted "
-        "first) and after not counted: with fewer epochs, or fewer pictures in each, so that all "
-        "stages occur and the learning rate comes to its end. --resume knows the time used.",
+        "Finish in M minutes, from the loading of the pictures to the report: with fewer epochs, "
+        "or fewer pictures in each, so that all stages occur and the learning rate comes to its "
+        "end. Starting TensorFlow is not counted. --resume knows the time used.",
     )
 
     tensorboard: bool = flag(
@@ -89,15 +89,13 @@ class CourseOptions(OptionGroup):
         "Write DIR/tensorboard for TensorBoard: scalars of every epoch, pictures of every stage.",
     )
 
-    def check(self, recipe: TrainRecipe | None) -> None:
-        """Raise ValueError for a number out of range, or with a recipe that it does not fit.
+    def check(self) -> None:
+        """Raise ValueError for a number out of range.
 
         Raises:
             ImportError: a package is missing that was asked for.
         """
-        limits = Limits(self.patience, self.max_minutes)
-        if recipe is not None:
-            limits.check_recipe(recipe)
+        Limits(self.patience, self.max_minutes)
         if self.tensorboard:
             check_installed("tensorboard", "--tensorboard", "loggers")
 
@@ -146,7 +144,7 @@ def train(
     default = FROM_SCRATCH[0] if weights in _CHOOSE_WEIGHTS else "finetune"
     recipe = recipe_options.load(config.name, default)
     devices.check()
-    course.check(recipe)
+    course.check()
     data_options.check(data, (recipe or recipe_options).class_weights)
     check_weights(config, None if weights in _CHOOSE_WEIGHTS else weights)
     earlier = None if preview else check_output(output, resume=resume, overwrite=overwrite)

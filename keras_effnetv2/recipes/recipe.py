@@ -99,7 +99,8 @@ class TrainRecipe:
         batch_size: pictures a step: a number, (first stage, last stage), or "auto": in each stage
             what fits into memory (`training.batch_sizes`), with the epochs of the preset's size.
         min_steps: smallest number of optimizer steps, reached with more epochs if there are few
-            pictures, see `resolve`; officially 10,000 for fine-tuning. Needs one batch size.
+            pictures (`probe="only"`: with more passes in each), see `resolve`; officially 10,000
+            for fine-tuning. Needs one batch size.
         progressive: what "preset" means in a range below: "paper" or "official" (see
             `recipes.stages`); None if no range is "preset".
         stages: number of stages of progressive learning, or as many as there are epochs, if those
@@ -317,7 +318,7 @@ class TrainRecipe:
         }
         if changes.get("autoaugment", self.autoaugment):
             changes["randaugment_magnitude"] = None
-        if self.min_steps and num_examples is not None:  # then there is one batch size
+        if self.min_steps and num_examples and self.probe != "only":  # then one batch size
             needed = math.ceil(self.min_steps / steps_per_epoch(num_examples, self._batch_size))
             changes |= {"epochs": max(self.epochs, needed), "min_steps": 0}
         # Fewer epochs than stages: with fewer stages the first and the last keep their values.

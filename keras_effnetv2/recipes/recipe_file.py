@@ -18,7 +18,7 @@ from keras_effnetv2.recipes.recipe import CHOICES, TrainRecipe
 
 OFF = "off"
 
-_FIELDS = tuple(one.name for one in fields(TrainRecipe))
+FIELDS = tuple(one.name for one in fields(TrainRecipe))
 _WORDS = {"true": True, "on": True, "false": False, "null": None, "none": None}
 _VALUES_OF_OFF: dict[str, Any] = {
     **dict.fromkeys(
@@ -79,7 +79,7 @@ def read_recipe(path: str | os.PathLike[str]) -> WrittenRecipe:
         return WrittenRecipe(TrainRecipe.from_dict(values["recipe"]), {})
     if not isinstance(values, Mapping):
         raise ValueError(f"it must have names and values. Received: {values!r}")
-    check_names("It", values, ("preset", *_FIELDS))
+    check_names("It", values, ("preset", *FIELDS))
     written = {
         name: field_value(name, value) if isinstance(value, str) else value
         for name, value in values.items()
@@ -115,7 +115,7 @@ def parse_settings(words: list[str]) -> dict[str, Any]:
             raise ValueError(
                 f"--set needs FIELD=VALUE, for example optimizer=adam. Received: {word!r}"
             )
-        check_names("--set", [name], _FIELDS)
+        check_names("--set", [name], FIELDS)
         values[name] = field_value(name, text)
     return values
 

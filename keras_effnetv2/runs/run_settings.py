@@ -36,20 +36,11 @@ class Limits:
     """What ends a training before its last epoch, see `train`; None does not."""
 
     patience: int | None = None  # epochs of the last stage without a better one
-    max_minutes: float | None = None  # of training and validation
+    max_minutes: float | None = None  # of the whole of `train`
 
     def __post_init__(self) -> None:
         check_integer("patience", self.patience, minimum=1, or_none=True)
         check_number("max_minutes", self.max_minutes, above=0, or_none=True)
-
-    def check_recipe(self, recipe: TrainRecipe) -> None:
-        """Raise ValueError if they do not go with a recipe."""
-        if self.max_minutes is not None and recipe.probe == "only":
-            raise ValueError(
-                "`max_minutes` does not go with a probe (--probe, probe='only'): nearly all of its "
-                "time is one look at every picture. Limit their number (--max-train-examples, "
-                f"max_train_examples=). Received: {self.max_minutes:g}"
-            )
 
     def resuming(self, earlier: "Limits") -> "Limits":
         """Return the limits of a run that is resumed: what is not given is what it had."""

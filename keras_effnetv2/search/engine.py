@@ -90,7 +90,7 @@ def run_search(
     objective = objective or Objective()
     sampling = sampling or Sampling()
     sampling.check_trials(trials)
-    check_arguments(space.backbone, recipe)
+    check_arguments(space.backbone, recipe, {})
     if recipe.batch_size == "auto":
         raise ValueError(
             "The networks of a search train with the same batches. Give their size as a number "

@@ -37,7 +37,7 @@ def settle_batch_sizes(
     machine: Machine,
     say: Callable[[str], Any],
 ) -> Inputs:
-    """Return inputs with batch sizes in place of "auto"; a resumed run keeps those that it had.
+    """Return inputs with batch sizes in place of "auto"; a resumed run keeps the plan that it had.
 
     Each is a power of two times the devices: the largest of which a train step fits into memory,
     an epoch has 16 (or that the preset has), and that is at most 4,096. On a CPU memory is
@@ -52,7 +52,9 @@ def settle_batch_sizes(
     """
     plan = inputs.plan
     if earlier is not None and len(earlier.stages) == len(plan):
-        return _with_sizes(inputs, [stage.batch_size for stage in earlier.stages])
+        # Its batches may have been halved, and its epochs fitted to the time.
+        pictures = earlier.max_pictures_per_epoch
+        return replace(inputs, plan=StagePlan(earlier.stages), max_pictures_per_epoch=pictures)
     if inputs.recipe.batch_size != "auto":
         return inputs
     devices, sizes = inputs.workers.devices, []

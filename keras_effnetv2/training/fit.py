@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -44,9 +45,10 @@ from keras_effnetv2.training.preflight import (
     check_arguments,
     check_model,
     config_of,
+    recipe_changes,
     settled_limits,
 )
-from keras_effnetv2.training.probe import fit_classifier
+from keras_effnetv2.training.probe import fit_classifier, fit_probe
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.results import evaluate_model, write_results
 from keras_effnetv2.training.snapshots import Saving, Snapshot, Snapshots, latest_snapshot
@@ -55,7 +57,6 @@ from keras_effnetv2.training.time_budget import TimeBudget, fit_to_time
 from keras_effnetv2.training.time_left import TimeLeft
 from keras_effnetv2.training.transfer import freeze
 from keras_effnetv2.training.workers import (
-    Workers,
     current_workers,
     explained,
     local_copy,
@@ -92,6 +93,7 @@ def train(
     recipe: TrainRecipe | None = None,
     output: str | os.PathLike[str] = "runs/latest",
     *,
+    epochs: int | None = None,
     validation: ImageSource | None = None,
     validation_fraction: float | None = None,
     multi_label: bool | None = None,
@@ -113,6 +115,7 @@ def train(
     tensorboard: bool = False,
     verbose: int = 1,
     echo: Callable[[str], Any] = say,
+    **fields: Any,
 ) -> TrainResult:
     """Train a classifier and write a run folder that can be evaluated, served and repeated.
 
@@ -132,6 +135,8 @@ def train(
         recipe: default `TrainRecipe.preset("finetune")` for a network with trained weights, else
             "quickstart".
         output: the run folder; must not hold a run unless `resume` or `overwrite`.
+        epochs: passes over the training pictures; None: what the recipe's `epochs` and `min_steps`
+            ask for.
         validation: the validation pictures, if `source` is an `ImageSource`; None holds back a
             share of it.
         validation_fraction: share to hold back; see `load_source`. None: 0.2 of an `ImageSource`.
@@ -173,17 +178,20 @@ def train(
             highest validation accuracy, and of those the lowest loss. Earlier stages do not count,
             because they are judged on smaller pictures; so no stage is left out. None trains all
             epochs and keeps the last one. `resume` knows it.
-        max_minutes: of training and validation; what comes before and after takes some more. A few
-            steps are timed, and a training that would take longer gets fewer epochs, or fewer
+        max_minutes: of the whole call, with the classifier that is fitted first and the report. A
+            few steps are timed, and a training that would take longer gets fewer epochs, or fewer
             pictures in each, so that all stages occur and the learning rate comes to its end. Where
-            the time gets short later, steps are left out in the same way. `resume` knows how much
-            time was used. With enough time the weights are those without a limit.
+            the time gets short later, steps are left out in the same way. A classifier is fitted to
+            fewer pictures. What cannot be shorter, at least a step of each stage and the scores of
+            all validation pictures, may take longer. `resume` knows how much time was used. With
+            enough time the weights are those without a limit.
         tensorboard: write `output/tensorboard` for TensorBoard: loss, accuracy and learning rate of
             every epoch, and pictures of every stage, as they are trained on. Needs the extra
             `loggers`. Other loggers: their Keras callbacks, in `callbacks`.
         verbose: 0 silent, 1 progress bars (where stderr is no terminal: lines, at least every ten
             seconds at first), 2 a line an epoch.
         echo: called with each line of the plan and the summary (silent with verbose=0).
+        fields: other values for any fields of the recipe, such as image_size=128, batch_size=32.
 
     Returns:
         A `TrainResult`.
@@ -199,6 +207,7 @@ def train(
             `KeyboardInterrupt`. The state is saved.
         ValueError: an argument, the data or the model does not fit, or all snapshots are damaged.
     """
+    began = time.monotonic()
     data = TrainingData(
         source,
         validation=validation,
@@ -209,7 +218,8 @@ def train(
         scan=scan,
         cache=cache,
     )
-    check_arguments(model_or_variant, recipe, weights, callbacks, tensorboard)
+    changes = recipe_changes(train, fields, epochs, class_weights, balanced)
+    check_arguments(model_or_variant, recipe, changes, weights, callbacks, tensorboard)
     limits = Limits(patience, max_minutes)
     folder = Path(output)
     saving = Saving(folder / run_folder.BACKUP, keep_snapshots, snapshot_minutes)
@@ -220,9 +230,8 @@ def train(
     holding = run_folder.hold_output(folder, **place, say=say)
     watch = never_silent("training", quiet=verbose != 1)
     with holding as earlier, watch, contextlib.ExitStack() as frozen:
-        start = settle_start(model_or_variant, weights, recipe, earlier, say)
-        start = start.with_recipe(class_weights=class_weights, balanced=balanced)
-        limits = settled_limits(limits, earlier, start.recipe, workers)
+        start = settle_start(model_or_variant, weights, recipe, earlier, say).with_recipe(changes)
+        limits = settled_limits(limits, earlier, workers)
         inputs = load_inputs(
             model_or_variant, data, start.recipe, workers, say, is_pretrained=start.is_pretrained
         )
@@ -233,12 +242,9 @@ def train(
         inputs = freeze(model, inputs, start.is_pretrained, earlier, frozen, say)
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
         settings, pictures = _settings(model, inputs, network, start, limits, earlier, folder)
-        for finding in look_for_findings(model, inputs, this_machine(), start.weights):
-            say(finding)
-        resumed = None if earlier is None else latest_snapshot(saving.folder, say)
-        _begin_folder(workers, saving, model, settings, pictures, say, keep=resume)
+        resumed = _begin(model, inputs, saving, settings, pictures, earlier, say, keep=resume)
         return _run(
-            model, inputs, saving, settings, resumed, callbacks, tensorboard, frozen, verbose, say
+            model, inputs, saving, settings, resumed, began, callbacks, tensorboard, frozen, say
         )
 
 
@@ -283,6 +289,7 @@ def _settings(
         recipe=inputs.recipe,
         stages=tuple(inputs.plan),
         limits=limits,
+        max_pictures_per_epoch=inputs.max_pictures_per_epoch,
         image_size=inputs.evaluation_size,
         pictures_sha256=pictures.fingerprint,
         thresholds=(0.5,) * len(inputs.training.class_names)
@@ -295,25 +302,33 @@ def _settings(
     return settings, pictures
 
 
-def _begin_folder(
-    workers: Workers,
-    saving: Saving,
+def _begin(
     model: keras.Model,
+    inputs: Inputs,
+    saving: Saving,
     settings: RunSettings,
     pictures: PictureRecord,
+    earlier: RunSettings | None,
     say: Callable[[str], Any],
     keep: bool,
-) -> None:
-    """Write and say what is known before the training: the first worker, when all have read."""
-    wait_for_all(workers)
-    if not workers.is_first:
-        return
+) -> Snapshot | None:
+    """Write and say what is known before the training: the first worker, when all have read.
+
+    Return the snapshot to resume from.
+    """
+    for finding in look_for_findings(model, inputs, this_machine(), settings.weights):
+        say(finding)
+    resumed = None if earlier is None else latest_snapshot(saving.folder, say)
+    wait_for_all(inputs.workers)
+    if not inputs.workers.is_first:
+        return resumed
     folder = saving.folder.parent
     results = _RESULT_BYTES * model.count_params() + _OTHER_FILES_BYTES
     run_folder.prepare_output(folder, keep=keep, needed_bytes=saving.needed_bytes(model) + results)
     pictures.write(folder / run_folder.PICTURES)
     run_folder.write_settings(folder, settings)
     say(describe_plan(settings, model.count_params(), folder))
+    return resumed
 
 
 # --- the training -------------------------------------------------------------------------------
@@ -325,30 +340,38 @@ def _run(
     saving: Saving,
     settings: RunSettings,
     resumed: Snapshot | None,
+    began: float,
     callbacks: Sequence[keras.callbacks.Callback],
     tensorboard: bool,
     frozen: contextlib.ExitStack,
-    verbose: int,
     say: Callable[[str], Any],
 ) -> TrainResult:
-    """Train, judge and write the results; close `frozen` after the training."""
+    """Train, judge and write the results; close `frozen` after the training.
+
+    `began` is when `train` did, as `time.monotonic` has it.
+    """
     workers, folder, limits = inputs.workers, saving.folder.parent, settings.limits
     unreadable = UnreadablePictures(inputs.data.skip_bad)
     budget = None
     if limits.max_minutes is not None:
-        budget = TimeBudget(limits.max_minutes, None if resumed is None else resumed.notes["time"])
+        notes = None if resumed is None else resumed.notes["time"]
+        budget = TimeBudget(limits.max_minutes, notes, began=began)
     with _explained(folder, inputs, unreadable), StopSignals(folder) as signals:
         compile_to_train(model, inputs)
         if inputs.recipe.probe == "first" and resumed is None:
             say("Fitting the classifier first ...")
-            fit_classifier(model, inputs, unreadable)
+            fit_classifier(model, inputs, unreadable, budget, say)
         if budget is not None:
-            inputs, settings = fit_to_time(model, inputs, settings, budget, unreadable, folder, say)
+            if resumed is None and inputs.recipe.probe != "only":
+                inputs, settings = fit_to_time(
+                    model, inputs, settings, budget, unreadable, folder, say
+                )
+            budget.follow(inputs)
         if tensorboard and workers.is_first:
             callbacks = [*callbacks, *board_callbacks(folder / run_folder.TENSORBOARD, inputs)]
         if inputs.recipe.probe == "only":
             say("Fitting the classifier ...")
-            history = _fit_probe(model, inputs, unreadable, folder, limits, callbacks)
+            history = fit_probe(model, inputs, unreadable, folder, limits, budget, callbacks, say)
         else:
             if limits.patience is not None:
                 say(describe_patience(limits.patience, inputs.plan))
@@ -356,7 +379,7 @@ def _run(
                 history, inputs, settings = fit_in_memory(
                     lambda inputs, resumed: _fit(
                         *(model, inputs, unreadable, saving, resumed, limits, budget, callbacks),
-                        *(signals, verbose, say),
+                        *(signals, say),
                     ),
                     *(model, inputs, settings, saving.folder, resumed, budget, say),
                 )
@@ -396,22 +419,6 @@ def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> 
         ) from error
 
 
-def _fit_probe(
-    model: keras.Model,
-    inputs: Inputs,
-    unreadable: UnreadablePictures,
-    folder: Path,
-    limits: Limits,
-    callbacks: Sequence[keras.callbacks.Callback],
-) -> dict[str, list[float]]:
-    """Fit the classifier alone and return the history of its epochs."""
-    path = folder / run_folder.HISTORY if inputs.workers.is_first else None
-    history = HistoryFile(path, inputs.plan)
-    best = BestEpoch(limits.patience, inputs.plan, history)
-    fit_classifier(model, inputs, unreadable, [history, best, *callbacks])
-    return history.columns
-
-
 def _fit(
     model: keras.Model,
     inputs: Inputs,
@@ -422,7 +429,6 @@ def _fit(
     budget: TimeBudget | None,
     callbacks: Sequence[keras.callbacks.Callback],
     signals: StopSignals,
-    verbose: int,
     say: Callable[[str], Any],
 ) -> dict[str, list[float]]:
     """Run `fit` and return its history."""
@@ -474,8 +480,7 @@ def _fit(
             # The state that is saved is what all others have made of it.
             [
                 *(history, best, *callbacks, *([] if budget is None else [budget]), snapshots),
-                *([] if budget is None and not verbose else [timed]),
-                lines,
+                *(timed, lines),
             ],
             # If it has ended before the last epoch, there is nothing left to train.
             initial_epoch=inputs.plan.epochs if kept.get("has_ended") else first_epoch,

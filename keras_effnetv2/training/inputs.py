@@ -216,7 +216,7 @@ def load_inputs(
     if recipe.epochs > asked.epochs:
         say(
             f"{recipe.epochs:,} epochs instead of {asked.epochs}, to make the recipe's "
-            f"{asked.min_steps:,} steps; --epochs (epochs=, min_steps=0) chooses another number"
+            f"{asked.min_steps:,} steps; --epochs (epochs=) chooses another number"
         )
     if len(plan) < asked.stages:
         say(f"{counted(len(plan), 'stage')} instead of {asked.stages}: every stage needs an epoch.")

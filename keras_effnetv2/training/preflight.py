@@ -1,16 +1,20 @@
 """Checks of a training's arguments and of its model, before any picture is read."""
 
+import inspect
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-from keras_effnetv2._common.checks import check_installed
+from keras_effnetv2._common.checks import check_installed, check_names
 from keras_effnetv2._common.text import counted, first_line
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import is_published
+from keras_effnetv2.data.class_balance import ClassWeights
 from keras_effnetv2.models.graph import last_activation
 from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.recipes.recipe_file import FIELDS, changed
 from keras_effnetv2.runs.run_settings import Limits, RunSettings
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.probe import last_dense
@@ -21,6 +25,7 @@ from keras_effnetv2.training.workers import Workers
 def check_arguments(
     model_or_variant: Any,
     recipe: Any,
+    changes: Mapping[str, Any],
     weights: str | None = None,
     callbacks: Any = (),
     tensorboard: bool = False,
@@ -37,6 +42,7 @@ def check_arguments(
             "`recipe` must be a TrainRecipe, for example TrainRecipe.preset('finetune'). "
             f"Received: recipe={recipe!r}"
         )
+    changed(recipe or TrainRecipe.preset("finetune"), changes)  # a wrong value raises
     is_list = isinstance(callbacks, list | tuple)
     if not is_list or not all(isinstance(one, keras.callbacks.Callback) for one in callbacks):
         raise ValueError(
@@ -63,16 +69,30 @@ def check_arguments(
         )
 
 
-def settled_limits(
-    limits: Limits, earlier: RunSettings | None, recipe: TrainRecipe, workers: Workers
-) -> Limits:
+def recipe_changes(
+    train: Callable[..., Any],
+    fields: Mapping[str, Any],
+    epochs: int | None,
+    class_weights: ClassWeights,
+    balanced: bool | None,
+) -> dict[str, Any]:
+    """Return what arguments of `train` change in its recipe; of the last three None is nothing.
+
+    Raises:
+        ValueError: `fields` has names that are no fields.
+    """
+    check_names("`train`", fields, [*inspect.signature(train).parameters, *FIELDS])
+    given = {"epochs": epochs, "class_weights": class_weights, "balanced": balanced}
+    return {name: value for name, value in given.items() if value is not None} | {**fields}
+
+
+def settled_limits(limits: Limits, earlier: RunSettings | None, workers: Workers) -> Limits:
     """Return the limits of a training, by default those of the run that it resumes.
 
     Raises:
-        ValueError: they do not go with the recipe, or with several processes.
+        ValueError: they do not go with several processes.
     """
     limits = limits if earlier is None else limits.resuming(earlier.limits)
-    limits.check_recipe(recipe)
     if limits.max_minutes is not None and workers.count > 1:
         raise ValueError(
             "`max_minutes` does not go with several processes, because their clocks differ. Choose "

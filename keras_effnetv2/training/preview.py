@@ -80,7 +80,7 @@ def write_preview(
         OSError: `output` cannot be written, or its disk is full.
         ValueError: an argument, the data or the model does not fit.
     """
-    check_arguments(model_or_variant, recipe, weights)
+    check_arguments(model_or_variant, recipe, {}, weights)
     folder = Path(output)
     # As with `overwrite`: the page may stand beside a run, but not where `train` could not write.
     with run_folder.hold_output(folder, resume=False, overwrite=True, say=echo):

@@ -1,7 +1,6 @@
 """What a training starts from: trained weights that can be had, and the recipe that suits them."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -11,6 +10,7 @@ from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.pretrained.open_weights import NoWeightsError, best_set
 from keras_effnetv2.recipes.presets import FROM_SCRATCH
 from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.recipes.recipe_file import changed
 from keras_effnetv2.runs.run_settings import RunSettings
 from keras_effnetv2.training.preflight import config_of
 from keras_effnetv2.training.transfer import has_learned
@@ -29,10 +29,9 @@ class Start(NamedTuple):
     is_pretrained: bool
     recipe: TrainRecipe
 
-    def with_recipe(self, **changes: Any) -> "Start":
-        """Return the same start with these fields of the recipe; None changes nothing."""
-        given = {name: value for name, value in changes.items() if value is not None}
-        return self._replace(recipe=replace(self.recipe, **given))
+    def with_recipe(self, changes: Mapping[str, Any]) -> "Start":
+        """Return the same start with other fields of the recipe, see `recipe_file.changed`."""
+        return self._replace(recipe=changed(self.recipe, changes))
 
 
 def settle_start(

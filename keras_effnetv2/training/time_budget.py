@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import keras
 
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.unreadable import UnreadablePictures
-from keras_effnetv2.recipes.stages import StagePlan, TrainStage, step_of_epoch
+from keras_effnetv2.recipes.stages import TrainStage, step_of_epoch
 from keras_effnetv2.runs import run_folder
 from keras_effnetv2.runs.run_settings import RunSettings
 from keras_effnetv2.training.assemble import compile_to_train, fit_stages
@@ -21,6 +21,10 @@ from keras_effnetv2.training.time_left import TimeLeft
 
 # Of the time that is left; what a plan leaves is for steps that turn out slower than those timed.
 _PLANNED_SHARE = 0.95
+# What comes after a training, in times of its first step or of its first features, which trace, and
+# of one validation: scores, export and report. (docs/benchmarks.md: 18 s for 341 photos, 4.4 s to
+# trace and 3.5 s for a validation; first features take 1.7 s there.)
+_STARTS_OF_STEPS, _STARTS_OF_FEATURES, _VALIDATIONS = 2.5, 6.0, 2.0
 
 
 class TimeBudget(keras.callbacks.Callback):
@@ -32,9 +36,10 @@ class TimeBudget(keras.callbacks.Callback):
     changes nothing. Put it before the callbacks that save the state.
 
     Args:
-        minutes: of the whole training.
+        minutes: of `train`, from its beginning to the written run folder.
         notes: what `notes()` returned when the training stopped.
         clock: returns seconds.
+        began: what it returned when `train` began; None is now.
     """
 
     def __init__(
@@ -42,43 +47,54 @@ class TimeBudget(keras.callbacks.Callback):
         minutes: float,
         notes: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
     ) -> None:
         super().__init__()
-        self._notes = dict(notes or {})
-        self._clock, self._began = clock, clock()
-        self._seconds = 60 * minutes - self._notes.get("seconds_used", 0.0)
+        notes = notes or {}
+        self._clock, self._began = clock, clock() if began is None else began
+        self._seconds, self._used = 60 * minutes, notes.get("seconds_used", 0.0)
+        self._for_results = notes.get("seconds_for_results", 0.0)
+
+    def _seconds_used(self) -> float:
+        return float(self._used + self._clock() - self._began)
 
     def seconds_left(self) -> float:
-        """Return the seconds that are left; negative if it took longer."""
-        return self._seconds + self._began - self._clock()
+        """Return the seconds that are left until the results are made; negative if none are."""
+        return self._seconds - self._for_results - self._seconds_used()
 
     def notes(self) -> dict[str, Any]:
         """Return what a resumed training has to know; data for JSON."""
-        used = self._notes.get("seconds_used", 0.0) + self._clock() - self._began
-        return {
-            "seconds_used": used,
-            "stages": [asdict(stage) for stage in self._inputs.plan],
-            "max_pictures_per_epoch": self._inputs.max_pictures_per_epoch,
-        }
+        return {"seconds_used": self._seconds_used(), "seconds_for_results": self._for_results}
+
+    def keep_for_results(
+        self, to_start: float, of_validation: float, *, of_features: bool = False
+    ) -> None:
+        """Keep seconds for what comes after the training.
+
+        Args:
+            to_start: seconds of the first step, or `of_features` of the first features.
+            of_validation: seconds of a validation.
+            of_features: see `to_start`.
+        """
+        starts = _STARTS_OF_FEATURES if of_features else _STARTS_OF_STEPS
+        self._for_results = starts * to_start + _VALIDATIONS * of_validation
 
     def fitted(self, model: keras.Model, inputs: Inputs, unreadable: UnreadablePictures) -> Inputs:
         """Return the inputs with fewer epochs, or fewer pictures in each, if time asks for it.
 
         A few steps of the compiled model are timed; then it has its weights back, and has to be
-        compiled again. A resumed training keeps what was decided at first.
+        compiled again.
         """
-        if self._notes:
-            plan = StagePlan(TrainStage(**stage) for stage in self._notes["stages"])
-            pictures = self._notes["max_pictures_per_epoch"]
-            self._inputs = replace(inputs, plan=plan, max_pictures_per_epoch=pictures)
-        else:
-            timed = _timed(model, inputs, unreadable, self._clock)
-            seconds = _PLANNED_SHARE * (self.seconds_left() - timed.seconds_to_start)
-            self._inputs = shortened(inputs, timed, seconds) if timed.is_known else inputs
-        return self._inputs
+        timed = _timed(model, inputs, unreadable, self._clock)
+        if not timed.is_known:
+            return inputs
+        _, of_validation = timed.seconds_of(len(inputs.plan) - 1)
+        self.keep_for_results(timed.seconds_to_start, of_validation)
+        seconds = _PLANNED_SHARE * (self.seconds_left() - timed.seconds_to_start)
+        return shortened(inputs, timed, seconds)
 
     def follow(self, inputs: Inputs) -> None:
-        """Take the inputs whose batches were halved."""
+        """Take the inputs that are trained with, or whose batches were halved."""
         self._inputs = inputs
 
     def begin(self, dataset: EpochDataset, timed: TimeLeft) -> None:
