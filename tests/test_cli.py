@@ -135,8 +135,6 @@ def test_a_failure_while_training_ends_the_process(tmp_path):
         (["train", "--dat", "digits"], "--data"),
         (["train", "--data", "digits"], "Missing option '--output'"),
         (["train", "--data", "digits", "--output", "--overwrite"], "--output: a value is missing"),
-        (["search", "--class-weights", "1=2,1"], "coat=2,dress=0.5"),
-        (["search", "--class-weights", "1=2,1=3"], "two weights"),
         (["train", "--data", "digits", "--output", "x", "--preview", "--resume"], "--preview"),
         (["weights", "--variant", "eficientnetv2-xl"], 'Did you mean "efficientnetv2-xl"?'),
         (["predict", "run"], "PICTURE"),
@@ -197,7 +195,7 @@ def test_help_of_train_has_every_preset_and_the_values_of_the_default_one(capsys
     assert f"training pictures. [finetune: {PRESETS['finetune']['epochs']}]" in text
 
 
-def test_options_take_several_words_and_stand_on_either_side_of_an_action(tmp_path):
+def test_options_take_several_words_and_stand_on_either_side_of_an_action():
     words = "benchmark all --formats onnx litert:int8 --batch-sizes 1 --threads 2"
     values = parse(words.split()).params
     assert (values["formats"], values["batch_sizes"]) == (["onnx", "litert:int8"], [1])
@@ -206,11 +204,6 @@ def test_options_take_several_words_and_stand_on_either_side_of_an_action(tmp_pa
     assert (values["layer_offsets"], values["trials"], values["scan"]) == ([-1, 0, 1], 3, False)
     before, after = "weights --variant efficientnetv2-s --json", "convert a b"
     assert parse([*before.split(), *after.split()]).params["variant"] == "efficientnetv2-s"
-    words = "search --trials 3 --class-weights coat=2,t-shirt=0.5"
-    assert parse(words.split()).params["class_weights"] == {"coat": 2.0, "t-shirt": 0.5}
-    (path := tmp_path / "weights.json").write_text('{"a,b": 2}')
-    words = ["search", "--trials", "3", "--class-weights", str(path)]
-    assert parse(words).params["class_weights"] == {"a,b": 2}
     words = "search --storage journal:x show mine"
     assert parse(words.split()).params["storage"] == "journal:x"
 
@@ -291,6 +284,9 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
                 "--validation-fraction 1": "--validation-fraction must be a number above 0",
                 "--max-train-examples 0": "--max-train-examples must",
                 "--class-weights balanced --balanced": "Choose one of them",
+                "--class-weights 1=2,1": "--class-weights coat=2,dress=0.5, or a JSON file",
+                "--class-weights 1=2,1=3": "Received: '1=2,1=3'",
+                "--set class_weights=no.json": "--set class_weights: 'no.json' cannot be read",
                 "--class-weights 1=0": '--class-weights must be "balanced", or a number above 0',
                 "--patience 0": "--patience must be an integer of at least 1, or None. Received: 0",
                 "--max-minutes 0": "--max-minutes must be a number above 0",

@@ -272,7 +272,7 @@ def test_a_training_finds_the_loss_and_keeps_its_thresholds(run):
     assert "validation mean average precision" in said
     assert {"pr_auc", "val_pr_auc"} < set(result.history)
     opened = open_run(result.output)
-    assert opened.recipe.loss == "sigmoid"
+    assert (opened.recipe.loss, opened.recipe.label_smoothing) == ("sigmoid", 0.0)
     assert opened.confusion is None
     assert opened.settings.thresholds == tuple(result.evaluation.thresholds)
     assert opened.settings.result["validation_f1"] == result.evaluation.f1

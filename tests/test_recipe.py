@@ -47,7 +47,7 @@ WRONG = {
     "probe": ("last", True),
     "frozen_share": (-0.1, 1.1, None, True),
     "weight_decay": (-1e-9, None),
-    "label_smoothing": (1.0, -0.1, None),
+    "label_smoothing": (1.0, -0.1, None, "none"),
     "loss": ("mse", None),
     "ema_decay": (0, 1, 1.0, -0.5, "0.9", True),
     "gradient_clip": (0, 0.0, -1, "1", float("inf")),
@@ -140,7 +140,8 @@ def test_presets_have_the_official_figures(preset, key):
     assert recipe.learning_rate == official["lr_base"]
     assert recipe.schedule == official["lr_sched"]
     assert recipe.warmup_epochs == official["warmup_epochs"]
-    assert recipe.label_smoothing == official["label_smoothing"]
+    resolved = recipe.resolve("efficientnetv2-s").recipe
+    assert resolved.label_smoothing == official["label_smoothing"]
     assert recipe.weight_decay == OPTIMIZER["weight_decay"]["value"]
     assert recipe.ema_decay == official.get("ema_decay", OPTIMIZER["ema"]["decay"])
     assert recipe.drop_path_rate == pytest.approx(1 - official.get("survival_prob", 0.8))
@@ -294,13 +295,14 @@ def test_what_a_variant_was_trained_with_is_looked_up(variant, style, autoaugmen
         "reduced_decode": False,
         "autoaugment": False,
         "loss": "softmax",
+        "label_smoothing": 0.2,
     }
     chosen = replace(preset, **chosen)
     assert chosen.resolve(variant).recipe == chosen
     quickstart = TrainRecipe.preset("quickstart")
     # The whole picture is judged averaged; the official styles skip pixels there and in training.
     settled = {"reduced_decode": True, "image_size": (96, 160), "small_pictures": False}
-    settled = replace(quickstart, **settled, loss="softmax")
+    settled = replace(quickstart, **settled, loss="softmax", label_smoothing=0.1)
     assert quickstart.resolve(variant).recipe == settled
     assert recipe.reduced_decode is False
 
@@ -463,6 +465,14 @@ def test_rates_by_depth_begin_at_their_epochs():
         for variable, before in zip(model.trainable_variables, start, strict=True)
     ]
     assert moved == [False] * 6 + [True] * 2
+
+
+def test_several_classes_are_not_smoothed_unless_asked_to():
+    """At 0.95 and 0.05, the smoothed targets of a sigmoid, scores would pile up."""
+    for given, resolved in (("auto", 0.0), (0.1, 0.1)):
+        recipe = replace(RECIPE, label_smoothing=given)
+        assert recipe.resolve(multi_label=True).recipe.label_smoothing == resolved
+        assert recipe.resolve().recipe.label_smoothing == 0.1
 
 
 def test_losses_smooth_the_labels():

@@ -9,7 +9,7 @@ from helpers.command_line import command
 from keras_effnetv2.cli.main import parse
 from keras_effnetv2.cli.options import RecipeOptions
 from keras_effnetv2.recipes.recipe import TrainRecipe
-from keras_effnetv2.recipes.recipe_file import field_value
+from keras_effnetv2.recipes.recipe_file import changed, field_value, parse_settings
 
 FINETUNE = TrainRecipe.preset("finetune")
 TRAIN = ("train", "--data", "digits", "--output", "x")
@@ -49,6 +49,71 @@ def options(*words):
 def test_values_are_typed_as_in_json_or_as_options_have_them(field, text, value):
     assert field_value(field, text) == value
     assert type(field_value(field, text)) is type(value)
+
+
+EVERY_FIELD = {
+    "name": ("mine", "mine"),
+    "epochs": ("5", 5),
+    "batch_size": ("32:16", (32, 16)),
+    "learning_rate": ("1e-3", 0.001),
+    "min_steps": ("0", 0),
+    "progressive": ("off", None),
+    "stages": ("2", 2),
+    "image_size": ("64:96", (64, 96)),
+    "small_pictures": ("auto", "auto"),
+    "randaugment_magnitude": ("5:10", (5, 10)),
+    "randaugment_layers": ("3", 3),
+    "autoaugment": ("preset", "preset"),
+    "mixup_alpha": ("0:0.2", (0, 0.2)),
+    "mixup_style": ("paper", "paper"),
+    "cutmix_alpha": ("off", 0.0),
+    "cutmix_style": ("paper", "paper"),
+    "class_weights": ("coat=2, t-shirt=0.5", {"coat": 2.0, "t-shirt": 0.5}),
+    "balanced": ("true", True),
+    "dropout_rate": ("0.1:0.3", (0.1, 0.3)),
+    "drop_path_rate": ("off", 0.0),
+    "crop_style": ("v1", "v1"),
+    "crop_area": ("0.5:1", (0.5, 1)),
+    "reduced_decode": ("off", False),
+    "horizontal_flip": ("none", None),
+    "scale_randaugment": ("on", True),
+    "optimizer": ("sgd", "sgd"),
+    "schedule": ("linear", "linear"),
+    "decay_by": ("pixels", "pixels"),
+    "warmup_epochs": ("0.5", 0.5),
+    "probe": ("off", None),
+    "head_warmup_epochs": ("1", 1),
+    "unfreeze_epochs": ("2", 2),
+    "layer_decay": ("0.9", 0.9),
+    "batch_norm": ("train", "train"),
+    "frozen_share": ("0.5", 0.5),
+    "weight_decay": ("1e-5", 1e-5),
+    "label_smoothing": ("off", 0.0),
+    "loss": ("sigmoid", "sigmoid"),
+    "ema_decay": ("off", None),
+    "gradient_clip": ("1", 1),
+    "evaluation_size": ("128", 128),
+    "evaluation_style": ("whole", "whole"),
+    "precision": ("mixed_bfloat16", "mixed_bfloat16"),
+    "deterministic": ("yes", True),
+    "seed": ("7", 7),
+}
+
+
+def test_set_takes_every_field_in_the_spelling_of_its_option(tmp_path):
+    words = {f"{name}={text}": value for name, (text, value) in EVERY_FIELD.items()}
+    recipe = changed(FINETUNE, parse_settings([*words]))
+    assert recipe == TrainRecipe(**{name: value for name, (_, value) in EVERY_FIELD.items()})
+    own = {name: EVERY_FIELD[name] for name in vars(RecipeOptions(None)) if name in EVERY_FIELD}
+    flags = {name for name, (text, value) in own.items() if isinstance(value, bool)}
+    typed = [f"--{name.replace('_', '-')}" for name in flags]
+    for name in own.keys() - flags - {"small_pictures", "autoaugment"}:
+        typed += [f"--{name.replace('_', '-')}", own[name][0]]
+    given = options(*typed).changed(FINETUNE)
+    for name in own.keys() - {"small_pictures", "autoaugment"}:  # those are only on or off there
+        assert getattr(given, name) == own[name][1], name
+    (path := tmp_path / "weights.json").write_text('{"a,b": 2}')
+    assert field_value("class_weights", str(path)) == {"a,b": 2}
 
 
 def test_set_changes_any_field_and_epochs_stay_as_given():

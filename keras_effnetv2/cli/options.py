@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from typer import BadParameter
-
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
-from keras_effnetv2._common.files import read_json
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import read_config
 from keras_effnetv2.cli.command import OptionGroup, argument, flag, option
-from keras_effnetv2.data.class_balance import BALANCED, ClassWeights, check_weighted_names
+from keras_effnetv2.data.class_balance import ClassWeights, check_weighted_names
 from keras_effnetv2.data.spec import kind_of
 from keras_effnetv2.evaluation.named_network import is_export, network_path
 from keras_effnetv2.pretrained.hub_name import check_hub_name, is_hub_name
@@ -212,25 +209,6 @@ class JudgingOptions(OptionGroup):
         check_integer("batch_size", self.batch_size, minimum=1)
 
 
-def _class_weights(text: str) -> Any:
-    """Parse "balanced", "off", a JSON file, or "coat=2,dress=0.5"."""
-    if text in (BALANCED, OFF):
-        return text
-    try:
-        if text.endswith(".json"):
-            return read_json(text)
-        pairs = [part.rpartition("=") for part in text.split(",")]
-        weights = {name.strip(): float(weight) for name, _, weight in pairs}
-        if len(weights) < len(pairs) or "" in weights:
-            raise ValueError("a class has two weights, or a weight has no class")
-    except (OSError, ValueError) as error:
-        raise BadParameter(
-            "expected balanced, NAME=WEIGHT,NAME=WEIGHT, for example coat=2,dress=0.5, or a JSON "
-            f'file of such names and weights, {{"coat": 2}}: {error}. Received: {text!r}'
-        ) from None
-    return weights
-
-
 _RANGE = "FIRST:LAST"
 
 
@@ -293,12 +271,11 @@ class RecipeOptions(OptionGroup):
         _RANGE, "Strength of MixUp, for example 0:0.2; 0 turns it off."
     )
     cutmix_alpha: str | None = option(_RANGE, "Strength of CutMix; 0 turns it off.")
-    class_weights: Any = option(
+    class_weights: str | None = option(
         "WEIGHTS",
         "What a picture of each class weighs in the loss: balanced (so that all classes weigh the "
         "same), weights by name (coat=2,dress=0.5; 1 for all others), a JSON file of such weights, "
         "or off.",
-        parser=_class_weights,
     )
     balanced: bool | None = option(
         None, "Draw every class equally often, in epochs of the same length. [default: no]"

@@ -47,7 +47,8 @@ def check_class_balance(class_weights: Any, balanced: Any) -> ClassWeights:
             return {str(name): float(weight) for name, weight in given}
     raise ValueError(
         '`class_weights` must be "balanced", or a number above 0 for classes by their names '
-        '(--class-weights coat=2,dress=0.5; class_weights={"coat": 2, "dress": 0.5}), or None. '
+        '(--class-weights coat=2,dress=0.5, or a JSON file {"coat": 2}; '
+        'class_weights={"coat": 2, "dress": 0.5}), or None. '
         f"Received: {wrong!r}"
     )
 

@@ -11,23 +11,19 @@ import math
 import os
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from keras_effnetv2._common.checks import (
     check_choice,
-    check_integer,
-    check_number,
     from_mapping,
-    is_number,
     make_plain,
 )
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import variant_named
 from keras_effnetv2.data.class_balance import ClassWeights, check_class_balance
-from keras_effnetv2.images.styles import CROP_STYLES, CUTMIX_STYLES, EVALUATION_STYLES, MIXUP_STYLES
+from keras_effnetv2.recipes.field_checks import BatchNormPolicy, check_fields
 from keras_effnetv2.recipes.presets import PRESETS
 from keras_effnetv2.recipes.stages import (
-    MIN_IMAGE_SIZE,
     SMALL_PICTURES,
     Curve,
     DecayBy,
@@ -46,47 +42,9 @@ if TYPE_CHECKING:
     from keras_effnetv2.recipes.optimizers import VariableRate
     from keras_effnetv2.recipes.schedule import WarmupSchedule
 
-BatchNormPolicy = Literal["auto", "train", "freeze"]
-"""Whether batch norms are trained; "auto" is the rule of `transfer.resolve_batch_norm`."""
-
 _USUAL_STRIDES = 32
 _USUAL_SIZE = 224  # pixels, of a network that is not a published variant
-
-# What a field may hold. What varies by stage is checked by `progressive_stages`.
-_SMALLEST = {"epochs": 1, "min_steps": 0, "stages": 1, "randaugment_layers": 1, "seed": 0}
-_LIMITS: dict[str, dict[str, Any]] = {
-    "learning_rate": {"above": 0},
-    "drop_path_rate": {"minimum": 0, "below": 1},
-    "warmup_epochs": {"minimum": 0},
-    "head_warmup_epochs": {"minimum": 0},
-    "unfreeze_epochs": {"minimum": 0},
-    "layer_decay": {"above": 0, "maximum": 1},
-    "frozen_share": {"minimum": 0, "maximum": 1},
-    "weight_decay": {"minimum": 0},
-    "label_smoothing": {"minimum": 0, "below": 1},
-    "ema_decay": {"above": 0, "below": 1, "or_none": True},
-    "gradient_clip": {"above": 0, "or_none": True},
-}
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "progressive": ("paper", "official", None),
-    "autoaugment": (True, False, "preset"),
-    "mixup_style": MIXUP_STYLES,
-    "cutmix_style": CUTMIX_STYLES,
-    "crop_style": (*CROP_STYLES, "preset"),
-    "reduced_decode": (True, False, "preset"),
-    "horizontal_flip": (True, False, None),
-    "scale_randaugment": (True, False, "auto"),
-    "small_pictures": (True, False, "auto"),
-    "optimizer": ("adam", "rmsprop", "sgd"),
-    "schedule": get_args(Curve),
-    "decay_by": get_args(DecayBy),
-    "probe": ("first", "only", None),
-    "batch_norm": get_args(BatchNormPolicy),
-    "loss": ("auto", "softmax", "sigmoid"),
-    "evaluation_style": (*EVALUATION_STYLES, "preset"),
-    "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
-    "deterministic": (True, False),
-}
+_LABEL_SMOOTHING = 0.1  # officially, in hparams.py
 
 
 @dataclass(frozen=True)
@@ -153,7 +111,8 @@ class TrainRecipe:
         frozen_share: share of the network, 0..1, that stays as its pretrained weights are, counted
             in blocks from the input (`transfer.freeze_first_blocks`); 0 is off.
         weight_decay: decay of the kernels; biases and batch norms have none.
-        label_smoothing: in [0, 1).
+        label_smoothing: in [0, 1). "auto": 0.1; 0 for pictures that may have several classes
+            (multi-label).
         loss: "softmax" or "sigmoid" cross entropy. "auto": sigmoid for pictures that may have
             several classes (multi-label), else softmax.
         ema_decay: decay of the averaged weights, which are evaluated and kept; None is off.
@@ -209,7 +168,7 @@ class TrainRecipe:
     batch_norm: BatchNormPolicy = "auto"
     frozen_share: float = 0.0
     weight_decay: float = 1e-5
-    label_smoothing: float = 0.1
+    label_smoothing: float | Literal["auto"] = "auto"
     loss: Literal["auto", "softmax", "sigmoid"] = "auto"
     ema_decay: float | None = 0.9999
     gradient_clip: float | None = None
@@ -221,30 +180,9 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         make_plain(self)  # JSON and users write pairs as lists, too
-        for name, smallest in _SMALLEST.items():
-            check_integer(name, getattr(self, name), minimum=smallest)
-        for name, limits in _LIMITS.items():
-            check_number(name, getattr(self, name), **limits)
-        for name, choices in CHOICES.items():
-            check_choice(name, getattr(self, name), choices)
-        if self.evaluation_size is not None:
-            check_integer("evaluation_size", self.evaluation_size, minimum=MIN_IMAGE_SIZE)
+        check_fields(self)
         weights = check_class_balance(self.class_weights, self.balanced)
         object.__setattr__(self, "class_weights", weights)
-        size: Any = self.batch_size if self.batch_size != "auto" else 1
-        for one in size if isinstance(size, tuple) and len(size) == 2 else (size,):
-            check_integer("batch_size", one, minimum=1)
-        if self.crop_area is not None and not _is_area(self.crop_area):
-            raise ValueError(
-                "`crop_area` must be two shares, 0 < smallest <= largest <= 1, or None for those "
-                f"of the style. Received: {self.crop_area!r}"
-            )
-        if self.min_steps and isinstance(self.batch_size, tuple):
-            raise ValueError(
-                "A recipe with `min_steps` needs the same batch size in all stages: give one "
-                "number (--batch-size, batch_size=), or set min_steps=0. Received: "
-                f"min_steps={self.min_steps}, batch_size={self.batch_size}"
-            )
 
     @staticmethod
     def preset(name: str) -> "TrainRecipe":
@@ -299,7 +237,8 @@ class TrainRecipe:
             is_pretrained: whether the network starts from trained weights, for the size "auto".
             strides: of the network's layers together, for the size "auto"; None is those of the
                 variant, which may get fewer (`small_pictures`).
-            multi_label: whether a picture may have several classes, for the loss "auto".
+            multi_label: whether a picture may have several classes, for "auto" as loss and label
+                smoothing.
 
         Raises:
             ValueError: see `progressive_stages`; or the loss cannot be "softmax".
@@ -313,7 +252,7 @@ class TrainRecipe:
             "autoaugment": is_v1_style,
             "reduced_decode": self.evaluation_style == "whole",
         }
-        changes: dict[str, Any] = {"loss": self._loss_for(multi_label)} | {
+        changes = self._loss_and_smoothing(multi_label) | {
             name: value for name, value in known.items() if getattr(self, name) == "preset"
         }
         if changes.get("autoaugment", self.autoaugment):
@@ -365,16 +304,20 @@ class TrainRecipe:
         )
         return ResolvedRecipe(recipe, plan)
 
-    def _loss_for(self, multi_label: bool) -> str:
+    def _loss_and_smoothing(self, multi_label: bool) -> dict[str, Any]:
         if multi_label and self.loss == "softmax":
             raise ValueError(
                 "A softmax gives each picture one class, and these may have several or none "
                 "(multi-label). Set the loss of the recipe to 'auto' or 'sigmoid', or take each "
                 "label as one class (--no-multi-label, multi_label=False)."
             )
-        if self.loss != "auto":
-            return self.loss
-        return "sigmoid" if multi_label else "softmax"
+        loss: str = self.loss
+        if loss == "auto":
+            loss = "sigmoid" if multi_label else "softmax"
+        smoothing = self.label_smoothing
+        if smoothing == "auto":
+            smoothing = 0.0 if multi_label else _LABEL_SMOOTHING
+        return {"loss": loss, "label_smoothing": smoothing}
 
     @property
     def _batch_size(self) -> Any:  # in place of "auto" that of the preset
@@ -469,8 +412,9 @@ class TrainRecipe:
         official code has it (main.py, `tf.losses.softmax_cross_entropy` and
         `sigmoid_cross_entropy`).
         """
+        smoothing = _LABEL_SMOOTHING if self.label_smoothing == "auto" else self.label_smoothing
         share = 2 if self.loss == "sigmoid" else labels.shape[-1]
-        return labels * (1 - self.label_smoothing) + self.label_smoothing / share
+        return labels * (1 - smoothing) + smoothing / share
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, the inverse of `from_dict`."""
@@ -494,8 +438,3 @@ class ResolvedRecipe(NamedTuple):
 
     recipe: TrainRecipe
     plan: StagePlan
-
-
-def _is_area(value: Any) -> bool:
-    is_pair = isinstance(value, tuple) and len(value) == 2 and all(map(is_number, value))
-    return is_pair and 0 < value[0] <= value[1] <= 1

@@ -13,16 +13,28 @@ from typing import Any, NamedTuple
 
 from keras_effnetv2._common.checks import check_choice, check_names
 from keras_effnetv2._common.files import check_regular, parse_json, read_json
+from keras_effnetv2.recipes.field_checks import CHOICES
 from keras_effnetv2.recipes.presets import PRESETS
-from keras_effnetv2.recipes.recipe import CHOICES, TrainRecipe
+from keras_effnetv2.recipes.recipe import TrainRecipe
 
 OFF = "off"
 
 FIELDS = tuple(one.name for one in fields(TrainRecipe))
-_WORDS = {"true": True, "on": True, "false": False, "null": None, "none": None}
+_WORDS = {
+    **dict.fromkeys(("true", "on", "yes"), True),
+    **dict.fromkeys(("false", "no"), False),
+    **dict.fromkeys(("null", "none")),
+}
 _VALUES_OF_OFF: dict[str, Any] = {
     **dict.fromkeys(
-        ("randaugment_magnitude", "class_weights", "ema_decay", "gradient_clip", "probe")
+        (
+            "progressive",
+            "randaugment_magnitude",
+            "class_weights",
+            "ema_decay",
+            "gradient_clip",
+            "probe",
+        )
     ),
     **dict.fromkeys(("mixup_alpha", "cutmix_alpha", "dropout_rate", "drop_path_rate"), 0.0),
     **dict.fromkeys(("label_smoothing", "weight_decay", "frozen_share"), 0.0),
@@ -126,17 +138,38 @@ def field_value(name: str, text: str) -> Any:
     Args:
         name: the field; it decides what "off" is.
         text: a value of JSON (`5`, `true`, `null`, `[0.6, 1.0]`, `"adam"`), the words `adam`, `on`
-            and `none` without quotes, or two numbers, FIRST:LAST.
+            and `none` without quotes, or two numbers, FIRST:LAST. For `class_weights` also
+            `coat=2,dress=0.5` or the name of a JSON file.
+
+    Raises:
+        ValueError: there is no such file, or it is no JSON.
     """
     word = text.strip().lower()
     if word == OFF and name in _VALUES_OF_OFF:
         return _VALUES_OF_OFF[name]
     if word in _WORDS:
         return _WORDS[word]
-    for read in (parse_json, _numbers):
+    if name == "class_weights" and word.endswith(".json"):
+        return _weights_file(text.strip())
+    for read in (parse_json, _numbers, *([_weights] if name == "class_weights" else [])):
         with contextlib.suppress(ValueError):
             return read(text)
     return text
+
+
+def _weights_file(path: str) -> Any:
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`class_weights`: {path!r} cannot be read: {error}") from None
+
+
+def _weights(text: str) -> dict[str, float]:
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    weights = {name.strip(): _number(weight) for name, _, weight in pairs}
+    if len(weights) < len(pairs) or "" in weights:
+        raise ValueError("a class has two weights, or a weight has no class")
+    return weights
 
 
 def _numbers(text: str) -> Any:

@@ -260,7 +260,7 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
             f"weight decay {recipe.weight_decay:g}"
             + (f", weights averaged with {recipe.ema_decay:g}" if recipe.ema_decay else ""),
         ),
-        ("loss", f"{recipe.loss} cross entropy, label smoothing {recipe.label_smoothing:g}"),
+        ("loss", f"{recipe.loss} cross entropy, label smoothing {recipe.label_smoothing}"),
         ("evaluation", f"{settings.image_size} px, style {recipe.evaluation_style}"),
         ("seed", f"{recipe.seed}"),
         ("output", f"{folder}"),

@@ -67,7 +67,8 @@ def fit_classifier(
     is_all = recipe.probe == "only"
     if not is_all:
         probe = TrainRecipe.preset("probe")
-        probe = replace(probe, image_size=plan[0].image_size, loss=recipe.loss, seed=recipe.seed)
+        same = {name: getattr(recipe, name) for name in ("loss", "label_smoothing", "seed")}
+        probe = replace(probe, image_size=plan[0].image_size, **same)
         recipe, plan = probe.resolve(None, inputs.training.num_examples)
     with undistributed():
         local = local_copy(model) if inputs.workers.devices > 1 else model

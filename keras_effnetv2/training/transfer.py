@@ -15,8 +15,8 @@ import keras
 
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.models.graph import all_layers
+from keras_effnetv2.recipes.field_checks import BatchNormPolicy
 from keras_effnetv2.recipes.optimizers import layer_groups
-from keras_effnetv2.recipes.recipe import BatchNormPolicy
 from keras_effnetv2.runs.run_settings import RunSettings
 from keras_effnetv2.training.inputs import Inputs
 
