@@ -36,6 +36,8 @@ def test_a_line_now_and_then_says_what_goes_on():
             with progress_bar("checking") as show:
                 show(20, 80)
                 wait_for(stream.getvalue, "checking: 20 of 80 pictures, about 10 seconds left\n")
+                show(80, 80)
+                wait_for(stream.getvalue, "checking: 80 of 80 pictures\n")
         with progress_bar("reading", " batches") as show:
             show(2000, None)
             wait_for(stream.getvalue, "reading: 2,000 batches\n")
@@ -76,6 +78,10 @@ def test_what_is_said_at_once_and_while_a_library_is_kept_quiet(capfd):
         with quiet_stderr():
             read.text = ""
             wait_for(read, "loading TensorFlow ...\n")
+    with never_silent("train", silence=0.2), quiet_stderr():
+        read.text = ""
+        time.sleep(0.5)
+        assert 1 <= read().count("\n") <= 3
 
 
 @pytest.mark.parametrize(

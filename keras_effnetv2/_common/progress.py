@@ -44,7 +44,8 @@ class _Work:
         of_total = f" of {self.total:,}" if self.total else ""
         left = ""
         if self.total and self.done:
-            left = f", about {roughly(seconds * (self.total / self.done - 1))} left"
+            to_do = self.total / self.done - 1
+            left = f", about {roughly(seconds * to_do)} left" if to_do > 0 else ""
         return f"{self.label}: {self.done:,}{of_total}{self.unit}{left}"
 
 
@@ -55,7 +56,7 @@ class _Watch:
         self._works: list[_Work] = []
         self._access = threading.RLock()
         self._drawn: tqdm | None = None  # the line of work without a bar
-        self._began, self._silence = 0.0, _SILENCE
+        self._shown_at, self._silence = 0.0, _SILENCE
         self.is_on = False
 
     @contextlib.contextmanager
@@ -68,7 +69,7 @@ class _Watch:
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
-        self._began, self._silence, self.is_on = time.monotonic(), silence, True
+        self._shown_at, self._silence, self.is_on = time.monotonic(), silence, True
         try:
             yield
         finally:
@@ -96,8 +97,9 @@ class _Watch:
             tick = self._silence / _TICKS
             if not sys.stderr.isatty():
                 longest = max(self._silence - tick, _SHARE * (now - work.began))
-                if not at_once and now - max(self._began, text.said_at()) < longest:
+                if not at_once and now - max(self._shown_at, text.said_at()) < longest:
                     return
+                self._shown_at = now
                 if aside is not None:
                     os.write(aside, f"{printable(work.line())}\n".encode())
                 else:

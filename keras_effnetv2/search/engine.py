@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.machine import is_out_of_memory
+from keras_effnetv2._common.progress import progress_line, working
 from keras_effnetv2._common.text import counted, first_line
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import ImageSource
@@ -122,7 +123,8 @@ def run_search(
     _agree(created, _settings(space, objective, inputs, sampling))
     created.sampler = sampling.make_sampler(len(created.get_trials(deepcopy=False)))
     if _finished(created) < trials:
-        runner, epochs = TrialRunner(space.backbone, inputs), inputs.plan.epochs
+        with working("building the backbone"):
+            runner, epochs = TrialRunner(space.backbone, inputs), inputs.plan.epochs
         created.optimize(
             _Worker(space, objective, runner, epochs, sampling.is_pareto, echo).try_network,
             catch=(TrialFailed,),
@@ -171,6 +173,7 @@ class _Worker:
             return self.objective.score(accuracy, found["step_time"], found["parameters"])
 
         def watch(epoch: int, accuracy: float) -> None:
+            show(f"trial {trial.number}: {epoch} of {counted(self.epochs, 'epoch')} done")
             _keep(trial, {"epochs": epoch})
             if self.is_pareto:
                 return
@@ -180,10 +183,14 @@ class _Worker:
                 raise store.require_optuna().TrialPruned
 
         try:
-            model = self.runner.build(config)
-            found |= self.runner.cost(model)
-            _keep(trial, found)  # also of a trial that is pruned or lost
-            accuracy = self.runner.train(model, watch)
+            with progress_line() as show:
+                show(f"trial {trial.number}: building the network")
+                model = self.runner.build(config)
+                show(f"trial {trial.number}: timing its step")
+                found |= self.runner.cost(model)
+                _keep(trial, found)  # also of a trial that is pruned or lost
+                show(f"trial {trial.number}: training")
+                accuracy = self.runner.train(model, watch)
         except Exception as error:
             if isinstance(error, TrialFailed):
                 reason = str(error)

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_effnetv2._common.progress import never_silent
+from keras_effnetv2._common.progress import never_silent, working
 from keras_effnetv2._common.text import counted, say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.class_balance import ClassWeights
@@ -228,7 +228,7 @@ def train(
     say = echo if verbose else (lambda line: None)
     place = {"resume": resume, "overwrite": overwrite, "is_writer": workers.is_first}
     holding = run_folder.hold_output(folder, **place, say=say)
-    watch = never_silent("training", quiet=verbose != 1)
+    watch = never_silent("preparing the training", quiet=verbose != 1)
     with holding as earlier, watch, contextlib.ExitStack() as frozen:
         start = settle_start(model_or_variant, weights, recipe, earlier, say).with_recipe(changes)
         limits = settled_limits(limits, earlier, workers)
@@ -419,6 +419,7 @@ def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> 
         ) from error
 
 
+@working("training")
 def _fit(
     model: keras.Model,
     inputs: Inputs,

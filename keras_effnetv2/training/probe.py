@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnetv2._common.progress import progress_bar
+from keras_effnetv2._common.progress import progress_bar, working
 from keras_effnetv2.data.class_balance import BALANCED, weights_by_class
 from keras_effnetv2.data.pipeline import InputSpec
 from keras_effnetv2.data.sources import ImageSource
@@ -34,6 +34,7 @@ _BATCH = 64  # pictures of a forward pass
 _SHARE_IF_FIRST, _SHARE_IF_ALL = 1 / 3, 0.9
 
 
+@working("fitting the classifier")
 def fit_classifier(
     model: keras.Model,
     inputs: Inputs,

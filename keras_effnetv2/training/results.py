@@ -25,6 +25,7 @@ from keras_effnetv2.training.inputs import Inputs
 _RECORDED = ("accuracy", "mean_average_precision", "f1", "loss")  # of the figures
 
 
+@working("judging")
 def evaluate_model(model: keras.Model, inputs: Inputs) -> tuple[Evaluation, keras.Model]:
     """Return the final scores on the validation pictures, and the model that computed them.
 
@@ -55,6 +56,7 @@ def evaluate_model(model: keras.Model, inputs: Inputs) -> tuple[Evaluation, kera
     return evaluation, model
 
 
+@working("writing the run folder")
 def write_results(
     model: keras.Model,
     inputs: Inputs,

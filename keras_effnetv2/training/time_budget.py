@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_effnetv2._common.progress import working
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.recipes.stages import TrainStage, step_of_epoch
@@ -131,6 +132,7 @@ class TimeBudget(keras.callbacks.Callback):
         return max(1.0, in_steps / available) if available > 0 else max(1.0, left)
 
 
+@working("timing a few steps")
 def fit_to_time(
     model: keras.Model,
     inputs: Inputs,
