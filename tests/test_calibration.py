@@ -33,6 +33,15 @@ def test_the_expected_calibration_error_by_hand():
     assert np.isnan(found.scores[0])
 
 
+def test_the_error_by_chance_is_that_of_drawn_answers():
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0.3, 1, 100)
+    drawn = [reliability(scores, rng.random(100) < scores) for _ in range(400)]
+    errors = [one.error for one in drawn]  # of scores that are exactly right
+    assert drawn[0].error_by_chance == pytest.approx(np.mean(errors), rel=0.1)
+    assert np.mean(errors) > 0.08
+
+
 def test_the_ends_of_the_bins():
     found = reliability(np.array([0.0, 1 / 15, 0.07, 1.0]), np.ones(4, bool))
     assert np.flatnonzero(found.counts).tolist() == [0, 1, 14]
@@ -127,3 +136,4 @@ def test_an_evaluation_knows_its_confidence():
     assert corrected.reliability.error == found.after.error < 0.05
     assert corrected.accuracy == evaluation.accuracy == 0.6
     assert Evaluation(labels, scores, "linear").confidence is None
+    assert Evaluation(labels[:99], scores[:99]).confidence is None  # 100 are needed

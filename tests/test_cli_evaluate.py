@@ -57,6 +57,7 @@ def test_official_figures_of_weights_that_are_no_published_file(weights, picture
     assert code == 0, err
     result = json.loads(out)
     loss, error = result.pop("loss"), result.pop("calibration_error")
+    assert 0 < result.pop("calibration_error_by_chance") < 0.5
     assert result == {
         "variant": "efficientnetv2-b0",
         "weights": str(weights),

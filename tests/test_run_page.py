@@ -190,7 +190,7 @@ def test_the_page_needs_no_other_file_and_hostile_names_are_text(report):
     assert html == render_run(report)
     assert "Scores are 40.0% away from the share that is right" in text
     assert "95% of the rightly named pictures have a score of 0.9 or more." in text
-    assert "The scores are no probabilities." in render_run(replace(report, confidence=None))
+    assert "fewer than 100 validation pictures" in render_run(replace(report, confidence=None))
     ids = [a["id"] for a in Page(html).attributes if "id" in a and not a["id"][1:].isalnum()]
     assert len(ids) == len(set(ids))
 

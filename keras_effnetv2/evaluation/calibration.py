@@ -18,6 +18,9 @@ BINS = 15
 KEPT = 0.95
 """Share of the rightly named pictures that `none_below` leaves unmarked."""
 
+MIN_PICTURES = 100
+"""The fewest judged pictures that say something of the scores; see docs/decisions.md."""
+
 _PRIOR = 4.0  # how many pictures speak for a temperature of one, see `fit_temperature`
 _MAX_TEMPERATURE = 20.0  # and its inverse is the lowest
 _STEPS, _CLOSE = 100, 1e-6  # Newton needs about six
@@ -44,6 +47,17 @@ class Reliability(NamedTuple):
         """Expected calibration error, 0..1: mean distance of score and share, by answers."""
         gaps = np.nan_to_num(np.abs(self.scores - self.shares))
         return float((self.counts * gaps).sum() / self.counts.sum())
+
+    @property
+    def error_by_chance(self) -> float:
+        """About the error, 0..1, that scores without any fault have on as many answers.
+
+        In a bin of n answers with the mean score s the number of right ones then varies by the
+        standard deviation of n draws, sqrt(n s (1 - s)), whose mean distance is sqrt(2 / pi) of it.
+        """
+        scores = np.nan_to_num(self.scores)
+        spread = np.sqrt(2 / np.pi * self.counts * scores * (1 - scores))
+        return float(spread.sum() / self.counts.sum())
 
 
 def reliability(scores: Floats, right: npt.NDArray[np.bool_]) -> Reliability:

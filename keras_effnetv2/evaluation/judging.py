@@ -169,7 +169,10 @@ class Judgement:
         evaluation, network = self.evaluation, self.network
         if evaluation.multi_label or evaluation.activation not in ("softmax", "sigmoid"):
             return {}
-        found = {"calibration_error": evaluation.reliability.error}
+        found = {
+            "calibration_error": evaluation.reliability.error,
+            "calibration_error_by_chance": evaluation.reliability.error_by_chance,
+        }
         if network.temperature is not None:
             corrected = evaluation.with_temperature(network.temperature)
             found["temperature"] = network.temperature
