@@ -132,9 +132,12 @@ def test_a_temperature_and_a_mark(sure_run, run, pictures, tmp_path, capsys):
     assert json.loads(out)["none_of_these"] is True
     assert table.read_text().splitlines()[0].endswith("score_3,none_of_these,error")
     mixed = ("missing.png", few[0], "--min-score", 1, "--csv", table)  # no row has all columns
-    command(capsys, "predict", sure_run, *mixed)
-    assert table.read_text().splitlines()[0] == "picture,class,score,none_of_these,error"
-    assert table.read_text().splitlines()[2] == f"{few[0]},,,True,"
+    command(capsys, "predict", sure_run, *mixed, "--top", 2)
+    lines = table.read_text().splitlines()
+    assert lines[0] == "picture,class,score,class_2,score_2,none_of_these,error"
+    assert lines[2] == f"{few[0]},,,,,True,"
+    command(capsys, "predict", sure_run, "missing.png", "--csv", table, "--top", 2)
+    assert table.read_text().splitlines()[:1] == lines[:1]  # where no picture can be read, too
 
 
 def test_many_pictures_get_what_few_get(run, pictures, tmp_path):

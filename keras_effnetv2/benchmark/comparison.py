@@ -38,7 +38,8 @@ class Timed:
         top1_agreement: share of the pictures with the best class of the Keras model.
         seconds: batch size -> (rounds, calls) seconds for a batch, see `timing.measure`.
         time_ratio: batch size -> the time relative to the first of its group.
-        accuracy, top_5_accuracy: shares of labelled pictures, None without any.
+        accuracy, top_5_accuracy: shares of labelled pictures, None without any; the second also for
+            five classes or fewer.
     """
 
     network: str
@@ -116,9 +117,9 @@ def compare(
         for index, (one, format) in enumerate(pairs):
             progress(f"{one.name}: comparing {format}")
             answers = compared_answers(one, runs[index])
-            judged = None
+            figures: dict[str, float] = {}
             if one.judged_on is not None:
-                judged = Evaluation(one.judged_on.labels, answers)
+                figures = Evaluation(one.judged_on.labels, answers).figures()
             files = [path for path in folders[index].rglob("*") if path.is_file()]
             timed = Timed(
                 one.name,
@@ -131,8 +132,8 @@ def compare(
                 top1_agreement(answers, expected[id(one)]),
                 {size: times[index] for size, times in seconds.items()},
                 {size: time_ratio(times[index], times[0]) for size, times in seconds.items()},
-                None if judged is None else judged.accuracy,
-                None if judged is None else judged.top_accuracy(5),
+                figures.get("accuracy"),
+                figures.get("top_5_accuracy"),
             )
             group.append(timed)
     return group

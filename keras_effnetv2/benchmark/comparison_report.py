@@ -10,19 +10,19 @@ from keras_effnetv2.benchmark.paper_figures import TABLE_7, TABLE_11
 
 def speed_table(group: Sequence[Timed]) -> str:
     """Return the Markdown table of one group; times are compared with the first row."""
-    is_judged = any(timed.accuracy is not None for timed in group)
-    header = ["network", "format", "MB", "largest difference", "same class"]
-    header += ["top-1", "top-5"] if is_judged else []
+    names = {"top-1": "accuracy", "top-5": "top_5_accuracy"}
+    shares = {name: [getattr(one, field) for one in group] for name, field in names.items()}
+    judged = {name: found for name, found in shares.items() if found != [None] * len(group)}
+    header = ["network", "format", "MB", "largest difference", "same class", *judged]
     for batch_size in group[0].seconds:
         header += [f"ms for {batch_size} (p95)", "pictures/s", "time"]
     rows = []
-    for timed in group:
+    for place, timed in enumerate(group):
         cells = [timed.network, timed.format]
         cells.append("" if timed.bytes is None else f"{timed.bytes / 1e6:.1f}")
         cells += [f"{timed.max_difference:.1e}", f"{timed.top1_agreement:.1%}"]
-        if is_judged:
-            shares = (timed.accuracy, timed.top_5_accuracy)
-            cells += ["" if share is None else f"{share:.1%}" for share in shares]
+        found = (shares[place] for shares in judged.values())
+        cells += ["" if share is None else f"{share:.1%}" for share in found]
         for batch_size, seconds in timed.seconds.items():
             median, p95 = timed.median(batch_size), np.percentile(seconds, 95)
             cells += [f"{1e3 * median:.1f} ({1e3 * p95:.1f})", f"{batch_size / median:.1f}"]

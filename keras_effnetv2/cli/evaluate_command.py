@@ -4,7 +4,7 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.progress import progress_bar
-from keras_effnetv2._common.text import aligned, printable, say
+from keras_effnetv2._common.text import aligned, counted, printable, say
 from keras_effnetv2.cli.command import command, option
 from keras_effnetv2.cli.options import (
     DATA_TO_JUDGE,
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from keras_effnetv2.evaluation.judging import ChosenPictures, JudgedNetwork, Judgement
 
 _WORST_CLASSES = 10  # lines of the table
-_TOP = 5  # with so few classes, top-5 accuracy is always 100%
 
 
 @command(
@@ -88,13 +87,13 @@ def judge_pictures(
 def print_judgement(judgement: "Judgement") -> None:
     """Print the figures, a comparison with the published one, and the worst classes."""
     figures, counts = judgement.figures(), judgement.counts
-    hidden = set(counts)
-    if figures["classes"] <= _TOP:
-        hidden |= {name for name in figures if name.startswith(f"top_{_TOP}")}
+    hidden = {*counts, "left_out"}
     width = max(map(len, figures))
     for name, value in figures.items():
         if name not in hidden:
             say(f"{name:<{width}} {printable(_figure(value))}")
+    if judgement.left_out:
+        say(f"\n{counted(len(judgement.left_out), 'picture')} could not be read, see above.")
     if counts:
         say(
             f"\nOf the {figures['pictures']:,} pictures {counts['held_back']:,} were held back "

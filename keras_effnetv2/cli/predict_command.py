@@ -6,13 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typer import BadParameter
 
-from keras_effnetv2._common.checks import check_integer, check_number
 from keras_effnetv2._common.files import written_whole
 from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2._common.text import counted, listed, printable, say
@@ -28,10 +26,13 @@ from keras_effnetv2.evaluation.picture_names import (
     shown_name,
 )
 
+if TYPE_CHECKING:
+    from keras_effnetv2.evaluation.judging import JudgedNetwork
+
 
 @dataclass(frozen=True)
 class ScoreOptions(OptionGroup):
-    """The arguments of `prediction.predictions`."""
+    """The fields of `PredictionSettings`."""
 
     top: int | None = option(
         "K",
@@ -46,12 +47,6 @@ class ScoreOptions(OptionGroup):
     )
     batch_size: int = option("N", "Pictures per step.", prediction.BATCH_SIZE)
 
-    def check(self) -> None:
-        """Raise ValueError for a number out of range."""
-        check_integer("top", self.top, minimum=1, or_none=True)
-        check_number("min_score", self.min_score, minimum=0, maximum=1)
-        check_integer("batch_size", self.batch_size, minimum=1)
-
 
 @dataclass(frozen=True)
 class OutputOptions(OptionGroup):
@@ -62,7 +57,9 @@ class OutputOptions(OptionGroup):
     csv: Path | None = option(
         "FILE.csv",
         "Write a table in place of the lines, one row a picture: picture, class, score, the next "
-        "classes as class_2, score_2 and so on, none_of_these, error.",
+        "classes as class_2, score_2 and so on up to K (if pictures may have several classes: up "
+        "to all), none_of_these if the network can tell, error. The columns depend on the network "
+        "and --top alone.",
     )
     json: bool = flag("--json", "Print JSON Lines: one object a picture.")
     embeddings: Path | None = option(
@@ -121,28 +118,30 @@ def predict(
     Pictures that cannot be read are listed, and the others are named; the exit code is then 1.
     """
     given = _given(pictures or [], from_file)
-    scores.check()
+    settings = prediction.PredictionSettings(
+        **vars(scores), embeddings=output.embeddings is not None
+    )
     check_network(model, weights, exports=True)
     output.check(model)
     names = picture_names(given)
-    network: Any = model
-    if not all(map(picture_trouble, names)):
+    network = None
+    if output.csv is not None or not all(map(picture_trouble, names)):
         start_tensorflow()
         network = open_network(model, weights, exports=True)
     found: list[prediction.Prediction] = []
     width = max(len(printable(shown_name(name))) for name in names)
-    rows = prediction.predictions(
-        network, names, **vars(scores), embeddings=output.embeddings is not None
-    )
     with progress_bar("predicting") as progress:
         progress(0, len(names))
-        for row in rows:
+        for row in prediction.predictions(network, names, settings):
             found.append(row)
             if output.json:
                 say(json.dumps(_described(row)))
             elif output.is_printed:
                 _print(row, width, scores.min_score)
             progress(len(found), len(names))
+    if output.csv is not None and network is not None:
+        _write_csv(output.csv, found, _columns(network, settings))
+        say(f"{output.csv}: {counted(len(found), 'picture')}", error=True)
     return _finish(found, network, output)
 
 
@@ -200,11 +199,8 @@ def _print(found: prediction.Prediction, width: int, min_score: float) -> None:
 
 
 def _finish(found: Sequence[prediction.Prediction], network: Any, output: OutputOptions) -> int:
-    """Write the files, list what cannot be read, and return the exit code."""
+    """Write the embeddings, list what cannot be read, and return the exit code."""
     bad = [f"{one.path!r}: {one.error}" for one in found if one.error]
-    if output.csv is not None:
-        _write_csv(output.csv, found)
-        say(f"{output.csv}: {counted(len(found), 'picture')}", error=True)
     if output.embeddings is not None and len(bad) < len(found):
         count = prediction.write_embeddings(output.embeddings, network, found)
         say(f"{output.embeddings}: embeddings of {counted(count, 'picture')}", error=True)
@@ -219,20 +215,25 @@ def _finish(found: Sequence[prediction.Prediction], network: Any, output: Output
     return 1 if bad else 0
 
 
-def _write_csv(path: Path, found: Sequence[prediction.Prediction]) -> None:
-    described = [_described(one) for one in found]
+def _columns(network: "JudgedNetwork", settings: prediction.PredictionSettings) -> list[str]:
+    """Return the columns of the table, whatever is in its rows."""
+    named = ["class", *["wordnet_id"] * ("wordnet_id" in network.classes[0]), "score"]
+    places = range(1, settings.most_classes(network) + 1)
+    mark = [] if network.none_below is None else ["none_of_these"]
+    return ["picture", *[_column(name, at) for at in places for name in named], *mark, "error"]
+
+
+def _column(name: str, place: int) -> str:
+    return name if place == 1 else f"{name}_{place}"
+
+
+def _write_csv(path: Path, found: Sequence[prediction.Prediction], columns: Sequence[str]) -> None:
     rows: list[dict[str, Any]] = []
-    for one in described:
-        row = {name: value for name, value in one.items() if name != "classes"}
-        for place, named in enumerate(one.get("classes", ()), start=1):
-            row |= {name if place == 1 else f"{name}_{place}": x for name, x in named.items()}
+    for described in map(_described, found):
+        row = {name: value for name, value in described.items() if name != "classes"}
+        for place, named in enumerate(described.get("classes", ()), start=1):
+            row |= {_column(name, place): value for name, value in named.items()}
         rows.append(row)
-    # The longest row first, for its order; a table of no class at all has the first ones, too.
-    longest_first = sorted(rows, key=len, reverse=True)
-    names = dict.fromkeys(["class", "score", *chain.from_iterable(longest_first)])
-    ends = ("picture", "none_of_these", "error")
-    last = [name for name in ends[1:] if name == "error" or name in names]
-    columns = ["picture", *[name for name in names if name not in ends], *last]
     with (
         written_whole(path) as scratch,
         open(scratch, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,

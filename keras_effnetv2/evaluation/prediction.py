@@ -71,6 +71,28 @@ class Prediction:
     embedding: "np.ndarray | None" = None
 
 
+@dataclass(frozen=True)
+class PredictionSettings:
+    """What is asked of a network about each picture; see `predict`."""
+
+    top: int | None = None
+    min_score: float = 0.0
+    flip: bool = False
+    calibrated: bool = False
+    embeddings: bool = False
+    batch_size: int = BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        check_integer("top", self.top, minimum=1, or_none=True)
+        check_number("min_score", self.min_score, minimum=0, maximum=1)
+        check_integer("batch_size", self.batch_size, minimum=1)
+
+    def most_classes(self, network: "JudgedNetwork") -> int:
+        """Return how many classes of a picture are named at most."""
+        every = len(network.classes)
+        return min(self.top or (_TOP if network.thresholds is None else every), every)
+
+
 def predict(
     model_or_path: "keras.Model | JudgedNetwork | str | os.PathLike[str]",
     pictures: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
@@ -123,21 +145,15 @@ def predict(
         ConnectionError: weights are not in the cache and cannot be downloaded.
         ImportError: the runtime of an export is not installed.
     """
+    settings = PredictionSettings(top, min_score, flip, calibrated, embeddings, batch_size)
+    if isinstance(model_or_path, str | os.PathLike):
+        network_path(model_or_path, exports=True)  # raises before the pictures are read
     names = picture_names(pictures)
-    rows = predictions(
-        model_or_path,
-        names,
-        weights=weights,
-        class_names=class_names,
-        top=top,
-        min_score=min_score,
-        flip=flip,
-        calibrated=calibrated,
-        embeddings=embeddings,
-        batch_size=batch_size,
-    )
+    network = None
+    if not all(map(picture_trouble, names)):
+        network = _named(_opened(model_or_path, weights), class_names)
     found: list[Prediction] = []
-    for row in rows:
+    for row in predictions(network, names, settings):
         found.append(row)
         if progress is not None:
             progress(len(found), len(names))
@@ -145,53 +161,42 @@ def predict(
 
 
 def predictions(
-    model_or_path: "keras.Model | JudgedNetwork | str | os.PathLike[str]",
-    names: Sequence[str],
-    *,
-    weights: str | None = None,
-    class_names: Sequence[str] | None = None,
-    top: int | None = None,
-    min_score: float = 0.0,
-    flip: bool = False,
-    calibrated: bool = False,
-    embeddings: bool = False,
-    batch_size: int = BATCH_SIZE,
+    network: "JudgedNetwork | None", names: Sequence[str], settings: PredictionSettings
 ) -> Iterator[Prediction]:
-    """Yield what `predict` returns, as soon as it is known. `names` are of `picture_names`."""
-    check_integer("top", top, minimum=1, or_none=True)
-    check_number("min_score", min_score, minimum=0, maximum=1)
-    check_integer("batch_size", batch_size, minimum=1)
-    if isinstance(model_or_path, str | os.PathLike):
-        network_path(model_or_path, exports=True)  # raises before the pictures are read
-    if all(map(picture_trouble, names)):
+    """Yield what `predict` returns, as soon as it is known.
+
+    Args:
+        network: names the pictures; None if `picture_trouble` says that none can be read.
+        names: of `picture_names`.
+        settings: what is asked.
+    """
+    if network is None:
         yield from (Prediction(shown_name(one), error=picture_trouble(one)) for one in names)
         return
     import numpy as np
 
     from keras_effnetv2.evaluation.scores import run_padded
 
-    network = _named(_opened(model_or_path, weights), class_names)
-    corrected = _calibration(network) if calibrated else None
-    size, is_traced = min(batch_size, len(names)), len(names) >= _TRACED_FROM
-    compute = _computation(network, embeddings, flip, len(names))
+    corrected = _calibration(network) if settings.calibrated else None
+    size, is_traced = min(settings.batch_size, len(names)), len(names) >= _TRACED_FROM
+    compute = _computation(network, settings.embeddings, settings.flip, len(names))
+    most = settings.most_classes(network)
     for batch in _batches(names, size, network, is_traced):
         rows = zip(batch.names, batch.errors, strict=True)
         if all(batch.errors):
             yield from (Prediction(shown_name(name), error=error) for name, error in rows)
             continue
         outputs = run_padded(compute, batch.pixels, size)
-        features, found = outputs if embeddings else (None, outputs)
+        features, found = outputs if settings.embeddings else (None, outputs)
         scores = found if corrected is None else corrected(found)
         for index, (name, error) in enumerate(rows):
             if error:
                 yield Prediction(shown_name(name), error=error)
                 continue
-            best = (-scores[index]).argsort(kind="stable")
-            if network.thresholds is not None and top is None:
+            best = (-scores[index]).argsort(kind="stable")[:most]
+            if network.thresholds is not None and settings.top is None:
                 best = best[found[index][best] >= np.array(network.thresholds)[best]]
-            else:
-                best = best[: top or _TOP]
-            best = best[scores[index][best] >= min_score]
+            best = best[scores[index][best] >= settings.min_score]
             limit = network.none_below
             classes = [network.classes[one] for one in best]
             yield Prediction(

@@ -116,11 +116,14 @@ class Evaluation:
                 "accuracy": self.accuracy,
                 "loss": self.loss,
             }
+        top_5 = {
+            "top_5_accuracy": self.top_accuracy(5),
+            "top_5_accuracy_interval": self.top_accuracy_interval(5),
+        }
         return {
             "accuracy": self.accuracy,
             "accuracy_interval": self.top_accuracy_interval(1),
-            "top_5_accuracy": self.top_accuracy(5),
-            "top_5_accuracy_interval": self.top_accuracy_interval(5),
+            **(top_5 if self.scores.shape[-1] > 5 else {}),  # otherwise it is always 1
             "mean_recall": self.mean_recall,
             "loss": self.loss,
         }
