@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import socket
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -12,7 +13,10 @@ from helpers.served_models import echoing_model
 from helpers.served_processes import serving, wait_until
 
 from keras_effnetv2.cli.main import main
+from keras_effnetv2.export.metadata import Metadata
 from keras_effnetv2.serve.access_log import logged
+from keras_effnetv2.serve.openapi import openapi
+from keras_effnetv2.serve.service import ServerLimits, Service
 
 NAME = "old oaks"  # a space in a path
 URL = "/v1/models/old%20oaks"
@@ -130,7 +134,33 @@ def test_every_described_path_is_answered(client):
             answer = client.request(method, path.format(version=10), **content)
             assert answer.status_code == 200, path
     assert len(document["paths"]) == 12
+    example = document["paths"][f"{URL}:predict"]["post"]["responses"]["200"]["content"]
+    assert example["application/json"]["example"]["predictions"][0]["classes"] == ["cat", "dog"]
     assert client.get("/v1/models").json() == {"models": [NAME]}
+
+
+def test_examples_have_the_classes_of_the_model():
+    described = Metadata(class_names=("sea", "sky", "dog"), thresholds=(0.2, 0.3, 0.4))
+    model = replace(echoing_model(), described=described)
+    document = openapi(Service(model, NAME, ServerLimits()), needs_token=False)
+    examples = [
+        document["paths"][f"{URL}:{method}"]["post"]["responses"]["200"]["content"]
+        for method in ("predict", "classify")
+    ]
+    assert [one["application/json"]["example"] for one in examples] == [
+        {
+            "predictions": [
+                {
+                    "classes": ["sea", "sky"],
+                    "scores": [0.93, 0.07],
+                    "error": "",
+                    "thresholds": [0.5, 0.5],
+                    "named": ["sea"],
+                }
+            ]
+        },
+        {"results": [[["sea", 0.93]]]},
+    ]
 
 
 def test_the_page_of_paths_has_commands_and_loads_nothing(server, client):

@@ -217,3 +217,20 @@ def test_examples_that_are_none_are_refused(document, message):
     with pytest.raises(RequestError, match=message) as refused:
         parse_examples(document, 3)
     assert refused.value.status == 400
+
+
+def test_where_there_are_thresholds_the_classes_above_theirs_are_named():
+    columns = {
+        "classes": np.array([[b"sea", b"dog", b"sky"], [b"dog", b"sea", b"sky"]], object),
+        "error": np.array([b"", b""], object),
+        "scores": np.array([[0.9, 0.5, 0.1], [0.4, 0.2, 0.0]]),
+        "thresholds": np.array([[0.3, 0.5, 0.2], [0.5, 0.3, 0.2]]),
+    }
+    rows = predict_json(columns, True, naming=True)["predictions"]
+    assert [row["named"] for row in rows] == [["sea", "dog"], []]
+    assert rows[0]["thresholds"] == [0.3, 0.5, 0.2]
+    assert "named" not in predict_json(columns, True)["predictions"][0]
+    assert classify_json(columns) == {"results": [[("sea", 0.9), ("dog", 0.5)], []]}
+    del columns["thresholds"]
+    assert "named" not in predict_json(columns, True, naming=True)["predictions"][0]
+    assert [len(row) for row in classify_json(columns)["results"]] == [3, 3]

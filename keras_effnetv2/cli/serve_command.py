@@ -15,6 +15,7 @@ from keras_effnetv2.cli.options import check_run
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.serve.bearer_token import check_token
 from keras_effnetv2.serve.limits import ServerLimits
+from keras_effnetv2.serve.version_policy import VersionPolicy
 
 _MB = 2**20
 _TOKEN = "KERAS_EFFNETV2_TOKEN"
@@ -73,9 +74,15 @@ def serve(
         "browser it is the password, with any name), except /healthz. The environment variable "
         f"{_TOKEN} may hold the token instead. [default: answer all]",
     ),
+    versions: str = option(
+        "WHICH",
+        "Versions to serve: latest, all, or numbers such as 1,3. Requests that name none are "
+        "answered by the newest.",
+        "latest",
+    ),
     poll: float = option(
         "SECONDS",
-        "How often to look for new versions, which are served once they are loaded; 0 is never.",
+        "How often to look for new, changed and removed versions; 0 is never.",
         1.0,
     ),
     access_log: Literal["text", "json", "off"] = option(
@@ -87,6 +94,7 @@ def serve(
     limits = limit_options.limits()
     check_integer("port", port, minimum=0, maximum=2**16 - 1)
     check_number("poll", poll, minimum=0)
+    VersionPolicy.parse(versions)
     token = _token(token_file)
     exports = "the output folder of keras-effnetv2 export"
     check_run(path, f"the folder of a finished run, or {exports}")
@@ -108,6 +116,7 @@ def serve(
             name=name,
             allow_hosts=allow_host or (),
             token=token,
+            versions=versions,
             poll=poll,
             limits=limits,
             started=greet,

@@ -203,7 +203,8 @@ async def _predict(service: Service, model: ServedModel, request: Request, body:
     signature, columns, is_by_row = await service.convert(parse, _content_type(request), body)
     answer = await service.predict(model, signature, columns)
     _refuse_alone(request, answer)
-    return await service.convert(predict_json, answer, is_by_row)
+    as_json = partial(predict_json, naming=is_upload(_content_type(request)))
+    return await service.convert(as_json, answer, is_by_row)
 
 
 def _parse_predict(
@@ -221,6 +222,8 @@ async def _classify(service: Service, model: ServedModel, request: Request, body
     files = await service.convert(parse, _content_type(request), body)
     answer = await service.classify(model, files)
     _refuse_alone(request, answer)
+    if not is_upload(_content_type(request)):  # TensorFlow Serving's answer has all classes
+        answer = {name: answer[name] for name in ("classes", "scores")}
     return classify_json(answer)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 from tensorflow.core.protobuf import saved_model_pb2
 
+from keras_effnetv2.export.metadata import Metadata, read_metadata
 from keras_effnetv2.export.outputs import GRAPH_FILE, versions
 from keras_effnetv2.export.runtimes import load_saved_model
 from keras_effnetv2.runs.run_state import RECIPE, SAVED_MODEL, check_finished
@@ -33,6 +34,7 @@ class ServedModel:
         signatures: signature name -> function of tensors by name.
         metadata: the signatures as TensorFlow Serving describes them in JSON.
         loaded: the result of `tf.saved_model.load`, which the functions need.
+        described: what its export says of it.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class ServedModel:
     signatures: Mapping[str, Any]
     metadata: Mapping[str, Any]
     loaded: Any
+    described: Metadata = field(default_factory=Metadata)
 
     @cached_property
     def functions(self) -> Mapping[str, Function]:
@@ -107,4 +110,11 @@ def load_served_model(folder: Path) -> ServedModel:
         )
         for name, definition in sorted(graph.meta_graphs[0].signature_def.items())
     }
-    return ServedModel(folder, int(folder.name), dict(loaded.signatures), metadata, loaded)
+    return ServedModel(
+        folder,
+        int(folder.name),
+        dict(loaded.signatures),
+        metadata,
+        loaded,
+        read_metadata(folder),
+    )

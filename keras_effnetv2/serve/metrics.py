@@ -19,7 +19,7 @@ class Metrics:
         active: returns the number of requests being answered.
         waiting: returns the number of jobs waiting to be computed.
         name: name of the model.
-        version: returns the version that is served.
+        version: returns the newest version that is served.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Metrics:
             Gauge(f"keras_effnetv2_{gauge}", text, registry=self._registry).set_function(value)
         served = Gauge(
             "keras_effnetv2_model_version",
-            "Version that is served.",
+            "Newest version that is served.",
             ["model"],
             registry=self._registry,
         )
         served.labels(name).set_function(version)
         self._loads = Counter(
             "keras_effnetv2_version_loads",
-            "Versions that were loaded while the server ran, and those that failed to load.",
+            "Versions that were loaded, and those that failed to load.",
             ["outcome"],
             registry=self._registry,
         )

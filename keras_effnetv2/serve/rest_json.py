@@ -9,6 +9,7 @@ import base64
 import gc
 import reprlib
 from collections.abc import Collection, Mapping
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -88,9 +89,14 @@ def parse_predict(
     return columns, is_by_row
 
 
-def predict_json(columns: Columns, is_by_row: bool) -> dict[str, Any]:
-    """Return the answer to `:predict`, in the format of the request."""
+def predict_json(columns: Columns, is_by_row: bool, *, naming: bool = False) -> dict[str, Any]:
+    """Return the answer to `:predict`, in the format of the request.
+
+    With `naming`, where there are thresholds, each row also has `named`: the classes above theirs.
+    """
     lists = {name: _to_lists(name, values) for name, values in columns.items()}
+    if naming and "thresholds" in columns:
+        lists["named"] = [[label for label, _ in row] for row in classify_json(columns)["results"]]
     if is_by_row:
         rows = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
         return {"predictions": [_bare(row) for row in rows]}
@@ -119,9 +125,14 @@ def parse_examples(document: Mapping[str, Any], max_rows: int) -> list[bytes]:
 
 
 def classify_json(columns: Columns) -> dict[str, Any]:
-    """Return the answer to `:classify`: [label, score] pairs for each example, best first."""
+    """Return the answer to `:classify`: [label, score] pairs for each example, best first.
+
+    Where there are `thresholds`, only of the classes above theirs.
+    """
     labels, scores = _to_lists("classes", columns["classes"]), columns["scores"].tolist()
-    pairs = [list(zip(*row, strict=True)) for row in zip(labels, scores, strict=True)]
+    is_named = columns["scores"] >= columns.get("thresholds", 0)
+    rows = zip(labels, scores, is_named.tolist(), strict=True)
+    pairs = [list(compress(zip(row, found, strict=True), named)) for row, found, named in rows]
     return {"results": pairs}
 
 

@@ -24,7 +24,7 @@ from keras_effnetv2.runs.run_folder import open_run
 from keras_effnetv2.runs.run_state import RECIPE
 from keras_effnetv2.serve.bearer_token import check_token
 from keras_effnetv2.serve.limits import ServerLimits
-from keras_effnetv2.serve.loaded_model import ServedModel, load_served_model, newest_version
+from keras_effnetv2.serve.loaded_model import ServedModel, load_served_model
 from keras_effnetv2.serve.overlay import Explain, overlay_function
 
 try:
@@ -32,7 +32,8 @@ try:
 
     from keras_effnetv2.serve.app import make_app
     from keras_effnetv2.serve.service import Service
-    from keras_effnetv2.serve.version_watch import contents, watch_versions
+    from keras_effnetv2.serve.version_policy import VersionPolicy
+    from keras_effnetv2.serve.version_watch import VersionWatch
 except ModuleNotFoundError as error:
     if error.name not in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
         raise
@@ -57,15 +58,16 @@ def serve(
     name: str | None = None,
     allow_hosts: Sequence[str] = (),
     token: str | None = None,
+    versions: str = "latest",
     poll: float = 1.0,
     limits: ServerLimits | None = None,
     started: Callable[[str], object] = lambda greeting: None,
 ) -> bool:
-    """Serve the newest exported version of a model until SIGINT or SIGTERM.
+    """Serve exported versions of a model until SIGINT or SIGTERM.
 
     Then the server accepts no more requests, answers those it has, and this function returns, at
-    the latest 5 seconds after their timeout. Newer versions are served when they appear. The logger
-    `keras_effnetv2.serve.access_log` logs each request as INFO.
+    the latest 5 seconds after their timeout. Versions that cannot be loaded are logged as ERROR,
+    and the logger `keras_effnetv2.serve.access_log` logs each request as INFO.
 
     Args:
         path: a run folder, whose page also has Grad-CAM, or an export folder with its versions.
@@ -75,7 +77,9 @@ def serve(
         allow_hosts: further host names to answer for, see `allowed_hosts`.
         token: what clients must send for all paths but `/healthz`, see `bearer_token.has_token`;
             default nothing.
-        poll: seconds between two looks for new versions, see `watch_versions`; 0 is never.
+        versions: which ones to serve: "latest", "all", or numbers such as "1,3". Requests that name
+            none are answered by the newest.
+        poll: seconds between two looks for new versions, see `VersionWatch`; 0 is never.
         limits: limits of the server; default `ServerLimits()`.
         started: called with a line that has the address, once the server answers.
 
@@ -85,10 +89,11 @@ def serve(
 
     Raises:
         OSError: the server cannot listen on the address.
-        ValueError: there is no model, the name or the token is not possible, or one of
-            `allow_hosts` is not a host name.
+        ValueError: no version can be loaded, the name or the token is not possible, or another
+            argument is not as described.
     """
     check_number("poll", poll, minimum=0)
+    policy = VersionPolicy.parse(versions)
     if token is not None:
         check_token(token)
     root = Path(path)
@@ -105,10 +110,9 @@ def serve(
         # What is imported stays: looking through it for garbage again and again, during each load,
         # would hold up all requests.
         gc.freeze()
-        served = contents(newest_version(root))
-        load = partial(_load, root)
-        model, grad_cam = load(served[0])
-        service = Service(model, name, limits, grad_cam)
+        service = Service(None, name, limits)
+        watch = VersionWatch(root, service, policy, _load, partial(_heat, root))
+        watch.start()
         config = uvicorn.Config(
             make_app(service, hosts, [_in_brackets(name.lower()) for name in allow_hosts], token),
             http="h11",
@@ -125,10 +129,10 @@ def serve(
         url = f"http://{_in_brackets(host)}:{port}/"
         with _ended_by_signals(server):
             # Clients that come now wait in the listener's queue.
-            started(f"Serving {name}, version {model.version}, at {url} (stop with Ctrl-C)")
+            started(f"Serving {name}, {service.versions}, at {url} (stop with Ctrl-C)")
             ended = threading.Event()
-            watch = partial(watch_versions, root, service, load, served, interval=poll, ended=ended)
-            watcher = threading.Thread(target=watch, name="version watch", daemon=True)
+            watching = partial(watch.watch, poll, ended)
+            watcher = threading.Thread(target=watching, name="version watch", daemon=True)
             if poll:
                 watcher.start()
             asyncio.run(server.serve(sockets=[listener]))
@@ -165,8 +169,8 @@ def allowed_hosts(address: str, host: str, names: Sequence[str]) -> list[str]:
     return [*_LOOPBACK, *(_in_brackets(name.lower()) for name in (host, *names))]
 
 
-def _load(root: Path, folder: Path) -> tuple[ServedModel, Explain | None]:
-    """Load a version, run everything once, and return the function for overlays if there is a run.
+def _load(folder: Path) -> ServedModel:
+    """Load a version and run it once.
 
     The first call of a graph sets up memory and kernels, so the first client does not wait.
     """
@@ -176,15 +180,22 @@ def _load(root: Path, folder: Path) -> tuple[ServedModel, Explain | None]:
             f"The model in {model.folder} has no signature {BYTES_SIGNATURE!r}. Expected a "
             f"model from keras-effnetv2 export. It has: {', '.join(sorted(model.signatures))}"
         )
+    model.functions[BYTES_SIGNATURE]({"image_bytes": np.array([_gray()], dtype=object)})
+    return model
 
-    classify = model.functions[BYTES_SIGNATURE]
-    gray = tf.io.encode_png(tf.fill([8, 8, 3], tf.constant(128, tf.uint8))).numpy()
-    classify({"image_bytes": np.array([gray], dtype=object)})
+
+def _heat(root: Path, model: ServedModel) -> Explain | None:
+    """Return the function for heat maps, which was run once; None if there is no run."""
     if not (root / RECIPE).is_file():
-        return model, None
-    grad_cam = overlay_function(open_run(root), classify)
-    grad_cam(gray, "")
-    return model, grad_cam
+        return None
+    explain = overlay_function(open_run(root), model.functions[BYTES_SIGNATURE])
+    explain(_gray(), "")
+    return explain
+
+
+def _gray() -> bytes:
+    picture: bytes = tf.io.encode_png(tf.fill([8, 8, 3], tf.constant(128, tf.uint8))).numpy()
+    return picture
 
 
 def open_listener(host: str, port: int) -> socket.socket:

@@ -28,7 +28,7 @@ class VersionState(NamedTuple):
     """What became of a version, in TensorFlow Serving's words.
 
     Attributes:
-        state: "LOADING", "AVAILABLE", or "END" if it failed to load or another one took its place.
+        state: "LOADING", "AVAILABLE", or "END" if it failed to load or is no longer served.
         error: why it failed to load, or "".
     """
 
@@ -40,24 +40,28 @@ class Service:
     """Answers requests for one model; used in one event loop, and by a thread that loads versions.
 
     Args:
-        model: the version that is served first.
+        model: the version that is served first; None: see `switch_to`.
         name: the model's name for clients.
         limits: limits of the server.
         grad_cam: result of `overlay_function`; None without a Keras model.
 
     Attributes:
-        model: the version that is served now.
+        models: version -> its model, of those that are served now.
         states: version -> what became of it.
     """
 
     def __init__(
-        self, model: ServedModel, name: str, limits: ServerLimits, grad_cam: Explain | None = None
+        self,
+        model: ServedModel | None,
+        name: str,
+        limits: ServerLimits,
+        grad_cam: Explain | None = None,
     ) -> None:
         self.name = name
         self.limits = limits
         self.active = 0
         self.states: Mapping[int, VersionState] = {}
-        self.switch_to(model, grad_cam)
+        self.switch_to({} if model is None else {model.version: model}, grad_cam)
         self._body_bytes = 0
         # Several threads would take turns, and all need memory.
         self._json = ThreadPoolExecutor(1, "json")
@@ -66,15 +70,32 @@ class Service:
             lambda: self.active, lambda: self._batcher.waiting, name, lambda: self.model.version
         )
 
-    def switch_to(self, model: ServedModel, grad_cam: Explain | None) -> None:
-        """Answer with this version; requests that have begun stay with the one before."""
-        self.model, self._grad_cam = model, grad_cam
+    def switch_to(self, models: Mapping[int, ServedModel], grad_cam: Explain | None) -> None:
+        """Answer with these versions; requests that have begun stay with theirs.
+
+        Args:
+            models: version -> its model.
+            grad_cam: for the newest of them.
+        """
+        self.models, self._grad_cam = models, grad_cam
         is_served = VersionState("AVAILABLE")
         others = {
             version: VersionState("END") if state == is_served else state
             for version, state in self.states.items()
         }
-        self.states = {**others, model.version: is_served}
+        self.states = {**others, **dict.fromkeys(models, is_served)}
+
+    @property
+    def model(self) -> ServedModel:
+        """The newest version that is served."""
+        models = self.models
+        return models[max(models)]
+
+    @property
+    def versions(self) -> str:
+        """The versions that are served, in words, the newest first."""
+        numbers = sorted(self.models, reverse=True)
+        return f"version{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
     def set_state(self, version: int, state: VersionState) -> None:
         """Record what became of a version."""
@@ -205,10 +226,11 @@ class Service:
         Raises:
             RequestError: it is not served.
         """
-        model = self.model
-        if self._numbered(name, version, label) not in (None, model.version):
+        models = self.models
+        number = self._numbered(name, version, label)
+        if number is not None and number not in models:
             raise self._not_here(name, version)
-        return model
+        return models[max(models) if number is None else number]
 
     def known_states(
         self, name: str, version: str | None, label: str | None
@@ -238,5 +260,5 @@ class Service:
 
     def _not_here(self, name: str, version: str | None) -> RequestError:
         asked = repr(name[:60]) + ("" if version is None else f", version {version}")
-        text = f"This server has {self.name!r}, version {self.model.version}. Received: {asked}"
+        text = f"This server has {self.name!r}, {self.versions}. Received: {asked}"
         return RequestError(404, f"There is no such model or version. {text}")

@@ -46,7 +46,9 @@ const explain = async (file, number, name) => {
   }
 };
 
-const row = (name, score, choose) => {
+const percent = share => share.toLocaleString("en", {style: "percent", minimumFractionDigits: 1});
+
+const row = (name, score, threshold, choose) => {
   const line = document.createElement("tr");
   const head = document.createElement("th");
   const cell = document.createElement("td");
@@ -62,8 +64,15 @@ const row = (name, score, choose) => {
   }
   cell.className = "bar";
   cell.style.setProperty("--share", `${100 * score}%`);
-  cell.textContent = score.toLocaleString("en", {style: "percent", minimumFractionDigits: 1});
+  cell.textContent = percent(score);
   line.append(head, cell);
+  if (threshold !== undefined) {
+    const from = document.createElement("td");
+    from.className = "number";
+    from.textContent = percent(threshold);
+    line.append(from);
+    line.classList.toggle("named", score >= threshold);
+  }
   return line;
 };
 
@@ -74,7 +83,8 @@ const show = (file, number, answer) => {
   part("overlay").hidden = part("opacity-row").hidden = true;
   const choose = settings.grad_cam && (name => () => explain(file, number, name));
   part("classes").replaceChildren(...answer.classes.map(
-    (name, i) => row(name, answer.scores[i], choose && choose(name))));
+    (name, i) => row(name, answer.scores[i], answer.thresholds?.[i], choose && choose(name))));
+  part("threshold").hidden = !answer.thresholds;
   part("hint").textContent = choose ? "Choose a class to see its heat map." : "";
   part("caption").textContent = choose ? "" : "No heat map: Grad-CAM needs the Keras model of a "
     + "run, and this server has only the exported model.";
