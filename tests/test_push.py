@@ -36,6 +36,7 @@ NAMES = ("ash", "birch | <b>", "elm\u001b[31m")
 NAME = "hf://anna/trees"
 FILES = {"model.keras", "model.safetensors", "config.json", "labels.txt", "README.md"}
 SECRET = "/home/anna/secret"
+RESULT = {"validation_accuracy": 0.85, "validation_loss": 0.4321, "seconds": 90.0}
 CONFUSION_COUNTS = np.array([[7, 1, 0], [0, 5, 2], [0, 0, 5]])
 
 
@@ -70,7 +71,7 @@ def write_tiny_run(folder, config=None, style="whole", **changes):
         training=RecordedPictures(SECRET, "train", 39),
         validation=RecordedPictures(SECRET, "validation", 20),
         recipe=replace(TrainRecipe.preset("quickstart"), evaluation_style=style, loss="softmax"),
-        result={"validation_accuracy": 0.85, "validation_loss": 0.4321, "seconds": 90.0},
+        result=RESULT,
         pictures_sha256=record.fingerprint,
     )
     write_settings(folder, replace(settings, **changes))
@@ -254,6 +255,28 @@ def test_the_code_in_the_card_works(run, hub, photo, capsys):
     compile(of_timm, "card", "exec")
     (words,) = re.findall(r"^keras-effnetv2 (.*)$", card, re.MULTILINE)
     assert command(capsys, *words.split())[0] == 0
+
+
+def test_pictures_of_several_classes(hub, tmp_path, photo, capsys):
+    folder = tmp_path / "run"
+    figures = {"validation_mean_average_precision": 0.7, "validation_f1": 0.65}
+    run = write_tiny_run(folder, thresholds=(0.0, 1.0, 0.0), result=RESULT | figures)
+    (folder / CONFUSION).unlink()
+    kev2.push_to_hub(run, NAME)
+    card = hub.files("anna/trees")["README.md"].decode()
+    for line in (
+        "| mean average precision | 70.00% |",
+        "| F1 | 65.00%, the mean over the classes |",
+        "| exactly the right classes | 85.00% (95% interval 64.0% to 94.8%) |",
+        "| ash | 0.000 |",
+        r"| elm\\u001b\[31m | 0.000 |",
+    ):
+        assert f"{line}\n" in card, line
+    (named,) = kev2.predict(NAME, [photo])
+    _, of_keras, of_timm = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    exec(compile(of_keras, "card", "exec"), {})
+    assert capsys.readouterr().out == f"{sorted(named.class_names)}\n"
+    compile(of_timm, "card", "exec")
 
 
 def test_a_run_of_an_earlier_version_has_no_table_of_its_mistakes(hub, tmp_path):

@@ -63,6 +63,7 @@ def model_card(run: Run, described: Description, repository: str) -> str:
         base_model=_repository(settings.weights),
         started_from=_started_from(settings.weights, settings.model),
         stages=StagePlan(settings.stages).table(),
+        thresholds=list(zip(run.class_names, settings.thresholds or (), strict=False)),
         version=__version__,
         **_tables(run),
     )
