@@ -14,7 +14,7 @@ from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.evaluation.class_scores import best_thresholds
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
 from keras_effnetv2.export.saved_model import export_saved_model
-from keras_effnetv2.models.graph import with_features
+from keras_effnetv2.models.graph import bare_graph, with_features
 from keras_effnetv2.report.run_page import render_run
 from keras_effnetv2.report.run_report import confusion_matrix, gather_report
 from keras_effnetv2.runs import run_folder
@@ -84,7 +84,7 @@ def write_results(
     if evaluation.multi_label:
         settings = replace(settings, thresholds=tuple(np.asarray(evaluation.thresholds).tolist()))
     # Of the layers only: compiled, the file would need this package to be loaded.
-    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    bare = bare_graph(model)
     with working("writing the model"), written_whole(folder / run_folder.MODEL) as scratch:
         bare.save(scratch)
     write_text(folder / run_folder.LABELS, "".join(f"{name}\n" for name in names))
