@@ -17,10 +17,10 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-import tensorflow as tf
 from sklearn.datasets import load_sample_images
 
 import keras_effnetv2 as kev2
+from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 TOLERANCE = 1e-4  # of a score: the export folds the batch norms, which rounds differently
 
@@ -33,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="efficientnet-lite0")
     parser.add_argument("--weights", default="imagenet")
     args = parser.parse_args(arguments)
+    start_tensorflow()  # without its messages, some of which come at any level
+    import tensorflow as tf
+
     pictures = args.pictures or load_sample_images().filenames
 
     rows = kev2.predict(args.model, pictures, weights=args.weights, top=3)

@@ -15,10 +15,12 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_effnetv2 as kev2
+from keras_effnetv2.cli.quiet_start import start_tensorflow
 
 
 def main(folder: Path) -> None:
     """Writes the first validation picture of each class to the folder."""
+    start_tensorflow()  # without its messages, some of which come at any level
     folder.mkdir(parents=True, exist_ok=True)
     seen = set()
     for image_bytes, label, index in kev2.load_source("digits", "validation").dataset():
