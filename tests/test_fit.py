@@ -228,7 +228,7 @@ def test_model_and_exports_give_the_probabilities_of_the_returned_model(run, dig
     image = np.random.default_rng(0).uniform(0, 255, (3, 40, 40, 3)).astype("float32")
     expected = result.model.predict(image, verbose=0)
     loaded = run_folder.open_run(result.output)
-    # A list of one input would make Keras 3.12 warn of the structure of every picture.
+    # With a list of one Keras warns where it calls the model symbolically, as `evaluate` does.
     assert not isinstance(loaded.model.input, list)
     assert loaded.class_names == CLASSES
     assert (loaded.image_size, loaded.style) == (48, "whole")
