@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_effnetv2._common.progress import Progress
+from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2._common.text import aligned, counted, listed
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.calibration import MIN_PICTURES, Confidence
@@ -98,7 +98,6 @@ def gather_report(
     validation: ImageSource,
     evaluation: Evaluation,
     stage_dataset: Callable[[TrainStage, int], Any],
-    progress: Progress | None = None,
 ) -> RunReport:
     """Collect the report of a run.
 
@@ -110,7 +109,6 @@ def gather_report(
         validation: the pictures of `evaluation`.
         evaluation: the final scores.
         stage_dataset: returns the training batches of a stage and epoch, as in `fit`.
-        progress: called with (training pictures compared with mistakes, all to compare).
     """
     plan, names = StagePlan(settings.stages), settings.class_names
     shown = [plan[index] for index in spread(len(plan), MAX_STAGES)]
@@ -118,7 +116,7 @@ def gather_report(
     compared = (0, 0)
     if len(model.outputs) > 1:
         compared = min(training.num_examples, MAX_COMPARED), training.num_examples
-        mistakes = _with_nearest(mistakes, settings, model, training, progress)
+        mistakes = _with_nearest(mistakes, settings, model, training)
     return RunReport(
         title=f"{settings.model} on {settings.training.spec}",
         summary=_summary(settings, history, evaluation, model.count_params()),
@@ -178,19 +176,19 @@ def _with_nearest(
     settings: RunSettings,
     features: keras.Model,
     training: ImageSource,
-    progress: Progress | None,
 ) -> list[Mistake]:
     """Return mistakes with the training pictures that are nearest to them."""
     if not mistakes:
         return []
-    nearest = nearest_pictures(
-        features,
-        np.stack([mistake.image for mistake in mistakes]),
-        training,
-        settings.recipe.evaluation_style,
-        seed=settings.recipe.seed,
-        progress=progress,
-    )
+    with progress_bar("comparing mistakes") as progress:
+        nearest = nearest_pictures(
+            features,
+            np.stack([mistake.image for mistake in mistakes]),
+            training,
+            settings.recipe.evaluation_style,
+            seed=settings.recipe.seed,
+            progress=progress,
+        )
     return [one._replace(nearest=found) for one, found in zip(mistakes, nearest, strict=True)]
 
 

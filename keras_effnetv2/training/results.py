@@ -105,7 +105,7 @@ def write_results(
             )
     batches = partial(inputs.stage_dataset, unreadable=unreadable)
     kept = np.setdiff1d(np.arange(inputs.training.num_examples), [*unreadable.found])
-    with working("writing the report"), progress_bar("comparing mistakes") as progress:
+    with working("writing the report"):
         report = gather_report(
             settings,
             history,
@@ -114,12 +114,12 @@ def write_results(
             inputs.validation,
             evaluation,
             batches,
-            progress,
         )
+        page = render_run(report)
     if not evaluation.multi_label:
         counts = confusion_matrix(evaluation, len(names))
         write_confusion(folder / run_folder.CONFUSION, names, counts)
-    write_text(folder / run_folder.REPORT, render_run(report))
+    write_text(folder / run_folder.REPORT, page)
     finished = replace(
         settings,
         finished=True,
