@@ -111,7 +111,7 @@ def test_a_failure_while_training_ends_the_process(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not (tmp_path / "run/backup/after-0-epochs.weights.h5").exists():
+    while not (tmp_path / "run/backup/after-0-epochs.safetensors").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     for path in sorted(photos.rglob("*.png"))[::40]:

@@ -381,7 +381,7 @@ def test_weights_of_a_run_that_was_trained_on_validation_pictures(tmp_path):
     photos = write_photos(tmp_path / "photos")
     run = write_colour_run(tmp_path / "run", photos)
     (run / "backup").mkdir()
-    snapshot = shutil.copy(run / "model.keras", run / "backup" / "after-1-epochs.weights.h5")
+    snapshot = shutil.copy(run / "model.keras", run / "backup" / "after-1-epochs.safetensors")
     training, validation = (load_source(photos, split) for split in ("train", "validation"))
     for weights in (run / "model.keras", snapshot):
         assert list(earlier_run_findings(str(weights), training, validation)) == []

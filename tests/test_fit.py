@@ -274,8 +274,8 @@ def test_a_run_that_broke_off_twice_ends_as_the_one_that_did_not(run, digits, qu
         train(verbose=2, echo=break_in_epoch_3)
     assert settings_in(folder)["finished"] is False
     assert not (folder / "model.keras").exists()
-    snapshots = {path.name for path in (folder / "backup").glob("*.h5")}
-    assert snapshots == {"after-1-epochs.weights.h5", "after-2-epochs.weights.h5"}
+    snapshots = {path.name for path in (folder / "backup").glob("*.safetensors")}
+    assert snapshots == {"after-1-epochs.safetensors", "after-2-epochs.safetensors"}
     with pytest.raises(ValueError, match="not finished"):
         run_folder.open_run(folder)
 

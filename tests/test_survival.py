@@ -156,25 +156,27 @@ def test_a_run_that_breaks_off_in_every_epoch_ends_as_one_that_ran_through(
         with pytest.raises(error, match=message):
             train(pictures, output, at=at, other=True, resume=True, **options)
         assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-        return {path.name for path in (output / "backup").glob("*.h5")}
+        return {path.name for path in (output / "backup").glob("*.safetensors")}
 
     with pytest.raises(PowerCut):
         train(pictures, output, at={3: cut})
-    assert [path.name for path in (output / "backup").glob("*.h5")] == ["after-0-epochs.weights.h5"]
+    assert [path.name for path in (output / "backup").glob("*.safetensors")] == [
+        "after-0-epochs.safetensors"
+    ]
 
     # Sent in the second batch of the second epoch: that batch is done.
     at = {5: lambda: send(signal.SIGTERM)}
     names = break_off(at, TrainingInterrupted, r"by SIGTERM in epoch 2, after 2 of.*resume=True")
-    begun = "after-1-epochs.weights.h5"  # with which the second stage began: it is kept
-    assert names == {begun, "after-1-epochs-2-batches.weights.h5"}
+    begun = "after-1-epochs.safetensors"  # with which the second stage began: it is kept
+    assert names == {begun, "after-1-epochs-2-batches.safetensors"}
 
     # In the last batch of the epoch: the next state to go on from is that after the epoch.
     at = {1: lambda: send(signal.SIGINT)}
     names = break_off(at, TrainingInterrupted, "by SIGINT after 2 epochs")
-    assert names == {begun, "after-1-epochs-2-batches.weights.h5", "after-2-epochs.weights.h5"}
+    assert names == {begun, "after-1-epochs-2-batches.safetensors", "after-2-epochs.safetensors"}
 
     names = break_off({3: cut}, PowerCut, snapshot_minutes=0)
-    older, newer = (f"after-2-epochs-{n}-batches.weights.h5" for n in (1, 2))
+    older, newer = (f"after-2-epochs-{n}-batches.safetensors" for n in (1, 2))
     assert names == {begun, older, newer}
     os.truncate(output / "backup" / newer, 1000)
     said = []

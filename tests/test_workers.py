@@ -158,7 +158,7 @@ def test_a_worker_that_dies_ends_the_others_with_a_word_and_the_run_goes_on(tmp_
     port, run = free_port(), tmp_path / "run"
     first, second = (start(run, 2, index, port, epochs=400) for index in range(2))
     deadline = time.monotonic() + 240
-    while not list(run.glob("backup/after-2-epochs.weights.h5")):
+    while not list(run.glob("backup/after-2-epochs.safetensors")):
         assert time.monotonic() < deadline
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.1)

@@ -1,9 +1,10 @@
-"""HDF5 and `.keras` files of Keras in any layout: their arrays by name.
+"""HDF5 and `.keras` files of Keras in any layout, and snapshots of `train`: their arrays by name.
 
 Keras 3 stores a layer's weights under `layers/{class}_{count}/vars/{n}`, counted by class in the
 order of `model.layers`. The nets of keras.applications have the same layers of each class in the
 same order as ours, so they load, too. Keras 2 stores weights as LAYER/.../WEIGHT, in a whole model
-under `model_weights`; Keras 3 still does this for .h5. Only arrays are read.
+under `model_weights`; Keras 3 still does this for .h5. A snapshot has all variables of a training,
+as GROUP/NUMBER/PATH OF THE VARIABLE. Only arrays are read.
 """
 
 import io
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from keras_effnetv2._common.files import parse_json
 from keras_effnetv2.architectures.normalization import NORMALIZATIONS
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import keras
 
 WEIGHTS_MEMBER = "model.weights.h5"
+SNAPSHOT_WEIGHTS = "model/"  # the group of the network's own variables in a snapshot
 
 _LOG = logging.getLogger("keras_effnetv2")
 _MODEL_MEMBER = "config.json"
@@ -89,7 +92,7 @@ def positional_names(model: "keras.Model") -> dict[str, str]:
 
 
 def read_keras_file(path: Path, source: str = "auto") -> Contents:
-    """Read the arrays of an HDF5 file or a `.keras` archive.
+    """Read the arrays of an HDF5 file, a `.keras` archive or a snapshot.
 
     Args:
         path: the file.
@@ -102,14 +105,20 @@ def read_keras_file(path: Path, source: str = "auto") -> Contents:
     Raises:
         ValueError: the file is damaged or refused, or is not of these networks.
     """
+    model = b""
     try:
-        model, weights = unpacked_model(path) if zipfile.is_zipfile(path) else (b"", None)
-        arrays = read_arrays(path, _left_out, weights)
-        source = _layout(arrays.tensors) if source == "auto" else source
-        tensors, others = _by_layer(arrays) if source != "keras" else _by_name(arrays)
+        if is_snapshot(path):
+            arrays, source = _of_snapshot(path), "keras"
+            tensors, others = _by_layer(arrays)
+        else:
+            model, weights = unpacked_model(path) if zipfile.is_zipfile(path) else (b"", None)
+            arrays = read_arrays(path, _left_out, weights)
+            source = _layout(arrays.tensors) if source == "auto" else source
+            tensors, others = _by_layer(arrays) if source != "keras" else _by_name(arrays)
         described = model or arrays.model
         front = layers_in_front(parse_json(described)) if described else ()
-    except (ValueError, *ZIP_DAMAGE) as error:
+    except (ValueError, AttributeError, SafetensorError, *ZIP_DAMAGE) as error:
+        # AttributeError: a type that NumPy does not have
         raise ValueError(f"{path} cannot be read as a Keras weight file: {error}") from None
     stated: Any = None
     try:
@@ -128,6 +137,24 @@ def read_keras_file(path: Path, source: str = "auto") -> Contents:
         {name: array for name, array in others.items() if name not in values},
         stated,
     )
+
+
+def is_snapshot(path: Path) -> bool:
+    """Return whether a file is a snapshot of a training."""
+    try:
+        with safe_open(path, "numpy") as file:
+            return any(name.startswith(SNAPSHOT_WEIGHTS) for name in file.keys())  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return False
+
+
+def _of_snapshot(path: Path) -> Arrays:
+    """Read the network's own variables of a snapshot."""
+    with safe_open(path, "numpy") as file:
+        names = set(file.keys())
+        own = {name for name in names if name.startswith(SNAPSHOT_WEIGHTS)}
+        tensors = {name: file.get_tensor(name) for name in sorted(own)}
+    return Arrays(tensors, dict.fromkeys(names - own, "state of the training"), {}, "")
 
 
 def unpacked_model(path: Path) -> tuple[bytes, io.BytesIO]:

@@ -11,7 +11,12 @@ from keras_effnetv2._common.files import check_regular, file_sha256
 from keras_effnetv2.pretrained.bounded import GZIP, ZIP_DAMAGE
 from keras_effnetv2.pretrained.contents import Contents
 from keras_effnetv2.pretrained.efficientnet_pytorch import efficientnet_pytorch_names
-from keras_effnetv2.pretrained.keras_files import WEIGHTS_MEMBER, positional_names, read_keras_file
+from keras_effnetv2.pretrained.keras_files import (
+    WEIGHTS_MEMBER,
+    is_snapshot,
+    positional_names,
+    read_keras_file,
+)
 from keras_effnetv2.pretrained.legacy_h5 import keras_applications_names, leondgarse_names
 from keras_effnetv2.pretrained.official import CHECKPOINT_ENDING, official_names, read_official
 from keras_effnetv2.pretrained.places import CLASSIFIER
@@ -145,7 +150,9 @@ def _kind(path: Path) -> str:
         return "official"
     if start.startswith(_HDF5) or WEIGHTS_MEMBER in members:
         return _KERAS_FILE
-    if begins_as_safetensors(start) or _PICKLE.match(start):
+    if begins_as_safetensors(start):
+        return _KERAS_FILE if is_snapshot(path) else _STATE_DICT
+    if _PICKLE.match(start):
         return _STATE_DICT
     if any(name.endswith(".pkl") for name in members):
         return _STATE_DICT

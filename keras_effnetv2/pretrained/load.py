@@ -60,7 +60,8 @@ def load_weights(
             released EfficientNet-Lite.
             "keras-applications", "leondgarse": their .h5, weights or a whole model.
             "keras": a `.weights.h5` or `.keras` that Keras 3 wrote of a model of this package, of
-            keras.applications or of leondgarse, or of a model that has such a network in it.
+            keras.applications or of leondgarse, or of a model that has such a network in it; also
+            a snapshot of `train`.
 
     Returns:
         A `LoadReport`. A classifier in the file of a model without top is ignored, and so are, in

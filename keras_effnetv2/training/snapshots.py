@@ -1,12 +1,13 @@
 """Snapshots of a training: its whole state on disk, to resume it bit for bit.
 
-A snapshot is a Keras weight file (weights, BatchNormalization statistics, optimizer with loss
-scale, and the averages of `EMA`) with one more group for what Keras leaves out: the states of the
-random generators, the running means of the metrics, and notes and weights of the caller. Its
-SHA-256 is next to it, as `sha256sum --check` reads it. The file's name says how far the training
-had come; it gets that name once file and checksum are complete and on the disk.
+A snapshot is one safetensors file with the values of all variables (weights, BatchNormalization
+statistics, optimizer with loss scale, the averages of `EMA`, random generators, running means of
+the metrics), and notes and weights of the caller. Its SHA-256 is next to it, as `sha256sum --check`
+reads it. The file's name says how far the training had come; it gets that name once file and
+checksum are complete and on the disk.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -16,28 +17,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from keras_effnetv2._common.checks import check_integer, check_number
 from keras_effnetv2._common.files import (
     file_sha256,
     remove,
-    reserve,
     write_text,
     written_whole,
 )
 from keras_effnetv2._common.text import counted
-from keras_effnetv2.models.weight_files import hdf5_bytes
+from keras_effnetv2.pretrained.keras_files import SNAPSHOT_WEIGHTS
+from keras_effnetv2.recipes.ema import is_plain, read_plain
 from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.training.interruption import StopSignals
-from keras_effnetv2.training.workers import undistributed
 
-_NAME = re.compile(r"after-(\d+)-epochs(?:-(\d+)-batches)?\.weights\.h5")
+_NAME = re.compile(r"after-(\d+)-epochs(?:-(\d+)-batches)?\.safetensors")
+_EARLIER_NAMES = "after-*-epochs*.weights.h5"
 
-# In the optimizer's group, so that who reads the weights alone passes over it.
-_STATE = "optimizer/run_state"
+# Groups of arrays, the beginnings of their names. Those of an epoch are set anew when one begins.
+_KEPT = "kept/"
+_OF_EPOCH = ("random/", "metric/")
+_SHORT_TYPES = {"bool": "BOOL", "bfloat16": "BF16"}  # as safetensors calls them; else "F32" etc.
 
 # On disk, four bytes each for a parameter: weights, average and two optimizer slots.
 _BYTES_PER_PARAMETER = 4 * 4
@@ -71,25 +74,23 @@ class Snapshot:
 
     def kept_weights(self) -> list[np.ndarray]:
         """Read the weights that the caller gave to be kept."""
-        with h5py.File(self.path) as file:
-            kept = file[_STATE].get("kept", ())
-            return [kept[str(index)][...] for index in range(len(kept))]
+        return _read(self.path, _KEPT)
 
 
 def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
     """Return the newest undamaged snapshot; None if none was written yet.
 
-    `say` is called for each damaged one; if all are damaged, it is a ValueError.
+    `say` is called for each damaged one. ValueError: all are damaged, or of an earlier version.
     """
     paths = _snapshots(folder)
     for path in reversed(paths):
         reason = _damage(path)
         if reason is None:
             try:
-                with h5py.File(path) as file:
+                with safe_open(path, "numpy") as file:
                     # Not by `parse_json`: a figure of an epoch may be NaN.
-                    notes = dict(json.loads(bytes(file[_STATE]["notes"][...])))
-            except (OSError, LookupError, TypeError, ValueError, RecursionError):
+                    notes = dict(json.loads(file.metadata()["notes"]))
+            except (SafetensorError, LookupError, TypeError, ValueError, RecursionError):
                 reason = "it has no notes of a training"
         if reason is None:
             if path is not paths[-1]:
@@ -101,6 +102,11 @@ def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
             "The run cannot be resumed, because all its snapshots are damaged: "
             f"{', '.join(str(path) for path in paths)}. Put a copy in their place or start again "
             "(--overwrite, overwrite=True)."
+        )
+    if earlier := sorted(folder.glob(_EARLIER_NAMES)):
+        raise ValueError(
+            f"An earlier version wrote its state ({earlier[-1]}). "
+            "Resume it with that version or start again (--overwrite, overwrite=True)."
         )
     return None
 
@@ -166,7 +172,9 @@ class Snapshots(keras.callbacks.Callback):
             # So that a run can be resumed in its first epoch though its weights are random.
             self._save(0, 0)
         else:
-            self.model.load_weights(self._resumed.path)
+            state = _state(self.model)
+            for group in state.keys() - _OF_EPOCH:
+                _restore(self._resumed.path, group, state[group])
         self._saved_at = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -175,9 +183,9 @@ class Snapshots(keras.callbacks.Callback):
         self._skipped = 0
         if self._resumed is not None and self._resumed.batches:
             self._skipped = self._resumed.batches
-            with h5py.File(self._resumed.path) as file:
-                for name, variable in _unsaved_variables(self.model).items():
-                    variable.assign(file[_STATE][name][...])
+            state = _state(self.model)
+            for group in _OF_EPOCH:
+                _restore(self._resumed.path, group, state[group])
         self._resumed = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -199,29 +207,23 @@ class Snapshots(keras.callbacks.Callback):
         self._save(epoch + 1, 0)
 
     def _save(self, epochs: int, batches: int) -> None:
-        for weight in self.model.weights:
-            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-                raise self._error(f"the weight {weight.path} is not finite")
+        tensors = {
+            f"{group}{index:05}/{variable.path}": _array(variable)
+            for group, variables in _state(self.model).items()
+            for index, variable in enumerate(variables)
+        }
+        for name, array in tensors.items():
+            if name.startswith(SNAPSHOT_WEIGHTS) and not np.isfinite(array).all():
+                raise self._error(f"the weight {name.split('/', 2)[2]} is not finite")
         if not self._is_writer:
             return
+        tensors |= {f"{_KEPT}{index:05}": array for index, array in enumerate(self._kept())}
         self._saving.folder.mkdir(exist_ok=True)
         within = f"-{batches}-batches" if batches else ""
-        path = self._saving.folder / f"after-{epochs}-epochs{within}.weights.h5"
+        path = self._saving.folder / f"after-{epochs}-epochs{within}.safetensors"
         with written_whole(path) as scratch:
-            kept = self._kept()
-            arrays = [*self.model.variables, *self.model.optimizer.variables, *kept]
-            reserve(scratch, hdf5_bytes(arrays))
-            with undistributed():
-                self.model.save_weights(scratch)
-            with h5py.File(scratch, "a") as file:
-                state = file.create_group(_STATE)
-                notes = json.dumps(self._notes()).encode("ascii")
-                state["notes"] = np.frombuffer(notes, "uint8")
-                for name, variable in _unsaved_variables(self.model).items():
-                    state[name] = keras.ops.convert_to_numpy(variable)
-                for index, array in enumerate(kept):
-                    state[f"kept/{index}"] = array
-            write_text(_checksum_file(path), f"{file_sha256(scratch)}  {path.name}\n")
+            checksum = _write(scratch, tensors, {"notes": json.dumps(self._notes())})
+            write_text(_checksum_file(path), f"{checksum}  {path.name}\n")
         self._whole = [*self._begun(epochs), *[*self._whole, path][-self._saving.keep :]]
         stay = {*self._whole, *map(_checksum_file, self._whole)}
         for other in self._saving.folder.iterdir():
@@ -257,14 +259,69 @@ def random_states(model: keras.Model) -> list[Any]:
     return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
 
-def _unsaved_variables(model: keras.Model) -> dict[str, Any]:
-    """State that changes within an epoch and that Keras leaves out of a weight file, by name."""
-    groups = {"random": random_states(model), "metric": model.metrics_variables}
+def _state(model: keras.Model) -> dict[str, list[Any]]:
+    """All variables of a training, in groups."""
+    averages = getattr(model.optimizer, "weight_averages", None)
     return {
-        f"{group}_{index}": variable
-        for group, variables in groups.items()
-        for index, variable in enumerate(variables)
+        SNAPSHOT_WEIGHTS: model.weights,
+        "optimizer/": model.optimizer.variables,
+        "averages/": [] if averages is None else averages.weights,
+        "random/": random_states(model),
+        "metric/": model.metrics_variables,
     }
+
+
+def _array(variable: Any) -> np.ndarray:
+    """The value of a variable, in TensorFlow without the copies that Keras makes on a CPU."""
+    if is_plain(variable):
+        return np.asarray(read_plain(variable.value))
+    return np.asarray(keras.ops.convert_to_numpy(variable), order="C")
+
+
+def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """Write a safetensors file, and return its SHA-256.
+
+    The library's own writer has another file beside it, which a killed process leaves behind, and
+    its error for a full disk is no OSError.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, array in tensors.items():
+        begin, end = end, end + array.nbytes
+        short = f"{array.dtype.kind.upper()}{8 * array.dtype.itemsize}"
+        header[name] = {
+            "dtype": _SHORT_TYPES.get(array.dtype.name, short),
+            "shape": array.shape,
+            "data_offsets": (begin, end),
+        }
+    text = json.dumps(header).encode("ascii")
+    parts: list[Any] = [len(text).to_bytes(8, "little"), text]
+    parts += [array.reshape(-1).view(np.uint8) for array in tensors.values()]
+    sha256 = hashlib.sha256()
+    with open(path, "wb") as file:
+        for part in parts:
+            file.write(part)
+            sha256.update(part)
+    return sha256.hexdigest()
+
+
+def _read(path: Path, group: str) -> list[np.ndarray]:
+    """The arrays of a group, in their order."""
+    with safe_open(path, "numpy") as file:
+        names = (name for name in file.keys() if name.startswith(group))  # noqa: SIM118
+        return [file.get_tensor(name) for name in sorted(names)]
+
+
+def _restore(path: Path, group: str, variables: Sequence[Any]) -> None:
+    """Set variables to the values that a snapshot has of them."""
+    arrays = _read(path, group)
+    if [array.shape for array in arrays] != [tuple(one.shape) for one in variables]:
+        raise ValueError(
+            f"{path} is of another network or optimizer ({group}: {len(arrays)} arrays for "
+            f"{len(variables)} variables, or other shapes). Resume with what the run began with."
+        )
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
 
 
 def _snapshots(folder: Path) -> list[Path]:
