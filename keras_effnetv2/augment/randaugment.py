@@ -92,32 +92,40 @@ def one_of(
         draws from [0, 1), for sign, row and column; and the pixel scale.
     """
 
-    def apply_one(index: Any, image: Any, draws: Any, scale: Any) -> Any:
+    def apply_step(name: str, magnitude: float, image: Any, draws: Any, scale: Any) -> Any:
         sides = tf.cast(tf.shape(image)[:2], tf.float32)
         row, column = tf.unstack(tf.cast(draws[1:] * sides, tf.int32), num=2)
+        negate, center = draws[0] < 0.5, (row, column)
+        layer = AugmentLayer(magnitude, constants, corrected, negate, center, scale)
+        return OPERATIONS[name](image, layer)
 
-        def apply_step(name: str, magnitude: float) -> tf.Tensor:
-            center = row, column
-            layer = AugmentLayer(magnitude, constants, corrected, draws[0] < 0.5, center, scale)
-            return out_of_line(OPERATIONS[name], image, layer)
+    branches: list[Callable[..., Any]] = [functools.partial(apply_step, *step) for step in steps]
+    branches.append(lambda image, draws, scale: tf.identity(image))
 
-        branches = [functools.partial(apply_step, *step) for step in steps]
-        applied = tf.switch_case(index, [*branches, functools.partial(tf.identity, image)])
+    def apply_one(index: Any, image: Any, draws: Any, scale: Any) -> Any:
+        if tf.executing_eagerly():
+            applied = branches[int(index)](image, draws, scale)
+        else:
+            applied = _one_case(index, branches, (image, draws, scale))
         return tf.ensure_shape(applied, image.shape)
 
     return apply_one if tf.executing_eagerly() else tf.function(apply_one, autograph=False)
 
 
-def out_of_line(operation: Callable[[Any, Any], Any], image: Any, layer: AugmentLayer) -> Any:
-    """Apply an operation, in a graph as its own function.
+def _one_case(index: Any, branches: Sequence[Callable[..., Any]], given: Sequence[Any]) -> Any:
+    """Call one of several functions that return a uint8 tensor.
 
-    Otherwise the nodes of all unused branches would also be visited.
+    As `tf.switch_case`, but it stays one op. TensorFlow replaces that of `tf.switch_case` by the
+    nodes of all branches, and visits every one of them for each picture.
     """
-    if tf.executing_eagerly():
-        return operation(image, layer)
-    attributes = {"_noinline": True}
-    function = functools.partial(operation, image, layer)
-    return tf.function(function, autograph=False, experimental_attributes=attributes)()
+    specs = [tf.TensorSpec(one.shape, one.dtype) for one in given]
+    functions = [
+        tf.function(branch, autograph=False).get_concrete_function(*specs) for branch in branches
+    ]
+    (result,) = tf.raw_ops.StatelessCase(
+        branch_index=index, input=list(given), Tout=[tf.uint8], branches=functions
+    )
+    return result
 
 
 def apply(
