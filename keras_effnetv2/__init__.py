@@ -83,6 +83,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which look here; tests compa
     from keras_effnetv2.sharing.push import push_to_hub as push_to_hub
     from keras_effnetv2.training.fit import train as train
     from keras_effnetv2.training.progressive import ProgressiveLearning as ProgressiveLearning
+    from keras_effnetv2.training.rate_finder import find_learning_rate as find_learning_rate
+    from keras_effnetv2.training.transfer import freeze_batch_norm as freeze_batch_norm
 
 _NAMES_OF = {
     "architectures.config": "ModelConfig",
@@ -111,6 +113,8 @@ _NAMES_OF = {
     "recipes.ema": "EMA",
     "recipes.recipe": "TrainRecipe",
     "training.fit": "train",
+    "training.rate_finder": "find_learning_rate",
+    "training.transfer": "freeze_batch_norm",
     "runs.run_folder": "open_run",
     "evaluation.prediction": "predict Prediction",
     "export.saved_model": "export_saved_model",
