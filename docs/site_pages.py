@@ -36,12 +36,8 @@ def on_files(files: Files, config: Any) -> Files:
     added = reference_pages()
     pages = ["README.md", *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
     for page in pages:  # grows
-        text = (ROOT / page).read_text("utf-8")
-        for path in [
-            page,
-            *(posixpath.join(posixpath.dirname(page), x) for x in LINK.findall(text)),
-        ]:
-            path = posixpath.normpath(path)
+        links = LINK.findall((ROOT / page).read_text("utf-8"))
+        for path in [page, *(from_page(page, link) for link in links)]:
             source = site_path(path)
             if source == path and source not in added and (ROOT / path).is_file():
                 added[source] = (ROOT / path).read_bytes()
