@@ -84,7 +84,7 @@ def test_a_variant_is_exported_as_it_is_evaluated(tmp_path, capsys):
         code, _, err = command(capsys, *words)
         assert (code, err) == (
             1,
-            f"error: --output must be given, since {VARIANT!r} is no run folder.\n",
+            f"error: --output must be given, since {VARIANT!r} is not a run folder.\n",
         )
         code, out, err = command(capsys, *words, "--output", tmp_path / "served")
         assert (code, out.splitlines()[0]) == (0, str(tmp_path / "served" / "1")), err

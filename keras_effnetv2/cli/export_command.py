@@ -132,7 +132,7 @@ def export(
     check_network(model, weights)
     path = network_path(model)
     if output is None and (path is None or not path.is_dir()):
-        raise ValueError(f"--output must be given, since {model!r} is no run folder.")
+        raise ValueError(f"--output must be given, since {model!r} is not a run folder.")
     targets = _targets(format, Path(model), output, saved_model.version)
     start_tensorflow()
     _need_packages(targets)

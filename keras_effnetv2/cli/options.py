@@ -365,4 +365,6 @@ def _typed(value: Any) -> str:
     values = value if isinstance(value, tuple) else (value,)
     if isinstance(value, str):
         return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return OFF if value is None else ":".join(f"{one:g}" for one in values)

@@ -138,8 +138,8 @@ def described_network(model: "keras.Model") -> "JudgedNetwork":
     if height != width or (height is None and not is_variant):
         raise ValueError(
             f"The model {model.name!r} takes pictures of {height or 'any'} x {width or 'any'} "
-            "pixels, and needs one size for its squares. Build it with input_shape=(S, S, 3), or "
-            "give the folder of its run."
+            "pixels, but pictures are made squares of one size. Build it with "
+            "input_shape=(S, S, 3), or give the folder of its run."
         )
     style: Style = "whole"
     if is_variant:

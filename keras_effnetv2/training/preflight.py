@@ -51,7 +51,7 @@ def check_arguments(
         )
     if any(isinstance(one, keras.callbacks.BackupAndRestore) for one in callbacks):
         raise ValueError(
-            "`callbacks` must be without BackupAndRestore: `train` saves the whole state itself, "
+            "`callbacks` must not contain BackupAndRestore: `train` saves the whole state itself, "
             "and goes on from it with resume=True."
         )
     if not isinstance(model_or_variant, keras.Model):
