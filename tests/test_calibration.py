@@ -136,4 +136,3 @@ def test_an_evaluation_knows_its_confidence():
     assert corrected.reliability.error == found.after.error < 0.05
     assert corrected.accuracy == evaluation.accuracy == 0.6
     assert Evaluation(labels, scores, "linear").confidence is None
-    assert Evaluation(labels[:99], scores[:99]).confidence is None  # 100 are needed

@@ -30,7 +30,6 @@ from helpers.run_folders import recorded_settings
 from keras_effnetv2.data.catalog import MemoryStore
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.unreadable import BadPicturesError
-from keras_effnetv2.evaluation import scores
 from keras_effnetv2.evaluation.named_network import open_network
 from keras_effnetv2.evaluation.scores import evaluate_source
 from keras_effnetv2.export.metadata import read_metadata
@@ -77,9 +76,7 @@ def run(digits, tmp_path_factory):
     with (
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(printed),
-        pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(scores, "MIN_PICTURES", 1)  # so that it has a temperature
         result = fit.train(
             small_network(),
             digits,

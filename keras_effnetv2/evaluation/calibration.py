@@ -18,8 +18,8 @@ BINS = 15
 KEPT = 0.95
 """Share of the rightly named pictures that `none_below` leaves unmarked."""
 
-MIN_PICTURES = 100
-"""The fewest judged pictures that say something of the scores; see docs/decisions.md."""
+ENOUGH_PICTURES = 100
+"""A temperature that was fitted on fewer is only roughly right; see docs/decisions.md."""
 
 _PRIOR = 4.0  # how many pictures speak for a temperature of one, see `fit_temperature`
 _MAX_TEMPERATURE = 20.0  # and its inverse is the lowest

@@ -264,15 +264,15 @@ def _calibration(network: "JudgedNetwork") -> "Callable[[np.ndarray], np.ndarray
     """Return a function of scores (N, classes) that uses the temperature of a network."""
     import keras
 
-    from keras_effnetv2.evaluation.calibration import MIN_PICTURES, calibrated
+    from keras_effnetv2.evaluation.calibration import calibrated
     from keras_effnetv2.models.graph import last_activation
 
     temperature, model = network.temperature, network.model
     if temperature is None:
         raise ValueError(
-            "The network has no temperature. A training on pictures of one class finds one if it "
-            f"has {MIN_PICTURES} validation pictures or more, and its exports have it. Train again "
-            "with more pictures, or leave out --calibrated (calibrated=True)."
+            "The network has no temperature. A training on pictures of one class finds it with the "
+            "validation pictures, and its exports have it; with several classes there is none. "
+            "Train again on pictures of one class, or leave out --calibrated (calibrated=True)."
         )
     activation = network.activation
     if activation is None:

@@ -14,7 +14,6 @@ from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.calibration import (
-    MIN_PICTURES,
     Confidence,
     Reliability,
     answers,
@@ -163,12 +162,9 @@ class Evaluation:
     def confidence(self) -> Confidence | None:
         """What these pictures say of the scores.
 
-        None if there are fewer than `MIN_PICTURES`, if the scores are no probabilities, or for
-        multi-label.
+        None if they are no probabilities, or for multi-label.
         """
         if self.multi_label or self.activation not in ("softmax", "sigmoid"):
-            return None
-        if len(self.labels) < MIN_PICTURES:
             return None
         return fit_confidence(self.scores, self.labels, self.activation)
 

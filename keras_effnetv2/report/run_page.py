@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnetv2._common.text import counted
-from keras_effnetv2.evaluation.calibration import BINS, KEPT, MIN_PICTURES, Confidence
+from keras_effnetv2.evaluation.calibration import BINS, ENOUGH_PICTURES, KEPT, Confidence
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.report.figures import Curve, curve_chart, reliability_chart
@@ -39,7 +39,6 @@ def render_run(run: RunReport) -> str:
         # Names that are no wider than a cell need not be turned on their side.
         is_upright=max(map(len, run.class_names)) <= 3,
         confidence=None if run.confidence is None else _described(run.confidence),
-        enough_pictures=MIN_PICTURES,
         max_edge=MAX_EDGE,
         near_edge=_NEAR_EDGE,
         **_judged(run.class_names, run.confusion, run.evaluation),
@@ -186,6 +185,8 @@ def _described(confidence: Confidence) -> tuple[str, list[str]]:
         f"With the temperature {confidence.temperature:.3g} they are {confidence.after.error:.1%} "
         "away. It was fitted on the same pictures, so on others this is a little more.",
     ]
+    if confidence.before.counts.sum() < ENOUGH_PICTURES:
+        words.append(f"Fewer than {ENOUGH_PICTURES} pictures tell a temperature only roughly.")
     if confidence.none_below is not None:
         words.append(
             f"{KEPT:.0%} of the rightly named pictures have a score of {confidence.none_below:.3g} "

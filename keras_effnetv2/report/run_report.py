@@ -15,7 +15,7 @@ import numpy.typing as npt
 from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2._common.text import aligned, counted, listed
 from keras_effnetv2.data.sources import ImageSource
-from keras_effnetv2.evaluation.calibration import MIN_PICTURES, Confidence
+from keras_effnetv2.evaluation.calibration import ENOUGH_PICTURES, Confidence
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
@@ -73,7 +73,7 @@ class RunReport:
         samples: title of a stage -> its training pictures, for at most `MAX_STAGES` stages.
         mistakes: at most `MAX_MISTAKES`, the highest score first.
         compared: the number of training pictures that they were compared with, and of all.
-        confidence: how sure the scores may be taken; None: see `Evaluation.confidence`.
+        confidence: how sure the scores may be taken; None if they are no probabilities.
         evaluation: multi-label: the scores, in place of `confusion`.
     """
 
@@ -295,9 +295,9 @@ def _result_rows(
     if found is not None:
         errors = f"{found.before.error:.2%}; {found.after.error:.2%} with the temperature "
         calibration = [("calibration error", f"{errors}{found.temperature:.3g}")]
-    elif not evaluation.multi_label and (judged := len(evaluation.labels)) < MIN_PICTURES:
-        few = f"none; {counted(judged, 'validation picture')} of the {MIN_PICTURES} that it needs"
-        calibration = [("temperature", few)]
+        if (judged := len(evaluation.labels)) < ENOUGH_PICTURES:
+            few = f"{counted(judged, 'validation picture')} tell it only roughly"
+            calibration += [("", f"{few}; {found.before.error_by_chance:.0%} is chance")]
     done = counted(len(history["seconds"]), "epoch")
     best = best_epoch(history, StagePlan(settings.stages))
     kept = (
