@@ -46,6 +46,7 @@ def test_a_schedule_and_frozen_layers_are_taken():
     ("arguments", "words"),
     [
         ({"dataset": []}, "no batches"),
+        ({"dataset": iter(BATCHES[:2])}, "read more than once"),  # would be read without end
         ({"lowest": 0.0}, "lowest"),
         ({"highest": 1e-7}, "highest"),
         ({"steps": 9}, "steps"),

@@ -69,15 +69,20 @@ def find_learning_rate(
         The suggestion and the curve.
 
     Raises:
-        ValueError: the model is not compiled, `dataset` is empty, an argument is outside its range,
-            or the loss never fell by 1%.
+        ValueError: the model is not compiled, `dataset` is empty or can be read only once, an
+            argument is outside its range, or the loss never fell by 1%.
     """
     check_number("lowest", lowest, above=0)
     check_number("highest", highest, above=lowest)
     check_integer("steps", steps, minimum=10)
     if not model.compiled:
         raise ValueError("`model` has no optimizer and no loss. Call `model.compile(...)` first.")
-    if next(iter(dataset), None) is None:
+    if (batches := iter(dataset)) is dataset:
+        raise ValueError(
+            "`dataset` must be such that it can be read more than once, as a list of batches or a "
+            f"tf.data.Dataset. Received: {dataset!r}"
+        )
+    if next(batches, None) is None:
         raise ValueError("`dataset` has no batches.")
     copy = trial_copy(model, lowest, highest, steps)
     factor = (highest / lowest) ** (1 / (steps - 1))
