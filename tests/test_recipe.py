@@ -18,6 +18,7 @@ OPTIMIZER, RATES = map(oracle.training, ("optimizer", "learning_rate"))
 OVERRIDES = OPTIMIZER["dataset_overrides"]
 RECIPE = TrainRecipe("mine", epochs=4, batch_size=64, learning_rate=0.1, image_size=32, stages=1)
 WRONG = {
+    "name": (5, None),
     "epochs": (0, -1, 2.0, True, "4", None),
     "batch_size": (0, 1.5, None, (64,), (64, 0), (64, 32, 16), ((64, 32), 16)),
     "min_steps": (-1, 1.0, None),
@@ -34,7 +35,10 @@ WRONG = {
     "horizontal_flip": (1, 0, "yes"),
     "scale_randaugment": (None, "no"),
     "cutmix_style": ("mine", None),
-    "class_weights": ("even", 2.0, {0: 1.0}, {"a": 0}, {"a": "2"}, {"a": float("nan")}, ["a"]),
+    "class_weights": (
+        *("even", 2.0, {0: 1.0}, {"a": 0}, {"a": "2"}, {"a": float("nan")}, ["a"]),
+        *({"a": 1e39}, {"a": 1e-46}),  # inf and 0 in float32
+    ),
     "balanced": (None, 1, "yes"),
     "optimizer": ("lamb", None),
     "schedule": ("cos", None),

@@ -52,7 +52,7 @@ def test_values_are_typed_as_in_json_or_as_options_have_them(field, text, value)
 
 
 EVERY_FIELD = {
-    "name": ("mine", "mine"),
+    "name": ("2024", "2024"),
     "epochs": ("5", 5),
     "batch_size": ("32:16", (32, 16)),
     "learning_rate": ("1e-3", 0.001),

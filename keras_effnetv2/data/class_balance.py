@@ -18,6 +18,8 @@ BALANCED: Literal["balanced"] = "balanced"
 ClassWeights = Mapping[str, float] | Literal["balanced"] | None
 """What a picture of each class weighs: as `weights_by_class` says, by name, or all the same."""
 
+_LEAST, _MOST = 1e-6, 1e6  # beyond, the loss or its squared gradients may leave float32
+
 
 def check_class_balance(class_weights: Any, balanced: Any) -> ClassWeights:
     """Return class weights as plain values, without knowing the classes.
@@ -41,13 +43,13 @@ def check_class_balance(class_weights: Any, balanced: Any) -> ClassWeights:
         wrong = {
             name: weight
             for name, weight in given
-            if not isinstance(name, str) or not is_number(weight) or weight <= 0
+            if not isinstance(name, str) or not is_number(weight) or not _LEAST <= weight <= _MOST
         }
         if not wrong:
             return {str(name): float(weight) for name, weight in given}
     raise ValueError(
-        '`class_weights` must be "balanced", or a number above 0 for classes by their names '
-        '(--class-weights coat=2,dress=0.5, or a JSON file {"coat": 2}; '
+        '`class_weights` must be "balanced", or a number from 1e-6 to 1e6 for classes by '
+        'their names (--class-weights coat=2,dress=0.5, or a JSON file {"coat": 2}; '
         'class_weights={"coat": 2, "dress": 0.5}), or None. '
         f"Received: {wrong!r}"
     )

@@ -54,6 +54,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 def check_fields(recipe: "TrainRecipe") -> None:
     """Raise ValueError if a field is outside its range."""
+    if not isinstance(recipe.name, str):
+        raise ValueError(f"`name` must be a text. Received: {recipe.name!r}")
     for name, smallest in _SMALLEST.items():
         check_integer(name, getattr(recipe, name), minimum=smallest)
     for name, limits in _LIMITS.items():

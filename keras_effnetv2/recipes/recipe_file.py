@@ -144,6 +144,8 @@ def field_value(name: str, text: str) -> Any:
     Raises:
         ValueError: there is no such file, or it is no JSON.
     """
+    if name == "name":  # a text, even one such as 2024
+        return text
     word = text.strip().lower()
     if word == OFF and name in _VALUES_OF_OFF:
         return _VALUES_OF_OFF[name]
