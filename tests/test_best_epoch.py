@@ -165,7 +165,7 @@ def test_the_weights_that_were_judged_best_are_kept_also_by_a_resumed_run(tmp_pa
     callback, said = Worse(), []
     resumed = train("cut", callback, resume=True, verbose=2, echo=said.append)
     assert callback.seen == {}  # nothing was left to train
-    assert f"the weights of epoch {best + 1}, the best one" in said[-1]
+    assert f"the weights of epoch {best + 1}, the best of the last stage" in said[-1]
     assert resumed.history["val_loss"] == history["val_loss"]
     assert_same(resumed.model.get_weights(), whole.model.get_weights())
 

@@ -286,7 +286,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
                 "--class-weights balanced --balanced": "Choose one of them",
                 "--class-weights 1=2,1": "--class-weights coat=2,dress=0.5, or a JSON file",
                 "--class-weights 1=2,1=3": "Received: '1=2,1=3'",
-                "--set class_weights=no.json": "--set class_weights: 'no.json' cannot be read",
+                "--set class_weights=no.json": "'no.json' cannot be read",
                 "--class-weights 1=0": '--class-weights must be "balanced", or a number from 1e-6',
                 "--patience 0": "--patience must be an integer of at least 1, or None. Received: 0",
                 "--max-minutes 0": "--max-minutes must be a number above 0",

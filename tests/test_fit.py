@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import zipfile
 from dataclasses import asdict, replace
 
@@ -160,6 +161,16 @@ def test_a_run_and_its_export_have_the_temperature(run):
     network = open_network(result.output)
     for one in (exported, network):
         assert (one.temperature, one.none_below) == stored
+
+
+def test_a_copy_of_the_model_is_used_as_the_run_is(run, tmp_path):
+    result, _ = run
+    copied = shutil.copy(result.output / "model.keras", tmp_path)
+    assert read_metadata(copied) == read_metadata(result.output / "saved_model")
+    found, expected = open_network(copied), open_network(result.output)
+    for name in ("classes", "image_size", "style", "temperature", "none_below", "thresholds"):
+        assert getattr(found, name) == getattr(expected, name), name
+    assert keras.models.load_model(copied).output_shape == (None, len(CLASSES))
 
 
 def test_the_mistakes_are_counted(run):

@@ -138,7 +138,8 @@ def test_shortened_files(name, quantize, kernel_bytes, differences, tmp_path):
     expected = keras_answer(net, images)
     assert distinct(expected)
     difference = np.abs(load_exported(path)(images) - expected).max()
-    assert report.max_difference == pytest.approx(difference, rel=1e-3)
+    # A runtime with several threads does not always add in the same order.
+    assert report.max_difference == pytest.approx(difference, rel=1e-3, abs=1e-6)
     assert differences[0] < report.max_difference < differences[1]
     assert report.top1_agreement >= 0.9
     weights = path.with_suffix(".bin") if name == "openvino" else path

@@ -193,7 +193,7 @@ def test_packed_and_cached_pictures_keep_their_classes(pictures, tmp_path):
 
 def test_an_image_source_is_what_it_was_loaded_as(pictures):
     source = load_source(pictures, "all")
-    with pytest.raises(ValueError, match=r"since load_source\(\.\.\., multi_label=\) made it"):
+    with pytest.raises(ValueError, match="decides whether an ImageSource is multi-label"):
         TrainingData(source, multi_label=False)
     training, validation = TrainingData(source, validation_fraction=0.5).load(seed=0)
     assert (training.num_examples, validation.num_examples) == (3, 3)
@@ -213,8 +213,11 @@ THRESHOLDS = (0.4, 0.1, 0.5)
 
 
 def test_figures_by_hand():
-    found = best_thresholds(LABELS, SCORES)
+    found = best_thresholds(LABELS, SCORES, enough=1)
     assert found == pytest.approx(THRESHOLDS, abs=1e-7)
+    many = best_thresholds(np.repeat(LABELS, 5, axis=0), np.repeat(SCORES, 5, axis=0))
+    assert many == pytest.approx(THRESHOLDS, abs=1e-7)
+    assert best_thresholds(LABELS, SCORES).tolist() == [0.5] * 3, "chosen on two pictures"
     evaluation = Evaluation(LABELS, SCORES, "sigmoid", found)
     figures = evaluation.by_class()
     # sklearn.metrics.average_precision_score and f1_score of the first two classes

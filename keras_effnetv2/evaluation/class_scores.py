@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-_UNKNOWN = 0.5  # the threshold of a class without pictures
+ENOUGH_PICTURES = 10
+"""Of a class; a threshold chosen on fewer would be chance."""
+
+_UNKNOWN = 0.5  # the threshold of a class with too few pictures
 
 
 class _Curve(NamedTuple):
@@ -49,14 +52,20 @@ def average_precisions(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return found
 
 
-def best_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the threshold of each class with its highest F1, (C,); 0.5 of one without pictures.
+def best_thresholds(
+    labels: np.ndarray, scores: np.ndarray, enough: int = ENOUGH_PICTURES
+) -> np.ndarray:
+    """Return the threshold of each class with its highest F1, (C,); with too few pictures 0.5.
 
-    It is the middle between two scores, of thresholds that are as good the highest. Arguments are
-    those of `average_precisions`.
+    It is the middle between two scores, of thresholds that are as good the highest.
+
+    Args:
+        labels: (N, C) bool.
+        scores: (N, C), 0..1.
+        enough: fewest pictures of a class.
     """
     found = np.full(labels.shape[1], _UNKNOWN)
-    for label in np.flatnonzero(labels.any(axis=0)).tolist():
+    for label in np.flatnonzero(labels.sum(axis=0) >= enough).tolist():
         curve = _curve(labels[:, label], scores[:, label])
         best = int(np.argmax(curve.right / (curve.named + curve.pictures)))
         found[label] = np.append(curve.scores, 0)[best : best + 2].mean()

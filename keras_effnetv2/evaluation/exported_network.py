@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_effnetv2._common.text import first_line
 from keras_effnetv2.data.picture_record import PictureRecord
-from keras_effnetv2.evaluation.judging import JudgedNetwork, TrainedOn, described_classes
+from keras_effnetv2.evaluation.judging import JudgedNetwork, TrainedOn, classes_named
 from keras_effnetv2.export.metadata import read_metadata
 from keras_effnetv2.export.runtimes import load_exported
 from keras_effnetv2.runs.run_folder import LABELS, read_pictures
@@ -51,15 +51,14 @@ def exported_network(path: Path) -> JudgedNetwork:
     names = names if len(names) == classes else ()
     if names != of_run:
         run = None  # it is in that folder by chance
-    described = described_classes(classes)
-    is_described = not names or list(names) == [one["class"] for one in described]
+    described, is_named = classes_named(names, classes)
     return JudgedNetwork(
         model,
-        described if is_described else [{"class": name} for name in names],
+        described,
         size,
         said.style or (run[0].recipe.evaluation_style if run else "whole"),
         {"export": str(path), "image_size": size},
-        names_classes=not is_described,
+        names_classes=is_named,
         trained_on=TrainedOn.of(*run) if run else None,
         temperature=said.temperature,
         none_below=said.none_below,

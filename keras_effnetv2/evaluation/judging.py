@@ -241,6 +241,14 @@ def described_classes(classes: int) -> list[dict[str, str]]:
     return [{"class": str(index)} for index in range(classes)]
 
 
+def classes_named(names: Sequence[str], classes: int) -> tuple[Sequence[Mapping[str, str]], bool]:
+    """Return a description of each class, and whether `names` say more than its list or number."""
+    described = described_classes(classes)
+    if not names or list(names) == [one["class"] for one in described]:
+        return described, False
+    return [{"class": name} for name in names], True
+
+
 def unseen_split(spec: str) -> str:
     """Return the split that published weights are judged on: ImageNet's test labels are secret."""
     given = available_splits(spec)

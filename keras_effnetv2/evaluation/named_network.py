@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import keras
 
     from keras_effnetv2.evaluation.judging import JudgedNetwork
+    from keras_effnetv2.export.metadata import Metadata
 
 MADE_FROM = "Give what it was made from: the folder of a run, a .keras file, or a variant."
 _EXPORTS = (".onnx", ".xml", ".tflite")
@@ -82,6 +83,7 @@ def open_network(
         ImportError: the runtime of an export, or the package for the hub, is not installed.
     """
     from keras_effnetv2.evaluation.judging import published_network
+    from keras_effnetv2.export.metadata import read_metadata
     from keras_effnetv2.models.build import build_model
     from keras_effnetv2.models.model_file import load_model
     from keras_effnetv2.pretrained.open_weights import open_weights
@@ -109,22 +111,26 @@ def open_network(
         return exported_network(path)
     if path.name == MODEL and (path.parent / RECIPE).is_file():
         path = path.parent
-    return _trained_network(path) if path.is_dir() else described_network(load_model(path))
+    if path.is_dir():
+        return _trained_network(path)
+    return described_network(load_model(path), read_metadata(path))
 
 
-def described_network(model: "keras.Model") -> "JudgedNetwork":
+def described_network(model: "keras.Model", said: "Metadata | None" = None) -> "JudgedNetwork":
     """Return a Keras classifier of pixels 0..255, with the way to prepare its pictures.
 
-    A model with the name of a variant is judged as that. Its size is that of the model's input, if
-    that is fixed. The whole picture is used for any other model, and its classes have numbers
-    unless there are as many as in ImageNet.
+    What its file says comes first, as that of a run does. Otherwise a model with the name of a
+    variant is judged as that. Its size is that of the model's input, if that is fixed. The whole
+    picture is used for any other model, and its classes have numbers unless there are as many as
+    in ImageNet.
 
     Raises:
         ValueError: it is no such classifier, or takes pictures of any size and no variant has its
             name.
     """
-    from keras_effnetv2.evaluation.judging import JudgedNetwork, described_classes
+    from keras_effnetv2.evaluation.judging import JudgedNetwork, classes_named
     from keras_effnetv2.evaluation.scores import evaluation_protocol, set_to_follow
+    from keras_effnetv2.export.metadata import Metadata
     from keras_effnetv2.images.styles import Style
 
     shapes: list[Any] = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
@@ -133,7 +139,9 @@ def described_network(model: "keras.Model") -> "JudgedNetwork":
             "The model must take pictures (N, height, width, 3) and return scores (N, classes). "
             f"Received: {model.name!r}, {shapes[0]} -> {shapes[1]}"
         )
+    said = said or Metadata()
     (_, height, width, _), (_, classes) = shapes
+    height, width = (side or said.image_size for side in (height, width))
     is_variant = model.name in ModelConfig.variants()
     if height != width or (height is None and not is_variant):
         raise ValueError(
@@ -141,14 +149,19 @@ def described_network(model: "keras.Model") -> "JudgedNetwork":
             "pixels, but pictures are made squares of one size. Build it with "
             "input_shape=(S, S, 3), or give the folder of its run."
         )
-    style: Style = "whole"
-    if is_variant:
+    style: Style = said.style or "whole"
+    if is_variant and said.style is None:
         size, style = evaluation_protocol(set_to_follow(model.name, None, classes), "official")
         height = height or size
     facts = {"model": model.name, "image_size": height}
+    described, is_named = classes_named(said.class_names or (), classes)
     return JudgedNetwork(
-        *(model, described_classes(classes), height, style, facts),
+        *(model, described, height, style, facts),
+        names_classes=is_named,
         variant=model.name if is_variant else None,
+        temperature=said.temperature,
+        none_below=said.none_below,
+        thresholds=said.thresholds,
     )
 
 

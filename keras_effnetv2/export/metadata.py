@@ -35,13 +35,14 @@ LABELS_ASSET = "assets/labels.txt"
 """Where TensorFlow puts what `signatures.label_table` writes, in the same folder."""
 
 KEY = "keras_effnetv2"
-"""Where an ONNX or OpenVINO file holds the metadata of this package."""
+"""Where an ONNX, OpenVINO or `.keras` file holds the metadata of this package."""
 
 PIXEL_RANGE = (0, 255)
 """Of the pictures that exports take."""
 
 _MAX_BYTES = 2**24  # of JSON; a file of 21,843 class names has less than one million
 _LABELS, _METADATA = "labels.txt", "metadata.json"  # in the zip archive at the end of a LiteRT file
+_KERAS_MEMBER = f"{KEY}.json"  # of a .keras archive, whose metadata.json is that of Keras
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ class Metadata:
 
 
 def write_metadata(path: Path, metadata: Metadata) -> None:
-    """Add metadata to an ONNX, OpenVINO or LiteRT file that has none."""
+    """Add metadata to an ONNX, OpenVINO, LiteRT or `.keras` file that has none."""
     write, _ = _PLACES[path.suffix]
     write(path, metadata.class_names or (), json.dumps(asdict(metadata)))
 
@@ -105,9 +106,9 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     """Return what an export says of itself; a file of another program says nothing.
 
     Args:
-        path: a file that `export_model` wrote (`.onnx`, `.xml`, `.tflite`), or what
-            `export_saved_model` wrote: the folder of a version, or of versions, whose newest is
-            read.
+        path: a file that `export_model` wrote (`.onnx`, `.xml`, `.tflite`), the `model.keras` of
+            a run, or what `export_saved_model` wrote: the folder of a version, or of versions,
+            whose newest is read.
 
     Raises:
         ValueError: it is no export, or is damaged.
@@ -199,18 +200,32 @@ def _read_openvino(path: Path) -> str | None:
 def _write_litert(path: Path, class_names: Sequence[str], text: str) -> None:
     # A zip archive after the model, as LiteRT's own metadata has its associated files.
     labels = "".join(f"{name}\n" for name in class_names)
-    with zipfile.ZipFile(path, "a") as archive:
-        for name, content in ((_LABELS, labels), (_METADATA, text)):
-            archive.writestr(zipfile.ZipInfo(name), content)  # without the time
+    _add_members(path, {_LABELS: labels, _METADATA: text})
 
 
 def _read_litert(path: Path) -> bytes | None:
-    if not zipfile.is_zipfile(path):
-        return None
+    return _read_member(path, _METADATA) if zipfile.is_zipfile(path) else None
+
+
+def _write_keras(path: Path, class_names: Sequence[str], text: str) -> None:
+    _add_members(path, {_KERAS_MEMBER: text})
+
+
+def _read_keras(path: Path) -> bytes | None:
+    return _read_member(path, _KERAS_MEMBER)
+
+
+def _add_members(path: Path, contents: Mapping[str, str]) -> None:
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # without the time
+
+
+def _read_member(path: Path, name: str) -> bytes | None:
     with zipfile.ZipFile(path) as archive:
-        if _METADATA not in archive.namelist():
+        if name not in archive.namelist():
             return None
-        with archive.open(_METADATA) as file:
+        with archive.open(name) as file:
             return file.read(_MAX_BYTES + 1)
 
 
@@ -218,4 +233,5 @@ _PLACES: Mapping[str, tuple[Any, Any]] = {
     ".onnx": (_write_onnx, _read_onnx),
     ".xml": (_write_openvino, _read_openvino),
     ".tflite": (_write_litert, _read_litert),
+    ".keras": (_write_keras, _read_keras),
 }

@@ -16,6 +16,7 @@ from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2._common.text import aligned, counted, listed
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.calibration import ENOUGH_PICTURES, Confidence
+from keras_effnetv2.evaluation.class_scores import ENOUGH_PICTURES as FEWEST_OF_CLASS
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
@@ -303,13 +304,18 @@ def _result_rows(
     kept = (
         ()
         if settings.limits.patience is None or best is None
-        else (("kept", f"the weights of epoch {best + 1}, the best one"),)
+        else (("kept", f"the weights of epoch {best + 1}, the best of the last stage"),)
     )
     if evaluation.multi_label:
         figures = [
             ("validation mean average precision", evaluation.mean_average_precision),
             ("validation F1", evaluation.f1),
         ]
+        counts = evaluation.labels.sum(axis=0)
+        rare = [settings.class_names[i] for i in np.flatnonzero(counts < FEWEST_OF_CLASS)]
+        if rare:
+            why = f"0.5 for classes with fewer than {FEWEST_OF_CLASS} validation pictures"
+            calibration = [("thresholds", f"{why}: {listed(rare)}")]
     else:
         figures = [
             ("validation accuracy", evaluation.accuracy),

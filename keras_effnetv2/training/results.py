@@ -13,7 +13,8 @@ from keras_effnetv2._common.progress import progress_bar, working
 from keras_effnetv2.data.unreadable import UnreadablePictures
 from keras_effnetv2.evaluation.class_scores import best_thresholds
 from keras_effnetv2.evaluation.scores import Evaluation, evaluate_source
-from keras_effnetv2.export.saved_model import export_saved_model
+from keras_effnetv2.export.metadata import write_metadata
+from keras_effnetv2.export.saved_model import export_saved_model, metadata_of
 from keras_effnetv2.models.graph import bare_graph, with_features
 from keras_effnetv2.report.run_page import render_run
 from keras_effnetv2.report.run_report import confusion_matrix, gather_report
@@ -85,8 +86,11 @@ def write_results(
         settings = replace(settings, thresholds=tuple(np.asarray(evaluation.thresholds).tolist()))
     # Of the layers only: compiled, the file would need this package to be loaded.
     bare = bare_graph(model)
+    size, style = inputs.evaluation_size, inputs.recipe.evaluation_style
+    sure = settings.temperature, settings.none_below, settings.thresholds
     with working("writing the model"), written_whole(folder / run_folder.MODEL) as scratch:
         bare.save(scratch)
+        write_metadata(scratch, metadata_of(bare, names, size, style, *sure))
     write_text(folder / run_folder.LABELS, "".join(f"{name}\n" for name in names))
     remove(folder / run_folder.SAVED_MODEL)  # of an attempt that broke off here
     if keras.backend.backend() == "tensorflow":
@@ -95,8 +99,8 @@ def write_results(
                 bare,
                 folder / run_folder.SAVED_MODEL,
                 names,
-                image_size=inputs.evaluation_size,
-                style=inputs.recipe.evaluation_style,
+                image_size=size,
+                style=style,
                 variant=settings.model,
                 weights=settings.weights_origin,
                 temperature=settings.temperature,
