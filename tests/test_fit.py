@@ -463,7 +463,7 @@ def test_arguments_that_contradict_each_other(digits, tmp_path):
     for callbacks in (print, [print], keras.callbacks.TerminateOnNaN(), [keras.callbacks.History]):
         refused("`callbacks` must be a list of Keras callbacks", callbacks=callbacks)
     backup = keras.callbacks.BackupAndRestore(tmp_path / "other")
-    refused("without BackupAndRestore: .*resume=True", callbacks=[backup])
+    refused("must not contain BackupAndRestore: .*resume=True", callbacks=[backup])
     refused("`keep_snapshots` must be an integer of at least 1. Received: 0", keep_snapshots=0)
     for minutes in (-1, float("nan"), "30"):
         message = (

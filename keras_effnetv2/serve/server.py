@@ -117,6 +117,7 @@ def serve(
             make_app(service, hosts, [_in_brackets(name.lower()) for name in allow_hosts], token),
             http="h11",
             ws="none",
+            lifespan="off",  # nothing is started or ended with the app; its task would be cancelled
             log_config=None,
             log_level="warning",
             access_log=False,
