@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.quick_runs import dark_and_light
+from helpers.quick_runs import dark_and_light, small_network
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.data.training_data import MAX_SCANNED, TrainingData
-from keras_effnetv2.data.unreadable import BadPicturesError
+from keras_effnetv2.data.unreadable import BadPicturesError, UnreadablePictures
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.training import inputs as inputs_module
 from keras_effnetv2.training.inputs import load_inputs
+from keras_effnetv2.training.probe import fit_classifier
 
 RECIPE = replace(
     TrainRecipe.preset("quickstart"), epochs=4, stages=2, image_size=(32, 40), batch_size=16
@@ -166,3 +167,17 @@ def test_batches_leave_out_what_can_no_longer_be_read(tmp_path):
     strict = replace(inputs, data=replace(inputs.data, skip_bad=False))
     with pytest.raises(tf.errors.InvalidArgumentError, match="1 picture cannot be used"):
         list(strict.stage_dataset(inputs.plan[0], 0))
+
+
+def test_the_classifier_leaves_out_validation_pictures_that_cannot_be_read(tmp_path):
+    training, held = (
+        load_source(dark_and_light(tmp_path / name, 12), "all") for name in ("training", "held")
+    )
+    recipe = replace(RECIPE, batch_size=4)
+    inputs = inputs_of(recipe, training, validation=held, scan=False, skip_bad=True)
+    os.truncate(held.file_paths()[3], 40)
+    model, said = small_network(2), []
+    fit_classifier(model, inputs, UnreadablePictures(True), None, said.append)
+    assert said[-1].startswith("The classifier alone, at "), said
+    with pytest.raises(tf.errors.InvalidArgumentError, match="1 picture cannot be used"):
+        fit_classifier(model, inputs, UnreadablePictures(False), None, said.append)

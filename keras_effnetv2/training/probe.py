@@ -76,7 +76,7 @@ def fit_classifier(
         classifier = last_dense(local)
         features = with_features(local)
         spec = inputs.evaluation_spec() if is_all else inputs.input_spec(plan[-1])
-        judged = _features(features, inputs.validation, spec, UnreadablePictures())
+        judged = _features(features, inputs.validation, spec, UnreadablePictures(unreadable.skip))
         learned = _learned(features, inputs, spec, unreadable, judged, budget, say)
         by_class = weights_by_class(inputs.recipe.class_weights, inputs.training)
         if inputs.recipe.balanced:
