@@ -6,7 +6,8 @@ result:   a Markdown table on stdout, a folder for each training in --output
 
 The paper's question (its Table 12) on your own pictures: a network is trained by the default recipe
 with sizes, augmentation and dropout growing in stages; and at the largest size, with the last
-stage's augmentation and dropout, for as many epochs. Both are trained for all, half and a quarter
+stage's augmentation and dropout, for as many epochs; with `--evaluation-size` that is the size at
+which all are judged, and the stages may end below it. Both are trained for all, half and a quarter
 of the epochs, each with its whole schedule. `--weights auto` fine-tunes in place of training from
 scratch. "keras.applications" is what its user would write: EfficientNetV2B0 from scratch at the
 largest size, Adam with a rate of 0.001, pictures mirrored at random.
@@ -67,6 +68,7 @@ def parsed():
     parser.add_argument("--scale", type=float, default=1.0, help="of its width and depth")
     parser.add_argument("--weights", choices=("none", "auto"), default="none")
     parser.add_argument("--sizes", type=int, nargs=2, help="of the first and the last stage")
+    parser.add_argument("--evaluation-size", type=int, help="otherwise that of the last stage")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--examples", type=int, help="training pictures; otherwise all")
     parser.add_argument("--seeds", type=int, default=3)
@@ -79,14 +81,16 @@ def recipe_of(arguments, epochs, seed):
     recipe = TrainRecipe.preset("quickstart" if arguments.weights == "none" else "finetune")
     if arguments.sizes:
         recipe = dataclasses.replace(recipe, image_size=tuple(arguments.sizes))
-    return dataclasses.replace(recipe, epochs=epochs, min_steps=0, seed=seed)
+    size = arguments.evaluation_size
+    return dataclasses.replace(recipe, epochs=epochs, min_steps=0, seed=seed, evaluation_size=size)
 
 
 def staged_fit(is_fixed, epochs, seed, folder, arguments):
     """`KEYS` of a training by the default recipe, in stages or at the last one's size."""
     recipe = recipe_of(arguments, epochs, seed)
     if is_fixed:
-        recipe = dataclasses.replace(recipe, stages=1)
+        size = recipe.evaluation_size or recipe.image_size
+        recipe = dataclasses.replace(recipe, stages=1, image_size=size)
     model = arguments.model
     if arguments.scale != 1:
         config = ModelConfig.from_name(model)
@@ -113,7 +117,8 @@ def plain_fit(epochs, seed, folder, arguments):
     training, validation = (load_source(arguments.data, split) for split in ("train", "validation"))
     if arguments.examples:
         training = training.stratified_subset(arguments.examples)
-    size = recipe_of(arguments, epochs, seed).resolve(arguments.model).plan[-1].image_size
+    resolved = recipe_of(arguments, epochs, seed).resolve(arguments.model)
+    size = resolved.recipe.evaluation_size or resolved.plan[-1].image_size
     options = {"image_size": size, "batch_size": 32, "training": False, "style": "whole"}
     batches, held_back = (make_dataset(one, **options) for one in (training, validation))
     count = tf.data.experimental.assert_cardinality(math.ceil(training.num_examples / 32))
