@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_number
+from keras_effnetv2.recipes.plain_variables import is_plain, swap_plain
 
 # Variables that are averaged though they are not trained, by name as in the official code
 # (google/automl, efficientnetv2/utils.py, `get_ema_vars`).
@@ -136,7 +137,7 @@ class EMA(keras.callbacks.Callback):
         """Swap the model's weights and their averages; a second call undoes the first."""
         for variable, average in zip(self._sources, self._averages.values, strict=True):
             if is_plain(variable):
-                _swap(variable.value, average.value)
+                swap_plain(variable.value, average.value)
                 continue
             # Copies (here and below) because JAX gives the model's buffers away to the train step.
             raw, mean = keras.ops.copy(variable), keras.ops.copy(average)
@@ -145,27 +146,6 @@ class EMA(keras.callbacks.Callback):
         are_in_model = self._averages.are_in_model
         are_in_model.assign(keras.ops.logical_not(are_in_model))
         self._swapped_in = self._first_weight()
-
-
-def is_plain(variable: Any) -> bool:
-    """Return whether a variable of Keras is one of TensorFlow that is not distributed."""
-    value = variable.value
-    return isinstance(value, tf.Variable) and not isinstance(value, tf.distribute.DistributedValues)
-
-
-def read_plain(variable: tf.Variable) -> tf.Tensor:
-    """Return the value of a plain variable, without a copy.
-
-    The bare op takes a quarter of the time of `tf.Variable.read_value`, and there are hundreds.
-    """
-    return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
-
-
-def _swap(one: tf.Variable, other: tf.Variable) -> None:
-    """Swap the values of two plain variables."""
-    values = read_plain(one), read_plain(other)
-    tf.raw_ops.AssignVariableOp(resource=one.handle, value=values[1])
-    tf.raw_ops.AssignVariableOp(resource=other.handle, value=values[0])
 
 
 class _Averages(keras.layers.Layer):
