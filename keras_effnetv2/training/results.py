@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -86,11 +87,16 @@ def write_results(
         settings = replace(settings, thresholds=tuple(np.asarray(evaluation.thresholds).tolist()))
     # Of the layers only: compiled, the file would need this package to be loaded.
     bare = bare_graph(model)
-    size, style = inputs.evaluation_size, inputs.recipe.evaluation_style
-    sure = settings.temperature, settings.none_below, settings.thresholds
+    described: dict[str, Any] = {
+        "image_size": inputs.evaluation_size,
+        "style": inputs.recipe.evaluation_style,
+        "temperature": settings.temperature,
+        "none_below": settings.none_below,
+        "thresholds": settings.thresholds,
+    }
     with working("writing the model"), written_whole(folder / run_folder.MODEL) as scratch:
         bare.save(scratch)
-        write_metadata(scratch, metadata_of(bare, names, size, style, *sure))
+        write_metadata(scratch, metadata_of(bare, names, **described))
     write_text(folder / run_folder.LABELS, "".join(f"{name}\n" for name in names))
     remove(folder / run_folder.SAVED_MODEL)  # of an attempt that broke off here
     if keras.backend.backend() == "tensorflow":
@@ -99,13 +105,9 @@ def write_results(
                 bare,
                 folder / run_folder.SAVED_MODEL,
                 names,
-                image_size=size,
-                style=style,
                 variant=settings.model,
                 weights=settings.weights_origin,
-                temperature=settings.temperature,
-                none_below=settings.none_below,
-                thresholds=settings.thresholds,
+                **described,
             )
     batches = partial(inputs.stage_dataset, unreadable=unreadable)
     kept = np.setdiff1d(np.arange(inputs.training.num_examples), [*unreadable.found])
