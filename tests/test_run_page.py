@@ -190,9 +190,9 @@ def test_the_page_needs_no_other_file_and_hostile_names_are_text(report):
     assert html == render_run(report)
     assert "Scores are 40.0% away from the share that is right" in text
     assert "95% of the rightly named pictures have a score of 0.9 or more." in text
-    assert "only roughly" not in text
+    assert "only rough" not in text
     few = fit_confidence(np.tile([0.9, 0.06, 0.04], (99, 1)), np.arange(99) % 2, "softmax")
-    assert "Fewer than 100 pictures tell a temperature only roughly." in render_run(
+    assert "With fewer than 100 pictures the temperature is only rough." in render_run(
         replace(report, confidence=few)
     )
     assert "The scores are no probabilities." in render_run(replace(report, confidence=None))

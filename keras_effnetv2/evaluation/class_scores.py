@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-ENOUGH_PICTURES = 10
-"""Of a class; a threshold chosen on fewer would be chance."""
+ENOUGH_OF_CLASS = 10
+"""Pictures of a class; a threshold chosen on fewer would be chance."""
 
 _UNKNOWN = 0.5  # the threshold of a class with too few pictures
 
@@ -53,7 +53,7 @@ def average_precisions(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def best_thresholds(
-    labels: np.ndarray, scores: np.ndarray, enough: int = ENOUGH_PICTURES
+    labels: np.ndarray, scores: np.ndarray, enough: int = ENOUGH_OF_CLASS
 ) -> np.ndarray:
     """Return the threshold of each class with its highest F1, (C,); with too few pictures 0.5.
 

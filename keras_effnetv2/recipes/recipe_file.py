@@ -142,7 +142,7 @@ def field_value(name: str, text: str) -> Any:
             `coat=2,dress=0.5` or the name of a JSON file.
 
     Raises:
-        ValueError: there is no such file, or it is no JSON.
+        ValueError: there is no such file, or it is not JSON.
     """
     if name == "name":  # a text, even one such as 2024
         return text

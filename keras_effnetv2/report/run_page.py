@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.evaluation.calibration import BINS, ENOUGH_PICTURES, KEPT, Confidence
+from keras_effnetv2.evaluation.class_scores import ENOUGH_OF_CLASS
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.report.figures import Curve, curve_chart, reliability_chart
@@ -55,8 +56,8 @@ def _judged(
             "verdict": f"Mean average precision {evaluation.mean_average_precision:.4f} and F1 "
             f"{evaluation.f1:.4f}, the means over the classes; {evaluation.accuracy:.2%} of the "
             f"{len(evaluation.labels):,} pictures have exactly their classes. A class is named "
-            "from its threshold on, which has the highest F1 on these very pictures: on others F1 "
-            "will be a little lower.",
+            "from its threshold on. The threshold has the highest F1 on these very pictures, so on "
+            f"others F1 is lower; with fewer than {ENOUGH_OF_CLASS} of them it is 0.5.",
             "wrong": f"{evaluation.wrongly_named.any(axis=-1).sum():,}",
             "classes": several_classes_table(names, evaluation),
             "heat": None,
@@ -186,7 +187,7 @@ def _described(confidence: Confidence) -> tuple[str, list[str]]:
         "away. It was fitted on the same pictures, so on others this is a little more.",
     ]
     if confidence.before.counts.sum() < ENOUGH_PICTURES:
-        words.append(f"Fewer than {ENOUGH_PICTURES} pictures tell a temperature only roughly.")
+        words.append(f"With fewer than {ENOUGH_PICTURES} pictures the temperature is only rough.")
     if confidence.none_below is not None:
         words.append(
             f"{KEPT:.0%} of the rightly named pictures have a score of {confidence.none_below:.3g} "

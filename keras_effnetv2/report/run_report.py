@@ -16,7 +16,7 @@ from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2._common.text import aligned, counted, listed
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.evaluation.calibration import ENOUGH_PICTURES, Confidence
-from keras_effnetv2.evaluation.class_scores import ENOUGH_PICTURES as FEWEST_OF_CLASS
+from keras_effnetv2.evaluation.class_scores import ENOUGH_OF_CLASS
 from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import StagePlan, TrainStage
@@ -297,8 +297,8 @@ def _result_rows(
         errors = f"{found.before.error:.2%}; {found.after.error:.2%} with the temperature "
         calibration = [("calibration error", f"{errors}{found.temperature:.3g}")]
         if (judged := len(evaluation.labels)) < ENOUGH_PICTURES:
-            few = f"{counted(judged, 'validation picture')} tell it only roughly"
-            calibration += [("", f"{few}; {found.before.error_by_chance:.0%} is chance")]
+            few = f"rough, from {counted(judged, 'validation picture')}"
+            calibration += [("", f"{few}; about {found.before.error_by_chance:.0%} is chance")]
     done = counted(len(history["seconds"]), "epoch")
     best = best_epoch(history, StagePlan(settings.stages))
     kept = (
@@ -312,9 +312,9 @@ def _result_rows(
             ("validation F1", evaluation.f1),
         ]
         counts = evaluation.labels.sum(axis=0)
-        rare = [settings.class_names[i] for i in np.flatnonzero(counts < FEWEST_OF_CLASS)]
+        rare = [settings.class_names[i] for i in np.flatnonzero(counts < ENOUGH_OF_CLASS)]
         if rare:
-            why = f"0.5 for classes with fewer than {FEWEST_OF_CLASS} validation pictures"
+            why = f"0.5 for classes with fewer than {ENOUGH_OF_CLASS} validation pictures"
             calibration = [("thresholds", f"{why}: {listed(rare)}")]
     else:
         figures = [
