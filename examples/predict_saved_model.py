@@ -3,7 +3,7 @@
     python examples/predict_saved_model.py runs/demo/saved_model/1 runs/demo/pictures/*.png
 
 Takes about 10 seconds on two cores, most of it to start TensorFlow and to load the model.
-Expected: one line a picture with its best class and the score; for a file that is no picture the
+Expected: one line per picture with its best class and the score; for a file that is no picture the
 reason, and exit code 1.
 
 The folder is what `keras-effnetv2 train` writes to RUN/saved_model/1, and `keras-effnetv2 export

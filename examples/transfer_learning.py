@@ -6,7 +6,7 @@ time:     on one GPU about 2 minutes an epoch of 1,000 pictures (efficientnetv2-
           --data digits --variant efficientnetv2-b0 --weights none --image-size 32 --epochs 3
 result:   the validation accuracy, and a SavedModel in runs/transfer/1 for TensorFlow Serving
 
-PICTURES is a folder with one folder of pictures a class (or anything else `load_source` takes).
+PICTURES is a folder with one folder of pictures per class (or anything else `load_source` takes).
 The ImageNet-21k weights are fetched once; --weights also takes a set's name or a file's path.
 """
 

@@ -48,10 +48,10 @@ def test_the_best_epoch_is_that_of_the_last_stage(accuracies, losses, best):
 
 def test_what_patience_means_is_said():
     assert describe_patience(3, PLAN) == (
-        "patience: the best epoch of the last stage (epochs 6-10) is kept; 3 epochs in it without "
-        "a better one end the training"
+        "patience: the best epoch of the last stage (epochs 6-10) is kept; the training ends after "
+        "3 epochs without improvement"
     )
-    assert "counts in the last stage only, which has 5 epochs" in describe_patience(5, PLAN)
+    assert "only those of the last stage count, which has 5 epochs" in describe_patience(5, PLAN)
 
 
 class Worse(keras.callbacks.Callback):

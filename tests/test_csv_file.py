@@ -57,7 +57,7 @@ def test_rows_of_no_split_are_not_used(tmp_path):
     assert source.names == (f"{tmp_path}/1", f"{tmp_path}/3")
     (note,) = source.notes
     assert note.startswith("note: Not used: 3 rows of ")
-    assert "(the first is line 3), whose split is empty or such as 'unlabelled'" in note
+    assert "(the first is line 3), whose split is empty or a word such as 'unlabelled'" in note
 
 
 def test_addresses_of_files_are_paths(tmp_path):

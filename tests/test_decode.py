@@ -53,7 +53,7 @@ masks = struct.Struct("<3I").pack
 BGRX = np.dstack([RGB[:, :, ::-1], ALPHA])
 BAD_BMP = "corrupt or truncated BMP, or not uncompressed with 24 or 32 bits: save it as PNG"
 
-WAY_OUT = "which is not read: convert it to JPEG or PNG"
+WAY_OUT = "files are not supported: convert it to JPEG or PNG"
 OTHERS = [
     (b"\0\0\0\x18ftypheic", "HEIC"),
     (b"\0\0\0\x1cftypmif1", "HEIC"),
@@ -273,7 +273,7 @@ def gif_of_tiny_blocks():
         (encode(PICTURE.quantize(200), "BMP"), BAD_BMP),
         (bmp(BGRX, 32, compression=3, extra=masks(0xFF000000, 0xFF0000, 0xFF00)), BAD_BMP),
         (bmp(INDICES, 8, compression=1), BAD_BMP),
-        *[(start + bytes(20), f"a file of the kind {kind}, {WAY_OUT}") for start, kind in OTHERS],
+        *[(start + bytes(20), f"{kind} {WAY_OUT}") for start, kind in OTHERS],
         (EXACT["gif"][0][:30], "corrupt or truncated GIF"),
         (gif_of_tiny_blocks(), "corrupt or truncated GIF"),  # it would take seconds to walk
         (LOSSY["webp"][:24], "corrupt or truncated WebP"),
@@ -281,7 +281,7 @@ def gif_of_tiny_blocks():
 )
 def test_reason_in_words_and_the_same_one_when_decoding(data, reason):
     assert check_image(data).numpy().decode() == reason
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"JPEG|PNG|BMP|GIF|WebP|empty|kind"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"JPEG|PNG|BMP|GIF|WebP|empty|files"):
         decode_image(data)
 
 

@@ -55,7 +55,7 @@ def test_a_variant_by_name_gets_fewer_strides_for_small_pictures(digits):
     inputs = inputs_of(recipe, digits, said.append)
     assert said == [
         "small pictures: efficientnetv2-b0 has strides of 8 in all, so that 24 pixels end in a map "
-        "of 3 x 3; --no-small-pictures (small_pictures=False) keeps its own"
+        "of 3 x 3; --no-small-pictures (small_pictures=False) keeps its own strides"
     ]
     assert inputs.network("b0") == b0.for_small_pictures(32)
     assert [stage.image_size for stage in inputs.plan] == [24, 24]

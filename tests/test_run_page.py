@@ -188,7 +188,7 @@ def test_the_page_needs_no_other_file_and_hostile_names_are_text(report):
     of_all = " ".join(Page(render_run(replace(report, compared=(3, 3)))).text.split())
     assert "the nearest of the 3 training pictures, with their" in of_all
     assert html == render_run(report)
-    assert "Scores are 40.0% away from the share that is right" in text
+    assert "On average, scores differ by 40.0% from the share that is right" in text
     assert "95% of the rightly named pictures have a score of 0.9 or more." in text
     assert "only rough" not in text
     few = fit_confidence(np.tile([0.9, 0.06, 0.04], (99, 1)), np.arange(99) % 2, "softmax")

@@ -92,7 +92,7 @@ def test_a_file_with_other_notes_is_no_snapshot(tmp_path, notes):
     assert latest_snapshot(tmp_path, said.append).epochs == 0
     assert said == [
         f"Skipped {path}: it has no notes of a training.",
-        "Going on from after-0-epochs.safetensors instead.",
+        "Continuing from after-0-epochs.safetensors instead.",
     ]
 
 
@@ -291,7 +291,7 @@ def test_a_damaged_snapshot_is_named_and_the_one_before_used(tmp_path, kind):
     assert len(said) == 2
     assert said[0].startswith(f"Skipped {tmp_path / 'after-2-epochs.safetensors'}: it ")
     assert re.search(reason, said[0])
-    assert said[1] == "Going on from after-1-epochs.safetensors instead."
+    assert said[1] == "Continuing from after-1-epochs.safetensors instead."
 
 
 def test_a_damaged_snapshot_does_not_push_out_a_whole_one(tmp_path):

@@ -1,4 +1,4 @@
-"""What a training starts from: weights that can be had, the recipe for them, the classifier."""
+"""What a training starts from: available weights, the recipe for them, the classifier."""
 
 import hashlib
 import re
@@ -77,7 +77,7 @@ def start(network, weights="auto", recipe=None, resumed=None):
 
 def test_weights_decide_on_the_recipe(sets):
     sets("imagenet")
-    line = "weights: imagenet, the best published ones of efficientnet-b0 that can be had"
+    line = "weights: imagenet, the best published ones available for efficientnet-b0"
     assert start("efficientnet-b0") == ("imagenet", True, "finetune", [line])
     assert start(B0, None) == (None, False, "quickstart", [])
     assert start(B0, "x.h5") == ("x.h5", True, "finetune", [])

@@ -183,7 +183,7 @@ def test_a_run_that_breaks_off_in_every_epoch_ends_as_one_that_ran_through(
     train(pictures, output, other=True, resume=True, verbose=2, echo=said.append)
     (skipped,) = (place for place, line in enumerate(said) if line.startswith("Skipped"))
     assert said[skipped].startswith(f"Skipped {output / 'backup' / newer}: it is damaged")
-    assert said[skipped + 1] == f"Going on from {older} instead."
+    assert said[skipped + 1] == f"Continuing from {older} instead."
     assert_same_run(output, whole)
 
 

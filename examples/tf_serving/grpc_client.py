@@ -5,7 +5,7 @@
     python examples/tf_serving/grpc_client.py --server localhost:8500 --model photos cat.jpg
 
 Takes as long as the server; see README.md beside this file for how to start one.
-Expected: one line a picture with its best class and the score; for one that the server refused, or
+Expected: one line per picture with its best class and its score; for one that the server refused or
 that is no file, the reason, and exit code 1.
 """
 

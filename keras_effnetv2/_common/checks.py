@@ -174,7 +174,7 @@ def check_class_names(names: Iterable[Any]) -> None:
     if broken:
         raise ValueError(
             "A class name must be a single line that is not empty, because labels.txt has one name "
-            f"a line. Received: {', '.join(map(repr, broken))}"
+            f"per line. Received: {', '.join(map(repr, broken))}"
         )
 
 

@@ -128,8 +128,8 @@ class ModelConfig:
         weights = sum(self.kernel_sizes())
         if weights > _MAX_WEIGHTS:
             raise ValueError(
-                f"A network may have {_MAX_WEIGHTS:,} weights, and these stages have {weights:,}. "
-                "Give fewer filters or repeats."
+                f"A network may have at most {_MAX_WEIGHTS:,} weights, but these stages have "
+                f"{weights:,}. Give fewer filters or repeats."
             )
         check_choice("stem_strides", self.stem_strides, (1, 2))
         check_number("width", self.width, above=0)

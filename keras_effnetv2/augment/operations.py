@@ -45,7 +45,7 @@ def _rows(image: Any) -> Any:
 
 
 def _along_row(channels: Any, image: Any) -> Any:
-    """Repeat three numbers, one a channel, over a row of the image: (3 W,)."""
+    """Repeat three numbers, one per channel, over a row of the image: (3 W,)."""
     return tf.tile(channels, tf.shape(image)[1:2])
 
 

@@ -96,9 +96,9 @@ def print_judgement(judgement: "Judgement") -> None:
         say(f"\n{counted(len(judgement.left_out), 'picture')} could not be read, see above.")
     if counts:
         say(
-            f"\nOf the {figures['pictures']:,} pictures {counts['held_back']:,} were held back "
+            f"\nOf these {figures['pictures']:,} pictures, {counts['held_back']:,} were held back "
             f"from the training, {counts['trained_on']:,} were trained on, {counts['new']:,} are "
-            f"new. {counts['not_judged']:,} others of this data are not judged."
+            f"new. {counts['not_judged']:,} other pictures were not judged."
         )
     if "published_accuracy" in figures:
         say(f"\n{_comparison(figures)}")

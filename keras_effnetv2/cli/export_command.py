@@ -40,13 +40,13 @@ class SavedModelOptions(_FormatOptions):
     )
     top_k: int | None = option(
         "K",
-        "Number of classes in the answers of classify_bytes and classify. [default: 5; all, if "
-        "pictures may have several]",
+        "Number of classes in the answers of classify_bytes and classify. [default: 5; all if "
+        "pictures may have several classes]",
     )
     max_pixels: int | None = option(
         "N", "Refuse pictures with more pixels (height x width). [default: 100 million]"
     )
-    gif: bool = flag("--gif", "Accept GIF; a small one can need a gigabyte of memory.")
+    gif: bool = flag("--gif", "Accept GIF files; a small one can need a gigabyte of memory.")
     weights_dtype: Literal["float32", "bfloat16", "float16"] | None = option(
         None,
         "Type of the stored weights; 16 bits halve the size and change probabilities a little. "
@@ -228,6 +228,7 @@ def _write_file(network: "JudgedNetwork", output: Path, format: str, given: dict
 def _say_compared(size: int, compared: Mapping[str, Any]) -> None:
     """Print the size of an export, and how it compares with Keras."""
     say(
-        f"{size:,} bytes; on {compared['pictures']} pictures the same best class as Keras for "
-        f"{compared['top1_agreement']:.1%}, probabilities within {compared['max_difference']:.2g}"
+        f"{size:,} bytes; compared with Keras on {compared['pictures']} pictures: same best class "
+        f"on {compared['top1_agreement']:.1%}, probabilities within "
+        f"{compared['max_difference']:.2g}"
     )

@@ -29,8 +29,8 @@ def info(
     ),
     for_pictures: int | None = option(
         "PIXELS",
-        "Show the network with fewer strides, for small pictures of so many pixels: those of 32 "
-        "end in a map of 4 x 4.",
+        "Show the network with fewer strides, for small pictures with sides of this many pixels: "
+        "32 pixels end in a map of 4 x 4.",
     ),
     json: bool = flag("--json", "Print the architecture as JSON, for example to change it."),
 ) -> None:

@@ -58,7 +58,8 @@ NETWORK_OR_EXPORT = argument(
 )
 MULTI_LABEL = option(
     None,
-    "A picture may have several classes or none. [default: if csv:FILE has a label such as a;b]",
+    "A picture may have several classes or none. [default: only if csv:FILE has a label such as "
+    "a;b]",
 )
 SKIP_BAD = flag("--skip-bad", "Leave out pictures that cannot be read.")
 WEIGHTS_TO_JUDGE = option(
@@ -232,8 +233,9 @@ class RecipeOptions(OptionGroup):
     )
     set: list[str] = option(
         "FIELD=VALUE",
-        "Change any field of the recipe, for example --set optimizer=sgd --set crop_area=0.5:1. A "
-        "value is as in JSON, or as the options below have it. A wrong name lists all fields.",
+        "Change any field of the recipe, for example --set optimizer=sgd --set crop_area=0.5:1. "
+        "Write a value as in JSON, or as in the options below. An unknown field is an error, which "
+        "lists all fields.",
         [],
     )
     epochs: int | None = option("N", "Passes over the training pictures.")
@@ -273,9 +275,8 @@ class RecipeOptions(OptionGroup):
     cutmix_alpha: str | None = option(_RANGE, "Strength of CutMix; 0 turns it off.")
     class_weights: str | None = option(
         "WEIGHTS",
-        "What a picture of each class weighs in the loss: balanced (so that all classes weigh the "
-        "same), weights by name (coat=2,dress=0.5; 1 for all others), a JSON file of such weights, "
-        "or off.",
+        "Weights of the classes in the loss: balanced (all classes count the same), weights by "
+        "name (coat=2,dress=0.5; 1 for all others), a JSON file of such weights, or off.",
     )
     balanced: bool | None = option(
         None, "Draw every class equally often, in epochs of the same length. [default: no]"

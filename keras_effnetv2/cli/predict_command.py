@@ -43,7 +43,7 @@ class ScoreOptions(OptionGroup):
     flip: bool = flag("--flip", "Take the mean over the picture and its mirror image.")
     calibrated: bool = flag(
         "--calibrated",
-        "Use the temperature that a training found: scores are nearer to the share that is right.",
+        "Calibrate the scores with the temperature that the training found.",
     )
     batch_size: int = option("N", "Pictures per step.", prediction.BATCH_SIZE)
 
@@ -56,16 +56,16 @@ class OutputOptions(OptionGroup):
 
     csv: Path | None = option(
         "FILE.csv",
-        "Write a table in place of the lines, one row a picture: picture, class, score, the next "
-        "classes as class_2, score_2 and so on up to K (if pictures may have several classes: up "
-        "to all), none_of_these if the network can tell, error. The columns depend on the network "
-        "and --top alone.",
+        "Write a table instead of printing lines. It has one row per picture: picture, class, "
+        "score, the next classes as class_2, score_2 and so on up to K (if pictures may have "
+        "several classes, all of them), none_of_these if the network can tell, error. The columns "
+        "depend only on the network and --top.",
     )
-    json: bool = flag("--json", "Print JSON Lines: one object a picture.")
+    json: bool = flag("--json", "Print JSON Lines: one object per picture.")
     embeddings: Path | None = option(
         "FILE.npz",
         "Write the pooled features of the pictures: embeddings (N, C), paths (N), and network, "
-        "which says what computed them. Pictures that cannot be read are left out.",
+        "which describes the network. Pictures that cannot be read are left out.",
     )
 
     @property
@@ -101,8 +101,8 @@ def predict(
     model: str = NETWORK_OR_EXPORT,
     pictures: list[str] | None = argument(
         "PICTURE",
-        "Picture files, folders (with all below them), patterns in quotes, http(s) addresses, or - "
-        "for a picture on standard input.",
+        "Picture files, folders (with everything in them), patterns in quotes, http(s) addresses, "
+        "or - for a picture on standard input.",
         None,
     ),
     *,
@@ -115,7 +115,7 @@ def predict(
 ) -> int:
     """Say what pictures show.
 
-    Pictures that cannot be read are listed, and the others are named; the exit code is then 1.
+    If some pictures cannot be read, they are listed, the others are named, and the exit code is 1.
     """
     given = _given(pictures or [], from_file)
     settings = prediction.PredictionSettings(

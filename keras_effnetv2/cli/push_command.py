@@ -16,7 +16,7 @@ def push(
     run: Path = argument("RUN", "A run folder."),
     repository: str = argument(
         "hf://OWNER/NAME[@BRANCH]",
-        "The repository, which is made if need be. You need a token: hf auth login, or the "
+        "The repository, which is created if needed. You need a token: hf auth login, or the "
         "environment variable HF_TOKEN.",
     ),
     private: bool = flag("--private", "Make a new repository private."),

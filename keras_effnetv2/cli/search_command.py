@@ -47,7 +47,7 @@ class SpaceOptions(OptionGroup):
         "A search space as JSON (SearchSpace.to_dict). [default: the paper's, around the backbone]",
     )
     layer_offsets: list[int] = option(
-        "N...", "Layers that a stage may have more (or fewer) than the backbone's.", [-1, 0, 1]
+        "N...", "How many more (or fewer) layers than the backbone's a stage may have.", [-1, 0, 1]
     )
 
     def load(self) -> "SearchSpace":

@@ -76,8 +76,8 @@ def serve(
     ),
     versions: str = option(
         "WHICH",
-        "Versions to serve: latest, all, or numbers such as 1,3. Requests that name none are "
-        "answered by the newest.",
+        "Versions to serve: latest, all, or numbers such as 1,3. Requests that name no version go "
+        "to the newest.",
         "latest",
     ),
     poll: float = option(
@@ -86,7 +86,7 @@ def serve(
         1.0,
     ),
     access_log: Literal["text", "json", "off"] = option(
-        None, "A line for each request on standard output.", "text"
+        None, "How to log requests on standard output, one line each.", "text"
     ),
     limit_options: LimitOptions,
 ) -> None:

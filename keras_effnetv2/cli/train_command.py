@@ -73,15 +73,16 @@ class CourseOptions(OptionGroup):
 
     patience: int | None = option(
         "N",
-        "End after N epochs of the last stage without a better one, and keep the weights of the "
-        "best epoch (highest validation accuracy, then lowest loss). --resume knows it.",
+        "End the training if N epochs of the last stage bring no improvement, and keep the weights "
+        "of the best epoch (highest validation accuracy, then lowest loss). --resume keeps this.",
     )
 
     max_minutes: float | None = option(
         "M",
-        "Finish in M minutes, from the loading of the pictures to the report: with fewer epochs, "
-        "or fewer pictures in each, so that all stages occur and the learning rate comes to its "
-        "end. Starting TensorFlow is not counted. --resume knows the time used.",
+        "Finish in M minutes, from loading the pictures to writing the report. If time is short, "
+        "there are fewer epochs, or fewer pictures in each; no stage is skipped, and the learning "
+        "rate runs its whole course. Starting TensorFlow is not counted. --resume keeps this, and "
+        "counts the time that is used up.",
     )
 
     tensorboard: bool = flag(
@@ -118,7 +119,7 @@ def train(
     weights: str = option(
         "NAME_OR_PATH",
         "Weights to start from: a published set or hf://OWNER/NAME, which are downloaded, a weight "
-        "file, auto (the best published set of the variant that can be had), or none (random).",
+        "file, auto (the best published set that is available), or none (random).",
         "auto",
     ),
     probe: bool = flag(

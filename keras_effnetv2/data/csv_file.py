@@ -182,7 +182,7 @@ def _read_parts(path: str, rows: Iterator[_Row]) -> tuple[dict[str, list[_Row]],
         return parts, []
     return parts, [
         f"Not used: {counted(len(unused), 'row')} of {path!r} (the first is line {unused[0]}), "
-        "whose split is empty or such as 'unlabelled'."
+        "whose split is empty or a word such as 'unlabelled'."
     ]
 
 

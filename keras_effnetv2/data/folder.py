@@ -186,7 +186,7 @@ def _check_no_splits(path: str, folders: list[os.DirEntry[str]], splits: Mapping
     raise ValueError(
         f"The folders {some(same)} in {path!r} have the same folders in them: {some(inside)}. If "
         "they are splits, their names do not say which. Name them train, validation and test, with "
-        f"class folders in them: {example!r}. If they are classes, put the pictures right into "
+        f"class folders in them: {example!r}. If they are classes, put the pictures directly into "
         "them, or list them in a table (csv:FILE)."
     )
 

@@ -20,7 +20,9 @@ SPLIT_ALIASES = {
 UNLABELLED = "unlabelled"  # a folder may be named so, too; its pictures are not used
 _UNLABELLED_WORDS = ("unlabelled", "unlabeled", "prediction", "predict", "pred")
 _SPLIT_WORDS = SPLIT_ALIASES | dict.fromkeys(_UNLABELLED_WORDS, UNLABELLED)
-SPLIT_NAMES = f"{TRAIN}, {VALIDATION}, {TEST}, or such as 'Training', 'val_images', 'test_set'"
+SPLIT_NAMES = (
+    f"{TRAIN}, {VALIDATION}, {TEST}, or names such as 'Training', 'val_images', 'test_set'"
+)
 # The name of a split may have such words, too: "trainset", "train images".
 _PICTURE_WORD = (
     r"(?:(?:sub|data)?sets?|data|images?|imgs?|pictures?|pics?|photos?|files?|samples?|folder|dir|"

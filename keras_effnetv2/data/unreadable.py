@@ -200,7 +200,7 @@ def batch_readable(
         source: whose pictures they are, to name those that fail.
         order: (count,) int64, see `ImageSource.order`.
         count: how many pictures there are.
-        batch_size: pictures a batch.
+        batch_size: pictures per batch.
         policy: decides about those that fail; iterating the result raises its errors as
             tf.errors.InvalidArgumentError, and then ends.
         training: True for full batches only, of static size; False for all pictures, none of

@@ -343,7 +343,7 @@ def _saved_again(new: Sequence[str], record: PictureRecord) -> Iterator[str]:
 
 def _derived_record(trained_on: TrainedOn, load: Callable[..., ImageSource]) -> PictureRecord:
     """Divide pictures as a run divided its own that did not record which they were."""
-    way_out = "Give pictures it surely has not seen as --split all, or train anew."
+    way_out = "Judge pictures that it has surely not seen, with --split all, or train again."
     try:
         training, validation = (
             load(part, validation_fraction=trained_on.validation_fraction, seed=trained_on.seed)

@@ -29,7 +29,7 @@ _PIECE = 2**16  # bytes
 
 
 def picture_names(given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Return one name a picture, in the order that is given.
+    """Return one name per picture, in the order that is given.
 
     A folder becomes the picture files below it, a pattern the files that match it, both in the
     order of their names. If there are none, it stays, and `picture_trouble` says so.

@@ -270,9 +270,9 @@ def _calibration(network: "JudgedNetwork") -> "Callable[[np.ndarray], np.ndarray
     temperature, model = network.temperature, network.model
     if temperature is None:
         raise ValueError(
-            "The network has no temperature. A training on pictures of one class finds it with the "
-            "validation pictures, and its exports have it; with several classes there is none. "
-            "Train again on pictures of one class, or leave out --calibrated (calibrated=True)."
+            "The network has no temperature. A training finds one on its validation pictures, "
+            "unless pictures may have several classes, and stores it in the run and its exports. "
+            "Train on pictures of one class, or leave out --calibrated (calibrated=True)."
         )
     activation = network.activation
     if activation is None:

@@ -149,7 +149,7 @@ def export_model(
             float, those that help most first, until it agrees; see `float_parts`. They are chosen
             by the pictures of the comparison, so on others the agreement can be lower.
         force: also write a file that differs by more than is allowed. The report says how much.
-        class_names: one name a class, for the metadata; None numbers them "0", "1", ...
+        class_names: one name per class, for the metadata; None numbers them "0", "1", ...
         temperature: for the metadata, see `Metadata`; the file computes without it.
         none_below: for the metadata, as well.
         thresholds: for the metadata, as well; see `export_saved_model`.
@@ -237,8 +237,8 @@ def _check_quantize(
         )
     if quantize != "int8" and is_calibrated:
         raise ValueError(
-            "`calibration` is for int8 only. Give pictures to compare with in another way "
-            f"(--pictures, pictures=). Received: calibration with quantize={quantize!r}"
+            "`calibration` is for int8 only. Give the pictures for the comparison as --pictures, "
+            f"pictures=. Received: calibration with quantize={quantize!r}"
         )
     if keep_float is not None:
         check_choice("keep_float", keep_float, ("auto",))
@@ -275,7 +275,7 @@ def _size_to_check(model: keras.Model, image_size: int | None) -> int:
 def _gather(
     calibration: PicturesLike | None, pictures: PicturesLike | None, size: int, style: Style
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return pictures to calibrate with, one a batch, and those to compare with."""
+    """Return pictures to calibrate with, one per batch, and those to compare with."""
     seen = None if calibration is None else picture_array(calibration, size, style, MAX_PICTURES)
     if pictures is not None:
         compared = picture_array(pictures, size, style, MAX_PICTURES)
@@ -341,7 +341,7 @@ def _check_report(report: ExportReport, too_far: str, min_agreement: float, forc
     if report.quantize == "int8" and report.top1_agreement < min_agreement:
         raise RuntimeError(
             f"The int8 file finds the same best class as Keras on {report.top1_agreement:.1%} of "
-            f"{report.pictures} pictures, and {min_agreement:.1%} is required. Calibrate with "
+            f"{report.pictures} pictures, but {min_agreement:.1%} is required. Calibrate with "
             "more pictures that are like those the model will see, keep in float what int8 cannot "
             "hold (--keep-float auto, keep_float='auto'), or use float16 or dynamic (--quantize, "
             "quantize=). Nothing was written; a lower limit (--min-agreement, min_agreement=) or "

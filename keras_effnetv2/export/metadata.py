@@ -50,7 +50,7 @@ class Metadata:
     """What an exported network needs to be used as it was judged; None where it does not say.
 
     Attributes:
-        class_names: one name a class.
+        class_names: one name per class.
         image_size: height and width of its pictures, pixels.
         style: how pictures become squares, see `evaluation_crop.resize_for_evaluation`.
         pixel_range: lowest and highest value of a pixel; the network normalises them itself.

@@ -86,7 +86,7 @@ def export_saved_model(
       serialised `tf.Example`s with a file in the feature `image/encoded` -> `classes` and `scores`
       as above.
 
-    The class names are in `assets/labels.txt`, one a line, and the served model reads them there.
+    The class names are in `assets/labels.txt`, one per line, and the served model reads them there.
     TensorFlow Serving runs one request of each signature before it answers others.
     `model_card.json` describes the model. The folder appears only when it is complete, so a server
     that watches `directory` never sees half of it.
@@ -95,7 +95,7 @@ def export_saved_model(
         model: functional or Sequential classifier, (N, H, W, 3) pixels 0..255 -> (N, C). Logits get
             a softmax, a single logit a sigmoid; softmax and sigmoid outputs stay.
         directory: the folder of the versions; made if it is missing.
-        class_names: one name a class; None numbers them "0", "1", ...
+        class_names: one name per class; None numbers them "0", "1", ...
         version: positive number; a server loads the highest.
         top_k: how many classes `classify_bytes` and `classify` give. None: 5, with `thresholds`
             all.

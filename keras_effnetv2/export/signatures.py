@@ -24,8 +24,8 @@ EXAMPLE_FEATURE = "image/encoded"
 """Feature of a `tf.Example` that holds the bytes of a picture file, as in TFDS' ImageNet files."""
 
 _GIF_REFUSED = (
-    "GIF pictures are not accepted here, because a small one can unpack to a gigabyte. Convert it "
-    "to PNG or JPEG"
+    "GIF pictures are not accepted here, because a small one can unpack to a gigabyte. Convert "
+    "this one to PNG or JPEG"
 )
 
 

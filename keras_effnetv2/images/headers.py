@@ -68,11 +68,11 @@ _STARTS = np.array(
 _FORMAT_NAMES = (*FORMATS, "picture")  # the last where the content is none of them
 _BROKEN = [f"corrupt or truncated {name}" for name in FORMATS]
 _BROKEN[FORMATS.index("BMP")] += ", or not uncompressed with 24 or 32 bits: save it as PNG"
-_WAY_OUT = "which is not read: convert it to JPEG or PNG"
+_WAY_OUT = "files are not supported: convert it to JPEG or PNG"
 # The reason if the header gives no size, by kind.
 _UNREADABLE = [
     *_BROKEN,
-    *[f"a file of the kind {kind}, {_WAY_OUT}" for kind, _ in _KINDS[len(FORMATS) : -1]],
+    *[f"{kind} {_WAY_OUT}" for kind, _ in _KINDS[len(FORMATS) : -1]],
     f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture",
 ]
 _RGB_MASKS = (0xFF0000, 0xFF00, 0xFF)  # where decode_bmp looks for the colours of a 32-bit pixel

@@ -70,7 +70,7 @@ def build_model(
         include_top: whether to add pooling, dropout and classifier.
         weights: None (fresh), the name of a published set, which is fetched into the Keras cache
             (`available_weights` lists them), "auto" (the published set with the best ImageNet top-1
-            that can be had; without one a warning says so, and the network starts fresh),
+            that is available; without one a warning says so, and the network starts fresh),
             hf://OWNER/NAME[@REVISION] (a repository of `tf_efficientnet*` on the Hugging Face hub;
             needs the extra [hub]), the path of a weight file (see `load_weights`), or what
             `open_weights` returned.

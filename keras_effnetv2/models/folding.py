@@ -184,7 +184,7 @@ def _clone(layer: Any, *, with_bias: bool) -> Any:
 
 
 def _scale_layer(batch_norm: Any, rank: int) -> Any:
-    """Return a layer that multiplies and adds one number a channel."""
+    """Return a layer that multiplies and adds one number per channel."""
     axis = batch_norm.axis % rank
     settings = {
         "name": batch_norm.name,
@@ -220,7 +220,7 @@ def _fill(new: _Rebuilt) -> None:
 
 
 def _scale_shape(layer: Any) -> tuple[int, ...]:
-    """Return the shape that spreads one number an output channel over the kernel."""
+    """Return the shape that spreads one number per output channel over the kernel."""
     if isinstance(layer, _DEPTHWISE):
         return tuple(layer.kernel.shape[-2:])  # (..., channels, multiplier)
     if isinstance(layer, _TRANSPOSED):

@@ -176,7 +176,7 @@ def with_features(model: keras.Model) -> keras.Model:
     if features is None or len(features.shape) != 2:
         raise ValueError(
             f"The model {model.name!r} has no features (N, C): its last layer with weights must "
-            f"take one row of numbers a picture. Received: {getattr(features, 'shape', None)}"
+            f"take one row of numbers per picture. Received: {getattr(features, 'shape', None)}"
         )
     return keras.Model(graph.inputs[0], [features, graph.outputs[0]])
 

@@ -86,7 +86,7 @@ def stated_by_layers(
 def _factor_and_shift(
     kind: str, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scale and the offset of a layer, one number a channel each."""
+    """Return the scale and the offset of a layer, one number per channel each."""
     if kind == "Rescaling":
         return _per_channel(config["scale"]), _per_channel(config.get("offset", 0))
     if kind != "Normalization":
@@ -108,7 +108,7 @@ def stated_by_timm(config: Mapping[str, Any]) -> Normalization | ScaleAndOffset 
     """Return the normalisation in a config.json of PyTorch Image Models; None without one.
 
     Raises:
-        ValueError: its `mean` or `std` is not one number a channel.
+        ValueError: its `mean` or `std` is not one number per channel.
     """
     if config.get("mean") is None and config.get("std") is None:
         return None
@@ -126,7 +126,7 @@ def stated_by_timm(config: Mapping[str, Any]) -> Normalization | ScaleAndOffset 
 
 
 def _per_channel(value: Any) -> np.ndarray:
-    """Return three numbers from JSON of one number, or of one a channel in any shape."""
+    """Return three numbers from JSON of one number, or of one per channel in any shape."""
     if isinstance(value, dict):  # a tuple or an array, as Keras writes them
         value = value["items"] if "items" in value else value["config"]["value"]
     numbers = np.asarray(value, np.float64).ravel()

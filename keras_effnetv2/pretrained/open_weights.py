@@ -111,17 +111,17 @@ class Weights:
 
 
 class NoWeightsError(LookupError):
-    """No trained weights of a network can be had; the message says why."""
+    """No trained weights are available for a network; the message says why."""
 
 
 def best_set(config: ModelConfig) -> WeightSet:
-    """Return the published set of a network with the best ImageNet top-1 that can be had.
+    """Return the published set of a network with the best available ImageNet top-1.
 
-    It is downloaded if need be. Sets without a published top-1 come last. After one that could not
+    It is downloaded if needed. Sets without a published top-1 come last. After one that could not
     be downloaded, the others are only looked for on this machine.
 
     Raises:
-        NoWeightsError: none are published for this network (strides aside), or none can be had.
+        NoWeightsError: none are published for this network (strides aside), or none is available.
     """
     sets = [WEIGHT_SETS[config.name, name] for name in published(config.name)]
     if not sets or config not in published_forms(config.name):

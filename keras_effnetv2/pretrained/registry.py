@@ -112,7 +112,7 @@ class WeightSet(NamedTuple):
 
 
 class WeightRow(NamedTuple):
-    """A line of `available_weights`: one file that can be had by the name of its set.
+    """A line of `available_weights`: one file, found by the name of its set.
 
     Attributes:
         variant: e.g. "efficientnetv2-s".

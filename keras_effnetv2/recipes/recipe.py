@@ -54,7 +54,7 @@ class TrainRecipe:
     Args:
         name: name of its preset.
         epochs: passes over the training pictures; more if `min_steps` asks for them.
-        batch_size: pictures a step: a number, (first stage, last stage), or "auto": in each stage
+        batch_size: pictures per step: a number, (first stage, last stage), or "auto": in each stage
             what fits into memory (`training.batch_sizes`), with the epochs of the preset's size.
         min_steps: smallest number of optimizer steps, reached with more epochs if there are few
             pictures (`probe="only"`: with more passes in each), see `resolve`; officially 10,000

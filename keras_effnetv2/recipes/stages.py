@@ -53,7 +53,7 @@ class TrainStage:
         mixup_alpha: parameter of mixup's beta distribution; 0 is off.
         cutmix_alpha: parameter of CutMix's beta distribution; 0 is off.
         dropout_rate: in [0, 1); None leaves the model's rate as it is.
-        batch_size: pictures a batch.
+        batch_size: pictures per batch.
 
     Raises:
         ValueError: a field is outside its range.
@@ -132,7 +132,7 @@ class StagePlan(tuple[TrainStage, ...]):
         raise ValueError(f"The plan has the epochs 0 to {self.epochs - 1}. Received: epoch={epoch}")
 
     def table(self) -> tuple[tuple[str, ...], ...]:
-        """Return the plan as rows of words: a header, then a row a stage; all counted from 1."""
+        """Return the plan as rows of words: a header, then a row per stage; all counted from 1."""
         rows: list[tuple[str, ...]] = []
         header = ("stage", "epochs", "size", "randaugment", "mixup", "cutmix", "dropout", "batch")
         for stage in self:
@@ -281,7 +281,7 @@ def progressive_stages(
         mixup_alpha: 0 is off.
         cutmix_alpha: 0 is off.
         dropout_rate: in [0, 1); None leaves the model's rate as it is.
-        batch_size: pictures a batch.
+        batch_size: pictures per batch.
 
     A range left at "preset" comes from the preset; without a variant it is off.
 

@@ -57,7 +57,7 @@ class Curve:
     Attributes:
         title: its name.
         epochs: the number of each epoch.
-        lines: "train" and perhaps "validation" -> one value an epoch; NaN is a gap.
+        lines: "train" and perhaps "validation" -> one value per epoch; NaN is a gap.
         stages: (first epoch, label) of every training stage, in order.
         words: sentences for readers who cannot see the chart.
     """

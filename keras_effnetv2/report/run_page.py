@@ -56,8 +56,8 @@ def _judged(
             "verdict": f"Mean average precision {evaluation.mean_average_precision:.4f} and F1 "
             f"{evaluation.f1:.4f}, the means over the classes; {evaluation.accuracy:.2%} of the "
             f"{len(evaluation.labels):,} pictures have exactly their classes. A class is named "
-            "from its threshold on. The threshold has the highest F1 on these very pictures, so on "
-            f"others F1 is lower; with fewer than {ENOUGH_OF_CLASS} of them it is 0.5.",
+            "if its score reaches its threshold, which gives the highest F1 on these very pictures: "
+            f"on others F1 is lower. Classes with fewer than {ENOUGH_OF_CLASS} pictures have 0.5.",
             "wrong": f"{evaluation.wrongly_named.any(axis=-1).sum():,}",
             "classes": several_classes_table(names, evaluation),
             "heat": None,
@@ -180,11 +180,12 @@ def confused_pairs(class_names: Sequence[str], confusion: npt.NDArray[np.int64])
 def _described(confidence: Confidence) -> tuple[str, list[str]]:
     """Return the reliability diagram, and what it shows in sentences."""
     words = [
-        f"Scores are {confidence.before.error:.1%} away from the share that is right, on average "
-        f"(expected calibration error, {BINS} bins); on as many pictures about "
-        f"{confidence.before.error_by_chance:.1%} are chance.",
-        f"With the temperature {confidence.temperature:.3g} they are {confidence.after.error:.1%} "
-        "away. It was fitted on the same pictures, so on others this is a little more.",
+        f"On average, scores differ by {confidence.before.error:.1%} from the share that is right "
+        f"(expected calibration error, {BINS} bins). Perfect scores would differ by about "
+        f"{confidence.before.error_by_chance:.1%} on as many pictures, by chance.",
+        f"With the temperature {confidence.temperature:.3g} they differ by "
+        f"{confidence.after.error:.1%}. It was fitted on the same pictures, so on others they "
+        "differ a little more.",
     ]
     if confidence.before.counts.sum() < ENOUGH_PICTURES:
         words.append(f"With fewer than {ENOUGH_PICTURES} pictures the temperature is only rough.")

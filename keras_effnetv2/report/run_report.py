@@ -66,7 +66,7 @@ class RunReport:
         title: the headline.
         summary: (label, value) pairs.
         plan: the stages.
-        history: as in `history.csv`: column name -> one value an epoch, NaN where there is none;
+        history: as in `history.csv`: column name -> one value per epoch, NaN where there is none;
             epochs count from 1.
         class_names: C names.
         confusion: int64 (C, C), how often each class (row) was predicted as each other (column);

@@ -48,7 +48,7 @@ class HistoryFile(keras.callbacks.Callback):
 
     @property
     def columns(self) -> dict[str, list[float]]:
-        """Column -> one value an epoch, NaN where an epoch has none."""
+        """Column -> one value per epoch, NaN where an epoch has none."""
         names = list(dict.fromkeys(name for row in self._rows for name in row))
         return {name: [row.get(name, math.nan) for row in self._rows] for name in names}
 
@@ -92,7 +92,7 @@ def best_epoch(history: Mapping[str, Sequence[float]], plan: StagePlan) -> int |
     compared: their pictures are smaller, and so are those that they are judged with.
 
     Args:
-        history: column -> one value an epoch, as in `history.csv`.
+        history: column -> one value per epoch, as in `history.csv`.
         plan: the stages.
     """
     judged = history.get("val_pr_auc") or history.get("val_accuracy", ())
@@ -103,7 +103,7 @@ def best_epoch(history: Mapping[str, Sequence[float]], plan: StagePlan) -> int |
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
-    """Read the table of a run: column -> one value an epoch; ValueError if that cannot be done."""
+    """Read the table of a run: column -> one value per epoch; ValueError if that cannot be done."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             names, *rows = csv.reader(file)
@@ -111,5 +111,5 @@ def read_history(path: Path) -> dict[str, list[float]]:
         return {name: [*map(float, one)] for name, one in zip(names, columns, strict=True)}
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(
-            f"{path} cannot be read: {error}. Put a copy in its place, or train anew."
+            f"{path} cannot be read: {error}. Put a copy in its place, or train again."
         ) from None

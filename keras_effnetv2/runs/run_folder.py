@@ -64,7 +64,7 @@ class Run:
 
     @property
     def history(self) -> dict[str, list[float]]:
-        """Column of `history.csv` -> one value an epoch."""
+        """Column of `history.csv` -> one value per epoch."""
         return read_history(self.path / HISTORY)
 
     @property
@@ -98,7 +98,7 @@ def hold_output(
 ) -> Iterator[RunSettings | None]:
     """Keep other trainings out of a run folder; give the settings of the run to resume, or None.
 
-    The folder is made if need be, and removed if nothing is in it at the end.
+    The folder is created if needed, and removed if nothing is in it at the end.
 
     Args:
         path: of the folder.

@@ -67,7 +67,7 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> RunSettings | 
         return None
     if not resume:
         raise FileExistsError(
-            f"{path} already holds a run. Choose another output folder, go on with it "
+            f"{path} already holds a run. Choose another output folder, continue it "
             "(--resume, resume=True) or replace it (--overwrite, overwrite=True)."
         )
     if settings.finished:

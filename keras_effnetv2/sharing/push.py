@@ -29,7 +29,7 @@ def push_to_hub(
 
     Args:
         run: the run folder, of a network of this package.
-        repository: hf://OWNER/NAME[@BRANCH]; it is made if need be.
+        repository: hf://OWNER/NAME[@BRANCH]; it is created if needed.
         private: make a new repository private.
         overwrite: replace files that are in the repository; their history stays.
         announce: called with the files before anything is uploaded.

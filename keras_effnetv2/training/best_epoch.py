@@ -59,10 +59,10 @@ def describe_patience(patience: int, plan: StagePlan) -> str:
     where = f"epochs {last.start_epoch + 1}-{last.end_epoch}"
     if epochs <= patience:
         return (
-            f"patience: all epochs are trained, because patience counts in the last stage only, "
+            f"patience: all epochs are trained, because only those of the last stage count, "
             f"which has {counted(epochs, 'epoch')} ({where}); the best of them is kept"
         )
     return (
-        f"patience: the best epoch of the last stage ({where}) is kept; "
-        f"{counted(patience, 'epoch')} in it without a better one end the training"
+        f"patience: the best epoch of the last stage ({where}) is kept; the training ends "
+        f"after {counted(patience, 'epoch')} without improvement"
     )

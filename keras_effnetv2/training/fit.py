@@ -77,7 +77,7 @@ class TrainResult:
         model: the trained model (with averaged weights, if the recipe averages). Its `fit` needs
             another `compile` first.
         evaluation: its scores on the validation pictures.
-        history: column -> one value an epoch, as in `history.csv`.
+        history: column -> one value per epoch, as in `history.csv`.
         output: the run folder.
     """
 
@@ -122,7 +122,7 @@ def train(
     The folder holds `model.keras`, `saved_model/1/`, `labels.txt`, `recipe.json`, `history.csv`,
     `pictures.csv`, `confusion.csv` and `report.html`. Every file appears only when it is complete.
 
-    If a run is interrupted in any way, `resume` goes on from its latest snapshot (in `backup/`,
+    If a run is interrupted in any way, `resume` continues from its latest snapshot (in `backup/`,
     after every epoch, and every `snapshot_minutes` within one). The final weights are those of an
     uninterrupted run, on a CPU bit for bit. SIGTERM and SIGINT (Ctrl-C) end the run with a
     snapshot after the current batch or validation; a second signal ends the process at once.
@@ -145,7 +145,7 @@ def train(
             it the class is named. It has the highest F1 on the validation pictures.
         max_train_examples: train on a stratified part of that many pictures.
         weights: initial weights of a model that is built here, see `build_model`. "auto": the best
-            published ones of the variant that can be had, unless the recipe is one that trains from
+            published ones available for the variant, unless the recipe is one that trains from
             scratch; without any a line says so, and the network starts from random weights, as
             with None.
         class_weights: "balanced", so that all classes weigh the same in the loss, or {class name:
@@ -157,7 +157,7 @@ def train(
         scan: decode every picture before the training; None: unless there are more than 50,000.
         cache: where to keep the encoded pictures: "memory", or a folder on a faster disk; see
             `ImageSource.cached`.
-        resume: go on with the run in `output` from its latest undamaged snapshot, with the same
+        resume: continue the run in `output` from its latest undamaged snapshot, with the same
             arguments. If there is no run yet, start one.
         overwrite: replace the files of the run in `output`, after everything has been checked.
         keep_snapshots: number of snapshots to keep, at least 1, besides the one a stage began with.
@@ -171,7 +171,7 @@ def train(
         callbacks: of Keras, called beside those of the training, in `fit`. At the end of an epoch
             the weights that were judged are in the model: with `recipe.ema_decay` the averaged
             ones (see `EMA`), as at the end of the training. The state of a callback is not in the
-            snapshots: when a run is resumed, it begins anew. With several processes each of them
+            snapshots: when a run is resumed, it starts afresh. With several processes each of them
             calls them. With `probe="only"` the model that they see is the classifier alone.
         patience: end the training after this many epochs of the last stage without a better one,
             and keep the weights of the best epoch, the very ones that were judged: it has the
@@ -189,7 +189,7 @@ def train(
             every epoch, and pictures of every stage, as they are trained on. Needs the extra
             `loggers`. Other loggers: their Keras callbacks, in `callbacks`.
         verbose: 0 silent, 1 progress bars (where stderr is no terminal: lines, at least every ten
-            seconds at first), 2 a line an epoch.
+            seconds at first), 2 one line for each epoch.
         echo: called with each line of the plan and the summary (silent with verbose=0).
         fields: other values for any fields of the recipe, such as image_size=128, batch_size=32.
 
@@ -200,7 +200,7 @@ def train(
         BadPicturesError: pictures that cannot be read; the message lists them.
         BlockingIOError: another process trains in `output`.
         FileExistsError: `output` is not empty.
-        OSError: `output` cannot be written, or its disk is full; `resume` goes on from there.
+        OSError: `output` cannot be written, or its disk is full; `resume` continues from there.
         RuntimeError: the loss, a weight or a score is not finite; the message says when, and what
             was saved.
         TrainingInterrupted: SIGTERM or SIGINT (see `training.interruption`); a
@@ -415,7 +415,7 @@ def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> 
     except OSError as error:
         raise OSError(
             f"The run in {folder} stopped: {error}. Remove the cause (is the disk full, or the "
-            "size of a file limited?) and go on from the last snapshot (--resume, resume=True)."
+            "size of a file limited?) and continue from the last snapshot (--resume, resume=True)."
         ) from error
 
 

