@@ -42,7 +42,7 @@ class EMA(keras.callbacks.Callback):
     `weight_averages` is missing.
 
     A `fit` that is interrupted leaves whichever weights are in the model. The next `fit` with an
-    EMA goes on from the raw ones, unless the model was given others or a new optimizer meanwhile.
+    EMA continues from the raw ones, unless the model was given others or a new optimizer meanwhile.
 
     Args:
         decay: in (0, 1). Official: 0.9999, and 0.9996 for fine-tuning.

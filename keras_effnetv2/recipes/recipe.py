@@ -79,7 +79,7 @@ class TrainRecipe:
         cutmix_style: "official" (one share for all labels of a batch) or "paper".
         class_weights: "balanced", {class name: weight}, or None, see `data.pipeline.make_dataset`.
         balanced: draw every class equally often, see `data.pipeline.make_dataset`. Where features
-            are computed once (`probe`), pictures weigh as much as they would be drawn.
+            are computed once (`probe`), pictures get weights to the same effect.
         dropout_rate: before the classifier: number, range, or None for the variant's.
         drop_path_rate: stochastic depth of the last block.
         crop_style: "v2", "v1" or "finetune", see `training_crop.decode_random_crop`; "preset": what
@@ -95,8 +95,8 @@ class TrainRecipe:
         learning_rate: highest rate for a batch of 256; it scales with the batch size of each
             stage.
         schedule: "cosine", "exponential" (times 0.97 every 2.4 epochs), "linear" or "constant".
-        decay_by: how far an epoch goes along the schedule: all as far ("epochs"), or in proportion
-            to the "pixels" of its pictures, so that stages with large ones still learn.
+        decay_by: how far an epoch moves along the schedule: each the same ("epochs"), or in
+            proportion to the "pixels" of its pictures, so that stages with large ones still learn.
         warmup_epochs: linear warm-up of the rate, at most half of the epochs.
         probe: fit the classifier to features that are computed once: "first", before the training,
             or "only", instead of it (a linear probe); None is off.

@@ -56,7 +56,7 @@ def _judged(
             "verdict": f"Mean average precision {evaluation.mean_average_precision:.4f} and F1 "
             f"{evaluation.f1:.4f}, the means over the classes; {evaluation.accuracy:.2%} of the "
             f"{len(evaluation.labels):,} pictures have exactly their classes. A class is named "
-            "if its score reaches its threshold, which gives the highest F1 on these very pictures: "
+            "if its score reaches its threshold, which gives the highest F1 on these pictures, so "
             f"on others F1 is lower. Classes with fewer than {ENOUGH_OF_CLASS} pictures have 0.5.",
             "wrong": f"{evaluation.wrongly_named.any(axis=-1).sum():,}",
             "classes": several_classes_table(names, evaluation),

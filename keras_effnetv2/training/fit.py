@@ -173,18 +173,18 @@ def train(
             ones (see `EMA`), as at the end of the training. The state of a callback is not in the
             snapshots: when a run is resumed, it starts afresh. With several processes each of them
             calls them. With `probe="only"` the model that they see is the classifier alone.
-        patience: end the training after this many epochs of the last stage without a better one,
-            and keep the weights of the best epoch, the very ones that were judged: it has the
-            highest validation accuracy, and of those the lowest loss. Earlier stages do not count,
-            because they are judged on smaller pictures; so no stage is left out. None trains all
-            epochs and keeps the last one. `resume` knows it.
-        max_minutes: of the whole call, with the classifier that is fitted first and the report. A
-            few steps are timed, and a training that would take longer gets fewer epochs, or fewer
-            pictures in each, so that all stages occur and the learning rate comes to its end. Where
-            the time gets short later, steps are left out in the same way. A classifier is fitted to
-            fewer pictures. What cannot be shorter, at least a step of each stage and the scores of
-            all validation pictures, may take longer. `resume` knows how much time was used. With
-            enough time the weights are those without a limit.
+        patience: end the training if this many epochs of the last stage bring no improvement, and
+            keep the weights of the best epoch, exactly those that were judged. It is the epoch with
+            the highest validation accuracy, and of those with the lowest loss. Earlier stages do
+            not count, because they are judged on smaller pictures; so no stage is skipped. None
+            trains all epochs and keeps the last one. `resume` keeps this setting.
+        max_minutes: limit of the whole call, including the classifier that is fitted first and the
+            report. A few steps are timed, and a training that would take longer gets fewer epochs,
+            or fewer pictures in each, so that no stage is skipped and the learning rate runs its
+            whole course. If time gets short later, steps are left out in the same way. A classifier
+            is fitted to fewer pictures. What cannot be shortened, at least a step of each stage and
+            the scores of all validation pictures, may take longer. `resume` keeps this setting and
+            counts the time that was used. With enough time the weights are those without a limit.
         tensorboard: write `output/tensorboard` for TensorBoard: loss, accuracy and learning rate of
             every epoch, and pictures of every stage, as they are trained on. Needs the extra
             `loggers`. Other loggers: their Keras callbacks, in `callbacks`.
