@@ -275,9 +275,9 @@ def _label_of_columns(path: str, line: int, header: _Header, fields: list[str]) 
     for name, value in values.items():
         if value not in _YES + _NO:
             raise ValueError(
-                f"{path!r} line {line}: {name!r} is {value!r}. There is no column 'label', so that "
-                "all columns but 'path' and 'split' are classes, with 0 or 1. Name the column with "
-                "the label 'label', or remove columns that are not classes."
+                f"{path!r} line {line}: {name!r} is {value!r}. There is no column 'label', so all "
+                "columns but 'path' and 'split' must be classes, with 0 or 1. Name the column with "
+                "the labels 'label', or remove columns that are not classes."
             )
     return CLASS_DIVIDER.join(name for name, value in values.items() if value in _YES)
 

@@ -58,8 +58,8 @@ def check_arguments(
         config_of(model_or_variant)  # an unknown name raises
     elif recipe is not None and recipe.small_pictures is True:
         raise ValueError(
-            "`small_pictures` of the recipe changes the strides of a variant or a ModelConfig, and "
-            f"the model {model_or_variant.name!r} is built. Build it from "
+            "`small_pictures` of the recipe changes the strides of a variant or a ModelConfig, but "
+            f"the model {model_or_variant.name!r} is already built. Build it from "
             "ModelConfig.for_small_pictures() and set small_pictures=False."
         )
     elif weights not in (None, "auto"):

@@ -79,8 +79,8 @@ def find_learning_rate(
         raise ValueError("`model` has no optimizer and no loss. Call `model.compile(...)` first.")
     if (batches := iter(dataset)) is dataset:
         raise ValueError(
-            "`dataset` must be such that it can be read more than once, as a list of batches or a "
-            f"tf.data.Dataset. Received: {dataset!r}"
+            "`dataset` must be something that can be read more than once, such as a list of "
+            f"batches or a tf.data.Dataset. Received: {dataset!r}"
         )
     if next(batches, None) is None:
         raise ValueError("`dataset` has no batches.")
