@@ -1,4 +1,4 @@
-"""Trains EfficientNetV2-B0 from scratch, progressively, on a tf.data pipeline of one's own.
+"""Trains EfficientNetV2-B0 from scratch, progressively, with its own tf.data pipeline.
 
 command:  python examples/progressive_from_scratch.py [--epochs 12] [--stages 3]
           [--image-size 32 48] [--batch-size 64]
