@@ -31,10 +31,14 @@ WARM_UP = 3  # steps
 MARK = "measured:"  # in front of a number; libraries print other lines
 SHAPES = ("64x32", "128x16", "224x8")  # side x batch
 KERAS = ("keras.applications", "ours", "ours, any size")
+ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}  # before the package sets its variables
 
 
 def keras_step(contestant: str, size: int, batch: int) -> Callable[[], float]:
     """Return a function that makes a training step and returns the loss."""
+    if contestant != "keras.applications":
+        import keras_effnetv2 as kev2  # before TensorFlow's first operation
+
     import keras
     import numpy as np
     import tensorflow as tf
@@ -45,8 +49,6 @@ def keras_step(contestant: str, size: int, batch: int) -> Callable[[], float]:
             weights=None, classes=CLASSES, input_shape=(size, size, 3)
         )
     else:
-        import keras_effnetv2 as kev2
-
         shape = None if contestant.endswith("any size") else (size, size, 3)
         model = kev2.EfficientNetV2B0(weights=None, classes=CLASSES, input_shape=shape)
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "categorical_crossentropy")
@@ -109,7 +111,7 @@ def waiting(command: list[str]) -> Iterator[tuple[Callable[[], str], Callable[[]
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=ENVIRONMENT,
         text=True,
     ) as process:
 

@@ -53,6 +53,13 @@ def test_import_starts_nothing_and_prints_nothing(use):
     assert (finished.stdout, finished.stderr) == ("set()\n", "")
 
 
+def test_tensorflow_keeps_the_memory_of_a_step_for_the_next():
+    import tensorflow as tf
+
+    # The allocator of the system counts nothing, and the call fails: "stats not available".
+    assert tf.config.experimental.get_memory_info("CPU:0").keys() == {"current", "peak"}
+
+
 def test_public_names_resolve_and_are_listed():
     assert len(kev2.__all__) == len(set(kev2.__all__))
     assert dir(kev2) == sorted(kev2.__all__)

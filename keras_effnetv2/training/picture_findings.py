@@ -1,5 +1,6 @@
 """Warnings and notes about the pictures of a training, each with a way out; see `findings`."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,8 +88,11 @@ def picture_findings(source: ImageSource) -> Iterator[str]:
             return None
 
     pictures = source.in_order(source.sample(), lambda data, label, index: data).ignore_errors()
+    files = pictures.as_numpy_iterator()
+    # The first one alone, or TensorFlow warns that several threads traced the same functions.
+    looks = [look(first) for first in itertools.islice(files, 1)]
     with ThreadPoolExecutor() as threads:  # a graph for so few pictures would take longer
-        looks = [one for one in threads.map(look, pictures.as_numpy_iterator()) if one is not None]
+        looks = [one for one in (*looks, *threads.map(look, files)) if one is not None]
     counts = np.reshape(looks, [-1, len(_IN_SAMPLE)]).sum(axis=0, dtype=int).tolist()
     for text, count in zip(_IN_SAMPLE, counts, strict=True):
         if count:
