@@ -5,6 +5,7 @@
 #   make test-all       make test, then the slow tests and the backend tests on torch
 #   make lint | format  check style and imports | put style right
 #   make docs           build the site into site/, and check links and spelling
+#   make notebooks      execute the notebooks of examples/notebooks/, and keep their outputs
 #   make clean          remove the environments and what was built; runs/ stays
 #
 # Another interpreter: make test PYTHON=python3.12. One process: make test WORKERS=. The torch wheel
@@ -28,7 +29,7 @@ TEST_READY := $(TEST_VENV)/ready
 TORCH_READY := $(TEST_VENV)/ready-torch
 DOCS_READY := $(DOCS_VENV)/ready
 
-.PHONY: demo test test-rest test-all lint types compiled format docs clean
+.PHONY: demo test test-rest test-all lint types compiled format docs notebooks clean
 
 # A new environment each time, with pretrained weights and with a built package (not an editable
 # one): it shows that what is packaged is complete. An old build/ would be packaged along.
@@ -72,6 +73,10 @@ format: $(TEST_READY)
 docs: $(DOCS_READY)
 	$(DOCS_VENV)/bin/codespell README.md CONTRIBUTING.md CHANGELOG.md docs keras_effnetv2
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build
+
+notebooks: $(TEST_READY)
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[notebooks]"
+	$(BIN)/python docs/run_notebooks.py
 
 clean:
 	rm -rf $(DEMO_VENV) $(TEST_VENV) $(DOCS_VENV) build dist site *.egg-info .coverage*

@@ -1,13 +1,14 @@
 """Hook of mkdocs: pages of the site that are not in this folder.
 
 - README.md is the front page. What pages link to elsewhere in the repository comes along, Markdown
-  as pages, all else as files; links are written anew.
+  and notebooks as pages, all else as files; links are written anew.
 - `reference/` has a page for every folder of the package with public names, from their docstrings,
   and a page for the commands, from their help. TensorFlow is not imported.
 """
 
 import ast
 import io
+import json
 import posixpath
 import re
 from collections import defaultdict
@@ -23,7 +24,7 @@ from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import PROGRAM, _program, parse
 
 ROOT = Path(__file__).parent.parent
-LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)\s#]+)")
+LINK = re.compile(r"(?<=\]\()(?!https?:|data:|#)([^)\s#]+)")
 BUILDER = """## `{name}` {{ #keras_effnetv2.{name} }}
 
 Builds {variant}: [build_model][keras_effnetv2.models.build.build_model] with this network, and with
@@ -36,12 +37,13 @@ def on_files(files: Files, config: Any) -> Files:
     added = reference_pages()
     pages = ["README.md", *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
     for page in pages:  # grows
-        links = LINK.findall((ROOT / page).read_text("utf-8"))
-        for path in [page, *(from_page(page, link) for link in links)]:
-            source = site_path(path)
-            if source == path and source not in added and (ROOT / path).is_file():
-                added[source] = (ROOT / path).read_bytes()
-                pages += [path] if path.endswith(".md") else []
+        text = page_text(page)
+        if page.endswith(".ipynb"):
+            added[site_path(page)] = text.encode()
+        for path in [page, *(from_page(page, link) for link in LINK.findall(text))]:
+            if not path.startswith("docs/") and path not in added and (ROOT / path).is_file():
+                added[path] = (ROOT / path).read_bytes()
+                pages += [path] if path.endswith((".md", ".ipynb")) else []
     for source, content in added.items():
         files.append(File.generated(config, source, content=content))
     return files
@@ -50,7 +52,8 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Leads the links of a page to where their targets are in the site."""
     here = page.file.src_uri
-    repository = here if (ROOT / here).is_file() else f"docs/{here}"
+    possible = (here, f"{here.removesuffix('.md')}.ipynb")
+    repository = next((path for path in possible if (ROOT / path).is_file()), f"docs/{here}")
 
     def moved(link: re.Match[str]) -> str:
         target = site_path(from_page(repository, link[0]))
@@ -66,7 +69,31 @@ def from_page(page: str, link: str) -> str:
 
 def site_path(path: str) -> str:
     """Returns where a file of the repository is in the site."""
-    return path.removeprefix("docs/")
+    return re.sub(r"\.ipynb$", ".md", path.removeprefix("docs/"))
+
+
+def page_text(path: str) -> str:
+    """Returns the Markdown of a page of the repository."""
+    text = (ROOT / path).read_text("utf-8")
+    if path.endswith(".md"):
+        return text
+    title, *cells = json.loads(text)["cells"]
+    download = f'<a href="{posixpath.basename(path)}" download>Download this notebook</a>'
+    parts = ["".join(title["source"]), download]
+    for cell in cells:
+        source = "".join(cell["source"])
+        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+        parts += map(output_text, cell.get("outputs", []))
+    return "\n\n".join(parts)
+
+
+def output_text(output: dict[str, Any]) -> str:
+    """Returns the Markdown of what a cell of a notebook prints or draws."""
+    contents = output.get("data", {"text/plain": output.get("text")})
+    for kind in ("image/png", "image/jpeg"):
+        if kind in contents:
+            return f"![What the cell draws](data:{kind};base64,{''.join(contents[kind]).strip()})"
+    return f"```text\n{''.join(contents['text/plain']).rstrip()}\n```"
 
 
 def reference_pages() -> dict[str, str]:

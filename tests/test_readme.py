@@ -1,4 +1,4 @@
-"""README and docs: examples run, commands parse, links lead to files, the models are right."""
+"""README, docs, notebooks: examples run, commands parse, links lead to files, models are right."""
 
 import importlib.util
 import re
@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from helpers.notebooks import NOTEBOOKS, text_of
 from helpers.quick_runs import step_eagerly
 
 from keras_effnetv2.architectures.config import ModelConfig
@@ -20,6 +21,7 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in [*ROOT.glob("README*.md"), *sorted(ROOT.glob("docs/**/*.md"))]
 }
+PAGES |= {str(path.relative_to(ROOT)): text_of(path, "markdown") for path in NOTEBOOKS}
 
 
 def of_pages(pattern):
