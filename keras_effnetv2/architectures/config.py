@@ -36,19 +36,12 @@ _MAX_WEIGHTS = 2**31  # checked before a network is built; XL has 208 million
 
 
 class Convolution(NamedTuple):
-    """What a convolution costs.
+    """What a convolution costs."""
 
-    Attributes:
-        weights: of its kernel.
-        filters: output channels.
-        strides: in height and width.
-        is_gate: it belongs to squeeze-excite, so it sees one pixel and has a bias; any other has a
-            batch norm.
-    """
-
-    weights: int
-    filters: int
-    strides: int = 1
+    weights: int  # of its kernel
+    filters: int  # output channels
+    strides: int = 1  # in height and width
+    # It belongs to squeeze-excite, so it sees one pixel and has a bias; any other has a batch norm.
     is_gate: bool = False
 
 

@@ -8,17 +8,11 @@ from keras_effnetv2.architectures.config import ModelConfig
 
 
 class Cost(NamedTuple):
-    """Counts of the network that `build_model` makes of a config.
+    """Counts of the network that `build_model` makes of a config."""
 
-    Attributes:
-        trainable: parameters that training changes.
-        parameters: all parameters; the others are moving means and variances.
-        multiply_adds: of one picture, as `count_flops` counts them.
-    """
-
-    trainable: int
-    parameters: int
-    multiply_adds: int
+    trainable: int  # parameters that training changes
+    parameters: int  # all; the others are moving means and variances
+    multiply_adds: int  # of one picture, as `count_flops` counts them
 
 
 def network_cost(config: ModelConfig, image_size: int, classes: int) -> Cost:

@@ -7,23 +7,14 @@ from keras_effnetv2.architectures.config import ModelConfig
 
 
 class StageRow(NamedTuple):
-    """One line of the paper's Table 4.
+    """One line of the paper's Table 4."""
 
-    Attributes:
-        stage: number as in the paper, where the stem is stage 0.
-        operator: e.g. "Fused-MBConv4, k3x3" or "MBConv6, k3x3, SE0.25".
-        stride: of the first layer.
-        channels: output channels.
-        layers: number of blocks.
-        size: (height, width) of the output for the given picture size.
-    """
-
-    stage: int
-    operator: str
-    stride: int
-    channels: int
-    layers: int
-    size: tuple[int, int]
+    stage: int  # number as in the paper, where the stem is stage 0
+    operator: str  # e.g. "Fused-MBConv4, k3x3" or "MBConv6, k3x3, SE0.25"
+    stride: int  # of the first layer
+    channels: int  # of the output
+    layers: int  # number of blocks
+    size: tuple[int, int]  # (height, width) of the output, for a size of pictures
 
 
 def stage_table(config: ModelConfig, image_size: int) -> tuple[StageRow, ...]:

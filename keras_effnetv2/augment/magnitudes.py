@@ -70,23 +70,14 @@ WITHOUT_MAGNITUDE = ("AutoContrast", "Equalize", "Invert")
 
 @dataclass(frozen=True)
 class AugmentLayer:
-    """The arguments of one application of an operation, except the picture.
+    """The arguments of one application of an operation, except the picture."""
 
-    Attributes:
-        magnitude: number, at least 0.
-        constants: the arguments in pixels.
-        corrected: remove the quirks of the official code.
-        negate: bool, or a scalar bool tensor; for the operations that draw a sign.
-        center: (row, column) of the Cutout square, int32.
-        pixel_scale: multiplies the arguments in pixels; float64 scalar, 1 is official.
-    """
-
-    magnitude: float
+    magnitude: float  # at least 0
     constants: PixelConstants
-    corrected: bool
-    negate: bool | tf.Tensor
-    center: tuple[int | tf.Tensor, int | tf.Tensor]
-    pixel_scale: tf.Tensor
+    corrected: bool  # without the quirks of the official code
+    negate: bool | tf.Tensor  # a scalar; for the operations that draw a sign
+    center: tuple[int | tf.Tensor, int | tf.Tensor]  # (row, column) of the Cutout square, int32
+    pixel_scale: tf.Tensor  # multiplies the arguments in pixels; float64 scalar, 1 is official
 
     def _signed(self, end_of_range: float) -> tf.Tensor:
         """Return an argument with the drawn sign, float64 as Python would compute it."""

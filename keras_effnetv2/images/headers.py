@@ -271,21 +271,13 @@ def _bmp_extent(data: Any) -> Any:
 
 
 class Frame(NamedTuple):
-    """The first frame of a GIF or WebP file; pairs are int64 (2,), down and right.
+    """The first frame of a GIF or WebP file; pairs are int64 (2,), down and right."""
 
-    Attributes:
-        alone: bytes of a file that begins with this frame, without animation and metadata.
-        offset: position of its corner in the whole picture.
-        size: height and width; zeros if there is no frame or the file is truncated.
-        extent: of the whole picture, at least as large as the frame; zeros without a frame.
-        clear: where `alone` has the colour, three bytes, that stands for none; -1 without one.
-    """
-
-    alone: Any
-    offset: Any
-    size: Any
-    extent: Any
-    clear: Any
+    alone: Any  # bytes of a file that begins with this frame, without animation and metadata
+    offset: Any  # position of its corner in the whole picture
+    size: Any  # height and width; zeros if there is no frame or the file is truncated
+    extent: Any  # of the whole picture, at least as large as the frame; zeros without a frame
+    clear: Any  # where `alone` has the colour, three bytes, that stands for none; -1 without one
 
 
 def _extent_around(canvas: Any, offset: Any, size: Any) -> Any:

@@ -37,22 +37,15 @@ _BLOCKS = (*_REDUCTIONS, 16, 32, 64)  # sides of what is averaged after decoding
 
 @dataclass(frozen=True)
 class _Style:
-    """How a rectangle is drawn and resized.
+    """How a rectangle is drawn and resized."""
 
-    Attributes:
-        area: smallest and largest share of the picture's area; (1, 1) is the whole picture.
-        aspect_ratio: smallest and largest width / height.
-        min_object_covered: as `tf.image.sample_distorted_bounding_box` takes it, with the whole
-            picture as the object.
-        attempts: draws before the whole picture is used.
-        is_v1: TensorFlow 1's bicubic interpolation instead of bilinear (neither with antialias),
-            and the central square of evaluation if no draw fits.
-    """
-
-    area: tuple[float, float]
-    aspect_ratio: tuple[float, float] = (0.75, 1.33)
+    area: tuple[float, float]  # smallest and largest share of the picture; (1, 1) is all of it
+    aspect_ratio: tuple[float, float] = (0.75, 1.33)  # smallest and largest width / height
+    # As `tf.image.sample_distorted_bounding_box` takes it, with the whole picture as the object.
     min_object_covered: float = 0.0
-    attempts: int = 100
+    attempts: int = 100  # draws before the whole picture is used
+    # TensorFlow 1's bicubic interpolation instead of bilinear (neither with antialias), and the
+    # central square of evaluation if no draw fits.
     is_v1: bool = False
 
 

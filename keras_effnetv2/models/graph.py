@@ -120,16 +120,13 @@ def traced_layers(
 class Ending(NamedTuple):
     """How a network ends, judged by sampled outputs.
 
-    Attributes:
-        activation: "softmax": all numbers in 0..1, and each row sums to one. "sigmoid": all in
-            0..1. "rectified": large numbers, but (almost) none below zero, as a ReLU leaves them.
-            "linear": any other.
-        lowest: lowest number.
-        highest: highest number.
+    The activation is "softmax": all numbers in 0..1, and each row sums to one; "sigmoid": all in
+    0..1; "rectified": large numbers, but (almost) none below zero, as a ReLU leaves them; or
+    "linear": any other.
     """
 
     activation: str
-    lowest: float
+    lowest: float  # of the sampled numbers
     highest: float
 
 

@@ -24,20 +24,12 @@ _CODE = re.compile(r'"class_name":\s*"(Lambda|__lambda__)"')
 
 
 class Arrays(NamedTuple):
-    """The arrays of an HDF5 file, and their layers.
+    """The arrays of an HDF5 file, and their layers."""
 
-    Attributes:
-        tensors: path in the file -> array.
-        ignored: path in the file -> why it is left out.
-        layers: path of a group -> the name of the layer whose variables it holds, in files of
-            Keras 3.
-        model: JSON of the model in a Keras 2 file of a whole one; else empty.
-    """
-
-    tensors: dict[str, np.ndarray]
-    ignored: dict[str, str]
-    layers: dict[str, str]
-    model: str | bytes
+    tensors: dict[str, np.ndarray]  # by their paths in the file
+    ignored: dict[str, str]  # path in the file -> why it is left out
+    layers: dict[str, str]  # path of a group -> name of its layer, in files of Keras 3
+    model: str | bytes  # JSON of the model in a Keras 2 file of a whole one; else empty
 
 
 def read_arrays(

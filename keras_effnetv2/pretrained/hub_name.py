@@ -11,15 +11,10 @@ _NAME = re.compile(rf"hf://({_WORD}/{_WORD})(?:@({_WORD}(?:/{_WORD})*))?")
 
 
 class Repository(NamedTuple):
-    """A repository of models on the Hugging Face hub.
+    """A repository of models on the Hugging Face hub."""
 
-    Attributes:
-        id: OWNER/NAME.
-        revision: a branch, tag or commit; None is the main branch.
-    """
-
-    id: str
-    revision: str | None = None
+    id: str  # OWNER/NAME
+    revision: str | None = None  # a branch, tag or commit; None is the main branch
 
 
 def is_hub_name(name: object) -> TypeGuard[str]:

@@ -19,15 +19,10 @@ _LIST_NAMES = f"{IMAGENET_CLASSES} (ImageNet) and {IMAGENET21K_CLASSES} (ImageNe
 
 
 class Label(NamedTuple):
-    """A class of a published list.
+    """A class of a published list."""
 
-    Attributes:
-        wordnet_id: e.g. "n02504458"; unique.
-        name: e.g. "African_elephant"; a few classes share a name ("crane": a bird, a machine).
-    """
-
-    wordnet_id: str
-    name: str
+    wordnet_id: str  # e.g. "n02504458"; unique
+    name: str  # e.g. "African_elephant"; a few classes share one ("crane": a bird, a machine)
 
 
 def has_class_list(classes: int) -> bool:

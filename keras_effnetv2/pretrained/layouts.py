@@ -51,16 +51,12 @@ _SUFFIXES = {
 
 
 class TensorLayout(NamedTuple):
-    """The names of the tensors of a source, and the order of their axes.
+    """The names of the tensors of a source, and the order of their axes."""
 
-    Attributes:
-        names: from model and names in the file, returns our weight path -> name in the file.
-        classifier: possible beginnings of the names of the classifier's tensors.
-        axes: our weight path -> the file's axes in our order; None if the order is the same.
-    """
-
+    # Model and names in the file -> our weight path -> name in the file.
     names: "Callable[[keras.Model, Collection[str]], dict[str, str]]"
-    classifier: tuple[str, ...]
+    classifier: tuple[str, ...]  # how the names of the classifier's tensors may begin
+    # Our weight path -> the file's axes in our order; None if the order is the same.
     axes: Callable[[str], tuple[int, ...] | None] = lambda ours: None
 
 

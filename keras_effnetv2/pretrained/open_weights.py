@@ -41,53 +41,31 @@ _LOG = logging.getLogger("keras_effnetv2")
 
 
 class FileHash(NamedTuple):
-    """A file, with its size and hashes.
-
-    Attributes:
-        path: where it is.
-        size: bytes.
-        md5: hexadecimal digits.
-        sha256: hexadecimal digits.
-    """
+    """A file, with its size and hashes."""
 
     path: Path
-    size: int
-    md5: str
-    sha256: str
+    size: int  # bytes
+    md5: str  # hexadecimal digits
+    sha256: str  # likewise
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a weight file, by their names there, and what is known about them.
+    """The tensors of a weight file, and what is known about them.
 
-    Attributes:
-        path: their place: a file, or the folder or prefix of a checkpoint.
-        set: their published set; None if it is unknown.
-        set_told_by: how the set is known: "hash", "option" or "file name"; None without a set.
-        published: the published file with their hash; None if there is none.
-        hashes: hashes of the file, or of each file of a checkpoint; empty if not computed.
-        source: layout of the file, e.g. "official"; see `load_weights`.
-        tensors: name in the file -> array.
-        ignored: name in the file -> why it is left out.
-        classes: width of the classifier; None if the file has none.
-        config: architecture of the network, with the normalisation of these weights; None if
-            neither the variant nor the set is known.
-        others: layer and weight -> array, of layers in the file in front of the network or behind.
-        stated: normalisation of pixels that the file states; None without one, or if it cannot be
-            rebuilt.
-        described: what the config.json beside the file says, e.g. the names of the classes.
+    What has no comment is that of `Contents`; `stated` is None, too, if it cannot be rebuilt.
     """
 
-    path: Path
-    set: WeightSet | None
-    set_told_by: str | None
-    published: PublishedFile | None
-    hashes: tuple[FileHash, ...]
+    path: Path  # a file, or the folder or prefix of a checkpoint
+    set: WeightSet | None  # the published one; None if it is unknown
+    set_told_by: str | None  # "hash", "option" or "file name"; None without a set
+    published: PublishedFile | None  # with the hash of these; None if there is none
+    hashes: tuple[FileHash, ...]  # of the file, or of each one of a checkpoint, if computed
     source: str
     tensors: Mapping[str, np.ndarray]
     ignored: Mapping[str, str]
-    classes: int | None
-    config: ModelConfig | None
+    classes: int | None  # width of the classifier; None if the file has none
+    config: ModelConfig | None  # with the normalisation of these weights; None: not known
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
     stated: Normalization | ScaleAndOffset | None = None
     described: Description = NOTHING_SAID

@@ -33,24 +33,14 @@ _ROLES = {  # of the layers of each kind, in their order; squeeze-excite is that
 
 
 class Place(NamedTuple):
-    """A layer with weights, and where it stands.
+    """A layer with weights, and where it stands."""
 
-    Attributes:
-        layer: our name, e.g. "block2a_project_conv".
-        role: the name without its block, e.g. "project_conv"; outside the blocks all of it.
-        kind: "outside", or what its block is: "fused", "mbconv", and "fused_1", "mbconv_1" with
-            an expand ratio of 1, that is without expansion.
-        stage: number of the stage from 0; -1 outside the blocks, also in the next two.
-        repeat: number of the block in its stage, from 0.
-        block: number of the block in the network, from 0.
-    """
-
-    layer: str
-    role: str
-    kind: str
-    stage: int
-    repeat: int
-    block: int
+    layer: str  # our name, e.g. "block2a_project_conv"
+    role: str  # the name without its block, e.g. "project_conv"; outside the blocks all of it
+    kind: str  # "outside", or its block: "fused", "mbconv"; without expansion "fused_1", "mbconv_1"
+    stage: int  # its number, from 0; -1 outside the blocks, also in the next two
+    repeat: int  # number of the block in its stage, from 0
+    block: int  # number of the block in the network, from 0
 
 
 def layer_names(**names: str) -> dict[str, dict[str, str]]:

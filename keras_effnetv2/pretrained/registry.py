@@ -42,22 +42,13 @@ INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 class PublishedFile(NamedTuple):
-    """A file that can be fetched, because its hash is known.
+    """A file that can be fetched, because its hash is known."""
 
-    Attributes:
-        source: its layout, a source of `load_weights`.
-        url: where its publisher keeps it.
-        hash: algorithm and hexadecimal digits, e.g. "md5:21ec...".
-        has_top: whether the classifier is in it.
-        package: its path in a Python package that holds it, which is not downloaded but installed;
-            None for a file at its address.
-    """
-
-    source: str
-    url: str
-    hash: str
-    has_top: bool
-    package: str | None = None
+    source: str  # its layout, a source of `load_weights`
+    url: str  # where its publisher keeps it
+    hash: str  # algorithm and hexadecimal digits, e.g. "md5:21ec..."
+    has_top: bool  # whether the classifier is in it
+    package: str | None = None  # its path in a Python package, which is installed; None: at `url`
 
     @property
     def name(self) -> str:
@@ -68,78 +59,53 @@ class PublishedFile(NamedTuple):
 class CentralCrop(NamedTuple):
     """Evaluation of PyTorch Image Models: a size, and the part of the picture that is kept.
 
-    Attributes:
-        size: side of the network's input, pixels.
-        fraction: of the resized picture, e.g. 0.875.
-        mode: one of `CROP_MODES`: "center" keeps the aspect ratio and crops the middle, "squash"
-            makes the whole picture a square first.
-        interpolation: one of `INTERPOLATIONS`.
+    The mode "center" keeps the aspect ratio and crops the middle, "squash" makes the whole picture
+    a square first.
     """
 
-    size: int
-    fraction: float
-    mode: str
-    interpolation: str = "bicubic"
+    size: int  # side of the network's input, pixels
+    fraction: float  # of the resized picture, e.g. 0.875
+    mode: str  # one of `CROP_MODES`
+    interpolation: str = "bicubic"  # one of `INTERPOLATIONS`
 
 
 class WeightSet(NamedTuple):
     """One published set of weights of one variant.
 
-    Attributes:
-        variant: e.g. "efficientnetv2-s".
-        weights: name of the set, e.g. "imagenet21k-ft1k".
-        classes: 1000 or 21843.
-        normalization: what it was trained with, a key of `normalization.NORMALIZATIONS`.
-        style: official evaluation crop and resize, one of `images.styles.EVALUATION_STYLES`.
-        image_size: official evaluation size, pixels.
-        timm: how PyTorch Image Models evaluates it; None if it does not have it.
-        top1: published ImageNet top-1 in percent; None where nobody published one.
-        files: what can be fetched, the first choice first; all hold the same weights. Empty if only
-            the archive is published (Lite3, Lite4).
-        archive: address of the official checkpoint, whose hash nobody published.
+    All `files` hold the same weights, the first choice first. There are none if only the archive is
+    published (Lite3, Lite4).
     """
 
-    variant: str
-    weights: str
-    classes: int
-    normalization: Normalization
-    style: str
-    image_size: int
-    timm: CentralCrop | None
-    top1: float | None
+    variant: str  # e.g. "efficientnetv2-s"
+    weights: str  # name of the set, e.g. "imagenet21k-ft1k"
+    classes: int  # 1000 or 21843
+    normalization: Normalization  # that it was trained with
+    style: str  # official evaluation crop and resize, one of `images.styles.EVALUATION_STYLES`
+    image_size: int  # official evaluation size, pixels
+    timm: CentralCrop | None  # evaluation of PyTorch Image Models; None if it does not have it
+    top1: float | None  # published, ImageNet, in percent; None where nobody published one
     files: tuple[PublishedFile, ...]
-    archive: str
+    archive: str  # address of the official checkpoint, whose hash nobody published
 
 
 class WeightRow(NamedTuple):
     """A line of `available_weights`: one file, found by the name of its set.
 
-    Attributes:
-        variant: e.g. "efficientnetv2-s".
-        weights: name of the set, the `weights` argument of the builders.
-        classes: 1000 or 21843; a file without classifier has that of its set.
-        source: layout of the file, e.g. "keras-applications".
-        url: address.
-        hash: algorithm and hexadecimal digits.
-        preprocessing: "imagenet" is (x / 255 - mean) / std, "symmetric" is (x - 128) / 128,
-            "inception" is x / 127.5 - 1, "lite" is (x - 127) / 128; x in 0..255.
-        image_size: official evaluation size, pixels.
-        published_top1: ImageNet top-1 in percent, or None.
-        has_top: whether the classifier is in the file.
-        licence: of the file, SPDX identifier.
+    The preprocessing "imagenet" is (x / 255 - mean) / std, "symmetric" is (x - 128) / 128,
+    "inception" is x / 127.5 - 1, "lite" is (x - 127) / 128; x in 0..255.
     """
 
-    variant: str
-    weights: str
-    classes: int
-    source: str
+    variant: str  # e.g. "efficientnetv2-s"
+    weights: str  # name of the set, the `weights` argument of the builders
+    classes: int  # 1000 or 21843; a file without classifier has that of its set
+    source: str  # layout of the file, e.g. "keras-applications"
     url: str
-    hash: str
+    hash: str  # algorithm and hexadecimal digits
     preprocessing: str
-    image_size: int
-    published_top1: float | None
-    has_top: bool
-    licence: str = "Apache-2.0"  # of all four repositories
+    image_size: int  # official evaluation size, pixels
+    published_top1: float | None  # ImageNet, in percent; None where nobody published one
+    has_top: bool  # whether the classifier is in the file
+    licence: str = "Apache-2.0"  # SPDX identifier, that of all four repositories
 
 
 def _read_sets() -> Iterator[WeightSet]:

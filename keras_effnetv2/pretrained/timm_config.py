@@ -58,31 +58,18 @@ _DEFAULT_CROP = 0.875  # of timm (timm/data/constants.py)
 
 
 class Description(NamedTuple):
-    """What a config.json says of the weights beside it. All is None where it says nothing.
+    """What a config.json says of the weights beside it. All is None where it says nothing."""
 
-    Attributes:
-        architecture: timm's name of the network.
-        config: the network, with the normalisation and the evaluation size of the weights; None
-            if it is not one of ours.
-        classes: width of the classifier.
-        normalization: of pixels.
-        class_names: one for each output.
-        image_size: side of the pictures in evaluation, pixels.
-        style: how evaluation makes pictures square, a `CentralCrop` or a style of this package.
-        activation: that the classifier was trained with.
-        thresholds: the score of each class from which on it is named, if a picture may have
-            several.
-    """
-
-    architecture: str | None = None
+    architecture: str | None = None  # timm's name of the network
+    # With the normalisation and the evaluation size of the weights; None if it is not one of ours.
     config: ModelConfig | None = None
-    classes: int | None = None
-    normalization: Normalization | ScaleAndOffset | None = None
-    class_names: tuple[str, ...] | None = None
-    image_size: int | None = None
-    style: str | CentralCrop | None = None
-    activation: str | None = None
-    thresholds: tuple[float, ...] | None = None
+    classes: int | None = None  # width of the classifier
+    normalization: Normalization | ScaleAndOffset | None = None  # of pixels
+    class_names: tuple[str, ...] | None = None  # one for each output
+    image_size: int | None = None  # side of the pictures in evaluation, pixels
+    style: str | CentralCrop | None = None  # how evaluation makes pictures square
+    activation: str | None = None  # that the classifier was trained with
+    thresholds: tuple[float, ...] | None = None  # scores from which on each class is named
 
 
 NOTHING_SAID = Description()

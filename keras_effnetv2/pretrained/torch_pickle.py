@@ -27,21 +27,13 @@ class Refused(ValueError):
 
 
 class Storage(NamedTuple):
-    """Numbers in the file.
+    """Numbers in the file."""
 
-    Attributes:
-        key: its name.
-        dtype: type of the numbers.
-        size: how many numbers there are.
-        first: where the part begins that tensors use, in numbers.
-        used: how many numbers that part has.
-    """
-
-    key: str
+    key: str  # its name
     dtype: np.dtype
-    size: int
-    first: int
-    used: int
+    size: int  # how many numbers there are
+    first: int  # where the part begins that tensors use, in numbers
+    used: int  # how many numbers that part has
 
 
 class Tensor(NamedTuple):

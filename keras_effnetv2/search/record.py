@@ -13,31 +13,18 @@ TrialState = Literal["complete", "pruned", "failed", "running"]
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One network that was tried.
+    """One network that was tried; accuracy and score are None unless it is "complete"."""
 
-    Attributes:
-        number: its place in the study, from 0.
-        state: "pruned" was stopped as hopeless, "failed" ended with `reason`.
-        config: the network.
-        accuracy: A, 0 to 1, on pictures held back from its training; None unless "complete".
-        step_time: S, time of a training step relative to the baseline's; None if unknown.
-        step_seconds: median time of its training step; None if unknown.
-        parameters: P, trainable; None if unknown.
-        score: see `objective.Objective`; None unless "complete".
-        epochs: number of epochs trained.
-        reason: why it failed; None otherwise.
-    """
-
-    number: int
-    state: TrialState
+    number: int  # its place in the study, from 0
+    state: TrialState  # "pruned" was stopped as hopeless, "failed" ended with `reason`
     config: ModelConfig
-    accuracy: float | None
-    step_time: float | None
-    step_seconds: float | None
-    parameters: int | None
-    score: float | None
-    epochs: int
-    reason: str | None
+    accuracy: float | None  # A, 0 to 1, on pictures held back from its training
+    step_time: float | None  # S, of a training step relative to the baseline's; None if unknown
+    step_seconds: float | None  # median time of its training step; None if unknown
+    parameters: int | None  # P, trainable; None if unknown
+    score: float | None  # see `objective.Objective`
+    epochs: int  # that it was trained
+    reason: str | None  # why it failed; None otherwise
 
 
 @dataclass(frozen=True)
@@ -52,22 +39,13 @@ class Candidate(TrialRecord):
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A search: its goal, and every network that it has tried.
+    """A search: its goal, and every network that it has tried."""
 
-    Attributes:
-        name: name of the study.
-        storage: URL of its storage, without a password.
-        space: the space of its networks.
-        settings: all other settings of the search: the objective's exponents, data, recipe, image
-            size, epochs; plain data.
-        trials: the trials in the order of their numbers.
-    """
-
-    name: str
-    storage: str
+    name: str  # of the study
+    storage: str  # its URL, without a password
     space: SearchSpace
-    settings: dict[str, Any]
-    trials: tuple[TrialRecord, ...]
+    settings: dict[str, Any]  # all others, as plain data: objective, goals, pictures, recipe
+    trials: tuple[TrialRecord, ...]  # in the order of their numbers
 
     @property
     def baseline(self) -> ModelConfig:
@@ -76,21 +54,14 @@ class StudyRecord:
 
 
 class Findings(NamedTuple):
-    """The results of a study.
+    """The results of a study."""
 
-    Attributes:
-        candidates: the complete trials in the study's order. A trial with a missing measure, or
-            one that is not finite, cannot be compared and is left out.
-        front: see `pareto_front`.
-        best: see `best`; None if no trial is complete.
-        baseline: the first trial of the network that step times are compared with; None if it has
-            not been tried.
-    """
-
+    # The complete trials in the study's order. One with a missing measure, or one that is not
+    # finite, cannot be compared and is left out.
     candidates: list[Candidate]
-    front: list[Candidate]
-    best: Candidate | None
-    baseline: Candidate | None
+    front: list[Candidate]  # see `pareto_front`
+    best: Candidate | None  # see `best`; None if no trial is complete
+    baseline: Candidate | None  # the first trial of the network that step times are compared with
 
     def marks(self, trial: TrialRecord) -> str:
         """Return the marks of a trial: "best, front", "baseline", or nothing."""

@@ -26,23 +26,14 @@ Function = Callable[[Columns], Columns]
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded SavedModel.
-
-    Attributes:
-        folder: folder of the version.
-        version: number of the version.
-        signatures: signature name -> function of tensors by name.
-        metadata: the signatures as TensorFlow Serving describes them in JSON.
-        loaded: the result of `tf.saved_model.load`, which the functions need.
-        described: what its export says of it.
-    """
+    """A loaded version of a SavedModel."""
 
     folder: Path
     version: int
-    signatures: Mapping[str, Any]
-    metadata: Mapping[str, Any]
-    loaded: Any
-    described: Metadata = field(default_factory=Metadata)
+    signatures: Mapping[str, Any]  # name -> function of tensors by name
+    metadata: Mapping[str, Any]  # the signatures as TensorFlow Serving describes them in JSON
+    loaded: Any  # the result of `tf.saved_model.load`, which the functions need
+    described: Metadata = field(default_factory=Metadata)  # what its export says of it
 
     @cached_property
     def functions(self) -> Mapping[str, Function]:

@@ -24,15 +24,11 @@ _MAX_EDGE = 512  # pixels; a heat map is smooth, and the page stretches it over 
 
 
 class Overlay(NamedTuple):
-    """An explained picture.
-
-    Attributes:
-        class_name: the explained class.
-        overlay: a PNG to be laid over the whole picture, of its shape, at most `_MAX_EDGE` pixels
-            wide and high; transparent where the network does not look or see.
-    """
+    """The explanation of a class in a picture."""
 
     class_name: str
+    # A PNG to be laid over the whole picture, of its shape, at most `_MAX_EDGE` pixels wide and
+    # high; transparent where the network does not look or see.
     overlay: bytes
 
 

@@ -25,15 +25,10 @@ _Answer = TypeVar("_Answer")
 
 
 class VersionState(NamedTuple):
-    """What became of a version, in TensorFlow Serving's words.
+    """What became of a version, in TensorFlow Serving's words."""
 
-    Attributes:
-        state: "LOADING", "AVAILABLE", or "END" if it failed to load or is no longer served.
-        error: why it failed to load, or "".
-    """
-
-    state: str
-    error: str = ""
+    state: str  # "LOADING", "AVAILABLE", or "END" if it failed to load or is no longer served
+    error: str = ""  # why it failed to load
 
 
 class Service:

@@ -6,15 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VersionPolicy:
-    """Which versions of a model are served; as `model_version_policy` of TensorFlow Serving.
+    """Which versions of a model are served; as `model_version_policy` of TensorFlow Serving."""
 
-    Attributes:
-        numbers: these versions; None: any.
-        latest: of those only the one with the largest number.
-    """
-
-    numbers: frozenset[int] | None = None
-    latest: bool = True
+    numbers: frozenset[int] | None = None  # these versions; None: any
+    latest: bool = True  # of those only the one with the largest number
 
     @classmethod
     def parse(cls, text: str) -> "VersionPolicy":
