@@ -61,15 +61,7 @@ def check_integer(
     maximum: int | None = None,
     or_none: bool = False,
 ) -> None:
-    """Raise ValueError unless a value is an integer in a range; None is no limit.
-
-    Args:
-        name: name of the argument or the field, for the message.
-        value: the received value.
-        minimum: smallest value.
-        maximum: largest value.
-        or_none: also allow None.
-    """
+    """Raise ValueError unless a value is an integer in a range; arguments as of `check_number`."""
     fits = is_integer(value) and abs(value) < 2**63  # elsewhere numbers have 64 bits
     kind = "an integer of 64 bits" if is_integer(value) and not fits else "an integer"
     _check(name, value, kind, fits, or_none, minimum, maximum)
@@ -92,8 +84,8 @@ def check_number(
         value: the received value.
         minimum: smallest value.
         maximum: largest value.
-        above: the value must be greater, instead of `minimum`.
-        below: the value must be less, instead of `maximum`.
+        above: the value must be greater.
+        below: the value must be less.
         or_none: also allow None.
     """
     limits = (minimum, maximum, above, below)
@@ -137,10 +129,7 @@ def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
 def from_mapping(kind: type[_Settings], what: str, values: Any) -> _Settings:
     """Return a dataclass made of what a file has of its fields, by their names.
 
-    Args:
-        kind: the dataclass.
-        what: that is, for the message: "A recipe".
-        values: name -> value; a field that is missing gets its default.
+    A field that is missing gets its default. `what` is for the message: "A recipe".
 
     Raises:
         ValueError: not names with values; a name is unknown, or missing and without default.
@@ -155,13 +144,7 @@ def from_mapping(kind: type[_Settings], what: str, values: Any) -> _Settings:
 
 
 def check_installed(package: str, what: str, extra: str) -> None:
-    """Raise ImportError, which says how to install it, if a package is missing.
-
-    Args:
-        package: its name.
-        what: needs it, for the message.
-        extra: of this package that brings it.
-    """
+    """Raise ImportError if a package that `what` needs is missing; its `extra` brings it."""
     if importlib.util.find_spec(package) is None:
         raise ImportError(
             f"{what} needs the package {package}, which is not installed. {install_hint(extra)}"

@@ -24,12 +24,8 @@ _NO_MEMORY = (
 def describe_machine(packages: Iterable[str], threads: int | None = None) -> dict[str, str]:
     """Return the facts that measured times depend on.
 
-    Args:
-        packages: distributions whose versions matter; those not installed are left out.
-        threads: number of threads; None is one for each core.
-
-    Returns:
-        Date, CPU, GPUs if Linux has the NVIDIA driver, threads, Python and packages.
+    They are date, CPU, GPUs if Linux has the NVIDIA driver, threads (None is one for each core),
+    Python, and the versions of those packages that are installed.
     """
     found = {"date": datetime.now(UTC).date().isoformat(), "CPU": _processor()}
     if gpus := _gpus():

@@ -126,12 +126,8 @@ _WATCH = _Watch()
 def never_silent(label: str, *, quiet: bool = False, silence: float = _SILENCE) -> Iterator[None]:
     """Show meanwhile what goes on: this work, or what is `working` or has a bar in it.
 
-    Bars and lines are shown only within this.
-
-    Args:
-        label: the work.
-        quiet: show nothing.
-        silence: seconds after which a line is due, where stderr is no terminal.
+    Bars and lines are shown only within this. `silence` is the number of seconds after which a line
+    is due, where stderr is no terminal.
     """
     with contextlib.ExitStack() as stack:
         if not (quiet or _WATCH.is_on):
@@ -158,10 +154,7 @@ def working(label: str, *, at_once: bool = False) -> Iterator[None]:
 def progress_bar(label: str, unit: str = " pictures", scale: bool = False) -> Iterator[Progress]:
     """Yield a function of (done, total) that draws a bar with the time left.
 
-    Args:
-        label: the work, for example "evaluating".
-        unit: the things that are counted, with a space before them.
-        scale: write 1,500,000 as 1.50M, for bytes.
+    With `scale`, which is for bytes, 1,500,000 is written as 1.50M.
     """
     options = {"unit": unit, "unit_scale": scale, "leave": False, "disable": _disabled()}
     work = _Work(label, unit)

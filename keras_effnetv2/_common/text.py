@@ -58,11 +58,9 @@ def said_at() -> float:
 
 
 def aligned(rows: Iterable[Sequence[str]], left: Collection[int] = ()) -> list[str]:
-    """Return the lines of a table.
+    """Return the lines of a table; the columns at the positions `left` are left-aligned.
 
-    Args:
-        rows: rows of cells, all of one length; each cell is made `printable`.
-        left: positions of the left-aligned columns; all others are right-aligned.
+    All rows have one length; each cell is made `printable`.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -76,12 +74,7 @@ def aligned(rows: Iterable[Sequence[str]], left: Collection[int] = ()) -> list[s
 
 
 def counted(count: float, one: str, many: str | None = None) -> str:
-    """Return a number of things: "1 epoch", "1.5 epochs", "2,000 epochs".
-
-    Args:
-        count: their number, 0 or more.
-        one: the word for one of them.
-        many: the word for several, if it is not `one` with an s.
+    """Return a number of things; `many` is the word for several, if it is not `one` with an s.
 
     Examples:
         >>> counted(1, "epoch"), counted(2000, "class", "classes")
@@ -104,12 +97,9 @@ def roughly(seconds: float) -> str:
 
 
 def listed(items: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
-    """Return the first items, joined, and how many more there are: "a, b and 3 more".
+    """Return the first items, joined, and how many more there are.
 
-    Args:
-        items: any number of texts.
-        limit: how many to show.
-        separator: between two of them; one of lines also stands before "and 3 more".
+    A `separator` of lines also stands before "and 3 more".
 
     Examples:
         >>> listed(["cat", "dog", "fox"], limit=2)

@@ -72,12 +72,9 @@ class _Row:
 def open_csv(path: str, multi_label: bool | None = None) -> Catalog:
     """Read a table with the header `path,label[,split]`, or `path,CLASS,CLASS...[,split]`.
 
-    The parts are those that the column `split` names. Errors name the line.
-
-    Args:
-        path: of the table.
-        multi_label: whether a picture may have several classes or none, and a label is divided at
-            ";". None: if one label has a ";", or a picture is 1 in several columns.
+    The parts are those that the column `split` names. Errors name the line. With `multi_label` a
+    picture may have several classes or none, and a label is divided at ";"; with None that is so if
+    one label has a ";", or a picture is 1 in several columns.
     """
     if not os.path.lexists(path):
         raise FileNotFoundError(

@@ -280,18 +280,11 @@ def write_pack(
     fingerprint: str | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Pack:
-    """Write a packed folder; errors are those of `pack.pack`.
+    """Write a packed folder. Errors, and what is not described here, are those of `pack.pack`.
 
-    Args:
-        folder: must not exist or be empty, or be a packed folder to overwrite.
-        parts: the pictures of each split, all with the same class names.
-        prefix: removed from the names that begin with it.
-        shards: files of each split; None makes as many as `shard_bytes` asks for.
-        shard_bytes: size of a file, bytes, about.
-        seed: of the order in which the pictures are written.
-        overwrite: whether to replace a packed folder that is there.
-        fingerprint: the fingerprint of the source, if this folder is its cache.
-        progress: called with (pictures written, pictures in all).
+    `parts` are the pictures of each split, all with the same class names. `prefix` is removed from
+    the names that begin with it. The cache of a source has its `fingerprint`. `progress` is called
+    with (pictures written, pictures in all).
     """
     folder = Path(os.path.abspath(folder))
     sizes = {split: int(part.store.sizes(part.rows).sum()) for split, part in parts.items()}

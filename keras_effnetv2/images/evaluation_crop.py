@@ -226,15 +226,9 @@ def _check_style(style: Style, image_size: int) -> None:
 
 
 def central_window(extent: Any, image_size: int, round_up: bool) -> Any:
-    """Return the square that the official evaluation crops.
+    """Return the square that the official evaluation crops: int32 (4,), top, left, height, width.
 
-    Args:
-        extent: int32 tensor, height and width first.
-        image_size: side of the result.
-        round_up: how to split an odd margin.
-
-    Returns:
-        int32 tensor (4,): top, left, height, width.
+    `extent`, int32, has height and width first; `round_up` says how to split an odd margin.
     """
     height, width = tf.unstack(extent[:2])
     ratio = image_size / (image_size + _CROP_PADDING)
@@ -247,16 +241,9 @@ def central_window(extent: Any, image_size: int, round_up: bool) -> Any:
 def seen_window(
     height: int, width: int, image_size: int, style: Style
 ) -> tuple[int, int, int, int]:
-    """Return which part of a picture becomes the square, to whole pixels.
+    """Return which part `resize_for_evaluation` makes a square: top, left, height, width, pixels.
 
-    Args:
-        height: of the picture, pixels.
-        width: of the picture, pixels.
-        image_size: as for `resize_for_evaluation`.
-        style: as for `resize_for_evaluation`.
-
-    Returns:
-        Top, left, height and width of the part, pixels of the picture.
+    `height` and `width` are those of the whole picture.
     """
     if _is_cropped(image_size, style):
         extent = tf.constant([height, width])

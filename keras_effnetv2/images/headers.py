@@ -155,14 +155,7 @@ def _extent(kind: Any, data: Any) -> Any:
 
 
 def format_name(data: Any) -> Any:
-    """Name the format of each file, one of `FORMATS`, or "picture" for other content.
-
-    Args:
-        data: string tensor of any shape, the bytes of files.
-
-    Returns:
-        String tensor of the same shape.
-    """
+    """Name the format of files, one of `FORMATS`, or "picture" for other content: same shape."""
     return tf.gather(_FORMAT_NAMES, format_index(data))
 
 

@@ -85,14 +85,9 @@ _HEADS = _HEADS.reshape(-1, 2, _HEAD)
 
 
 def orientation(data: Any, index: Any) -> Any:
-    """Return the EXIF orientation of a picture file, 1 if it has none.
+    """Return the EXIF orientation of a picture file, 1 if it has none: int64 scalar, 1..8.
 
-    Args:
-        data: scalar string tensor, the bytes of a file.
-        index: the result of `format_index` for it.
-
-    Returns:
-        int64 scalar, 1..8.
+    `index` is the result of `format_index` for it.
     """
     # Most files end here: a search is a thousand times faster than a walk through the blocks.
     may_say = mentions(data, tf.gather(_MENTIONS, index))
@@ -179,12 +174,7 @@ _WINDOW_MAPS = _window_maps()
 
 
 def turned(image: Any, orientation: Any) -> Any:
-    """Turn a stored picture as viewers do.
-
-    Args:
-        image: uint8 (height, width, 3).
-        orientation: int64 scalar, 1..8, see the function of that name.
-    """
+    """Turn a stored picture, uint8 (height, width, 3), as viewers do."""
     return tf.cond(orientation > 1, lambda: _turned(image, orientation), lambda: image)
 
 
@@ -205,12 +195,9 @@ def turned_shape(shape: Any, orientation: Any) -> Any:
 
 
 def stored_window(window: Any, shape: Any, orientation: Any) -> Any:
-    """Return where a window of a turned picture lies in the stored one.
+    """Return where a window of a turned picture of some shape, int32 (3,), lies in the stored one.
 
-    Args:
-        window: int32 (4,): top, left, height, width.
-        shape: of the turned picture, int32 (3,).
-        orientation: as for `turned`.
+    A window is int32 (4,): top, left, height, width.
     """
     numbers = tf.concat([window, shape[:2]], axis=0)
     return tf.linalg.matvec(tf.gather(_WINDOW_MAPS, orientation), numbers)

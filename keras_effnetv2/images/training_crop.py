@@ -122,11 +122,7 @@ def decode_random_crop(
 
 
 def crop_area(style: str, area: tuple[float, float] | None = None) -> tuple[float, float]:
-    """Return the smallest and largest share of a picture's area that a crop covers.
-
-    Args:
-        style: one of `CROP_STYLES`.
-        area: shares to use instead of the style's own.
+    """Return the smallest and largest share of a picture's area: those given, or the style's own.
 
     Raises:
         ValueError: the style is unknown, or the range is empty or out of bounds.

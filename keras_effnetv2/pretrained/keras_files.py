@@ -94,13 +94,9 @@ def positional_names(model: "keras.Model") -> dict[str, str]:
 def read_keras_file(path: Path, source: str = "auto") -> Contents:
     """Read the arrays of an HDF5 file, a `.keras` archive or a snapshot.
 
-    Args:
-        path: the file.
-        source: "keras", "keras-applications" or "leondgarse"; "auto" decides by the arrays' names.
-
-    Returns:
-        The contents, whose tensors are named by layer and weight, e.g. "stem_conv/kernel:0"; for
-        "keras" by the whole path in the file if it does not name its layers.
+    The `source` is "keras", "keras-applications" or "leondgarse"; "auto" decides by the arrays'
+    names. The tensors are named by layer and weight, e.g. "stem_conv/kernel:0"; of "keras" by the
+    whole path in the file if it does not name its layers.
 
     Raises:
         ValueError: the file is damaged or refused, or is not of these networks.

@@ -111,11 +111,9 @@ def weight_file(path: Path) -> Path:
 
 
 def read_tensors(path: Path, source: str = "auto") -> Contents:
-    """Read a weight file.
+    """Read a weight file, or the checkpoint with a folder or prefix.
 
-    Args:
-        path: path of a file, or the folder or prefix of a checkpoint.
-        source: a key of `LAYOUTS`, or "auto" to decide by the content.
+    The `source` is a key of `LAYOUTS`, or "auto" to decide by the content.
 
     Raises:
         ValueError: the format is unknown, or it cannot be read.

@@ -34,10 +34,7 @@ def keras_applications_names(model: "keras.Model", stored: Collection[str]) -> d
     """Return our weight path -> the name in a file of keras.applications.
 
     Our layers have the names of its V2 nets. The depthwise layers of its V1 nets (`dwconv`) differ.
-
-    Args:
-        model: a model of `build_model`.
-        stored: the names in the file, which show its spelling.
+    The `stored` names, those in the file, show its spelling.
     """
     is_v1 = any("_dwconv/" in name for name in stored)
 
@@ -48,10 +45,7 @@ def keras_applications_names(model: "keras.Model", stored: Collection[str]) -> d
 
 
 def leondgarse_names(model: "keras.Model", stored: Collection[str]) -> dict[str, str]:
-    """Return our weight path -> the name in a file of leondgarse/keras_efficientnet_v2.
-
-    Arguments are those of `keras_applications_names`.
-    """
+    """Return our weight path -> the name in a file of leondgarse/keras_efficientnet_v2."""
 
     def layer(place: Place) -> str:
         if place.kind == "outside":

@@ -27,14 +27,9 @@ def begins_as_safetensors(start: bytes) -> bool:
 
 
 def read_state_dict(path: Path, source: str = "auto") -> Contents:
-    """Read a state dict, and the config.json beside it.
+    """Read a state dict, and the config.json beside it; tensors have PyTorch's order of axes.
 
-    Args:
-        path: the file.
-        source: "timm" or "efficientnet-pytorch"; "auto" decides by the names of the tensors.
-
-    Returns:
-        The contents; the tensors have PyTorch's order of axes.
+    The `source` is "timm" or "efficientnet-pytorch"; "auto" decides by the names of the tensors.
 
     Raises:
         ValueError: a file is damaged, or of a net that pads as PyTorch does.

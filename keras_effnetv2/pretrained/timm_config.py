@@ -83,9 +83,8 @@ def timm_architecture(variant: str) -> str:
 def to_timm(described: Description, crop: CentralCrop) -> dict[str, Any]:
     """Return the content of a config.json, the inverse of `read_description`.
 
-    Args:
-        described: with nothing missing, but `architecture` if timm does not have the network.
-        crop: evaluation as timm does it, for timm alone.
+    Nothing may be missing, but `architecture` if timm does not have the network. `crop` is
+    evaluation as timm does it, for timm alone.
     """
     config, classes = described.config, described.classes
     assert config is not None

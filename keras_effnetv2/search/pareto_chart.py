@@ -29,15 +29,12 @@ def pareto_chart(findings: Findings, baseline_name: str, *, standalone: bool) ->
 
     The front has another colour, the baseline a square around it, the best score a dashed ring. A
     step line joins the networks that no other one beats in accuracy and step time. Networks of the
-    front below it are there because they are small.
+    front below it are there because they are small. Each dot has a title with its trial.
 
     Args:
-        findings: see `record.find`, with at least one candidate.
+        findings: with at least one candidate.
         baseline_name: name of the network that step times are compared with.
-        standalone: make an SVG file with its own style sheet instead of a part of a page.
-
-    Returns:
-        An `<svg>` element; each dot has a title with its trial.
+        standalone: make an SVG file with its own style sheet instead of an `<svg>` for a page.
     """
     found, front = findings.candidates, findings.front
     on_front = {one.number for one in front}

@@ -104,10 +104,6 @@ def best(found: Iterable[Candidate], *, max_parameters: float = math.inf) -> Can
     """Return the network with the highest score, which is on the front; None if there is none.
 
     With equal scores it is the most accurate, then the fastest, then the smallest, then the first.
-
-    Args:
-        found: candidates.
-        max_parameters: leave out networks with more parameters.
     """
     fitting = (one for one in found if one.parameters <= max_parameters)
     return min(fitting, key=_rank, default=None)

@@ -33,12 +33,7 @@ class TrialFailed(Exception):
 
 
 class TrialRunner:
-    """Builds, times and trains networks, one after another.
-
-    Args:
-        baseline: the network that step times are compared with.
-        inputs: pictures and recipe.
-    """
+    """Builds, times and trains networks, one after another; times are compared with a baseline."""
 
     def __init__(self, baseline: ModelConfig, inputs: Inputs) -> None:
         self._inputs = inputs
@@ -65,11 +60,7 @@ class TrialRunner:
         return {"parameters": parameters, "step_time": ratio, "step_seconds": seconds}
 
     def train(self, model: keras.Model, watch: Watch) -> float:
-        """Train a network from `build` with the recipe.
-
-        Args:
-            model: the network.
-            watch: called after every epoch; its exceptions end the training.
+        """Train a network from `build` with the recipe; exceptions of `watch` end the training.
 
         Returns:
             Accuracy on the validation pictures after the last epoch, 0 to 1, with averaged weights

@@ -33,9 +33,7 @@ async def read_body(request: Request, limit: int, take: Take) -> bytes:
                 chunks.append(chunk)
                 continue
             chunks.clear()
-            # The rest is read and dropped, since many clients look for an answer only when they
-            # have sent everything; but not without end.
-            if size > 2 * limit:
+            if size > 2 * limit:  # dropped, too, but not without end
                 break
     except ClientDisconnect:
         raise client_left() from None

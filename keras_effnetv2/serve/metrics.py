@@ -13,14 +13,7 @@ from prometheus_client import (
 
 
 class Metrics:
-    """Counts requests and pictures.
-
-    Args:
-        active: returns the number of requests being answered.
-        waiting: returns the number of jobs waiting to be computed.
-        name: name of the model.
-        version: returns the newest version that is served.
-    """
+    """Counts requests, pictures and versions of a model; the functions return what gauges show."""
 
     def __init__(
         self,

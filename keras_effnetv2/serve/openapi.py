@@ -16,10 +16,6 @@ def openapi(service: Service, *, needs_token: bool) -> dict[str, Any]:
     """Return the document for the served model.
 
     The field `x-curl` of an operation has arguments for curl, one text for each example.
-
-    Args:
-        service: names its signatures, and says if there are heat maps.
-        needs_token: whether clients must send a token.
     """
     document: dict[str, Any] = json.loads(_TEMPLATE)
     document["info"]["version"] = __version__

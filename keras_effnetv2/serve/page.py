@@ -39,12 +39,7 @@ def page(name: str, version: int, *, has_grad_cam: bool) -> str:
 
 
 def paths_page(document: Mapping[str, Any], address: str) -> str:
-    """Return the page that lists the paths of an OpenAPI document, as HTML.
-
-    Args:
-        document: the result of `openapi`.
-        address: the server's address, for the examples.
-    """
+    """Return the page that lists the paths of `openapi`, with examples for an address, as HTML."""
     style = STYLE + (_STATIC / "paths.css").read_text("utf-8")
     return _template("paths.html").render(document=document, address=address, style=style)
 

@@ -68,9 +68,7 @@ class Service:
     def switch_to(self, models: Mapping[int, ServedModel], grad_cam: Explain | None) -> None:
         """Answer with these versions; requests that have begun stay with theirs.
 
-        Args:
-            models: version -> its model.
-            grad_cam: for the newest of them.
+        `grad_cam` is for the newest of them.
         """
         self.models, self._grad_cam = models, grad_cam
         is_served = VersionState("AVAILABLE")
