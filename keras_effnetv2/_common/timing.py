@@ -53,13 +53,9 @@ def measure(
 
 
 def time_ratio(seconds: np.ndarray, baseline: np.ndarray) -> float:
-    """Return how much longer one function takes than another one timed with it.
+    """Return how much longer one function takes than another one timed with it: below 1 is faster.
 
-    Args:
-        seconds: (rounds, calls) from `measure`.
-        baseline: the same for the other function.
-
-    Returns:
-        The median over the rounds of the ratio of their medians: below 1 is faster.
+    Both are (rounds, calls) from `measure`; this is the median over the rounds of the ratio of
+    their medians.
     """
     return float(np.median(np.median(seconds, axis=1) / np.median(baseline, axis=1)))

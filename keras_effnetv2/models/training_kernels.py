@@ -41,13 +41,10 @@ _MADE_BY = "_keras_effnetv2_convolution"
 
 
 def use_training_kernels(model: keras.Model) -> None:
-    """Make the training steps of a model faster, wherever its stock layers allow it.
+    """Make the training steps of a built model faster, wherever its stock layers allow it.
 
-    It changes Keras' own layers with float32 weights and the channels last, and leaves subclasses
-    of them alone. A second call changes nothing.
-
-    Args:
-        model: any built model on the TensorFlow backend; nested models are included.
+    It changes Keras' own layers with float32 weights and the channels last, also those of nested
+    models, and leaves subclasses of them alone. A second call changes nothing.
     """
     on_cpu = {device.device_type for device in tf.config.list_physical_devices()} <= {"CPU"}
     for layer in all_layers(model):

@@ -28,13 +28,7 @@ _OPTIMIZER_SLOT = re.compile(r"/(RMSProp(_\d+)?|Momentum|Adam(_\d+)?)$")
 
 
 def read_checkpoint(prefix: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read the weights of one model. Averaged values are preferred, as in official evaluation.
-
-    Args:
-        prefix: prefix of the checkpoint, e.g. "folder/model" for "folder/model.index".
-
-    Returns:
-        Tensors by name without the leading `{model}/`, and the names left out with the reason.
+    """Do `official.read_official` for a prefix, "folder/model" for "folder/model.index".
 
     Raises:
         ValueError: the checkpoint is damaged or refused; the message does not name it.

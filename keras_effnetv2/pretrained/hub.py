@@ -117,13 +117,10 @@ def _cached(hub: Any, repository: Repository, files: Sequence[str]) -> Path | No
 
 def file_sizes(name: str, repository: Repository) -> dict[str, int]:
     """Return the name and size of each file of a repository; errors are as in `hub_errors`."""
+    api = hub_library(name).HfApi()
     with hub_errors(name, repository):
-        info = (
-            hub_library(name)
-            .HfApi()
-            .model_info(
-                repository.id, revision=repository.revision, files_metadata=True, timeout=TIMEOUT
-            )
+        info = api.model_info(
+            repository.id, revision=repository.revision, files_metadata=True, timeout=TIMEOUT
         )
     return {one.rfilename: one.size or 0 for one in info.siblings or ()}
 

@@ -138,17 +138,14 @@ def _kind(path: Path) -> str:
         with open(path, "rb") as file:
             start = file.read(9)
     members = _zip_members(path, start)
-    if Path(f"{path}.index").is_file() or (path.is_dir() and any(path.glob("*.index"))):
-        return "official"
-    if start.startswith(GZIP):
+    has_index = Path(f"{path}.index").is_file() or (path.is_dir() and any(path.glob("*.index")))
+    if has_index or start.startswith(GZIP):
         return "official"
     if start.startswith(_HDF5) or WEIGHTS_MEMBER in members:
         return _KERAS_FILE
     if begins_as_safetensors(start):
         return _KERAS_FILE if is_snapshot(path) else _STATE_DICT
-    if _PICKLE.match(start):
-        return _STATE_DICT
-    if any(name.endswith(".pkl") for name in members):
+    if _PICKLE.match(start) or any(name.endswith(".pkl") for name in members):
         return _STATE_DICT
     for suffix, kind in _SUFFIXES.items():
         if path.is_file() and path.name.endswith(suffix):

@@ -30,12 +30,6 @@ class Objective:
         check_number("parameters_exponent", self.parameters_exponent, maximum=0)
 
     def score(self, accuracy: float, step_time: float, parameters: int) -> float:
-        """Return the score of a network.
-
-        Args:
-            accuracy: A, 0 to 1.
-            step_time: S, time of a training step, relative to the baseline's.
-            parameters: P, number of trainable parameters.
-        """
+        """Return the score of a network with this A, 0 to 1, S, relative to a baseline's, and P."""
         speed = step_time**self.step_time_exponent
         return accuracy * speed * float(parameters) ** self.parameters_exponent

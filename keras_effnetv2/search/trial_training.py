@@ -113,11 +113,8 @@ class _Stopwatch(keras.callbacks.Callback):
 class StepTimer:
     """Measures training steps, alternating with those of a baseline, always on the same real batch.
 
-    A machine that is busy, warm or throttled slows both, so their ratio stays the same.
-
-    Args:
-        baseline: a compiled model.
-        inputs: source of the pictures, at the size and batch size of the last stage.
+    A machine that is busy, warm or throttled slows both, so their ratio stays the same. The models
+    are compiled; the batch has the sizes of the last stage.
     """
 
     def __init__(self, baseline: keras.Model, inputs: Inputs) -> None:

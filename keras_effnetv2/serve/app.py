@@ -252,10 +252,8 @@ async def _grad_cam(service: Service, request: Request, class_name: str, body: b
     if len(files) != 1:
         raise RequestError(400, f"Send one picture at a time. Received: {len(files)}")
     answer = await service.explain(files[0], class_name)
-    return {
-        "class_name": answer.class_name,
-        "overlay": _data_address(answer.overlay),
-    }
+    overlay = base64.b64encode(answer.overlay).decode("ascii")
+    return {"class_name": answer.class_name, "overlay": f"data:image/png;base64,{overlay}"}
 
 
 def _content_type(request: Request) -> str:
@@ -300,7 +298,3 @@ def _json_response(
 
 def _page_response(html: str) -> Response:
     return Response(html, headers=PAGE_HEADERS, media_type="text/html; charset=utf-8")
-
-
-def _data_address(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

@@ -34,13 +34,7 @@ _PUBLIC_DATA = re.compile(r"digits|tfds:\w[\w:/.-]*")
 
 
 def model_card(run: Run, described: Description, repository: str) -> str:
-    """Return the model card of a run, Markdown with a YAML head.
-
-    Args:
-        run: the run.
-        described: what its config.json says.
-        repository: OWNER/NAME.
-    """
+    """Return the model card of a run for a repository OWNER/NAME, Markdown with a YAML head."""
     settings, result = run.settings, run.settings.result or {}
     judged, accuracy = settings.validation.pictures, result["validation_accuracy"]
     spec = settings.training.spec

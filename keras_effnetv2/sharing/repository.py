@@ -32,15 +32,7 @@ SAFETENSORS = REPOSITORY_FILES[0]
 
 
 def write_repository(run: Run, folder: Path, repository: str) -> list[Path]:
-    """Write the files of a repository.
-
-    Args:
-        run: a finished run of a network of this package.
-        folder: an empty folder.
-        repository: OWNER/NAME, for the model card.
-
-    Returns:
-        The written files.
+    """Write the files of a repository OWNER/NAME into an empty folder, and return them.
 
     Raises:
         ValueError: the network is not one of this package.
