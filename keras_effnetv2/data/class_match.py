@@ -14,17 +14,11 @@ _STARTS_WITH_ID = re.compile(r"n\d{8}(?!\d)")
 def load_source_for(spec: str | os.PathLike[str], split: str, classes: int) -> ImageSource:
     """Find labelled pictures and map their classes to the outputs of a network.
 
-    Args:
-        spec: which pictures, as `load_source` takes it.
-        split: "train", "validation", "test" or "all".
-        classes: width of the network's classifier. 1000 and 21843 mean the published lists:
-            `match_classes` finds the source's classes there, and some of them are enough. For any
-            other width the source must have exactly that many classes, which are sorted by name
-            (those of TensorFlow Datasets keep its order).
-
-    Returns:
-        The pictures; `class_names[label]` is the source's own name, or the WordNet id of a
-        published class that the source does not have.
+    1000 and 21843 outputs mean the published lists: `match_classes` finds the source's classes
+    there, and some of them are enough; `class_names[label]` is the source's own name, or the
+    WordNet id of a class that the source does not have. For any other number the source must have
+    exactly that many classes, which are sorted by name (those of TensorFlow Datasets keep its
+    order).
 
     Raises:
         ValueError: a class is not in the list, or the number of classes is wrong. Further errors

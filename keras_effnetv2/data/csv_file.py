@@ -201,7 +201,6 @@ def _rows(path: str, header: _Header, lines: Iterator[str]) -> Iterator[_Row]:
 
 @contextlib.contextmanager
 def _lines(path: str) -> Iterator[Iterator[str]]:
-    """Open a table, and give its lines."""
     with open(path, "rb") as file:
         is_wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding = "utf-16" if is_wide else "utf-8-sig"

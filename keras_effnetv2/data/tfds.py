@@ -67,7 +67,6 @@ def _prepared_builder(name: str) -> Any:
 
 
 def _feature_keys(name: str, features: Any) -> tuple[str, str]:
-    """Return the keys of the picture and of the class label."""
     import tensorflow_datasets as tfds
 
     keys = []

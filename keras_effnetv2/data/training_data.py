@@ -123,12 +123,10 @@ class TrainingData:
         return self.source.carve(PILE_VALIDATION_FRACTION if fraction is None else fraction, seed)
 
     def prepare(self, pictures: Pictures, say: Callable[[str], Any]) -> Pictures:
-        """Scan and cache the pictures from `load` as the settings say; this can take minutes.
+        """Return the readable pictures of those from `load`, scanned and cached as settings say.
 
-        `say` is called with each line of the progress and each picture left out.
-
-        Returns:
-            The readable pictures, from the cache if there is one.
+        This can take minutes; `say` is called with each line of the progress and each picture left
+        out.
 
         Raises:
             BadPicturesError: pictures cannot be read and may not be left out.

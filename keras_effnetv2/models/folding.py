@@ -170,7 +170,6 @@ def _same_channels(batch_norm: Any, layer: Any, rank: int) -> bool:
 
 
 def _clone(layer: Any, *, with_bias: bool) -> Any:
-    """Return a fresh layer with the same settings."""
     try:
         config = layer.get_config()
         if with_bias:
@@ -202,7 +201,6 @@ def _scale_layer(batch_norm: Any, rank: int) -> Any:
 
 
 def _fill(new: _Rebuilt) -> None:
-    """Give a new layer its weights."""
     if new.batch_norm is None:
         copy_weights(new.source.weights, new.layer.weights)
         return

@@ -19,10 +19,7 @@ _BYTES_BESIDE = 4096  # of an array in an HDF5 file, at most: its name, shape an
 
 
 def load(weights: Weights, *, include_top: bool = True) -> tuple[keras.Model, LoadReport]:
-    """Build the network of weights, and load them strictly.
-
-    Returns:
-        The network, which takes pixels 0..255, and the report of strict loading.
+    """Build the network of weights, which takes pixels 0..255, and load them strictly.
 
     Raises:
         ValueError: the variant is not known, or the weights do not fit it, see `load_weights`.
@@ -66,19 +63,13 @@ def moving_variances(model: keras.Model) -> tuple[float, float]:
 def convert(
     model: keras.Model, output: str | os.PathLike[str], *, overwrite: bool = False
 ) -> FileHash:
-    """Write a loaded network to a file, whole or not at all, and read it back.
+    """Write a network from `load` to a file, whole or not at all, and read it back.
 
-    Args:
-        model: what `load` returned.
-        output: `.weights.h5` for the weights alone, `.keras` for the network with its
-            preprocessing, which loads without this package.
-        overwrite: replace an existing file.
-
-    Returns:
-        The written file; each weight was read back and is equal bit by bit.
+    A `.weights.h5` holds the weights alone, a `.keras` the network with its preprocessing, which
+    loads without this package.
 
     Raises:
-        ValueError: a weight that was read back differs.
+        ValueError: a weight that was read back is not equal bit by bit.
         OSError: the output cannot be written. See also `check_weight_output`.
     """
     output = check_weight_output(output, overwrite=overwrite)

@@ -145,7 +145,6 @@ def is_snapshot(path: Path) -> bool:
 
 
 def _of_snapshot(path: Path) -> Arrays:
-    """Read the network's own variables of a snapshot."""
     with safe_open(path, "numpy") as file:
         names = set(file.keys())
         own = {name for name in names if name.startswith(SNAPSHOT_WEIGHTS)}

@@ -135,8 +135,6 @@ def run_search(
 
 @dataclass(frozen=True)
 class _Worker:
-    """Tries one network after another."""
-
     space: SearchSpace
     objective: Objective
     runner: TrialRunner

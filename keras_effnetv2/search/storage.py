@@ -226,7 +226,6 @@ def _as_record(trial: "FrozenTrial", space: SearchSpace) -> TrialRecord:
 
 
 def _file_of(url: str) -> Path | None:
-    """The file of a storage, if it is a file."""
     prefix = next((one for one in (_SQLITE, _JOURNAL) if url.startswith(one)), None)
     path = "" if prefix is None else url.removeprefix(prefix)
     return Path(path) if path not in ("", ":memory:") else None
