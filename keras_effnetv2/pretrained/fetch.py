@@ -81,15 +81,13 @@ def fetch(
     """
     folders = cache_folders()
     for file in files:
-        path = installed_file(file.package) if file.package else None
-        flaw = flaw_of(path, file.hash) if path is not None else None
-        if flaw is not None:
-            raise ValueError(
-                f"{path} is not the published file of {subject}: {flaw}. Uninstall its package, "
-                f"and install the version at {file.url}"
-            )
-        if path is not None:
-            return path, file
+        if file.package and (packaged := installed_file(file.package)) is not None:
+            if (flaw := flaw_of(packaged, file.hash)) is not None:
+                raise ValueError(
+                    f"{packaged} is not the published file of {subject}: {flaw}. Uninstall its "
+                    f"package, and install the version at {file.url}"
+                )
+            return packaged, file
         for path in (folder / file.name for folder in folders):
             flaw = flaw_in_cache(path, file.hash)
             if flaw is None:

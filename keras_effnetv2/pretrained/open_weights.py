@@ -148,27 +148,23 @@ def open_weights(
     check_choice("source", source, ("auto", *LAYOUTS))
     config = ModelConfig.from_name(variant) if isinstance(variant, str) else variant
     found = _named_set(name_or_path, config)
-    told_by: str | None = "hash"
-    file: PublishedFile | None
-    hashes: tuple[FileHash, ...] = ()
+    told_by: str | None = None
+    file: PublishedFile | None = None
     described = NOTHING_SAID
-    if is_hub_name(name_or_path):
-        path, described = fetch_from_hub(name_or_path)
-        told_by = file = None
-        if check_hash:
-            hashes = (hash_file(path),)
-    elif found is not None:
+    is_path = found is None and not is_hub_name(name_or_path)
+    if found is not None:
         _check_agrees(name_or_path, found, config, set_name)
         with_top = include_top and classes in (None, found.classes)
         path, file = fetch_set(found, include_top=with_top)
-        if check_hash:
-            hashes = (hash_file(path),)
+        told_by = "hash"
+    elif is_hub_name(name_or_path):
+        path, described = fetch_from_hub(name_or_path)
     else:
         if config is not None and set_name is None:
             find_weight_set(config.name, name_or_path)  # says what else can be given
         path = weight_file(Path(name_or_path))
-        if check_hash:
-            hashes = tuple(map(hash_file, _files_of(path)))
+    hashes = tuple(map(hash_file, _files_of(path))) if check_hash else ()
+    if is_path:
         found, told_by, file = _identify(name_or_path, config, set_name, hashes)
     if file is not None and source == "auto":
         source = file.source
