@@ -58,26 +58,16 @@ IN_MEMORY = "memory"  # for `ImageSource.cached`
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:
-    """Labelled pictures, and where their bytes are. Made by `load_source`.
+    """Labelled pictures, and where their bytes are. Made by `load_source`."""
 
-    Attributes:
-        spec: what `load_source` was given.
-        split: "train", "validation", "test" or "all".
-        class_names: the name of every label, including labels without a picture here.
-        labels: (N,) int64, positions in `class_names`; multi-label: (N, classes) bool.
-        horizontal_flip: whether a mirrored picture still shows the same class.
-        store: where the bytes of the pictures are; shared by all subsets.
-        rows: (N,) int64, where each picture is in `store`.
-        notes: what a person should know of it, a line each: "note: ..." or "warning: ...".
-    """
-
-    spec: str
-    split: str
-    class_names: tuple[str, ...] = field(repr=False)
-    labels: np.ndarray = field(repr=False)
-    horizontal_flip: bool
-    store: Store = field(repr=False)
-    rows: np.ndarray = field(repr=False)
+    spec: str  # what `load_source` was given
+    split: str  # "train", "validation", "test" or "all"
+    class_names: tuple[str, ...] = field(repr=False)  # of every label, also without a picture here
+    labels: np.ndarray = field(repr=False)  # (N,) int64; multi-label: (N, classes) bool
+    horizontal_flip: bool  # whether a mirrored picture still shows the same class
+    store: Store = field(repr=False)  # where the bytes of the pictures are; shared by all subsets
+    rows: np.ndarray = field(repr=False)  # (N,) int64, where each picture is in `store`
+    # What a person should know, a line each: "note: ..." or "warning: ...".
     notes: tuple[str, ...] = field(default=(), repr=False)
 
     @property
