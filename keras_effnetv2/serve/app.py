@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -28,7 +27,7 @@ from keras_effnetv2.serve.access_log import AccessLog
 from keras_effnetv2.serve.bearer_token import has_token
 from keras_effnetv2.serve.body import read_body
 from keras_effnetv2.serve.errors import RequestError, client_left
-from keras_effnetv2.serve.loaded_model import Columns, ServedModel
+from keras_effnetv2.serve.loaded_model import Columns, ServedModel, file_columns
 from keras_effnetv2.serve.openapi import openapi
 from keras_effnetv2.serve.origin import is_foreign
 from keras_effnetv2.serve.page import PAGE_HEADERS, page, paths_page
@@ -211,7 +210,7 @@ def _parse_predict(
     model: ServedModel, max_rows: int, content_type: str, body: bytes
 ) -> tuple[str, Columns, bool]:
     if (files := uploaded_files(content_type, body, max_rows)) is not None:
-        return BYTES_SIGNATURE, {"image_bytes": np.array(files, dtype=object)}, True
+        return BYTES_SIGNATURE, file_columns(files), True
     document = parse_body(body)
     signature = signature_name(document, PIXELS_SIGNATURE, model.signatures)
     return signature, *parse_predict(document, model.inputs(signature), max_rows)
@@ -220,7 +219,7 @@ def _parse_predict(
 async def _classify(service: Service, model: ServedModel, request: Request, body: bytes) -> Any:
     parse = partial(_parse_classify, service.limits.max_rows)
     files = await service.convert(parse, _content_type(request), body)
-    answer = await service.classify(model, files)
+    answer = await service.predict(model, BYTES_SIGNATURE, file_columns(files))
     _refuse_alone(request, answer)
     if not is_upload(_content_type(request)):  # TensorFlow Serving's answer has all classes
         answer = {name: answer[name] for name in ("classes", "scores")}

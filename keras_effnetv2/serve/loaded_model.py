@@ -1,12 +1,13 @@
 """The served SavedModel: find it in its folder, load it, describe it, call it."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
@@ -51,6 +52,11 @@ class ServedModel:
         tensors = {name: tf.constant(columns[name], spec.dtype) for name, spec in specs.items()}
         outputs = self.signatures[signature](**tensors)
         return {name: outputs[name].numpy() for name in sorted(outputs)}
+
+
+def file_columns(files: Sequence[bytes]) -> Columns:
+    """Return the input of `BYTES_SIGNATURE` for picture files."""
+    return {"image_bytes": np.array(files, dtype=object)}
 
 
 def version_folders(path: str | os.PathLike[str]) -> list[Path]:

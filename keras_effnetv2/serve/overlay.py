@@ -18,7 +18,7 @@ from keras_effnetv2.images.evaluation_crop import resize_for_evaluation, seen_wi
 from keras_effnetv2.models.grad_cam import HeatMap, explainer
 from keras_effnetv2.runs.run_folder import Run
 from keras_effnetv2.serve.errors import RequestError
-from keras_effnetv2.serve.loaded_model import Function
+from keras_effnetv2.serve.loaded_model import Function, file_columns
 
 _MAX_EDGE = 512  # pixels; a heat map is smooth, and the page stretches it over the picture
 
@@ -41,7 +41,7 @@ def overlay_function(run: Run, classify: Function) -> Explain:
     explain = explainer(run.model)
 
     def explain_file(file: bytes, class_name: str) -> Overlay:
-        answer = classify({"image_bytes": np.array([file], dtype=object)})
+        answer = classify(file_columns([file]))
         if error := answer["error"][0]:
             raise RequestError(400, error.decode("utf-8", "replace"))
         name = class_name or answer["classes"][0][0].decode("utf-8")

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_number
@@ -24,7 +23,7 @@ from keras_effnetv2.runs.run_folder import open_run
 from keras_effnetv2.runs.run_state import RECIPE
 from keras_effnetv2.serve.bearer_token import check_token
 from keras_effnetv2.serve.limits import ServerLimits
-from keras_effnetv2.serve.loaded_model import ServedModel, load_served_model
+from keras_effnetv2.serve.loaded_model import ServedModel, file_columns, load_served_model
 from keras_effnetv2.serve.overlay import Explain, overlay_function
 
 try:
@@ -181,7 +180,7 @@ def _load(folder: Path) -> ServedModel:
             f"The model in {model.folder} has no signature {BYTES_SIGNATURE!r}. Expected a "
             f"model from keras-effnetv2 export. It has: {', '.join(sorted(model.signatures))}"
         )
-    model.functions[BYTES_SIGNATURE]({"image_bytes": np.array([_gray()], dtype=object)})
+    model.functions[BYTES_SIGNATURE](file_columns([_gray()]))
     return model
 
 

@@ -3,12 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
-
-import numpy as np
 
 from keras_effnetv2.export.signatures import BYTES_SIGNATURE
 from keras_effnetv2.serve.batching import Batcher
@@ -199,11 +197,6 @@ class Service:
             refused = sum(error != b"" for error in answer["error"])
             self.metrics.add_pictures(len(answer["error"]) - refused, refused)
         return answer
-
-    async def classify(self, model: ServedModel, files: Sequence[bytes]) -> Columns:
-        """Return `classes` string (N, k) and `scores` (N, k) of picture files."""
-        columns = {"image_bytes": np.array(files, dtype=object)}
-        return await self.predict(model, BYTES_SIGNATURE, columns)
 
     async def explain(self, file: bytes, class_name: str) -> Overlay:
         """Return the heat map of a picture file for a class, "" for the best."""
