@@ -138,8 +138,11 @@ def build_model(
         numbers = scale_and_offset(normalization or config.normalization)
         x = _normalization_layer(numbers, f"{prefix}{PIXELS}")(x)
     x = _backbone(x, config, drop_path_rate, prefix)
-    if include_top:
+    if include_top or pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(name=f"{prefix}avg_pool")(x)
+    elif pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(name=f"{prefix}max_pool")(x)
+    if include_top:
         if dropout_rate > 0:
             x = keras.layers.Dropout(dropout_rate, name=f"{prefix}top_dropout")(x)
         width = classes or (weights and weights.classes) or IMAGENET_CLASSES
@@ -147,10 +150,6 @@ def build_model(
             keeps_head = weights is not None and width == weights.classes
             classifier_activation = weights.activation if weights and keeps_head else "softmax"
         x = _classifier(width, classifier_activation, f"{prefix}{CLASSIFIER}")(x)
-    elif pooling == "avg":
-        x = keras.layers.GlobalAveragePooling2D(name=f"{prefix}avg_pool")(x)
-    elif pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(name=f"{prefix}max_pool")(x)
     sources = keras.utils.get_source_inputs(inputs)
     sources = sources[0] if len(sources) == 1 else sources
     model = keras.Model(sources, x, name=name or config.name)
