@@ -174,6 +174,7 @@ def test_a_whole_recipe_and_that_of_a_run_are_read_as_they_are(outer, tmp_path):
         ("stages = 3\nepochs = five", "line 2"),
         ("[finetune]\nepochs = 5", "unknown names"),
         ("epochs = 0", "`epochs` must be an integer of at least 1. Received: 0"),
+        ("patience = 3", "patience is none: it is an option of train, --patience (patience=)."),
     ],
 )
 def test_a_wrong_file_is_one_error_that_names_it(text, expected, tmp_path, capsys):
@@ -199,7 +200,14 @@ def test_a_wrong_file_is_one_error_that_names_it(text, expected, tmp_path, capsy
         (("--set", "seed=x"), "error: --set seed must be an integer of at least 0. Received: 'x'"),
         (("--set", "seed=1", "--seed", "2"), "--seed and --set seed are the same"),
         (("--image-size", "32:x"), "error: --image-size must be an integer of at least 8"),
-        (("--image-size", "1:2:3"), "error: --image-size must be one value or a pair"),
+        (("--image-size", "1:2:3"), "error: --image-size must be an integer of at least 8, or two"),
+        (
+            ("--set", "batch_size=[16,32,64]"),
+            "--set batch_size must be an integer of at least 1, or two of these for the first and "
+            "the last stage, FIRST:LAST (in Python a pair), or auto. Received: (16, 32, 64)",
+        ),
+        (("--set", 'image_size=[64,"a"]'), "(in Python a pair). Received: (64, 'a')"),
+        (("--set", "max-minutes=3"), "it is an option of train, --max-minutes (max_minutes=)."),
     ],
 )
 def test_a_wrong_value_is_one_error_in_the_words_of_the_command_line(words, expected, capsys):

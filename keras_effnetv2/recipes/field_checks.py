@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number, is_number
 from keras_effnetv2.images.styles import CROP_STYLES, CUTMIX_STYLES, EVALUATION_STYLES, MIXUP_STYLES
-from keras_effnetv2.recipes.stages import MIN_IMAGE_SIZE, Curve, DecayBy
+from keras_effnetv2.recipes.stages import MIN_IMAGE_SIZE, Curve, DecayBy, check_range
 
 if TYPE_CHECKING:
     from keras_effnetv2.recipes.recipe import TrainRecipe
@@ -65,9 +65,8 @@ def check_fields(recipe: "TrainRecipe") -> None:
         check_choice(name, getattr(recipe, name), choices)
     if recipe.evaluation_size is not None:
         check_integer("evaluation_size", recipe.evaluation_size, minimum=MIN_IMAGE_SIZE)
-    size: Any = recipe.batch_size if recipe.batch_size != "auto" else 1
-    for one in size if isinstance(size, tuple) and len(size) == 2 else (size,):
-        check_integer("batch_size", one, minimum=1)
+    if recipe.batch_size != "auto":
+        check_range("batch_size", recipe.batch_size, or_auto=True)
     if recipe.crop_area is not None and not _is_area(recipe.crop_area):
         raise ValueError(
             "`crop_area` must be two shares, 0 < smallest <= largest <= 1, or None for those "

@@ -6,7 +6,7 @@ Importing this module starts neither Keras nor TensorFlow.
 import contextlib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,8 @@ from keras_effnetv2.recipes.recipe import TrainRecipe
 OFF = "off"
 
 FIELDS = tuple(one.name for one in fields(TrainRecipe))
+# Arguments of `train` that people look for in a recipe.
+_OPTIONS = ("max_minutes", "max_train_examples", "multi_label", "patience", "skip_bad", "weights")
 _WORDS = {
     **dict.fromkeys(("true", "on", "yes"), True),
     **dict.fromkeys(("false", "no"), False),
@@ -91,7 +93,7 @@ def read_recipe(path: str | os.PathLike[str]) -> WrittenRecipe:
         return WrittenRecipe(TrainRecipe.from_dict(values["recipe"]), {})
     if not isinstance(values, Mapping):
         raise ValueError(f"it must have names and values. Received: {values!r}")
-    check_names("It", values, ("preset", *FIELDS))
+    _check_fields("It", values, ("preset", *FIELDS))
     written = {
         name: field_value(name, value) if isinstance(value, str) else value
         for name, value in values.items()
@@ -127,9 +129,18 @@ def parse_settings(words: list[str]) -> dict[str, Any]:
             raise ValueError(
                 f"--set needs FIELD=VALUE, for example optimizer=adam. Received: {word!r}"
             )
-        check_names("--set", [name], FIELDS)
+        _check_fields("--set", [name], FIELDS)
         values[name] = field_value(name, text)
     return values
+
+
+def _check_fields(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in (one for one in names if one in _OPTIONS):
+        raise ValueError(
+            f"{what} takes fields of the recipe, and {name} is none: it is an option of train, "
+            f"--{name.replace('_', '-')} ({name}=)."
+        )
+    check_names(what, names, known)
 
 
 def field_value(name: str, text: str) -> Any:

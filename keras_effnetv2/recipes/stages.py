@@ -13,7 +13,13 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
-from keras_effnetv2._common.checks import check_choice, check_integer, check_number, make_plain
+from keras_effnetv2._common.checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    make_plain,
+    plain,
+)
 from keras_effnetv2._common.text import aligned, counted
 from keras_effnetv2.architectures.config import ModelConfig
 
@@ -316,7 +322,10 @@ def progressive_stages(
         "batch_size": batch_size,
     }
     ranges: dict[str, Any] = {**_preset_ranges(variant, preset, stages)}
-    ranges |= {name: _checked(name, value) for name, value in given.items() if value != "preset"}
+    given = {name: plain(value) for name, value in given.items() if value != "preset"}
+    for name, value in given.items():
+        check_range(name, value)
+    ranges |= given
     if "image_size" not in ranges:
         raise ValueError(
             "`image_size` is needed without a variant, for example "
@@ -338,24 +347,33 @@ def _starts(epochs: int, stages: int) -> list[int]:
     return [int(epochs * index / stages) for index in range(stages + 1)]
 
 
-def _checked(name: str, value: Any) -> Any:
-    """`value`, a pair as a tuple, with both ends in the range of the setting."""
-    if not isinstance(value, list | tuple):
-        _CHECKS[name](name, value)
-        return value
-    if len(value) != 2 or None in value:
+def check_range(name: str, value: Any, *, or_auto: bool = False) -> None:
+    """Raise ValueError unless a setting that varies by stage is within its limits.
+
+    Args:
+        name: of the setting.
+        value: for all stages, or a pair (first stage, last stage).
+        or_auto: "auto" is allowed, too; for the message.
+    """
+    is_pair = isinstance(value, list | tuple)
+    try:
+        if is_pair and (len(value) != 2 or None in value):
+            _CHECKS[name](name, value)  # raises, as it is no number
+        for end in value if is_pair else (value,):
+            _CHECKS[name](name, end)
+    except ValueError as error:
+        if not (is_pair or or_auto):
+            raise
+        allowed = str(error).partition(". Received: ")[0]
         raise ValueError(
-            f"`{name}` must be one value or a pair of numbers (first stage, last stage). "
-            f"Received: {value!r}"
-        )
-    for end in value:
-        _CHECKS[name](name, end)
-    if name == "image_size" and value[0] > value[1]:
+            f"{allowed}, or two of these for the first and the last stage, FIRST:LAST (in Python a "
+            f"pair){', or auto' * or_auto}. Received: {value!r}"
+        ) from None
+    if name == "image_size" and is_pair and value[0] > value[1]:
         raise ValueError(
             "`image_size` must be one size or (first stage, last stage), the smaller size first. "
             f"Received: {value!r}"
         )
-    return tuple(value)
 
 
 def _value(name: str, values: Any, index: int, stages: int) -> Any:
