@@ -436,6 +436,10 @@ def test_fewer_pictures_than_a_batch():
     ((level, text),) = found(findings.step_findings(inputs_of(source, source)))
     assert level == "warning"
     assert "30 training pictures do not fill one batch of 32" in text
+    probe = replace(ONE_SIZE, probe="only", batch_size=64)  # as the preset "probe" has it
+    assert not [*findings.step_findings(inputs_of(source, source, probe))]
+    chosen = replace(probe, batch_size=128)
+    assert len([*findings.step_findings(inputs_of(source, source, chosen))]) == 1
 
 
 # --- precision ----------------------------------------------------------------------------------

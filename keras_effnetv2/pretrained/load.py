@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_effnetv2._common.text import counted
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.normalization import Normalization, ScaleAndOffset
 from keras_effnetv2.pretrained.input_range import layers_in_front, stated_by_layers
@@ -104,9 +105,11 @@ def assign_weights(
         reason = "classifier; the model has no top"
         if classes is not None:
             reason = f"its classifier does not have {classes} classes"
+            path, count = weights.path, weights.classes
+            instead = f"that of {path} has {count:,}" if count else f"{path} has none"
             _LOG.warning(
-                f"{weights.path}: the classifier has {weights.classes or 'no'} classes, not "
-                f"{classes}. Everything else is loaded; the classifier starts fresh."
+                f"classifier: new, for {counted(classes, 'class', 'classes')} ({instead}); all "
+                "other weights are loaded"
             )
         for ours in [name for name in variables if name.startswith(f"{CLASSIFIER}/")]:
             del variables[ours]

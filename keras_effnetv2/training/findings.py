@@ -22,6 +22,7 @@ from keras_effnetv2.models.graph import (
     limit_of_two_activations,
     traced_layers,
 )
+from keras_effnetv2.recipes.presets import PRESETS
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import SMALL_PICTURES, StagePlan, step_of_epoch
 from keras_effnetv2.training.footprint import Machine, training_shortage
@@ -287,10 +288,11 @@ def _can_be_read_back(layer: keras.layers.Layer) -> bool:
 
 
 def step_findings(inputs: Inputs) -> Iterator[str]:
-    """Find a batch that is larger than the data."""
+    """Find a batch that is larger than the data, unless it is that of the preset "probe"."""
     pictures = inputs.training.num_examples
     batch = max(stage.batch_size for stage in inputs.plan)
-    if pictures < batch:
+    is_ours = inputs.recipe.probe == "only" and batch == PRESETS["probe"]["batch_size"]
+    if pictures < batch and not is_ours:
         yield (
             f"warning: The {pictures:,} training pictures do not fill one batch of {batch:,}. An "
             "epoch is one smaller step, with the learning rate for a full one. Use smaller batches "
