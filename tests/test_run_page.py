@@ -142,6 +142,9 @@ def test_every_metric_gets_a_curve_after_loss_and_accuracy():
     found = curves({"epoch": [1]} | {name: [0.5] for name in columns}, PLAN)
     titles = [curve.title for curve in found]
     assert titles == ["Loss", "Accuracy", "Auc", "Top 5 accuracy", "Learning rate"]
+    [several] = curves({"epoch": [1], "pr_auc": [0.5]} | {"val_pr_auc": [0.4]}, PLAN)
+    assert several.title == "Area under the precision-recall curve"
+    assert several.words[-1] == "close to the mean average precision, but from 200 thresholds"
     assert curves({}, PLAN) == []
     [nothing] = curves({"epoch": [1], "loss": [NAN]}, PLAN)
     assert nothing.words == ["train: no finite value"]

@@ -196,7 +196,8 @@ def test_the_plan_says_the_rate_in_force():
 
 def test_the_result_counts_all_epochs_and_says_how_to_export():
     text = describe_result(SETTINGS, HISTORY, EVALUATION, Path("runs/a"))
-    assert "validation accuracy  50.00%\nmean recall          66.67%\n" in text
+    interval = "accuracy interval    15.00% to 85.00% (95%)\n"  # Wilson's of 2 in 4
+    assert f"validation accuracy  50.00%\n{interval}mean recall          66.67%\n" in text
     few = "rough, from 4 validation pictures; about 0% is chance"  # scores of 0 and 1
     assert re.search(rf"with the temperature \S+\n +{few}\n", text), text
     assert "62 s for 2 epochs" in text

@@ -93,6 +93,9 @@ def curves(history: Mapping[str, Sequence[float]], plan: StagePlan) -> list[Curv
         }
         words = [_describe(label, values, epochs, column) for label, values in lines.items()]
         title = column.replace("_", " ").capitalize()
+        if column == "pr_auc":  # of `assemble.PrecisionRecallArea`
+            title = "Area under the precision-recall curve"
+            words.append("close to the mean average precision, but from 200 thresholds")
         found.append(Curve(title, epochs, lines, stages, words + _leave_out_outliers(lines)))
     return found
 

@@ -317,12 +317,14 @@ def _result_rows(
             why = f"0.5 for classes with fewer than {ENOUGH_OF_CLASS} validation pictures"
             calibration = [("thresholds", f"{why}: {listed(rare)}")]
     else:
+        low, high = evaluation.top_accuracy_interval(1)
         figures = [
-            ("validation accuracy", evaluation.accuracy),
-            ("mean recall", evaluation.mean_recall),
+            ("validation accuracy", f"{evaluation.accuracy:.2%}"),
+            ("accuracy interval", f"{low:.2%} to {high:.2%} (95%)"),
+            ("mean recall", f"{evaluation.mean_recall:.2%}"),
         ]
     return (
-        *((name, f"{value:.2%}") for name, value in figures),
+        *figures,
         ("validation loss", f"{evaluation.loss:.4f}"),
         *calibration,
         ("pictures", f"{pictures[0]:,} + {pictures[1]:,}"),
