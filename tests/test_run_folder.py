@@ -94,6 +94,7 @@ def test_settings_of_an_earlier_version_are_read_and_written_back():
         ("pictures_sha256", "is_pretrained", "temperature", "none_below", "thresholds")
     )
     written |= {"limits": {"patience": None, "max_minutes": None}, "max_pictures_per_epoch": None}
+    written |= {"kept_classifier": False}
     assert json.loads(json.dumps(settings.to_dict())) == written | {
         "recipe": written["recipe"] | later
     }

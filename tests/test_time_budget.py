@@ -1,6 +1,7 @@
 """`max_minutes`: whatever the speed, all stages occur, the rate ends, and the time is kept."""
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.recipes.stages import progressive_stages, step_of_epoch
 from keras_effnetv2.training import fit
 from keras_effnetv2.training.inputs import load_inputs
+from keras_effnetv2.training.results import evaluate_model
 from keras_effnetv2.training.time_budget import TimeBudget, describe_fitted, shortened
 from keras_effnetv2.training.time_left import TimeLeft
 
@@ -158,6 +160,30 @@ def test_a_resumed_training_knows_the_time_that_was_used(machine):
     machine.now += 60
     assert again.seconds_left() == pytest.approx(600 - 240 - 60 - 18)
     assert again.notes()["seconds_used"] == 300
+    assert again.overrun() is None
+    again.ended("the classifier")
+    machine.now += 310
+    again.on_train_end()
+    machine.now += 5
+    assert again.overrun() == (
+        "took 615 s, 15 s more than --max-minutes (max_minutes=) allows: before it was resumed "
+        "240 s, the classifier 60 s, training 310 s, scores and report 5 s"
+    )
+
+
+def test_a_training_that_made_the_classifier_worse_is_not_kept(machine):
+    model, inputs = machine.model, machine.inputs
+    good = model.get_weights()
+    model.layers[-1].kernel.assign(-model.layers[-1].kernel)
+    bad = model.get_weights()
+    worse, _, is_earlier = evaluate_model(model, inputs)
+    assert not is_earlier
+    for before, after in ((good, bad), (bad, good)):
+        model.set_weights(after)
+        better, _, is_earlier = evaluate_model(model, inputs, before)
+        assert is_earlier == (before is good)
+        assert (better.accuracy, -better.loss) > (worse.accuracy, -worse.loss)
+        np.testing.assert_array_equal(model.get_weights()[-2], good[-2])
 
 
 @pytest.mark.slow  # three trainings
@@ -166,10 +192,12 @@ def test_a_training_without_time_does_a_step_of_each_stage_and_its_resume_too(
 ):
     leave_out_results(monkeypatch)
     digits = load_source("digits", "train").stratified_subset(60)
+    # A rate that spoils the classifier, which was fitted first and is therefore kept.
+    recipe = replace(RECIPE, probe="first", learning_rate=8.0, ema_decay=None)
 
     def train(name, **options):
         return fit.train(
-            *(small_network(), digits, RECIPE, tmp_path / name), scan=False, verbose=2, **options
+            *(small_network(), digits, recipe, tmp_path / name), scan=False, verbose=2, **options
         )
 
     def stop(line):
@@ -177,7 +205,11 @@ def test_a_training_without_time_does_a_step_of_each_stage_and_its_resume_too(
         if line.startswith("Stage 3/3"):
             raise ZeroDivisionError("power cut")
 
-    whole = train("whole", max_minutes=1e-6, echo=lambda line: None)
+    said = []
+    whole = train("whole", max_minutes=1e-6, echo=said.append)
+    assert re.search(r"^took \d+ s, \d+ s more than --max-minutes .*the classifier \d", said[-1])
+    assert re.search("\nkept +the classifier that was fitted first; ", said[-2])
+    assert whole.evaluation.loss < whole.history["val_loss"][-1]
     assert whole.history["stage"] == [1, 2, 3]
     assert whole.history["learning_rate"][-1] == 0
     said = []
@@ -192,6 +224,6 @@ def test_a_training_without_time_does_a_step_of_each_stage_and_its_resume_too(
     assert [stage["end_epoch"] for stage in settings["stages"]] == [1, 2, 3]
     assert settings["max_pictures_per_epoch"] == 8
     resumed = train("cut", resume=True, echo=lambda line: None)
-    assert resumed.history["stage"] == [1, 2, 3]
+    assert resumed.history["val_loss"] == whole.history["val_loss"]
     for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)

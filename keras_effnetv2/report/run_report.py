@@ -301,15 +301,15 @@ def _result_rows(
             calibration += [("", f"{few}; about {found.before.error_by_chance:.0%} is chance")]
     done = counted(len(history["seconds"]), "epoch")
     best = best_epoch(history, StagePlan(settings.stages))
-    kept = (
-        ()
-        if settings.limits.patience is None or best is None
-        else (("kept", f"the weights of epoch {best + 1}, the best of the last stage"),)
-    )
+    kept = []
+    if settings.kept_classifier:
+        kept = [("kept", "the classifier that was fitted first; the short training made it worse")]
+    elif settings.limits.patience is not None and best is not None:
+        kept = [("kept", f"the weights of epoch {best + 1}, the best of the last stage")]
     if evaluation.multi_label:
         figures = [
-            ("validation mean average precision", evaluation.mean_average_precision),
-            ("validation F1", evaluation.f1),
+            ("validation mean average precision", f"{evaluation.mean_average_precision:.2%}"),
+            ("validation F1", f"{evaluation.f1:.2%}"),
         ]
         counts = evaluation.labels.sum(axis=0)
         rare = [settings.class_names[i] for i in np.flatnonzero(counts < ENOUGH_OF_CLASS)]

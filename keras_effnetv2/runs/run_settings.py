@@ -95,6 +95,7 @@ _KINDS: Mapping[str, Any] = {  # of what stands in the file as it is
     "versions": dict,
     "thresholds": list | None,
     "result": dict | None,
+    "kept_classifier": bool,
     "left_out_while_training": list,
 }
 
@@ -125,6 +126,7 @@ class RunSettings:
     # validation_accuracy, validation_loss, calibration_error, calibrated_error and seconds; None
     # until the run is finished.
     result: Mapping[str, float] | None = None
+    kept_classifier: bool = False  # fitted first: after it `limits.max_minutes` left too little
     temperature: float | None = None  # of the finished network, see `calibration.Confidence`
     none_below: float | None = None  # likewise; None: not fitted, or by an earlier version
     pictures_sha256: str | None = None  # of pictures.csv; None: an earlier version wrote none
@@ -140,7 +142,10 @@ class RunSettings:
         """Return plain data for JSON, the inverse of `from_dict`."""
         values = asdict(self)
         if self.result is None:
-            for name in ("result", "temperature", "none_below", "left_out_while_training"):
+            for name in (
+                *("result", "kept_classifier", "temperature", "none_below"),
+                "left_out_while_training",
+            ):
                 del values[name]
         return values
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,19 @@ class TrainResult:
     output: Path
 
 
+@dataclass(frozen=True)
+class _Surroundings:
+    """What a run has around it."""
+
+    folder: Path
+    saving: Saving
+    callbacks: Sequence[keras.callbacks.Callback]
+    tensorboard: bool
+    unreadable: UnreadablePictures  # notes pictures that cannot be read
+    say: Callable[[str], Any]
+    began: float = field(default_factory=time.monotonic)
+
+
 def train(
     model_or_variant: keras.Model | ModelConfig | str,
     source: ImageSource | str | os.PathLike[str],
@@ -162,7 +175,7 @@ def train(
         overwrite: replace the files of the run in `output`, after everything has been checked.
         keep_snapshots: number of snapshots to keep, at least 1, besides the one a stage began with.
             With two there is another one if the newest is damaged. Each has the size of four
-            models, with `patience` of five.
+            models, and of one more with `patience` or if `max_minutes` shortens the training.
         snapshot_minutes: time between snapshots within an epoch, 0 for every batch; None: only
             between epochs. Resuming within an epoch reads its earlier batches again.
         strategy: `tf.distribute.MirroredStrategy()` for the GPUs of this machine; a model that is
@@ -182,9 +195,10 @@ def train(
             report. A few steps are timed, and a training that would take longer gets fewer epochs,
             or fewer pictures in each, so that no stage is skipped and the learning rate runs its
             whole course. If time gets short later, steps are left out in the same way. A classifier
-            is fitted to fewer pictures. What cannot be shortened, at least a step of each stage and
-            the scores of all validation pictures, may take longer. `resume` keeps this setting and
-            counts the time that was used. With enough time the weights are those without a limit.
+            is fitted to fewer pictures, and is the result if a shortened training made it worse.
+            What cannot be shortened, at least a step of each stage and the scores of all validation
+            pictures, may take longer; a line then says what took how long. `resume` keeps this
+            setting and counts the time that was used. With enough time nothing changes.
         tensorboard: write `output/tensorboard` for TensorBoard: loss, accuracy and learning rate of
             every epoch, and pictures of every stage, as they are trained on. Needs the extra
             `loggers`. Other loggers: their Keras callbacks, in `callbacks`.
@@ -207,7 +221,6 @@ def train(
             `KeyboardInterrupt`. The state is saved.
         ValueError: an argument, the data or the model does not fit, or all snapshots are damaged.
     """
-    began = time.monotonic()
     data = TrainingData(
         source,
         validation=validation,
@@ -222,10 +235,12 @@ def train(
     check_arguments(model_or_variant, recipe, changes, weights, callbacks, tensorboard)
     limits = Limits(patience, max_minutes)
     folder = Path(output)
-    saving = Saving(folder / run_folder.BACKUP, keep_snapshots, snapshot_minutes)
     workers = current_workers(strategy)
     verbose = verbose if workers.is_first else 0
     say = echo if verbose else (lambda line: None)
+    saving = Saving(folder / run_folder.BACKUP, keep_snapshots, snapshot_minutes)
+    unreadable = UnreadablePictures(skip_bad)
+    around = _Surroundings(folder, saving, callbacks, tensorboard, unreadable, say)
     place = {"resume": resume, "overwrite": overwrite, "is_writer": workers.is_first}
     holding = run_folder.hold_output(folder, **place, say=say)
     watch = never_silent("preparing the training", quiet=verbose != 1)
@@ -242,10 +257,8 @@ def train(
         inputs = freeze(model, inputs, start.is_pretrained, earlier, frozen, say)
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
         settings, pictures = _settings(model, inputs, network, start, limits, earlier, folder)
-        resumed = _begin(model, inputs, saving, settings, pictures, earlier, say, keep=resume)
-        return _run(
-            model, inputs, saving, settings, resumed, began, callbacks, tensorboard, frozen, say
-        )
+        resumed = _begin(model, inputs, around, settings, pictures, earlier, keep=resume)
+        return _run(model, inputs, around, settings, resumed, frozen)
 
 
 # --- before the training ------------------------------------------------------------------------
@@ -305,24 +318,23 @@ def _settings(
 def _begin(
     model: keras.Model,
     inputs: Inputs,
-    saving: Saving,
+    around: _Surroundings,
     settings: RunSettings,
     pictures: PictureRecord,
     earlier: RunSettings | None,
-    say: Callable[[str], Any],
     keep: bool,
 ) -> Snapshot | None:
     """Write and say what is known before the training: the first worker, when all have read.
 
     Return the snapshot to resume from.
     """
+    folder, saving, say = around.folder, around.saving, around.say
     for finding in look_for_findings(model, inputs, this_machine(), settings.weights):
         say(finding)
     resumed = None if earlier is None else latest_snapshot(saving.folder, say)
     wait_for_all(inputs.workers)
     if not inputs.workers.is_first:
         return resumed
-    folder = saving.folder.parent
     results = _RESULT_BYTES * model.count_params() + _OTHER_FILES_BYTES
     run_folder.prepare_output(folder, keep=keep, needed_bytes=saving.needed_bytes(model) + results)
     pictures.write(folder / run_folder.PICTURES)
@@ -337,25 +349,18 @@ def _begin(
 def _run(
     model: keras.Model,
     inputs: Inputs,
-    saving: Saving,
+    around: _Surroundings,
     settings: RunSettings,
     resumed: Snapshot | None,
-    began: float,
-    callbacks: Sequence[keras.callbacks.Callback],
-    tensorboard: bool,
     frozen: contextlib.ExitStack,
-    say: Callable[[str], Any],
 ) -> TrainResult:
-    """Train, judge and write the results; close `frozen` after the training.
-
-    `began` is when `train` did, as `time.monotonic` has it.
-    """
-    workers, folder, limits = inputs.workers, saving.folder.parent, settings.limits
-    unreadable = UnreadablePictures(inputs.data.skip_bad)
+    """Train, judge and write the results; close `frozen` after the training."""
+    workers, folder, limits = inputs.workers, around.folder, settings.limits
+    unreadable, say = around.unreadable, around.say
     budget = None
     if limits.max_minutes is not None:
         notes = None if resumed is None else resumed.notes["time"]
-        budget = TimeBudget(limits.max_minutes, notes, began=began)
+        budget = TimeBudget(limits.max_minutes, notes, began=around.began)
     with _explained(folder, inputs, unreadable), StopSignals(folder) as signals:
         compile_to_train(model, inputs)
         if inputs.recipe.probe == "first" and resumed is None:
@@ -367,8 +372,9 @@ def _run(
                     model, inputs, settings, budget, unreadable, folder, say
                 )
             budget.follow(inputs)
-        if tensorboard and workers.is_first:
-            callbacks = [*callbacks, *board_callbacks(folder / run_folder.TENSORBOARD, inputs)]
+        callbacks = [*around.callbacks]
+        if around.tensorboard and workers.is_first:
+            callbacks += board_callbacks(folder / run_folder.TENSORBOARD, inputs)
         if inputs.recipe.probe == "only":
             say("Fitting the classifier ...")
             history = fit_probe(model, inputs, unreadable, folder, limits, budget, callbacks, say)
@@ -378,16 +384,17 @@ def _run(
             with signals.deferred():
                 history, inputs, settings = fit_in_memory(
                     lambda inputs, resumed: _fit(
-                        *(model, inputs, unreadable, saving, resumed, limits, budget, callbacks),
-                        *(signals, say),
+                        model, inputs, around, resumed, limits, budget, callbacks, signals
                     ),
-                    *(model, inputs, settings, saving.folder, resumed, budget, say),
+                    *(model, inputs, settings, around.saving.folder, resumed, budget, say),
                 )
         frozen.close()
         say("Judging the network and writing the run folder ...")
         with undistributed():
             model = local_copy(model) if workers.devices > 1 else model
-            evaluation, judged = evaluate_model(model, inputs)
+            before = () if budget is None else budget.before
+            evaluation, judged, is_earlier = evaluate_model(model, inputs, before)
+            settings = replace(settings, kept_classifier=is_earlier)
             if workers.is_first:
                 write_results(
                     model, inputs, unreadable, folder, settings, history, evaluation, judged
@@ -399,6 +406,8 @@ def _run(
             f"{inputs.training.num_examples:,} pictures"
         )
     say(describe_result(settings, history, evaluation, folder))
+    if budget is not None and (overrun := budget.overrun()):
+        say(overrun)
     return TrainResult(model, evaluation, history, folder)
 
 
@@ -423,21 +432,19 @@ def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> 
 def _fit(
     model: keras.Model,
     inputs: Inputs,
-    unreadable: UnreadablePictures,
-    saving: Saving,
+    around: _Surroundings,
     resumed: Snapshot | None,
     limits: Limits,
     budget: TimeBudget | None,
     callbacks: Sequence[keras.callbacks.Callback],
     signals: StopSignals,
-    say: Callable[[str], Any],
 ) -> dict[str, list[float]]:
     """Run `fit` and return its history."""
+    unreadable, say = around.unreadable, around.say
+    epochs, batches = (0, 0) if resumed is None else (resumed.epochs, resumed.batches)
     if resumed is not None:
-        done, batches = counted(resumed.epochs, "epoch"), resumed.batches
         within = f" and {counted(batches, 'batch', 'batches')}" if batches else ""
-        say(f"Resuming after {done}{within}.")
-    is_first = inputs.workers.is_first
+        say(f"Resuming after {counted(epochs, 'epoch')}{within}.")
     kept: Mapping[str, Any] = {} if resumed is None else resumed.notes
     unreadable.found.update((bad["index"], BadPicture(**bad)) for bad in kept.get("unreadable", ()))
     progressive = ProgressiveLearning(
@@ -445,21 +452,23 @@ def _fit(
         inputs.plan,
         make_validation=inputs.validation_dataset,
         evaluation_size=inputs.evaluation_size,
-        skip_batches=0 if resumed is None else resumed.batches,
+        skip_batches=batches,
         verbose=1,
         echo=say,
     )
     history = HistoryFile(
-        saving.folder.parent / run_folder.HISTORY if is_first else None,
+        around.folder / run_folder.HISTORY if inputs.workers.is_first else None,
         inputs.plan,
         state=kept.get("history"),
     )
-    best = BestEpoch(
-        limits.patience, inputs.plan, history, () if resumed is None else resumed.kept_weights()
-    )
+    weights = [] if resumed is None else resumed.kept_weights()
     timed = TimeLeft(inputs, say)
     if budget is not None:
         budget.begin(progressive.dataset, timed)
+        if resumed is not None:
+            count = resumed.notes["time"]["arrays_before"]
+            budget.before, weights = weights[:count], weights[count:]
+    best = BestEpoch(limits.patience, inputs.plan, history, weights)
 
     def notes() -> dict[str, Any]:
         return {
@@ -470,9 +479,10 @@ def _fit(
         }
 
     snapshots = Snapshots(
-        *(saving, resumed, notes, signals, is_first), kept=lambda: best.kept, plan=inputs.plan
+        *(around.saving, resumed, notes, signals, inputs.workers.is_first),
+        kept=lambda: [*(() if budget is None else budget.before), *best.kept],
+        plan=inputs.plan,
     )
-    first_epoch = 0 if resumed is None else resumed.epochs
     with contextlib.closing(EpochLines(lambda: progressive.dataset.length, say)) as lines:
         fit_stages(
             model,
@@ -484,7 +494,7 @@ def _fit(
                 *(timed, lines),
             ],
             # If it has ended before the last epoch, there is nothing left to train.
-            initial_epoch=inputs.plan.epochs if kept.get("has_ended") else first_epoch,
+            initial_epoch=inputs.plan.epochs if kept.get("has_ended") else epochs,
             verbose=0,
         )
     return history.columns

@@ -122,6 +122,8 @@ def fit_classifier(
             say(f"The classifier alone, at {spec.image_size} pixels: val_{metric.name} {score:.4f}")
         weights = head.get_weights()
     last_dense(model).set_weights(weights)
+    if budget is not None:
+        budget.ended("the classifier")
 
 
 def fit_probe(

@@ -1,6 +1,7 @@
 """The results of a trained run: scores, model, export, labels, report."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,17 +29,46 @@ _RECORDED = ("accuracy", "mean_average_precision", "f1", "loss")  # of the figur
 
 
 @working("judging")
-def evaluate_model(model: keras.Model, inputs: Inputs) -> tuple[Evaluation, keras.Model]:
+def evaluate_model(
+    model: keras.Model, inputs: Inputs, before: Sequence[np.ndarray] = ()
+) -> tuple[Evaluation, keras.Model, bool]:
     """Return the final scores on the validation pictures, and the model that computed them.
 
     Multi-label: with the thresholds that are best for these pictures. The model is the result of
     `with_features`, or the model itself if it has none (a mean of several).
 
+    Args:
+        model: the trained network.
+        inputs: of the training.
+        before: weights from before the training; the model gets them back if they are better: a
+            higher accuracy (multi-label: mean average precision), or the same and a lower loss.
+
+    Returns:
+        The scores, the model, and whether the weights from before the training are kept.
+
     Raises:
         RuntimeError: a score is not finite.
     """
+    judged = model
     with contextlib.suppress(ValueError):
-        model = with_features(model)
+        judged = with_features(model)
+    trained = _evaluate(judged, inputs)
+    if before:
+        weights = model.get_weights()
+        model.set_weights(before)
+        earlier = _evaluate(judged, inputs)
+        if _rank(earlier) > _rank(trained):
+            return earlier, judged, True
+        model.set_weights(weights)
+    return trained, judged, False
+
+
+def _rank(evaluation: Evaluation) -> tuple[float, float]:
+    first, *_ = evaluation.figures().values()
+    return first, -evaluation.loss
+
+
+def _evaluate(model: keras.Model, inputs: Inputs) -> Evaluation:
     with progress_bar("judging") as progress:
         evaluation = evaluate_source(
             model,
@@ -55,7 +85,7 @@ def evaluate_model(model: keras.Model, inputs: Inputs) -> tuple[Evaluation, kera
     if evaluation.multi_label:
         thresholds = best_thresholds(evaluation.labels, evaluation.scores)
         evaluation = replace(evaluation, thresholds=thresholds)
-    return evaluation, model
+    return evaluation
 
 
 @working("writing the run folder")

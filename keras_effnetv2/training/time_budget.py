@@ -1,12 +1,13 @@
 """A training that ends in time, with all its stages and a learning rate that reaches its end."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_effnetv2._common.progress import working
 from keras_effnetv2._common.text import counted
@@ -41,6 +42,10 @@ class TimeBudget(keras.callbacks.Callback):
         notes: what `notes()` returned when the training stopped.
         clock: returns seconds.
         began: what it returned when `train` began; None is now.
+
+    Attributes:
+        before: the weights of the classifier that was fitted first, if the training after it was
+            shortened; they are kept if they are better.
     """
 
     def __init__(
@@ -55,6 +60,11 @@ class TimeBudget(keras.callbacks.Callback):
         self._clock, self._began = clock, clock() if began is None else began
         self._seconds, self._used = 60 * minutes, notes.get("seconds_used", 0.0)
         self._for_results = notes.get("seconds_for_results", 0.0)
+        self._parts = {
+            "before it was resumed": self._used,
+            "preparation": self._clock() - self._began,
+        }
+        self.before: Sequence[np.ndarray] = ()
 
     def _seconds_used(self) -> float:
         return float(self._used + self._clock() - self._began)
@@ -65,7 +75,28 @@ class TimeBudget(keras.callbacks.Callback):
 
     def notes(self) -> dict[str, Any]:
         """Return what a resumed training has to know; data for JSON."""
-        return {"seconds_used": self._seconds_used(), "seconds_for_results": self._for_results}
+        return {
+            "seconds_used": self._seconds_used(),
+            "seconds_for_results": self._for_results,
+            "arrays_before": len(self.before),
+        }
+
+    def ended(self, part: str) -> None:
+        """Note that a part of the training has ended, for `overrun`."""
+        self._parts[part] = self._seconds_used() - sum(self._parts.values())
+
+    def overrun(self) -> str | None:
+        """Return a line about a limit that was passed, and what took the time; None if it was not.
+
+        What took less than a second is left out.
+        """
+        used = self._seconds_used()
+        late = round(used - self._seconds)
+        if late < 1:
+            return None
+        parts = {**self._parts, "scores and report": used - sum(self._parts.values())}
+        took = ", ".join(f"{name} {s:.0f} s" for name, s in parts.items() if s >= 1)
+        return f"took {used:.0f} s, {late} s more than --max-minutes (max_minutes=) allows: {took}"
 
     def keep_for_results(
         self, to_start: float, of_validation: float, *, of_features: bool = False
@@ -91,6 +122,8 @@ class TimeBudget(keras.callbacks.Callback):
             return inputs
         _, of_validation = timed.seconds_of(len(inputs.plan) - 1)
         self.keep_for_results(timed.seconds_to_start, of_validation)
+        if inputs.recipe.probe == "first":  # may be judged, too
+            self._for_results += of_validation
         seconds = _PLANNED_SHARE * (self.seconds_left() - timed.seconds_to_start)
         return shortened(inputs, timed, seconds)
 
@@ -121,6 +154,9 @@ class TimeBudget(keras.callbacks.Callback):
             self._pace = left
             self._dataset.length = batch + 2  # the next one is the last
 
+    def on_train_end(self, logs: Any = None) -> None:
+        self.ended("training")
+
     def _steps_for_one(self, left: float) -> float:
         """How many steps of the plan the next one stands for; `left` are in this epoch."""
         plan = self._inputs.plan
@@ -142,12 +178,17 @@ def fit_to_time(
     folder: Path,
     say: Callable[[str], Any],
 ) -> tuple[Inputs, RunSettings]:
-    """Return inputs and settings for which there is time, and record the settings."""
+    """Return inputs and settings for which there is time, and record the settings.
+
+    If that is shorter, the budget keeps the weights of a classifier that was fitted first.
+    """
     fitted = budget.fitted(model, inputs, unreadable)
     compile_to_train(model, fitted)
     if fitted.plan == inputs.plan and fitted.max_pictures_per_epoch is None:
         return inputs, settings
     say(describe_fitted(fitted, inputs.plan.epochs))
+    if inputs.recipe.probe == "first":
+        budget.before = model.get_weights()
     settings = replace(
         settings,
         stages=tuple(fitted.plan),
