@@ -1,5 +1,6 @@
 """`patience`: the best epoch of the last stage is kept, as it was judged, also by a resumed run."""
 
+import contextlib
 import json
 import math
 from dataclasses import replace
@@ -98,16 +99,17 @@ def fit_dense(folder, callback, resumed=None):
     )
     x = np.random.default_rng(0).normal(size=(24, 3)).astype("float32")
     y = np.eye(2)[(x.sum(axis=1) > 0).astype(int)]
-    model.fit(
-        *(x, y),
-        batch_size=8,
-        shuffle=False,
-        epochs=8,
-        initial_epoch=0 if resumed is None else resumed.epochs,
-        validation_data=(x, y),
-        callbacks=[EMA(0.5), history, best, callback, snapshots],
-        verbose=0,
-    )
+    with contextlib.closing(snapshots):
+        model.fit(
+            *(x, y),
+            batch_size=8,
+            shuffle=False,
+            epochs=8,
+            initial_epoch=0 if resumed is None else resumed.epochs,
+            validation_data=(x, y),
+            callbacks=[EMA(0.5), history, best, callback, snapshots],
+            verbose=0,
+        )
     return model, history.columns
 
 

@@ -193,6 +193,7 @@ def test_own_files_round_trip_with_optimizer_and_other_preprocessing(name, sourc
         snapshots = Snapshots(Saving(tmp_path), None, dict, StopSignals(tmp_path))
         snapshots.set_model(source)
         snapshots.on_train_begin()
+        snapshots.close()
     else:
         (source.save_weights if name.endswith("h5") else source.save)(tmp_path / name)
     model = build_model(

@@ -6,6 +6,7 @@ The network is one dropout and one dense layer; what is tested is what lies on t
 import os
 import re
 import subprocess
+import threading
 
 import keras
 import numpy as np
@@ -31,9 +32,16 @@ def make_model(optimizer=None):
     return model
 
 
+class AtOnce(Snapshots):
+    """Waits for each file, so that a test can look at it."""
+
+    def _save(self, *progress):
+        super()._save(*progress)
+        self._wait()
+
+
 def make_snapshots(folder, model, resumed=None, *, keep=2, minutes=None, notes=dict):
-    signals = StopSignals(folder)
-    snapshots = Snapshots(Saving(folder, keep, minutes), resumed, notes, signals)
+    snapshots = AtOnce(Saving(folder, keep, minutes), resumed, notes, StopSignals(folder))
     snapshots.set_model(model)
     model.stop_training = False
     return snapshots
@@ -116,6 +124,38 @@ def test_a_file_that_may_not_be_as_large_is_an_error_and_the_one_before_stays(
         snapshots.on_epoch_end(0)
     assert names(tmp_path) == kept
     assert latest_snapshot(tmp_path, fail).epochs == 0
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_a_training_goes_on_while_a_slow_disk_writes_the_state_of_the_moment(tmp_path, run_eagerly):
+    model, other = make_model(), make_model()
+    model.run_eagerly = run_eagerly
+    snapshots = Snapshots(Saving(tmp_path), None, dict, StopSignals(tmp_path))
+    snapshots.set_model(model)
+    model.train_on_batch(X, Y)
+    slow = threading.Event()
+    snapshots._writer.submit(slow.wait)
+    snapshots.on_epoch_end(0)
+    before = state_of(model)
+    model.train_on_batch(X, Y)
+    assert names(tmp_path) == []
+    slow.set()
+    snapshots.close()
+    other.train_on_batch(X, Y)
+    make_snapshots(tmp_path, other, latest_snapshot(tmp_path, fail)).on_train_begin()
+    for saved, then in zip(state_of(other), before, strict=True):
+        np.testing.assert_array_equal(saved, then)
+    for saved, now in zip(other.get_weights(), model.get_weights(), strict=True):
+        assert (saved != now).any()
+
+
+def test_a_failure_to_write_is_raised_in_the_end(tmp_path, limit_file_size):
+    snapshots = Snapshots(Saving(tmp_path), None, dict, StopSignals(tmp_path))
+    snapshots.set_model(make_model())
+    limit_file_size(1_000)
+    snapshots.on_train_begin()
+    with pytest.raises(OSError, match="File too large"):
+        snapshots.close()
 
 
 def test_without_a_snapshot_there_is_nothing_to_go_on_from(tmp_path):

@@ -462,7 +462,7 @@ def _fit(
         state=kept.get("history"),
     )
     weights = [] if resumed is None else resumed.kept_weights()
-    timed = TimeLeft(inputs, say)
+    timed, lines = TimeLeft(inputs, say), EpochLines(lambda: progressive.dataset.length, say)
     if budget is not None:
         budget.begin(progressive.dataset, timed)
         if resumed is not None:
@@ -483,7 +483,7 @@ def _fit(
         kept=lambda: [*(() if budget is None else budget.before), *best.kept],
         plan=inputs.plan,
     )
-    with contextlib.closing(EpochLines(lambda: progressive.dataset.length, say)) as lines:
+    with contextlib.closing(lines), contextlib.closing(snapshots):
         fit_stages(
             model,
             inputs,

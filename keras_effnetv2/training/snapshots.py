@@ -13,6 +13,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ class Snapshots(keras.callbacks.Callback):
     """Saves the state of a training when it begins, after every epoch, and within epochs.
 
     A state that is not finite is not saved and ends the training. Put this callback after those
-    whose state it saves.
+    whose state it saves. Files are written while the training continues, so call `close` after it.
 
     Args:
         saving: where the snapshots are, how many to keep, and the time between those in an epoch.
@@ -138,6 +139,7 @@ class Snapshots(keras.callbacks.Callback):
     Raises:
         RuntimeError: the loss or a weight is not finite, in `fit`.
         TrainingInterrupted: a signal was noted, in `fit`.
+        OSError: a snapshot could not be written, in `fit` or `close`.
     """
 
     def __init__(
@@ -166,6 +168,17 @@ class Snapshots(keras.callbacks.Callback):
         self._skipped = 0
         self._saved_at = 0.0
         self._finite_loss: float | None = None
+        self._writer = ThreadPoolExecutor(1, "snapshots")
+        self._writing: Future[None] | None = None
+
+    def close(self) -> None:
+        """Wait until the last snapshot is on the disk, and end the thread that writes."""
+        self._writer.shutdown()
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self._resumed is None:
@@ -178,7 +191,9 @@ class Snapshots(keras.callbacks.Callback):
         self._saved_at = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._signals.raise_received(f"after {counted(epoch, 'epoch')}.")
+        if self._signals.received is not None:
+            self._wait()
+            self._signals.raise_received(f"after {counted(epoch, 'epoch')}.")
         self._epoch = epoch
         self._skipped = 0
         if self._resumed is not None and self._resumed.batches:
@@ -199,6 +214,7 @@ class Snapshots(keras.callbacks.Callback):
         if is_due or self._signals.received is not None:
             done = self._skipped + batch + 1
             self._save(self._epoch, done)
+            self._wait()
             self._signals.raise_received(
                 f"in epoch {self._epoch + 1}, after {done} of its batches."
             )
@@ -218,18 +234,26 @@ class Snapshots(keras.callbacks.Callback):
         if not self._is_writer:
             return
         tensors |= {f"{_KEPT}{index:05}": array for index, array in enumerate(self._kept())}
-        self._saving.folder.mkdir(exist_ok=True)
         within = f"-{batches}-batches" if batches else ""
         path = self._saving.folder / f"after-{epochs}-epochs{within}.safetensors"
+        metadata = {"notes": json.dumps(self._notes())}
+        self._wait()
+        self._writing = self._writer.submit(self._write, path, tensors, metadata)
+        self._saved_at = time.monotonic()
+
+    def _write(
+        self, path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+    ) -> None:
+        self._saving.folder.mkdir(exist_ok=True)
         with written_whole(path) as scratch:
-            checksum = _write(scratch, tensors, {"notes": json.dumps(self._notes())})
+            checksum = _write_safetensors(scratch, tensors, metadata)
             write_text(_checksum_file(path), f"{checksum}  {path.name}\n")
-        self._whole = [*self._begun(epochs), *[*self._whole, path][-self._saving.keep :]]
+        begun = self._begun(_progress(path)[0])
+        self._whole = [*begun, *[*self._whole, path][-self._saving.keep :]]
         stay = {*self._whole, *map(_checksum_file, self._whole)}
         for other in self._saving.folder.iterdir():
             if other not in stay:
                 remove(other)
-        self._saved_at = time.monotonic()
 
     def _begun(self, epochs: int) -> list[Path]:
         """The state with which a stage began, if it is none of the newest."""
@@ -242,6 +266,7 @@ class Snapshots(keras.callbacks.Callback):
     def _error(self, what: str) -> RuntimeError:
         optimizer = self.model.optimizer
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        self._wait()
         before = "none" if self._finite_loss is None else f"{self._finite_loss:.4g}"
         kept = _snapshots(self._saving.folder)
         where = f"the last good state is kept in {kept[-1]}" if kept else "no state was saved yet"
@@ -272,13 +297,18 @@ def _state(model: keras.Model) -> dict[str, list[Any]]:
 
 
 def _array(variable: Any) -> np.ndarray:
-    """The value of a variable, in TensorFlow without the copies that Keras makes on a CPU."""
+    """The value of a variable, in TensorFlow without the copies that Keras makes on a CPU.
+
+    It stays as it is: TensorFlow copies a value that is in use before it changes it.
+    """
     if is_plain(variable):
         return np.asarray(read_plain(variable.value))
     return np.asarray(keras.ops.convert_to_numpy(variable), order="C")
 
 
-def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+def _write_safetensors(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> str:
     """Write a safetensors file, and return its SHA-256.
 
     The library's `save_file` has another file beside it, which a killed process leaves behind, and
