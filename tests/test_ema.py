@@ -303,7 +303,7 @@ def test_steps_per_execution_counts_every_step():
 
 
 def check_two_devices(strategy):
-    """Called by a test of `test_optimizers`, in a process with two devices."""
+    """Called by a test of `test_fit_devices`, in a process with two devices."""
     with strategy.scope():
         model = build_model()
     reference = Reference(0.9999)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import keras
@@ -15,6 +16,7 @@ from helpers.served_models import GOLDEN
 import keras_effnetv2 as kev2
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.recipes.presets import PRESETS
+from keras_effnetv2.training import workers
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -147,6 +149,22 @@ def test_imagenet21k_and_what_comes_after_it(tmp_path, capsys, quick):
     assert (first["recipe"]["loss"], second["recipe"]["loss"]) == ("sigmoid", "softmax")
     assert second["class_names"] == ["x", "y"]
     assert second["weights"] == str(weights)
+
+
+@pytest.mark.slow  # a training
+def test_two_processes(tmp_path, capsys, quick, monkeypatch):
+    """As a worker that joins nobody: test_workers.py has two."""
+    connected = []
+    monkeypatch.setattr(workers, "connect", lambda *where: connected.append(where))
+    write_pictures(tmp_path / "pictures", ("a", "b"), 10)
+    words = f"two_processes.py --data {tmp_path}/pictures --output {tmp_path}/run --epochs 1"
+    words += " --stages 1 --image-size 32 32 --batch-size 16"
+    words += " --coordinator 10.0.0.1:1234 --workers 2 --worker 1"
+    monkeypatch.setattr(sys, "argv", words.split())
+    load_example("two_processes").main()
+    assert connected == [("10.0.0.1:1234", 2, 1)]
+    result = json.loads((tmp_path / "run" / "recipe.json").read_text())["result"]
+    assert f"worker 1: accuracy {result['validation_accuracy']:.1%}" in capsys.readouterr().out
 
 
 @pytest.mark.slow  # two trainings and four judgements

@@ -1,4 +1,4 @@
-"""`train` and `ProgressiveLearning` on two devices of one machine give what one gives.
+"""Training, optimizers and averages on two devices of one machine give what one gives.
 
 Devices are set up before TensorFlow starts, hence a process of its own for all of it.
 """
@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import test_ema
+import test_optimizers
 from helpers import progressive_probe as probe
 from helpers.quick_runs import leave_out_report, leave_out_results, small_network
 
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.recipes.recipe import TrainRecipe
+from keras_effnetv2.training import fit
 from keras_effnetv2.training.fit import train
 from keras_effnetv2.training.progressive import ProgressiveLearning
 
@@ -46,17 +49,29 @@ def train_small(output, model, **options):
     )
 
 
+class Counted(tf.distribute.MirroredStrategy):
+    runs = 0
+
+    def run(self, *args, **options):
+        Counted.runs += 1
+        return super().run(*args, **options)
+
+
 def check_train(folder, strategy):
-    patch = pytest.MonkeyPatch()
+    patch, before = pytest.MonkeyPatch(), strategy.runs
     leave_out_results(patch)
     alone = train_small(folder / "alone", small_network(dropout=None, norm=False))
     patch.undo()
     leave_out_report(patch)
-    with strategy.scope():
-        model = small_network(dropout=None, norm=False, eager=False)
-    mirrored = train_small(folder / "mirrored", model, strategy=strategy)
+    # A variant is built within the scope of the strategy.
+    patch.setattr(
+        *(fit, "build_to_train"),
+        lambda *given: small_network(dropout=None, norm=False, eager=False),
+    )
+    mirrored = train_small(folder / "mirrored", "efficientnetv2-b0", strategy=strategy)
+    assert strategy.runs > before
     with pytest.raises(ValueError, match=r"among the 2 devices.*Received: 15"):
-        train(model, load_source("digits"), replace(RECIPE, batch_size=15), strategy=strategy)
+        train("b0", load_source("digits"), replace(RECIPE, batch_size=15), strategy=strategy)
     for one, two in zip(alone.model.get_weights(), mirrored.model.get_weights(), strict=True):
         np.testing.assert_allclose(two, one, rtol=0, atol=1e-5)
     np.testing.assert_allclose(
@@ -89,13 +104,15 @@ def check_progressive(strategy):
 def check_two_devices(folder):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = Counted(["CPU:0", "CPU:1"])
     assert strategy.num_replicas_in_sync == 2
+    test_optimizers.check_two_devices(strategy)
+    test_ema.check_two_devices(strategy)
     check_progressive(strategy)
     check_train(folder, strategy)
 
 
-@pytest.mark.slow  # a process that starts TensorFlow and compiles; test_optimizers has the steps
+@pytest.mark.slow  # a process that starts TensorFlow and compiles
 @probe.only_tensorflow
 def test_two_devices(tmp_path):
     code = f"import test_fit_devices as t; t.check_two_devices(t.Path({str(tmp_path)!r}))"

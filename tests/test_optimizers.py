@@ -1,9 +1,6 @@
 """The official RMSprop against its six-step example, and a learning rate for every variable."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -28,9 +25,6 @@ EXAMPLE = GOLDEN["rmsprop_example"]
 RATES = np.array([step["lr"] for step in EXAMPLE["steps"]], "float32")
 DECAY = GOLDEN["weight_decay"]["value"]
 
-only_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="needs tf.distribute"
-)
 each_optimizer = pytest.mark.parametrize(
     "make",
     [
@@ -163,15 +157,11 @@ def test_clipping_is_first_of_each_gradient_then_of_all():
     np.testing.assert_array_equal(*results)
 
 
-def check_two_devices():
-    import test_ema
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+def check_two_devices(strategy):
+    """Called by a test of `test_fit_devices`, in a process with two devices."""
     inputs = np.random.default_rng(0).standard_normal((8, 6)).astype("float32")
     dataset = tf.data.Dataset.from_tensor_slices((inputs, np.zeros((8, 1)))).batch(4)
     gradients = [inputs[:4].mean(0), inputs[4:].mean(0)] * 2
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
         model = kernel_model(np.ones(6), optimizer=RMSprop(0.1, weight_decay=0.5))
         waiting = kernel_model(np.ones(6), optimizer=Adam(0.1, weight_decay=0.5))
@@ -183,18 +173,6 @@ def check_two_devices():
     np.testing.assert_array_equal(waiting.get_weights()[0], np.ones((6, 1)))
     waiting.fit(dataset, epochs=1, verbose=0)
     assert (waiting.get_weights()[0] != 1).all()
-    test_ema.check_two_devices(strategy)
-
-
-@pytest.mark.slow  # traces steps on two devices
-@only_tensorflow
-def test_two_devices_take_the_steps_and_the_averages_of_one():
-    # They must be set up before TensorFlow starts, hence a process of its own.
-    code = "import test_optimizers; test_optimizers.check_two_devices()"
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.backend

@@ -57,21 +57,21 @@ def test_every_stage_is_what_the_plan_says(recwarn):
     assert not [warning for warning in recwarn if "ran out of data" in str(warning.message)]
 
 
-@pytest.mark.slow  # XLA compiles four times
+@pytest.mark.slow  # XLA compiles five times
 @only_tensorflow
 def test_one_trace_a_stage_with_xla_and_a_second_fit():
     # A new model is traced twice by Keras itself: the first trace makes the metrics' variables.
     model = build_model(jit_compile=True)
-    unchanged = [replace(stage, dropout_rate=None) for stage in STAGES]
-    for first, stages in ((2, STAGES), (1, unchanged)):
+    unchanged = [replace(stage, dropout_rate=None) for stage in STAGES[:2]]
+    for first, stages in ((2, STAGES[:2]), (1, unchanged)):
         log = train(model, ProgressiveLearning(make_dataset, stages))
         for epoch, row in log.items():
-            traces = [first, 1, 1, 1, 0][epoch]
+            traces = [first, 1][epoch]
             # All but the batch is static; the last batch may be smaller, so that cannot be.
             assert row["shapes"] == [(None, SIZES[epoch], SIZES[epoch], 3)] * traces
 
 
-@pytest.mark.slow  # XLA compiles twice
+@pytest.mark.slow  # XLA compiles three times
 @only_tensorflow
 def test_one_trace_a_stage_with_xla_and_every_dimension_static():
     def dataset(stage, epoch):
@@ -79,11 +79,11 @@ def test_one_trace_a_stage_with_xla_and_every_dimension_static():
 
     fit_args = {"steps_per_epoch": 2, "validation_data": make_dataset(STAGES[0], 0)}
     model = build_model(jit_compile=True)
-    log = train(model, ProgressiveLearning(dataset, STAGES), **fit_args)
+    log = train(model, ProgressiveLearning(dataset, STAGES[:2]), **fit_args)
     for epoch, row in log.items():
         stage = STAGES.at(epoch)
         shape = (stage.batch_size, stage.image_size, stage.image_size, 3)
-        assert row["shapes"] == [shape] * [2, 1, 1, 1, 0][epoch]
+        assert row["shapes"] == [shape] * [2, 1][epoch]
 
 
 @only_tensorflow

@@ -103,6 +103,14 @@ class QuickRunner:
         return outcome
 
 
+class BusyRunner(QuickRunner):
+    """Trains for long enough to be met at it."""
+
+    def train(self, config, watch):
+        time.sleep(1.5)
+        return super().train(config, watch)
+
+
 @pytest.fixture
 def outcomes(monkeypatch):
     outcomes: list[float | Exception] = []
@@ -459,20 +467,13 @@ def test_the_network_of_a_lost_worker_is_tried_once_more(database, tmp_path, out
     assert [trial.number for trial in study.trials if trial.config == config] == [1, 2]
 
 
-def start_worker(folder, url, trials):
+def start_worker(url, trials):
     script = f"""
 import sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
-import optuna
-from test_search_engine import RECIPE, TrainingData, run_search, Sampling
-from keras_effnetv2.search import trial_training
-from keras_effnetv2.search.space import SearchSpace
-import json
-trial_training.ENOUGH_SECONDS = 0.0
-space = SearchSpace.from_dict(json.load(open({str(folder / "space.json")!r})))
-data = TrainingData("digits", max_train_examples=32, scan=False, cache="memory")
-run_search(space, data, trials={trials}, storage={url!r}, sampling=Sampling("random"),
-    recipe=RECIPE, heartbeat_seconds=1, echo=lambda line: print(line, flush=True))
+from test_search_engine import LARGE, BusyRunner, Sampling, engine, search
+engine.TrialRunner = lambda baseline, inputs: BusyRunner([], baseline, inputs)
+search(LARGE, {url!r}, {trials}, Sampling("random"), heartbeat_seconds=1)
 """
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen([sys.executable, "-c", script], env=environment, text=True)
@@ -486,10 +487,9 @@ def wait_for(what, seconds=120):
     return found
 
 
-@pytest.mark.slow  # three processes that start TensorFlow and trace networks
-def test_one_of_two_workers_is_killed(space, database, tmp_path):
-    (tmp_path / "space.json").write_text(json.dumps(space.to_dict()))
-    workers = [start_worker(tmp_path, database, 6) for _ in range(2)]
+@pytest.mark.slow  # two processes that start TensorFlow
+def test_one_of_two_workers_is_killed(database, tmp_path):
+    workers = [start_worker(database, 6) for _ in range(2)]
     try:
         wait_for(lambda: os.path.exists(tmp_path / "search.db"))
         wait_for(lambda: len(running(database)) == 2)

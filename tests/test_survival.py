@@ -19,7 +19,7 @@ from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.training import fit
 from keras_effnetv2.training.interruption import TrainingInterrupted
 
-KILLS = 20
+KILLS = 6
 RUN_FILES = {
     "model.keras",
     "labels.txt",
@@ -44,10 +44,9 @@ def assert_same_run(output, whole):
         np.testing.assert_array_equal(ours, theirs)
 
 
-# Twenty processes, each of which traces the training anew.
-@pytest.mark.slow
+@pytest.mark.slow  # a dozen processes, each of which traces the training anew
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the children of the helper are forked")
-def test_a_run_that_is_killed_at_twenty_random_moments_ends_as_one_that_was_not(tmp_path):
+def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_was_not(tmp_path):
     dark_and_light(tmp_path / "pictures", 16)
     command = [sys.executable, "-m", "helpers.killed_runs", str(tmp_path), str(KILLS), "7"]
     tests = Path(__file__).parent
@@ -66,7 +65,7 @@ def test_a_run_that_is_killed_at_twenty_random_moments_ends_as_one_that_was_not(
 @pytest.mark.slow  # a dozen processes, each of which builds a network
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the children of the helper are forked")
 def test_what_killed_commands_leave_is_nothing_or_whole_and_the_next_ones_clean_up(tmp_path):
-    command = [sys.executable, "-m", "helpers.killed_commands", str(tmp_path), "4", "11"]
+    command = [sys.executable, "-m", "helpers.killed_commands", str(tmp_path), "2", "11"]
     tests = Path(__file__).parent
     finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tests)
     assert finished.returncode == 0, finished.stderr[-3000:]
@@ -74,7 +73,7 @@ def test_what_killed_commands_leave_is_nothing_or_whole_and_the_next_ones_clean_
     assert set(report) == {"pack", "export", "convert"}
     for name in report:
         whole = contents(tmp_path / f"{name}-whole")
-        assert [contents(tmp_path / f"{name}-{number}") for number in range(4)] == [whole] * 4
+        assert [contents(tmp_path / f"{name}-{number}") for number in range(2)] == [whole] * 2
     tries = [one for log in report.values() for one in log]
     assert any(not is_through for is_through, _ in tries)
     assert any(name.startswith(".writing-") for _, left in tries for name in left)

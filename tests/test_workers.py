@@ -1,7 +1,6 @@
 """Several devices and processes: each has its part, and together they train what one would."""
 
 import csv
-import json
 import os
 import signal
 import socket
@@ -13,17 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.quick_runs import (
-    dark_and_light,
-    leave_out_results,
-    some_digits,
-    step_eagerly,
-    two_blocks,
-)
+from helpers.quick_runs import leave_out_results
 from helpers.worker_process import train_small
 
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.runs.run_folder import open_run
+from keras_effnetv2.training import fit
 from keras_effnetv2.training.workers import ALONE, Workers, connect, current_workers, explained
 
 TESTS = Path(__file__).parent
@@ -36,14 +30,9 @@ def free_port():
 
 
 def start(output, count, index, port, epochs=2):
-    return run_process(
-        [sys.executable, "-m", "helpers.worker_process", output, count, index, port, epochs]
-    )
-
-
-def run_process(words):
+    words = ["-m", "helpers.worker_process", output, count, index, port, epochs]
     return subprocess.Popen(
-        [str(word) for word in words],
+        [sys.executable, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -93,27 +82,12 @@ def test_options_that_do_not_go_together(options, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow  # a training, which may wait half a minute for the end of its data
 def test_mirrored_trains_through_its_strategy(tmp_path, monkeypatch):
-    """On one device; tests/test_fit_devices.py has two."""
-
-    class Counted(tf.distribute.MirroredStrategy):
-        steps = 0
-
-        def run(self, *args, **options):
-            Counted.steps += 1
-            return super().run(*args, **options)
-
-    monkeypatch.setattr(tf.distribute, "MirroredStrategy", Counted)
-    leave_out_results(monkeypatch)
-    step_eagerly(monkeypatch)
-    (tmp_path / "net.json").write_text(two_blocks().to_json(), encoding="utf-8")
-    data = dark_and_light(tmp_path / "pictures", 15)
-    words = f"train --mirrored --data {data} --output {tmp_path}/run --model {tmp_path}/net.json"
-    words += " --preset finetune --epochs 1 --image-size 32 --batch-size 8"
-    assert main(words.split()) == 0
-    assert Counted.steps > 3  # of training, and then of validation
-    assert open_run(tmp_path / "run").settings.finished
+    """tests/test_fit_devices.py trains on two devices."""
+    given = {}
+    monkeypatch.setattr(fit, "train", lambda *args, **options: given.update(options))
+    assert main(["train", "--mirrored", "--data", "digits", "--output", str(tmp_path / "run")]) == 0
+    assert isinstance(given["strategy"], tf.distribute.MirroredStrategy)
 
 
 def test_a_failed_exchange_says_what_it_means():
@@ -169,30 +143,3 @@ def test_a_worker_that_dies_ends_the_others_with_a_word_and_the_run_goes_on(tmp_
     assert first.returncode != 0
     assert "Worker 0 of 2 cannot continue, because another one has ended" in printed
     second.communicate()
-
-
-# Runs an example with a network of two blocks.
-SMALL = """
-import runpy, sys
-import keras_effnetv2 as kev2
-from helpers.quick_runs import two_blocks
-small = two_blocks()
-kev2.ModelConfig.from_name = lambda name: small
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-@pytest.mark.slow  # a process that starts JAX and compiles
-def test_the_example(tmp_path):
-    """As the only worker: what several do is tested above."""
-    example = TESTS.parent / "examples" / "two_processes.py"
-    data = some_digits(tmp_path / "digits", 48)
-    words = [sys.executable, "-c", SMALL, example, "--data", data, "--epochs", "1"]
-    words += ["--stages", "1", "--image-size", "32", "32", "--batch-size", "16"]
-    words += ["--output", tmp_path / "run", "--coordinator", f"127.0.0.1:{free_port()}"]
-    process = run_process([*words, "--workers", "1", "--worker", "0"])
-    printed = process.communicate(timeout=400)[0]
-    assert process.returncode == 0, printed
-    result = json.loads((tmp_path / "run/recipe.json").read_text())["result"]
-    assert f"worker 0: accuracy {result['validation_accuracy']:.1%}" in printed
