@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.command_line import VARIANT, small_variant
-from helpers.quick_runs import leave_out_results, step_eagerly, two_blocks
+from helpers.quick_runs import (
+    leave_out_operations,
+    leave_out_results,
+    step_eagerly,
+    two_blocks,
+)
 from helpers.served_models import GOLDEN
 
 import keras_effnetv2 as kev2
@@ -47,8 +52,9 @@ def small_network(monkeypatch):
     return small
 
 
-def test_transfer_learning(small_network, tmp_path, capsys):
+def test_transfer_learning(small_network, tmp_path, capsys, monkeypatch):
     """From a weight file and a folder of pictures to a SavedModel, the batch norms as they were."""
+    step_eagerly(monkeypatch)
     write_pictures(tmp_path / "pictures", ("cat", "dog"), 5)
     keras.utils.set_random_seed(0)
     pretrained = kev2.build_model(small_network, classes=3)
@@ -106,16 +112,16 @@ def test_name_photos(tmp_path, capsys):
 
 @pytest.fixture
 def quick(small_network, monkeypatch):
-    """Trains the small network eagerly, and writes neither export nor report."""
+    """Trains the small network eagerly on what is not augmented; writes no export, no report."""
+    leave_out_operations(monkeypatch)
     leave_out_results(monkeypatch)
     step_eagerly(monkeypatch)
 
 
-@pytest.mark.slow  # traces AutoAugment twice
+@pytest.mark.slow  # a training
 def test_imagenet(tmp_path, capsys, quick, monkeypatch):
     output = tmp_path / "run"
     write_pictures(tmp_path / "pictures", ("a", "b"), 10)
-    # Each stage is traced with AutoAugment, so two have to do.
     monkeypatch.setitem(PRESETS, "imagenet-official", PRESETS["imagenet-official"] | {"stages": 2})
     words = ["--data", str(tmp_path / "pictures"), "--output", str(output)]
     words += ["--variant", "efficientnetv2-b0", "--preset", "imagenet-official"]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.quick_runs import some_digits, step_eagerly
+from helpers.quick_runs import leave_out_operations, some_digits, step_eagerly
 
 import keras_effnetv2 as kev2
 from keras_effnetv2.training.progressive import scheduled_dropout_layers
@@ -20,6 +20,7 @@ PLAN = kev2.progressive_stages(epochs=4, image_size=(128, 224), dropout_rate=(0.
 def in_scratch_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     step_eagerly(monkeypatch)
+    leave_out_operations(monkeypatch)
 
 
 def run_example(name, *arguments):

@@ -3,6 +3,7 @@
 Devices are set up before TensorFlow starts, hence a process of its own for all of it.
 """
 
+import functools
 import json
 import subprocess
 import sys
@@ -60,18 +61,17 @@ class Counted(tf.distribute.MirroredStrategy):
 def check_train(folder, strategy):
     patch, before = pytest.MonkeyPatch(), strategy.runs
     leave_out_results(patch)
-    alone = train_small(folder / "alone", small_network(dropout=None, norm=False))
+    plain_network = functools.partial(small_network, dropout=None, norm=False)
+    alone = train_small(folder / "alone", plain_network())
     patch.undo()
     leave_out_report(patch)
     # A variant is built within the scope of the strategy.
-    patch.setattr(
-        *(fit, "build_to_train"),
-        lambda *given: small_network(dropout=None, norm=False, eager=False),
-    )
+    patch.setattr(fit, "build_to_train", lambda *given: plain_network(eager=False))
     mirrored = train_small(folder / "mirrored", "efficientnetv2-b0", strategy=strategy)
     assert strategy.runs > before
+    odd = replace(RECIPE, batch_size=15)
     with pytest.raises(ValueError, match=r"among the 2 devices.*Received: 15"):
-        train("b0", load_source("digits"), replace(RECIPE, batch_size=15), strategy=strategy)
+        train("efficientnetv2-b0", load_source("digits"), odd, strategy=strategy)
     for one, two in zip(alone.model.get_weights(), mirrored.model.get_weights(), strict=True):
         np.testing.assert_allclose(two, one, rtol=0, atol=1e-5)
     np.testing.assert_allclose(

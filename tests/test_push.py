@@ -83,6 +83,18 @@ def run(variant_is_small, tmp_path_factory):
     return write_tiny_run(tmp_path_factory.mktemp("runs") / "trees")
 
 
+@pytest.fixture(scope="module")
+def pushed(run, tmp_path_factory):
+    """The files of the repository that the run was pushed to."""
+    with (
+        serving_hub(tmp_path_factory.mktemp("hub")) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("HF_TOKEN", TOKEN)
+        kev2.push_to_hub(run, NAME)
+        return server.files("anna/trees")
+
+
 @pytest.fixture
 def photo(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -113,10 +125,8 @@ def test_a_pushed_run_predicts_as_before(run, hub, photo, capsys):
     )
 
 
-def test_the_weights_are_those_that_timm_loads(run, hub):
-    kev2.push_to_hub(run, NAME)
-    files = hub.files("anna/trees")
-    tensors, config = load(files["model.safetensors"]), json.loads(files["config.json"])
+def test_the_weights_are_those_that_timm_loads(run, pushed):
+    tensors, config = load(pushed["model.safetensors"]), json.loads(pushed["config.json"])
     model = keras.models.load_model(run / MODEL)
     variables = oracle.weights_of(model)
     np.testing.assert_array_equal(
@@ -198,9 +208,8 @@ def test_a_network_of_its_own(hub, tmp_path, photo):
     assert scores_of(NAME, photo) == pytest.approx(scores_of(run, photo), abs=1e-6)
 
 
-def test_the_model_card(run, hub):
-    kev2.push_to_hub(run, NAME)
-    card = hub.files("anna/trees")["README.md"].decode()
+def test_the_model_card(pushed):
+    card = pushed["README.md"].decode()
     _, head, text = card.split("---\n", 2)
     head = yaml.safe_load(head)
     assert (head["library_name"], head["pipeline_tag"]) == ("timm", "image-classification")
@@ -223,9 +232,8 @@ def test_the_model_card(run, hub):
     assert not re.search(r"\n\n\n|{{|{%", text)
 
 
-def test_nothing_of_the_owners_machine_is_uploaded(run, hub):
-    kev2.push_to_hub(run, NAME)
-    for name, data in hub.files("anna/trees").items():
+def test_nothing_of_the_owners_machine_is_uploaded(run, pushed):
+    for name, data in pushed.items():
         for word in ("/home", "secret", str(run)):
             assert word.encode() not in data, name
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.notebooks import NOTEBOOKS, text_of
-from helpers.quick_runs import step_eagerly
+from helpers.quick_runs import leave_out_operations, step_eagerly
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.cost import network_cost
@@ -48,6 +48,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 @pytest.mark.parametrize(("page", "example"), EXAMPLES)
 def test_example_runs(page, example, capsys, monkeypatch, tmp_path):
     step_eagerly(monkeypatch)
+    leave_out_operations(monkeypatch)
     monkeypatch.chdir(tmp_path)
     code = compile(example, page, "exec")
     modules = re.findall(r"^(?:import|from) (\w+)", example, flags=re.MULTILINE)

@@ -104,10 +104,11 @@ class QuickRunner:
 
 
 class BusyRunner(QuickRunner):
-    """Trains for long enough to be met at it."""
+    """Trains until the current folder has the file "go", and a second more."""
 
     def train(self, config, watch):
-        time.sleep(1.5)
+        wait_for(lambda: os.path.exists("go"))
+        time.sleep(1)
         return super().train(config, watch)
 
 
@@ -467,7 +468,7 @@ def test_the_network_of_a_lost_worker_is_tried_once_more(database, tmp_path, out
     assert [trial.number for trial in study.trials if trial.config == config] == [1, 2]
 
 
-def start_worker(url, trials):
+def start_worker(folder, url, trials):
     script = f"""
 import sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
@@ -476,10 +477,10 @@ engine.TrialRunner = lambda baseline, inputs: BusyRunner([], baseline, inputs)
 search(LARGE, {url!r}, {trials}, Sampling("random"), heartbeat_seconds=1)
 """
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.Popen([sys.executable, "-c", script], env=environment, text=True)
+    return subprocess.Popen([sys.executable, "-c", script], env=environment, cwd=folder)
 
 
-def wait_for(what, seconds=120):
+def wait_for(what, seconds=240):
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end
@@ -489,13 +490,14 @@ def wait_for(what, seconds=120):
 
 @pytest.mark.slow  # two processes that start TensorFlow
 def test_one_of_two_workers_is_killed(database, tmp_path):
-    workers = [start_worker(database, 6) for _ in range(2)]
+    workers = [start_worker(tmp_path, database, 6) for _ in range(2)]
     try:
         wait_for(lambda: os.path.exists(tmp_path / "search.db"))
         wait_for(lambda: len(running(database)) == 2)
         killed = workers[0]
         killed.send_signal(signal.SIGKILL)
         killed.wait()
+        (tmp_path / "go").touch()
         assert workers[1].wait(240) == 0
     finally:
         for worker in workers:

@@ -1,9 +1,10 @@
 """Commands in processes that are killed: `python -m helpers.killed_commands FOLDER KILLS SEED`.
 
 Starting TensorFlow costs seconds, so this process imports it, starts nothing of it, and forks: a
-child runs a command, and is killed (SIGKILL) at a random moment of the time that a whole one takes.
-Prints a line of JSON: for each command and kill whether it came too late, and what it left. Where
-the result is not there, the command is called once more and not killed.
+child runs a command, and is killed (SIGKILL) at a random moment of the time that a whole one takes,
+each time in another part of it. Prints a line of JSON: for each command and kill whether it came
+too late, and what it left. Where the result is not there, the command is called once more and not
+killed.
 """
 
 import json
@@ -81,7 +82,8 @@ def main(folder, kills, seed):
         for number in range(kills):
             place = folder / f"{name}-{number}"
             # In most of the first half nothing is written yet.
-            is_through = call(place, random.uniform(0.4, 1) * whole)
+            moment = 0.4 + 0.6 * (number + random.random()) / kills
+            is_through = call(place, moment * whole)
             log[name].append([is_through, sorted(path.name for path in place.rglob("*"))])
             if not (place / result).exists():
                 assert call(place)

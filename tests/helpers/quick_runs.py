@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.stage import decode_stages
+from keras_effnetv2.augment import randaugment
 from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.training import results
 
@@ -51,6 +52,12 @@ def small_network(
 def step_eagerly(patch):
     """No model traces its steps; `patch` is a `pytest.MonkeyPatch`."""
     patch.setattr(keras.Model, "run_eagerly", property(lambda model: True, lambda model, _: None))
+
+
+def leave_out_operations(patch):
+    """No augmentation: its operations take seconds to trace; `patch` is a `pytest.MonkeyPatch`."""
+    same = dict.fromkeys(randaugment.OPERATIONS, lambda image, layer: tf.identity(image))
+    patch.setattr(randaugment, "OPERATIONS", same)
 
 
 def leave_out_results(patch):
