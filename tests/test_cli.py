@@ -319,7 +319,7 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
             )
         },
         "push empty hf://a/b": "empty is not the folder of a run",
-        "serve nowhere": "RUN must be the folder of a finished run, or the output folder of",
+        "serve nowhere": "RUN must be the folder of a finished run, or the FOLDER of",
         "search --trials 3": "--data",
         "search --data digits --trials 3": "3 trials would all be random",
         "search --data digits --trials 30 --image-size 7": "--image-size must",

@@ -67,11 +67,21 @@ def test_a_version_that_is_there_is_not_overwritten(run, capsys):
 
 @pytest.mark.slow  # converts a network three times
 def test_all_formats(run, tmp_path, capsys):
-    assert main(["export", str(run), "--format", "all", "--output", str(tmp_path / "new")]) == 0
-    paths = capsys.readouterr().out.splitlines()[::2]
+    assert main(["export", str(run)]) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert main(["export", str(run), "--format", "all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [written[0], f"already there: {written[1]}"]
+    assert [path.name for path in (run / "saved_model").iterdir()] == ["1"]
     names = ("saved_model/1", "model.onnx", "model.xml", "model.tflite")
-    assert paths == [str(tmp_path / "new" / name) for name in names]
-    assert {read_metadata(path) for path in paths} == {read_metadata(tmp_path / "new/saved_model")}
+    assert lines[::2] == [str(run / name) for name in names]
+    assert {read_metadata(path) for path in lines[::2]} == {read_metadata(run / "saved_model")}
+    # In another folder they would be the same, and there is an ONNX file.
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model.onnx").touch()
+    assert main(["export", str(run), "--format", "all", "--output", str(other)]) == 1
+    assert f"remove {other / 'model.onnx'}" in capsys.readouterr().err
 
 
 @pytest.mark.slow  # converts a network

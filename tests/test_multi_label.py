@@ -12,6 +12,7 @@ from helpers.quick_runs import leave_out_results, small_network
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.augment.mixing import draw_beta, mix_batch
+from keras_effnetv2.benchmark.contestants import open_network
 from keras_effnetv2.data.pack import pack
 from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import load_source
@@ -23,7 +24,7 @@ from keras_effnetv2.pretrained.registry import CentralCrop
 from keras_effnetv2.pretrained.timm_config import Description, read_description, to_timm
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.report.run_page import several_classes_table
-from keras_effnetv2.runs.run_folder import open_run
+from keras_effnetv2.runs.run_folder import open_run, write_settings
 from keras_effnetv2.training.assemble import PrecisionRecallArea
 from keras_effnetv2.training.fit import train
 
@@ -279,6 +280,11 @@ def test_a_training_finds_the_loss_and_keeps_its_thresholds(run):
     assert opened.confusion is None
     assert opened.settings.thresholds == tuple(result.evaluation.thresholds)
     assert opened.settings.result["validation_f1"] == result.evaluation.f1
+    # `benchmark` names classes by the thresholds of the run, as `evaluate` does.
+    write_settings(result.output, replace(opened.settings, thresholds=(0.25, 0.25, 0.25)))
+    measured = open_network(str(result.output), data=opened.settings.training.spec)
+    figures = measured.figures(np.where(measured.judged_on.labels, 0.3, 0.2))
+    assert (figures["accuracy"], figures["f1"]) == (1, 1)
     assert [one.class_name for one in opened.pictures.validation] == [
         load_source(opened.settings.training.spec, "all").label_texts[int(Path(one.name).stem)]
         for one in opened.pictures.validation

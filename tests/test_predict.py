@@ -154,7 +154,7 @@ def test_many_pictures_get_what_few_get(run, pictures, tmp_path):
             np.testing.assert_allclose(again.embedding, one.embedding, rtol=1e-5)
 
 
-def test_a_keras_file_and_a_model_are_what_their_run_is(run, pictures, tmp_path, capsys):
+def test_a_keras_file_and_a_model_are_what_their_run_is(run, pictures, tmp_path, capsys, recwarn):
     model = kev2.open_run(run).model
     fixed = keras.Sequential([keras.Input((32, 32, 3)), *model.layers])
     alone = tmp_path / "alone.keras"
@@ -167,6 +167,11 @@ def test_a_keras_file_and_a_model_are_what_their_run_is(run, pictures, tmp_path,
         (row,) = kev2.predict(network, pictures[-1:], embeddings=True)
         assert row.class_names == (names[0], names[1], names[2])
         np.testing.assert_allclose(row.embedding, MEANS[1], atol=1e-5)
+    (row,) = kev2.predict(fixed, pictures[-1:], class_names=CLASSES)
+    assert row.class_names == CLASSES
+    # Only of the model without names, and where `predict` is called.
+    (hint,) = (one for one in recwarn if "class_names=source.class_names" in str(one.message))
+    assert hint.filename == __file__
     code, out, err = command(capsys, "evaluate", alone, "--data", run.parent / "photos", "--json")
     assert code == 0, err
     assert json.loads(out)["accuracy"] == 1

@@ -1,8 +1,8 @@
 """A network in several formats, timed in turns with its rivals."""
 
 import gc
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +18,11 @@ from keras_effnetv2.benchmark.contestants import (
     open_network,
     same_in_keras_applications,
 )
-from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.export.check import largest_difference, top1_agreement
 from keras_effnetv2.models.multiply_adds import count_flops
+
+JUDGED = ("mean_average_precision", "f1", "accuracy", "top_5_accuracy")
+"""The figures of `Evaluation` that are shown."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,7 @@ class Timed:
         top1_agreement: share of the pictures with the best class of the Keras model.
         seconds: batch size -> (rounds, calls) seconds for a batch, see `timing.measure`.
         time_ratio: batch size -> the time relative to the first of its group.
-        accuracy, top_5_accuracy: shares of labelled pictures, None without any; the second also for
-            five classes or fewer.
+        figures: those of `JUDGED` that labelled pictures have, by name; none without such pictures.
     """
 
     network: str
@@ -52,8 +53,7 @@ class Timed:
     top1_agreement: float
     seconds: dict[int, np.ndarray]
     time_ratio: dict[int, float]
-    accuracy: float | None = None
-    top_5_accuracy: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def median(self, batch_size: int) -> float:
         """Return the median time for a batch, seconds."""
@@ -117,9 +117,7 @@ def compare(
         for index, (one, format) in enumerate(pairs):
             progress(f"{one.name}: comparing {format}")
             answers = compared_answers(one, runs[index])
-            figures: dict[str, float] = {}
-            if one.judged_on is not None:
-                figures = Evaluation(one.judged_on.labels, answers).figures()
+            figures = one.figures(answers)
             files = [path for path in folders[index].rglob("*") if path.is_file()]
             timed = Timed(
                 one.name,
@@ -132,8 +130,7 @@ def compare(
                 top1_agreement(answers, expected[id(one)]),
                 {size: times[index] for size, times in seconds.items()},
                 {size: time_ratio(times[index], times[0]) for size, times in seconds.items()},
-                figures.get("accuracy"),
-                figures.get("top_5_accuracy"),
+                {name: figures[name] for name in JUDGED if name in figures},
             )
             group.append(timed)
     return group

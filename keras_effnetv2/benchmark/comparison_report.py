@@ -10,19 +10,17 @@ from keras_effnetv2.benchmark.paper_figures import TABLE_7, TABLE_11
 
 def speed_table(group: Sequence[Timed]) -> str:
     """Return the Markdown table of one group; times are compared with the first row."""
-    names = {"top-1": "accuracy", "top-5": "top_5_accuracy"}
-    shares = {name: [getattr(one, field) for one in group] for name, field in names.items()}
-    judged = {name: found for name, found in shares.items() if found != [None] * len(group)}
-    header = ["network", "format", "MB", "largest difference", "same class", *judged]
+    judged = list(dict.fromkeys(name for timed in group for name in timed.figures))
+    header = ["network", "format", "MB", "largest difference", "same class"]
+    header += [name.replace("_", " ") for name in judged]
     for batch_size in group[0].seconds:
         header += [f"ms for {batch_size} (p95)", "pictures/s", "time"]
     rows = []
-    for place, timed in enumerate(group):
+    for timed in group:
         cells = [timed.network, timed.format]
         cells.append("" if timed.bytes is None else f"{timed.bytes / 1e6:.1f}")
         cells += [f"{timed.max_difference:.1e}", f"{timed.top1_agreement:.1%}"]
-        found = (shares[place] for shares in judged.values())
-        cells += ["" if share is None else f"{share:.1%}" for share in found]
+        cells += [f"{timed.figures[name]:.1%}" if name in timed.figures else "" for name in judged]
         for batch_size, seconds in timed.seconds.items():
             median, p95 = timed.median(batch_size), np.percentile(seconds, 95)
             cells += [f"{1e3 * median:.1f} ({1e3 * p95:.1f})", f"{batch_size / median:.1f}"]
@@ -62,7 +60,8 @@ def as_data(groups: Iterable[Sequence[Timed]]) -> list[dict[str, object]]:
     """Return plain data for JSON for each format of each network, with all times in seconds."""
     return [
         {
-            **vars(timed),
+            **{name: value for name, value in vars(timed).items() if name != "figures"},
+            **timed.figures,
             "seconds": {size: times.tolist() for size, times in timed.seconds.items()},
             "compared_with": f"{group[0].network} {group[0].format}",
         }

@@ -18,7 +18,8 @@ from keras_effnetv2.data.pipeline import make_dataset
 from keras_effnetv2.data.sources import ImageSource
 from keras_effnetv2.data.unreadable import check_readable
 from keras_effnetv2.evaluation import named_network
-from keras_effnetv2.evaluation.judging import pictures_to_judge
+from keras_effnetv2.evaluation.judging import JudgedNetwork, pictures_to_judge
+from keras_effnetv2.evaluation.scores import Evaluation
 from keras_effnetv2.export.formats import export_model
 from keras_effnetv2.export.real_pictures import photographs
 from keras_effnetv2.export.runtimes import FORMATS, Runner, computes_bfloat16, load_exported
@@ -77,7 +78,7 @@ class MeasuredNetwork:
         pictures: float32 (24, S, S, 3), see `real_pictures.photographs`.
         judged_on: labelled pictures to judge its exports on, if any; int8 is calibrated with a
             random part of them.
-        style: how they become squares, see `evaluation_crop.resize_for_evaluation`.
+        judged_as: how it is judged on them.
     """
 
     name: str
@@ -86,7 +87,18 @@ class MeasuredNetwork:
     run: Runner
     pictures: np.ndarray
     judged_on: ImageSource | None = None
-    style: Style = "whole"
+    judged_as: JudgedNetwork | None = None
+
+    @property
+    def style(self) -> Style:
+        """How pictures become squares, see `evaluation_crop.resize_for_evaluation`."""
+        return "whole" if self.judged_as is None else self.judged_as.style
+
+    def figures(self, answers: np.ndarray) -> dict[str, float]:
+        """Return the figures of answers for `judged_on`; none without those."""
+        if self.judged_on is None or self.judged_as is None:
+            return {}
+        return self.judged_as.completed(Evaluation(self.judged_on.labels, answers)).figures()
 
 
 def open_network(
@@ -146,7 +158,7 @@ def _judged_network(
     return MeasuredNetwork(
         *(name, network, size, _keras_runner(network), photographs(size)),
         judged_on=pictures,
-        style=judged.style,
+        judged_as=judged,
     )
 
 

@@ -12,6 +12,7 @@ from keras_effnetv2.cli.command import OptionGroup, command, flag, option
 from keras_effnetv2.cli.options import NETWORK, WEIGHTS_TO_JUDGE, check_data, check_network
 from keras_effnetv2.cli.quiet_start import start_tensorflow
 from keras_effnetv2.evaluation.named_network import network_path, open_network
+from keras_effnetv2.export.outputs import version_folder
 from keras_effnetv2.runs.run_state import SAVED_MODEL
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def export(
         "PATH",
         "Folder for the versions of a SavedModel, the file of another format, or the folder of "
         "all formats. [default for a run: RUN/saved_model, RUN/model.onnx, .xml or .tflite, or "
-        "RUN]",
+        "RUN, whose SavedModel then stays as it is unless an option of SavedModels is given]",
     ),
     saved_model: SavedModelOptions,
     files: FileOptions,
@@ -134,11 +135,16 @@ def export(
     if output is None and (path is None or not path.is_dir()):
         raise ValueError(f"--output must be given, since {model!r} is not a run folder.")
     targets = _targets(format, Path(model), output, saved_model.version)
+    there = None
+    if format == ALL and output is None and not saved_model.given():
+        there = version_folder(Path(model, SAVED_MODEL))  # enough: a training writes one, too
     start_tensorflow()
     _need_packages(targets)
     network = open_network(model, weights)
     for name, target in targets.items():
-        if name == SAVED_MODEL:
+        if name == SAVED_MODEL and there is not None:
+            _say_saved_model(there, "already there: ")
+        elif name == SAVED_MODEL:
             _write_saved_model(network, target, saved_model.given())
         else:
             _write_file(network, target, name, files.given())
@@ -186,11 +192,10 @@ def _described(network: "JudgedNetwork") -> dict[str, Any]:
 
 
 def _write_saved_model(network: "JudgedNetwork", folder: Path, given: dict[str, Any]) -> None:
-    from keras_effnetv2.export.metadata import MODEL_CARD
     from keras_effnetv2.export.saved_model import export_saved_model
 
     options = {**given, "version": int(folder.name)}
-    written = export_saved_model(
+    export_saved_model(
         network.model,
         folder.parent,
         fold_batch_norm=not options.pop("no_fold", False),
@@ -199,10 +204,16 @@ def _write_saved_model(network: "JudgedNetwork", folder: Path, given: dict[str, 
         **_described(network),
         **options,
     )
-    accuracy = read_json(written / MODEL_CARD)["accuracy"]
-    size = sum(file.stat().st_size for file in written.rglob("*") if file.is_file())
-    say(written)
-    _say_compared(size, accuracy)
+    _say_saved_model(folder)
+
+
+def _say_saved_model(folder: Path, before: str = "") -> None:
+    from keras_effnetv2.export.metadata import MODEL_CARD
+
+    accuracy = read_json(folder / MODEL_CARD)["accuracy"]
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    say(folder)
+    _say_compared(size, accuracy, before)
 
 
 def _write_file(network: "JudgedNetwork", output: Path, format: str, given: dict[str, Any]) -> None:
@@ -225,10 +236,10 @@ def _write_file(network: "JudgedNetwork", output: Path, format: str, given: dict
         say(f"{count} stayed in float: {listed(report.float_layers)}")
 
 
-def _say_compared(size: int, compared: Mapping[str, Any]) -> None:
-    """Print the size of an export, and how it compares with Keras."""
+def _say_compared(size: int, compared: Mapping[str, Any], before: str = "") -> None:
+    """Print the size of an export, and how it compares with Keras, in a line."""
     say(
-        f"{size:,} bytes; compared with Keras on {compared['pictures']} pictures: same best class "
-        f"on {compared['top1_agreement']:.1%}, probabilities within "
+        f"{before}{size:,} bytes; compared with Keras on {compared['pictures']} pictures: same "
+        f"best class on {compared['top1_agreement']:.1%}, probabilities within "
         f"{compared['max_difference']:.2g}"
     )

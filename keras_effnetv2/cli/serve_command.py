@@ -96,8 +96,8 @@ def serve(
     check_number("poll", poll, minimum=0)
     VersionPolicy.parse(versions)
     token = _token(token_file)
-    exports = "the output folder of keras-effnetv2 export"
-    check_run(path, f"the folder of a finished run, or {exports}")
+    export = "keras-effnetv2 export NETWORK --output FOLDER"
+    check_run(path, f"the folder of a finished run, or the FOLDER of {export}")
     if access_log == "json":
         rest()  # its lines would not be JSON
     start_tensorflow()

@@ -125,6 +125,14 @@ class JudgedNetwork:
     activation: str | None = None
     thresholds: Sequence[float] | None = None
 
+    def completed(self, evaluation: Evaluation) -> Evaluation:
+        """Return an evaluation of this network with the activation and thresholds it states."""
+        if self.activation is not None:
+            evaluation = replace(evaluation, activation=self.activation)
+        if self.thresholds is not None:
+            evaluation = replace(evaluation, thresholds=np.array(self.thresholds))
+        return evaluation
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -400,8 +408,4 @@ def judge(
         batch_size=batch_size,
         progress=evaluating,
     )
-    if network.activation is not None:
-        evaluation = replace(evaluation, activation=network.activation)
-    if network.thresholds is not None:
-        evaluation = replace(evaluation, thresholds=np.array(network.thresholds))
-    return Judgement(network, source, evaluation, bad, pictures.counts)
+    return Judgement(network, source, network.completed(evaluation), bad, pictures.counts)

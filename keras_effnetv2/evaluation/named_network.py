@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_effnetv2._common.checks import did_you_mean
+from keras_effnetv2._common.progress import working
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import variant_unless_path
 from keras_effnetv2.export.outputs import version_folder
@@ -63,6 +64,7 @@ def is_export(path: Path) -> bool:
     return path.suffix in _EXPORTS or version_folder(path) is not None
 
 
+@working("opening the network")
 def open_network(
     name: str | os.PathLike[str],
     weights: str | None = None,

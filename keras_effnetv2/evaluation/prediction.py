@@ -6,6 +6,7 @@ found without them.
 
 import json
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -122,7 +123,8 @@ def predict(
             "-" is a picture on standard input.
         weights: for a variant: name of a published set or path; None is "imagenet".
         class_names: a name for each class of a model that does not know them, such as
-            `source.class_names`.
+            `source.class_names`. Without it the classes of a Keras model have numbers (those of
+            ImageNet have names), and a warning says so.
         top: number of classes to name, at least 1. None: 5; of a network whose pictures may have
             several classes, all that are above their thresholds.
         min_score: classes with a lower score, 0..1, are not named.
@@ -151,7 +153,7 @@ def predict(
     names = picture_names(pictures)
     network = None
     if not all(map(picture_trouble, names)):
-        network = _named(_opened(model_or_path, weights), class_names)
+        network = _named(_opened(model_or_path, weights, class_names), class_names)
     found: list[Prediction] = []
     for row in predictions(network, names, settings):
         found.append(row)
@@ -233,7 +235,9 @@ def write_embeddings(
     return len(read)
 
 
-def _opened(network: Any, weights: str | None) -> "JudgedNetwork":
+def _opened(
+    network: Any, weights: str | None, class_names: Sequence[str] | None
+) -> "JudgedNetwork":
     import keras
 
     from keras_effnetv2.evaluation.judging import JudgedNetwork
@@ -245,7 +249,16 @@ def _opened(network: Any, weights: str | None) -> "JudgedNetwork":
             "The network must be the folder of a run, a .keras file, an export, a Keras model, or "
             f"a variant, which alone takes `weights`. Received: {network!r} and weights={weights!r}"
         )
-    return described_network(network) if isinstance(network, keras.Model) else network
+    if isinstance(network, JudgedNetwork):
+        return network
+    described = described_network(network)
+    if class_names is None and "wordnet_id" not in described.classes[0]:
+        warnings.warn(
+            "The model does not know the names of its classes, so they are numbers here. Name them "
+            "with class_names=, for example class_names=source.class_names.",
+            stacklevel=3,  # where `predict` is called
+        )
+    return described
 
 
 def _named(network: "JudgedNetwork", class_names: Sequence[str] | None) -> "JudgedNetwork":

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_effnetv2._common.progress import progress_bar
 from keras_effnetv2.models.graph import bare_graph, copy_weights
 
 DIFFERENCE_LIMIT = 1e-4
@@ -25,7 +26,12 @@ def batches_of(pictures: np.ndarray) -> list[np.ndarray]:
 
 def answers_of(run: Callable[[Any], Any], batches: Batches) -> np.ndarray:
     """Return the results of a function of one batch for several: (pictures, classes)."""
-    return np.concatenate([np.asarray(run(batch)) for batch in batches])
+    answers: list[np.ndarray] = []
+    with progress_bar("checking the export") as progress:
+        for batch in batches:
+            progress(sum(map(len, answers)), sum(map(len, batches)))
+            answers.append(np.asarray(run(batch)))
+    return np.concatenate(answers)
 
 
 def keras_answers(model: keras.Model, batches: Batches) -> np.ndarray:

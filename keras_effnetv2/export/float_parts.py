@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_effnetv2._common.progress import working
 from keras_effnetv2._common.quiet import quiet_stderr
 from keras_effnetv2.export.check import Batches, answers_of, top1_agreement
 from keras_effnetv2.export.converters import Calibration, int8_converter
@@ -43,6 +44,7 @@ class Judge:
         return agreement >= self.min_agreement, float(np.abs(answers - self.expected).mean())
 
 
+@working("finding the parts to keep in float")
 def keep_float_parts(
     saved_model: Path, path: Path, calibration: Calibration, judge: Judge
 ) -> list[str]:

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer, check_number
 from keras_effnetv2._common.files import scratch_beside, write_text
+from keras_effnetv2._common.progress import working
 from keras_effnetv2._common.text import first_line
 from keras_effnetv2.export.check import (
     Batches,
@@ -190,7 +191,8 @@ def export_model(
         folder.mkdir(parents=True)
         written = folder / target.name
         function = _saved_function(exact, None if dynamic_size else size, saved_model)
-        FORMATS[format].write(function, saved_model, written, quantize, for_ranges)
+        with working(f"converting to {format}"):
+            FORMATS[format].write(function, saved_model, written, quantize, for_ranges)
         judge, in_float = Judge(batches, expected, min_agreement), []
         if keep_float is not None and not judge(written)[0]:
             in_float = keep_float_parts(saved_model, written, for_ranges, judge)
@@ -292,6 +294,7 @@ def _gather(
     return [] if seen is None else np.split(seen, len(seen)), compared
 
 
+@working("writing the graph")
 def _saved_function(model: keras.Model, size: int | None, folder: Path) -> Any:
     """Save the graph of a file, folded, for pictures of a size or any, and return its function."""
     # Of a model that cannot be folded: to the runtime weights are constants, it does what it can.

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_choice, check_integer
 from keras_effnetv2._common.files import written_whole
+from keras_effnetv2._common.progress import working
 from keras_effnetv2.export.check import (
     Batches,
     answers_of,
@@ -167,6 +168,7 @@ def export_saved_model(
     return target
 
 
+@working("writing the SavedModel")
 def _save(served: Any, signatures: dict[str, Any], folder: Path) -> None:
     # A served graph is never differentiated, and this halves the time to load it. (Loading it
     # in Python warns that gradients are missing.)
@@ -179,6 +181,7 @@ def _save(served: Any, signatures: dict[str, Any], folder: Path) -> None:
     (folder / "fingerprint.pb").unlink()
 
 
+@working("folding the batch norms")
 def _folded(
     model: keras.Model, batches: Batches, answers: np.ndarray
 ) -> tuple[keras.Model, np.ndarray, dict[str, Any]]:

@@ -62,10 +62,10 @@ def file_columns(files: Sequence[bytes]) -> Columns:
 def version_folders(path: str | os.PathLike[str]) -> list[Path]:
     """Return the folders whose names are numbers, in a run's export or a folder of versions.
 
-    The largest number is the first.
+    The export may also be beside those of other formats. The largest number is the first.
     """
     root = Path(path)
-    folder = root / SAVED_MODEL if (root / RECIPE).is_file() else root
+    folder = root / SAVED_MODEL if (root / SAVED_MODEL).is_dir() else root
     return [one for one in versions(folder) if one.is_dir()]
 
 
