@@ -108,7 +108,7 @@ def test_what_is_not_opened(run, exports, tmp_path, capsys):
     any_size = write_export(tmp_path, "net.onnx", dynamic=True)
     for path, expected in (
         (tmp_path / "broken.onnx", r"broken\.onnx cannot be opened: .*"),
-        (any_size, r"cannot be opened: it takes pictures of any x any pixels, but pictures are"),
+        (any_size, r"cannot be opened: it takes pictures of any x any pixels, but here all"),
         (tmp_path / "missing.tflite", r"There is no file .*an export \(a SavedModel folder, .onnx"),
         (tmp_path / "weights.bin", r"There is no network .*weights.bin"),
     ):

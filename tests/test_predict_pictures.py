@@ -77,7 +77,7 @@ def test_rows_keep_the_order_and_say_what_there_is_none_of(run, photos):
     assert best(rows) == {
         "photos/below/[1].png": "red",
         "photos/below/deeper/a.PNG": "blue",
-        "empty": "a folder without a file that ends like a picture (.jpg, .png, ...)",
+        "empty": "a folder without picture files (.jpg, .png, ...)",
         "photos/*.gif": "no file matches this pattern",
         "s3://bucket/a.png": "an address must begin with http:// or https://",
         "photos/b.png": "red",
@@ -119,7 +119,7 @@ def test_addresses(run, monkeypatch):
         "red",
         "the server sends no picture, but text/html",
         "not a JPEG, PNG, BMP, GIF or WebP picture",
-        "more than 5,000 bytes, the most that are downloaded",
+        "more than 5,000 bytes, the limit for a download",
         "cannot be downloaded: Connection broken: IncompleteRead(30 bytes read, 110 more expected)",
         "the server answers 404 Not Found",
     ]

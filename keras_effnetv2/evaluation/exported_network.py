@@ -35,8 +35,9 @@ def exported_network(path: Path) -> JudgedNetwork:
         size = said.image_size or height or (settings.image_size if settings else None)
         if size is None or {height, width} - {None, size}:
             raise ValueError(
-                f"it takes pictures of {height or 'any'} x {width or 'any'} pixels, but pictures "
-                "are made squares of one size. Give what it was made from, or export that again"
+                f"it takes pictures of {height or 'any'} x {width or 'any'} pixels, but here "
+                "all pictures become squares of one size. Give what it was made from, or export "
+                "that again"
             )
         (scores,) = model(np.zeros((1, size, size, 3), np.float32))
         classes = len(scores)

@@ -148,7 +148,7 @@ def described_network(model: "keras.Model", said: "Metadata | None" = None) -> "
     if height != width or (height is None and not is_variant):
         raise ValueError(
             f"The model {model.name!r} takes pictures of {height or 'any'} x {width or 'any'} "
-            "pixels, but pictures are made squares of one size. Build it with "
+            "pixels, but here all pictures become squares of one size. Build it with "
             "input_shape=(S, S, 3), or give the folder of its run."
         )
     style: Style = said.style or "whole"

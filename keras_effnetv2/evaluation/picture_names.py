@@ -65,7 +65,7 @@ def picture_trouble(name: str) -> str:
     if _is_address(name):
         return "an address must begin with http:// or https://"
     if os.path.isdir(name):
-        return "a folder without a file that ends like a picture (.jpg, .png, ...)"
+        return "a folder without picture files (.jpg, .png, ...)"
     if not os.path.lexists(name) and re.search(r"[*?[]", name):
         return "no file matches this pattern"
     return picture_file_trouble(name)
@@ -107,7 +107,7 @@ def _download(address: str) -> tuple[bytes, str]:
             while piece := answer.raw.read1(_PIECE, decode_content=True):
                 data += piece
                 if len(data) > MAX_DOWNLOAD:
-                    return b"", f"more than {MAX_DOWNLOAD:,} bytes, the most that are downloaded"
+                    return b"", f"more than {MAX_DOWNLOAD:,} bytes, the limit for a download"
                 if time.monotonic() > end:
                     return b"", f"the download takes more than {DOWNLOAD_SECONDS} seconds"
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
