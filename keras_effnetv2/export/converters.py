@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnetv2._common.progress import working
 from keras_effnetv2._common.quiet import quiet_stderr
 from keras_effnetv2._common.text import install_hint
 
@@ -38,6 +39,7 @@ def optional_module(name: str) -> Any:
         ) from error
 
 
+@working("converting to ONNX")
 def write_onnx(function: Any, saved_model: Path, path: Path, *_: Any) -> None:
     """Write a `.onnx` file, always in float32."""
     onnx, tf2onnx = optional_module("onnx"), optional_module("tf2onnx")
@@ -53,6 +55,7 @@ def write_onnx(function: Any, saved_model: Path, path: Path, *_: Any) -> None:
     onnx.save(model, path)
 
 
+@working("converting to OpenVINO")
 def write_openvino(
     function: Any, saved_model: Path, path: Path, quantize: str | None, *_: Any
 ) -> None:
@@ -66,6 +69,7 @@ def write_openvino(
     openvino.save_model(model, path, compress_to_fp16=quantize is not None)
 
 
+@working("converting to LiteRT")
 def write_litert(
     function: Any, saved_model: Path, path: Path, quantize: str | None, calibration: Calibration
 ) -> None:

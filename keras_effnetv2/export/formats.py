@@ -191,8 +191,7 @@ def export_model(
         folder.mkdir(parents=True)
         written = folder / target.name
         function = _saved_function(exact, None if dynamic_size else size, saved_model)
-        with working(f"converting to {format}"):
-            FORMATS[format].write(function, saved_model, written, quantize, for_ranges)
+        FORMATS[format].write(function, saved_model, written, quantize, for_ranges)
         judge, in_float = Judge(batches, expected, min_agreement), []
         if keep_float is not None and not judge(written)[0]:
             in_float = keep_float_parts(saved_model, written, for_ranges, judge)
