@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_number
+from keras_effnetv2._common.progress import working
 from keras_effnetv2._common.text import install_hint
 from keras_effnetv2.export.signatures import BYTES_SIGNATURE
 from keras_effnetv2.runs.run_folder import open_run
@@ -169,6 +170,7 @@ def allowed_hosts(address: str, host: str, names: Sequence[str]) -> list[str]:
     return [*_LOOPBACK, *(_in_brackets(name.lower()) for name in (host, *names))]
 
 
+@working("loading the model")
 def _load(folder: Path) -> ServedModel:
     """Load a version and run it once.
 
@@ -184,6 +186,7 @@ def _load(folder: Path) -> ServedModel:
     return model
 
 
+@working("preparing the heat maps")
 def _heat(root: Path, model: ServedModel) -> Explain | None:
     """Return the function for heat maps, which was run once; None if there is no run."""
     if not (root / RECIPE).is_file():
