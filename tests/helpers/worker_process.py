@@ -1,10 +1,11 @@
-"""One worker of a training: a process of its own, for test_workers.py.
+"""One worker of two trainings, of which the second takes long: a process, for test_workers.py.
 
-KERAS_BACKEND=jax python -m helpers.worker_process OUTPUT COUNT INDEX PORT EPOCHS
+KERAS_BACKEND=jax python -m helpers.worker_process FOLDER COUNT INDEX PORT
 """
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -51,6 +52,7 @@ def plain_start(model):
 
 
 if __name__ == "__main__":
-    count, index, port, epochs = map(int, sys.argv[2:])
+    count, index, port = map(int, sys.argv[2:])
     connect(f"127.0.0.1:{port}", count, index)
-    train_small(sys.argv[1], epochs)
+    train_small(Path(sys.argv[1]) / "two")
+    train_small(Path(sys.argv[1]) / "endless", epochs=400)
