@@ -19,7 +19,7 @@ from keras_effnetv2.data.sources import load_source
 from keras_effnetv2.training import fit
 from keras_effnetv2.training.interruption import TrainingInterrupted
 
-KILLS = 6
+KILLS = 8
 RUN_FILES = {
     "model.keras",
     "labels.txt",

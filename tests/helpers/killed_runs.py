@@ -1,11 +1,10 @@
 """Trainings in processes that are killed: `python -m helpers.killed_runs FOLDER KILLS SEED`.
 
 Starting TensorFlow costs seconds, so this process imports it, starts nothing of it, and forks: a
-child trains, and is killed (SIGKILL) at a random moment of the time that a whole training takes:
-one moment in each of as many equal parts of it as there are kills. Most of that time passes before
-the first step is done, so that a run is met at its beginning by its first children, at its end by
-those that resume it. If there are kills left when a run is finished, another is begun. Prints a
-line of JSON: what became of each child.
+child trains, and is killed (SIGKILL) at a random moment of the time that a whole training takes.
+Most of that passes before the first step is done, so that a run is met at its beginning by its
+first children, at its end by those that resume it. If there are kills left when a run is finished,
+another is begun. Prints a line of JSON: what became of each child.
 
 FOLDER has the pictures, in pictures/; it gets the runs, run-0 being the one that nobody killed.
 Export and report, which take half of a run's time and whose writers replace whole files, are left
@@ -88,7 +87,6 @@ def in_child(pictures, output, limit=None):
 def main(folder, kills, seed):
     leave_out_results(pytest.MonkeyPatch())
     rng = random.Random(seed)
-    moments = rng.sample([(part + rng.random()) / kills for part in range(kills)], kills)
     pictures = folder / "pictures"
     started = time.monotonic()
     assert in_child(pictures, folder / "run-0")
@@ -96,7 +94,7 @@ def main(folder, kills, seed):
     log, done, run = [], 0, 1
     while True:
         output = folder / f"run-{run}"
-        limit = moments[done] * whole if done < kills else None
+        limit = rng.uniform(0, whole) if done < kills else None
         is_through = in_child(pictures, output, limit)
         found = sorted(path.name for path in output.glob("**/*") if path.is_file())
         log.append([limit, is_through, found])
