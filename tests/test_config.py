@@ -302,7 +302,7 @@ def test_a_stage_that_is_not_there_cannot_be_fused(number):
             "64 bits",
         ),
         ('{"name": "x", "stages": ["r1000000000_k3_s1_e1_i8_o8"]}', "`repeats`"),
-        ('{"name": "x", "stages": ["r9999_k3_s1_e1_i60000_o60000_c1"]}', "have 2,147,483,648 wei"),
+        ('{"name": "x", "stages": ["r9999_k3_s1_e1_i60000_o60000_c1"]}', "at most 2,147,483,648"),
         ('{"name": "x", "stages": [{"a": 1}]}', "A block string must be a str"),
         ('{"name": ["x"], "stages": ["r1_k3_s1_e1_i8_o8"]}', "`name` must consist of"),
         ('{"name": "x"}', "A model config needs stages"),

@@ -324,7 +324,7 @@ def test_int8_is_judged_on_pictures_it_was_not_calibrated_with(tmp_path, monkeyp
 def test_int8_that_disagrees_is_refused(tmp_path):
     # Calibrated in the dark: what is brighter is cut off at the range that was seen.
     pictures = photographs(SIZE)
-    with pytest.raises(RuntimeError, match=r"int8 file .* on .*% of 24 pictures, and 98.0%"):
+    with pytest.raises(RuntimeError, match=r"int8 file .* on .*% of 24 pictures, but 98.0%"):
         calibrated(tmp_path / "net.tflite", calibration=pictures / 50, pictures=pictures)
     assert not list(tmp_path.iterdir())
 

@@ -90,7 +90,7 @@ def test_other_classes_start_a_fresh_head_on_the_smaller_file_and_say_so(publish
     assert model.output_shape == (None, 7)
     assert model.get_layer("predictions").activation.__name__ == "softmax"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "fresh" in caplog.text
+    assert "classifier: new, for 7 classes" in caplog.text
     assert model.get_layer("pixel_normalization").scale == 1 / 128
     kernel = oracle.numpy(model.get_layer("top_conv").kernel)
     np.testing.assert_array_equal(kernel, oracle.numpy(raw.get_layer("top_conv").kernel))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_effnetv2._common.files import write_text
+from keras_effnetv2._common.progress import working
 from keras_effnetv2._common.text import say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.data.training_data import TrainingData
@@ -46,6 +47,7 @@ MAX_PIXELS = 4_400_000
 _COLUMN = 128  # pixels: a narrower picture is enlarged, or leaves room for its caption
 
 
+@working("preparing the preview")
 def write_preview(
     model_or_variant: keras.Model | ModelConfig | str,
     data: TrainingData,
