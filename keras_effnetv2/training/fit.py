@@ -88,8 +88,8 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class _Surroundings:
-    """What a run has around it."""
+class _RunContext:
+    """Where a run writes its files and lines, and what it calls and notes meanwhile."""
 
     folder: Path
     saving: Saving
@@ -240,7 +240,7 @@ def train(
     say = echo if verbose else (lambda line: None)
     saving = Saving(folder / run_folder.BACKUP, keep_snapshots, snapshot_minutes)
     unreadable = UnreadablePictures(skip_bad)
-    around = _Surroundings(folder, saving, callbacks, tensorboard, unreadable, say)
+    context = _RunContext(folder, saving, callbacks, tensorboard, unreadable, say)
     place = {"resume": resume, "overwrite": overwrite, "is_writer": workers.is_first}
     holding = run_folder.hold_output(folder, **place, say=say)
     watch = never_silent("preparing the training", quiet=verbose != 1)
@@ -257,8 +257,8 @@ def train(
         inputs = freeze(model, inputs, start.is_pretrained, earlier, frozen, say)
         inputs = inputs.prepared(say)  # after what is quick to check: this reads every picture
         settings, pictures = _settings(model, inputs, network, start, limits, earlier, folder)
-        resumed = _begin(model, inputs, around, settings, pictures, earlier, keep=resume)
-        return _run(model, inputs, around, settings, resumed, frozen)
+        resumed = _begin(model, inputs, context, settings, pictures, earlier, keep=resume)
+        return _run(model, inputs, context, settings, resumed, frozen)
 
 
 # --- before the training ------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def _settings(
 def _begin(
     model: keras.Model,
     inputs: Inputs,
-    around: _Surroundings,
+    context: _RunContext,
     settings: RunSettings,
     pictures: PictureRecord,
     earlier: RunSettings | None,
@@ -328,7 +328,7 @@ def _begin(
 
     Return the snapshot to resume from.
     """
-    folder, saving, say = around.folder, around.saving, around.say
+    folder, saving, say = context.folder, context.saving, context.say
     for finding in look_for_findings(model, inputs, this_machine(), settings.weights):
         say(finding)
     resumed = None if earlier is None else latest_snapshot(saving.folder, say)
@@ -349,18 +349,18 @@ def _begin(
 def _run(
     model: keras.Model,
     inputs: Inputs,
-    around: _Surroundings,
+    context: _RunContext,
     settings: RunSettings,
     resumed: Snapshot | None,
     frozen: contextlib.ExitStack,
 ) -> TrainResult:
     """Train, judge and write the results; close `frozen` after the training."""
-    workers, folder, limits = inputs.workers, around.folder, settings.limits
-    unreadable, say = around.unreadable, around.say
+    workers, folder, limits = inputs.workers, context.folder, settings.limits
+    unreadable, say = context.unreadable, context.say
     budget = None
     if limits.max_minutes is not None:
         notes = None if resumed is None else resumed.notes["time"]
-        budget = TimeBudget(limits.max_minutes, notes, began=around.began)
+        budget = TimeBudget(limits.max_minutes, notes, began=context.began)
     with _explained(folder, inputs, unreadable), StopSignals(folder) as signals:
         compile_to_train(model, inputs)
         if inputs.recipe.probe == "first" and resumed is None:
@@ -372,8 +372,8 @@ def _run(
                     model, inputs, settings, budget, unreadable, folder, say
                 )
             budget.follow(inputs)
-        callbacks = [*around.callbacks]
-        if around.tensorboard and workers.is_first:
+        callbacks = [*context.callbacks]
+        if context.tensorboard and workers.is_first:
             callbacks += board_callbacks(folder / run_folder.TENSORBOARD, inputs)
         if inputs.recipe.probe == "only":
             say("Fitting the classifier ...")
@@ -384,9 +384,9 @@ def _run(
             with signals.deferred():
                 history, inputs, settings = fit_in_memory(
                     lambda inputs, resumed: _fit(
-                        model, inputs, around, resumed, limits, budget, callbacks, signals
+                        model, inputs, context, resumed, limits, budget, callbacks, signals
                     ),
-                    *(model, inputs, settings, around.saving.folder, resumed, budget, say),
+                    *(model, inputs, settings, context.saving.folder, resumed, budget, say),
                 )
         frozen.close()
         say("Judging the network and writing the run folder ...")
@@ -432,7 +432,7 @@ def _explained(folder: Path, inputs: Inputs, unreadable: UnreadablePictures) -> 
 def _fit(
     model: keras.Model,
     inputs: Inputs,
-    around: _Surroundings,
+    context: _RunContext,
     resumed: Snapshot | None,
     limits: Limits,
     budget: TimeBudget | None,
@@ -440,7 +440,7 @@ def _fit(
     signals: StopSignals,
 ) -> dict[str, list[float]]:
     """Run `fit` and return its history."""
-    unreadable, say = around.unreadable, around.say
+    unreadable, say = context.unreadable, context.say
     epochs, batches = (0, 0) if resumed is None else (resumed.epochs, resumed.batches)
     if resumed is not None:
         within = f" and {counted(batches, 'batch', 'batches')}" if batches else ""
@@ -457,7 +457,7 @@ def _fit(
         echo=say,
     )
     history = HistoryFile(
-        around.folder / run_folder.HISTORY if inputs.workers.is_first else None,
+        context.folder / run_folder.HISTORY if inputs.workers.is_first else None,
         inputs.plan,
         state=kept.get("history"),
     )
@@ -479,7 +479,7 @@ def _fit(
         }
 
     snapshots = Snapshots(
-        *(around.saving, resumed, notes, signals, inputs.workers.is_first),
+        *(context.saving, resumed, notes, signals, inputs.workers.is_first),
         kept=lambda: [*(() if budget is None else budget.before), *best.kept],
         plan=inputs.plan,
     )
