@@ -174,7 +174,7 @@ def test_a_whole_recipe_and_that_of_a_run_are_read_as_they_are(outer, tmp_path):
         ("stages = 3\nepochs = five", "line 2"),
         ("[finetune]\nepochs = 5", "unknown names"),
         ("epochs = 0", "`epochs` must be an integer of at least 1. Received: 0"),
-        ("patience = 3", "patience is none: it is an option of train, --patience (patience=)."),
+        ("patience = 3", "not a field, but an option of train: --patience (patience=)."),
     ],
 )
 def test_a_wrong_file_is_one_error_that_names_it(text, expected, tmp_path, capsys):
@@ -207,7 +207,7 @@ def test_a_wrong_file_is_one_error_that_names_it(text, expected, tmp_path, capsy
             "the last stage, FIRST:LAST (in Python a pair), or auto. Received: (16, 32, 64)",
         ),
         (("--set", 'image_size=[64,"a"]'), "(in Python a pair). Received: (64, 'a')"),
-        (("--set", "max-minutes=3"), "it is an option of train, --max-minutes (max_minutes=)."),
+        (("--set", "max-minutes=3"), "an option of train: --max-minutes (max_minutes=)."),
     ],
 )
 def test_a_wrong_value_is_one_error_in_the_words_of_the_command_line(words, expected, capsys):

@@ -135,9 +135,9 @@ def parse_settings(words: list[str]) -> dict[str, Any]:
 
 
 def _check_fields(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    for name in (one for one in names if one in _OPTIONS):
+    for name in sorted(set(_OPTIONS) & set(names)):
         raise ValueError(
-            f"{what} takes fields of the recipe, and {name} is none: it is an option of train, "
+            f"{what} takes fields of the recipe. {name} is not a field, but an option of train: "
             f"--{name.replace('_', '-')} ({name}=)."
         )
     check_names(what, names, known)
