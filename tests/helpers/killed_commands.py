@@ -1,10 +1,10 @@
 """Commands in processes that are killed: `python -m helpers.killed_commands FOLDER KILLS SEED`.
 
 Starting TensorFlow costs seconds, so this process imports it, starts nothing of it, and forks: a
-child runs a command, and is killed (SIGKILL) at a random moment of the time that a whole one takes,
-each time in another part of it. Prints a line of JSON: for each command and kill whether it came
-too late, and what it left. Where the result is not there, the command is called once more and not
-killed.
+child runs a command, and is killed (SIGKILL): the first as soon as it begins to write, the others
+at a random moment of the time that a whole one takes, each in another part of it. Prints a line of
+JSON: for each command and kill whether it came too late, and what it left. Where the result is not
+there, the command is called once more and not killed.
 """
 
 import json
@@ -35,8 +35,8 @@ COMMANDS = {
 }
 
 
-def in_child(function, limit=None):
-    """Calls a function in a child; kills it after `limit` seconds. True if it came to its end."""
+def in_child(function, is_time=lambda: False):
+    """Calls a function in a child; kills it once `is_time()`. True if it came to its end."""
     child = os.fork()
     if not child:
         try:
@@ -44,8 +44,7 @@ def in_child(function, limit=None):
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
             os._exit(1)
-    end = time.monotonic() + (limit or 1e9)
-    while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
+    while not (ended := os.waitpid(child, os.WNOHANG))[0] and not is_time():
         time.sleep(0.002)
     if not ended[0]:
         os.kill(child, signal.SIGKILL)
@@ -70,10 +69,10 @@ def main(folder, kills, seed):
     log = {}
     for name, (words, output, result) in COMMANDS.items():
 
-        def call(place, limit=None, words=words, output=output):
+        def call(place, *is_time, words=words, output=output):
             place.mkdir(exist_ok=True)
             line = words.format(**given, output=place / output)
-            return in_child(lambda: command(line.split()), limit)
+            return in_child(lambda: command(line.split()), *is_time)
 
         started = time.monotonic()
         assert call(folder / f"{name}-whole")
@@ -82,8 +81,13 @@ def main(folder, kills, seed):
         for number in range(kills):
             place = folder / f"{name}-{number}"
             # In most of the first half nothing is written yet.
-            moment = 0.4 + 0.6 * (number + random.random()) / kills
-            is_through = call(place, moment * whole)
+            share = 0.4 + 0.6 * (number + random.random()) / kills
+            moment = time.monotonic() + share * whole
+
+            def is_time(number=number, place=place, moment=moment):
+                return time.monotonic() > moment if number else any(place.rglob(".writing-*"))
+
+            is_through = call(place, is_time)
             log[name].append([is_through, sorted(path.name for path in place.rglob("*"))])
             if not (place / result).exists():
                 assert call(place)
