@@ -283,7 +283,8 @@ def test_without_rates_adam_and_sgd_are_those_of_keras():
             for _ in range(3):
                 step(optimizer, made, gradients)
             results.append([array(variable) for variable in made])
-        np.testing.assert_allclose(*results, rtol=1e-6)
+        # TensorFlow's op computes 1 - beta_2 in float32.
+        np.testing.assert_allclose(*results, rtol=1e-5)
 
 
 @pytest.mark.backend

@@ -115,15 +115,51 @@ class _DecoupledDecay(_VariableRates):
     """Keras' decay, by the variable's rate: weight -= rate * decay * weight, then the step."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        self._decay(variable, learning_rate)
+        super().update_step(gradient, variable, learning_rate)
+
+    def _decay(self, variable: Any, learning_rate: Any) -> None:
         if decay := self._decay_of(variable):
             rate = self._rate(variable, learning_rate)
             self.assign_sub(variable, variable * (rate * decay))
-        super().update_step(gradient, variable, learning_rate)
 
 
 @keras.saving.register_keras_serializable(package="keras_effnetv2")
 class Adam(_DecoupledDecay, keras.optimizers.Adam):
-    """`keras.optimizers.Adam` with a rate for every variable; biases and norms are not decayed."""
+    """`keras.optimizers.Adam` with a rate for every variable; biases and norms are not decayed.
+
+    On TensorFlow each variable is updated by one op, and the bias is corrected once a step.
+    """
+
+    def _backend_update_step(self, grads: Any, variables: Any, learning_rate: Any) -> None:
+        if keras.backend.backend() == "tensorflow" and not self.amsgrad:
+            step = keras.ops.cast(self.iterations + 1, "float32")
+            correction = keras.ops.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+            learning_rate = learning_rate, learning_rate * correction
+        super()._backend_update_step(grads, variables, learning_rate)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if not isinstance(learning_rate, tuple):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        learning_rate, corrected = learning_rate
+        self._decay(variable, learning_rate)
+        index = self._get_variable_index(variable)
+        no_correction = tf.zeros((), variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=no_correction,
+            beta2_power=no_correction,
+            lr=self._rate(variable, corrected),
+            beta1=tf.constant(self.beta_1, variable.dtype),
+            beta2=tf.constant(self.beta_2, variable.dtype),
+            epsilon=tf.constant(self.epsilon, variable.dtype),
+            grad=tf.cast(tf.convert_to_tensor(gradient), variable.dtype),
+        )
 
 
 @keras.saving.register_keras_serializable(package="keras_effnetv2")
