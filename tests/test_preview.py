@@ -129,6 +129,23 @@ def test_pictures_and_labels_are_those_of_the_first_batch_from_all_over_it():
     assert two_classes > 12
 
 
+def test_a_probe_shows_pictures_from_all_over_as_evaluation_sees_them():
+    recipe = replace(TrainRecipe.preset("probe"), image_size=32, seed=3)
+    source = load_source("digits", "train", seed=3)
+    inputs = load_inputs(VARIANT, TrainingData("digits"), recipe)
+    (pictures,) = preview_pictures(inputs).values()
+    assert len({picture.sample.caption for picture in pictures}) > 5
+    evaluated = make_dataset(source, image_size=32, batch_size=len(source.names), training=False)
+    images, _ = evaluated.get_single_element()
+    for name, original, sample in pictures:
+        expected = images[source.names.index(name)]
+        np.testing.assert_array_equal(sample.image, np.rint(expected).clip(0, 255))
+        assert original is None
+    page = Page(render_preview(inputs))
+    assert len(page.all("img")) == len(pictures)
+    assert "random crop" not in page.text
+
+
 @pytest.mark.slow  # trains
 def test_training_asks_for_the_same_batches(photos, monkeypatch, tmp_path):
     """`train` and the preview make each stage's first epoch from the same pictures and settings."""

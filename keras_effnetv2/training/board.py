@@ -50,5 +50,4 @@ def board_callbacks(folder: Path, inputs: Inputs) -> list[keras.callbacks.Callba
     """Return the callbacks that write files for TensorBoard into a folder."""
     scalars = keras.callbacks.TensorBoard(str(folder), write_graph=False)
     # A probe computes its features from pictures without augmentation, and has no stages.
-    is_probe = inputs.recipe.probe == "only"
-    return [scalars] if is_probe else [scalars, StagePictures(folder / "pictures", inputs)]
+    return [scalars] if inputs.is_probe else [scalars, StagePictures(folder / "pictures", inputs)]

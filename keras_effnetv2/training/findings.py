@@ -291,7 +291,7 @@ def step_findings(inputs: Inputs) -> Iterator[str]:
     """Find a batch that is larger than the data, unless it is that of the preset "probe"."""
     pictures = inputs.training.num_examples
     batch = max(stage.batch_size for stage in inputs.plan)
-    is_ours = inputs.recipe.probe == "only" and batch == PRESETS["probe"]["batch_size"]
+    is_ours = inputs.is_probe and batch == PRESETS["probe"]["batch_size"]
     if pictures < batch and not is_ours:
         yield (
             f"warning: The {pictures:,} training pictures do not fill one batch of {batch:,}. An "

@@ -375,7 +375,7 @@ def _run(
         callbacks = [*context.callbacks]
         if context.tensorboard and workers.is_first:
             callbacks += board_callbacks(folder / run_folder.TENSORBOARD, inputs)
-        if inputs.recipe.probe == "only":
+        if inputs.is_probe:
             say("Fitting the classifier ...")
             history = fit_probe(model, inputs, unreadable, folder, limits, budget, callbacks, say)
         else:

@@ -52,9 +52,10 @@ class Inputs:
     ) -> tf.data.Dataset:
         """Return the training batches of epochs from `epoch` on, or this worker's part of each.
 
-        `unreadable` notes the pictures that cannot be read.
+        `unreadable` notes the pictures that cannot be read. A probe sees those of evaluation.
         """
-        return self.input_spec(stage).dataset(
+        spec = self.evaluation_spec() if self.is_probe else self.input_spec(stage)
+        return spec.dataset(
             self.training,
             batch_size=self.workers.local_batch_size(stage.batch_size),
             training=True,
@@ -63,6 +64,7 @@ class Inputs:
             shard=self.workers.shard,
             unreadable=unreadable or UnreadablePictures(self.data.skip_bad),
             epochs=epochs,
+            augmented=not self.is_probe,
         )
 
     def smoothed_dataset(
@@ -115,6 +117,11 @@ class Inputs:
         config = ModelConfig.from_name(given) if isinstance(given, str) else given
         # Of pictures below 32 pixels the last map is smaller than theirs: they show less.
         return config.for_small_pictures(max(_SMALL_SIDE, self.plan[-1].image_size))
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the classifier is all that learns."""
+        return self.recipe.probe == "only"
 
     @property
     def pictures_per_epoch(self) -> int:

@@ -5,9 +5,10 @@ augmentation of a late stage too strong, what do MixUp and CutMix do to a pictur
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,10 +104,13 @@ def write_preview(
 
 
 class PreviewPicture(NamedTuple):
-    """A training picture and, uint8 (S, S, 3), the same one as evaluation sees it."""
+    """A training picture and, uint8 (S, S, 3), the same one as evaluation sees it.
+
+    A probe trains with the pictures of evaluation, so there is no other one: None.
+    """
 
     name: str
-    original: npt.NDArray[np.uint8]
+    original: npt.NDArray[np.uint8] | None
     sample: Sample
 
 
@@ -118,6 +122,7 @@ def render_preview(inputs: Inputs) -> str:
         title=f"Preview of a training on {inputs.training.spec}",
         links=[(f"stage-{stage.index + 1}", f"Stage {stage.index + 1}") for stage in pictures],
         summary=_summary(inputs),
+        is_probe=inputs.is_probe,
         plan=inputs.plan,
         pictures=pictures,
         stage_title=stage_title,
@@ -143,9 +148,11 @@ def _pictures_of(inputs: Inputs, stage: TrainStage, count: int) -> list[PreviewP
     delivered = order[~np.isin(order, list(unreadable.found))]
     # The first stand in for those that were left out.
     indices = [delivered[sample.position % len(delivered)] for sample in samples]
-    style = inputs.recipe.evaluation_style
-    originals = evaluation_pictures(source, indices, stage.image_size, style)
     names = [source.names[index] for index in indices]
+    originals: Iterable[npt.NDArray[np.uint8] | None] = repeat(None, len(names))
+    if not inputs.is_probe:
+        style = inputs.recipe.evaluation_style
+        originals = evaluation_pictures(source, indices, stage.image_size, style)
     return list(map(PreviewPicture, names, originals, samples))
 
 
@@ -164,13 +171,16 @@ def _summary(inputs: Inputs) -> tuple[tuple[str, str], ...]:
         is_scaled = inputs.input_spec(inputs.plan[0]).reference_size is not None
         scaled = ", shifts and cut-outs scaled with the size" if is_scaled else ""
         augmentation = [("RandAugment", f"{recipe.randaugment_layers} operations{scaled}")]
+    crops = (
+        ("random crop", f"of {smallest:.0%} to {largest:.0%} of a picture"),
+        ("mirrored", "half of the pictures" if flips else "none"),
+    )
     return (
         ("data", training.spec),
         ("classes", describe_classes(training.class_names)),
         ("pictures", f"{training.num_examples:,} for training, {held_back:,} for validation"),
         ("recipe", f"{recipe.name}, seed {recipe.seed}{describe_balance(recipe)}"),
-        ("random crop", f"of {smallest:.0%} to {largest:.0%} of a picture"),
-        ("mirrored", "half of the pictures" if flips else "none"),
+        *(() if inputs.is_probe else crops),
         *augmentation,
         ("label smoothing", f"{recipe.label_smoothing:g}, not in the labels below"),
         ("evaluation", f"{inputs.evaluation_size} px, style {recipe.evaluation_style}"),

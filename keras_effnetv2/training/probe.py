@@ -65,7 +65,7 @@ def fit_classifier(
         ValueError: see `last_dense`.
     """
     recipe, plan = inputs.recipe, inputs.plan
-    is_all = recipe.probe == "only"
+    is_all = inputs.is_probe
     if not is_all:
         probe = TrainRecipe.preset("probe")
         same = {name: getattr(recipe, name) for name in ("loss", "label_smoothing", "seed")}
@@ -181,7 +181,7 @@ def _learned(
     say: Callable[[str], Any],
 ) -> _Features:
     """Return the features of the training pictures, or of those for which there is time."""
-    source, is_all = inputs.training, inputs.recipe.probe == "only"
+    source, is_all = inputs.training, inputs.is_probe
     if budget is not None:
         if is_all:
             of_validation = len(judged.rows) * judged.seconds_of_picture
