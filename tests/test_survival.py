@@ -65,7 +65,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_was_not(tmp_pat
 @pytest.mark.slow  # a dozen processes, each of which builds a network
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the children of the helper are forked")
 def test_what_killed_commands_leave_is_nothing_or_whole_and_the_next_ones_clean_up(tmp_path):
-    command = [sys.executable, "-m", "helpers.killed_commands", str(tmp_path), "3", "11"]
+    command = [sys.executable, "-m", "helpers.killed_commands", str(tmp_path), "2", "11"]
     tests = Path(__file__).parent
     finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tests)
     assert finished.returncode == 0, finished.stderr[-3000:]
@@ -73,7 +73,7 @@ def test_what_killed_commands_leave_is_nothing_or_whole_and_the_next_ones_clean_
     assert set(report) == {"pack", "export", "convert"}
     for name in report:
         whole = contents(tmp_path / f"{name}-whole")
-        assert [contents(tmp_path / f"{name}-{number}") for number in range(3)] == [whole] * 3
+        assert [contents(tmp_path / f"{name}-{number}") for number in range(2)] == [whole] * 2
     tries = [one for log in report.values() for one in log]
     assert any(not is_through for is_through, _ in tries)
     assert any(name.startswith(".writing-") for _, left in tries for name in left)
