@@ -68,7 +68,7 @@ def test_resnet50_takes_pictures_from_0_to_255():
 
 
 def test_dropout_of_the_papers_efficientnets():
-    model = keras.applications.EfficientNetB4(weights=None, classes=10)
+    model = keras.applications.EfficientNetB0(weights=None, classes=10)
     stochastic_depth = {
         layer.name: layer.rate for layer in model.layers if layer.name.endswith("_drop")
     }
@@ -79,7 +79,7 @@ def test_dropout_of_the_papers_efficientnets():
     assert model.get_layer("top_dropout").rate == 0.3
     for name, rate in stochastic_depth.items():
         assert model.get_layer(name).rate == rate
-    assert len(stochastic_depth) > 20
+    assert len(stochastic_depth) == 9
 
 
 def test_a_resnet_needs_a_dropout_for_a_schedule():

@@ -1,5 +1,7 @@
 """The network equals the official one: golden numbers of tests/golden/models, every backend."""
 
+from functools import cache
+
 import keras
 import numpy as np
 import pytest
@@ -37,10 +39,10 @@ def block_outputs(model):
     return list(last.values())
 
 
-def test_every_endpoint_equals_the_official_one(variant, size):
+@cache
+def with_endpoints(variant):
+    """The network with all outputs that the official code has numbers for."""
     model = oracle.filled(variant)
-    golden = np.load(oracle.GOLDEN / "models" / f"{variant}.npz")
-    key = f"{size[0]}x{size[1]}"
     endpoints = {
         "stem": model.get_layer("stem_activation").output,
         "head_1x1": model.get_layer("top_activation").output,
@@ -51,7 +53,13 @@ def test_every_endpoint_equals_the_official_one(variant, size):
         "endpoints": endpoints,
         "blocks": block_outputs(model),
     }
-    result = oracle.call(keras.Model(model.input, outputs), oracle.model_input(variant, *size))
+    return keras.Model(model.input, outputs)
+
+
+def test_every_endpoint_equals_the_official_one(variant, size):
+    golden = np.load(oracle.GOLDEN / "models" / f"{variant}.npz")
+    key = f"{size[0]}x{size[1]}"
+    result = oracle.call(with_endpoints(variant), oracle.model_input(variant, *size))
 
     def close(value, name):
         np.testing.assert_allclose(value, golden[f"{name}_{key}"], rtol=0, atol=TOLERANCE)
