@@ -9,7 +9,12 @@ from dataclasses import replace
 
 import pytest
 from helpers.photos import write_photos
-from helpers.quick_runs import leave_out_results, step_eagerly, two_blocks
+from helpers.quick_runs import (
+    leave_out_operations,
+    leave_out_results,
+    step_eagerly,
+    two_blocks,
+)
 from test_cli import command
 
 from keras_effnetv2.architectures.config import ModelConfig
@@ -152,6 +157,7 @@ def broken_off(files):
     """A run of `own.json` that broke off in its epoch."""
     output = files / "broken off"
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(ClosedTerminal()):
+        leave_out_operations(patch)
         step_eagerly(patch)
         assert main(train_words(files, "own.json", output)) == 1
     assert json.loads((output / "recipe.json").read_text())["finished"] is False
@@ -165,6 +171,7 @@ def run(files, broken_off):
     shutil.copytree(broken_off, output)
     shutil.copytree(files / "photos", files / "copy")
     with pytest.MonkeyPatch.context() as patch:
+        leave_out_operations(patch)
         leave_out_results(patch)
         step_eagerly(patch)
         assert main(train_words(files, "own.json", output, "--resume", photos="copy")) == 0
