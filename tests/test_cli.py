@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from helpers.command_line import command
 from helpers.photos import COLOURS, write_colour_run, write_photos, write_picture
-from helpers.quick_runs import dark_and_light, step_eagerly, two_blocks
+from helpers.quick_runs import dark_and_light, leave_out_operations, step_eagerly, two_blocks
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import main, parse
@@ -60,6 +60,7 @@ def scratch(tmp_path, monkeypatch):
 
 def test_train_on_a_folder(photos, scratch, capsys, monkeypatch):
     """The main job."""
+    leave_out_operations(monkeypatch)
     step_eagerly(monkeypatch)
     output = scratch / "a run"
     code, out, err = command(capsys, *TRAIN.split(), "--data", photos, "--output", output)
@@ -103,7 +104,7 @@ def test_a_failure_while_training_ends_the_process(tmp_path):
     photos = dark_and_light(tmp_path / "photos", 400)
     (tmp_path / "net.json").write_text(two_blocks().to_json(), encoding="utf-8")
     words = "-m keras_effnetv2 train --epochs 3 --stages 1 --image-size 32 --batch-size 4 --no-scan"
-    words += f" --model net.json --data {photos} --output run"
+    words += f" --set randaugment_magnitude=off --model net.json --data {photos} --output run"
     process = subprocess.Popen(
         [sys.executable, *words.split()],
         cwd=tmp_path,
