@@ -69,7 +69,6 @@ def main() -> None:
         "categorical_crossentropy",
         jit_compile=False,
     )
-    model.optimizer.build(model.trainable_variables)
     progressive, times = kev2.ProgressiveLearning(make_dataset, plan), Times()
     model.fit(
         progressive.dataset, epochs=stages, shuffle=False, callbacks=[progressive, times], verbose=0

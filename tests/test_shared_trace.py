@@ -6,12 +6,10 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers.progressive_probe import (
     SIZES,
     STAGES,
     STEPS,
-    UNITS,
     build_model,
     check_epoch,
     make_dataset,
@@ -22,14 +20,6 @@ from helpers.progressive_probe import (
 from keras_effnetv2.training.progressive import ProgressiveLearning
 
 pytestmark = only_tensorflow
-
-
-def built_model(**arguments):
-    """Without XLA and with the variables of its metrics, so that Keras traces it once."""
-    model = build_model(**{"jit_compile": False, **arguments})
-    model.optimizer.build(model.trainable_variables)
-    model.compute_metrics(None, tf.zeros([1, 2]), tf.zeros([1, 2 + UNITS]))
-    return model
 
 
 def judged_by_stage():
@@ -52,7 +42,7 @@ def shapes_of(log):
 
 @pytest.mark.parametrize("steps", [1, 2], ids=["step_by_step", "two_steps_in_one"])
 def test_one_trace_serves_all_stages_and_the_validation(steps):
-    model = built_model(steps_per_execution=steps, nested=True)
+    model = build_model(jit_compile=False, steps_per_execution=steps, nested=True)
     validated = []
     tested = model.test_step
     model.test_step = lambda data: validated.append(data) or tested(data)
@@ -69,7 +59,7 @@ def test_one_trace_serves_all_stages_and_the_validation(steps):
 @pytest.mark.slow  # XLA compiles twice
 def test_with_xla_one_trace_a_stage():
     progressive = judged_by_stage()
-    model = built_model(jit_compile=True)
+    model = build_model(jit_compile=True)
     log = train(model, progressive, validation_data=progressive.validation, initial_epoch=2)
     check_validation(log)
     assert shapes_of(log) == [[(None, 48, 48, 3)], [(None, 56, 56, 3)], []]
@@ -101,7 +91,6 @@ def network(*first, dropouts=(), dtype="float32"):
 
 def fit(model, stages=STAGES, callbacks=(), **options):
     model.compile(keras.optimizers.SGD(0.001), "mse", **{"jit_compile": False, **options})
-    model.optimizer.build(model.trainable_variables)
     progressive = ProgressiveLearning(make_dataset, stages)
     epochs = progressive.epochs
     history = model.fit(
@@ -165,7 +154,9 @@ def test_a_train_function_that_a_callback_makes_is_replaced():
             if epoch == 0:
                 self.model.make_train_function(force=True)
 
-    log = train(built_model(), ProgressiveLearning(make_dataset, STAGES), [Again()])
+    log = train(
+        build_model(jit_compile=False), ProgressiveLearning(make_dataset, STAGES), [Again()]
+    )
     assert [len(row["shapes"]) for row in log.values()] == [1, 1, 0, 0, 0]
     for epoch, row in log.items():
         check_epoch(epoch, row)

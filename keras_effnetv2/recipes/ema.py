@@ -1,6 +1,5 @@
 """Exponential moving average of a model's weights, BatchNormalization statistics included."""
 
-import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_number
-from keras_effnetv2.recipes.plain_variables import is_plain, swap_plain
+from keras_effnetv2.recipes.plain_variables import is_plain, placed_as, swap_plain
 
 # Variables that are averaged though they are not trained, by name as in the official code
 # (google/automl, efficientnetv2/utils.py, `get_ema_vars`).
@@ -92,9 +91,7 @@ class EMA(keras.callbacks.Callback):
         # loads the averages into what it finds.
         statistics = [one for one in model.non_trainable_variables if one.name in _STATISTICS]
         self._sources = [*model.trainable_variables, *statistics]
-        on_tensorflow = keras.backend.backend() == "tensorflow"
-        # New variables are placed as the model's are (`tf.distribute`).
-        with model.distribute_strategy.scope() if on_tensorflow else contextlib.nullcontext():
+        with placed_as(model):
             self._averages = _Averages(self._sources, model.optimizer.iterations)
         self._swapped_in: list[np.ndarray] | None = None
         self._averages.callback = self

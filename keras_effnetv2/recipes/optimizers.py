@@ -224,6 +224,25 @@ class RMSprop(_VariableRates, keras.optimizers.RMSprop):
             initializer = "ones"
         return super().add_optimizer_variables(trainable_variables, name, initializer)
 
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update a variable; on TensorFlow, with momentum, by one op."""
+        if keras.backend.backend() != "tensorflow" or self.centered or not self.momentum:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        index = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyRMSProp(
+            var=variable.handle,
+            ms=self._velocities[index].value.handle,
+            mom=self._momentums[index].value.handle,
+            lr=self._rate(variable, learning_rate),
+            rho=tf.constant(self.rho, variable.dtype),
+            momentum=tf.constant(self.momentum, variable.dtype),
+            epsilon=tf.constant(self.epsilon, variable.dtype),
+            grad=tf.cast(tf.convert_to_tensor(gradient), variable.dtype),
+        )
+
     def _backend_apply_gradients(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
         # Keras offers no public place between the unscaled gradients and their clipping.
         replicas = _replicas()

@@ -1,8 +1,17 @@
-"""Values of TensorFlow variables, of which there are hundreds: read and swapped by bare ops."""
+"""Variables of TensorFlow: where new ones are placed, and values read and swapped by bare ops."""
 
+import contextlib
 from typing import Any
 
+import keras
 import tensorflow as tf
+
+
+def placed_as(model: keras.Model) -> Any:
+    """Return a context in which new variables are placed as the model's are (`tf.distribute`)."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    return model.distribute_strategy.scope()
 
 
 def is_plain(variable: Any) -> bool:

@@ -1,6 +1,5 @@
 """From a network and a recipe to a Keras model that is ready for `fit`, and `fit` itself."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.models.training_kernels import use_training_kernels
 from keras_effnetv2.recipes.ema import EMA
+from keras_effnetv2.recipes.plain_variables import placed_as
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.snapshots import random_states
@@ -39,10 +39,8 @@ def build_to_train(config: ModelConfig, inputs: Inputs, weights: str | None = No
 def compile_to_train(model: keras.Model, inputs: Inputs) -> None:
     """Compile a network with the recipe's optimizer and loss, and make all variables."""
     recipe = inputs.recipe
-    on_tensorflow = keras.backend.backend() == "tensorflow"
-    # New variables are placed as the model's are (`tf.distribute`).
-    with model.distribute_strategy.scope() if on_tensorflow else contextlib.nullcontext():
-        if on_tensorflow:
+    with placed_as(model):
+        if keras.backend.backend() == "tensorflow":
             use_training_kernels(model)  # a model that was given may have Keras' own
         model.compile(
             recipe.make_optimizer(inputs.plan, inputs.pictures_per_epoch, model),
@@ -50,10 +48,8 @@ def compile_to_train(model: keras.Model, inputs: Inputs) -> None:
             metrics=[make_metric(inputs)],
             jit_compile=jit_compile(),
         )
-        # Before the first step, which would otherwise be traced a second time for the new
-        # variables.
+        # The variables of the optimizer and of the metrics, into which a snapshot is restored.
         model.optimizer.build(model.trainable_variables)
-        # Makes the metrics' variables, into which a snapshot from within an epoch is restored.
         labels = np.zeros((1, len(inputs.training.class_names)), "float32")
         model.compute_metrics(None, labels, labels)
 

@@ -26,7 +26,7 @@ from keras_effnetv2.training.epoch_dataset import (
     StageDataset,
     without_auto_sharding,
 )
-from keras_effnetv2.training.shared_trace import SharedTrace, can_share
+from keras_effnetv2.training.shared_trace import SharedTrace, can_share, make_variables
 
 # Value of `model.stop_training` that ends an epoch only. Any other callback's True replaces it.
 _END_OF_EPOCH = "end of the epoch"
@@ -147,12 +147,15 @@ class ProgressiveLearning(keras.callbacks.Callback):
         self._distribute = _distribution_of(self.model)
         self.dataset.start(self._distribute, self._steps_per_epoch, self.skip_batches)
         self._trace = None
+        is_traced = keras.backend.backend() == "tensorflow" and not self.model.run_eagerly
         self._is_shared = (
-            keras.backend.backend() == "tensorflow"
-            and not (self.model.run_eagerly or self.model.jit_compile)
+            is_traced
+            and not self.model.jit_compile
             and all(map(can_share, layers))
             and self.dataset.share_shapes(getattr(self.model, "inputs", None))
         )
+        if is_traced:
+            make_variables(self.model, self.dataset)
 
     def _scheduled_layers(self) -> list[Any]:
         layers = scheduled_dropout_layers(self.model, self.dropout_layers, self.stages)

@@ -1,4 +1,4 @@
-"""`SharedTrace`: one trace of TensorFlow's train function for stages with other dropout rates."""
+"""One trace of TensorFlow's train function for all stages, whatever their dropout rates."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +60,30 @@ class SharedTrace:
 def can_share(layer: Any) -> bool:
     """Return whether a layer computes as `Dropout` does."""
     return getattr(layer.call, "__func__", None) is keras.layers.Dropout.call
+
+
+def make_variables(model: keras.Model, batches: tf.data.Dataset) -> None:
+    """Make the variables of the optimizer and of the metrics.
+
+    Keras makes them in the first step, which is then traced twice.
+    """
+    outputs = getattr(model, "outputs", None)
+    is_stock = type(model).train_step is keras.Model.train_step
+    if model.optimizer is None or model.optimizer.built or not (outputs and is_stock):
+        return
+    model.optimizer.build(model.trainable_variables)
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(batches.element_spec)
+    predicted = tf.nest.map_structure(
+        lambda output: tf.TensorSpec(output.shape, output.dtype),
+        outputs[0] if len(outputs) == 1 else model.output,
+    )
+
+    def judge(x: Any, y: Any, predicted: Any, weights: Any) -> None:
+        model.compute_loss(x, y, predicted, weights, training=False)
+        model.compute_metrics(x, y, predicted, weights)
+
+    with contextlib.suppress(Exception):  # what is wrong shows in the step, in Keras' words
+        tf.function(judge).get_concrete_function(x, y, predicted, weights)
 
 
 @contextlib.contextmanager
