@@ -30,6 +30,10 @@ BUILDER = """## `{name}` {{ #keras_effnetv2.{name} }}
 Builds {variant}: [build_model][keras_effnetv2.models.build.build_model] with this network, and with
 "imagenet" for `weights`.
 """
+COMMANDS = """# Commands
+
+What each command does, its options and their defaults, as `--help` prints them.
+"""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -109,7 +113,7 @@ def reference_pages() -> dict[str, str]:
         purpose = ast.get_docstring(ast.parse(source))
         parts = [f"# {folder.capitalize()}\n\n{purpose}\n", *(entry(*one) for one in names)]
         pages[f"reference/{folder}.md"] = "\n".join(parts)
-    pages["reference/commands.md"] = "\n".join(["# Commands\n", *command_help(_program())])
+    pages["reference/commands.md"] = "\n".join([COMMANDS, *command_help(_program())])
     return pages
 
 
