@@ -67,7 +67,7 @@ def documented_range(variant, preset, setting):
     except ValueError:
         return "-"
     first, last = (f"{getattr(stage, DOCUMENTED[setting]):g}" for stage in (plan[0], plan[-1]))
-    return first if first == last else f"{first} -> {last}"
+    return first if first == last else f"{first} to {last}"
 
 
 def test_documented_differences_between_the_presets():
