@@ -129,7 +129,7 @@ def test_a_failure_while_training_ends_the_process(tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "Missing command"),
+        ([], "Train a classifier on pictures"),  # all of the help
         (["retrain"], "Did you mean 'train'?"),
         (["trian"], "Did you mean 'train'?"),
         (["weights", "convrt", "x"], "Did you mean 'convert'?"),

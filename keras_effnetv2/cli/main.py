@@ -117,7 +117,8 @@ def parse(words: Sequence[str]) -> Any:
 @functools.cache
 def _program() -> Any:
     names = {"help_option_names": ["--help", "-h"]}
-    return get_command(_group(_program_options, _COMMANDS, context_settings=names))
+    details = {"context_settings": names, "no_args_is_help": True}
+    return get_command(_group(_program_options, _COMMANDS, **details))
 
 
 def _group(callback: Any, commands: Sequence[Any], **details: Any) -> typer.Typer:
