@@ -1,6 +1,7 @@
 """README, docs, notebooks: examples run, commands parse, links lead to files, models are right."""
 
 import importlib.util
+import json
 import re
 import shlex
 import tomllib
@@ -19,7 +20,10 @@ from keras_effnetv2.recipes.recipe import TrainRecipe
 ROOT = Path(__file__).parent.parent
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in [*ROOT.glob("README*.md"), *sorted(ROOT.glob("docs/**/*.md"))]
+    for path in [
+        *(*ROOT.glob("README*.md"), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"),
+        *sorted(ROOT.glob("docs/**/*.md")),
+    ]
 }
 PAGES |= {str(path.relative_to(ROOT)): text_of(path, "markdown") for path in NOTEBOOKS}
 
@@ -40,6 +44,7 @@ COMMANDS = [
     *of_pages(r"`keras-effnetv2 ([^`]*)`"),
 ]
 RECIPES = of_pages(r"```toml\n(.*?)```")
+BLOCKS = of_pages(r"^ *```(\w*)\n(.*?)^ *```$")  # (page, (language, text))
 MAKE = (ROOT / "Makefile").read_text(encoding="utf-8")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
@@ -76,8 +81,65 @@ def test_recipe_is_read(page, text, tmp_path):
     TrainRecipe.from_file(tmp_path / "mine.toml")
 
 
+def test_every_line_of_a_block_is_a_command_that_a_test_knows():
+    """Also where it cannot run here: docker, a server that listens, an environment of its own."""
+    known = r"keras-effnetv2 |make |pip install '\.\[|curl |docker run |python -[cm] |tensorboard "
+    plain = {"python3 -m venv venv", ". venv/bin/activate", "export KERAS_BACKEND=jax"}
+    assert {language for _, (language, _) in BLOCKS} == {"", "json", "python", "text", "toml"}
+    for page, (language, text) in BLOCKS:
+        for line in text.replace("\\\n", " ").splitlines() if language == "" else ():
+            assert line in plain or re.match(known, line), (page, line)
+
+
+def test_json_is_whole():
+    texts = [text for _, (language, text) in BLOCKS if language == "json"]
+    assert texts
+    for text in texts:
+        rest = text.strip()
+        while rest:
+            _, end = json.JSONDecoder().raw_decode(rest)
+            rest = rest[end:].strip()
+
+
+def test_curl_asks_for_paths_of_the_server():
+    described = json.loads((ROOT / "keras_effnetv2/serve/static/openapi.json").read_text("utf-8"))
+    addresses = of_pages(r"^curl [^\n]*http://localhost:8501(/\S+)$")
+    assert addresses
+    for page, path in addresses:
+        plain = re.sub(r"/versions/\d+", "", path).replace("/models/photos", "/models/{model}")
+        assert plain in described["paths"], (page, path)
+
+
+def test_docker_serves_the_folder_under_its_name():
+    commands = [shlex.split(line) for _, line in of_pages(r"^(docker run [^\n]*)$")]
+    assert commands
+    for words in commands:
+        (name,) = (word[11:] for word in words if word.startswith("MODEL_NAME="))
+        (mounted,) = (word.split(":") for word in words if ":/models/" in word)
+        assert mounted == [f"$PWD/runs/{name}/saved_model", f"/models/{name}", "ro"]
+        assert words[-1] == "tensorflow/serving"
+
+
+def test_python_lines_compile():
+    lines = [shlex.split(line) for _, line in of_pages(r"^(python -c [^\n]*)$")]
+    assert lines
+    for _, _, program in lines:
+        compile(program, "page", "exec")
+
+
+def test_options_of_scripts_are_there():
+    """Of benchmarks and other scripts outside of the package, which are not run here."""
+    found = of_pages(r"python (?:-m )?((?:benchmarks|weights|docs)[/.][\w/.]+)((?:\s[^`\n]*)?)")
+    assert len(found) > 20
+    for page, (script, words) in found:
+        path = script if script.endswith(".py") else f"{script.replace('.', '/')}/__main__.py"
+        source = (ROOT / path).read_text(encoding="utf-8")
+        for option in re.findall(r"(?<!\S)--[a-z][\w-]*", words):
+            assert f'"{option}"' in source, (page, script, option)
+
+
 def test_other_commands_are_there():
-    for _, target in of_pages(r"(?:^|`)make ([a-z-]+)"):
+    for _, target in of_pages(r"(?:^ *|`)make ([a-z-]+)"):
         assert f"\n{target}:" in MAKE
     for _, script in of_pages(r"(?:^|`)(?:python|bash) (\w+/\S+\.(?:py|sh))"):
         assert (ROOT / script).is_file(), script

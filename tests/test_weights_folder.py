@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import keras_effnetv2 as kev2
 from keras_effnetv2.cli.main import parse
 from keras_effnetv2.pretrained.registry import WEIGHT_SETS, available_weights
 
@@ -93,3 +94,12 @@ def test_readme_has_a_command_for_every_action():
     paths = {parse(shlex.split(command)).command_path for command in COMMANDS}
     names = ("weights", "weights fetch", "weights convert", "weights verify")
     assert paths == {f"keras-effnetv2 {name}" for name in names}
+
+
+def test_readme_examples_name_what_is_there():
+    """They take weight files that are not here, so they are compiled only."""
+    examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(examples) == 3
+    for example in examples:
+        compile(example, "weights/README.md", "exec")
+        assert set(re.findall(r"\bkev2\.(\w+)", example)) <= set(kev2.__all__)
