@@ -25,6 +25,8 @@ from keras_effnetv2.cli.main import PROGRAM, _program, parse
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"(?<=\]\()(?!https?:|data:|#)([^)\s#]+)")
+COMMAND_BLOCK = re.compile(r'<div class="language-sh .*?</div>', re.DOTALL)
+HYPHENATED = re.compile(r"[\w.]*-[\w.-]*\w")
 BUILDER = """## `{name}` {{ #keras_effnetv2.{name} }}
 
 Builds {variant}: [build_model][keras_effnetv2.models.build.build_model] with this network, and with
@@ -64,6 +66,17 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return posixpath.relpath(target, posixpath.dirname(here) or ".")
 
     return markdown if here.startswith("reference/") else LINK.sub(moved, markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keeps words such as --output whole where a command is broken."""
+
+    def kept(block: re.Match[str]) -> str:
+        parts = re.split(r"(<[^>]*>)", block[0])  # text and tags by turns
+        parts[::2] = [HYPHENATED.sub(r'<span class="whole">\g<0></span>', one) for one in parts[::2]]
+        return "".join(parts)
+
+    return COMMAND_BLOCK.sub(kept, html)
 
 
 def from_page(page: str, link: str) -> str:
