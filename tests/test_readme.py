@@ -75,6 +75,22 @@ def test_command_lines_parse(page):
         parse(shlex.split(command.replace("\\\n", " ")))
 
 
+def options_of(command):
+    """Returns the options of a command and of those below it."""
+    own = {word for one in command.params for word in (*one.opts, *one.secondary_opts)}
+    return own.union(*map(options_of, getattr(command, "commands", {}).values()))
+
+
+def test_options_in_the_text_are_there():
+    """But for first columns of tables, which name what other libraries and older versions have."""
+    options = options_of(parse(["weights"]).find_root().command)
+    for page in PAGES.keys() - {"docs/benchmarks.md"}:  # it names those of scripts
+        text = re.sub(r"^\|[^|]*\|", "", PAGES[page], flags=re.MULTILINE)
+        for code in re.findall(r"`([^`\n]+)`", text):
+            named = set(re.findall(r"(?<!\S)--[a-z][\w-]*", code))
+            assert named <= options, (page, code)
+
+
 @pytest.mark.parametrize(("page", "text"), RECIPES)
 def test_recipe_is_read(page, text, tmp_path):
     (tmp_path / "mine.toml").write_text(text)
