@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"(?<=\]\()(?!https?:|data:|#)([^)\s#]+)")
 COMMAND_BLOCK = re.compile(r'<div class="language-sh .*?</div>', re.DOTALL)
 HYPHENATED = re.compile(r"[\w.]*-[\w.-]*\w")
+WHOLE = r'<span class="whole">\g<0></span>'
 BUILDER = """## `{name}` {{ #keras_effnetv2.{name} }}
 
 Builds {variant}: [build_model][keras_effnetv2.models.build.build_model] with this network, and with
@@ -73,7 +74,7 @@ def on_page_content(html: str, **_: Any) -> str:
 
     def kept(block: re.Match[str]) -> str:
         parts = re.split(r"(<[^>]*>)", block[0])  # text and tags by turns
-        parts[::2] = [HYPHENATED.sub(r'<span class="whole">\g<0></span>', one) for one in parts[::2]]
+        parts[::2] = [HYPHENATED.sub(WHOLE, one) for one in parts[::2]]
         return "".join(parts)
 
     return COMMAND_BLOCK.sub(kept, html)

@@ -26,8 +26,9 @@ MODEL_INDEX = Path(__file__).parent.with_name("model-index.yml")
 HEADER = """\
 # Published weights
 
-Written by `python weights/make_manifest.py` from `keras_effnetv2/pretrained/registry.py`; change
-that file, not this one. README.md says how to use what stands here.
+Which weights are published, where their files are, and what their networks expect.
+[README.md](README.md) says how to use them. `python weights/make_manifest.py` writes this page from
+`keras_effnetv2/pretrained/published.json`; change that file, not this one.
 
 ## Sets
 
