@@ -145,7 +145,7 @@ def test_python_lines_compile():
 
 def test_options_of_scripts_are_there():
     """Of benchmarks and other scripts outside of the package, which are not run here."""
-    found = of_pages(r"python (?:-m )?((?:benchmarks|weights|docs)[/.][\w/.]+)((?:\s[^`\n]*)?)")
+    found = of_pages(r"python (?:-m )?((?:benchmarks|weights|docs)[/.][\w/.]+)((?:\s[^`]*)?)")
     assert len(found) > 20
     for page, (script, words) in found:
         path = script if script.endswith(".py") else f"{script.replace('.', '/')}/__main__.py"
