@@ -231,6 +231,8 @@ def test_a_cpp_program_answers_from_pixels_and_files(served, alone, tmp_path):
     source = Path(__file__).with_name("serve_saved_model.cc")
     libraries = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"]
     flags = ["-std=c++17", f"-I{tf.sysconfig.get_include()}", f"-L{library}"]
+    if shutil.which("ld.gold"):  # reads a library of a gigabyte in a sixth of the time
+        flags.append("-fuse-ld=gold")
     build = [compiler, *flags, str(source), "-o", str(program), *libraries]
     subprocess.run([*build, f"-Wl,-rpath,{library}"], check=True)
     folder, expected = served
