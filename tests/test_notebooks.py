@@ -4,11 +4,10 @@ import importlib
 import json
 import os
 import re
-import subprocess
 import sys
 
 import pytest
-from helpers.notebooks import NOTEBOOKS, cells_of, program_of, text_of
+from helpers.notebooks import NOTEBOOKS, cells_of, execute, program_of, text_of
 
 import keras_effnetv2 as kev2
 
@@ -74,21 +73,15 @@ def test_names_exist(path):
         assert all(hasattr(importlib.import_module(module), name) for name in names.split(", "))
 
 
-@pytest.mark.slow  # a minute and a half: trains, exports and serves
-def test_they_run(tmp_path):
-    """At toy size, in a process of their own, they print and draw what was kept of them."""
-    finished = subprocess.run(
-        [sys.executable, "-c", "from helpers.notebooks import execute_all; execute_all()"],
-        cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    for path, line in zip(NOTEBOOKS, finished.stdout.splitlines(), strict=True):
-        printed, pictures = json.loads(line)
-        kept = "".join("".join(output.get("text", "")) for output in outputs_of(path))
-        assert without_numbers(printed) == without_numbers(kept)
-        assert pictures == pictures_in(outputs_of(path))
-        for share in re.findall(r"(?:accuracy|precision) ([\d.]+)%", printed):
-            assert float(share) > 60
+@pytest.mark.slow  # they train, export and serve
+@of_each
+def test_they_run(path, tmp_path, monkeypatch):
+    """At toy size they print and draw what was kept of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # of the server
+    printed, pictures = execute(path)
+    kept = "".join("".join(output.get("text", "")) for output in outputs_of(path))
+    assert without_numbers(printed) == without_numbers(kept)
+    assert pictures == pictures_in(outputs_of(path))
+    for share in re.findall(r"(?:accuracy|precision) ([\d.]+)%", printed):
+        assert float(share) > 60

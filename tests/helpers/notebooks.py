@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -31,15 +32,22 @@ def program_of(path):
     return compile(code, path.name, "exec")
 
 
-def execute_all():
-    """Executes them in the current folder, and prints a line of JSON for each: what it printed, and
-    how many pictures it drew. `train` writes neither export nor report, which other tests do."""
+def execute(path):
+    """Executes one in the current folder; returns what it printed, and how many pictures it drew.
+
+    `train` writes neither export nor report, which other tests do.
+    """
     import matplotlib.pyplot as plt
 
+    tensorflow = logging.getLogger("tensorflow")
+    level = tensorflow.level  # which the notebooks change
+    plt.switch_backend("Agg")
+    plt.close("all")
     with pytest.MonkeyPatch.context() as patch:
         leave_out_results(patch)
-        for path in NOTEBOOKS:
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
-                exec(program_of(path), {"__name__": "__main__"})
-            print(json.dumps([printed.getvalue(), len(plt.get_fignums())]))
-            plt.close("all")
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(program_of(path), {"__name__": "__main__"})
+    tensorflow.setLevel(level)
+    pictures = len(plt.get_fignums())
+    plt.close("all")
+    return printed.getvalue(), pictures
