@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.html_pages import Page, assert_needs_no_other_file
-from helpers.quick_runs import leave_out_results
+from helpers.quick_runs import leave_out_results, step_eagerly
 from helpers.run_folders import recorded_settings
 
 from keras_effnetv2.cli.main import main
@@ -162,6 +162,7 @@ def test_training_asks_for_the_same_batches(photos, monkeypatch, tmp_path):
     dataset = InputSpec.dataset
     monkeypatch.setattr(InputSpec, "dataset", spy)
     leave_out_results(monkeypatch)
+    step_eagerly(monkeypatch)
     settings = {"validation_fraction": 0.25, "max_train_examples": 11, "scan": False}
     preview(tmp_path / "run", photos[0], recipe, build(), **settings)
     previewed, asked[:] = list(asked), []
