@@ -305,7 +305,7 @@ def test_steps_per_execution_counts_every_step():
 def check_two_devices(strategy):
     """Called by a test of `test_fit_devices`, in a process with two devices."""
     with strategy.scope():
-        model = build_model()
+        model = build_model(jit_compile=False)
     reference = Reference(0.9999)
     callbacks = [EMA(), reference]
     model.fit(data(), validation_data=data(), callbacks=callbacks, verbose=0)

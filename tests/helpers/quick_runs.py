@@ -54,6 +54,11 @@ def step_eagerly(patch):
     patch.setattr(keras.Model, "run_eagerly", property(lambda model: True, lambda model, _: None))
 
 
+def leave_out_rewriting():
+    """TensorFlow rewrites no graphs for speed, as in most test files (tests/conftest.py)."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 def leave_out_operations(patch):
     """No augmentation: its operations take seconds to trace; `patch` is a `pytest.MonkeyPatch`."""
     same = dict.fromkeys(randaugment.OPERATIONS, lambda image, layer: tf.identity(image))
