@@ -39,6 +39,7 @@ def run(photos, tmp_path_factory):
 TRAIN = "train --epochs 1 --image-size 32 --model net.json"
 SAID = (
     "1 stage instead of 4: every stage needs an epoch.",
+    "warning: The 29 training pictures do not fill one batch of 32.",
     "29 for training, 7 for validation",
     "3: blue, green, red",
     "Judging the network and writing the run folder ...",
