@@ -23,9 +23,9 @@ from keras_effnetv2.training.snapshots import Saving, Snapshots, latest_snapshot
 PLAN = progressive_stages(epochs=10, stages=2, image_size=(32, 48))
 RECIPE = replace(
     TrainRecipe.preset("quickstart"),
-    epochs=8,
+    epochs=6,
     stages=2,
-    batch_size=10,
+    batch_size=16,
     image_size=(32, 40),
     learning_rate=0.2,
     small_pictures=False,
@@ -56,16 +56,16 @@ def test_what_patience_means_is_said():
 
 
 class Worse(keras.callbacks.Callback):
-    """Spoils the classifier from the seventh epoch on; remembers what callbacks see."""
+    """Spoils the classifier from an epoch on; remembers what callbacks see."""
 
-    def __init__(self, stop=None):
+    def __init__(self, stop=None, first=6):
         super().__init__()
-        self.stop, self.seen, self.last = stop, {}, None
+        self.stop, self.first, self.seen, self.last = stop, first, {}, None
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self.stop:
             raise ZeroDivisionError("power cut")
-        if epoch >= 6:
+        if epoch >= self.first:
             kernel = self.model.layers[-1].kernel
             kernel.assign(-3 * kernel)
 
@@ -138,7 +138,7 @@ def test_the_weights_that_were_judged_best_are_kept_also_by_a_resumed_run(tmp_pa
 
     def train(name, callback, **options):
         options = {"scan": False, "verbose": 0} | options
-        folder = tmp_path / name
+        callback.first, folder = 4, tmp_path / name
         return fit.train(small_network(), digits, RECIPE, folder, callbacks=[callback], **options)
 
     callback = Worse()
@@ -146,7 +146,7 @@ def test_the_weights_that_were_judged_best_are_kept_also_by_a_resumed_run(tmp_pa
     history = whole.history
     best = best_epoch(history, RECIPE.resolve("small").plan)
     assert history["epoch"] == [*range(1, best + 3)]  # one more, which is not better
-    assert best in (4, 5, 6)
+    assert best == 3  # the first of the last stage, whose third is not trained
     assert len(callback.seen) == best + 2
     # The very weights: averaged ones, with which the epoch was judged.
     assert_same(whole.model.get_weights(), callback.seen[best])
