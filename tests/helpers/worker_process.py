@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import keras_effnetv2 as kev2
-from helpers.quick_runs import small_network
+from helpers.quick_runs import leave_out_results, leave_out_rewriting, small_network
 from keras_effnetv2.training.fit import train
 from keras_effnetv2.training.workers import connect
 
@@ -54,5 +55,7 @@ def plain_start(model):
 if __name__ == "__main__":
     count, index, port = map(int, sys.argv[2:])
     connect(f"127.0.0.1:{port}", count, index)
+    leave_out_rewriting()
     train_small(Path(sys.argv[1]) / "two")
+    leave_out_results(pytest.MonkeyPatch())
     train_small(Path(sys.argv[1]) / "endless", epochs=400)
