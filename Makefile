@@ -24,7 +24,9 @@ BIN := $(TEST_VENV)/bin
 PYTEST = $(BIN)/python -m pytest $(WORKERS)
 COVERAGE = $(BIN)/python -m slipcover --source keras_effnetv2 --branch --skip-covered
 COVERED = $(COVERAGE) --json --out
+# Importing all files would take each process up to five seconds more.
 OF_BACKENDS = $$(grep -l mark.backend tests/test_*.py)
+SLOW_ONES = $$(grep -l mark.slow tests/test_*.py)
 TEST_READY := $(TEST_VENV)/ready
 TORCH_READY := $(TEST_VENV)/ready-torch
 DOCS_READY := $(DOCS_VENV)/ready
@@ -50,7 +52,7 @@ test: $(TEST_READY)
 
 # What `make test` leaves out.
 test-rest: $(TORCH_READY)
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $(SLOW_ONES)
 	KERAS_BACKEND=torch $(PYTEST) -m backend $(OF_BACKENDS)
 
 test-all: test test-rest
