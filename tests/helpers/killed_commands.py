@@ -20,6 +20,7 @@ import tensorflow as tf  # noqa: F401  the children have it
 
 from helpers.command_line import VARIANT, small_variant
 from helpers.photos import write_colour_run, write_photos
+from helpers.quick_runs import leave_out_rewriting
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import main as command
 from keras_effnetv2.models.build import build_model
@@ -63,6 +64,7 @@ def prepare(folder):
 
 def main(folder, kills, seed):
     random.seed(seed)
+    leave_out_rewriting()
     in_child(lambda: prepare(folder))
     given = {"photos": folder / "photos", "run": folder / "run"}
     given["weights"] = folder / "start.weights.h5"

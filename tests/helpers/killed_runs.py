@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.quick_runs import leave_out_results, small_network
+from helpers.quick_runs import leave_out_results, leave_out_rewriting, small_network
 from keras_effnetv2.recipes.recipe import TrainRecipe
 from keras_effnetv2.training import fit
 
@@ -86,6 +86,7 @@ def in_child(pictures, output, limit=None):
 
 def main(folder, kills, seed):
     leave_out_results(pytest.MonkeyPatch())
+    leave_out_rewriting()
     rng = random.Random(seed)
     pictures = folder / "pictures"
     started = time.monotonic()
