@@ -265,21 +265,6 @@ def test_a_fit_takes_one_ema():
     model.fit(data(1), callbacks=[EMA(0.9)], verbose=0)
 
 
-def test_averages_that_an_earlier_version_saved_were_not_in_the_model():
-    model, saved = build_model(), {}
-
-    def forget(epoch, logs):
-        averages = model.optimizer.weight_averages
-        assert keras.ops.convert_to_numpy(averages.are_in_model)
-        averages.save_own_variables(saved)
-        del saved[str(len(saved) - 1)]
-        averages.load_own_variables(saved)
-        assert not keras.ops.convert_to_numpy(averages.are_in_model)
-
-    model.fit(data(), verbose=0, callbacks=[EMA(0.9), keras.callbacks.LambdaCallback(None, forget)])
-    assert len(saved) == len(state(model)) + 1  # and the step
-
-
 def test_backup_without_averages_is_refused(tmp_path):
     build_model().save_weights(tmp_path / "latest.weights.h5")
     backup = keras.callbacks.BackupAndRestore(tmp_path)

@@ -131,24 +131,6 @@ def test_a_run_that_left_pictures_unused_is_judged_on_what_it_held_back(files, t
     assert judged(tmp_path, tmp_path / "photos") == [HELD_BACK, 0, 0, TRAINED_ON]
 
 
-def test_a_run_of_an_earlier_version_recorded_no_pictures(files, copy, tmp_path, capsys):
-    run = shutil.copytree(files / "run", tmp_path / "run")
-    (run / PICTURES).unlink()
-    with pytest.raises(ValueError, match=r"damaged.*pictures\.csv"):
-        open_run(run)
-    write_settings(run, replace(read_settings(run), pictures_sha256=None))
-    assert judged(tmp_path, copy) == [HELD_BACK, 0, 0, TRAINED_ON]
-    assert "divided by their order" in command(capsys, "evaluate", run, "--data", copy)[2]
-    write_picture(copy / "red" / "another.png", COLOURS["red"])
-    write_picture(copy / "red" / "and another.png", COLOURS["red"])
-    code, _, err = command(capsys, "evaluate", run, "--data", copy)
-    assert code == 1
-    assert "It had 29 and held back 7; here these are 30 and 8" in err
-    assert "--split all" in err
-    words = ("evaluate", run, "--data", copy, "--split", "all", "--json")
-    assert json.loads(command(capsys, *words)[1])["pictures"] == 38
-
-
 def test_what_was_held_back_can_be_read(files):
     run = open_run(files / "run")
     assert sorted(run.held_back) == sorted(load_source(files / "photos", "validation").names)

@@ -88,7 +88,8 @@ def test_a_saved_model_says_names_and_pictures(exports, tmp_path, run):
     folder = shutil.copytree(exports["versions"] / "2", tmp_path / "served" / "1")
     (folder / "assets").mkdir(exist_ok=True)
     (folder / "assets" / "labels.txt").write_text("b\ng\nr\n")
-    card = {"preprocessing": {"image_size": 32, "style": [32, 0.875, "center", "bicubic"]}}
+    pictures = {"image_size": 32, "style": [32, 0.875, "center", "bicubic"]}
+    card = {"preprocessing": pictures, "scores": {"activation": "softmax"}}
     (folder / "model_card.json").write_text(json.dumps(card))
     network = open_network(folder / "saved_model.pb", exports=True)
     assert network.style == (32, 0.875, "center", "bicubic")

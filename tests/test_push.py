@@ -287,15 +287,6 @@ def test_pictures_of_several_classes(hub, tmp_path, photo, capsys):
     compile(of_timm, "card", "exec")
 
 
-def test_a_run_of_an_earlier_version_has_no_table_of_its_mistakes(hub, tmp_path):
-    run = write_tiny_run(tmp_path / "run", pictures_sha256=None)
-    (run / CONFUSION).unlink()
-    kev2.push_to_hub(run, NAME)
-    card = hub.files("anna/trees")["README.md"].decode()
-    assert "85.00%" in card
-    assert "Confusion" not in card
-
-
 # --- what may be done ---------------------------------------------------------------------------
 
 

@@ -117,11 +117,10 @@ def test_from_dict_names_missing_and_unknown_fields():
         TrainRecipe.preset("fine")
 
 
-def test_a_recipe_of_an_older_version_gets_the_defaults():
-    # The fields of version 0.1, before fine-tuning options came.
-    new = {"min_steps", "head_warmup_epochs", "unfreeze_epochs", "layer_decay", "batch_norm"}
-    old = {name: value for name, value in RECIPE.to_dict().items() if name not in new}
-    recipe = TrainRecipe.from_dict(old)
+def test_fields_that_a_recipe_leaves_out_get_the_defaults():
+    left_out = {"min_steps", "head_warmup_epochs", "unfreeze_epochs", "layer_decay", "batch_norm"}
+    values = {name: value for name, value in RECIPE.to_dict().items() if name not in left_out}
+    recipe = TrainRecipe.from_dict(values)
     assert recipe == RECIPE
     assert (recipe.min_steps, recipe.head_warmup_epochs, recipe.unfreeze_epochs) == (0, 0, 0)
     assert (recipe.layer_decay, recipe.batch_norm) == (1.0, "auto")

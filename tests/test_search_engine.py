@@ -309,15 +309,6 @@ def test_a_study_of_another_search(space, url, outcomes):
     assert len(read_study(url, "search").trials) == 1  # nothing was lost or added
 
 
-def test_a_study_of_an_earlier_version_goes_on(space, url, outcomes):
-    search(space, url, 1)
-    study = optuna.load_study(storage=open_storage(url), study_name="search")
-    settings = json.loads(study.user_attrs["keras_effnetv2"])
-    del settings["space"]["backbone"]["activation"]  # which came later
-    study.set_user_attr("keras_effnetv2", json.dumps(settings))
-    assert len(search(space, url, 2).trials) == 2
-
-
 def test_a_study_that_is_not_ours(space, url):
     foreign = optuna.create_study(storage=open_storage(url), study_name="search")
     foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)

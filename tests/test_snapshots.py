@@ -200,12 +200,6 @@ def test_the_state_of_another_network_is_refused(tmp_path):
         resumed.on_train_begin()
 
 
-def test_a_snapshot_of_an_earlier_version_is_refused(tmp_path):
-    (tmp_path / "after-1-epochs.weights.h5").touch()
-    with pytest.raises(ValueError, match=r"earlier .*after-1-epochs\.weights\.h5.*--overwrite"):
-        latest_snapshot(tmp_path, fail)
-
-
 def test_what_was_noted_comes_back(tmp_path):
     notes = {"rows": [{"loss": 0.1 + 0.2, "nan": float("nan")}], "name": "no utf-8 \udcff"}
     make_snapshots(tmp_path, make_model(), notes=lambda: notes).on_train_begin()

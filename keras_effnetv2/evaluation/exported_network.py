@@ -68,7 +68,7 @@ def exported_network(path: Path) -> JudgedNetwork:
     )
 
 
-def _run_around(path: Path) -> tuple[RunSettings, PictureRecord | None] | None:
+def _run_around(path: Path) -> tuple[RunSettings, PictureRecord] | None:
     """Return settings and pictures of the run that an export is in."""
     folder = path.parent.parent if path.parent.name == SAVED_MODEL else path.parent
     with suppress(OSError, ValueError):

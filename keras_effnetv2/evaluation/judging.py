@@ -2,9 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -30,19 +29,9 @@ from keras_effnetv2.pretrained.labels import class_list, has_class_list
 from keras_effnetv2.pretrained.open_weights import Weights
 from keras_effnetv2.runs.run_settings import RunSettings
 
-_UNRECORDED = (
-    "This run did not record its training pictures (it was made by an earlier version), so they "
-    "can be left out only if the same pictures are given."
-)
-
 _UNKNOWN = (
     "note: The weights do not say which pictures they were trained on. If these are among them, "
     "the accuracy is too high."
-)
-
-_GUESSED = (
-    "note: The run did not record its pictures (it was made by an earlier version). They were "
-    "divided by their order, which is right only if nothing about them has changed."
 )
 
 
@@ -51,29 +40,17 @@ class TrainedOn:
     """The pictures that a network was trained on, and those that were held back.
 
     Attributes:
-        record: which ones; None if an earlier version did not record them.
+        record: which ones.
         all_used: whether it was trained on all that were not held back.
-        pictures: the numbers of training pictures and held-back pictures.
-        validation_fraction: the share that was held back; None is the default of `load_source`.
-        seed: of the split.
     """
 
-    record: PictureRecord | None
+    record: PictureRecord
     all_used: bool
-    pictures: tuple[int, int]
-    validation_fraction: float | None
-    seed: int
 
     @classmethod
-    def of(cls, settings: RunSettings, record: PictureRecord | None) -> "TrainedOn":
+    def of(cls, settings: RunSettings, record: PictureRecord) -> "TrainedOn":
         """Return what the network of a run was trained on."""
-        return cls(
-            record,
-            all_used=settings.max_train_examples is None,
-            pictures=(settings.training.pictures, settings.validation.pictures),
-            validation_fraction=settings.validation_fraction,
-            seed=settings.recipe.seed,
-        )
+        return cls(record, all_used=settings.max_train_examples is None)
 
 
 class ChosenPictures(NamedTuple):
@@ -276,8 +253,7 @@ def pictures_to_judge(
             all.
 
     Raises:
-        ValueError: nothing is left, or the training pictures of the network are unknown. Further
-            errors are those of `load_source`.
+        ValueError: nothing is left. Further errors are those of `load_source`.
     """
     trained_on = network.trained_on
     if trained_on is None:
@@ -288,23 +264,19 @@ def pictures_to_judge(
             source = load_source(spec, split, class_names=names, multi_label=multi_label)
             return ChosenPictures(replace(source, notes=(*source.notes, _UNKNOWN)), {})
         return ChosenPictures(load_source_for(spec, split, len(network.classes)), {})
-    load = partial(
-        load_source,
-        spec,
-        class_names=[one["class"] for one in network.classes],
-        multi_label=network.thresholds is not None,
-    )
     given = available_splits(spec)
     split = split or (TEST if TEST in given else None)
     # A test split cannot be drawn: where there is none, that is an error.
     part = split if split in (*given, TEST) else ALL
-    source = load(part)
-    takes_all = split == ALL or part == TRAIN
-    if takes_all and trained_on.record is None:
-        return ChosenPictures(source, {})
-    record = trained_on.record or _derived_record(trained_on, load)
+    source = load_source(
+        spec,
+        part,
+        class_names=[one["class"] for one in network.classes],
+        multi_label=network.thresholds is not None,
+    )
+    record = trained_on.record
     trained, held = record.trained_on(source), record.held_back(source)
-    if takes_all:
+    if split == ALL or part == TRAIN:
         chosen = np.full(source.num_examples, True)
     elif split == TRAIN:
         chosen = trained
@@ -320,8 +292,6 @@ def pictures_to_judge(
         )
     new = chosen & ~trained & ~held
     notes = [*source.notes]
-    if trained_on.record is None:
-        notes.append(_GUESSED)
     if part == ALL:
         notes += _saved_again(list(compress(source.names, new)), record)
     what = VALIDATION if not new.any() else ALL if chosen.all() else "not trained on"
@@ -347,25 +317,6 @@ def _saved_again(new: Sequence[str], record: PictureRecord) -> Iterator[str]:
             f"but different content: {some(known)}. If they are training pictures that were saved "
             "again, the accuracy is too high."
         )
-
-
-def _derived_record(trained_on: TrainedOn, load: Callable[..., ImageSource]) -> PictureRecord:
-    """Divide pictures as a run divided its own that did not record which they were."""
-    way_out = "Judge pictures that it has surely not seen, with --split all, or train again."
-    try:
-        training, validation = (
-            load(part, validation_fraction=trained_on.validation_fraction, seed=trained_on.seed)
-            for part in (TRAIN, VALIDATION)
-        )
-    except ValueError as error:
-        raise ValueError(f"{_UNRECORDED} {error} {way_out}") from None
-    found, expected = (training.num_examples, validation.num_examples), trained_on.pictures
-    if found != expected and (trained_on.all_used or found[1] != expected[1]):
-        raise ValueError(
-            f"{_UNRECORDED} It had {expected[0]:,} and held back {expected[1]:,}; here these are "
-            f"{found[0]:,} and {found[1]:,}. {way_out}"
-        )
-    return PictureRecord.of(training, validation, trained_on.seed)
 
 
 def _tail(name: str) -> str:

@@ -141,7 +141,7 @@ def _of_saved_model(folder: Path) -> dict[str, Any]:
         names = (folder / LABELS_ASSET).read_text("utf-8").splitlines()
     except OSError as error:
         raise ValueError(f"{error.filename}: {error.strerror}") from None
-    return {"class_names": names, **card["preprocessing"], **card.get("scores", {})}
+    return {"class_names": names, **card["preprocessing"], **card["scores"]}
 
 
 def _of_file(path: Path) -> Any:

@@ -167,11 +167,6 @@ class _Averages(keras.layers.Layer):
         weight.assign(keras.ops.copy(variable))
         return weight
 
-    def load_own_variables(self, store: Any) -> None:
-        """Load what was saved, also by a version that never left the averages in the model."""
-        flag = str(len(self.weights) - 1)
-        super().load_own_variables(store if flag in store else {**store, flag: np.False_})
-
 
 def _mover(
     averages: _Averages, sources: list[Any], decay: float, ramp: bool

@@ -424,7 +424,7 @@ class TrainRecipe:
     def from_dict(cls, values: dict[str, Any]) -> "TrainRecipe":
         """Read the result of `to_dict`, also from JSON.
 
-        A missing field gets its default, so recipes of older versions can be read.
+        A missing field gets its default.
 
         Raises:
             ValueError: a field is unknown or outside its range, or a field without default is

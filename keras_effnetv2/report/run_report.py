@@ -245,7 +245,7 @@ def describe_plan(settings: RunSettings, parameters: int, folder: Path) -> str:
             f"{settings.model}, {parameters:,} parameters"
             + (", for small pictures" if recipe.small_pictures else ""),
         ),
-        ("weights", settings.weights or _GIVEN_WEIGHTS[settings.is_pretrained is True]),
+        ("weights", settings.weights or _GIVEN_WEIGHTS[settings.is_pretrained]),
         ("data", settings.training.spec),
         ("classes", describe_classes(settings.class_names)),
         (

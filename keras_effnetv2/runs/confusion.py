@@ -30,8 +30,7 @@ def read_confusion(path: Path, class_names: Sequence[str]) -> npt.NDArray[np.int
     """Read what `write_confusion` wrote.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not what was written for these classes.
+        ValueError: it cannot be read, or is not what was written for these classes.
     """
     position = {name: index for index, name in enumerate(class_names)}
     confusion = np.zeros((len(class_names), len(class_names)), np.int64)
@@ -39,7 +38,7 @@ def read_confusion(path: Path, class_names: Sequence[str]) -> npt.NDArray[np.int
         header, *rows = csv.reader(io.StringIO(path.read_text("utf-8"), newline=""))
         for truth, predicted, count in rows:
             confusion[position[truth], position[predicted]] += int(count)
-    except (ValueError, LookupError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise ValueError(f"{path.name} is not what the run wrote: {error}") from None
     if tuple(header) != _COLUMNS:
         raise ValueError(f"{path.name} does not have the columns {', '.join(_COLUMNS)}")

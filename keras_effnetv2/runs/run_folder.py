@@ -55,7 +55,7 @@ class Run:
     model: keras.Model  # takes pixels 0..255, returns probabilities
     class_names: tuple[str, ...]  # one for each output
     settings: RunSettings  # what `recipe.json` holds
-    pictures: PictureRecord | None  # None: a run of a version that did not record them
+    pictures: PictureRecord  # that it was trained and judged with
 
     @property
     def recipe(self) -> TrainRecipe:
@@ -71,15 +71,16 @@ class Run:
     def confusion(self) -> npt.NDArray[np.int64] | None:
         """(classes, classes), how many validation pictures of a class (row) became each other.
 
-        None: an earlier version did not record it.
+        None: a picture may have several classes.
         """
-        path = self.path / CONFUSION
-        return read_confusion(path, self.class_names) if path.exists() else None
+        if self.settings.thresholds is not None:
+            return None
+        return read_confusion(self.path / CONFUSION, self.class_names)
 
     @property
     def held_back(self) -> tuple[str, ...]:
-        """The names of the validation pictures; none where they were not recorded."""
-        return () if self.pictures is None else tuple(one.name for one in self.pictures.validation)
+        """The names of the validation pictures."""
+        return tuple(one.name for one in self.pictures.validation)
 
     @property
     def image_size(self) -> int:
@@ -197,15 +198,13 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     return Run(path, model, class_names, settings, pictures)
 
 
-def read_pictures(path: Path, settings: RunSettings) -> PictureRecord | None:
-    """Read the pictures of a run; None if it is of a version that did not record them.
+def read_pictures(path: Path, settings: RunSettings) -> PictureRecord:
+    """Read the pictures of a run.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it is not what the run wrote.
     """
-    if settings.pictures_sha256 is None:
-        return None
     return PictureRecord.read(path / PICTURES, settings.pictures_sha256)
 
 

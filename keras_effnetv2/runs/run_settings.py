@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from keras_effnetv2.data.sources import ImageSource
 
 # What a run is resumed with must be what it was started with.
-_FIXED = (
-    *("model", "architecture", "weights", "training", "validation", "class_names", "recipe"),
-    "limits",
-)
+_FIXED = ("model", "architecture", "weights", "class_names", "recipe", "limits")
 
 
 @dataclass(frozen=True)
@@ -89,12 +86,13 @@ _KINDS: Mapping[str, Any] = {  # of what stands in the file as it is
     "model": str,
     "architecture": dict | None,
     "weights": str | None,
-    "is_pretrained": bool | None,
+    "is_pretrained": bool,
     "class_names": list,
     "stages": list,
     "versions": dict,
     "thresholds": list | None,
     "result": dict | None,
+    "pictures_sha256": str,
     "kept_classifier": bool,
     "left_out_while_training": list,
 }
@@ -106,30 +104,30 @@ class RunSettings:
 
     finished: bool
     model: str  # its name
-    architecture: Mapping[str, Any] | None = None  # of a `ModelConfig` that is no published variant
-    weights: str | None = None  # that the network started from; None for fresh ones or a model's
-    is_pretrained: bool | None = None  # at the start; None: an earlier version did not say
+    architecture: Mapping[str, Any] | None  # of a `ModelConfig` that is no published variant
+    weights: str | None  # that the network started from; None for fresh ones or a model's
+    is_pretrained: bool  # at the start
     training: RecordedPictures
     validation: RecordedPictures
-    validation_fraction: float | None = None  # share that was to be carved, as given
-    max_train_examples: int | None = None  # as given
+    validation_fraction: float | None  # share that was to be carved, as given
+    max_train_examples: int | None  # as given
     class_names: tuple[str, ...]  # one for each output
     recipe: TrainRecipe  # nothing of it "preset" but what varies by stage
     stages: tuple[TrainStage, ...]
-    limits: Limits = Limits()
-    max_pictures_per_epoch: int | None = None  # what `limits.max_minutes` left; None: all
+    limits: Limits
+    max_pictures_per_epoch: int | None  # what `limits.max_minutes` left; None: all
     image_size: int  # side of the pictures that the run is evaluated and served with
     versions: Mapping[str, str] = field(default_factory=_versions)  # and the name of the backend
     # Multi-label: the score of each class from which on it is named, the result of the training;
     # 0.5 until then. None: a picture has one class.
-    thresholds: tuple[float, ...] | None = None
+    thresholds: tuple[float, ...] | None
+    pictures_sha256: str  # of pictures.csv
     # validation_accuracy, validation_loss, calibration_error, calibrated_error and seconds; None
     # until the run is finished.
     result: Mapping[str, float] | None = None
     kept_classifier: bool = False  # fitted first: after it `limits.max_minutes` left too little
     temperature: float | None = None  # of the finished network, see `calibration.Confidence`
-    none_below: float | None = None  # likewise; None: not fitted, or by an earlier version
-    pictures_sha256: str | None = None  # of pictures.csv; None: an earlier version wrote none
+    none_below: float | None = None  # likewise; None: not fitted
     left_out_while_training: tuple[str, ...] = ()  # names of pictures that became unreadable
 
     @property
@@ -140,43 +138,34 @@ class RunSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, the inverse of `from_dict`."""
-        values = asdict(self)
-        if self.result is None:
-            for name in (
-                *("result", "kept_classifier", "temperature", "none_below"),
-                "left_out_while_training",
-            ):
-                del values[name]
-        return values
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Any) -> "RunSettings":
-        """Read what `to_dict` returned, also from JSON and from older versions.
+        """Read what `to_dict` returned, also from JSON.
 
         Raises:
             ValueError: these are not the settings of a run; the message says what is wrong.
         """
         if not isinstance(values, dict) or not isinstance(values.get("finished"), bool):
             raise ValueError("it does not say whether the run is finished")
-        known = {one.name for one in fields(cls)}
-        given = {name: value for name, value in values.items() if name in known}
+        known = [one.name for one in fields(cls)]
+        if missing := [name for name in known if name not in values]:
+            raise ValueError(f"it needs {', '.join(missing)}")
+        given = {name: values[name] for name in known}
         for name, kind in _KINDS.items():
-            if name in given and not isinstance(given[name], kind):
+            if not isinstance(given[name], kind):
                 raise ValueError(f"its `{name}` is {given[name]!r}")
         for name in ("training", "validation"):
-            if name in given:
-                given[name] = from_mapping(RecordedPictures, f"`{name}`", given[name])
-        if "limits" in given:
-            given["limits"] = from_mapping(Limits, "`limits`", given["limits"])
-        if "recipe" in given:
-            given["recipe"] = TrainRecipe.from_dict(given["recipe"])
-        if "stages" in given:
-            stages = (from_mapping(TrainStage, "A stage", stage) for stage in given["stages"])
-            given["stages"] = tuple(StagePlan(stages))
+            given[name] = from_mapping(RecordedPictures, f"`{name}`", given[name])
+        given["limits"] = from_mapping(Limits, "`limits`", given["limits"])
+        given["recipe"] = TrainRecipe.from_dict(given["recipe"])
+        stages = (from_mapping(TrainStage, "A stage", stage) for stage in given["stages"])
+        given["stages"] = tuple(StagePlan(stages))
         for name in ("class_names", "thresholds", "left_out_while_training"):
-            if given.get(name) is not None:
+            if given[name] is not None:
                 given[name] = tuple(given[name])
-        return from_mapping(cls, "It", given)
+        return cls(**given)
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names)
@@ -194,20 +183,15 @@ class RunSettings:
 def check_same_run(
     earlier: RunSettings,
     settings: RunSettings,
-    recorded: "PictureRecord | None" = None,
-    pictures: "PictureRecord | None" = None,
+    recorded: "PictureRecord",
+    pictures: "PictureRecord",
 ) -> None:
     """Raise ValueError unless a run is resumed with the settings in its `recipe.json`.
 
-    If its pictures are `recorded`, they must be the same; then their place does not matter.
+    Its pictures must be those that are `recorded`; where they are does not matter.
     """
     old, new = ({key: one.to_dict()[key] for key in _FIXED} for one in (earlier, settings))
-    others = []
-    if recorded is not None and pictures is not None:
-        for values in (old, new):
-            del values["training"], values["validation"]
-        others = recorded.changes(pictures)
-    if changed := changes(old, new) + others:
+    if changed := changes(old, new) + recorded.changes(pictures):
         raise ValueError(
             "A run can only be resumed with the settings it was started with. Repeat them (the "
             "recipe with --recipe DIR/recipe.json, TrainRecipe.from_dict), or choose another "

@@ -237,9 +237,7 @@ def _agree(study: "Study", settings: dict[str, Any]) -> None:
             study.enqueue_trial(space.parameters_of(space.backbone), skip_if_exists=True)
         return
     space, begun = store.settings_of(study)
-    begun["space"] = space.to_dict()  # has all fields, also those that came later
-    changed = changes({key: begun.get(key) for key in settings}, settings)
-    if changed:
+    if changed := changes({"space": space.to_dict(), **begun}, settings):
         raise ValueError(
             f"The study {study.study_name!r} is another search. Choose another name (--study, "
             f"study=), or repeat its settings. Changed: {'; '.join(changed)}"

@@ -85,11 +85,11 @@ def _repository(weights: str | None) -> str | None:
 
 def _tables(run: Run) -> dict[str, Any]:
     """Return the table of the classes, and the confusion matrix or the most confused pairs."""
-    names, confusion, pictures = run.class_names, run.confusion, run.pictures
+    names, confusion = run.class_names, run.confusion
     if confusion is None:
         return {"classes": None, "matrix": None, "pairs": None}
     classes, pairs = class_table(names, confusion), confused_pairs(names, confusion)
-    trained = Counter(entry.class_name for entry in pictures.training) if pictures else None
+    trained = Counter(entry.class_name for entry in run.pictures.training)
     is_small = len(names) <= MAX_ROWS
     return {
         "classes": classes,

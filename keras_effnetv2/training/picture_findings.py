@@ -160,8 +160,6 @@ def earlier_run_findings(
         record = run_folder.read_pictures(folder, run_folder.read_settings(folder))
     except (OSError, ValueError):  # the earlier run is damaged, not this one
         return
-    if record is None:
-        return
     shared = np.isin(validation.contents, training.contents)  # told by `same_picture_findings`
     if seen := int((record.trained_on(validation) & ~shared).sum()):
         yield (

@@ -36,7 +36,6 @@ from keras_effnetv2.recipes.stages import StagePlan
 from keras_effnetv2.training.interruption import StopSignals
 
 _NAME = re.compile(r"after-(\d+)-epochs(?:-(\d+)-batches)?\.safetensors")
-_EARLIER_NAMES = "after-*-epochs*.weights.h5"
 
 # Groups of arrays, the beginnings of their names. Those of an epoch are set anew when one begins.
 _KEPT = "kept/"
@@ -81,7 +80,7 @@ class Snapshot:
 def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
     """Return the newest undamaged snapshot; None if none was written yet.
 
-    `say` is called for each damaged one. ValueError: all are damaged, or of an earlier version.
+    `say` is called for each damaged one. ValueError: all are damaged.
     """
     paths = _snapshots(folder)
     for path in reversed(paths):
@@ -103,11 +102,6 @@ def latest_snapshot(folder: Path, say: Callable[[str], Any]) -> Snapshot | None:
             "The run cannot be resumed, because all its snapshots are damaged: "
             f"{', '.join(str(path) for path in paths)}. Put a copy in their place or start again "
             "(--overwrite, overwrite=True)."
-        )
-    if earlier := sorted(folder.glob(_EARLIER_NAMES)):
-        raise ValueError(
-            f"An earlier version wrote its state ({earlier[-1]}). "
-            "Resume it with that version or start again (--overwrite, overwrite=True)."
         )
     return None
 

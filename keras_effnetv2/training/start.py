@@ -53,7 +53,7 @@ def settle_start(
     """
     if isinstance(model_or_variant, keras.Model):
         weights, is_pretrained = None, has_learned(model_or_variant)
-        if resumed is not None and resumed.is_pretrained is not None:
+        if resumed is not None:
             is_pretrained = resumed.is_pretrained  # it may have learned since
     else:
         if weights == "auto" and recipe is not None and recipe.name in FROM_SCRATCH:

@@ -1,22 +1,46 @@
 """Run folders for tests of what comes after a training, without one."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import tensorflow as tf
 
 from helpers.served_models import NAMES, SIZE, make_model
-from keras_effnetv2 import export_saved_model
-from keras_effnetv2.runs.run_folder import LABELS, MODEL, SAVED_MODEL, write_settings
-from keras_effnetv2.runs.run_settings import RunSettings
+from keras_effnetv2 import TrainRecipe, export_saved_model
+from keras_effnetv2.data.picture_record import PictureRecord
+from keras_effnetv2.runs.run_folder import LABELS, MODEL, PICTURES, SAVED_MODEL, write_settings
+from keras_effnetv2.runs.run_settings import Limits, RecordedPictures, RunSettings
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "runs" / "recipe.json"
+NO_PICTURES = PictureRecord((), ())
 
 
 def recorded_settings(**changes):
-    """The settings of a finished run, as an earlier version wrote them, with some changed."""
-    return replace(RunSettings.from_dict(json.loads(GOLDEN.read_text("utf-8"))), **changes)
+    """The settings of a finished run of the digits, with some changed."""
+    recipe, plan = replace(
+        TrainRecipe.preset("quickstart"),
+        **{"epochs": 2, "stages": 2, "image_size": (32, 40), "batch_size": 32},
+        batch_norm="train",
+    ).resolve("efficientnetv2-b0")
+    settings = RunSettings(
+        finished=True,
+        model="efficientnetv2-b0",
+        architecture=None,
+        weights=None,
+        is_pretrained=False,
+        training=RecordedPictures("digits", "train", 100),
+        validation=RecordedPictures("digits", "validation", 359),
+        validation_fraction=None,
+        max_train_examples=100,
+        class_names=tuple("0123456789"),
+        recipe=recipe,
+        stages=tuple(plan),
+        limits=Limits(),
+        max_pictures_per_epoch=None,
+        image_size=40,
+        thresholds=None,
+        pictures_sha256=NO_PICTURES.fingerprint,
+        result={"validation_accuracy": 0.1, "validation_loss": 2.3, "seconds": 46.5},
+    )
+    return replace(settings, **changes)
 
 
 def write_run(folder, style="whole"):
@@ -24,6 +48,7 @@ def write_run(folder, style="whole"):
     model = make_model()
     model.save(folder / MODEL)
     (folder / LABELS).write_text("".join(f"{name}\n" for name in NAMES), encoding="utf-8")
+    NO_PICTURES.write(folder / PICTURES)
     settings = recorded_settings(
         model="tiny", weights="imagenet", image_size=SIZE, class_names=tuple(NAMES)
     )
