@@ -27,32 +27,20 @@ JUDGED = ("mean_average_precision", "f1", "accuracy", "top_5_accuracy")
 
 @dataclass(frozen=True)
 class Timed:
-    """A network in a format, and how long it took.
-
-    Attributes:
-        network: name of the network.
-        format: one of `contestants.all_formats()`.
-        image_size: pixels.
-        parameters: number of parameters of the Keras model, including batch statistics.
-        flops: multiply-adds of one picture.
-        bytes: size of all files of the export; None if there are none.
-        max_difference: largest difference of a probability from the Keras model.
-        top1_agreement: share of the pictures with the best class of the Keras model.
-        seconds: batch size -> (rounds, calls) seconds for a batch, see `timing.measure`.
-        time_ratio: batch size -> the time relative to the first of its group.
-        figures: those of `JUDGED` that labelled pictures have, by name; none without such pictures.
-    """
+    """A network in a format, and how long it took."""
 
     network: str
-    format: str
-    image_size: int
-    parameters: int
-    flops: int
-    bytes: int | None
-    max_difference: float
-    top1_agreement: float
+    format: str  # one of `contestants.all_formats()`
+    image_size: int  # pixels
+    parameters: int  # of the Keras model, including batch statistics
+    flops: int  # multiply-adds of one picture
+    bytes: int | None  # size of all files of the export; None if there are none
+    max_difference: float  # largest difference of a probability from the Keras model
+    top1_agreement: float  # share of the pictures with the best class of the Keras model
+    # Batch size -> (rounds, calls) seconds for a batch, see `timing.measure`.
     seconds: dict[int, np.ndarray]
-    time_ratio: dict[int, float]
+    time_ratio: dict[int, float]  # batch size -> the time relative to the first of its group
+    # Those of `JUDGED` that labelled pictures have, by name; none without such pictures.
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def median(self, batch_size: int) -> float:

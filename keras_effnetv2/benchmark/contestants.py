@@ -68,26 +68,16 @@ def check_comparison(networks: Sequence[str], formats: Sequence[str], against: s
 
 @dataclass(frozen=True)
 class MeasuredNetwork:
-    """A classifier to measure, and the reference for its exports.
+    """A classifier to measure, and the reference for its exports."""
 
-    Attributes:
-        name: of the variant, or as in the request.
-        model: (N, S, S, 3) float32 pixels, 0..255 -> (N, classes).
-        image_size: S, pixels.
-        run: function that computes probabilities in Keras.
-        pictures: float32 (24, S, S, 3), see `real_pictures.photographs`.
-        judged_on: labelled pictures to judge its exports on, if any; int8 is calibrated with a
-            random part of them.
-        judged_as: how it is judged on them.
-    """
-
-    name: str
-    model: keras.Model
-    image_size: int
-    run: Runner
-    pictures: np.ndarray
+    name: str  # of the variant, or as in the request
+    model: keras.Model  # (N, S, S, 3) float32 pixels, 0..255 -> (N, classes)
+    image_size: int  # S, pixels
+    run: Runner  # computes probabilities in Keras
+    pictures: np.ndarray  # float32 (24, S, S, 3), see `real_pictures.photographs`
+    # Labelled, to judge its exports on, if any; int8 is calibrated with a random part of them.
     judged_on: ImageSource | None = None
-    judged_as: JudgedNetwork | None = None
+    judged_as: JudgedNetwork | None = None  # how it is judged on them
 
     @property
     def style(self) -> Style:

@@ -8,23 +8,14 @@ from typing import NamedTuple
 
 
 class PaperRow(NamedTuple):
-    """A row of a table; missing values are None.
+    """A row of a table; missing values are None."""
 
-    Attributes:
-        top1: accuracy on ImageNet, percent.
-        parameters: millions.
-        flops: billions of multiply-adds, at the evaluation size.
-        infer_ms: milliseconds for 16 pictures on a V100 in FP16.
-        train_hours: hours on 32 TPU cores.
-        throughput: pictures a second on a V100 in FP16, 128 at once.
-    """
-
-    top1: float
-    parameters: float
-    flops: float
-    infer_ms: float | None = None
-    train_hours: float | None = None
-    throughput: int | None = None
+    top1: float  # accuracy on ImageNet, percent
+    parameters: float  # millions
+    flops: float  # billions of multiply-adds, at the evaluation size
+    infer_ms: float | None = None  # milliseconds for 16 pictures on a V100 in FP16
+    train_hours: float | None = None  # hours on 32 TPU cores
+    throughput: int | None = None  # pictures a second on a V100 in FP16, 128 at once
 
 
 TABLE_7 = {

@@ -34,13 +34,9 @@ def argument(metavar: str, help: str, default: Any = ...) -> Any:
 
 
 class OptionGroup:
-    """Options that belong together: the fields of a frozen dataclass that inherits from this.
+    """Options that belong together: the fields of a frozen dataclass that inherits from this."""
 
-    Attributes:
-        section: of the help page; None is the first one.
-    """
-
-    section: str | None = None
+    section: str | None = None  # of the help page; None is the first one
 
     def note(self, name: str) -> str:
         """Return an addition to a field's text on the help page, if this is a command's default."""

@@ -29,18 +29,13 @@ Floats = npt.NDArray[np.floating]
 
 
 class Reliability(NamedTuple):
-    """How scores and shares of right answers go together, in `BINS` bins of scores.
+    """How scores and shares of right answers go together, in `BINS` bins of scores."""
 
-    Attributes:
-        counts: int64 (BINS,), how many answers are in each bin; bin m of 1..BINS has the scores
-            above (m - 1) / BINS and up to m / BINS.
-        scores: float64 (BINS,), their mean score; NaN in an empty bin.
-        shares: float64 (BINS,), the share of them that is right; NaN in an empty bin.
-    """
-
+    # (BINS,), how many answers are in each bin; bin m of 1..BINS has the scores above
+    # (m - 1) / BINS and up to m / BINS.
     counts: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float64]
-    shares: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64]  # (BINS,), their mean score; NaN in an empty bin
+    shares: npt.NDArray[np.float64]  # (BINS,), how many of them are right; NaN in an empty bin
 
     @property
     def error(self) -> float:
@@ -85,19 +80,13 @@ def answers(scores: Floats, labels: npt.NDArray[Any]) -> tuple[Floats, npt.NDArr
 
 @dataclass(frozen=True)
 class Confidence:
-    """How sure a network's scores may be taken, fitted on judged pictures.
+    """How sure a network's scores may be taken, fitted on judged pictures."""
 
-    Attributes:
-        temperature: see `fit_temperature`.
-        none_below: see `none_threshold`.
-        before: reliability of the network's own highest scores.
-        after: of those with the temperature. They are of the pictures that it was fitted on, so
-            they look a little better than on others.
-    """
-
-    temperature: float
-    none_below: float | None
-    before: Reliability
+    temperature: float  # see `fit_temperature`
+    none_below: float | None  # see `none_threshold`
+    before: Reliability  # of the network's own highest scores
+    # Of those with the temperature. They are of the pictures that it was fitted on, so they look a
+    # little better than on others.
     after: Reliability
 
 

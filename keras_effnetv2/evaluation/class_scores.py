@@ -15,19 +15,12 @@ _UNKNOWN = 0.5  # the threshold of a class with too few pictures
 
 
 class _Curve(NamedTuple):
-    """What happens to a class at each threshold, the highest first.
+    """What happens to a class at each threshold, the highest first."""
 
-    Attributes:
-        scores: (T,) the different scores; a picture is named from one of them on.
-        named: (T,) how many pictures have at least this score.
-        right: (T,) how many of those are of the class.
-        pictures: of the class.
-    """
-
-    scores: np.ndarray
-    named: np.ndarray
-    right: np.ndarray
-    pictures: int
+    scores: np.ndarray  # (T,) the different scores; a picture is named from one of them on
+    named: np.ndarray  # (T,) how many pictures have at least this score
+    right: np.ndarray  # (T,) how many of those are of the class
+    pictures: int  # of the class
 
 
 def _curve(labels: np.ndarray, scores: np.ndarray) -> _Curve:

@@ -37,15 +37,10 @@ _UNKNOWN = (
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The pictures that a network was trained on, and those that were held back.
-
-    Attributes:
-        record: which ones.
-        all_used: whether it was trained on all that were not held back.
-    """
+    """The pictures that a network was trained on, and those that were held back."""
 
     record: PictureRecord
-    all_used: bool
+    all_used: bool  # whether it was trained on all that were not held back
 
     @classmethod
     def of(cls, settings: RunSettings, record: PictureRecord) -> "TrainedOn":
@@ -54,52 +49,31 @@ class TrainedOn:
 
 
 class ChosenPictures(NamedTuple):
-    """Pictures to judge a network on.
-
-    Attributes:
-        source: the pictures.
-        counts: numbers of pictures by kind, and of those left out, for a network of a run.
-    """
+    """Pictures to judge a network on."""
 
     source: ImageSource
+    # Numbers of pictures by kind, and of those left out, for a network of a run.
     counts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class JudgedNetwork:
-    """A network to judge or to predict with.
+    """A network to judge or to predict with."""
 
-    Args:
-        model: pixels 0..255 -> (N, classes), a Keras model or an `ExportedModel`.
-        classes: a description of each class: its name as "class", perhaps "wordnet_id".
-        image_size: side of its pictures, pixels.
-        style: how they become squares, see `evaluation_crop.resize_for_evaluation`.
-        facts: what the network is; they come first in its figures.
-        published_top1: published ImageNet top-1 of exactly these weights in percent, or None.
-        names_classes: whether the weights name the classes, which the pictures must then have.
-        trained_on: for a network of a run; None for published weights and weight files.
-        variant: name of the architecture, if it is known.
-        weights: where the weights come from, for people, if that is known.
-        temperature: see `Metadata`.
-        none_below: see `Metadata`.
-        activation: see `Metadata`; None: found out from the Keras model.
-        thresholds: multi-label: the score of each class from which on it is named; None: a picture
-            has one class.
-    """
-
-    model: keras.Model | ExportedModel
-    classes: Sequence[Mapping[str, str]]
-    image_size: int
-    style: Style
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    published_top1: float | None = None
-    names_classes: bool = False
-    trained_on: TrainedOn | None = None
-    variant: str | None = None
-    weights: str | None = None
-    temperature: float | None = None
-    none_below: float | None = None
-    activation: str | None = None
+    model: keras.Model | ExportedModel  # pixels 0..255 -> (N, classes)
+    classes: Sequence[Mapping[str, str]]  # of each its name as "class", perhaps "wordnet_id"
+    image_size: int  # side of its pictures, pixels
+    style: Style  # how they become squares, see `evaluation_crop.resize_for_evaluation`
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what it is; first in its figures
+    published_top1: float | None = None  # on ImageNet, of exactly these weights, percent
+    names_classes: bool = False  # whether the pictures must have the classes of the weights
+    trained_on: TrainedOn | None = None  # of a run; None for published weights and weight files
+    variant: str | None = None  # if it is known
+    weights: str | None = None  # where the weights come from, for people, if that is known
+    temperature: float | None = None  # see `Metadata`
+    none_below: float | None = None  # see `Metadata`
+    activation: str | None = None  # see `Metadata`; None: found out from the Keras model
+    # Multi-label: the score of each class from which on it is named; None: a picture has one class.
     thresholds: Sequence[float] | None = None
 
     def completed(self, evaluation: Evaluation) -> Evaluation:
@@ -113,21 +87,13 @@ class JudgedNetwork:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The result of judging a network.
-
-    Args:
-        network: what was judged.
-        source: the pictures.
-        evaluation: the scores of each.
-        left_out: pictures that could not be read.
-        counts: see `ChosenPictures`.
-    """
+    """The result of judging a network."""
 
     network: JudgedNetwork
     source: ImageSource
     evaluation: Evaluation
-    left_out: Sequence[BadPicture]
-    counts: Mapping[str, int] = field(default_factory=dict)
+    left_out: Sequence[BadPicture]  # pictures that could not be read
+    counts: Mapping[str, int] = field(default_factory=dict)  # see `ChosenPictures`
 
     def figures(self) -> dict[str, Any]:
         """Return what was judged and how well it did, by name; shares are 0..1."""

@@ -36,18 +36,12 @@ _SUMS_OF_SOFTMAX = (0.5, 1.1)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a model on a source.
+    """The scores of a model on a source."""
 
-    Attributes:
-        labels: (N,) int64, the true classes; multi-label: (N, classes) bool.
-        scores: (N, classes) float32, the model's output.
-        activation: the last activation of the model, e.g. "softmax" or "sigmoid".
-        thresholds: multi-label: the scores from which on the classes are named, (classes,) or one.
-    """
-
-    labels: np.ndarray
-    scores: np.ndarray
-    activation: str = "softmax"
+    labels: np.ndarray  # (N,) int64, the true classes; multi-label: (N, classes) bool
+    scores: np.ndarray  # (N, classes) float32, the model's output
+    activation: str = "softmax"  # the last one of the model, e.g. "softmax" or "sigmoid"
+    # Multi-label: the scores from which on the classes are named, (classes,) or one.
     thresholds: np.ndarray | float = 0.5
 
     def __repr__(self) -> str:

@@ -22,17 +22,11 @@ _PARTS = 16  # of a large network each has some ten operations
 
 @dataclass(frozen=True)
 class Judge:
-    """Compares files with Keras.
-
-    Args:
-        batches: pictures.
-        expected: (pictures, classes), what Keras answers.
-        min_agreement: share of the pictures, 0..1, on which the best class must be the same.
-    """
+    """Compares files with Keras."""
 
     batches: Batches
-    expected: np.ndarray
-    min_agreement: float
+    expected: np.ndarray  # (pictures, classes), what Keras answers
+    min_agreement: float  # share of the pictures, 0..1, on which the best class must be the same
 
     def __call__(self, path: Path) -> tuple[bool, float]:
         """Return whether a file agrees, and the mean difference of its probabilities."""

@@ -47,29 +47,18 @@ _KERAS_MEMBER = f"{KEY}.json"  # of a .keras archive, whose metadata.json is tha
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What an exported network needs to be used as it was judged; None where it does not say.
-
-    Attributes:
-        class_names: one name per class.
-        image_size: height and width of its pictures, pixels.
-        style: how pictures become squares, see `evaluation_crop.resize_for_evaluation`.
-        pixel_range: lowest and highest value of a pixel; the network normalises them itself.
-        activation: "softmax" or "sigmoid".
-        temperature: what logits are divided by to calibrate the scores. The network computes them
-            without it.
-        none_below: a picture whose highest score, without temperature, is below this may show none
-            of the classes; 0..1.
-        thresholds: of a network whose pictures may have several classes: the score of each class,
-            0..1, from which on it is named.
-    """
+    """What an exported network needs to be used as it was judged; None where it does not say."""
 
     class_names: tuple[str, ...] | None = None
-    image_size: int | None = None
-    style: Style | None = None
-    pixel_range: tuple[int, int] | None = None
-    activation: str | None = None
+    image_size: int | None = None  # height and width of its pictures, pixels
+    style: Style | None = None  # see `evaluation_crop.resize_for_evaluation`
+    pixel_range: tuple[int, int] | None = None  # the network normalises pixels itself
+    activation: str | None = None  # "softmax" or "sigmoid"
+    # What logits are divided by to calibrate the scores. The network computes them without it.
     temperature: float | None = None
+    # A picture whose highest score, without temperature, is lower may show no class; 0..1.
     none_below: float | None = None
+    # Multi-label: the score of each class, 0..1, from which on it is named.
     thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:

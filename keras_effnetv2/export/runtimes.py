@@ -202,21 +202,14 @@ def _open_saved_model(path: Path, threads: int) -> tuple[Shape, Runner]:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A kind of file.
+    """A kind of file."""
 
-    Attributes:
-        suffixes: endings of all its files, that of the main file first.
-        quantize: its values of `quantize`.
-        modules: the modules needed to write and to run it.
-        write: writes it, see `converters.py`.
-        open: returns the shape of its input, where anything but a positive number is any, and a
-            function that runs it, given a number of threads.
-    """
-
-    suffixes: tuple[str, ...]
-    quantize: tuple[str, ...]
-    modules: tuple[str, ...]
-    write: Callable[[Any, Path, Path, str | None, Calibration], None]
+    suffixes: tuple[str, ...]  # endings of all its files, that of the main file first
+    quantize: tuple[str, ...]  # its values of `quantize`
+    modules: tuple[str, ...]  # needed to write and to run it
+    write: Callable[[Any, Path, Path, str | None, Calibration], None]  # see `converters.py`
+    # From a number of threads, the shape of its input, where anything but a positive number is any,
+    # and a function that runs it.
     open: Callable[[Path, int], tuple[Shape, Runner]]
 
     @property

@@ -31,19 +31,12 @@ _GIF_REFUSED = (
 
 @dataclass(frozen=True)
 class PictureInput:
-    """How files become the network's input.
+    """How files become the network's input."""
 
-    Attributes:
-        image_size: height and width in pixels.
-        style: see `evaluation_crop.resize_for_evaluation`.
-        max_pixels: larger pictures (height x width) are refused before they are decoded.
-        gif: whether GIF files are read.
-    """
-
-    image_size: int
-    style: Style
-    max_pixels: int
-    gif: bool
+    image_size: int  # height and width in pixels
+    style: Style  # see `evaluation_crop.resize_for_evaluation`
+    max_pixels: int  # larger pictures (height x width) are refused before they are decoded
+    gif: bool  # whether these are read
 
 
 def stored_weights(model: keras.Model, dtype: str) -> list[Any]:

@@ -74,7 +74,7 @@ _VARIABLES = {
 def positional_names(model: "keras.Model") -> dict[str, str]:
     """Return our weight path (e.g. "stem_conv/kernel") -> name in a file of Keras 3.
 
-    For files without the layers' names, which early versions wrote.
+    For files without the layers' names, which early versions of Keras 3 wrote.
     """
     counts: Counter[str] = Counter()
     names = {}

@@ -48,15 +48,10 @@ _VALUES_OF_OFF: dict[str, Any] = {
 
 
 class WrittenRecipe(NamedTuple):
-    """What a recipe file holds.
+    """What a recipe file holds."""
 
-    Attributes:
-        base: the recipe that it starts from, or that it is; None if it only has changes.
-        changes: field -> value.
-    """
-
-    base: TrainRecipe | None
-    changes: dict[str, Any]
+    base: TrainRecipe | None  # that it starts from, or that it is; None if it only has changes
+    changes: dict[str, Any]  # field -> value
 
 
 def recipe_from_file(path: str | os.PathLike[str], preset: str = "finetune") -> TrainRecipe:

@@ -52,21 +52,14 @@ _RULES = {
 
 @dataclass(frozen=True)
 class Curve:
-    """One column of a history over the epochs.
-
-    Attributes:
-        title: its name.
-        epochs: the number of each epoch.
-        lines: "train" and perhaps "validation" -> one value per epoch; NaN is a gap.
-        stages: (first epoch, label) of every training stage, in order.
-        words: sentences for readers who cannot see the chart.
-    """
+    """One column of a history over the epochs."""
 
     title: str
-    epochs: Sequence[float]
+    epochs: Sequence[float]  # their numbers
+    # "train" and perhaps "validation" -> one value per epoch; NaN is a gap.
     lines: Mapping[str, Sequence[float]]
-    stages: Sequence[tuple[float, str]]
-    words: Sequence[str]
+    stages: Sequence[tuple[float, str]]  # (first epoch, label) of every training stage, in order
+    words: Sequence[str]  # sentences for readers who cannot see the chart
 
 
 @contextlib.contextmanager

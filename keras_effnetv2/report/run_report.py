@@ -39,56 +39,35 @@ MAX_MISTAKES = 24
 
 
 class Mistake(NamedTuple):
-    """A picture that got a wrong class.
+    """A picture that got a wrong class."""
 
-    Attributes:
-        image: uint8 (H, W, 3).
-        name: of the picture.
-        truth: its class.
-        prediction: the class that it got.
-        score: of that one, 0..1.
-        nearest: the training pictures with the most similar features, the nearest first.
-    """
-
-    image: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.uint8]  # (H, W, 3)
     name: str
     truth: str
     prediction: str
-    score: float
-    nearest: Sequence[Neighbour] = ()
+    score: float  # of the prediction, 0..1
+    nearest: Sequence[Neighbour] = ()  # training pictures with similar features, nearest first
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """The content of the report of a training run.
-
-    Attributes:
-        title: the headline.
-        summary: (label, value) pairs.
-        plan: the stages.
-        history: as in `history.csv`: column name -> one value per epoch, NaN where there is none;
-            epochs count from 1.
-        class_names: C names.
-        confusion: int64 (C, C), how often each class (row) was predicted as each other (column);
-            None for multi-label.
-        samples: title of a stage -> its training pictures, for at most `MAX_STAGES` stages.
-        mistakes: at most `MAX_MISTAKES`, the highest score first.
-        compared: the number of training pictures that they were compared with, and of all.
-        confidence: how sure the scores may be taken; None if they are no probabilities.
-        evaluation: multi-label: the scores, in place of `confusion`.
-    """
+    """The content of the report of a training run."""
 
     title: str
-    summary: Sequence[tuple[str, str]]
+    summary: Sequence[tuple[str, str]]  # (label, value) pairs
     plan: StagePlan
+    # As in `history.csv`: column -> one value per epoch, NaN where there is none.
     history: Mapping[str, Sequence[float]]
     class_names: Sequence[str]
+    # How often each class (row) was predicted as each other (column); None for multi-label.
     confusion: npt.NDArray[np.int64] | None
+    # Title of a stage -> its training pictures, for at most `MAX_STAGES` stages.
     samples: Mapping[str, Sequence[Sample]]
-    mistakes: Sequence[Mistake]
+    mistakes: Sequence[Mistake]  # at most `MAX_MISTAKES`, the highest score first
+    # The number of training pictures that mistakes were compared with, and of all.
     compared: tuple[int, int] = (0, 0)
-    confidence: Confidence | None = None
-    evaluation: Evaluation | None = None
+    confidence: Confidence | None = None  # None if the scores are no probabilities
+    evaluation: Evaluation | None = None  # multi-label: the scores, in place of `confusion`
 
 
 def gather_report(

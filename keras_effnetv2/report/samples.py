@@ -20,17 +20,11 @@ _SHARE_NAMED = 0.005  # a smaller part of a mixed label would be rounded to noth
 
 
 class Sample(NamedTuple):
-    """A training picture as the network saw it.
+    """A training picture as the network saw it."""
 
-    Attributes:
-        position: its position in the order of the epoch.
-        image: uint8 (S, S, 3).
-        caption: its label in words: "cat", or "0.70 cat + 0.30 dog" if mixed.
-    """
-
-    position: int
-    image: npt.NDArray[np.uint8]
-    caption: str
+    position: int  # in the order of the epoch
+    image: npt.NDArray[np.uint8]  # (S, S, 3)
+    caption: str  # its label in words: "cat", or "0.70 cat + 0.30 dog" if mixed
 
 
 def stage_title(stage: TrainStage) -> str:

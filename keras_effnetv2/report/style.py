@@ -30,22 +30,15 @@ STYLE = (_TEMPLATES / "style.css").read_text("utf-8")
 
 
 class Table(NamedTuple):
-    """A table of a page.
-
-    Attributes:
-        caption: what it shows.
-        header: a title for each column.
-        words: how many columns, from the left, are words; the others are numbers.
-        rows: their cells. A float is a share of 0..1, shown with a bar; None is a share of nothing;
-            a list of (line, is bold) has several lines.
-        length: the largest number of letters shown in a cell.
-    """
+    """A table of a page."""
 
     caption: str
     header: Sequence[str]
-    words: int
+    words: int  # how many columns, from the left, are no numbers
+    # Their cells. A float is a share of 0..1, shown with a bar; None is a share of nothing; a list
+    # of (line, is bold) has several lines.
     rows: Sequence[Sequence[Any]]
-    length: int = 40
+    length: int = 40  # the largest number of letters shown in a cell
 
 
 def render(template: str, **content: Any) -> str:

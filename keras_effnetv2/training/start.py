@@ -17,16 +17,10 @@ from keras_effnetv2.training.transfer import has_learned
 
 
 class Start(NamedTuple):
-    """What a training starts from.
+    """What a training starts from."""
 
-    Attributes:
-        weights: the `weights` for `build_model`.
-        is_pretrained: whether the network has trained weights.
-        recipe: how to train.
-    """
-
-    weights: str | None
-    is_pretrained: bool
+    weights: str | None  # the `weights` for `build_model`
+    is_pretrained: bool  # whether the network has trained weights
     recipe: TrainRecipe
 
     def with_recipe(self, changes: Mapping[str, Any]) -> "Start":
