@@ -17,7 +17,7 @@ import tensorflow as tf
 from fastapi.testclient import TestClient
 from helpers.run_folders import write_served_run
 from helpers.served_models import COLOUR, GRAY, NAMES, SIZE, pixels
-from helpers.served_processes import wait_until
+from helpers.served_processes import service_of, wait_until
 from PIL import ExifTags, Image
 
 from keras_effnetv2.images.decode import decode_image
@@ -29,7 +29,7 @@ from keras_effnetv2.serve.loaded_model import load_served_model, newest_version
 from keras_effnetv2.serve.overlay import overlay_function
 from keras_effnetv2.serve.page import page
 from keras_effnetv2.serve.server import allowed_hosts
-from keras_effnetv2.serve.service import ServerLimits, Service
+from keras_effnetv2.serve.service import ServerLimits
 
 URL = "/v1/models/trees"
 BAD = b"no picture"
@@ -59,7 +59,7 @@ def grad_cam(run_folder, model):
 
 @contextlib.contextmanager
 def asking(model, grad_cam=None, **limits):
-    service = Service(model, "trees", ServerLimits(**limits), grad_cam)
+    service = service_of(model, "trees", grad_cam, **limits)
     with TestClient(make_app(service)) as client:
         yield client
 
@@ -366,7 +366,7 @@ def test_the_page_needs_nothing_from_the_network_and_a_hostile_name_stays_text(c
     ],
 )
 def test_pages_of_other_sites_cannot_ask(model, headers, is_answered):
-    app = make_app(Service(model, "trees", ServerLimits()), ["localhost"], ["photos.example"])
+    app = make_app(service_of(model, "trees"), ["localhost"], ["photos.example"])
     client = TestClient(app, headers={"Host": "localhost:8501"})
     for path in (f"{URL}:predict", "/grad_cam"):
         answer = client.post(path, content="{}", headers=headers)
@@ -407,7 +407,7 @@ def test_what_is_no_host(name):
 
 def test_only_allowed_hosts_are_answered(model):
     """Against pages that have a name of their own resolve to this machine."""
-    service = Service(model, "trees", ServerLimits())
+    service = service_of(model, "trees")
     client = TestClient(
         make_app(service, allowed_hosts("127.0.0.1", "127.0.0.1", ["photos.example"]))
     )

@@ -10,13 +10,12 @@ import httpx
 import pytest
 from fastapi.openapi.models import OpenAPI
 from helpers.served_models import echoing_model
-from helpers.served_processes import serving, wait_until
+from helpers.served_processes import service_of, serving, wait_until
 
 from keras_effnetv2.cli.main import main
 from keras_effnetv2.export.metadata import Metadata
 from keras_effnetv2.serve.access_log import logged
 from keras_effnetv2.serve.openapi import openapi
-from keras_effnetv2.serve.service import ServerLimits, Service
 
 NAME = "old oaks"  # a space in a path
 URL = "/v1/models/old%20oaks"
@@ -142,7 +141,7 @@ def test_every_described_path_is_answered(client):
 def test_examples_have_the_classes_of_the_model():
     described = Metadata(class_names=("sea", "sky", "dog"), thresholds=(0.2, 0.3, 0.4))
     model = replace(echoing_model(), described=described)
-    document = openapi(Service(model, NAME, ServerLimits()), needs_token=False)
+    document = openapi(service_of(model, NAME), needs_token=False)
     examples = [
         document["paths"][f"{URL}:{method}"]["post"]["responses"]["200"]["content"]
         for method in ("predict", "classify")

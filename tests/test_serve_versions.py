@@ -32,7 +32,7 @@ class Versions:
         self.write(1)
 
     def start(self, which="latest"):
-        self.service = Service(None, "trees", ServerLimits())
+        self.service = Service("trees", ServerLimits())
         policy = VersionPolicy.parse(which)
         self.watcher = VersionWatch(
             *(self.root, self.service, policy, self.load),

@@ -143,11 +143,12 @@ def from_mapping(kind: type[_Settings], what: str, values: Any) -> _Settings:
     return kind(**values)
 
 
-def check_installed(package: str, what: str, extra: str) -> None:
-    """Raise ImportError if a package that `what` needs is missing; its `extra` brings it."""
-    if importlib.util.find_spec(package) is None:
+def check_tensorboard(what: str) -> None:
+    """Raise ImportError if the package that `what` needs is missing."""
+    if importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
-            f"{what} needs the package {package}, which is not installed. {install_hint(extra)}"
+            f"{what} needs the package tensorboard, which is not installed. "
+            + install_hint("loggers")
         )
 
 

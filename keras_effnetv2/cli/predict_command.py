@@ -75,8 +75,8 @@ class OutputOptions(OptionGroup):
 
     def check(self, model: str) -> None:
         """Raise an error unless the files can be written, and the network has what they need."""
-        for name, path in (("--csv", self.csv), ("--embeddings", self.embeddings)):
-            ending = f".{'csv' if name == '--csv' else 'npz'}"
+        files = (("--csv", self.csv, ".csv"), ("--embeddings", self.embeddings, ".npz"))
+        for name, path, ending in files:
             if path is None:
                 continue
             if path.suffix != ending or path.is_dir():

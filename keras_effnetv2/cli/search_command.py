@@ -76,9 +76,11 @@ class ChoiceOptions(OptionGroup):
         None,
         "tpe searches for the best score; nsga2 for the best combinations of accuracy, step time "
         "and parameters.",
-        "tpe",
+        Sampling.sampler,
     )
-    startup_trials: int = option("N", "Number of random trials at the start.", 10)
+    startup_trials: int = option(
+        "N", "Number of random trials at the start.", Sampling.startup_trials
+    )
     no_prune: bool = flag("--no-prune", "Train hopeless networks to the end, too.")
     sampler_seed: int | None = option(
         "N", "Seed of the choice; several workers need different seeds."

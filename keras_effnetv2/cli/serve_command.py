@@ -94,7 +94,7 @@ def serve(
     limits = limit_options.limits()
     check_integer("port", port, minimum=0, maximum=2**16 - 1)
     check_number("poll", poll, minimum=0)
-    VersionPolicy.parse(versions)
+    policy = VersionPolicy.parse(versions)
     token = _token(token_file)
     export = "keras-effnetv2 export NETWORK --output FOLDER"
     check_run(path, f"the folder of a finished run, or the FOLDER of {export}")
@@ -116,7 +116,7 @@ def serve(
             name=name,
             allow_hosts=allow_host or (),
             token=token,
-            versions=versions,
+            versions=policy,
             poll=poll,
             limits=limits,
             started=greet,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer import BadParameter
 
-from keras_effnetv2._common.checks import check_installed, check_integer
+from keras_effnetv2._common.checks import check_integer, check_tensorboard
 from keras_effnetv2._common.text import say
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.variants import variant_unless_path
@@ -98,7 +98,7 @@ class CourseOptions(OptionGroup):
         """
         Limits(self.patience, self.max_minutes)
         if self.tensorboard:
-            check_installed("tensorboard", "--tensorboard", "loggers")
+            check_tensorboard("--tensorboard")
 
 
 _RECIPE = RecipeOptions(None)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 SamplerName = Literal["random", "tpe", "nsga2"]
 
-DEFAULT_STARTUP_TRIALS = 10
 _MEDIAN_OF = 5  # complete trials, before any is given up for being below their median
 
 
@@ -35,7 +34,7 @@ class Sampling:
     """
 
     sampler: SamplerName = "tpe"
-    startup_trials: int = DEFAULT_STARTUP_TRIALS
+    startup_trials: int = 10
     prune: bool = True
     seed: int | None = None
 

@@ -108,14 +108,9 @@ def _to_csv(front: Sequence[Candidate]) -> str:
     header = ("trial", "score", "accuracy", "step_time", "step_seconds", "parameters")
     writer.writerow((*header, "head_filters", "blocks"))
     for one in front:
-        config = one.config
-        writer.writerow(
-            (
-                *(one.number, one.score, one.accuracy, one.step_time),
-                *(one.step_seconds, one.parameters),
-                *(config.head_filters, " ".join(encode_stages(config.stages))),
-            )
-        )
+        figures = (one.score, one.accuracy, one.step_time, one.step_seconds, one.parameters)
+        blocks = " ".join(encode_stages(one.config.stages))
+        writer.writerow((one.number, *figures, one.config.head_filters, blocks))
     return text.getvalue()
 
 

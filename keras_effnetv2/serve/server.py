@@ -16,23 +16,21 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_effnetv2._common.checks import check_number
 from keras_effnetv2._common.progress import working
 from keras_effnetv2._common.text import install_hint
 from keras_effnetv2.export.signatures import BYTES_SIGNATURE
 from keras_effnetv2.runs.run_folder import open_run
 from keras_effnetv2.runs.run_state import RECIPE
-from keras_effnetv2.serve.bearer_token import check_token
 from keras_effnetv2.serve.limits import ServerLimits
 from keras_effnetv2.serve.loaded_model import ServedModel, file_columns, load_served_model
 from keras_effnetv2.serve.overlay import Explain, overlay_function
+from keras_effnetv2.serve.version_policy import LATEST, VersionPolicy
 
 try:
     import uvicorn
 
     from keras_effnetv2.serve.app import make_app
     from keras_effnetv2.serve.service import Service
-    from keras_effnetv2.serve.version_policy import VersionPolicy
     from keras_effnetv2.serve.version_watch import VersionWatch
 except ModuleNotFoundError as error:
     if error.name not in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
@@ -58,7 +56,7 @@ def serve(
     name: str | None = None,
     allow_hosts: Sequence[str] = (),
     token: str | None = None,
-    versions: str = "latest",
+    versions: VersionPolicy = LATEST,
     poll: float = 1.0,
     limits: ServerLimits | None = None,
     started: Callable[[str], object] = lambda greeting: None,
@@ -77,8 +75,7 @@ def serve(
         allow_hosts: further host names to answer for, see `allowed_hosts`.
         token: what clients must send for all paths but `/healthz`, see `bearer_token.has_token`;
             default nothing.
-        versions: which ones to serve: "latest", "all", or numbers such as "1,3". Requests that name
-            none are answered by the newest.
+        versions: which ones to serve. Requests that name none are answered by the newest.
         poll: seconds between two looks for new versions, see `VersionWatch`; 0 is never.
         limits: limits of the server; default `ServerLimits()`.
         started: called with a line that has the address, once the server answers.
@@ -89,13 +86,8 @@ def serve(
 
     Raises:
         OSError: the server cannot listen on the address.
-        ValueError: no version can be loaded, the name or the token is not possible, or another
-            argument is not as described.
+        ValueError: no version can be loaded, or the name is not possible.
     """
-    check_number("poll", poll, minimum=0)
-    policy = VersionPolicy.parse(versions)
-    if token is not None:
-        check_token(token)
     root = Path(path)
     name = root.resolve().name if name is None else name
     if not name or set(name) & set("/:?#") or not name.isprintable():
@@ -110,8 +102,8 @@ def serve(
         # What is imported stays: looking through it for garbage again and again, during each load,
         # would hold up all requests.
         gc.freeze()
-        service = Service(None, name, limits)
-        watch = VersionWatch(root, service, policy, _load, partial(_heat, root))
+        service = Service(name, limits)
+        watch = VersionWatch(root, service, versions, _load, partial(_heat, root))
         watch.start()
         config = uvicorn.Config(
             make_app(service, hosts, [_in_brackets(name.lower()) for name in allow_hosts], token),

@@ -30,31 +30,15 @@ class VersionState(NamedTuple):
 
 
 class Service:
-    """Answers requests for one model; used in one event loop, and by a thread that loads versions.
+    """Answers requests for one model, in one event loop; a thread may give it other versions."""
 
-    Args:
-        model: the version that is served first; None: see `switch_to`.
-        name: the model's name for clients.
-        limits: limits of the server.
-        grad_cam: result of `overlay_function`; None without a Keras model.
-
-    Attributes:
-        models: version -> its model, of those that are served now.
-        states: version -> what became of it.
-    """
-
-    def __init__(
-        self,
-        model: ServedModel | None,
-        name: str,
-        limits: ServerLimits,
-        grad_cam: Explain | None = None,
-    ) -> None:
+    def __init__(self, name: str, limits: ServerLimits) -> None:
         self.name = name
         self.limits = limits
         self.active = 0
-        self.states: Mapping[int, VersionState] = {}
-        self.switch_to({} if model is None else {model.version: model}, grad_cam)
+        self.models: Mapping[int, ServedModel] = {}  # by version, of those that are served now
+        self.states: Mapping[int, VersionState] = {}  # by version, of all that there were
+        self._grad_cam: Explain | None = None
         self._body_bytes = 0
         # Several threads would take turns, and all need memory.
         self._json = ThreadPoolExecutor(1, "json")
@@ -66,7 +50,8 @@ class Service:
     def switch_to(self, models: Mapping[int, ServedModel], grad_cam: Explain | None) -> None:
         """Answer with these versions; requests that have begun stay with theirs.
 
-        `grad_cam` is for the newest of them.
+        `grad_cam`, a result of `overlay_function`, is for the newest of them; None without a Keras
+        model.
         """
         self.models, self._grad_cam = models, grad_cam
         is_served = VersionState("AVAILABLE")

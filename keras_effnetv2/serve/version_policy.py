@@ -21,3 +21,6 @@ class VersionPolicy:
                 f"`versions` must be latest, all, or numbers such as 1,3. Received: {text!r}"
             )
         return cls(frozenset(map(int, text.split(","))), latest=False)
+
+
+LATEST = VersionPolicy()

@@ -22,9 +22,6 @@ class BestEpoch(keras.callbacks.Callback):
         plan: the stages.
         history: of the epochs so far.
         kept: the weights that were kept when the training stopped.
-
-    Attributes:
-        kept: the weights of the best epoch; none before the last stage.
     """
 
     def __init__(
@@ -36,7 +33,7 @@ class BestEpoch(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._patience, self._plan, self._history = patience, plan, history
-        self.kept = kept
+        self.kept = kept  # of the best epoch; none before the last stage
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         best = best_epoch(self._history.columns, self._plan)

@@ -14,12 +14,7 @@ MAX_PICTURES = 12  # of one stage
 
 
 class StagePictures(keras.callbacks.Callback):
-    """Writes training pictures of a stage for TensorBoard when it begins, the very ones of it.
-
-    Args:
-        folder: of the event file.
-        inputs: of the training.
-    """
+    """Writes training pictures of a stage for TensorBoard when it begins, the very ones of it."""
 
     def __init__(self, folder: Path, inputs: Inputs) -> None:
         super().__init__()

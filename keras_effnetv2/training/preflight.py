@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_effnetv2._common.checks import check_installed, check_names
+from keras_effnetv2._common.checks import check_names, check_tensorboard
 from keras_effnetv2._common.text import counted, first_line
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.architectures.config_file import is_published
@@ -36,7 +36,7 @@ def check_arguments(
         ImportError: a package is missing that was asked for.
     """
     if tensorboard:
-        check_installed("tensorboard", "TensorBoard", "loggers")
+        check_tensorboard("TensorBoard")
     if not isinstance(recipe, TrainRecipe | None):
         raise ValueError(
             "`recipe` must be a TrainRecipe, for example TrainRecipe.preset('finetune'). "

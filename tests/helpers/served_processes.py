@@ -20,10 +20,17 @@ LINE = re.compile(
 )
 
 
+def service_of(model, name, grad_cam=None, **limits):
+    """The service of a `ServedModel`."""
+    service = Service(name, ServerLimits(**limits))
+    service.switch_to({model.version: model}, grad_cam)
+    return service
+
+
 @contextlib.contextmanager
 def serving(model, name, token=None, **limits):
     """Give the service of a `ServedModel` and the port where a thread answers for it."""
-    service = Service(model, name, ServerLimits(**limits))
+    service = service_of(model, name, **limits)
     app = make_app(service, token=token)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     with open_listener("127.0.0.1", 0) as listener:
