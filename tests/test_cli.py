@@ -14,6 +14,7 @@ import tensorflow as tf
 from helpers.command_line import command
 from helpers.photos import COLOURS, write_colour_run, write_photos, write_picture
 from helpers.quick_runs import dark_and_light, leave_out_operations, step_eagerly, two_blocks
+from helpers.run_folders import recorded_settings
 
 from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.cli.main import main, parse
@@ -225,25 +226,11 @@ def test_completion_knows_commands_and_options():
     assert complete("keras-effnetv2 train --mix") == ["--mixup-alpha"]
 
 
-SETTINGS = {  # the least that the recipe.json of a run has
-    "model": "efficientnetv2-b0",
-    **{
-        name: {"spec": "digits", "split": name, "pictures": 1}
-        for name in ("training", "validation")
-    },
-    "class_names": ["0"],
-    "recipe": {"name": "mine", "epochs": 1, "batch_size": 8, "learning_rate": 0.1},
-    "stages": [{"index": 0, "start_epoch": 0, "end_epoch": 1, "image_size": 32}],
-    "image_size": 32,
-    "versions": {},
-}
-
-
 def test_what_is_missing_is_said_before_tensorflow_is_imported(tmp_path):
     """And in the words of the command line."""
     for name, finished in (("run", True), ("half", False)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "recipe.json").write_text(json.dumps(SETTINGS | {"finished": finished}))
+        write_settings(tmp_path / name, recorded_settings(finished=finished))
     for name in ("cat/cat", "two/been", "two/gone", "empty", "run/saved_model/1"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("cat/cat", "two/been", "two/gone"):
