@@ -22,6 +22,7 @@ WRONG = {
     "epochs": (0, -1, 2.0, True, "4", None),
     "batch_size": (0, 1.5, None, (64,), (64, 0), (64, 32, 16), ((64, 32), 16)),
     "min_steps": (-1, 1.0, None),
+    "max_epochs": (0, 1.0, "5"),
     "learning_rate": (0, 0.0, -0.1, float("nan"), float("inf"), "0.1", None, True),
     "progressive": ("Paper", True, 0),
     "stages": (0, 1.0, None),
@@ -181,6 +182,7 @@ def test_the_default_finetuning_gives_few_pictures_more_epochs():
     steps = recipe.min_steps
     assert 1 < recipe.epochs < epochs_for("finetune", 320) == steps / (320 / recipe.batch_size)
     assert epochs_for("finetune", 1_000_000) == recipe.epochs
+    assert epochs_for("finetune", 48) == recipe.max_epochs < steps / 3
 
 
 @pytest.mark.parametrize(

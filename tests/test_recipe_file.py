@@ -57,6 +57,7 @@ EVERY_FIELD = {
     "batch_size": ("32:16", (32, 16)),
     "learning_rate": ("1e-3", 0.001),
     "min_steps": ("0", 0),
+    "max_epochs": ("30", 30),
     "progressive": ("off", None),
     "stages": ("2", 2),
     "image_size": ("64:96", (64, 96)),

@@ -58,6 +58,7 @@ def check_fields(recipe: "TrainRecipe") -> None:
         raise ValueError(f"`name` must be a text. Received: {recipe.name!r}")
     for name, smallest in _SMALLEST.items():
         check_integer(name, getattr(recipe, name), minimum=smallest)
+    check_integer("max_epochs", recipe.max_epochs, minimum=1, or_none=True)
     for name, limits in _LIMITS.items():
         if (name, value := getattr(recipe, name)) != ("label_smoothing", "auto"):
             check_number(name, value, **limits)

@@ -59,6 +59,7 @@ class TrainRecipe:
         min_steps: smallest number of optimizer steps, reached with more epochs if there are few
             pictures (`probe="only"`: with more passes in each), see `resolve`; officially 10,000
             for fine-tuning. Needs one batch size.
+        max_epochs: most epochs that `min_steps` makes of few pictures; None is without a limit.
         progressive: what "preset" means in a range below: "paper" or "official" (see
             `recipes.stages`); None if no range is "preset".
         stages: number of stages of progressive learning, or as many as there are epochs, if those
@@ -137,6 +138,7 @@ class TrainRecipe:
     batch_size: int | tuple[int, int] | Literal["auto"]
     learning_rate: float
     min_steps: int = 0
+    max_epochs: int | None = None
     progressive: Literal["paper", "official"] | None = None
     stages: int = 4
     image_size: Range | FromPreset | Literal["auto"] = "preset"
@@ -257,9 +259,8 @@ class TrainRecipe:
         }
         if changes.get("autoaugment", self.autoaugment):
             changes["randaugment_magnitude"] = None
-        if self.min_steps and num_examples and self.probe != "only":  # then one batch size
-            needed = math.ceil(self.min_steps / steps_per_epoch(num_examples, self._batch_size))
-            changes |= {"epochs": max(self.epochs, needed), "min_steps": 0}
+        if self.min_steps and num_examples and self.probe != "only":
+            changes |= {"epochs": self._epochs_for(num_examples), "min_steps": 0}
         # Fewer epochs than stages: with fewer stages the first and the last keep their values.
         changes["stages"] = min(self.stages, changes.get("epochs", self.epochs))
         size, is_small = self.image_size, (picture_side or math.inf) <= SMALL_PICTURES
@@ -303,6 +304,11 @@ class TrainRecipe:
             **{name: getattr(recipe, name) for name in varying},
         )
         return ResolvedRecipe(recipe, plan)
+
+    def _epochs_for(self, num_examples: int) -> int:
+        """Return the epochs that make `min_steps`, or as many as are allowed."""
+        needed = math.ceil(self.min_steps / steps_per_epoch(num_examples, self._batch_size))
+        return max(self.epochs, min(needed, self.max_epochs or needed))
 
     def _loss_and_smoothing(self, multi_label: bool) -> dict[str, Any]:
         if multi_label and self.loss == "softmax":

@@ -221,9 +221,11 @@ def load_inputs(
     if training.multi_label and asked.loss == "auto":
         say("loss: sigmoid, because a picture may have several classes or none (multi-label)")
     if recipe.epochs > asked.epochs:
+        is_limited = recipe.epochs == asked.max_epochs
+        why = "the most for few pictures" if is_limited else f"to make {asked.min_steps:,} steps"
         say(
-            f"{recipe.epochs:,} epochs instead of {asked.epochs}, to make the recipe's "
-            f"{asked.min_steps:,} steps; --epochs (epochs=) chooses another number"
+            f"{recipe.epochs:,} epochs instead of {asked.epochs}, {why}; "
+            "--epochs (epochs=) chooses another number"
         )
     if len(plan) < asked.stages:
         say(f"{counted(len(plan), 'stage')} instead of {asked.stages}: every stage needs an epoch.")
