@@ -231,9 +231,10 @@ def test_damaged_folders_are_refused_when_they_are_opened(packed):
         train = [described["splits"]["train"][0] | shard_values]
         return described | {"splits": {"train": train}}
 
+    refuses("version 2, but this program reads version 1", described | {"version": 2})
     refuses("not an index that", {"some": "json"})
     refuses("cannot be read as JSON: Expecting", "{")
-    refuses("is damaged: KeyError: 'splits'", {"format": described["format"]})
+    refuses("is damaged: KeyError: 'splits'", {"format": described["format"], "version": 1})
     refuses("'../x.*' is not a file name of the split 'train'", changed(name="../x.tfrecord"))
     refuses("is not a file name", changed(name="/etc/train-00000-of-00001.tfrecord"))
     refuses("is not a file name", changed(name="validation-00000-of-00003.tfrecord"))

@@ -45,6 +45,7 @@ SHARD_BYTES = 128 * 10**6  # about what each of the 1,024 official ImageNet shar
 INDEX = "index.json"
 ARRAYS = "index.npz"
 FORMAT = "keras-effnetv2 pack"
+VERSION = 1
 IMAGE_KEY = "image/encoded"
 # Training pictures lie shuffled, so sequential reading mixes the classes; others lie in order.
 _SHUFFLED = (TRAIN, ALL)
@@ -89,7 +90,7 @@ class Pack:
 
     def to_json(self) -> str:
         """Return the text of `index.json`."""
-        described = {"format": FORMAT, **asdict(self)}
+        described = {"format": FORMAT, "version": VERSION, **asdict(self)}
         del described["folder"]
         return json.dumps(described, indent=1, ensure_ascii=False) + "\n"
 
@@ -104,7 +105,7 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
 
     Raises:
         FileNotFoundError: there is no `index.json`.
-        ValueError: it is damaged, or files are missing or truncated.
+        ValueError: it is damaged or has another version, or files are missing or truncated.
     """
     path = Path(folder).absolute() / INDEX
     if not path.is_file():
@@ -120,6 +121,11 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
         raise ValueError(
             f"{path} is not an index that `keras-effnetv2 pack` wrote. Remove that file to read "
             "the records next to it without an index."
+        )
+    if described.get("version") != VERSION:
+        raise ValueError(
+            f"{path} has version {described.get('version')!r}, but this program reads version "
+            f"{VERSION}. Pack the pictures again, or use the program that wrote it."
         )
     try:
         pack = _parse(path.parent, described)
