@@ -62,7 +62,7 @@ def test_a_saved_model(run, capsys):
 def test_a_version_that_is_there_is_not_overwritten(run, capsys):
     (run / "saved_model" / "2").mkdir(parents=True)
     assert main(["export", str(run), "--version", "2"]) == 1
-    assert "export with another version (--version 3)" in capsys.readouterr().err
+    assert "export with another version (--version 3, version=3)" in capsys.readouterr().err
 
 
 @pytest.mark.slow  # converts a network three times
@@ -126,7 +126,7 @@ def test_a_file_for_another_runtime(run, capsys):
         ("--format all --quantize float16 --top-k 2", "all does not go with --quantize."),
         ("--top-k 0", "--top-k must be"),
         ("--format onnx --output x.pb", "The path must end in .onnx, for example x.onnx."),
-        ("--format litert --quantize int8", "Give a few hundred (--calibration)"),
+        ("--format litert --quantize int8", "Give a few hundred (--calibration, calibration=)"),
         (
             "--format onnx --quantize int8",
             "quantize must be None for format 'onnx'. Leave it out, or choose from: openvino with "

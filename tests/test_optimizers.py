@@ -289,6 +289,33 @@ def test_without_rates_adam_and_sgd_are_those_of_keras():
         np.testing.assert_allclose(*results, rtol=1e-5)
 
 
+@pytest.mark.parametrize("make", [Adam, RMSprop, SGD])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_variables_of_16_bits_take_no_longer_steps_than_those_of_32(make, dtype):
+    """In bfloat16 0.999 is 1: an average that stays 0 would make steps without bound.
+
+    With Keras' own Adam such a variable does not change at all.
+    """
+    ends = []
+    for each in (dtype, "float32"):
+        variable, optimizer = keras.Variable(np.ones(3), dtype=each), make(0.05)
+        for _ in range(3):
+            optimizer.apply([keras.ops.ones_like(variable)], [variable])
+        ends.append(array(keras.ops.cast(variable, "float32")))
+    assert (0.98 * ends[1] <= ends[0]).all()
+    assert (ends[0] <= 1).all()
+
+
+def test_a_schedule_may_return_integers():
+    rates = keras.optimizers.schedules.PiecewiseConstantDecay([3, 6], [1, 2, 3])
+    for optimizer in (Adam(rates), RMSprop(rates), SGD(rates)):
+        optimizer.set_variable_rates([(0.5, 0)])
+        made, gradients = variables(1)
+        before = array(made[0])
+        step(optimizer, made, gradients)
+        assert (array(made[0]) < before).all()
+
+
 @pytest.mark.backend
 def test_one_trace_serves_before_and_after_the_start():
     traced, weights = [], []

@@ -162,6 +162,32 @@ def test_a_train_function_that_a_callback_makes_is_replaced():
         check_epoch(epoch, row)
 
 
+def test_models_with_a_loss_or_a_call_of_their_own_are_left_to_keras():
+    """Their variables are made in the first step, as in a plain `fit`."""
+
+    class WithLoss(keras.Model):
+        def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+            self.aux = getattr(self, "aux", None) or keras.layers.Dense(1)
+            loss = super().compute_loss(x, y, y_pred, sample_weight)
+            return loss + keras.ops.mean(keras.ops.square(self.aux(y_pred)))
+
+    class Doubled(keras.Model):
+        def call(self, x, training=None):
+            result = super().call(x, training=training)
+            return result, 2 * result
+
+    def twice(stage, epoch):
+        return make_dataset(stage, epoch).map(lambda images, labels: (images, (labels, labels)))
+
+    for kind, loss, data in ((WithLoss, "mse", make_dataset), (Doubled, ["mse", "mae"], twice)):
+        plain = network(dropouts=dropouts())
+        model = kind(plain.inputs, plain.outputs)
+        model.compile("adam", loss, jit_compile=False)
+        progressive = ProgressiveLearning(data, STAGES)
+        model.fit(progressive.dataset, epochs=2, shuffle=False, callbacks=[progressive], verbose=0)
+        assert model.optimizer.iterations == sum(STEPS[:2])
+
+
 def test_a_model_that_needs_sizes_is_traced_at_every_stage():
     sizes = Sizes(is_strict=True)
     fit(network(sizes, dropouts=dropouts()))

@@ -7,7 +7,7 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 # Control characters (C0, DEL, C1), characters that change the direction of text (Unicode's
 # Bidi_Control), line and paragraph separators, and surrogates, which stand for bytes that are not
@@ -34,37 +34,6 @@ def without_passwords(text: str) -> str:
     return re.sub(r"(://[^/:\s]*:)\S*@", r"\1***@", text)
 
 
-def options_only(text: str) -> str:
-    """Return a text for a user of the command: without the arguments that mean the same.
-
-    Examples:
-        >>> options_only("Replace it (--overwrite, overwrite=True).")
-        'Replace it (--overwrite).'
-        >>> options_only("--epochs (epochs=) chooses another number")
-        '--epochs chooses another number'
-    """
-    return _ARGUMENT_TOO.sub(r"\1", text)
-
-
-_ARGUMENT_TOO = re.compile(
-    r"""(--[a-z][a-z-]*(?:\ [\w.]+)?)  # an option, perhaps with its value
-        (?:,\ [a-z_]+=[\w.']*|\ \([a-z_]+=[\w.']*\))""",
-    re.VERBOSE,
-)
-_is_command = False
-
-
-@contextlib.contextmanager
-def as_command() -> Iterator[None]:
-    """Let `say` name only options meanwhile."""
-    global _is_command
-    _is_command = True
-    try:
-        yield
-    finally:
-        _is_command = False
-
-
 def say(text: object = "", *, error: bool = False) -> None:
     """Print lines to stdout, or with `error` to stderr.
 
@@ -73,8 +42,7 @@ def say(text: object = "", *, error: bool = False) -> None:
     global _said_at
     stream = sys.stderr if error else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    text = options_only(str(text)) if _is_command else str(text)
-    lines = printable_lines(text).encode(encoding, "backslashreplace").decode(encoding)
+    lines = printable_lines(str(text)).encode(encoding, "backslashreplace").decode(encoding)
     tqdm = sys.modules.get("tqdm")  # whose bars make room for the lines
     with tqdm.tqdm.external_write_mode(file=stream) if tqdm else contextlib.nullcontext():
         print(lines, file=stream, flush=True)

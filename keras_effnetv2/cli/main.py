@@ -14,13 +14,7 @@ import typer
 from typer.main import get_command
 
 from keras_effnetv2._common.progress import never_silent
-from keras_effnetv2._common.text import (
-    as_command,
-    options_only,
-    printable_lines,
-    say,
-    without_passwords,
-)
+from keras_effnetv2._common.text import printable_lines, say, without_passwords
 from keras_effnetv2._version import __version__
 from keras_effnetv2.cli.benchmark_command import benchmark
 from keras_effnetv2.cli.command import Command, Context, Group
@@ -47,7 +41,6 @@ _COMMANDS = (
 _BROKEN_PIPE = 141  # as a shell says it
 
 
-@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -159,7 +152,7 @@ def _program_options(version: bool = _VERSION) -> None:
 
 def _usage_error(error: Any) -> SystemExit:
     # Typer uses pydantic where it is installed, which puts these words first.
-    message = options_only(error.message.replace("Value error, ", ""))
+    message = error.message.replace("Value error, ", "")
     error.message = printable_lines(without_passwords(message))
     error.show()
     return SystemExit(error.exit_code)

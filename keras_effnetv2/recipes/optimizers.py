@@ -79,6 +79,7 @@ class _VariableRates(keras.optimizers.Optimizer):
 
     def _rate(self, variable: Any, learning_rate: Any) -> Any:
         """The rate of a variable at this step, a scalar of its dtype."""
+        learning_rate = keras.ops.cast(learning_rate, "float32")  # that of a schedule may be int
         if self.variable_rates:
             factor, first_step = self.variable_rates[self._get_variable_index(variable)]
             learning_rate = learning_rate * factor
@@ -135,16 +136,19 @@ class Adam(_DecoupledDecay, keras.optimizers.Adam):
         if keras.backend.backend() == "tensorflow" and not self.amsgrad:
             step = keras.ops.cast(self.iterations + 1, "float32")
             correction = keras.ops.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+            learning_rate = keras.ops.cast(learning_rate, "float32")
             learning_rate = learning_rate, learning_rate * correction
         super()._backend_update_step(grads, variables, learning_rate)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if not isinstance(learning_rate, tuple):
+        corrected = None
+        if isinstance(learning_rate, tuple):
+            learning_rate, corrected = learning_rate
+        if corrected is None or not _has_op(variable):
             super().update_step(gradient, variable, learning_rate)
             return
         import tensorflow as tf
 
-        learning_rate, corrected = learning_rate
         self._decay(variable, learning_rate)
         index = self._get_variable_index(variable)
         no_correction = tf.zeros((), variable.dtype)
@@ -226,7 +230,7 @@ class RMSprop(_VariableRates, keras.optimizers.RMSprop):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update a variable; on TensorFlow, with momentum, by one op."""
-        if keras.backend.backend() != "tensorflow" or self.centered or not self.momentum:
+        if self.centered or not self.momentum or not _has_op(variable):
             super().update_step(gradient, variable, learning_rate)
             return
         import tensorflow as tf
@@ -262,6 +266,15 @@ class RMSprop(_VariableRates, keras.optimizers.RMSprop):
         norm = keras.ops.sqrt(keras.ops.sum(keras.ops.stack(squares)))
         scale = self.clipnorm / keras.ops.maximum(norm, self.clipnorm)
         return [gradient * scale for gradient in clipped]
+
+
+def _has_op(variable: Any) -> bool:
+    """Return whether one op of TensorFlow can update a variable as Keras does.
+
+    The op takes all numbers in the type of the variable, in which 0.999 may be 1.
+    """
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    return on_tensorflow and variable.dtype in ("float32", "float64")
 
 
 def _replicas() -> int:

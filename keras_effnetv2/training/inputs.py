@@ -221,10 +221,8 @@ def load_inputs(
     if training.multi_label and asked.loss == "auto":
         say("loss: sigmoid, because a picture may have several classes or none (multi-label)")
     if recipe.epochs > asked.epochs:
-        is_limited = recipe.epochs == asked.max_epochs
-        why = "the most for few pictures" if is_limited else f"to make {asked.min_steps:,} steps"
         say(
-            f"{recipe.epochs:,} epochs instead of {asked.epochs}, {why}; "
+            f"{recipe.epochs:,} epochs instead of {asked.epochs}, because there are few pictures; "
             "--epochs (epochs=) chooses another number"
         )
     if len(plan) < asked.stages:

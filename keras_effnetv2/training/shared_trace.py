@@ -63,27 +63,27 @@ def can_share(layer: Any) -> bool:
 
 
 def make_variables(model: keras.Model, batches: tf.data.Dataset) -> None:
-    """Make the variables of the optimizer and of the metrics.
+    """Make the variables of the metrics and of the optimizer, of a stock model with known outputs.
 
     Keras makes them in the first step, which is then traced twice.
     """
-    outputs = getattr(model, "outputs", None)
-    is_stock = type(model).train_step is keras.Model.train_step
-    if model.optimizer is None or model.optimizer.built or not (outputs and is_stock):
+    is_stock = type(model).__module__.startswith("keras.")
+    outputs = model.outputs if is_stock and model.built else []
+    if not outputs or model.optimizer is None or model.optimizer.built:
         return
-    model.optimizer.build(model.trainable_variables)
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(batches.element_spec)
-    predicted = tf.nest.map_structure(
-        lambda output: tf.TensorSpec(output.shape, output.dtype),
-        outputs[0] if len(outputs) == 1 else model.output,
-    )
 
     def judge(x: Any, y: Any, predicted: Any, weights: Any) -> None:
         model.compute_loss(x, y, predicted, weights, training=False)
         model.compute_metrics(x, y, predicted, weights)
 
     with contextlib.suppress(Exception):  # what is wrong shows in the step, in Keras' words
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(batches.element_spec)
+        predicted = tf.nest.map_structure(
+            lambda output: tf.TensorSpec(output.shape, output.dtype),
+            outputs[0] if len(outputs) == 1 else model.output,
+        )
         tf.function(judge).get_concrete_function(x, y, predicted, weights)
+        model.optimizer.build(model.trainable_variables)
 
 
 @contextlib.contextmanager
