@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnetv2._common.checks import check_number
-from keras_effnetv2.recipes.plain_variables import is_plain, placed_as, swap_plain
+from keras_effnetv2.recipes.tensorflow_variables import is_plain, placed_as, swap_plain
 
 # Variables that are averaged though they are not trained, by name as in the official code
 # (google/automl, efficientnetv2/utils.py, `get_ema_vars`).

@@ -10,7 +10,7 @@ from keras_effnetv2.architectures.config import ModelConfig
 from keras_effnetv2.models.build import build_model
 from keras_effnetv2.models.training_kernels import use_training_kernels
 from keras_effnetv2.recipes.ema import EMA
-from keras_effnetv2.recipes.plain_variables import placed_as
+from keras_effnetv2.recipes.tensorflow_variables import placed_as
 from keras_effnetv2.training.inputs import Inputs
 from keras_effnetv2.training.progressive import ProgressiveLearning
 from keras_effnetv2.training.snapshots import random_states

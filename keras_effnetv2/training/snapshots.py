@@ -31,8 +31,8 @@ from keras_effnetv2._common.files import (
 )
 from keras_effnetv2._common.text import counted
 from keras_effnetv2.pretrained.keras_files import SNAPSHOT_WEIGHTS
-from keras_effnetv2.recipes.plain_variables import is_plain, read_plain
 from keras_effnetv2.recipes.stages import StagePlan
+from keras_effnetv2.recipes.tensorflow_variables import is_plain, read_plain
 from keras_effnetv2.training.interruption import StopSignals
 
 _NAME = re.compile(r"after-(\d+)-epochs(?:-(\d+)-batches)?\.safetensors")
