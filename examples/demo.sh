@@ -39,7 +39,7 @@ step "4/5 predict from the export, with TensorFlow alone"
 python "$examples/predict_saved_model.py" "$run/saved_model/1" "$run"/pictures/*.png
 
 step "5/5 name two photographs with pretrained weights, and with their export"
-wait $lite0 || { cat "$run-lite0/export.txt" && exit 1; }
+wait $lite0 || { cat "$run-lite0/export.txt"; exit 1; }
 cat "$run-lite0/export.txt"
 python "$examples/name_photos.py" "$run-lite0/1"
 

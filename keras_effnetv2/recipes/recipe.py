@@ -59,7 +59,7 @@ class TrainRecipe:
         min_steps: smallest number of optimizer steps, reached with more epochs if there are few
             pictures (`probe="only"`: with more passes in each), see `resolve`; officially 10,000
             for fine-tuning. Needs one batch size.
-        max_epochs: most epochs that `min_steps` makes of few pictures; None is without a limit.
+        max_epochs: most epochs that `min_steps` makes of few pictures; None is no limit.
         progressive: what "preset" means in a range below: "paper" or "official" (see
             `recipes.stages`); None if no range is "preset".
         stages: number of stages of progressive learning, or as many as there are epochs, if those
